@@ -1,0 +1,39 @@
+"""The one tree of errors. Every message says what was got, what was expected and what to do about it."""
+
+from __future__ import annotations
+
+
+class AselectError(Exception):
+    """Root of all errors that aselect-edge raises on purpose; commands print them as one line."""
+
+    exit_code = 1
+
+
+class InputError(AselectError):
+    """A path, argument, image, video or folder given by the user cannot be used."""
+
+
+class RecordError(InputError):
+    """A JSON record is unreadable, of another schema, or of an unknown version."""
+
+
+class IntegrityError(InputError):
+    """A file is corrupt, truncated, or not the one that the manifest describes."""
+
+
+class WriteError(AselectError):
+    """A result could not be written (permission, full disk); nothing half-written is left behind."""
+
+
+class MissingDependencyError(AselectError):
+    """An optional package that this command needs is not installed."""
+
+
+class EngineError(AselectError):
+    """A TensorRT engine could not be built, loaded or run."""
+
+
+class GateError(AselectError):
+    """A result missed its gate (parity, accuracy): it exists but must not be shipped."""
+
+    exit_code = 3
