@@ -168,7 +168,9 @@ class Record(Frozen):
             fault = error.errors(include_url=False)[0]
             at = ".".join(str(part) for part in fault["loc"]) or "record"
             message = str(fault["msg"]).removeprefix("Value error, ")
-            raise RecordError(f"{where}: {at}: {message}, expected a valid {cls.kind} record; write it again") from error
+            raise RecordError(
+                f"{where}: {at}: {message}, expected a valid {cls.kind} record; write it again"
+            ) from error
 
     def to_json(self) -> str:
         """Indented JSON, one trailing newline."""
