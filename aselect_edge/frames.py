@@ -6,18 +6,16 @@ A frame is uint8 [H, W, 3] in BGR order, as OpenCV delivers it. Needs NumPy and 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from aselect_edge.errors import InputError
 from aselect_edge.records import Resize
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Frame = NDArray[np.uint8]
+Frame: TypeAlias = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 PAD = 114

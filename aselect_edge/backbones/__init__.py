@@ -1,0 +1,8 @@
+"""Backbones: one file a family, loaded from the folders and keys that people have."""
+
+from __future__ import annotations
+
+from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.loading import LoadedBackbone, load_backbone, save_backbone
+
+__all__ = ["DiT", "DiTConfig", "LoadedBackbone", "load_backbone", "save_backbone"]

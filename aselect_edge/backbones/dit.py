@@ -1,0 +1,267 @@
+"""The class-conditional DiT of Peebles and Xie (arXiv 2212.09748), with diffusers' weights and formulas.
+
+diffusers' `DiTTransformer2DModel` un-patchifies as a square; this module runs the same weights on any grid and
+shows every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aselect_edge.errors import InputError
+from aselect_edge.records import Component, Tap
+
+See = Callable[[Component, Tensor], None]
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """The fields of diffusers' `config.json` that decide shapes and formulas."""
+
+    num_attention_heads: int = 16
+    attention_head_dim: int = 72
+    in_channels: int = 4
+    out_channels: int | None = None
+    num_layers: int = 28
+    attention_bias: bool = True
+    sample_size: int = 32
+    patch_size: int = 2
+    num_embeds_ada_norm: int = 1000
+    norm_eps: float = 1e-5
+
+    @property
+    def width(self) -> int:
+        """D, channels of a token."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> DiTConfig:
+        """Read diffusers' config; raises InputError for a variant whose formulas differ from DiT's."""
+        expected = {
+            "norm_type": "ada_norm_zero",
+            "activation_fn": "gelu-approximate",
+            "norm_elementwise_affine": False,
+            "dropout": 0.0,
+        }
+        for key, value in expected.items():
+            if config.get(key, value) != value:
+                raise InputError(
+                    f"DiT config: got {key} = {config[key]!r}, expected {value!r}; this variant is not supported"
+                )
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in config.items() if key in known})
+
+    def to_json(self) -> dict[str, Any]:
+        """What diffusers' `DiTTransformer2DModel.from_config` reads."""
+        return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **asdict(self)}
+
+
+def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
+    """Sine-cosine position table (T, D) of a grid (rows, columns), row-major.
+
+    Positions span [0, base_size) on both axes whatever the grid, and the first half of the channels encodes the
+    column: both as in diffusers' `get_2d_sincos_pos_embed`.
+    """
+    frequency = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    halves = []
+    for axis in (1, 0):
+        position = torch.arange(grid[axis], dtype=torch.float32) / (grid[axis] / base_size)
+        angle = torch.outer(position.double(), frequency)
+        table = torch.cat([angle.sin(), angle.cos()], dim=1)  # (columns | rows, D/2)
+        halves.append(table[None].expand(grid[0], -1, -1) if axis == 1 else table[:, None].expand(-1, grid[1], -1))
+    return torch.cat(halves, dim=2).reshape(grid[0] * grid[1], width).float()
+
+
+class Conditioning(nn.Module):
+    """Timestep plus class label, as one vector (N, D)."""
+
+    frequencies: Tensor
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        # diffusers divides by half - 1 (`downscale_freq_shift = 1`), facebookresearch/DiT by half.
+        exponent = -math.log(10000) * torch.arange(128, dtype=torch.float32) / 127
+        self.register_buffer("frequencies", exponent.exp(), persistent=False)
+        self.time_in = nn.Linear(256, width)
+        self.time_out = nn.Linear(width, width)
+        self.label = nn.Embedding(classes + 1, width)  # the last row is the null class
+
+    def forward(self, timestep: Tensor, label: Tensor) -> Tensor:
+        angle = timestep[:, None].float() * self.frequencies  # (N, 128)
+        wave = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.time_in.weight.dtype)  # (N, 256)
+        return self.time_out(F.silu(self.time_in(wave))) + self.label(label)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A DiT block with adaLN-Zero."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width, bias = config.width, config.attention_bias
+        self.heads = config.num_attention_heads
+        self.adaln = nn.Linear(width, 6 * width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, width, bias=bias)
+        self.value = nn.Linear(width, width, bias=bias)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
+
+    def modulation(self, c: Tensor) -> tuple[Tensor, ...]:
+        """shift, scale and gate of attention, then of the MLP; each (N, 1, D)."""
+        return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, c: Tensor, see: See | None = None) -> Tensor:
+        """x (N, T, D), c (N, D) -> (N, T, D); `see` is shown every component on the way."""
+        show = see or _ignore
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
+        show("hidden", x)
+        h = self.norm1(x) * (1 + scale1) + shift1
+        show("adaln", h)
+        q, k, v = self.query(h), self.key(h), self.value(h)
+        show("query", q)
+        show("key", k)
+        show("value", v)
+        h = self.out(self._attend(q, k, v))
+        show("attn", h)
+        h = gate1 * h
+        show("attn_gated", h)
+        x = x + h
+        h = self.norm2(x) * (1 + scale2) + shift2
+        h = self.mlp_out(F.gelu(self.mlp_in(h), approximate="tanh"))
+        show("mlp", h)
+        return x + gate2 * h
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (N, T, D)
+
+
+def _ignore(_component: Component, _value: Tensor) -> None:
+    pass
+
+
+class DiT(nn.Module):
+    """The whole, unfolded model: the reference that everything deployed is held against.
+
+    With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block.
+    """
+
+    def __init__(self, config: DiTConfig, tied: bool = False) -> None:
+        super().__init__()
+        self.config, self.tied = config, tied
+        width, patch = config.width, config.patch_size
+        channels = config.out_channels or config.in_channels
+        self.patch_embed = nn.Conv2d(config.in_channels, width, patch, stride=patch)
+        first = Conditioning(config.num_embeds_ada_norm, width)
+        others = (first if tied else Conditioning(config.num_embeds_ada_norm, width) for _ in range(1, config.num_layers))
+        self.conditioning = nn.ModuleList([first, *others])
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.final_adaln = nn.Linear(width, 2 * width)
+        self.final = nn.Linear(width, patch * patch * channels)
+
+    @property
+    def null_label(self) -> int:
+        """Index of the class "no class"."""
+        return self.config.num_embeds_ada_norm
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Token rows and columns of an input of this size; raises InputError."""
+        patch = self.config.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise InputError(
+                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change --imgsz"
+            )
+        return height // patch, width // patch
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position table (T, D) of a grid."""
+        return sincos_positions(self.config.width, grid, self.config.sample_size // self.config.patch_size)
+
+    def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Denoise: x (N, C, H, W), timestep (N,), label (N,) -> (N, C_out, H, W).
+
+        `positions` (T, D) or (N, T, D) replaces the table of the grid, for windows of a larger picture.
+        """
+        rows, columns = self.grid(*x.shape[2:])
+        h = self._embed(x, positions)
+        conditions = self._conditions(timestep, label)
+        for block, c in zip(self.blocks, conditions, strict=True):
+            h = block(h, c)
+        shift, scale = self.final_adaln(F.silu(conditions[0]))[:, None].chunk(2, dim=2)
+        h = self.final(self.final_norm(h) * (1 + scale) + shift)  # (N, T, p·p·C_out)
+        patch = self.config.patch_size
+        h = h.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))  # (N, rows, columns, p, p, C_out)
+        return h.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, rows * patch, columns * patch)
+
+    def features(
+        self, x: Tensor, timestep: Tensor, label: Tensor, taps: Iterable[Tap] | None = None
+    ) -> dict[Tap, Tensor]:
+        """Components (N, T, D) at the wanted taps (all of them by default), running no block beyond the deepest."""
+        wanted = None if taps is None else frozenset(taps)
+        depth = len(self.blocks) if wanted is None else 1 + max(tap.block for tap in wanted)
+        if depth > len(self.blocks):
+            raise InputError(f"got a tap at block {depth - 1}, expected 0 to {len(self.blocks) - 1}; choose another tap")
+        seen: dict[Tap, Tensor] = {}
+        h = self._embed(x, None)
+        conditions = self._conditions(timestep, label)
+        for index in range(depth):
+
+            def see(component: Component, value: Tensor, index: int = index) -> None:
+                tap = Tap(block=index, component=component)
+                if wanted is None or tap in wanted:
+                    seen[tap] = value
+
+            h = self.blocks[index](h, conditions[index], see)
+        return seen
+
+    def _embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        table = self.positions(self.grid(*x.shape[2:])) if positions is None else positions
+        return self.patch_embed(x).flatten(2).transpose(1, 2) + table.to(x)  # (N, T, D)
+
+    def _conditions(self, timestep: Tensor, label: Tensor) -> list[Tensor]:
+        if self.tied:
+            return [self.conditioning[0](timestep, label)] * len(self.blocks)
+        return [conditioning(timestep, label) for conditioning in self.conditioning]
+
+
+_BLOCK_KEYS = {
+    "norm1.emb.timestep_embedder.linear_1": "conditioning.{}.time_in",
+    "norm1.emb.timestep_embedder.linear_2": "conditioning.{}.time_out",
+    "norm1.emb.class_embedder.embedding_table": "conditioning.{}.label",
+    "norm1.linear": "blocks.{}.adaln",
+    "attn1.to_q": "blocks.{}.query",
+    "attn1.to_k": "blocks.{}.key",
+    "attn1.to_v": "blocks.{}.value",
+    "attn1.to_out.0": "blocks.{}.out",
+    "ff.net.0.proj": "blocks.{}.mlp_in",
+    "ff.net.2": "blocks.{}.mlp_out",
+}
+_OUTER_KEYS = {"pos_embed.proj": "patch_embed", "proj_out_1": "final_adaln", "proj_out_2": "final"}
+
+
+def diffusers_keys(config: DiTConfig, depth: int | None = None) -> dict[str, str]:
+    """Name in this module -> name in diffusers' state dict, for the first `depth` blocks (all by default).
+
+    A truncated model (`depth` given) has no output layer.
+    """
+    names = {ours: theirs for theirs, ours in _OUTER_KEYS.items() if depth is None or ours == "patch_embed"}
+    for index in range(config.num_layers if depth is None else depth):
+        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in _BLOCK_KEYS.items()}
+    biasless = () if config.attention_bias else (".query", ".key", ".value")
+    keys = {}
+    for ours, theirs in names.items():
+        keys[f"{ours}.weight"] = f"{theirs}.weight"
+        if not ours.endswith((".label", *biasless)):
+            keys[f"{ours}.bias"] = f"{theirs}.bias"
+    return keys

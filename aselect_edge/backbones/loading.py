@@ -1,0 +1,125 @@
+"""Loading and saving a backbone as the folder that diffusers writes: `transformer/` and `scheduler/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from aselect_edge.backbones.dit import DiT, DiTConfig, diffusers_keys
+from aselect_edge.backbones.noise import DIT_SCHEDULE
+from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.files import atomic_file, atomic_write, inside
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone ready to be scanned: the whole model, what its timesteps mean and where it came from."""
+
+    model: DiT
+    schedule: dict[str, Any]
+    source: str
+    revision: str | None = None
+
+
+def load_backbone(source: str, revision: str | None = None) -> LoadedBackbone:
+    """Load a diffusers folder (a pipeline, or its bare `transformer/`) or hub id; float32, eval mode.
+
+    Raises InputError where the source is not a DiT, IntegrityError where its weights are corrupt or of other shapes.
+    """
+    folder = _local_folder(source, revision)
+    transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    config = _read_json(transformer / "config.json")
+    if config.get("_class_name") != "DiTTransformer2DModel":
+        raise InputError(
+            f"{transformer}: got {config.get('_class_name')!r}, expected DiTTransformer2DModel; choose a DiT backbone"
+        )
+    model = DiT(DiTConfig.from_json(config))
+    load_weights(model, weight_files(transformer), diffusers_keys(model.config))
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    schedule = _read_json(scheduler) if scheduler.is_file() else DIT_SCHEDULE
+    return LoadedBackbone(model.eval(), schedule, source, revision)
+
+
+def load_weights(model: torch.nn.Module, files: Iterable[Path], keys: dict[str, str]) -> None:
+    """Fill the parameters of `model` named in `keys` (ours -> the file's), reading only those tensors."""
+    found: dict[str, Tensor] = {}
+    wanted = {theirs: ours for ours, theirs in keys.items()}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in wanted.keys() & set(tensors.keys()):
+                    found[wanted[name]] = tensors.get_tensor(name).float()
+        except (SafetensorError, OSError) as error:
+            raise IntegrityError(f"{file}: unreadable ({error}), expected safetensors; download it again") from error
+    missing = sorted(keys.keys() - found.keys())
+    own = model.state_dict()
+    wrong = [name for name, value in found.items() if own[name].shape != value.shape]
+    if missing or wrong:
+        name = keys[(missing or wrong)[0]]
+        fault = "no tensor" if missing else f"shape {list(found[wrong[0]].shape)} for"
+        expected = "it to be there" if missing else str(list(own[wrong[0]].shape))
+        raise IntegrityError(f"backbone weights: got {fault} {name}, expected {expected}; check config.json")
+    model.load_state_dict(found, strict=False)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a diffusers model folder, one or several shards."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        files = [inside(folder, name) for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+    else:
+        files = [folder / WEIGHTS]
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        raise InputError(f"{folder}: got no {(missing or [index])[0].name}, expected safetensors weights; save them so")
+    return files
+
+
+def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a pipeline folder that diffusers and `load_backbone` read."""
+    state = model.state_dict()
+    keys = diffusers_keys(model.config)
+    tensors = {theirs: state[ours].detach().to("cpu", dtype).clone() for ours, theirs in keys.items()}
+    transformer, scheduler = folder / "transformer", folder / "scheduler"
+    atomic_write(transformer / "config.json", json.dumps(model.config.to_json(), indent=2) + "\n")
+    with atomic_file(transformer / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    atomic_write(scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2))
+
+
+def _local_folder(source: str, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise InputError(f"{source}: no such folder, expected a diffusers folder or a hub id such as owner/name")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["transformer/*.json", "transformer/*.safetensors", "scheduler/*.json", "config.json", WEIGHTS]
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises many unrelated kinds: offline, not found, gated, disk full
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{source}: the hub did not deliver it ({reason}), expected a model id; check name and network") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected a diffusers configuration; check the folder") from error
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path}: unreadable ({error}), expected JSON; download it again") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{path}: got {type(value).__name__}, expected a JSON object; download it again")
+    return value

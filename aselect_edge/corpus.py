@@ -1,0 +1,110 @@
+"""The pretraining corpus: training pictures in memory, served as random crops."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge import scenes
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame, list_images, read_image
+
+NO_CLASS = -1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures of one origin and how often a batch draws from it."""
+
+    pictures: tuple[Frame, ...]
+    labels: NDArray[np.int64]
+    weight: float
+    crop: tuple[float, float]
+    """Smallest and largest side of a crop, as a share of what fits in the picture."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Several sources and a share of synthetic streets; no validation or test picture is ever read."""
+
+    sources: tuple[Source, ...]
+    synthetic: float = 0.1
+
+    @classmethod
+    def load(cls, data: Path, limit: int = 50_000) -> Corpus:
+        """Read the training pictures below `data`; raises InputError if none of the sets is there."""
+        sources = []
+        for name, weight, crop in (("camvid/train/images", 0.35, (0.35, 1.0)), ("cub40/train", 0.1, (0.4, 1.0))):
+            if (data / name).is_dir():
+                pictures = tuple(read_image(path) for path in list_images(data / name))
+                sources.append(Source(pictures, np.full(len(pictures), NO_CLASS), weight, crop))
+        if (data / "tinyimagenet/train.tar").is_file():
+            sources.append(_tinyimagenet(data / "tinyimagenet", limit))
+        clips = tuple(frame for path in sorted((data / "video").glob("*.mp4")) for frame in _clip(path))
+        if clips:
+            sources.append(Source(clips, np.full(len(clips), NO_CLASS), 0.1, (0.35, 1.0)))
+        if not sources:
+            raise InputError(f"{data}: got none of camvid, cub40, tinyimagenet, video; expected at least one of them")
+        return cls(tuple(sources))
+
+    def batch(
+        self, rng: np.random.Generator, count: int, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Random crops (count, height, width, 3) BGR and their classes (count,), NO_CLASS where there is none."""
+        weights = np.array([source.weight for source in self.sources])
+        images, labels = np.empty((count, *size, 3), np.uint8), np.full(count, NO_CLASS)
+        for i in range(count):
+            if rng.random() < self.synthetic:
+                picture, crop = scenes.sample(rng, 180, 240)[0], (0.35, 1.0)
+            else:
+                source = self.sources[rng.choice(len(self.sources), p=weights / weights.sum())]
+                index = rng.integers(len(source.pictures))
+                picture, labels[i], crop = source.pictures[index], source.labels[index], source.crop
+            images[i] = random_crop(rng, picture, size, crop)
+        return images, labels
+
+
+def random_crop(rng: np.random.Generator, picture: Frame, size: tuple[int, int], share: tuple[float, float]) -> Frame:
+    """A crop of random scale and place, of the aspect ratio of `size` (height, width), mirrored half of the time."""
+    height, width = picture.shape[:2]
+    fit = min(height / size[0], width / size[1]) * rng.uniform(*share)
+    h, w = max(1, min(height, round(size[0] * fit))), max(1, min(width, round(size[1] * fit)))
+    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+    crop = picture[top : top + h, left : left + w]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    how = cv2.INTER_AREA if h > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(crop), size[::-1], interpolation=how)  # type: ignore[return-value]
+
+
+def _tinyimagenet(folder: Path, limit: int) -> Source:
+    classes = [line.split("\t")[0] for line in (folder / "classes.txt").read_text().splitlines()]
+    index = {name: i for i, name in enumerate(classes)}
+    pictures, labels = [], []
+    with tarfile.open(folder / "train.tar") as archive:
+        members = [member for member in archive.getmembers() if member.isfile()]
+        for member in members[:: max(1, len(members) // limit)]:
+            stream = archive.extractfile(member)
+            picture = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR) if stream else None
+            if picture is not None:
+                pictures.append(picture)
+                labels.append(index[member.name.split("/")[0]])
+    return Source(tuple(pictures), np.array(labels), 0.45, (0.7, 1.0))  # type: ignore[arg-type]
+
+
+def _clip(path: Path, every: int = 5) -> list[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    try:
+        while True:
+            good, frame = capture.read()
+            if not good:
+                return frames[::every]  # type: ignore[return-value]
+            frames.append(cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA))
+    finally:
+        capture.release()

@@ -1,0 +1,211 @@
+"""Pretrain a small pixel-space DiT: `python -m aselect_edge.pretrain --data DIR --out FOLDER`.
+
+The recipe: v prediction on a cosine schedule, mostly small windows of pictures with the position embedding of
+where they lie in the full frame (64 tokens instead of 432, so an order of magnitude more samples per second),
+some full frames, class-conditional where a picture has a class (10 % label dropout), AdamW, EMA. Only training
+images are read: `camvid/train`, `cub40/train`, `tinyimagenet`, the clips, and synthetic streets.
+
+It resumes from its checkpoint, runs on a GPU in bf16 when there is one, and writes a diffusers pipeline folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+from torch import Tensor
+
+from aselect_edge.backbones import DiT, DiTConfig, save_backbone
+from aselect_edge.corpus import Corpus
+from aselect_edge.files import atomic_file, atomic_write
+
+CONFIG = DiTConfig(
+    num_attention_heads=3,
+    attention_head_dim=64,
+    in_channels=3,
+    num_layers=8,
+    sample_size=192,
+    patch_size=8,
+    num_embeds_ada_norm=200,
+)
+FRAME = (144, 192)
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Budget and optimiser of a run; `samples` counts pictures, windows and full frames alike."""
+
+    samples: int = 200_000
+    window: int = 64
+    window_batch: int = 64
+    frame_batch: int = 8
+    frame_every: int = 8
+    learning_rate: float = 6e-4
+    warmup: int = 200
+    label_dropout: float = 0.1
+    ema: float = 0.999
+    seed: int = 0
+
+
+def cosine_alphas() -> Tensor:
+    """Cumulative alphas (1000,) of diffusers' `squaredcos_cap_v2` schedule, float32."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(**{k: v for k, v in SCHEDULE.items()}).alphas_cumprod  # type: ignore[no-any-return]
+
+
+def denoising_loss(model: DiT, x0: Tensor, label: Tensor, alphas: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Mean squared error of the v prediction (Salimans and Ho, arXiv 2202.00512) at uniform timesteps.
+
+    x0 (N, 3, H, W) in [-1, 1], label (N,); returns a scalar.
+    """
+    t = torch.randint(0, len(alphas), (len(x0),), device=x0.device)
+    signal = alphas[t].sqrt()[:, None, None, None]
+    noise = (1 - alphas[t]).sqrt()[:, None, None, None]
+    eps = torch.randn_like(x0)
+    target = signal * eps - noise * x0
+    return F.mse_loss(model(signal * x0 + noise * eps, t, label, positions).float(), target)
+
+
+def window_positions(model: DiT, rng: np.random.Generator, window: int, count: int) -> Tensor:
+    """Position embeddings (count, T, D) of random windows of `window` pixels inside the full frame."""
+    rows, columns = model.grid(*FRAME)
+    side = window // model.config.patch_size
+    table = model.positions((rows, columns)).unflatten(0, (rows, columns))
+    tops = rng.integers(0, rows - side + 1, count)
+    lefts = rng.integers(0, columns - side + 1, count)
+    windows = [table[a : a + side, b : b + side].flatten(0, 1) for a, b in zip(tops, lefts, strict=True)]
+    return torch.stack(windows)
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """BGR uint8 (N, H, W, 3) -> RGB float (N, 3, H, W) in [-1, 1]."""
+    rgb = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2))
+    return torch.from_numpy(rgb).float() / 127.5 - 1
+
+
+def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Endless (x0, label, positions); a label of -1 means that the picture has none."""
+    step = start
+    while True:
+        rng = np.random.default_rng((recipe.seed, step))
+        if step % recipe.frame_every == recipe.frame_every - 1:
+            images, labels = corpus.batch(rng, recipe.frame_batch, FRAME)
+            positions = None
+        else:
+            images, labels = corpus.batch(rng, recipe.window_batch, (recipe.window, recipe.window))
+            positions = window_positions(model, rng, recipe.window, recipe.window_batch)
+        dropped = rng.random(len(labels)) < recipe.label_dropout
+        labels = np.where(dropped | (labels < 0), model.null_label, labels)
+        yield to_tensor(images), torch.from_numpy(labels), positions
+        step += 1
+
+
+@torch.no_grad()
+def update_ema(average: DiT, model: DiT, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * model."""
+    for a, b in zip(average.parameters(), model.parameters(), strict=True):
+        a.lerp_(b, 1 - decay)
+
+
+def initialise(model: DiT) -> None:
+    """DiT's initialisation: Xavier linears, zero adaLN and output (adaLN-Zero)."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+        elif isinstance(module, torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight, std=0.02)
+    torch.nn.init.xavier_uniform_(model.patch_embed.weight.view(model.patch_embed.out_channels, -1))
+    for linear in [*(block.adaln for block in model.blocks), model.final_adaln, model.final]:
+        torch.nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+
+
+def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG) -> Path:
+    """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder."""
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = DiT(config, tied=True)
+    initialise(model)
+    average = deepcopy(model).requires_grad_(False).to(device)
+    model.to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
+    alphas = cosine_alphas().to(device)
+    checkpoint = out / "checkpoint.pt"
+    step, seen, curve = 0, 0, []
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, seen, curve = state["step"], state["seen"], state["curve"]
+    stream = batches(corpus, recipe, model, step)
+    started, loss_sum, loss_count = time.monotonic(), 0.0, 0
+    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("pretrain", total=recipe.samples, completed=seen)
+        while seen < recipe.samples:
+            x0, label, positions = next(stream)
+            rate = min(1.0, (step + 1) / recipe.warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * seen / recipe.samples)))
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * rate
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                place = None if positions is None else positions.to(device)
+                loss = denoising_loss(model, x0.to(device), label.to(device), alphas, place)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            update_ema(average, model, min(recipe.ema, (step + 1) / (step + 10)))
+            step, seen = step + 1, seen + len(x0)
+            loss_sum, loss_count = loss_sum + loss.item(), loss_count + 1
+            progress.update(task, completed=seen, description=f"pretrain, loss {loss.item():.3f}")
+            if step % 200 == 0 or seen >= recipe.samples:
+                curve.append([seen, loss_sum / loss_count, time.monotonic() - started])
+                loss_sum, loss_count = 0.0, 0
+                with atomic_file(checkpoint) as temporary:
+                    state = {"model": model.state_dict(), "average": average.state_dict()}
+                    state |= {"optimiser": optimiser.state_dict(), "step": step, "seen": seen, "curve": curve}
+                    torch.save(state, temporary)
+                atomic_write(out / "curve.json", json.dumps({"columns": ["samples", "loss", "seconds"], "rows": curve}))
+                save_backbone(average, SCHEDULE, out)
+    return out
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder that holds camvid, cub40, tinyimagenet, video.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint and backbone.")] = Path("runs/backbone"),
+    samples: Annotated[int, typer.Option(help="Pictures to train on, windows and frames alike.")] = 200_000,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 is all.")] = 0,
+    limit: Annotated[int, typer.Option(help="Pictures of tinyimagenet to hold in memory.")] = 50_000,
+) -> None:
+    """Pretrain the backbone."""
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    pretrain(Corpus.load(data, limit), out, Recipe(samples=samples))
+
+
+if __name__ == "__main__":
+    typer.run(main)
