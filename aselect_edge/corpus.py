@@ -30,10 +30,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Several sources and a share of synthetic streets; no validation or test picture is ever read."""
+    """Several sources; no validation or test picture is ever read."""
 
     sources: tuple[Source, ...]
-    synthetic: float = 0.1
 
     @classmethod
     def load(cls, data: Path, limit: int = 50_000) -> Corpus:
@@ -50,7 +49,7 @@ class Corpus:
             sources.append(Source(clips, np.full(len(clips), NO_CLASS), 0.1, (0.35, 1.0)))
         if not sources:
             raise InputError(f"{data}: got none of camvid, cub40, tinyimagenet, video; expected at least one of them")
-        return cls(tuple(sources))
+        return cls((*sources, _streets(200)))
 
     def batch(
         self, rng: np.random.Generator, count: int, size: tuple[int, int]
@@ -59,13 +58,10 @@ class Corpus:
         weights = np.array([source.weight for source in self.sources])
         images, labels = np.empty((count, *size, 3), np.uint8), np.full(count, NO_CLASS)
         for i in range(count):
-            if rng.random() < self.synthetic:
-                picture, crop = scenes.sample(rng, 180, 240)[0], (0.35, 1.0)
-            else:
-                source = self.sources[rng.choice(len(self.sources), p=weights / weights.sum())]
-                index = rng.integers(len(source.pictures))
-                picture, labels[i], crop = source.pictures[index], source.labels[index], source.crop
-            images[i] = random_crop(rng, picture, size, crop)
+            source = self.sources[rng.choice(len(self.sources), p=weights / weights.sum())]
+            index = rng.integers(len(source.pictures))
+            images[i] = random_crop(rng, source.pictures[index], size, source.crop)
+            labels[i] = source.labels[index]
         return images, labels
 
 
@@ -95,6 +91,13 @@ def _tinyimagenet(folder: Path, limit: int) -> Source:
                 pictures.append(picture)
                 labels.append(index[member.name.split("/")[0]])
     return Source(tuple(pictures), np.array(labels), 0.45, (0.7, 1.0))  # type: ignore[arg-type]
+
+
+def _streets(count: int, frames: int = 4) -> Source:
+    """A pool, because drawing a new street takes longer than training on it."""
+    streets = [scenes.Street(seed=seed, height=180, width=240) for seed in range(count)]
+    pictures = tuple(street.frame(index * 200)[0] for street in streets for index in range(frames))
+    return Source(pictures, np.full(len(pictures), NO_CLASS), 0.1, (0.35, 1.0))
 
 
 def _clip(path: Path, every: int = 5) -> list[Frame]:
