@@ -1,0 +1,75 @@
+"""From a path to a running model: an export folder, or a lone .onnx file that explains itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from aselect_edge.errors import EngineError, InputError, IntegrityError, MissingDependencyError
+from aselect_edge.files import check_files, inside
+from aselect_edge.records import Manifest
+from aselect_runtime.onnx_session import METADATA_KEY, OnnxSession, available
+from aselect_runtime.session import Session
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+MANIFEST = "manifest.json"
+
+
+def open_model(path: Path, device: Device = "auto") -> tuple[Manifest, Session]:
+    """Load an export folder or a .onnx file.
+
+    Raises InputError (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what the manifest
+    describes), MissingDependencyError or EngineError (the device cannot be had).
+    """
+    if path.is_dir():
+        return _from_folder(path, device)
+    if not path.exists():
+        raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
+    if path.suffix != ".onnx":
+        raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
+    return _from_file(path, device)
+
+
+def _from_folder(folder: Path, device: Device) -> tuple[Manifest, Session]:
+    manifest = Manifest.load(folder / MANIFEST)
+    path = inside(folder, manifest.model)
+    # Large models keep their weights in a file beside the graph, named after it.
+    hashes = {name: value for name, value in manifest.files.items() if name.startswith(manifest.model)}
+    if manifest.model not in hashes:
+        raise IntegrityError(f"{folder / MANIFEST}: got no hash of {manifest.model}, expected one; export it again")
+    check_files(folder, hashes)
+    session = OnnxSession(path, _resolve(device, manifest))
+    session.check(manifest, path)
+    return manifest, session
+
+
+def _from_file(path: Path, device: Device) -> tuple[Manifest, Session]:
+    session = OnnxSession(path, _resolve(device, None))
+    text = session.metadata().get(METADATA_KEY)
+    if text is None:
+        raise IntegrityError(
+            f"{path}: got a model without {METADATA_KEY!r} in its metadata, expected one that aselect-export wrote; "
+            "give the export folder instead"
+        )
+    manifest = Manifest.parse(text, str(path))
+    session.check(manifest, path)
+    return manifest, session
+
+
+def _resolve(device: Device, manifest: Manifest | None) -> str:
+    """The ONNX Runtime device that stands for `device`; raises if there is none."""
+    there = available()
+    if device == "auto":
+        return "cuda" if "cuda" in there else "cpu"
+    if device in there:
+        return device
+    if device == "tensorrt":
+        engines = len(manifest.engines) if manifest else 0
+        raise EngineError(
+            f"got --device tensorrt and {engines} engine(s) in the model, expected one of {', '.join(there)}: this "
+            "version builds engines but runs ONNX only; use --device auto"
+        )
+    package = {"cuda": "pip install onnxruntime-gpu in place of onnxruntime, or use"}.get(device, "this version uses")
+    raise MissingDependencyError(
+        f"got --device {device}, expected one that is here ({', '.join(there)}); {package} --device auto"
+    )

@@ -1,0 +1,98 @@
+"""A session of ONNX Runtime, on the CPU or, where onnxruntime-gpu is installed, on CUDA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from aselect_edge.errors import EngineError, IntegrityError, MissingDependencyError
+from aselect_edge.records import Manifest
+from aselect_runtime.results import Arrays, Frame
+
+METADATA_KEY = "aselect_manifest"
+"""Key of the ONNX metadata under which a lone .onnx file carries its manifest as JSON."""
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxSession:
+    """Loads one .onnx file; raises IntegrityError if it cannot be loaded."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        onnxruntime = _onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = physical_cores()
+        # Decoding and drawing share the cores with inference: a thread that spins between two operators takes
+        # time from them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # errors arrive as exceptions
+        providers = [PROVIDERS[device]] if device == "cpu" else [PROVIDERS[device], PROVIDERS["cpu"]]
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise IntegrityError(
+                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; export it again"
+            ) from error
+        self.device = "cuda" if PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._input = self._session.get_inputs()[0].name
+
+    def metadata(self) -> dict[str, str]:
+        """The model's metadata_props."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def check(self, manifest: Manifest, path: Path) -> None:
+        """Raise IntegrityError unless the graph has the manifest's input and outputs."""
+        inputs = [(node.name, node.type, list(node.shape)) for node in self._session.get_inputs()]
+        wanted = [(manifest.input.name, f"tensor({manifest.input.dtype})", list(manifest.input.shape))]
+        missing = [output.name for output in manifest.outputs if output.name not in self._outputs]
+        if inputs != wanted or missing:
+            raise IntegrityError(
+                f"{path}: got the inputs {inputs} and outputs {self._outputs}, expected {wanted} and "
+                f"{[output.name for output in manifest.outputs]} as its manifest says; export it again"
+            )
+
+    def infer(self, frames: Frame) -> Arrays:
+        """See Session.infer."""
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: frames}), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise EngineError(
+                f"ONNX Runtime failed on {self.device} ({_first_line(error)}), expected results for {frames.dtype} "
+                f"{list(frames.shape)}; try --device cpu or export the model again"
+            ) from error
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._session = None
+
+
+def available() -> list[str]:
+    """The devices that the installed ONNX Runtime offers, out of `cpu` and `cuda`."""
+    offered = _onnxruntime().get_available_providers()
+    return [device for device, provider in PROVIDERS.items() if provider in offered]
+
+
+def physical_cores() -> int:
+    """How many physical cores this process may use (hyper-threads of one core count once)."""
+    allowed = os.sched_getaffinity(0)
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    try:
+        return len({Path(siblings.format(cpu)).read_text() for cpu in allowed})
+    except OSError:  # not every container shows its topology
+        return len(allowed)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "got no onnxruntime, expected it for running .onnx models; pip install 'aselect-edge[cpu]' (or [gpu])"
+        ) from error
+    return onnxruntime
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]

@@ -1,0 +1,78 @@
+"""What travels through the pipeline: frames on the way in, results on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.errors import EngineError
+from aselect_edge.frames import placement
+from aselect_edge.records import Manifest
+
+Frame = NDArray[np.uint8]
+Arrays = Mapping[str, NDArray[Any]]
+
+TOP = 5
+"""How many classes of a classification are reported."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """Where frames come from: a printable name (without credentials), nominal frames per second, and its kind."""
+
+    name: str
+    fps: float
+    live: bool = False
+    """A live source drops frames that nobody has time for; any other delivers every frame."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One frame, uint8 [H, W, 3] BGR, with its number in its source and the Unix time of its arrival."""
+
+    frame: Frame
+    index: int
+    t_capture: float
+    label: str
+    """A name for files made from this frame: a relative path without suffix."""
+    source: SourceInfo
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the model says about one frame: its outputs without the batch axis, and how long each stage took."""
+
+    captured: Captured
+    outputs: Arrays
+    t_result: float
+    latency_ms: Mapping[str, float]
+
+
+def class_map(result: Result, manifest: Manifest) -> Frame:
+    """The class of each model pixel, uint8 [h, w], cropped to the part that shows the frame (no letterbox border)."""
+    whole = result.outputs["class_map"]
+    top, left, height, width = placement(result.captured.frame.shape[:2], whole.shape, manifest.resize)
+    return whole[top : top + height, left : left + width]
+
+
+def areas(result: Result, manifest: Manifest) -> dict[str, float]:
+    """The share of the frame that each class covers; every class is named, the shares sum to one."""
+    inner = class_map(result, manifest)
+    counts = np.bincount(inner.ravel(), minlength=len(manifest.classes))
+    return {item.name: round(int(count) / inner.size, 5) for item, count in zip(manifest.classes, counts, strict=False)}
+
+
+def top_scores(result: Result, manifest: Manifest) -> dict[str, float]:
+    """The best classes with their scores, best first; raises EngineError if the model's scores are not finite."""
+    scores = result.outputs["scores"]
+    if not np.isfinite(scores).all():
+        raise EngineError(
+            f"frame {result.captured.index}: got scores that are not finite, expected probabilities; "
+            "use a higher precision (the folder's model.mixed.onnx or model.fp32.onnx)"
+        )
+    best = np.argsort(-scores, kind="stable")[:TOP]
+    return {manifest.classes[index].name: round(float(scores[index]), 5) for index in best}

@@ -1,0 +1,28 @@
+"""A single picture: the overlay of the last frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+
+from aselect_edge.files import atomic_file
+from aselect_edge.records import Manifest
+from aselect_runtime.drawing import Painter
+from aselect_runtime.results import Result
+from aselect_runtime.sinks import Write
+
+
+@contextmanager
+def picture(path: Path, manifest: Manifest) -> Iterator[Write]:
+    """Keeps the latest result and paints it once, at the end."""
+    latest: list[Result] = []
+
+    def write(result: Result) -> None:
+        latest[:] = [result]
+
+    with atomic_file(path) as temporary:
+        yield write
+        temporary.write_bytes(cv2.imencode(".png", Painter(manifest).paint(latest[0]))[1].tobytes())

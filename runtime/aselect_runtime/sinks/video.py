@@ -1,0 +1,90 @@
+"""An overlay video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+
+from aselect_edge.errors import WriteError
+from aselect_edge.files import atomic_file
+from aselect_edge.frames import resize
+from aselect_edge.records import Manifest, Resize
+from aselect_runtime.drawing import Painter
+from aselect_runtime.results import Captured, Frame, Result
+from aselect_runtime.sinks import Write
+
+CODEC = "mp4v"
+"""MPEG-4 part 2: the one video codec that every FFmpeg build inside OpenCV can write."""
+
+
+@contextmanager
+def video(path: Path, manifest: Manifest) -> Iterator[Write]:
+    """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole."""
+    painter = Painter(manifest)
+    with atomic_file(path) as temporary:
+        film = _Film(path, temporary)
+
+        def write(result: Result) -> None:
+            film.write(painter.paint(result), result.captured)
+
+        try:
+            yield write
+        finally:
+            film.release()
+        film.check()
+
+
+class _Film:
+    """A VideoWriter that opens at the first frame, whose size all later frames are fitted to."""
+
+    def __init__(self, path: Path, temporary: Path) -> None:
+        self._path = path
+        self._temporary = temporary
+        self._writer = cv2.VideoWriter()
+        self._size = (0, 0)
+        self._fps = 0.0
+        self._start = 0.0
+        self._written = 0
+
+    def write(self, frame: Frame, captured: Captured) -> None:
+        if not self._writer.isOpened():
+            self._open(frame, captured)
+        fitted = resize(frame, self._size, Resize(mode="letterbox"))
+        for _ in range(self._copies(captured)):
+            self._writer.write(fitted)
+            self._written += 1
+
+    def release(self) -> None:
+        self._writer.release()
+
+    def check(self) -> None:
+        """OpenCV does not say when a write fails (a full disk), so look whether the file can be played."""
+        capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+        capture.release()
+        # Matroska stores a duration, from which the count is estimated.
+        if count < self._written - 2:
+            raise WriteError(
+                f"{self._path}: got a video of {count:.0f} frames, expected {self._written}; the disk may be full, "
+                "free space or choose another place"
+            )
+
+    def _open(self, frame: Frame, captured: Captured) -> None:
+        self._size = (frame.shape[0], frame.shape[1])
+        self._fps, self._start = captured.source.fps, captured.t_capture
+        code = cv2.VideoWriter.fourcc(*CODEC)
+        self._writer.open(str(self._temporary), cv2.CAP_FFMPEG, code, self._fps, self._size[::-1])
+        if not self._writer.isOpened():
+            raise WriteError(
+                f"{self._path}: OpenCV could not open a {CODEC} video, expected an OpenCV with FFmpeg; "
+                "install opencv-python-headless or write .jsonl"
+            )
+
+    def _copies(self, captured: Captured) -> int:
+        """How often to show a frame: of a live source as long as it was the newest, so that the film keeps time."""
+        if not captured.source.live:
+            return 1
+        return max(0, int((captured.t_capture - self._start) * self._fps) + 1 - self._written)
