@@ -1,0 +1,155 @@
+"""aselect-export and aselect-eval: parse, one call, print."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aselect_edge.command import entry
+from aselect_edge.errors import InputError
+from aselect_edge.records import Task
+
+if TYPE_CHECKING:
+    from aselect_export.evaluation import Evaluation
+    from aselect_export.exporting import EngineChoice, ExportResult
+
+_Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def _export(
+    task: Annotated[str | None, typer.Option(help="seg or cls; alone, it takes the bundle that ships.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp16",
+    model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
+    imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
+    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs.")] = False,
+    engine: Annotated[str, typer.Option(help="auto, tensorrt, rtx or none.")] = "auto",
+    target: Annotated[str, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Images to verify on; synthetic scenes if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
+    as_json: _Json = False,
+    verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
+) -> None:
+    """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines."""
+    from rich.console import Console
+
+    from aselect_export.exporting import check_precision, export, open_bundle
+
+    asked = check_precision(precision)
+    if task is None and model is None:
+        raise InputError("got neither --task nor --model, expected one; for example --task seg")
+    bundle = open_bundle(_task(task), model)
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        result = export(
+            bundle,
+            asked,
+            out or Path(f"{bundle.record.task}-{precision}"),
+            imgsz=parse_size(imgsz) if imgsz else None,
+            batch=batch,
+            ladder=not no_ladder,
+            targets=tuple(part.strip() for part in target.split(",") if part.strip()),
+            engine=_engine(engine),
+            data=data,
+            progress=status.update,
+        )
+    if as_json:
+        print(export_json(result))
+    else:
+        _print_export(result)
+
+
+def _evaluate(
+    model: Annotated[Path, typer.Argument(help="A bundle, an export folder or a .onnx file.")],
+    data: Annotated[Path, typer.Option(help="A split root with labels.")],
+    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    as_json: _Json = False,
+    verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
+) -> None:
+    """Measure mIoU (segmentation) or top-1 accuracy (classification) on labelled images."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from aselect_export.evaluation import evaluate
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        job = bar.add_task("evaluating", total=None)
+        found = evaluate(model, data, split, lambda done, total: bar.update(job, completed=done, total=total))
+    if as_json:
+        print(found.to_json())
+    else:
+        _print_evaluation(found)
+
+
+export = entry(_export)
+evaluate = entry(_evaluate)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse `<height>x<width>`; raises InputError."""
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.strip())
+    if not match or min(int(match[1]), int(match[2])) < 8:
+        raise InputError(f"got --imgsz {text!r}, expected <height>x<width> in pixels; for example 144x192")
+    return int(match[1]), int(match[2])
+
+
+def export_json(result: ExportResult) -> str:
+    """The result as one JSON object on one line."""
+    return json.dumps(
+        {
+            "folder": str(result.folder),
+            "rung": result.rung,
+            "manifest": result.manifest.model_dump(mode="json", by_alias=True),
+            "report": result.report.model_dump(mode="json", by_alias=True),
+        }
+    )
+
+
+def _task(text: str | None) -> Task | None:
+    if text not in (None, "seg", "cls"):
+        raise InputError(f"got --task {text!r}, expected seg or cls")
+    return text  # type: ignore[return-value]
+
+
+def _engine(text: str) -> EngineChoice:
+    from typing import get_args
+
+    from aselect_export.exporting import EngineChoice
+
+    if text not in get_args(EngineChoice):
+        raise InputError(f"got --engine {text!r}, expected one of {', '.join(get_args(EngineChoice))}")
+    return text  # type: ignore[return-value]
+
+
+def _print_export(result: ExportResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    gate = Table("graph", "held against", "frames", "same class", "max error", "gate")
+    for parity in result.report.parity:
+        passed = "passed" if parity.passed else "failed"
+        row = (parity.graph, parity.reference, str(parity.frames), f"{parity.agreement:.3%}")
+        gate.add_row(*row, f"{parity.max_error:.1e}", passed)
+    console.print(gate)
+    for name, size in result.report.size.items():
+        console.print(f"{size / 1e6:10.2f} MB  {name}", markup=False)
+    for note in result.report.notes:
+        console.print(f"note: {note}", markup=False)
+    console.print(
+        f"wrote {result.folder}; next: aselect-run {result.folder} synthetic://street --output demo.mp4",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    width = max(len(name) for name in found.per_class)
+    for name, value in found.per_class.items():
+        print(f"{name:<{width}}  {'absent' if value is None else f'{value:.4f}'}")
+    print(f"{found.metric:<{width}}  {found.score:.4f}  ({found.images} images of {found.split})")

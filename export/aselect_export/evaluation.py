@@ -1,0 +1,190 @@
+"""Accuracy of a bundle, an export folder or a lone graph on labelled images.
+
+Segmentation is compared at the label's own size, after `frames.restore`, as the runtime draws it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.errors import InputError
+from aselect_edge.files import check_files
+from aselect_edge.frames import list_images, read_image, resize, restore
+from aselect_edge.records import ClassInfo, Manifest, Resize, Task
+
+if TYPE_CHECKING:
+    from aselect_export.graph import Exportable
+
+Frames = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Something to be evaluated: frames uint8 [N, H, W, 3] to class_map [N, H, W] or scores [N, C]."""
+
+    task: Task
+    classes: tuple[ClassInfo, ...]
+    resize: Resize
+    shape: tuple[int, int, int]
+    """Batch, height, width."""
+    predict: Callable[[Frames], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out: mIoU (seg) or top-1 accuracy (cls) as `score`, and the same per class (None: class absent)."""
+
+    model: str
+    data: str
+    split: str
+    task: Task
+    images: int
+    metric: str
+    score: float
+    per_class: dict[str, float | None]
+
+    def to_json(self) -> str:
+        """One JSON object on one line."""
+        return json.dumps(asdict(self))
+
+
+def evaluate(model: Path, data: Path, split: str = "test", progress: Progress = lambda _done, _all: None) -> Evaluation:
+    """Measure a bundle (through torch), an export folder or a .onnx file (through ONNX Runtime) on a split of `data`.
+
+    Raises InputError if the model or the data cannot be used, or if their classes differ.
+    """
+    opened = open_model(model)
+    measure = _segmentation if opened.task == "seg" else _classification
+    metric, score, per_class, images = measure(opened, data, split, progress)
+    classes = dict(zip((info.name for info in opened.classes), per_class, strict=True))
+    return Evaluation(str(model), str(data), split, opened.task, images, metric, score, classes)
+
+
+def open_model(path: Path) -> Model:
+    """Open whatever the path holds; raises InputError."""
+    if (path / "bundle.json").is_file():
+        from aselect_edge.bundle import load_bundle
+
+        return _torch_model(load_bundle(path))
+    if (path / "manifest.json").is_file():
+        manifest = Manifest.load(path / "manifest.json")
+        check_files(path, manifest.files)
+        return _onnx_model(path / manifest.model, manifest)
+    if path.suffix == ".onnx" and path.is_file():
+        return _onnx_model(path, None)
+    raise InputError(
+        f"{path}: got no bundle.json, no manifest.json and no .onnx file, expected a bundle, an export folder or a "
+        "graph; check the path"
+    )
+
+
+def _torch_model(bundle: Exportable) -> Model:
+    import torch
+
+    from aselect_export.graph import DeployedGraph
+
+    record = bundle.record
+    graph = DeployedGraph(bundle.deployed(), record.task).eval()
+
+    def predict(frames: Frames) -> NDArray[Any]:
+        with torch.inference_mode():
+            answer: NDArray[Any] = graph(torch.from_numpy(frames))[0].numpy()
+        return answer
+
+    return Model(record.task, record.classes, record.resize, (1, *record.imgsz), predict)
+
+
+def _onnx_model(path: Path, manifest: Manifest | None) -> Model:
+    from aselect_export.graph import MANIFEST_KEY
+    from aselect_export.session import Session
+
+    session = Session(path)
+    if manifest is None:
+        if MANIFEST_KEY not in session.metadata:
+            raise InputError(
+                f"{path}: got a graph without {MANIFEST_KEY} metadata, expected one that aselect-export wrote"
+            )
+        manifest = Manifest.parse(session.metadata[MANIFEST_KEY], str(path))
+    name = manifest.outputs[0].name
+    batch, height, width, _ = manifest.input.shape
+
+    def predict(frames: Frames) -> NDArray[Any]:
+        return session.infer(frames, [name])[name]
+
+    return Model(manifest.task, manifest.classes, manifest.resize, (batch, height, width), predict)
+
+
+def _predictions(model: Model, frames: Iterator[Frames]) -> Iterator[NDArray[Any]]:
+    """One prediction per frame; the last batch is filled up by repeating its last frame."""
+    batch, height, width = model.shape
+    group: list[Frames] = []
+    for frame in frames:
+        group.append(resize(frame, (height, width), model.resize))
+        if len(group) == batch:
+            yield from model.predict(np.stack(group))
+            group = []
+    if group:
+        filled = group + group[-1:] * (batch - len(group))
+        yield from model.predict(np.stack(filled))[: len(group)]
+
+
+def _segmentation(
+    model: Model, data: Path, split: str, progress: Progress
+) -> tuple[str, float, list[float | None], int]:
+    from aselect_edge.data import open_segmentation
+    from aselect_edge.metrics import Confusion
+
+    images = open_segmentation(data, split)
+    _check_classes([info.name for info in images.classes], model, data)
+    confusion = Confusion(len(model.classes), images.ignore_index)
+    pending: list[NDArray[np.uint8]] = []
+
+    def frames() -> Iterator[Frames]:
+        for index in range(len(images)):
+            frame, labels = images.read(index)
+            pending.append(labels)
+            yield frame
+
+    for done, class_map in enumerate(_predictions(model, frames()), start=1):
+        labels = pending.pop(0)
+        confusion.update(restore(class_map, labels.shape, model.resize), labels)
+        progress(done, len(images))
+    per_class = [None if np.isnan(value) else float(value) for value in confusion.iou()]
+    return "miou", float(confusion.miou()), per_class, len(images)
+
+
+def _classification(
+    model: Model, data: Path, split: str, progress: Progress
+) -> tuple[str, float, list[float | None], int]:
+    root = data / split
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    _check_classes([path.name for path in folders], model, root)
+    names = [info.name for info in model.classes]
+    images = [(path, names.index(folder.name)) for folder in folders for path in list_images(folder)]
+    right, total = np.zeros(len(names)), np.zeros(len(names))
+    scores = _predictions(model, (read_image(path) for path, _ in images))
+    for done, (score, (_, label)) in enumerate(zip(scores, images, strict=True), start=1):
+        total[label] += 1
+        right[label] += int(score.argmax()) == label
+        progress(done, len(images))
+    per_class = [float(r / t) if t else None for r, t in zip(right, total, strict=True)]
+    return "top1", float(right.sum() / total.sum()), per_class, len(images)
+
+
+def _check_classes(found: list[str], model: Model, where: Path) -> None:
+    expected = [info.name for info in model.classes]
+    # Folders come sorted by name, so for classification the order says nothing.
+    same = found == expected if model.task == "seg" else bool(found) and set(found) <= set(expected)
+    if not same:
+        raise InputError(
+            f"{where}: got the classes {', '.join(found) or 'none'}, expected the model's: {', '.join(expected)}; "
+            "evaluate on data with the classes that the model was trained on"
+        )

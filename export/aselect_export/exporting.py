@@ -1,0 +1,170 @@
+"""Export: from a bundle to a folder that a device can run, with every graph in it verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from aselect_runtime.engine import Builder as EngineBuilder
+from aselect_runtime.engine import available, build_engine, check_target, engine_name, find_gpu
+
+from aselect_edge.errors import InputError
+from aselect_edge.files import atomic_folder
+from aselect_edge.records import Engine, Manifest, Precision, Report, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from aselect_export.graph import Exportable
+    from aselect_export.ladder import Candidate
+    from aselect_export.verify import Rung
+
+EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
+FRAMES = 8
+"""Verification frames, rounded up to whole batches."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An export folder that was written: what it holds, which rung `model.onnx` is, and what to know about it."""
+
+    folder: Path
+    manifest: Manifest
+    report: Report
+    rung: Rung
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """The engines to build, checked before the long work starts; `note` says why there are none."""
+
+    builds: tuple[tuple[EngineBuilder, str], ...]
+    note: str | None = None
+
+
+def export(
+    bundle: Exportable,
+    precision: Precision,
+    out: Path,
+    *,
+    imgsz: tuple[int, int] | None = None,
+    batch: int = 1,
+    ladder: bool = True,
+    targets: tuple[str, ...] = (),
+    engine: EngineChoice = "auto",
+    data: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ExportResult:
+    """Write the export folder `out` of a loaded bundle, whole or not at all.
+
+    `imgsz` is (height, width), the bundle's own if None. `data` is a folder of images to verify on, instead of
+    synthetic street scenes. Raises InputError, WriteError, GateError (a gate was missed) or EngineError.
+    """
+    check_precision(precision)
+    plan = plan_engines(engine, targets)
+    with atomic_folder(out, marker="manifest.json") as folder:
+        # torch and onnx take seconds to import: mistakes in the arguments are told before.
+        from aselect_export import package
+        from aselect_export.graph import trace
+        from aselect_export.ladder import Trial, climb
+        from aselect_export.verify import answer_of_torch, verification_frames
+
+        record = bundle.record
+        size = imgsz or record.imgsz
+        frames = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
+        progress("running the reference")
+        full = bundle.reference(size)
+        trial = Trial(bundle, size, batch, frames, answer_of_torch(full, record.task, frames, batch))
+        progress("tracing the deployed graph")
+        small = bundle.deployed(size)
+        debug = trace(small, record.task, batch, size)
+        weights = {"reference_float32_bytes": _weight_bytes(full), "deployed_float32_bytes": _weight_bytes(small)}
+        del full, small
+        tried = climb(debug, precision, ladder, trial, progress)
+        passed = [candidate for candidate in tried if candidate.verdict.passed]
+        manifest = package.write_graphs(folder, record, precision, passed)
+        package.write_verification(folder, trial)
+        engines = _build(folder, plan, progress)
+        report = _report(folder, tried, passed[0].verdict.rung, weights, plan.note)
+        manifest = package.seal(folder, manifest, report, engines)
+    return ExportResult(out, manifest, report, passed[0].verdict.rung)
+
+
+def open_bundle(task: Task | None, model: Path | None) -> Exportable:
+    """Load a bundle folder, or the one that ships for a task; raises InputError if its task is not `task`."""
+    from aselect_edge.bundle import SHIPPED, load_bundle
+
+    if model is None:
+        if task not in SHIPPED:
+            raise InputError(
+                f"got --task {task} and no --model, expected one of {', '.join(sorted(SHIPPED))}, for which a bundle "
+                "ships; give --model BUNDLE, a folder that aselect-train wrote"
+            )
+        model = SHIPPED[task]
+    bundle = load_bundle(model)
+    if task is not None and bundle.record.task != task:
+        raise InputError(
+            f"{model}: got a bundle for {bundle.record.task}, expected one for --task {task}; "
+            f"use --task {bundle.record.task} or another --model"
+        )
+    return bundle
+
+
+def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
+    """Decide which engines to build and check that they can be; raises InputError or MissingDependencyError."""
+    if engine == "none":
+        if targets:
+            raise InputError(
+                f"got --engine none with --target {','.join(targets)}, expected one of them; leave one out"
+            )
+        return EnginePlan((), "no engine was asked for")
+    if engine == "auto":
+        if not targets and not (find_gpu() and available("tensorrt")):
+            return EnginePlan(
+                (),
+                "no engine was built: there is no NVIDIA GPU with TensorRT here; give --target sm86 to build ahead "
+                "of time, or run aselect-build on the device",
+            )
+        builder: EngineBuilder = "rtx" if targets else "tensorrt"
+    else:
+        builder = engine
+    wanted = dict.fromkeys(check_target(target, builder) for target in targets or (None,))
+    return EnginePlan(tuple((builder, target) for target in wanted))
+
+
+def check_precision(precision: str) -> Precision:
+    """The precision that was asked for; raises InputError if this version does not have it."""
+    if precision == "int8":
+        raise InputError("got --precision int8, expected fp32 or fp16: int8 is not in this version; use fp16")
+    if precision not in ("fp32", "fp16"):
+        raise InputError(f"got --precision {precision!r}, expected fp32 or fp16")
+    return precision  # type: ignore[return-value]
+
+
+def _build(folder: Path, plan: EnginePlan, progress: Callable[[str], None]) -> tuple[Engine, ...]:
+    return tuple(
+        build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, progress)
+        for builder, target in plan.builds
+    )
+
+
+def _report(
+    folder: Path, tried: list[Candidate], rung: Rung, weights: dict[str, int], engine_note: str | None
+) -> Report:
+    notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
+    if notes:
+        notes.append(f"model.onnx is the {rung} rung, because those before it failed")
+    if engine_note:
+        notes.append(engine_note)
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    return Report(
+        parity=tuple(parity for candidate in tried for parity in candidate.verdict.parity),
+        size=dict(sorted(sizes.items())) | weights,
+        notes=tuple(notes),
+    )
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())

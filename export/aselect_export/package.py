@@ -1,0 +1,72 @@
+"""The export folder: graphs, verification arrays, engines, manifest and report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+import aselect_edge
+from aselect_edge.files import sha256
+from aselect_edge.records import Bundle, Engine, Manifest, Precision, Report
+from aselect_export.graph import describe, shipped, specs
+from aselect_export.ladder import Candidate, Trial
+from aselect_export.verify import Rung, verification_arrays
+
+MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
+
+
+def draft_manifest(bundle: Bundle, graph: ModelProto, precision: Precision, rungs: tuple[str, ...]) -> Manifest:
+    """All of the manifest that is known before any file is written."""
+    source, outputs = specs(graph)
+    tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "onnxslim")}
+    return Manifest(
+        task=bundle.task,
+        classes=bundle.classes,
+        resize=bundle.resize,
+        input=source,
+        outputs=outputs,
+        precision=precision,
+        model=MODEL,
+        rungs=rungs,
+        taps=bundle.taps,
+        noise=bundle.noise,
+        files={},
+        tools={"aselect-edge": aselect_edge.__version__, **tools},
+    )
+
+
+def write_graphs(folder: Path, bundle: Bundle, precision: Precision, passed: list[Candidate]) -> Manifest:
+    """Write model.onnx (the first) and its fallback rungs; returns the manifest so far."""
+    names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
+    graphs = [shipped(candidate.debug) for candidate in passed]
+    manifest = draft_manifest(bundle, graphs[0], precision, tuple(names[1:]))
+    for name, graph, candidate in zip(names, graphs, passed, strict=True):
+        own: Precision = "fp32" if candidate.verdict.rung == "fp32" else precision
+        # A rung's graph speaks for itself: it is found without the folder, so it names no other rung.
+        describe(graph, manifest.model_copy(update={"model": name, "precision": own, "rungs": ()}))
+        (folder / name).write_bytes(graph.SerializeToString())
+    return manifest
+
+
+def rung_file(rung: Rung) -> str:
+    """The file name of a fallback rung."""
+    return f"model.{rung}.onnx"
+
+
+def write_verification(folder: Path, trial: Trial) -> None:
+    """Write verify.npz: frames and reference outputs; it loads with allow_pickle=False."""
+    arrays = verification_arrays(trial.frames, trial.reference, trial.bundle.record.task)
+    np.savez_compressed(folder / VERIFY, **arrays)
+
+
+def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine, ...]) -> Manifest:
+    """Write the report and, last, the manifest with the hash of every file; engines carry their own hashes."""
+    report.save(folder / REPORT)
+    files = {name: sha256(folder / name) for name in (manifest.model, *manifest.rungs, VERIFY, REPORT)}
+    tools = manifest.tools | {engine.builder: engine.version for engine in engines}
+    final = manifest.model_copy(update={"files": files, "engines": engines, "tools": tools})
+    final.save(folder / MANIFEST)
+    return final

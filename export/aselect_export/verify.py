@@ -1,0 +1,160 @@
+"""Verification: what a graph answers on real frames, held against torch.
+
+The reference is the unfolded, untruncated model in float32, so that one comparison covers the fold, the truncation,
+the export and the precision. ONNX Runtime computes most FP16 in FP32 on a CPU, hence the FP16 graphs are also held
+against torch's own float16, and the range of each of their FP16 tensors is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from aselect_edge.frames import list_images, read_image, resize
+from aselect_edge.records import Parity, Resize, Task
+from aselect_export.graph import LOGITS, shipped, upsample
+from aselect_export.precision import LIMIT, half_tensors, measure_ranges
+from aselect_export.session import Session
+
+Rung = Literal["fp32", "mixed", "fp16"]
+Frames = NDArray[np.uint8]
+
+FP32_ERROR = 1e-4
+"""Gate of the fp32 graph: max |delta| / max |reference| of the logits."""
+FP32_AGREEMENT = 0.999
+HALF_AGREEMENT = 0.995
+"""Gates on the share of pixels (frames, for classification) with the same class."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says about the verification frames."""
+
+    logits: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    """[M, H, W] for segmentation, [M] for classification."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One rung, measured."""
+
+    rung: Rung
+    parity: tuple[Parity, ...]
+    largest_half: float
+    """The largest magnitude in any FP16 tensor; 0 if there is none."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the rung may be shipped."""
+        return all(parity.passed for parity in self.parity) and self.largest_half < LIMIT
+
+    def __str__(self) -> str:
+        parts = [f"{p.agreement:.3%} same class, error {p.max_error:.1e} against {p.reference}" for p in self.parity]
+        if self.rung != "fp32":
+            parts.append(f"largest FP16 value {self.largest_half:.0f} of {LIMIT:.0f}")
+        return f"{self.rung}: " + "; ".join(parts)
+
+
+def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> Frames:
+    """`count` frames uint8 [count, H, W, 3] of `size`: images spread over a folder, or else synthetic street scenes.
+
+    Of a split root, the validation images are taken. Raises InputError if there is no readable image.
+    """
+    if data is None:
+        from aselect_edge.scenes import Street
+
+        # Distant moments of the scene: consecutive ones are nearly the same picture.
+        street = Street(seed=0, height=size[0], width=size[1])
+        return np.stack([resize(street.frame(40 * index)[0], size, how) for index in range(count)])
+    splits = [data / split / "images" for split in ("val", "test", "train")]
+    images = list_images(next((folder for folder in splits if folder.is_dir()), data))
+    chosen = [images[index * len(images) // count] for index in range(count)]
+    return np.stack([resize(read_image(path), size, how) for path in chosen])
+
+
+def batches(frames: Frames, size: int) -> Iterator[Frames]:
+    """The frames in groups of `size`; the number of frames must be a multiple of it."""
+    for start in range(0, len(frames), size):
+        yield frames[start : start + size]
+
+
+def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int, rung: Rung = "fp32") -> Answer:
+    """What a torch model (BGR pixels to logits) says, in the arithmetic that the rung stands for.
+
+    fp16 is the whole model in float16; mixed is autocast, in which only matrix products and convolutions are. The model
+    may be changed by the call.
+    """
+    kind = torch.float16 if rung == "fp16" else torch.float32
+    model = model.to(kind)
+    pixels = (torch.from_numpy(group).to(kind).permute(0, 3, 1, 2) for group in batches(frames, batch))
+    with torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=rung == "mixed"):
+        logits = [model(group).float() for group in pixels]
+    return _answer(torch.cat(logits), task, (frames.shape[1], frames.shape[2]))
+
+
+def answer_of_graph(debug: ModelProto, task: Task, frames: Frames, batch: int) -> Answer:
+    """What a debug graph says, run by ONNX Runtime; the classes are the ones that the graph itself puts out."""
+    session = Session(debug)
+    outputs = [session.infer(group) for group in batches(frames, batch)]
+    logits = np.concatenate([output[LOGITS] for output in outputs])
+    if task == "seg":
+        classes = np.concatenate([output["class_map"] for output in outputs])
+    else:
+        classes = np.concatenate([output["scores"] for output in outputs]).argmax(1)
+    return Answer(logits, classes.astype(np.int64))
+
+
+def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Rung) -> Parity:
+    """Hold one answer against another, with the gate of the rung."""
+    scale = float(np.abs(expected.logits).max()) or 1.0
+    error = float(np.abs(got.logits - expected.logits).max()) / scale
+    # NaN compares as "no class", so that an overflow can never pass as agreement.
+    finite = bool(np.isfinite(got.logits).all() and np.isfinite(expected.logits).all())
+    agreement = float((got.classes == expected.classes).mean()) if finite else 0.0
+    close = agreement >= FP32_AGREEMENT and error <= FP32_ERROR
+    return Parity(
+        graph=graph,
+        reference=reference,
+        frames=len(got.classes),
+        max_error=error if finite else float("inf"),
+        agreement=agreement,
+        passed=close if rung == "fp32" else agreement >= HALF_AGREEMENT,
+    )
+
+
+def judge(
+    debug: ModelProto, rung: Rung, task: Task, frames: Frames, batch: int, reference: Answer, half: Answer | None
+) -> Verdict:
+    """Measure one rung: against the reference, and (for FP16 and mixed) against torch's float16 and the FP16 range."""
+    got = answer_of_graph(debug, task, frames, batch)
+    parity = [compare(got, reference, rung, "torch float32, unfolded", rung)]
+    if half is not None:
+        parity.append(compare(got, half, rung, "torch float16" + (", autocast" if rung == "mixed" else ""), rung))
+    largest = 0.0
+    if names := half_tensors(debug):
+        ranges = measure_ranges(shipped(debug), batches(frames, batch))
+        largest = max((ranges[name] for name in names if name in ranges), default=0.0)
+    return Verdict(rung, tuple(parity), largest)
+
+
+def verification_arrays(frames: Frames, reference: Answer, task: Task) -> dict[str, NDArray[Any]]:
+    """What verify.npz holds: frames, the reference's logits, and its class_map (uint8) or scores (float32)."""
+    if task == "seg":
+        answer: dict[str, NDArray[Any]] = {"class_map": reference.classes.astype(np.uint8)}
+    else:
+        answer = {"scores": torch.softmax(torch.from_numpy(reference.logits), dim=1).numpy()}
+    return {"frames": frames, "logits": reference.logits, **answer}
+
+
+def _answer(logits: Tensor, task: Task, size: tuple[int, int]) -> Answer:
+    scores = upsample(logits, size) if task == "seg" else logits
+    return Answer(logits.numpy(), scores.argmax(1).numpy())
