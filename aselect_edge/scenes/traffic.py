@@ -200,7 +200,8 @@ def rider(seed: int, pose: int) -> Thing:
         Patch(across(0.45, -0.28, 0.28, 0.98, 1.04), TYRE, BICYCLIST),
     ]
     body = _person(rng, BICYCLIST, 2 * np.pi * pose / POSES, 0.12, 0.06)
-    body.append(Patch(disc(0, 1.87, 0, 0.14, 0.1, 10), helmet, BICYCLIST))
+    crown = float(body[-1].contours[..., 1].max())
+    body.append(Patch(disc(0, crown - 0.05, 0, 0.14, 0.1, 10), helmet, BICYCLIST))
     body.append(Patch(across(-0.5, -0.05, 0.05, 0.6, 0.7), (40, 36, 200), None))
     return thing([*wheels, *bars, *body])
 
