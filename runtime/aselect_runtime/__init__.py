@@ -6,9 +6,22 @@
 Torch-free: NumPy, OpenCV and ONNX Runtime do all the work on a device.
 """
 
-from aselect_runtime.model import open_model
-from aselect_runtime.pipeline import run_pipeline
-from aselect_runtime.sinks import open_sink
-from aselect_runtime.sources import open_source
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aselect_runtime.model import open_model
+    from aselect_runtime.pipeline import run_pipeline
+    from aselect_runtime.sinks import open_sink
+    from aselect_runtime.sources import open_source
 
 __all__ = ["open_model", "open_sink", "open_source", "run_pipeline"]
+
+_HOMES = {"open_model": "model", "open_sink": "sinks", "open_source": "sources", "run_pipeline": "pipeline"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first asked for, so that `aselect-run --help` does not wait for OpenCV."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

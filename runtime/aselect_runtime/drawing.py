@@ -7,8 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from aselect_edge.frames import Frame
 from aselect_edge.records import Manifest
-from aselect_runtime.results import Frame, Result, areas, class_map, top_scores
+from aselect_runtime.results import Result, areas, class_map, top_scores
 
 HEIGHTS = (480, 1080)
 """Pictures are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
@@ -102,4 +103,4 @@ def _text_width(text: str, unit: int) -> int:
 
 def _unit(picture: Frame) -> int:
     """Height of a line of the legend in pixels."""
-    return max(12, picture.shape[0] // 27)
+    return max(12, int(picture.shape[0]) // 27)

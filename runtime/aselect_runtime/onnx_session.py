@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from aselect_edge.errors import EngineError, IntegrityError, MissingDependencyError
+from aselect_edge.frames import Frame
 from aselect_edge.records import Manifest
-from aselect_runtime.results import Arrays, Frame
+from aselect_runtime.results import Arrays
 
 METADATA_KEY = "aselect_manifest"
 """Key of the ONNX metadata under which a lone .onnx file carries its manifest as JSON."""

@@ -18,10 +18,10 @@ from threading import Event, Thread, Timer
 import numpy as np
 
 from aselect_edge.errors import InputError
-from aselect_edge.frames import resize
+from aselect_edge.frames import Frame, resize
 from aselect_edge.records import Manifest
 from aselect_runtime.handoff import Handoff
-from aselect_runtime.results import Captured, Frame, Result
+from aselect_runtime.results import Captured, Result
 from aselect_runtime.session import Session
 from aselect_runtime.sinks import Write, open_sink
 from aselect_runtime.sources import Source, open_source, redact

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_edge.errors import EngineError
-from aselect_edge.frames import placement
+from aselect_edge.frames import Frame, placement
 from aselect_edge.records import Manifest
 
-Frame = NDArray[np.uint8]
 Arrays = Mapping[str, NDArray[Any]]
 
 TOP = 5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from aselect_runtime.results import Arrays, Frame
+from aselect_edge.frames import Frame
+from aselect_runtime.results import Arrays
 
 
 class Session(Protocol):

@@ -10,10 +10,10 @@ import cv2
 
 from aselect_edge.errors import WriteError
 from aselect_edge.files import atomic_file
-from aselect_edge.frames import resize
+from aselect_edge.frames import Frame, resize
 from aselect_edge.records import Manifest, Resize
 from aselect_runtime.drawing import Painter
-from aselect_runtime.results import Captured, Frame, Result
+from aselect_runtime.results import Captured, Result
 from aselect_runtime.sinks import Write
 
 CODEC = "mp4v"

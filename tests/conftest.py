@@ -1,0 +1,132 @@
+"""Fixtures: tiny ONNX models with the outputs of the real ones, and a short video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from aselect_runtime.onnx_session import METADATA_KEY
+from onnx import TensorProto, helper
+
+from aselect_edge.files import sha256
+from aselect_edge.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
+
+HEIGHT, WIDTH = 24, 32
+CLASSES = (
+    ClassInfo(name="dark", colour=(20, 30, 200)),
+    ClassInfo(name="middle", colour=(40, 200, 60)),
+    ClassInfo(name="bright", colour=(230, 60, 50)),
+)
+
+
+WriteModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_model() -> WriteModel:
+    """`write_model(folder, task="seg", batch=1, resize=None)`: an export folder that ONNX Runtime runs."""
+    return _write_model
+
+
+@pytest.fixture(scope="session")
+def seg_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export folder of a segmentation model that tells dark, middle and bright pixels."""
+    return _write_model(tmp_path_factory.mktemp("models") / "seg")
+
+
+@pytest.fixture(scope="session")
+def cls_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export folder of a classification model that tells dark, middle and bright frames."""
+    return _write_model(tmp_path_factory.mktemp("models") / "cls", "cls")
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 12 frames at 10 fps, 96x128: the left half black, the right half white."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (128, 96))
+    frame = np.zeros((96, 128, 3), np.uint8)
+    frame[:, 64:] = 255
+    for _ in range(12):
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def _write_model(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:
+    """An export folder whose model tells dark (below 64), middle and bright (from 192) by the blue channel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    graph, outputs = _segmentation(batch) if task == "seg" else _classification(batch)
+    manifest = Manifest(
+        task=task,
+        classes=CLASSES,
+        resize=resize or Resize(),
+        input=TensorSpec(name="frames", dtype="uint8", shape=(batch, HEIGHT, WIDTH, 3)),
+        outputs=outputs,
+        precision="fp32",
+        taps=(),
+        noise=Noise(alpha=1, sigma=0, model_timestep=0),
+        files={},
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.save(model, str(folder / "model.onnx"))
+    manifest.model_copy(update={"files": {"model.onnx": sha256(folder / "model.onnx")}}).save(folder / "manifest.json")
+    return folder
+
+
+def _brightness() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Blue channel [N, H, W] as float32 -> distance to each class's grey value, negated, [N, H, W, 3]."""
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["floats", "zero", "one", "channel"], ["blue"]),
+        helper.make_node("Sub", ["blue", "greys"], ["difference"]),
+        helper.make_node("Abs", ["difference"], ["distance"]),
+        helper.make_node("Neg", ["distance"], ["logits"]),
+    ]
+    constants: dict[str, np.ndarray[Any, Any]] = {
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "channel": np.array([3], np.int64),
+        "greys": np.array([0, 128, 255], np.float32),
+    }
+    return nodes, [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
+def _segmentation(batch: int) -> tuple[onnx.GraphProto, tuple[TensorSpec, ...]]:
+    nodes, constants = _brightness()
+    nodes += [
+        helper.make_node("ArgMax", ["logits"], ["indices"], axis=-1, keepdims=0),
+        helper.make_node("Cast", ["indices"], ["class_map"], to=TensorProto.UINT8),
+        helper.make_node("ReduceMax", ["logits"], ["confidence"], axes=[-1], keepdims=0),
+    ]
+    shape = (batch, HEIGHT, WIDTH)
+    specs = (
+        TensorSpec(name="class_map", dtype="uint8", shape=shape),
+        TensorSpec(name="confidence", dtype="float32", shape=shape),
+    )
+    return _graph(nodes, constants, batch, specs), specs
+
+
+def _classification(batch: int) -> tuple[onnx.GraphProto, tuple[TensorSpec, ...]]:
+    nodes, constants = _brightness()
+    nodes += [
+        helper.make_node("ReduceMean", ["logits"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Softmax", ["mean"], ["scores"], axis=-1),
+    ]
+    specs = (TensorSpec(name="scores", dtype="float32", shape=(batch, len(CLASSES))),)
+    return _graph(nodes, constants, batch, specs), specs
+
+
+def _graph(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], batch: int, outputs: tuple[TensorSpec, ...]
+) -> onnx.GraphProto:
+    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, [batch, HEIGHT, WIDTH, 3])
+    results = [helper.make_tensor_value_info(spec.name, types[spec.dtype], spec.shape) for spec in outputs]
+    return helper.make_graph(nodes, "grey", [frames], results, constants)

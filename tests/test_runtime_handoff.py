@@ -1,0 +1,59 @@
+"""Handing items between threads."""
+
+from __future__ import annotations
+
+import time
+from threading import Thread
+
+import pytest
+from aselect_runtime.handoff import Handoff
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(items=st.lists(st.integers(), max_size=30), depth=st.integers(1, 5))
+def test_delivers_everything_in_order(items: list[int], depth: int) -> None:
+    handoff: Handoff[int] = Handoff(depth)
+
+    def produce() -> None:
+        for item in items:
+            handoff.put(item)
+        handoff.close()
+
+    thread = Thread(target=produce)
+    thread.start()
+    assert list(handoff) == items
+    thread.join()
+    assert handoff.dropped == 0
+
+
+@given(count=st.integers(1, 20), depth=st.integers(1, 5))
+def test_newest_wins_keeps_only_the_last_and_counts_the_rest(count: int, depth: int) -> None:
+    handoff: Handoff[int] = Handoff(depth)
+    for item in range(count):
+        assert handoff.put(item, newest_wins=True)
+    handoff.close()
+    assert list(handoff) == [count - 1]
+    assert handoff.dropped == count - 1
+
+
+def test_error_arrives_after_the_items() -> None:
+    handoff: Handoff[int] = Handoff(2)
+    handoff.put(1)
+    handoff.close(ValueError("broken"))
+    items = iter(handoff)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(items)
+
+
+def test_abandon_wakes_a_waiting_producer() -> None:
+    handoff: Handoff[int] = Handoff(1)
+    handoff.put(1)
+    answers: list[bool] = []
+    thread = Thread(target=lambda: answers.append(handoff.put(2)))
+    thread.start()
+    time.sleep(0.02)
+    handoff.abandon()
+    thread.join(timeout=5)
+    assert answers == [False]

@@ -1,0 +1,243 @@
+"""Whole runs in one process: all sinks, batches, live sources, and errors from every thread."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+
+import cv2
+import numpy as np
+import pytest
+from aselect_runtime import open_model, pipeline, run_pipeline
+from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
+from aselect_runtime.sources import Source
+from aselect_runtime.timing import STAGES, RunSummary
+
+from aselect_edge.errors import AselectError, EngineError, InputError, WriteError
+from aselect_edge.frames import Frame
+from aselect_edge.records import Resize
+
+STREET = "synthetic://street?size=48x64&frames=5"
+
+
+def _run(model: Path, inputs: list[str], outputs: list[Path | str], max_frames: int | None = None) -> RunSummary:
+    manifest, session = open_model(model, "cpu")
+    try:
+        return run_pipeline(manifest, session, inputs, [str(path) for path in outputs], max_frames=max_frames)
+    finally:
+        session.close()
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _frames(path: Path) -> list[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    frames: list[Frame] = []
+    while True:
+        found, frame = capture.read()
+        if not found:
+            capture.release()
+            return frames
+        frames.append(frame)  # type: ignore[arg-type]
+
+
+def test_whole_run_with_every_sink(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    names = ("film.mp4", "film.mkv", "film.jsonl", "last.png", "masks/")
+    summary = _run(seg_model, [str(clip)], [f"{tmp_path}/{name}" for name in names])
+
+    assert (summary.frames, summary.dropped, summary.device) == (12, 0, "cpu")
+    assert set(summary.stages) == set(STAGES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.strip("/") for name in names)
+
+    lines = _lines(tmp_path / "film.jsonl")
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert set(lines[0]) == {"frame", "source", "t_capture", "t_result", "latency_ms", "areas"}
+    assert lines[0]["areas"] == {"dark": 0.5, "middle": 0.0, "bright": 0.5}
+
+    mask = cv2.imread(str(tmp_path / "masks/clip-000004.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (96, 128)
+    assert set(mask[:, :56].ravel()) == {0}
+    assert set(mask[:, 72:].ravel()) == {2}
+    assert json.loads((tmp_path / "masks/masks.json").read_text())["classes"][2]["name"] == "bright"
+
+    for name in ("film.mp4", "film.mkv"):
+        film = _frames(tmp_path / name)
+        assert len(film) == 12
+        assert film[0].shape == (480, 640, 3)
+        # Half black, half the class's colour (RGB 20, 30, 200), as BGR.
+        assert np.abs(film[5][300, 100].astype(int) - (100, 15, 10)).max() < 12
+    picture = cv2.imread(str(tmp_path / "last.png"))
+    assert picture is not None
+    assert tuple(picture[300, 100]) == (100, 15, 10)
+
+
+def test_classification_run(cls_model: Path, clip: Path, tmp_path: Path) -> None:
+    _run(cls_model, [str(clip)], [tmp_path / "film.mp4", tmp_path / "film.jsonl"], max_frames=3)
+    lines = _lines(tmp_path / "film.jsonl")
+    assert len(lines) == 3
+    top = lines[0]["top"]
+    assert isinstance(top, dict)
+    assert set(top) == {"dark", "middle", "bright"}
+    assert list(top.values()) == sorted(top.values(), reverse=True)
+    assert len(_frames(tmp_path / "film.mp4")) == 3
+
+
+def test_letterbox_borders_count_for_nothing(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", resize=Resize(mode="letterbox"))
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((20, 80, 3), np.uint8))
+    _run(model, [str(tmp_path / "wide.png")], [tmp_path / "wide.jsonl", f"{tmp_path}/masks/"])
+    assert _lines(tmp_path / "wide.jsonl")[0]["areas"] == {"dark": 1.0, "middle": 0.0, "bright": 0.0}
+    mask = cv2.imread(str(tmp_path / "masks/wide.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (20, 80)
+
+
+def test_last_batch_is_padded_and_inputs_follow_each_other(
+    write_model: Callable[..., Path], clip: Path, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "model", batch=5)
+    summary = _run(model, [str(clip), STREET], [tmp_path / "all.jsonl", tmp_path / "all.mp4"])
+    lines = _lines(tmp_path / "all.jsonl")
+    assert summary.frames == len(lines) == 17
+    assert [line["frame"] for line in lines] == [*range(12), *range(5)]
+    assert {line["source"] for line in lines} == {str(clip), STREET}
+    assert len(_frames(tmp_path / "all.mp4")) == 17
+
+
+def test_error_of_a_late_input_leaves_nothing(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nonsense")
+    out = tmp_path / "out"
+    outputs: list[Path | str] = [out / "a.mp4", out / "a.jsonl", out / "a.png", f"{out}/masks/"]
+    with pytest.raises(InputError, match=r"bad\.mp4"):
+        _run(seg_model, [str(clip), str(bad)], outputs)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mqtt://host/topic", "display://", "film.gif", "/proc/nothing/film.mp4"])
+def test_unusable_outputs(seg_model: Path, name: str) -> None:
+    with pytest.raises(AselectError, match="expected"):
+        _run(seg_model, [STREET], [name])
+
+
+def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="segmentation"):
+        _run(cls_model, [STREET], [f"{tmp_path}/masks/"])
+    precious = tmp_path / "photos" / "family.jpg"
+    precious.parent.mkdir()
+    precious.touch()
+    with pytest.raises(InputError, match=r"masks\.json"):
+        _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
+    assert precious.exists()
+
+
+def test_two_frames_of_one_name_are_refused(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two frames named clip-000000"):
+        _run(seg_model, [str(clip), str(clip)], [f"{tmp_path}/masks/"])
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Endless:
+    """A live source that is faster than any model."""
+
+    def __init__(self) -> None:
+        self.info = SourceInfo("endless", fps=100, live=True)
+        self.open = False
+
+    def __enter__(self) -> _Endless:
+        self.open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.open = False
+
+    def __iter__(self) -> Iterator[Captured]:
+        index = 0
+        while True:
+            time.sleep(0.001)
+            yield Captured(np.zeros((24, 32, 3), np.uint8), index, time.time(), f"{index}", self.info)
+            index += 1
+
+
+class _Slow:
+    """A session that takes its time, and fails when told to."""
+
+    device = "slow"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def infer(self, frames: Frame) -> Arrays:
+        if self._error is not None:
+            raise self._error
+        time.sleep(0.01)
+        return {"class_map": frames[..., 0]}
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> _Endless:
+    source = _Endless()
+
+    def open_endless(uri: str) -> Source:
+        assert uri == "endless"
+        return source
+
+    monkeypatch.setattr(pipeline, "open_source", open_endless)
+    return source
+
+
+def test_live_source_drops_and_obeys_the_limits(seg_model: Path, endless: _Endless, tmp_path: Path) -> None:
+    manifest, _ = open_model(seg_model, "cpu")
+    summary = run_pipeline(manifest, _Slow(), ["endless"], [f"{tmp_path}/live.jsonl"], max_frames=8)
+    assert summary.frames == 8
+    assert summary.dropped > 0
+    numbers = [int(str(line["frame"])) for line in _lines(tmp_path / "live.jsonl")]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] > 8
+    assert not endless.open
+
+    assert run_pipeline(manifest, _Slow(), ["endless"], max_seconds=0.1).frames > 0
+    stop = Event()
+
+    def stop_soon(result: Result) -> None:
+        if result.captured.index > 5:
+            stop.set()
+
+    assert run_pipeline(manifest, _Slow(), ["endless"], stop=stop, on_frame=stop_soon).frames > 0
+
+
+def test_errors_of_every_thread_reach_the_caller(
+    seg_model: Path, endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = open_model(seg_model, "cpu")
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(EngineError, match="device lost"):
+        run_pipeline(manifest, _Slow(EngineError("device lost")), ["endless"], [str(path)])
+    assert not endless.open
+
+    @contextmanager
+    def broken(uri: str, _: object) -> Iterator[Callable[[Result], None]]:
+        def write(result: Result) -> None:
+            raise WriteError(f"{uri}: full at {result.captured.index}")
+
+        yield write
+
+    monkeypatch.setattr(pipeline, "open_sink", broken)
+    with pytest.raises(WriteError, match="full at"):
+        run_pipeline(manifest, _Slow(), ["endless"], [str(path)])
+    assert not endless.open
+    assert list(tmp_path.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if thread.name in {"capture", "output"}]
