@@ -1,0 +1,119 @@
+"""How fast aselect-run is: the whole pipeline beside the bare session, and the time to the first result.
+
+    python benchmarks/runtime.py EXPORT_FOLDER [VIDEO] [--runs 5] [--frames 200] [--out runtime.json]
+
+Without VIDEO it takes $ASELECT_DATA/video/highway_540p.mp4, or else renders a synthetic video. Every figure is the
+median of several runs, taken in turns so that a busy moment hits all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+from aselect_runtime import open_model, open_source
+
+from aselect_edge.files import atomic_write
+from aselect_edge.frames import resize
+
+RUN = [sys.executable, "-c", "from aselect_runtime.cli import run; run()"]
+IMPORTS = "import aselect_runtime.cli, aselect_runtime.model, aselect_runtime.pipeline, onnxruntime"
+BARE_SECONDS = 3.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("video", type=Path, nargs="?")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        video = arguments.video or default_video(Path(folder), arguments.frames)
+        figures = measure(arguments.model, video, arguments.runs, arguments.frames, Path(folder))
+    print(f"{arguments.model} on {video}, {os.cpu_count()} cores, median of {arguments.runs} runs")
+    for name, value in figures.items():
+        print(f"  {name:<44}{value:>10.3f}")
+    if arguments.out:
+        record = {"video": video.name, "runs": arguments.runs, "cores": os.cpu_count(), "figures": figures}
+        atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
+
+
+def measure(model: Path, video: Path, runs: int, frames: int, folder: Path) -> dict[str, float]:
+    samples: dict[str, list[float]] = {}
+    for _ in range(runs):
+        overlay = ["--output", str(folder / "overlay.mp4"), "--output", str(folder / "lines.jsonl")]
+        figures = {
+            "session alone [frames/s]": bare_rate(model, video),
+            "aselect-run, no output [frames/s]": pipeline_rate(model, video, frames, []),
+            "aselect-run, overlay and lines [frames/s]": pipeline_rate(model, video, frames, overlay),
+            "process start to first result [s]": first_result(model, video, folder),
+            "of which imports [s]": import_seconds(),
+        }
+        for name, value in figures.items():
+            samples.setdefault(name, []).append(value)
+    return {name: round(median(values), 3) for name, values in samples.items()}
+
+
+def bare_rate(model: Path, video: Path) -> float:
+    """Frames per second of nothing but `infer`, on real frames that are resized beforehand."""
+    manifest, session = open_model(model, "auto")
+    batch, height, width, _ = manifest.input.shape
+    with open_source(str(video)) as source:
+        frame = resize(next(iter(source)).frame, (height, width), manifest.resize)
+    frames = np.repeat(frame[None], batch, axis=0)
+    session.infer(frames)
+    calls, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < BARE_SECONDS:
+        session.infer(frames)
+        calls += 1
+    session.close()
+    return calls * batch / elapsed
+
+
+def pipeline_rate(model: Path, video: Path, frames: int, outputs: list[str]) -> float:
+    command = [*RUN, str(model), str(video), "--max-frames", str(frames), "--json", *outputs]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout)["fps"])
+
+
+def first_result(model: Path, video: Path, folder: Path) -> float:
+    """From starting the process to the time stamp of the first result that it writes."""
+    lines = folder / "first.jsonl"
+    start = time.time()
+    command = [*RUN, str(model), str(video), "--max-frames", "1", "--output", str(lines)]
+    subprocess.run(command, capture_output=True, check=True)
+    return float(json.loads(lines.read_text())["t_result"]) - start
+
+
+def import_seconds() -> float:
+    code = f"import time; start = time.perf_counter(); {IMPORTS}; print(time.perf_counter() - start)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def default_video(folder: Path, frames: int) -> Path:
+    data = os.environ.get("ASELECT_DATA")
+    real = Path(data) / "video" / "highway_540p.mp4" if data else None
+    if real is not None and real.exists():
+        return real
+    path = folder / "synthetic.mp4"
+    with open_source(f"synthetic://street?size=540x960&fps=25&frames={min(frames, 100)}") as source:
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (960, 540))
+        for captured in source:
+            writer.write(captured.frame)
+        writer.release()
+    return path
+
+
+if __name__ == "__main__":
+    main()
