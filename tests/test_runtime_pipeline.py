@@ -140,6 +140,15 @@ def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_mo
     assert precious.exists()
 
 
+def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    before = clip.read_bytes()
+    with pytest.raises(InputError, match="twice"):
+        _run(seg_model, [str(clip)], [clip])
+    assert clip.read_bytes() == before
+    with pytest.raises(InputError, match="twice"):
+        _run(seg_model, [str(clip)], [tmp_path / "a.png", tmp_path / "b" / ".." / "a.png"])
+
+
 def test_two_frames_of_one_name_are_refused(seg_model: Path, clip: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two frames named clip-000000"):
         _run(seg_model, [str(clip), str(clip)], [f"{tmp_path}/masks/"])

@@ -65,35 +65,43 @@ def display_size(height: int, width: int) -> tuple[int, int]:
 def _legend(picture: Frame, rows: list[Row]) -> None:
     unit = _unit(picture)
     column = max(_text_width(name, unit) for name, _, _ in rows)
-    _panel(picture, 4 * unit + column, len(rows), unit)
+    right = column + 9 * unit // 2
+    _panel(picture, right, len(rows), unit)
     for number, (name, share, colour) in enumerate(rows):
         top = unit + number * unit
         cv2.rectangle(picture, (unit, top + 2), (unit + unit * 2 // 3, top + unit - 3), colour, cv2.FILLED)
         _write(picture, name, 2 * unit, top + unit, unit)
-        _write(picture, f"{share:4.0%}", 2 * unit + unit // 2 + column, top + unit, unit)
+        _write_share(picture, share, right, top + unit, unit)
 
 
 def _bars(picture: Frame, rows: list[Row]) -> None:
     unit = _unit(picture)
     column = max(_text_width(name, unit) for name, _, _ in rows)
     length = 6 * unit
-    _panel(picture, 4 * unit + column + length, len(rows), unit)
+    right = column + length + 9 * unit // 2
+    _panel(picture, right, len(rows), unit)
     for number, (name, share, colour) in enumerate(rows):
         top = unit + number * unit
         _write(picture, name, unit + unit // 2, top + unit, unit)
         left = 2 * unit + column
         cv2.rectangle(picture, (left, top + 3), (left + round(length * share), top + unit - 3), colour, cv2.FILLED)
-        _write(picture, f"{share:4.0%}", left + length + unit // 2, top + unit, unit)
+        _write_share(picture, share, right, top + unit, unit)
 
 
-def _panel(picture: Frame, width: int, rows: int, unit: int) -> None:
+def _panel(picture: Frame, right: int, rows: int, unit: int) -> None:
     """Darken the corner that the legend is written on."""
-    corner = picture[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : unit // 2 + width]
+    corner = picture[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : right + unit // 2]
     corner[:] = (corner * PANEL).astype(np.uint8)
 
 
 def _write(picture: Frame, text: str, left: int, bottom: int, unit: int) -> None:
     cv2.putText(picture, text, (left, bottom - unit // 4), FONT, unit / 40, WHITE, 1, cv2.LINE_AA)
+
+
+def _write_share(picture: Frame, share: float, right: int, bottom: int, unit: int) -> None:
+    """A percentage that ends at `right`; the font is proportional, so spaces would not align it."""
+    text = f"{share:.0%}"
+    _write(picture, text, right - _text_width(text, unit), bottom, unit)
 
 
 def _text_width(text: str, unit: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from threading import Event, Thread, Timer
 
 import numpy as np
@@ -58,6 +59,7 @@ def run_pipeline(
     complete. `on_frame` sees each result in the calling thread. On an error (InputError, WriteError, EngineError)
     no output is left behind.
     """
+    _refuse_clashes(inputs, outputs)
     sources = [open_source(uri) for uri in inputs]
     stop = stop or Event()
     watch = Stopwatch()
@@ -83,6 +85,15 @@ def run_pipeline(
     return RunSummary(
         frames, round(seconds, 3), fps, ready.dropped, session.device, watch.percentiles(), tuple(outputs)
     )
+
+
+def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    taken = {Path(uri).resolve() for uri in inputs}
+    for uri in outputs:
+        path = Path(uri).resolve()
+        if path in taken:
+            raise InputError(f"{uri}: got this path twice, expected an output of its own; choose another --output")
+        taken.add(path)
 
 
 @contextmanager
