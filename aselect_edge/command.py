@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from aselect_edge.errors import AselectError, WriteError
+from aselect_edge.errors import AselectError, MissingDependencyError, WriteError
 
 _DENIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -47,7 +47,8 @@ def entry(function: Callable[..., None]) -> Callable[[], None]:
 def reporting(*, verbose: bool) -> Iterator[None]:
     """Turn expected errors into one line on stderr and the exit code; with `verbose` the traceback comes first.
 
-    Expected are AselectError, a full disk or missing permission, and Ctrl-C. All else is a bug and passes through.
+    Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
+    Ctrl-C. All else is a bug and passes through.
     """
     try:
         yield
@@ -57,11 +58,23 @@ def reporting(*, verbose: bool) -> Iterator[None]:
     except AselectError as error:
         _report(error, verbose)
         raise SystemExit(error.exit_code) from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aselect_"):
+            raise
+        _report(_missing(error.name), verbose)
+        raise SystemExit(MissingDependencyError.exit_code) from None
     except OSError as error:
         if error.errno not in _DENIED:
             raise
         _report(_denied(error), verbose)
         raise SystemExit(WriteError.exit_code) from None
+
+
+def _missing(module: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"got no Python package {module!r}, expected it installed; pip install 'aselect-edge[cpu]' to run models, "
+        "'aselect-edge[export]' to train and export them"
+    )
 
 
 def _denied(error: OSError) -> WriteError:

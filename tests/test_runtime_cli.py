@@ -117,6 +117,12 @@ def test_runtime_needs_no_offline_library(seg_model: Path, tmp_path: Path) -> No
     assert out.exists()
 
 
+def test_missing_package_is_one_line(seg_model: Path) -> None:
+    code = "import sys; sys.modules['cv2'] = None; from aselect_runtime.cli import run; run()"
+    command = [sys.executable, "-c", code, str(seg_model), STREET]
+    _assert_one_line(subprocess.run(command, capture_output=True, text=True, timeout=60), "'cv2'", "pip install")
+
+
 def test_help_and_usage_errors_do_not_wait_for_the_libraries() -> None:
     code = (
         "import sys\n"
