@@ -102,12 +102,12 @@ def _streets(count: int, frames: int = 4) -> Source:
 
 def _clip(path: Path, every: int = 5) -> list[Frame]:
     capture = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[Frame] = []
     try:
         while True:
             good, frame = capture.read()
             if not good:
-                return frames[::every]  # type: ignore[return-value]
-            frames.append(cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA))
+                return frames[::every]
+            frames.append(cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
     finally:
         capture.release()

@@ -34,7 +34,8 @@ def resize(frame: Frame, size: tuple[int, int], how: Resize) -> Frame:
     if frame.shape[:2] == (inner_height, inner_width):
         inner = frame
     else:
-        inner = cv2.resize(frame, (inner_width, inner_height), interpolation=_INTERPOLATION[how.interpolation])
+        interpolation = _INTERPOLATION[how.interpolation]
+        inner = cv2.resize(frame, (inner_width, inner_height), interpolation=interpolation)  # type: ignore[assignment]
     if (inner_height, inner_width) == (height, width):
         return np.ascontiguousarray(inner)
     canvas = np.full((height, width, *frame.shape[2:]), PAD, np.uint8)

@@ -22,7 +22,6 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
@@ -30,7 +29,9 @@ from rich.progress import Progress, TimeRemainingColumn
 from torch import Tensor
 
 from aselect_edge.backbones import DiT, DiTConfig, save_backbone
+from aselect_edge.backbones.dit import Block
 from aselect_edge.corpus import Corpus
+from aselect_edge.denoise import Denoising, window_positions
 from aselect_edge.files import atomic_file, atomic_write
 
 CONFIG = DiTConfig(
@@ -68,37 +69,6 @@ class Recipe:
     seed: int = 0
 
 
-def cosine_alphas() -> Tensor:
-    """Cumulative alphas (1000,) of diffusers' `squaredcos_cap_v2` schedule, float32."""
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler(**{k: v for k, v in SCHEDULE.items()}).alphas_cumprod  # type: ignore[no-any-return]
-
-
-def denoising_loss(model: DiT, x0: Tensor, label: Tensor, alphas: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Mean squared error of the v prediction (Salimans and Ho, arXiv 2202.00512) at uniform timesteps.
-
-    x0 (N, 3, H, W) in [-1, 1], label (N,); returns a scalar.
-    """
-    t = torch.randint(0, len(alphas), (len(x0),), device=x0.device)
-    signal = alphas[t].sqrt()[:, None, None, None]
-    noise = (1 - alphas[t]).sqrt()[:, None, None, None]
-    eps = torch.randn_like(x0)
-    target = signal * eps - noise * x0
-    return F.mse_loss(model(signal * x0 + noise * eps, t, label, positions).float(), target)
-
-
-def window_positions(model: DiT, rng: np.random.Generator, window: int, count: int) -> Tensor:
-    """Position embeddings (count, T, D) of random windows of `window` pixels inside the full frame."""
-    rows, columns = model.grid(*FRAME)
-    side = window // model.config.patch_size
-    table = model.positions((rows, columns)).unflatten(0, (rows, columns))
-    tops = rng.integers(0, rows - side + 1, count)
-    lefts = rng.integers(0, columns - side + 1, count)
-    windows = [table[a : a + side, b : b + side].flatten(0, 1) for a, b in zip(tops, lefts, strict=True)]
-    return torch.stack(windows)
-
-
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     """BGR uint8 (N, H, W, 3) -> RGB float (N, 3, H, W) in [-1, 1]."""
     rgb = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2))
@@ -115,7 +85,7 @@ def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[
             positions = None
         else:
             images, labels = corpus.batch(rng, recipe.window_batch, (recipe.window, recipe.window))
-            positions = window_positions(model, rng, recipe.window, recipe.window_batch)
+            positions = window_positions(model, rng, recipe.window, FRAME, recipe.window_batch)[0]
         dropped = rng.random(len(labels)) < recipe.label_dropout
         labels = np.where(dropped | (labels < 0), model.null_label, labels)
         yield to_tensor(images), torch.from_numpy(labels), positions
@@ -131,15 +101,18 @@ def update_ema(average: DiT, model: DiT, decay: float) -> None:
 
 def initialise(model: DiT) -> None:
     """DiT's initialisation: Xavier linears, zero adaLN and output (adaLN-Zero)."""
+    zeroed = [model.final_adaln, model.final]
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.xavier_uniform_(module.weight)
             torch.nn.init.zeros_(module.bias)
         elif isinstance(module, torch.nn.Embedding):
             torch.nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, Block):
+            zeroed.append(module.adaln)
     torch.nn.init.xavier_uniform_(model.patch_embed.weight.view(model.patch_embed.out_channels, -1))
-    for linear in [*(block.adaln for block in model.blocks), model.final_adaln, model.final]:
-        torch.nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+    for linear in zeroed:
+        torch.nn.init.zeros_(linear.weight)
 
 
 def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG) -> Path:
@@ -151,7 +124,7 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
     average = deepcopy(model).requires_grad_(False).to(device)
     model.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
-    alphas = cosine_alphas().to(device)
+    loss_of = Denoising(SCHEDULE, device)
     checkpoint = out / "checkpoint.pt"
     step, seen, curve = 0, 0, []
     if checkpoint.is_file():
@@ -167,12 +140,14 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
         task = progress.add_task("pretrain", total=recipe.samples, completed=seen)
         while seen < recipe.samples:
             x0, label, positions = next(stream)
-            rate = min(1.0, (step + 1) / recipe.warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * seen / recipe.samples)))
+            rate = min(1.0, (step + 1) / recipe.warmup) * (
+                0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * seen / recipe.samples))
+            )
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * rate
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 place = None if positions is None else positions.to(device)
-                loss = denoising_loss(model, x0.to(device), label.to(device), alphas, place)
+                loss = loss_of(model, x0.to(device), label.to(device), place)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

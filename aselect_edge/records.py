@@ -62,7 +62,7 @@ class Tap(Frozen):
                 f"got the tap {text!r}, expected <block>.<component> with a component of {', '.join(COMPONENTS)}; "
                 "for example 3.query"
             )
-        return cls(block=int(match[1]), component=match[2])  # type: ignore[arg-type]
+        return cls(block=int(match[1]), component=match[2])
 
     def __str__(self) -> str:
         return f"{self.block}.{self.component}"

@@ -43,7 +43,7 @@ def test_taps_equal_hooks_on_diffusers(theirs: tuple[DiTTransformer2DModel, Path
     seen: dict[str, Tensor] = {}
 
     def keep(name: str):  # type: ignore[no-untyped-def]
-        return lambda _m, args, out: seen.update({name: out if isinstance(out, Tensor) else out[0]})
+        return lambda _m, _args, out: seen.update({name: out if isinstance(out, Tensor) else out[0]})
 
     hooks = []
     for i, block in enumerate(model.transformer_blocks):

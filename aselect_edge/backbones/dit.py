@@ -163,7 +163,9 @@ class DiT(nn.Module):
         channels = config.out_channels or config.in_channels
         self.patch_embed = nn.Conv2d(config.in_channels, width, patch, stride=patch)
         first = Conditioning(config.num_embeds_ada_norm, width)
-        others = (first if tied else Conditioning(config.num_embeds_ada_norm, width) for _ in range(1, config.num_layers))
+        others = (
+            first if tied else Conditioning(config.num_embeds_ada_norm, width) for _ in range(1, config.num_layers)
+        )
         self.conditioning = nn.ModuleList([first, *others])
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
@@ -211,7 +213,9 @@ class DiT(nn.Module):
         wanted = None if taps is None else frozenset(taps)
         depth = len(self.blocks) if wanted is None else 1 + max(tap.block for tap in wanted)
         if depth > len(self.blocks):
-            raise InputError(f"got a tap at block {depth - 1}, expected 0 to {len(self.blocks) - 1}; choose another tap")
+            raise InputError(
+                f"got a tap at block {depth - 1}, expected 0 to {len(self.blocks) - 1}; choose another tap"
+            )
         seen: dict[Tap, Tensor] = {}
         h = self._embed(x, None)
         conditions = self._conditions(timestep, label)

@@ -94,7 +94,9 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     atomic_write(transformer / "config.json", json.dumps(model.config.to_json(), indent=2) + "\n")
     with atomic_file(transformer / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    atomic_write(scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2))
+    atomic_write(
+        scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2)
+    )
 
 
 def _local_folder(source: str, revision: str | None) -> Path:
@@ -110,7 +112,9 @@ def _local_folder(source: str, revision: str | None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many unrelated kinds: offline, not found, gated, disk full
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{source}: the hub did not deliver it ({reason}), expected a model id; check name and network") from error
+        raise InputError(
+            f"{source}: the hub did not deliver it ({reason}), expected a model id; check name and network"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

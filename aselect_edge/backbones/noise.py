@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aselect_edge.errors import InputError
 from aselect_edge.records import Noise
@@ -21,13 +22,18 @@ DIT_SCHEDULE: dict[str, Any] = {
 """The published DiT models' schedule; used, and printed, where a transformer comes without a scheduler."""
 
 
-def noise_levels(schedule: dict[str, Any], timesteps: list[int]) -> list[Noise]:
-    """The noise at each timestep index of a variance-preserving schedule: sigma^2 = 1 - alpha^2."""
+def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
+    """alpha^2 at every timestep index, (timesteps,), from the fields of diffusers' `scheduler_config.json`."""
     from diffusers import DDPMScheduler
 
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
     scheduler = DDPMScheduler(**{key: schedule[key] for key in keys if schedule.get(key) is not None})
-    cumulative = scheduler.alphas_cumprod.double().numpy()
+    return scheduler.alphas_cumprod.double().numpy()  # type: ignore[no-any-return]
+
+
+def noise_levels(schedule: dict[str, Any], timesteps: list[int]) -> list[Noise]:
+    """The noise at each timestep index of a variance-preserving schedule: sigma^2 = 1 - alpha^2."""
+    cumulative = cumulative_alphas(schedule)
     wrong = [t for t in timesteps if not 0 <= t < len(cumulative)]
     if wrong:
         raise InputError(f"got timesteps {wrong}, expected 0 to {len(cumulative) - 1}; change --timesteps")

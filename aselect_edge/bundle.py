@@ -1,0 +1,98 @@
+"""A bundle: the folder that training writes and export reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from aselect_edge.backbones.dit import DiT, DiTConfig, diffusers_keys
+from aselect_edge.backbones.loading import load_backbone, load_weights
+from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.files import atomic_folder, check_files, inside, sha256
+from aselect_edge.heads import Head, build_head
+from aselect_edge.perception import FoldedPerception, Perception
+from aselect_edge.records import Bundle, Selection
+
+SHIPPED: dict[str, Path] = {"seg": Path(__file__).parent / "bundles" / "seg"}
+"""The bundles inside the package, by task."""
+
+_RECORD, _SELECTION, _HEAD, _BACKBONE = "bundle.json", "selection.json", "head.safetensors", "backbone.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """A bundle whose files were checked against their hashes."""
+
+    folder: Path
+    record: Bundle
+    selection: Selection
+
+    def reference(self, imgsz: tuple[int, int] | None = None) -> Perception:
+        """The unfolded model: every block whole, conditioning computed at run time; eval mode, float32."""
+        record = self.record
+        backbone = self._backbone()
+        head = build_head(record.head, record.task, [backbone.config.width] * len(record.taps), len(record.classes))
+        _load_head(head, self.folder / _HEAD)
+        model = Perception(backbone, head, record.noise, record.taps, imgsz or record.imgsz, record.noise_seed)
+        return model.eval().requires_grad_(False)
+
+    def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedPerception:
+        """The folded, truncated model; same signature as the reference."""
+        return self.reference(imgsz).deployed()
+
+    def _backbone(self) -> DiT:
+        source = self.record.backbone
+        if source.file is None:
+            return load_backbone(source.source, source.revision).model
+        config = DiTConfig.from_json(source.config)
+        model = DiT(config)
+        depth = 1 + max(tap.block for tap in self.record.taps)
+        load_weights(model, [inside(self.folder, source.file)], diffusers_keys(config, depth))
+        return model
+
+
+def load_bundle(path: Path) -> LoadedBundle:
+    """Open a bundle folder; raises InputError, RecordError or IntegrityError."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
+    record = Bundle.load(path / _RECORD)
+    check_files(path, record.files)
+    return LoadedBundle(path, record, Selection.load(path / _SELECTION))
+
+
+def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perception) -> None:
+    """Write a bundle atomically; weights in float16, the backbone's only if the record names a file for it.
+
+    The backbone is cut after the deepest tap's block: later blocks cannot reach the taps.
+    """
+    with atomic_folder(folder, _RECORD) as temporary:
+        selection.save(temporary / _SELECTION)
+        _save(model.head.state_dict(), temporary / _HEAD)
+        if record.backbone.file is not None:
+            state = model.backbone.state_dict()
+            keys = diffusers_keys(model.backbone.config, 1 + max(tap.block for tap in record.taps))
+            _save({theirs: state[ours] for ours, theirs in keys.items()}, temporary / record.backbone.file)
+        hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        record.model_copy(update={"files": hashes}).save(temporary / _RECORD)
+
+
+def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    tensors = {k: v.detach().cpu() for k, v in state.items()}
+    # BatchNorm's running variance can leave float16's range, so buffers and norms stay as they are.
+    half = {k: (v.half() if v.ndim > 1 else v).clone() for k, v in tensors.items()}
+    save_file(half, path, metadata={"format": "pt"})
+
+
+def _load_head(head: Head, path: Path) -> None:
+    try:
+        state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+        nn.Module.load_state_dict(head, state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise IntegrityError(f"{path}: not this head's weights ({reason}), expected what bundle.json says") from error

@@ -1,0 +1,85 @@
+"""Labelled folders: `DIR/<split>/images` and `DIR/<split>/labels` for segmentation, and `DIR/classes.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame, list_images, read_image
+from aselect_edge.records import ClassInfo
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """One split: paired image and index-PNG paths, the classes, and the label value that means "no label"."""
+
+    pairs: tuple[tuple[Path, Path], ...]
+    classes: tuple[ClassInfo, ...]
+    ignore_index: int
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> tuple[Frame, Frame]:
+        """(BGR uint8 [H, W, 3], labels uint8 [H, W]); raises InputError for a bad or mismatched pair."""
+        image_path, label_path = self.pairs[index]
+        image = read_image(image_path)
+        label = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
+        if label is None or label.dtype != np.uint8 or label.ndim != 2:
+            raise InputError(f"{label_path}: not an 8-bit single-channel PNG, expected class indices; convert it")
+        if label.shape != image.shape[:2]:
+            raise InputError(
+                f"{label_path}: got {label.shape[0]}x{label.shape[1]}, expected the image's "
+                f"{image.shape[0]}x{image.shape[1]}; resize it with nearest neighbour"
+            )
+        unknown = np.setdiff1d(label, [*range(len(self.classes)), self.ignore_index])
+        if unknown.size:
+            raise InputError(
+                f"{label_path}: got class {unknown[0]}, expected 0 to {len(self.classes) - 1} or "
+                f"{self.ignore_index} (no label); correct the label or classes.json"
+            )
+        return image, label  # type: ignore[return-value]
+
+
+def open_segmentation(data: Path, split: str) -> SegmentationData:
+    """Pair the images and labels of a split by stem; raises InputError for a missing folder, file or partner."""
+    classes, ignore = read_classes(data / "classes.json")
+    images = list_images(data / split / "images")
+    pairs = [(image, data / split / "labels" / f"{image.stem}.png") for image in images]
+    alone = [label for _, label in pairs if not label.is_file()]
+    if alone:
+        raise InputError(f"{alone[0]}: no such file ({len(alone)} missing), expected one label per image; add them")
+    return SegmentationData(tuple(pairs), classes, ignore)
+
+
+def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
+    """Classes in the order of their ids, and the ignore index (255 where the file names none)."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        entries = sorted(content["classes"], key=lambda entry: entry["id"])
+        classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
+        ids = [entry["id"] for entry in entries]
+        ignore = int(content.get("ignore_index", 255))
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected the list of classes; add it") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f'{path}: not understood ({error}), expected {{"classes": [{{"id": 0, "name": "road"}}, …]}}; correct it'
+        ) from error
+    known = [i for i in ids if i != ignore]
+    if known != list(range(len(known))) or not known:
+        raise InputError(f"{path}: got class ids {ids}, expected 0 to {len(ids) - 1} without gaps; renumber them")
+    return tuple(info for info, i in zip(classes, ids, strict=True) if i != ignore), ignore
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """A colour of its own for a class that names none: hues a golden angle apart."""
+    hsv = np.array([[[int(index * 137.508) % 180, 200, 230]]], np.uint8)
+    red, green, blue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
+    return int(red), int(green), int(blue)

@@ -1,0 +1,58 @@
+"""The generative loss: what pretrains the backbone, and what fine-tuning keeps beside its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.noise import cumulative_alphas
+from aselect_edge.errors import InputError
+
+
+class Denoising:
+    """Mean squared error of a model's own prediction at uniformly drawn timesteps of its schedule.
+
+    The target follows `prediction_type`: `epsilon` (Ho et al., arXiv 2006.11239) or `v_prediction`,
+    v = alpha·eps - sigma·x0 (Salimans and Ho, arXiv 2202.00512).
+    """
+
+    def __init__(self, schedule: dict[str, Any], device: torch.device) -> None:
+        self.kind = schedule.get("prediction_type", "epsilon")
+        if self.kind not in ("epsilon", "v_prediction"):
+            raise InputError(
+                f"got prediction_type {self.kind!r}, expected epsilon or v_prediction; correct the scheduler"
+            )
+        self.cumulative = torch.from_numpy(cumulative_alphas(schedule)).float().to(device)
+
+    def __call__(self, model: DiT, x0: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
+        """x0 (N, 3, H, W) in [-1, 1], label (N,), positions as `DiT.forward` takes them -> scalar loss."""
+        t = torch.randint(0, len(self.cumulative), (len(x0),), device=x0.device)
+        alpha = self.cumulative[t].sqrt()[:, None, None, None]
+        sigma = (1 - self.cumulative[t]).sqrt()[:, None, None, None]
+        eps = torch.randn_like(x0)
+        target = eps if self.kind == "epsilon" else alpha * eps - sigma * x0
+        prediction = model(alpha * x0 + sigma * eps, t, label, positions).float()
+        # A model with learned variance has twice the channels; its loss is on the first half.
+        return F.mse_loss(prediction[:, : x0.shape[1]], target)
+
+
+def window_positions(
+    model: DiT, rng: np.random.Generator, window: int, frame: tuple[int, int], count: int
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Random square windows of `window` pixels inside a frame (height, width).
+
+    Returns their position embeddings (count, T, D) and their corners (count, 2) in pixels, (top, left).
+    """
+    rows, columns = model.grid(*frame)
+    patch = model.config.patch_size
+    side = min(window // patch, rows, columns)
+    table = model.positions((rows, columns)).unflatten(0, (rows, columns))
+    corners = np.stack([rng.integers(0, rows - side + 1, count), rng.integers(0, columns - side + 1, count)], axis=1)
+    windows = [table[top : top + side, left : left + side].flatten(0, 1) for top, left in corners]
+    return torch.stack(windows), corners * patch

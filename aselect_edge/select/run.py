@@ -1,0 +1,64 @@
+"""From a folder to `selection.json`: what `aselect-select` does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones.noise import candidate_timesteps, noise_levels
+from aselect_edge.data import open_segmentation
+from aselect_edge.errors import InputError
+from aselect_edge.frames import list_images
+from aselect_edge.records import Selection
+from aselect_edge.select.by_hfr import select_by_hfr
+from aselect_edge.select.by_probe import select_by_probe
+from aselect_edge.select.scan import Scan, read_frames
+
+Strategy = Literal["hfr", "probe"]
+T = TypeVar("T")
+
+
+def select(
+    source: str,
+    data: Path,
+    strategy: Strategy,
+    images: int,
+    imgsz: tuple[int, int] | None = None,
+    timesteps: list[int] | None = None,
+    seed: int = 0,
+    report: Callable[[str, float], None] = lambda _what, _share: None,
+    warn: Callable[[str], None] = lambda _line: None,
+) -> Selection:
+    """Scan a backbone on (at most) `images` frames of `data` and choose by `strategy`.
+
+    `data` is a split root (its `train` is used, and `val` to score the probe) or, for `hfr`, any image folder.
+    """
+    backbone = load_backbone(source)
+    side = backbone.model.config.sample_size
+    chosen = timesteps or candidate_timesteps(backbone.schedule.get("num_train_timesteps", 1000))
+    scan = Scan(
+        backbone, tuple(noise_levels(backbone.schedule, chosen)), imgsz or (side, side), seed=seed, report=report
+    )
+    backbone.model.grid(*scan.imgsz)  # a size the family cannot take is refused before anything is read
+    if strategy == "hfr":
+        folder = data / "train" if (data / "train").is_dir() else data
+        frames, fingerprint = read_frames(_some(list_images(folder), images, seed), warn)
+        return select_by_hfr(scan, frames, fingerprint)
+    if strategy != "probe":
+        raise InputError(f"got the strategy {strategy!r}, expected hfr or probe; change --strategy")
+    train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
+    chosen_train = _some(list(range(len(train))), images, seed)
+    chosen_val = _some(list(range(len(val))), images, seed)
+    _, fingerprint = read_frames([train.pairs[i][0] for i in chosen_train], warn)
+    fit, score = [train.read(i) for i in chosen_train], [val.read(i) for i in chosen_val]
+    return select_by_probe(scan, fit, score, len(train.classes), train.ignore_index, fingerprint)
+
+
+def _some(items: list[T], count: int, seed: int) -> list[T]:
+    """At most `count` items, spread at random, in their own order."""
+    if len(items) <= count:
+        return items
+    return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), count))]
