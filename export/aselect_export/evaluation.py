@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_edge.errors import InputError
-from aselect_edge.files import check_files
 from aselect_edge.frames import list_images, read_image, resize, restore
-from aselect_edge.records import ClassInfo, Manifest, Resize, Task
+from aselect_edge.records import ClassInfo, Resize, Task
+from aselect_runtime import open_model
 
 if TYPE_CHECKING:
-    from aselect_export.graph import Exportable
+    from aselect_edge.bundle import LoadedBundle
 
 Frames = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -61,32 +61,22 @@ def evaluate(model: Path, data: Path, split: str = "test", progress: Progress = 
 
     Raises InputError if the model or the data cannot be used, or if their classes differ.
     """
-    opened = open_model(model)
+    opened = _open(model)
     measure = _segmentation if opened.task == "seg" else _classification
     metric, score, per_class, images = measure(opened, data, split, progress)
     classes = dict(zip((info.name for info in opened.classes), per_class, strict=True))
     return Evaluation(str(model), str(data), split, opened.task, images, metric, score, classes)
 
 
-def open_model(path: Path) -> Model:
-    """Open whatever the path holds; raises InputError."""
-    if (path / "bundle.json").is_file():
+def _open(path: Path) -> Model:
+    if (path / "bundle.json").exists():
         from aselect_edge.bundle import load_bundle
 
         return _torch_model(load_bundle(path))
-    if (path / "manifest.json").is_file():
-        manifest = Manifest.load(path / "manifest.json")
-        check_files(path, manifest.files)
-        return _onnx_model(path / manifest.model, manifest)
-    if path.suffix == ".onnx" and path.is_file():
-        return _onnx_model(path, None)
-    raise InputError(
-        f"{path}: got no bundle.json, no manifest.json and no .onnx file, expected a bundle, an export folder or a "
-        "graph; check the path"
-    )
+    return _onnx_model(path)
 
 
-def _torch_model(bundle: Exportable) -> Model:
+def _torch_model(bundle: LoadedBundle) -> Model:
     import torch
 
     from aselect_export.graph import DeployedGraph
@@ -102,22 +92,13 @@ def _torch_model(bundle: Exportable) -> Model:
     return Model(record.task, record.classes, record.resize, (1, *record.imgsz), predict)
 
 
-def _onnx_model(path: Path, manifest: Manifest | None) -> Model:
-    from aselect_export.graph import MANIFEST_KEY
-    from aselect_export.session import Session
-
-    session = Session(path)
-    if manifest is None:
-        if MANIFEST_KEY not in session.metadata:
-            raise InputError(
-                f"{path}: got a graph without {MANIFEST_KEY} metadata, expected one that aselect-export wrote"
-            )
-        manifest = Manifest.parse(session.metadata[MANIFEST_KEY], str(path))
-    name = manifest.outputs[0].name
+def _onnx_model(path: Path) -> Model:
+    manifest, session = open_model(path, "cpu")
     batch, height, width, _ = manifest.input.shape
+    name = manifest.outputs[0].name
 
     def predict(frames: Frames) -> NDArray[Any]:
-        return session.infer(frames, [name])[name]
+        return session.infer(frames)[name]
 
     return Model(manifest.task, manifest.classes, manifest.resize, (batch, height, width), predict)
 

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aselect_runtime.engine import Builder as EngineBuilder
-from aselect_runtime.engine import available, build_engine, check_target, engine_name, find_gpu
-
 from aselect_edge.errors import InputError
 from aselect_edge.files import atomic_folder
 from aselect_edge.records import Engine, Manifest, Precision, Report, Task
+from aselect_runtime.engine import Builder as EngineBuilder
+from aselect_runtime.engine import available, build_engine, check_target, engine_name, find_gpu
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from aselect_export.graph import Exportable
+    from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate
     from aselect_export.verify import Rung
 
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
-FRAMES = 8
+FRAMES = 4
 """Verification frames, rounded up to whole batches."""
 
 
@@ -45,7 +44,7 @@ class EnginePlan:
 
 
 def export(
-    bundle: Exportable,
+    bundle: LoadedBundle,
     precision: Precision,
     out: Path,
     *,
@@ -75,13 +74,15 @@ def export(
         size = imgsz or record.imgsz
         frames = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
         progress("running the reference")
-        full = bundle.reference(size)
-        trial = Trial(bundle, size, batch, frames, answer_of_torch(full, record.task, frames, batch))
+        reference = answer_of_torch(bundle.reference(size), record.task, frames, batch)
+        trial = Trial(bundle, size, batch, frames, reference)
         progress("tracing the deployed graph")
-        small = bundle.deployed(size)
-        debug = trace(small, record.task, batch, size)
-        weights = {"reference_float32_bytes": _weight_bytes(full), "deployed_float32_bytes": _weight_bytes(small)}
-        del full, small
+        model = bundle.deployed(size)
+        debug = trace(model, record.task, batch, size)
+        weights = {
+            "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
+            "deployed_float32_bytes": _weight_bytes(model),
+        }
         tried = climb(debug, precision, ladder, trial, progress)
         passed = [candidate for candidate in tried if candidate.verdict.passed]
         manifest = package.write_graphs(folder, record, precision, passed)
@@ -92,7 +93,7 @@ def export(
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
 
-def open_bundle(task: Task | None, model: Path | None) -> Exportable:
+def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
     """Load a bundle folder, or the one that ships for a task; raises InputError if its task is not `task`."""
     from aselect_edge.bundle import SHIPPED, load_bundle
 

@@ -10,7 +10,6 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import onnx
 import onnxslim
@@ -20,7 +19,8 @@ from onnx import ModelProto, ValueInfoProto
 from torch import Tensor, nn
 
 from aselect_edge.errors import InputError
-from aselect_edge.records import Bundle, Manifest, Task, TensorSpec
+from aselect_edge.records import Manifest, Task, TensorSpec
+from aselect_runtime.onnx_session import METADATA_KEY
 
 OPSET = 20
 """LayerNormalization (17) and Gelu (20) are single nodes; the newest that TensorRT 10.3 reads."""
@@ -28,24 +28,7 @@ OPSET = 20
 LOGITS = "logits"
 """The tensor before argmax and softmax; an output of the debug graph only."""
 
-MANIFEST_KEY = "aselect_manifest"
-"""The metadata entry that lets a lone .onnx file explain itself."""
-
 _OUTPUTS: dict[Task, tuple[str, ...]] = {"seg": ("class_map", "confidence"), "cls": ("scores",)}
-
-
-class Exportable(Protocol):
-    """What export needs of a loaded bundle; both modules map BGR pixels float32 [N, 3, H, W] of 0..255 to logits."""
-
-    @property
-    def record(self) -> Bundle:
-        """The bundle's record."""
-
-    def reference(self, imgsz: tuple[int, int] | None = None) -> nn.Module:
-        """The unfolded, untruncated model and its head."""
-
-    def deployed(self, imgsz: tuple[int, int] | None = None) -> nn.Module:
-        """The same function, folded and truncated."""
 
 
 class DeployedGraph(nn.Module):
@@ -132,11 +115,11 @@ def specs(model: ModelProto) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
 def describe(model: ModelProto, manifest: Manifest) -> None:
     """Put the manifest's essentials into the graph's own metadata."""
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {MANIFEST_KEY: manifest.to_json()})
+    onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
 
 
 def _spec(value: ValueInfoProto) -> TensorSpec:
-    kinds = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
+    kinds: dict[int, str] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
     tensor = value.type.tensor_type
     shape = tuple(dimension.dim_value for dimension in tensor.shape.dim)
     return TensorSpec(name=value.name, dtype=kinds[tensor.elem_type], shape=shape)  # type: ignore[arg-type]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
+from aselect_edge.bundle import LoadedBundle
 from aselect_edge.errors import GateError
 from aselect_edge.records import Precision
-from aselect_export.graph import Exportable
 from aselect_export.precision import convert, fp16_nodes, measure_ranges, mixed_nodes
 from aselect_export.verify import Answer, Frames, Rung, Verdict, answer_of_torch, batches, judge
 
@@ -28,7 +28,7 @@ class Candidate:
 class Trial:
     """What every rung of one export is measured with."""
 
-    bundle: Exportable
+    bundle: LoadedBundle
     imgsz: tuple[int, int]
     batch: int
     frames: Frames

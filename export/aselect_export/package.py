@@ -6,9 +6,12 @@ import importlib.metadata
 from pathlib import Path
 
 import numpy as np
+import torch
 from onnx import ModelProto
+from torch import nn
 
 import aselect_edge
+from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.files import sha256
 from aselect_edge.records import Bundle, Engine, Manifest, Precision, Report
 from aselect_export.graph import describe, shipped, specs
@@ -16,6 +19,12 @@ from aselect_export.ladder import Candidate, Trial
 from aselect_export.verify import Rung, verification_arrays
 
 MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
+
+
+def full_backbone(record: Bundle) -> nn.Module:
+    """The backbone before truncation and folding, without storage: for counting only."""
+    with torch.device("meta"):
+        return DiT(DiTConfig.from_json(record.backbone.config))
 
 
 def draft_manifest(bundle: Bundle, graph: ModelProto, precision: Precision, rungs: tuple[str, ...]) -> Manifest:

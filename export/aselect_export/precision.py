@@ -24,7 +24,9 @@ _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 _POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Gelu", "Relu", "Sigmoid", "Tanh", "Resize", "ArgMax"})
 
 # These compute nothing: they take the type of what they move, so no Cast is spent on them.
-_MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Gather", "Identity"})
+_MOVES = frozenset(
+    {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "DepthToSpace", "Identity"}
+)
 
 # Inputs that ONNX fixes to float32 whatever the node computes in.
 _FIXED = {"Resize": frozenset({1, 2})}
@@ -170,7 +172,10 @@ def _fits(node: NodeProto, ranges: Mapping[str, float]) -> bool:
 
 
 def _largest(values: NDArray[np.generic]) -> float:
-    largest = float(np.max(np.abs(values.astype(np.float32)), initial=0.0))
+    if not values.size:
+        return 0.0
+    # Two reductions rather than abs(): no copy of the tensor. A NaN is the result of both.
+    largest = max(float(values.max()), -float(values.min()))
     return largest if np.isfinite(largest) else float("inf")
 
 

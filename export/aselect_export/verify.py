@@ -7,7 +7,7 @@ against torch's own float16, and the range of each of their FP16 tensors is meas
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,12 +90,14 @@ def batches(frames: Frames, size: int) -> Iterator[Frames]:
 def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int, rung: Rung = "fp32") -> Answer:
     """What a torch model (BGR pixels to logits) says, in the arithmetic that the rung stands for.
 
-    fp16 is the whole model in float16; mixed is autocast, in which only matrix products and convolutions are. The model
-    may be changed by the call.
+    fp16 is the whole model in float16; mixed is autocast, in which only matrix products and convolutions are, and of
+    them not those whose values reach LIMIT, as in the mixed graph. The model may be changed by the call.
     """
     kind = torch.float16 if rung == "fp16" else torch.float32
     model = model.to(kind)
     pixels = (torch.from_numpy(group).to(kind).permute(0, 3, 1, 2) for group in batches(frames, batch))
+    if rung == "mixed":
+        _spare_large_products(model, torch.from_numpy(frames).permute(0, 3, 1, 2).float())
     with torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=rung == "mixed"):
         logits = [model(group).float() for group in pixels]
     return _answer(torch.cat(logits), task, (frames.shape[1], frames.shape[2]))
@@ -115,17 +117,18 @@ def answer_of_graph(debug: ModelProto, task: Task, frames: Frames, batch: int) -
 
 def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Rung) -> Parity:
     """Hold one answer against another, with the gate of the rung."""
-    scale = float(np.abs(expected.logits).max()) or 1.0
-    error = float(np.abs(got.logits - expected.logits).max()) / scale
-    # NaN compares as "no class", so that an overflow can never pass as agreement.
-    finite = bool(np.isfinite(got.logits).all() and np.isfinite(expected.logits).all())
-    agreement = float((got.classes == expected.classes).mean()) if finite else 0.0
+    error, agreement = float("inf"), 0.0
+    # An overflow can never pass as agreement, even where both sides overflow alike.
+    if np.isfinite(got.logits).all() and np.isfinite(expected.logits).all():
+        scale = float(np.abs(expected.logits).max()) or 1.0
+        error = float(np.abs(got.logits - expected.logits).max()) / scale
+        agreement = float((got.classes == expected.classes).mean())
     close = agreement >= FP32_AGREEMENT and error <= FP32_ERROR
     return Parity(
         graph=graph,
         reference=reference,
         frames=len(got.classes),
-        max_error=error if finite else float("inf"),
+        max_error=error,
         agreement=agreement,
         passed=close if rung == "fp32" else agreement >= HALF_AGREEMENT,
     )
@@ -146,13 +149,40 @@ def judge(
     return Verdict(rung, tuple(parity), largest)
 
 
-def verification_arrays(frames: Frames, reference: Answer, task: Task) -> dict[str, NDArray[Any]]:
+def verification_arrays(frames: Frames, reference: Answer, task: Task) -> dict[str, Any]:
     """What verify.npz holds: frames, the reference's logits, and its class_map (uint8) or scores (float32)."""
     if task == "seg":
         answer: dict[str, NDArray[Any]] = {"class_map": reference.classes.astype(np.uint8)}
     else:
         answer = {"scores": torch.softmax(torch.from_numpy(reference.logits), dim=1).numpy()}
     return {"frames": frames, "logits": reference.logits, **answer}
+
+
+def _spare_large_products(model: nn.Module, pixels: Tensor) -> None:
+    """Take the linear layers and convolutions whose values reach LIMIT on these frames out of autocast."""
+    large: set[nn.Module] = set()
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not max(float(inputs[0].abs().max()), float(output.abs().max())) < LIMIT:
+            large.add(module)
+
+    products = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    hooks = [module.register_forward_hook(look) for module in products]
+    with torch.no_grad():
+        for frame in pixels:
+            model(frame[None])
+    for hook in hooks:
+        hook.remove()
+    for module in large:
+        module.forward = _in_float32(module.forward)
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def wide(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return wide
 
 
 def _answer(logits: Tensor, task: Task, size: tuple[int, int]) -> Answer:

@@ -42,14 +42,14 @@ def find_gpu() -> Gpu | None:
         return None
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(256)
-    calls = (
-        lambda: cuda.cuInit(0),
-        lambda: cuda.cuDeviceGet(ctypes.byref(device), 0),
-        lambda: cuda.cuDeviceGetName(name, len(name), device),
-        lambda: cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device),  # COMPUTE_CAPABILITY_MAJOR
-        lambda: cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device),  # COMPUTE_CAPABILITY_MINOR
-    )
-    if any(call() != 0 for call in calls):
+    # Each call returns 0 on success; `or` stops at the first that fails. 75 and 76 are the compute capability.
+    if (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, len(name), device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    ):
         return None
     return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}")
 
@@ -164,9 +164,9 @@ def _parse(trt: Any, network: Any, logger: Any, onnx_path: Path) -> None:
     # The last fault is the cause; those before it are nodes that merely depend on it, if there are any at all.
     if faults and faults[-1].node_operator():
         fault = faults[-1]
-        where = f"node {fault.node_name() or fault.node()} ({fault.node_operator()}): {fault.desc()}"
+        where = f"node {fault.node_name() or fault.node()} ({fault.node_operator()}): {_brief(fault.desc())}"
     else:
-        where = faults[-1].desc() if faults else _first(logger.errors)
+        where = _brief(faults[-1].desc()) if faults else _first(logger.errors)
     raise EngineError(
         f"{onnx_path}: {trt.__name__} {trt.__version__} cannot read it: {where}; "
         "expected a graph that aselect-export wrote; export again, or use a newer TensorRT"
@@ -209,4 +209,9 @@ def _logger(builder: Builder) -> Any:
 
 
 def _first(errors: list[str]) -> str:
-    return errors[0].strip() if errors else "no reason given"
+    return _brief(errors[0]) if errors else "no reason given"
+
+
+def _brief(text: str) -> str:
+    """The first two lines as one: the rest is TensorRT's own consequences of them."""
+    return " - ".join(line.strip() for line in text.strip().splitlines()[:2])
