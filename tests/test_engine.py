@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aselect_runtime import engine
-from aselect_runtime.engine import build_engine, check_target, engine_name, find_gpu, known_targets
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from aselect_edge.errors import EngineError, InputError, MissingDependencyError
 from aselect_edge.files import sha256
+from aselect_runtime import engine
+from aselect_runtime.engine import build_engine, check_target, engine_name, find_gpu, known_targets
 
 rtx = pytest.mark.skipif(not engine.available("rtx"), reason="tensorrt-rtx is not installed")
 no_gpu = pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU here")

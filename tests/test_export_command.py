@@ -222,6 +222,8 @@ def test_values_beyond_fp16_stay_fp32(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", change=grow_mlp)
     result = export(open_bundle("seg", folder), "fp16", tmp_path / "out", engine="none")
     assert result.rung == "mixed", "torch's plain float16 overflows"
+    text = (result.folder / "report.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     weights = onnx.load(result.folder / "model.onnx").graph.initializer
     kinds = Counter(weight.data_type for weight in weights if len(weight.dims) > 1)
     assert kinds[TensorProto.FLOAT] >= 1

@@ -33,6 +33,9 @@ FP32_AGREEMENT = 0.999
 HALF_AGREEMENT = 0.995
 """Gates on the share of pixels (frames, for classification) with the same class."""
 
+OVERFLOW = float(np.finfo(np.float32).max)
+"""Stands for the error of logits that are not finite, because JSON has no infinity."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -117,7 +120,7 @@ def answer_of_graph(debug: ModelProto, task: Task, frames: Frames, batch: int) -
 
 def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Rung) -> Parity:
     """Hold one answer against another, with the gate of the rung."""
-    error, agreement = float("inf"), 0.0
+    error, agreement = OVERFLOW, 0.0
     # An overflow can never pass as agreement, even where both sides overflow alike.
     if np.isfinite(got.logits).all() and np.isfinite(expected.logits).all():
         scale = float(np.abs(expected.logits).max()) or 1.0
