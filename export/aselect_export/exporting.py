@@ -155,7 +155,7 @@ def _report(
     folder: Path, tried: list[Candidate], rung: Rung, weights: dict[str, int], engine_note: str | None
 ) -> Report:
     notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
-    if notes:
+    if not tried[0].verdict.passed:
         notes.append(f"model.onnx is the {rung} rung, because those before it failed")
     if engine_note:
         notes.append(engine_note)
