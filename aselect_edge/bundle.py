@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from aselect_edge.backbones.dit import DiT, DiTConfig, diffusers_keys
@@ -22,7 +22,8 @@ from aselect_edge.records import Bundle, Selection
 SHIPPED: dict[str, Path] = {"seg": Path(__file__).parent / "bundles" / "seg"}
 """The bundles inside the package, by task."""
 
-_RECORD, _SELECTION, _HEAD, _BACKBONE = "bundle.json", "selection.json", "head.safetensors", "backbone.safetensors"
+RECORD = "bundle.json"
+_SELECTION, _HEAD = "selection.json", "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def load_bundle(path: Path) -> LoadedBundle:
     """Open a bundle folder; raises InputError, RecordError or IntegrityError."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
-    record = Bundle.load(path / _RECORD)
+    record = Bundle.load(path / RECORD)
     check_files(path, record.files)
     return LoadedBundle(path, record, Selection.load(path / _SELECTION))
 
@@ -71,7 +72,7 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perce
 
     The backbone is cut after the deepest tap's block: later blocks cannot reach the taps.
     """
-    with atomic_folder(folder, _RECORD) as temporary:
+    with atomic_folder(folder, RECORD) as temporary:
         selection.save(temporary / _SELECTION)
         _save(model.head.state_dict(), temporary / _HEAD)
         if record.backbone.file is not None:
@@ -79,14 +80,14 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perce
             keys = diffusers_keys(model.backbone.config, 1 + max(tap.block for tap in record.taps))
             _save({theirs: state[ours] for ours, theirs in keys.items()}, temporary / record.backbone.file)
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        record.model_copy(update={"files": hashes}).save(temporary / _RECORD)
+        record.model_copy(update={"files": hashes}).save(temporary / RECORD)
 
 
 def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
     tensors = {k: v.detach().cpu() for k, v in state.items()}
     # BatchNorm's running variance can leave float16's range, so buffers and norms stay as they are.
     half = {k: (v.half() if v.ndim > 1 else v).clone() for k, v in tensors.items()}
-    save_file(half, path, metadata={"format": "pt"})
+    path.write_bytes(save(half, metadata={"format": "pt"}))
 
 
 def _load_head(head: Head, path: Path) -> None:

@@ -39,6 +39,7 @@ def _select(
     images: Annotated[int, typer.Option(min=1, help="Frames to look at, at most.")] = 64,
     imgsz: _Size = "",
     timesteps: Annotated[str, typer.Option(help="Timestep indices, comma separated; 21 even ones if left out.")] = "",
+    blocks: Annotated[int, typer.Option(min=0, help="Look at the first so many blocks; 0 is all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fixed noise.")] = 0,
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
@@ -51,13 +52,15 @@ def _select(
 
     if strategy not in ("hfr", "probe"):
         raise InputError(f"got the strategy {strategy!r}, expected hfr or probe; change --strategy")
+    if out.suffix != ".json":
+        raise InputError(f"got --out {out}, expected a name that ends in .json; the picture goes beside it as .png")
     if task != "seg" and strategy == "probe":
         raise InputError(f"got --task {task} for the probe, expected seg; use --strategy hfr")
     console = Console(stderr=True)
     with _progress(console) as report:
         steps = _integers(timesteps)
         warn = console.print
-        selection = run(backbone, data, strategy, images, parse_size(imgsz), steps, seed, report, warn)  # type: ignore[arg-type]
+        selection = run(backbone, data, strategy, images, parse_size(imgsz), steps, blocks or None, seed, report, warn)  # type: ignore[arg-type]
     selection.save(out)
     draw_selection(selection, out.with_suffix(".png"))
     if as_json:
@@ -78,7 +81,7 @@ def _train(
     head: Annotated[str, typer.Option(help="conv or linear.")] = "conv",
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone's blocks too.")] = False,
     random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: forget the weights.")] = False,
-    samples: Annotated[int, typer.Option(min=1, help="Frames to train on, views of one frame counted each.")] = 20_000,
+    samples: Annotated[int, typer.Option(min=1, help="Frames to train on, views of one frame counted each.")] = 16_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all.")] = 0,
     as_json: _Json = False,

@@ -38,7 +38,8 @@ class SegmentationData:
                 f"{label_path}: got {label.shape[0]}x{label.shape[1]}, expected the image's "
                 f"{image.shape[0]}x{image.shape[1]}; resize it with nearest neighbour"
             )
-        unknown = np.setdiff1d(label, [*range(len(self.classes)), self.ignore_index])
+        present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+        unknown = np.setdiff1d(present, [*range(len(self.classes)), self.ignore_index])
         if unknown.size:
             raise InputError(
                 f"{label_path}: got class {unknown[0]}, expected 0 to {len(self.classes) - 1} or "
@@ -68,10 +69,14 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         ignore = int(content.get("ignore_index", 255))
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected the list of classes; add it") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f'{path}: not understood ({error}), expected {{"classes": [{{"id": 0, "name": "road"}}, …]}}; correct it'
         ) from error
+    if not 0 <= ignore <= 255 or len(ids) > 255:
+        raise InputError(
+            f"{path}: got ignore_index {ignore} and {len(ids)} classes, expected 0 to 255 and at most 255; correct it"
+        )
     known = [i for i in ids if i != ignore]
     if known != list(range(len(known))) or not known:
         raise InputError(f"{path}: got class ids {ids}, expected 0 to {len(ids) - 1} without gaps; renumber them")

@@ -23,9 +23,10 @@ def sha256(path: Path) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` inside `folder`; refuses absolute names and names that climb out."""
+    """The path of `name` inside `folder`; refuses absolute names, names that climb out and names no disk takes."""
     pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
+    usable = name.isprintable() and 0 < len(name.encode()) <= 255
+    if not usable or pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise IntegrityError(
             f"{folder}: got the file name {name!r}, expected a relative path inside the folder; "
             "take the folder from a source you trust"
@@ -74,6 +75,15 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def check_replaceable(path: Path, marker: str) -> None:
+    """Raise InputError if `path` is something that `atomic_folder` must not replace."""
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
+        raise InputError(
+            f"{path}: exists and has no {marker}, expected a new folder or an older result; "
+            "choose another --out or remove it yourself"
+        )
+
+
 @contextmanager
 def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     """Yield an empty temporary folder; on success it replaces `path`, else it is removed.
@@ -82,11 +92,7 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     of the same kind); anything else is refused with InputError, because it is not ours to delete.
     """
     path = path.resolve()
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
-        raise InputError(
-            f"{path}: exists and has no {marker}, expected a new folder or an older result; "
-            "choose another --out or remove it yourself"
-        )
+    check_replaceable(path, marker)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
@@ -103,10 +109,10 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
             path.replace(previous)
         temporary.replace(path)
     except OSError as error:
-        if previous.exists() and not path.exists():
-            previous.replace(path)
         raise _write_error(path, error) from error
     finally:
+        if previous.exists() and not path.exists():  # failed or interrupted between the two renames
+            previous.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
 

@@ -66,10 +66,12 @@ class FoldedDiT(nn.Module):
         self.taps, self.grid = taps, model.grid(*imgsz)
         embed, eps = model.patch_embed, fixed_noise((3, *imgsz), noise_seed)
         weight = embed.weight.double()
-        self.embed = nn.Conv2d(3, embed.out_channels, embed.kernel_size, embed.stride, bias=False)
+        patch = model.config.patch_size
+        self.embed = nn.Conv2d(3, embed.out_channels, patch, stride=patch, bias=False)
         self.embed.weight.copy_((weight * noise.alpha / 127.5).flip(1))  # flip: BGR in, RGB weights
         constant = torch.full_like(eps, -noise.alpha).double() + noise.sigma * eps.double()
-        constant = nn.functional.conv2d(constant, weight, embed.bias.double(), embed.stride)  # type: ignore[union-attr, arg-type]
+        bias = None if embed.bias is None else embed.bias.double()
+        constant = nn.functional.conv2d(constant, weight, bias, stride=patch)
         positions = model.positions(self.grid).double() + constant.flatten(2).transpose(1, 2)
         self.register_buffer("positions", positions.float())  # (1, T, D)
 

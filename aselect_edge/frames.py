@@ -68,7 +68,10 @@ def read_image(path: Path) -> Frame:
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
-    frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # a header that claims more pixels than OpenCV dares to allocate
+        frame = None
     if frame is None:
         raise InputError(f"{path}: got {data.size} bytes that do not decode, expected an image; replace or remove it")
     return frame  # type: ignore[return-value]

@@ -10,6 +10,7 @@ It resumes from its checkpoint, runs on a GPU in bf16 when there is one, and wri
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -32,7 +33,7 @@ from aselect_edge.backbones import DiT, DiTConfig, save_backbone
 from aselect_edge.backbones.dit import Block
 from aselect_edge.corpus import Corpus
 from aselect_edge.denoise import Denoising, window_positions
-from aselect_edge.files import atomic_file, atomic_write
+from aselect_edge.files import atomic_write
 
 CONFIG = DiTConfig(
     num_attention_heads=3,
@@ -149,7 +150,7 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
                 place = None if positions is None else positions.to(device)
                 loss = loss_of(model, x0.to(device), label.to(device), place)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             update_ema(average, model, min(recipe.ema, (step + 1) / (step + 10)))
@@ -159,10 +160,11 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
             if step % 200 == 0 or seen >= recipe.samples:
                 curve.append([seen, loss_sum / loss_count, time.monotonic() - started])
                 loss_sum, loss_count = 0.0, 0
-                with atomic_file(checkpoint) as temporary:
-                    state = {"model": model.state_dict(), "average": average.state_dict()}
-                    state |= {"optimiser": optimiser.state_dict(), "step": step, "seen": seen, "curve": curve}
-                    torch.save(state, temporary)
+                state = {"model": model.state_dict(), "average": average.state_dict()}
+                state |= {"optimiser": optimiser.state_dict(), "step": step, "seen": seen, "curve": curve}
+                stream_out = io.BytesIO()  # torch reports a full disk as an error of its own kind
+                torch.save(state, stream_out)
+                atomic_write(checkpoint, stream_out.getvalue())
                 atomic_write(out / "curve.json", json.dumps({"columns": ["samples", "loss", "seconds"], "rows": curve}))
                 save_backbone(average, SCHEDULE, out)
     return out

@@ -162,8 +162,6 @@ class Record(Frozen):
         """Validate JSON text; raises RecordError."""
         try:
             return cls.model_validate(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise RecordError(f"{where}: not JSON ({error}), expected a {cls.kind} record; write it again") from error
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             at = ".".join(str(part) for part in fault["loc"]) or "record"
@@ -171,6 +169,8 @@ class Record(Frozen):
             raise RecordError(
                 f"{where}: {at}: {message}, expected a valid {cls.kind} record; write it again"
             ) from error
+        except (ValueError, RecursionError) as error:  # ValueError: also numbers of thousands of digits
+            raise RecordError(f"{where}: not JSON ({error}), expected a {cls.kind} record; write it again") from error
 
     def to_json(self) -> str:
         """Indented JSON, one trailing newline."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -22,12 +25,15 @@ from aselect_edge import scenes
 from aselect_edge.augment import Augmentation, labelled_view
 from aselect_edge.data import SegmentationData
 from aselect_edge.denoise import Denoising, window_positions
-from aselect_edge.errors import InputError
-from aselect_edge.files import atomic_file, atomic_write
+from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.files import atomic_write
 from aselect_edge.frames import Frame, resize, restore
 from aselect_edge.metrics import Confusion
 from aselect_edge.perception import Perception
 from aselect_edge.records import Resize
+
+_DECODED_BYTES = 400_000_000
+"""Decoded frames kept in memory; beyond that they are read again."""
 
 Report = Callable[[str, float], None]
 """Told what is being done and the share that is done, 0 to 1."""
@@ -37,7 +43,7 @@ Report = Callable[[str, float], None]
 class Recipe:
     """Budget and optimiser; `samples` counts frames seen."""
 
-    samples: int = 20_000
+    samples: int = 16_000
     batch: int = 8
     learning_rate: float = 2e-3
     backbone_rate: float = 5e-4
@@ -47,7 +53,9 @@ class Recipe:
     dice: float = 0.5
     denoising: float = 0.2
     """Weight of the generative loss when fine-tuning; 0 leaves it out."""
-    denoising_windows: int = 4
+    denoising_windows: int = 8
+    denoising_every: int = 4
+    """Steps from one generative step to the next."""
     window: int = 64
     synthetic: float = 0.1
     """Share of synthetic streets in a batch; only where the classes are CamVid's."""
@@ -75,13 +83,14 @@ class Frames:
         streets = tuple(info.name for info in data.classes) == scenes.CLASSES
         self.streets = [scenes.Street(seed=s, height=240, width=320) for s in range(64 if streets else 0)]
         self.pool: list[tuple[Frame, Frame]] = []
+        self.decoded: dict[int, tuple[Frame, Frame]] = {}
 
     def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, Frame]:
         """One augmented (frame, label); a random or synthetic one without an index."""
         if index is None and self.streets and rng.random() < self.recipe.synthetic:
             frame, label = self._street(rng)
         else:
-            frame, label = self.data.read(int(rng.integers(len(self.data))) if index is None else index)
+            frame, label = self._labelled(int(rng.integers(len(self.data))) if index is None else index)
         ignore = self.data.ignore_index
         return labelled_view(rng, frame, label, self.imgsz, self.how, ignore, Augmentation())
 
@@ -89,6 +98,14 @@ class Frames:
         """pixels (N, 3, H, W) float BGR, labels (N, H, W) int64."""
         views = [self.view(rng) for _ in range(count)]
         return to_pixels(np.stack([f for f, _ in views])), torch.from_numpy(np.stack([y for _, y in views])).long()
+
+    def _labelled(self, index: int) -> tuple[Frame, Frame]:
+        if index not in self.decoded:
+            pair = self.data.read(index)
+            if len(self.decoded) * pair[0].nbytes > _DECODED_BYTES:
+                return pair
+            self.decoded[index] = pair
+        return self.decoded[index]
 
     def _street(self, rng: np.random.Generator) -> tuple[Frame, Frame]:
         # Drawing a street takes as long as training on it, so a pool grows slowly and is drawn from.
@@ -203,7 +220,8 @@ def train_segmentation(
     denoising = Denoising(schedule or {}, torch.device("cpu")) if finetune and recipe.denoising else None
     weights, steps = class_weights(train), max(1, recipe.samples // recipe.batch)
     every = max(1, steps // recipe.validations)
-    state = _Progress.resume(workdir, recipe, model, average, optimiser)
+    task = _task(model, train, how, recipe, finetune)
+    state = _Progress.resume(workdir, task, model, average, optimiser)
     while state.step < steps:
         rng = np.random.default_rng((recipe.seed, 2, state.step))
         for group in optimiser.param_groups:
@@ -213,10 +231,10 @@ def train_segmentation(
         logits = model(inputs) if finetune else model.head(inputs)
         loss = segmentation_loss(logits, labels, weights, train.ignore_index, recipe.dice)
         state.loss_sum += loss.item()
-        if denoising:
+        if denoising and state.step % recipe.denoising_every == 0:
             loss = loss + recipe.denoising * _denoise(denoising, model, inputs, rng, recipe)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
         average.update_parameters(model)
@@ -224,10 +242,30 @@ def train_segmentation(
         report(f"train, loss {loss.item():.3f}, val mIoU {state.best:.3f}", state.step / steps)
         if state.step % every == 0 or state.step == steps:
             miou = evaluate(average.module, val, model.imgsz, how).miou()
-            state.validated(miou, every, recipe, average)
-            state.save(workdir, recipe, model, average, optimiser)
+            state.validated(miou, recipe, average)
+            state.save(workdir, task, model, average, optimiser)
     model.load_state_dict(state.best_weights)
     return Outcome(model.eval(), state.best, tuple(state.curve))
+
+
+def _task(model: Perception, data: SegmentationData, how: Resize, recipe: Recipe, finetune: bool) -> str:
+    """What is trained, as JSON: a checkpoint is only resumed by the same."""
+    digest = hashlib.sha256()
+    for tensor in model.backbone.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    content = {
+        "recipe": asdict(recipe),
+        "finetune": finetune,
+        "backbone": digest.hexdigest(),
+        "head": str(model.head),
+        "taps": [str(tap) for tap in model.taps],
+        "noise": model.noise.model_dump(),
+        "noise_seed": model.noise_seed,
+        "imgsz": model.imgsz,
+        "resize": how.model_dump(),
+        "classes": [info.name for info in data.classes],
+    }
+    return json.dumps(content)
 
 
 def _rate(step: int, steps: int, warmup: int) -> float:
@@ -253,31 +291,40 @@ class _Progress:
         self.best_weights: dict[str, Tensor] = {}
         self.started = time.monotonic()
 
-    def validated(self, miou: float, every: int, recipe: Recipe, average: AveragedModel) -> None:
-        self.curve.append((self.step * recipe.batch, self.loss_sum / every, miou))
+    def validated(self, miou: float, recipe: Recipe, average: AveragedModel) -> None:
+        since = self.step - (self.curve[-1][0] // recipe.batch if self.curve else 0)
+        self.curve.append((self.step * recipe.batch, self.loss_sum / since, miou))
         self.loss_sum = 0.0
         if miou > self.best:
             self.best = miou
             self.best_weights = {k: v.clone() for k, v in average.module.state_dict().items()}
 
-    def save(self, workdir: Path, recipe: Recipe, *parts: Any) -> None:
+    def save(self, workdir: Path, task: str, *parts: Any) -> None:
         states = [part.state_dict() for part in parts]
-        content = {"recipe": asdict(recipe), "step": self.step, "best": self.best, "curve": self.curve}
-        workdir.mkdir(parents=True, exist_ok=True)
-        with atomic_file(workdir / "checkpoint.pt") as temporary:
-            torch.save({**content, "states": states, "best_weights": self.best_weights}, temporary)
+        content = {"task": task, "step": self.step, "best": self.best, "curve": self.curve}
+        # Through bytes, because torch reports a full disk as an error of its own kind.
+        stream = io.BytesIO()
+        torch.save({**content, "states": states, "best_weights": self.best_weights}, stream)
+        atomic_write(workdir / "checkpoint.pt", stream.getvalue())
         text = io.StringIO()
         csv.writer(text).writerows([("samples", "loss", "val_miou"), *self.curve])
         atomic_write(workdir / "curve.csv", text.getvalue())
 
     @classmethod
-    def resume(cls, workdir: Path, recipe: Recipe, *parts: Any) -> _Progress:
+    def resume(cls, workdir: Path, task: str, *parts: Any) -> _Progress:
         progress, path = cls(), workdir / "checkpoint.pt"
         if not path.is_file():
             return progress
-        content = torch.load(path, weights_only=True)
-        if content["recipe"] != asdict(recipe):
-            raise InputError(f"{path}: got a checkpoint of another recipe, expected this one; remove it or its recipe")
+        try:
+            content = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise IntegrityError(f"{path}: unreadable ({reason}), expected a checkpoint; remove it") from error
+        if content.get("task") != task:
+            raise InputError(
+                f"{path}: got a checkpoint of another backbone, tap, size or recipe, expected this run's; remove it "
+                "or choose another --out"
+            )
         for part, state in zip(parts, content["states"], strict=True):
             part.load_state_dict(state)
         progress.step, progress.best = content["step"], content["best"]

@@ -9,9 +9,10 @@ import torch
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.dit import DiT
-from aselect_edge.bundle import save_bundle
+from aselect_edge.bundle import RECORD, save_bundle
 from aselect_edge.data import open_segmentation
 from aselect_edge.errors import InputError
+from aselect_edge.files import check_replaceable
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.pictures import draw_curve
@@ -42,6 +43,7 @@ def train_bundle(
     """
     if task != "seg":
         raise InputError("got --task cls, expected seg; classification is trained in a later version")
+    check_replaceable(out, RECORD)  # now rather than after hours of training
     recipe, head = recipe or Recipe(), head or HeadSpec(kind="conv", channels=128)
     train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
     if val.classes != train.classes:

@@ -9,31 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.errors import InputError
 from aselect_edge.records import Component, Tap
 
 See = Callable[[Component, Tensor], None]
+Count = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True)
 class DiTConfig:
     """The fields of diffusers' `config.json` that decide shapes and formulas."""
 
-    num_attention_heads: int = 16
-    attention_head_dim: int = 72
-    in_channels: int = 4
-    out_channels: int | None = None
-    num_layers: int = 28
+    num_attention_heads: Count = 16
+    attention_head_dim: Count = 72
+    in_channels: Count = 4
+    out_channels: Count | None = None
+    num_layers: Count = 28
     attention_bias: bool = True
-    sample_size: int = 32
-    patch_size: int = 2
-    num_embeds_ada_norm: int = 1000
+    sample_size: Count = 32
+    patch_size: Count = 2
+    num_embeds_ada_norm: Count = 1000
     norm_eps: float = 1e-5
 
     @property
@@ -43,7 +45,7 @@ class DiTConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> DiTConfig:
-        """Read diffusers' config; raises InputError for a variant whose formulas differ from DiT's."""
+        """Read diffusers' config; raises InputError for nonsense, and where the formulas differ from DiT's."""
         expected = {
             "norm_type": "ada_norm_zero",
             "activation_fn": "gelu-approximate",
@@ -56,7 +58,14 @@ class DiTConfig:
                     f"DiT config: got {key} = {config[key]!r}, expected {value!r}; this variant is not supported"
                 )
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in config.items() if key in known})
+        try:
+            return TypeAdapter(cls).validate_python({key: value for key, value in config.items() if key in known})
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            raise InputError(
+                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected what DiT has ({fault['msg']}); "
+                "download it again"
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """What diffusers' `DiTTransformer2DModel.from_config` reads."""
@@ -139,7 +148,8 @@ class Block(nn.Module):
         h = self.norm2(x) * (1 + scale2) + shift2
         h = self.mlp_out(F.gelu(self.mlp_in(h), approximate="tanh"))
         show("mlp", h)
-        return x + gate2 * h
+        x = x + gate2 * h
+        return x
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
@@ -204,7 +214,8 @@ class DiT(nn.Module):
         h = self.final(self.final_norm(h) * (1 + scale) + shift)  # (N, T, p·p·C_out)
         patch = self.config.patch_size
         h = h.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))  # (N, rows, columns, p, p, C_out)
-        return h.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, rows * patch, columns * patch)
+        image: Tensor = h.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return image
 
     def features(
         self, x: Tensor, timestep: Tensor, label: Tensor, taps: Iterable[Tap] | None = None
@@ -231,7 +242,8 @@ class DiT(nn.Module):
 
     def _embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
         table = self.positions(self.grid(*x.shape[2:])) if positions is None else positions
-        return self.patch_embed(x).flatten(2).transpose(1, 2) + table.to(x)  # (N, T, D)
+        tokens: Tensor = self.patch_embed(x).flatten(2).transpose(1, 2)  # (N, T, D)
+        return tokens + table.to(x)
 
     def _conditions(self, timestep: Tensor, label: Tensor) -> list[Tensor]:
         if self.tied:

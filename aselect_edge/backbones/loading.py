@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from aselect_edge.backbones.dit import DiT, DiTConfig, diffusers_keys
 from aselect_edge.backbones.noise import DIT_SCHEDULE
 from aselect_edge.errors import InputError, IntegrityError
-from aselect_edge.files import atomic_file, atomic_write, inside
+from aselect_edge.files import atomic_write, inside
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -44,6 +44,11 @@ def load_backbone(source: str, revision: str | None = None) -> LoadedBackbone:
             f"{transformer}: got {config.get('_class_name')!r}, expected DiTTransformer2DModel; choose a DiT backbone"
         )
     model = DiT(DiTConfig.from_json(config))
+    if model.config.in_channels != 3:
+        raise InputError(
+            f"{transformer}: got {model.config.in_channels} input channels, expected 3; DiTs on the latents of an "
+            "autoencoder are not supported yet, choose one on pixels"
+        )
     load_weights(model, weight_files(transformer), diffusers_keys(model.config))
     scheduler = folder / "scheduler" / "scheduler_config.json"
     schedule = _read_json(scheduler) if scheduler.is_file() else DIT_SCHEDULE
@@ -76,7 +81,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a diffusers model folder, one or several shards."""
     index = folder / f"{WEIGHTS}.index.json"
     if index.is_file():
-        files = [inside(folder, name) for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+        shards = _read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise IntegrityError(f"{index}: got no weight_map, expected tensor names with files; download it again")
+        files = [inside(folder, name) for name in sorted(set(shards.values()))]
     else:
         files = [folder / WEIGHTS]
     missing = [file for file in files if not file.is_file()]
@@ -92,8 +100,8 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     tensors = {theirs: state[ours].detach().to("cpu", dtype).clone() for ours, theirs in keys.items()}
     transformer, scheduler = folder / "transformer", folder / "scheduler"
     atomic_write(transformer / "config.json", json.dumps(model.config.to_json(), indent=2) + "\n")
-    with atomic_file(transformer / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    # Through bytes, because safetensors and torch report a full disk as errors of their own kinds.
+    atomic_write(transformer / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     atomic_write(
         scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2)
     )
@@ -122,7 +130,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected a diffusers configuration; check the folder") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{path}: unreadable ({error}), expected JSON; download it again") from error
     if not isinstance(value, dict):
         raise IntegrityError(f"{path}: got {type(value).__name__}, expected a JSON object; download it again")

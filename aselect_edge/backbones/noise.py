@@ -23,11 +23,17 @@ DIT_SCHEDULE: dict[str, Any] = {
 
 
 def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
-    """alpha^2 at every timestep index, (timesteps,), from the fields of diffusers' `scheduler_config.json`."""
+    """alpha^2 at every timestep index, (timesteps,), from diffusers' `scheduler_config.json`; raises InputError."""
     from diffusers import DDPMScheduler
 
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    scheduler = DDPMScheduler(**{key: schedule[key] for key in keys if schedule.get(key) is not None})
+    missing = [key for key in keys[:4] if key not in schedule]
+    if missing:
+        raise InputError(f"scheduler: got no {missing[0]}, expected a diffusion (DDPM or DDIM) schedule; replace it")
+    try:
+        scheduler = DDPMScheduler(**{key: schedule[key] for key in keys if schedule.get(key) is not None})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"scheduler: not understood ({error}), expected a DDPM schedule; replace it") from error
     return scheduler.alphas_cumprod.double().numpy()  # type: ignore[no-any-return]
 
 

@@ -77,4 +77,5 @@ def _with_bias(feature: Tensor) -> Tensor:
 def _solve(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
     gram, target = gram.double(), target.double()
     damping = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    return torch.linalg.solve(gram + damping, target).float()
+    weights: Tensor = torch.linalg.solve(gram + damping, target)
+    return weights.float()

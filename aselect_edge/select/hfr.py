@@ -22,18 +22,20 @@ def spectrum(features: Tensor, dimensions: int = 2, power: bool = True) -> Tenso
         raise InputError("features hold NaN or infinite values, expected finite ones; use float32 or another backbone")
     if dimensions == 1:
         features = features.flatten(1, 2)[:, None]
-    amplitude = torch.fft.fft2(features.float(), dim=(1, 2)).abs().double()
-    return (amplitude.square() if power else amplitude).sum(dim=(0, 3))
+    amplitude = torch.fft.fft2(features.double(), dim=(1, 2)).abs()
+    energy: Tensor = (amplitude.square() if power else amplitude).sum(dim=(0, 3))
+    return energy
 
 
 def high_frequency_ratio(energy: Tensor, cutoff: float = 0.15, dc: bool = False) -> float:
     """Share of a spectrum (rows, columns) at radial frequencies above `cutoff`, in cycles per token; 0 to 1.
 
     Sum spectra over images first: the ratio of sums is steadier than the mean of ratios. With `dc` the mean
-    (frequency zero) counts in the total. A spectrum without energy has the ratio 0.
+    (frequency zero) counts in the total. A spectrum without energy beyond rounding has the ratio 0.
     """
     rows, columns = energy.shape
     radius = torch.hypot(torch.fft.fftfreq(rows)[:, None], torch.fft.fftfreq(columns)[None, :])
     counted = energy if dc else energy.where(radius > 0, torch.zeros_like(energy))
     total = counted.sum()
-    return float(counted[radius > cutoff].sum() / total) if total > 0 else 0.0
+    # The transform of a constant leaves rounding at every frequency, which would pass for a spectrum.
+    return float(counted[radius > cutoff].sum() / total) if total > 1e-12 * energy.sum() else 0.0

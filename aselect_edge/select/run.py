@@ -11,11 +11,11 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.noise import candidate_timesteps, noise_levels
 from aselect_edge.data import open_segmentation
 from aselect_edge.errors import InputError
-from aselect_edge.frames import list_images
+from aselect_edge.frames import list_images, read_image
 from aselect_edge.records import Selection
 from aselect_edge.select.by_hfr import select_by_hfr
 from aselect_edge.select.by_probe import select_by_probe
-from aselect_edge.select.scan import Scan, read_frames
+from aselect_edge.select.scan import Scan, read_all
 
 Strategy = Literal["hfr", "probe"]
 T = TypeVar("T")
@@ -28,6 +28,7 @@ def select(
     images: int,
     imgsz: tuple[int, int] | None = None,
     timesteps: list[int] | None = None,
+    blocks: int | None = None,
     seed: int = 0,
     report: Callable[[str, float], None] = lambda _what, _share: None,
     warn: Callable[[str], None] = lambda _line: None,
@@ -40,20 +41,26 @@ def select(
     side = backbone.model.config.sample_size
     chosen = timesteps or candidate_timesteps(backbone.schedule.get("num_train_timesteps", 1000))
     scan = Scan(
-        backbone, tuple(noise_levels(backbone.schedule, chosen)), imgsz or (side, side), seed=seed, report=report
+        backbone,
+        tuple(noise_levels(backbone.schedule, chosen)),
+        imgsz or (side, side),
+        seed=seed,
+        report=report,
+        blocks=blocks,
     )
     backbone.model.grid(*scan.imgsz)  # a size the family cannot take is refused before anything is read
     if strategy == "hfr":
         folder = data / "train" if (data / "train").is_dir() else data
-        frames, fingerprint = read_frames(_some(list_images(folder), images, seed), warn)
+        paths = _some(list_images(folder), images, seed)
+        frames, fingerprint = read_all(paths, lambda n: read_image(paths[n]), warn)
         return select_by_hfr(scan, frames, fingerprint)
     if strategy != "probe":
         raise InputError(f"got the strategy {strategy!r}, expected hfr or probe; change --strategy")
     train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
     chosen_train = _some(list(range(len(train))), images, seed)
     chosen_val = _some(list(range(len(val))), images, seed)
-    _, fingerprint = read_frames([train.pairs[i][0] for i in chosen_train], warn)
-    fit, score = [train.read(i) for i in chosen_train], [val.read(i) for i in chosen_val]
+    fit, fingerprint = read_all([train.pairs[i][0] for i in chosen_train], lambda n: train.read(chosen_train[n]), warn)
+    score, _ = read_all([val.pairs[i][0] for i in chosen_val], lambda n: val.read(chosen_val[n]), warn)
     return select_by_probe(scan, fit, score, len(train.classes), train.ignore_index, fingerprint)
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.errors import InputError
 from aselect_edge.fold import fixed_noise
-from aselect_edge.frames import Frame, read_image, resize
-from aselect_edge.records import DataFingerprint, Noise, Resize, Tap
+from aselect_edge.frames import Frame, resize
+from aselect_edge.records import COMPONENTS, DataFingerprint, Noise, Resize, Tap
+
+T = TypeVar("T")
 
 UNREADABLE_SHARE = 0.05
 """More unreadable images than this share fail a scan."""
@@ -31,6 +34,8 @@ class Scan:
     resize: Resize = field(default_factory=Resize)
     seed: int = 0
     batch: int = 8
+    blocks: int | None = None
+    """How many blocks may be looked at, from the first; all of them by default. A device's budget sets it."""
     report: Callable[[str, float], None] = lambda _what, _share: None
 
     @torch.no_grad()
@@ -42,7 +47,9 @@ class Scan:
         x = noise.alpha * x0 + noise.sigma * fixed_noise((3, *self.imgsz), self.seed)
         timestep = torch.full((len(x),), noise.model_timestep)
         grid = model.grid(*self.imgsz)
-        features = model.features(x, timestep, torch.full((len(x),), model.null_label))
+        depth = min(self.blocks or len(model.blocks), len(model.blocks))
+        taps = [Tap(block=block, component=component) for block in range(depth) for component in COMPONENTS]
+        features = model.features(x, timestep, torch.full((len(x),), model.null_label), taps)
         return {tap: feature.unflatten(1, grid) for tap, feature in features.items()}
 
     def passes(self, frames: Sequence[Frame], what: str) -> Iterator[tuple[Noise, slice, dict[Tap, Tensor]]]:
@@ -57,12 +64,14 @@ class Scan:
                 self.report(what, done / total)
 
 
-def read_frames(paths: Sequence[Path], warn: Callable[[str], None]) -> tuple[list[Frame], DataFingerprint]:
-    """Read images, naming and skipping unreadable ones; raises InputError if more than 5 % are."""
-    frames, digest, unreadable = [], hashlib.sha256(), 0
-    for path in paths:
+def read_all(
+    paths: Sequence[Path], read: Callable[[int], T], warn: Callable[[str], None]
+) -> tuple[list[T], DataFingerprint]:
+    """`read` every index of `paths`, naming and skipping unreadable ones; raises InputError if more than 5 % are."""
+    items, digest, unreadable = [], hashlib.sha256(), 0
+    for index, path in enumerate(paths):
         try:
-            frames.append(read_image(path))
+            items.append(read(index))
         except InputError as error:
             unreadable += 1
             warn(f"skipped: {error}")
@@ -72,4 +81,4 @@ def read_frames(paths: Sequence[Path], warn: Callable[[str], None]) -> tuple[lis
         raise InputError(
             f"got {unreadable} unreadable images of {len(paths)}, expected at most 5 %; repair or remove them"
         )
-    return frames, DataFingerprint(images=len(frames), sha256=digest.hexdigest())
+    return items, DataFingerprint(images=len(items), sha256=digest.hexdigest())

@@ -1,0 +1,116 @@
+"""The main job's figures: accuracy, export cost, size and speed of the shipped bundle, in one run.
+
+    python benchmarks/main_job.py [--runs 5] [--out benchmarks/results/main_job.json]
+
+Accuracy and the highway clip need $ASELECT_DATA; without it those rows are left out and the speed is measured on a
+synthetic street. Each speed is the median of several runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import runtime
+
+from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.bundle import SHIPPED, load_bundle
+from aselect_edge.files import atomic_write
+from aselect_edge.records import Manifest
+
+EXPORT = "from aselect_export.cli import export; export()"
+EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/main_job.json"))
+    arguments = parser.parse_args()
+    data = Path(os.environ["ASELECT_DATA"]) if "ASELECT_DATA" in os.environ else None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = export_figures(folder) | size_figures(folder / "fp16")
+        if data and (data / "camvid").is_dir():
+            figures |= accuracy_figures(folder, data / "camvid")
+        clip = data / "video" / "highway_540p.mp4" if data else None
+        video = clip if clip and clip.is_file() else runtime.default_video(folder, arguments.frames)
+        figures |= runtime.measure(folder / "fp16", video, arguments.runs, arguments.frames, folder)
+    machine = f"{os.cpu_count()} cores, {processor()}"
+    print(f"{datetime.date.today()}, {machine}, median of {arguments.runs} runs")
+    for row, value in figures.items():
+        print(f"  {row:<56}{value:>12.3f}")
+    record = {"date": str(datetime.date.today()), "machine": machine, "video": video.name, "figures": figures}
+    atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
+    print(arguments.out)
+
+
+def export_figures(folder: Path) -> dict[str, float]:
+    """Seconds and peak memory of the default export, as whole processes; fp32 too, for the accuracy rows."""
+    figures = {}
+    for precision in ("fp32", "fp16"):
+        seconds, peak, _ = process(EXPORT, "--task", "seg", "--precision", precision, "--out", folder / precision)
+        figures[f"export {precision} [s]"] = seconds
+        figures[f"export {precision}, peak memory [MB]"] = peak
+    return figures
+
+
+def size_figures(folder: Path) -> dict[str, float]:
+    """Bytes of the graphs beside the whole DiT that the bundle was cut from, at the same precision."""
+    record = load_bundle(SHIPPED["seg"]).record
+    manifest = Manifest.load(folder / "manifest.json")
+    whole = sum(p.numel() for p in DiT(DiTConfig.from_json(record.backbone.config), tied=True).parameters())
+    rungs = [name for name in manifest.files if name.endswith("fp32.onnx")]
+    return {
+        "whole DiT without head, float32 [MB]": whole * 4 / 1e6,
+        "deployed graph with head, fp32 [MB]": (folder / rungs[0]).stat().st_size / 1e6,
+        "deployed graph with head, fp16 [MB]": (folder / manifest.model).stat().st_size / 1e6,
+    }
+
+
+def accuracy_figures(folder: Path, camvid: Path) -> dict[str, float]:
+    """CamVid test mIoU and per-class IoU through ONNX Runtime."""
+    figures = {}
+    for precision in ("fp32", "fp16"):
+        result = json.loads(process(EVALUATE, folder / precision, "--data", camvid, "--split", "test", "--json")[2])
+        figures[f"CamVid test mIoU, {precision} [%]"] = 100 * result["score"]
+    for name, value in result["per_class"].items():
+        figures[f"CamVid test IoU {name}, fp16 [%]"] = 100 * value
+    return figures
+
+
+def process(code: str, *arguments: Any) -> tuple[float, float, str]:
+    """Run a command as its own process: seconds, peak resident memory in MB, standard output."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        output, errors = child.communicate()
+    if child.returncode:
+        sys.exit(f"{arguments}: {errors}")
+    import resource
+
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000, output
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
