@@ -1,6 +1,6 @@
 """What pretraining and selection buy: the shipped recipe beside its baselines, same head, data and budget.
 
-    python benchmarks/comparisons.py [--work runs/comparisons] [--only NAME] [--out benchmarks/results/comparisons.json]
+    python -m benchmarks.comparisons [--work runs/comparisons] [--only NAME] [--out benchmarks/results/comparisons.json]
 
 Needs $ASELECT_DATA and hours of CPU. Each row is one `aselect-train` into `--work`; rows that are there already are
 kept, and an interrupted row resumes. The figure is CamVid test mIoU of the torch model, one seed.

@@ -1,6 +1,6 @@
 """The main job's figures: accuracy, export cost, size and speed of the shipped bundle, in one run.
 
-    python benchmarks/main_job.py [--runs 5] [--out benchmarks/results/main_job.json]
+    python -m benchmarks.main_job [--runs 5] [--out benchmarks/results/main_job.json]
 
 Accuracy and the highway clip need $ASELECT_DATA; without it those rows are left out and the speed is measured on a
 synthetic street. Each speed is the median of several runs.
@@ -20,12 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import runtime
-
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.files import atomic_write
 from aselect_edge.records import Manifest
+from benchmarks import runtime
 
 EXPORT = "from aselect_export.cli import export; export()"
 EVALUATE = "from aselect_export.cli import evaluate; evaluate()"

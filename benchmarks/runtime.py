@@ -20,10 +20,10 @@ from statistics import median
 
 import cv2
 import numpy as np
-from aselect_runtime import open_model, open_source
 
 from aselect_edge.files import atomic_write
 from aselect_edge.frames import resize
+from aselect_runtime import open_model, open_source
 
 RUN = [sys.executable, "-c", "from aselect_runtime.cli import run; run()"]
 IMPORTS = "import aselect_runtime.cli, aselect_runtime.model, aselect_runtime.pipeline, onnxruntime"

@@ -1,0 +1,52 @@
+"""aselect-build on a folder, with the real TensorRT-RTX builder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import WriteModel
+
+from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.files import sha256
+from aselect_edge.records import Manifest
+from aselect_runtime import engine
+from aselect_runtime.building import add_engines
+
+rtx = pytest.mark.skipif(not engine.available("rtx"), reason="tensorrt-rtx is not installed")
+
+
+@pytest.fixture
+def seg_model(tmp_path: Path, write_model: WriteModel) -> Path:
+    return write_model(tmp_path / "seg")  # a folder of this test's own, because tests here change it
+
+
+@rtx
+def test_an_engine_is_added_and_replaced(seg_model: Path) -> None:
+    for _ in range(2):
+        add_engines(seg_model, ["sm86"])
+    add_engines(seg_model, ["sm89"])
+    manifest = Manifest.load(seg_model / "manifest.json")
+    assert [e.target for e in manifest.engines] == ["sm86", "sm89"]
+    for entry in manifest.engines:
+        assert sha256(seg_model / entry.file) == entry.sha256
+        assert entry.onnx_sha256 == manifest.files["model.onnx"]
+
+
+@rtx
+def test_a_changed_graph_is_not_built(seg_model: Path) -> None:
+    with (seg_model / "model.onnx").open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(IntegrityError, match="corrupt or was changed"):
+        add_engines(seg_model, ["sm86"])
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        add_engines(tmp_path / "nothing", ["sm86"])
+
+
+@rtx
+def test_an_unknown_target_lists_the_known_ones(seg_model: Path) -> None:
+    with pytest.raises(InputError, match="sm86"):
+        add_engines(seg_model, ["sm12345"])
