@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pydantic import ValidationError
 
 from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame, list_images, read_image
@@ -70,8 +71,9 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected the list of classes; add it") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise InputError(
-            f'{path}: not understood ({error}), expected {{"classes": [{{"id": 0, "name": "road"}}, …]}}; correct it'
+            f'{path}: not understood ({reason}), expected {{"classes": [{{"id": 0, "name": "road"}}, …]}}; correct it'
         ) from error
     if not 0 <= ignore <= 255 or len(ids) > 255:
         raise InputError(

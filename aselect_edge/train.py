@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -136,6 +135,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: i
 
     logits (N, C, h, w) are brought bilinearly to the labels' (N, H, W), as the deployed graph does.
     """
+    if (labels == ignore).all():
+        return logits.sum() * 0  # a mean over nothing would be NaN, and the weights with it
     logits = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
     loss = F.cross_entropy(logits, labels, weights, ignore_index=ignore)
     if not dice:
@@ -317,10 +318,10 @@ class _Progress:
             return progress
         try:
             content = torch.load(path, weights_only=True)
-        except (RuntimeError, EOFError, UnpicklingError) as error:
+        except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise IntegrityError(f"{path}: unreadable ({reason}), expected a checkpoint; remove it") from error
-        if content.get("task") != task:
+        if not isinstance(content, dict) or content.get("task") != task:
             raise InputError(
                 f"{path}: got a checkpoint of another backbone, tap, size or recipe, expected this run's; remove it "
                 "or choose another --out"

@@ -36,6 +36,7 @@ def high_frequency_ratio(energy: Tensor, cutoff: float = 0.15, dc: bool = False)
     rows, columns = energy.shape
     radius = torch.hypot(torch.fft.fftfreq(rows)[:, None], torch.fft.fftfreq(columns)[None, :])
     counted = energy if dc else energy.where(radius > 0, torch.zeros_like(energy))
-    total = counted.sum()
+    high = counted[radius > cutoff].sum()
+    total = high + counted[radius <= cutoff].sum()
     # The transform of a constant leaves rounding at every frequency, which would pass for a spectrum.
-    return float(counted[radius > cutoff].sum() / total) if total > 1e-12 * energy.sum() else 0.0
+    return float(high / total) if total > 1e-12 * energy.sum() else 0.0

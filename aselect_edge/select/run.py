@@ -50,7 +50,7 @@ def select(
     )
     backbone.model.grid(*scan.imgsz)  # a size the family cannot take is refused before anything is read
     if strategy == "hfr":
-        folder = data / "train" if (data / "train").is_dir() else data
+        folder = next((f for f in (data / "train" / "images", data / "train") if f.is_dir()), data)
         paths = _some(list_images(folder), images, seed)
         frames, fingerprint = read_all(paths, lambda n: read_image(paths[n]), warn)
         return select_by_hfr(scan, frames, fingerprint)
