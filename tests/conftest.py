@@ -1,7 +1,8 @@
-"""Fixtures: tiny ONNX models with the outputs of the real ones, and a short video."""
+"""Fixtures: tiny ONNX models with the outputs of the real ones, a short video, a tiny backbone, labelled streets."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from aselect_runtime.onnx_session import METADATA_KEY
+import torch
 from onnx import TensorProto, helper
 
 from aselect_edge.files import sha256
 from aselect_edge.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
+from aselect_runtime.onnx_session import METADATA_KEY
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = (
@@ -56,6 +58,39 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.write(frame)
     writer.release()
     return path
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of a DiT with random weights: 3 blocks of width 32, patches of 4x4."""
+    from aselect_edge.backbones import DiT, DiTConfig, save_backbone
+    from aselect_edge.backbones.noise import DIT_SCHEDULE
+
+    torch.manual_seed(0)
+    model = DiT(DiTConfig(2, 16, 3, num_layers=3, patch_size=4, sample_size=16, num_embeds_ada_norm=3), tied=True)
+    for parameter in model.parameters():  # adaLN-Zero starts at zero, which would hide most mistakes
+        torch.nn.init.normal_(parameter, std=0.15)
+    folder = tmp_path_factory.mktemp("backbone")
+    save_backbone(model, DIT_SCHEDULE, folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as CamVid's: 6 streets in train, 3 in val, 48x64, eleven classes; sky and road alone cover half."""
+    from aselect_edge.scenes import CLASSES, COLOURS, Street
+
+    data = tmp_path_factory.mktemp("streets")
+    for split, count in (("train", 6), ("val", 3)):
+        for kind in ("images", "labels"):
+            (data / split / kind).mkdir(parents=True)
+        for seed in range(count):
+            image, label = Street(seed, 48, 64).frame(40)
+            cv2.imwrite(str(data / split / "images" / f"{seed}.png"), image)
+            cv2.imwrite(str(data / split / "labels" / f"{seed}.png"), label)
+    entries = [{"id": i, "name": n, "color_rgb": c} for i, (n, c) in enumerate(zip(CLASSES, COLOURS, strict=True))]
+    (data / "classes.json").write_text(json.dumps({"classes": entries, "ignore_index": 255}))
+    return data
 
 
 def _write_model(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:

@@ -1,0 +1,139 @@
+"""Pretraining a tiny backbone: it learns, resumes, and diffusers reads what it writes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aselect_edge import corpus as corpora
+from aselect_edge.backbones import DiT, DiTConfig, load_backbone
+from aselect_edge.corpus import NO_CLASS, Corpus, Source, random_crop
+from aselect_edge.denoise import Denoising
+from aselect_edge.errors import InputError
+from aselect_edge.pretrain import SCHEDULE, Recipe, batches, initialise, pretrain, to_tensor
+
+TINY = DiTConfig(2, 16, 3, num_layers=1, patch_size=8, sample_size=192, num_embeds_ada_norm=5)
+RECIPE = Recipe(samples=40, window=16, window_batch=4, frame_batch=1, frame_every=4, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    rng = np.random.default_rng(0)
+    pictures = tuple(np.full((60, 80, 3), rng.integers(0, 256, 3), np.uint8) for _ in range(6))
+    classless = Source(pictures[:2], np.full(2, NO_CLASS), 0.5, (0.5, 1.0))
+    return Corpus((Source(pictures, np.arange(6) % 5, 0.5, (0.5, 1.0)), classless))
+
+
+def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(corpus: Corpus, tmp_path: Path) -> None:
+    out = pretrain(corpus, tmp_path / "run", RECIPE, TINY)
+    first = load_backbone(str(out))
+    assert first.model.config == TINY
+    assert first.schedule["prediction_type"] == "v_prediction"
+    curve = json.loads((out / "curve.json").read_text())
+    assert curve["columns"][:2] == ["samples", "loss"]
+    assert [row[0] >= 40 for row in curve["rows"]] == [True]
+
+    stamp = (out / "checkpoint.pt").read_bytes()
+    pretrain(corpus, out, RECIPE, TINY)  # the budget is spent: nothing more to do
+    assert (out / "checkpoint.pt").read_bytes() == stamp
+
+    pretrain(corpus, out, replace(RECIPE, samples=60), TINY)
+    rows = json.loads((out / "curve.json").read_text())["rows"]
+    assert rows[0] == curve["rows"][0]
+    assert len(rows) == 2
+    weights = load_backbone(str(out)).model.state_dict()
+    assert not torch.equal(weights["patch_embed.weight"], first.model.state_dict()["patch_embed.weight"])
+
+
+def test_the_denoising_loss_falls(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = DiT(TINY, tied=True)
+    initialise(model)
+    loss_of, optimiser = Denoising(SCHEDULE, torch.device("cpu")), torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    windows = batches(corpus, replace(RECIPE, window_batch=32, frame_every=1000), model, 0)
+    for x0, label, positions in itertools.islice(windows, 120):
+        loss = loss_of(model, x0, label, positions)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_a_fresh_model_predicts_zero() -> None:
+    model = DiT(TINY, tied=True)
+    initialise(model)
+    x = torch.randn(2, 3, 16, 24)
+    assert not model(x, torch.tensor([3, 900]), torch.tensor([0, 5])).any()
+
+
+def test_batches_repeat_and_mix_windows_with_frames(corpus: Corpus) -> None:
+    model = DiT(TINY, tied=True)
+    stream, again = (batches(corpus, RECIPE, model, start) for start in (0, 2))
+    seen = [next(stream) for _ in range(4)]
+    assert [tuple(x.shape) for x, _, _ in seen] == [(4, 3, 16, 16)] * 3 + [(1, 3, 144, 192)]
+    assert [None if p is None else tuple(p.shape) for _, _, p in seen] == [(4, 4, 32)] * 3 + [None]
+    for ours, theirs in zip(seen[2:], again, strict=False):
+        torch.testing.assert_close(ours[0], theirs[0])
+        torch.testing.assert_close(ours[1], theirs[1])
+    labels = torch.cat([label for _, label, _ in seen])
+    assert labels.min() >= 0
+    assert labels.max() <= model.null_label
+
+
+def test_pictures_become_rgb_from_minus_one_to_one() -> None:
+    tensor = to_tensor(np.array([[[[0, 127, 255]]]], np.uint8))
+    torch.testing.assert_close(tensor.flatten(), torch.tensor([1.0, 127 / 127.5 - 1, -1.0]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    picture=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 99),
+)
+def test_a_crop_of_any_picture_has_the_size_asked_for(
+    picture: tuple[int, int], size: tuple[int, int], seed: int
+) -> None:
+    crop = random_crop(np.random.default_rng(seed), np.full((*picture, 3), 7, np.uint8), size, (0.3, 1.0))
+    np.testing.assert_array_equal(crop, np.full((*size, 3), 7, np.uint8))
+
+
+def test_a_corpus_is_read_from_its_training_parts_only(
+    street_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streets = corpora._streets
+    monkeypatch.setattr(corpora, "_streets", lambda _: streets(1, 1))  # the pool of 800 takes a while to draw
+    shutil.copytree(street_data, tmp_path / "camvid")
+    tiny = tmp_path / "tinyimagenet"
+    tiny.mkdir()
+    (tiny / "classes.txt").write_text("n1\tcat\nn2\tdog\n")
+    with tarfile.open(tiny / "train.tar", "w") as archive:
+        for name, grey in (("n2/a.png", 20), ("n1/b.png", 10)):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), np.full((8, 8, 3), grey, np.uint8))
+            archive.add(path, name)
+    corpus = Corpus.load(tmp_path)
+    assert [len(source.pictures) for source in corpus.sources] == [6, 2, 1]
+    greys = [int(picture[0, 0, 0]) for picture in corpus.sources[1].pictures]
+    assert dict(zip(greys, corpus.sources[1].labels, strict=True)) == {20: 1, 10: 0}
+    images, labels = corpus.batch(np.random.default_rng(0), 12, (16, 16))
+    assert (images.shape, labels.shape) == ((12, 16, 16, 3), (12,))
+
+
+def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected at least one of them"):
+        Corpus.load(tmp_path)
