@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
 
 from aselect_edge.files import sha256
@@ -63,6 +62,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of a DiT with random weights: 3 blocks of width 32, patches of 4x4."""
+    import torch  # here, so that the runtime's tests start without it
+
     from aselect_edge.backbones import DiT, DiTConfig, save_backbone
     from aselect_edge.backbones.noise import DIT_SCHEDULE
 

@@ -56,6 +56,20 @@ def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(corpus: Corpus, tmp_
     assert not torch.equal(weights["patch_embed.weight"], first.model.state_dict()["patch_embed.weight"])
 
 
+def test_a_resumed_run_keeps_its_weights(corpus: Corpus, tmp_path: Path) -> None:
+    def weights() -> dict[str, torch.Tensor]:
+        state: dict[str, torch.Tensor] = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
+        return state
+
+    recipe = replace(RECIPE, samples=8)
+    pretrain(corpus, tmp_path, recipe, TINY)
+    before = weights()
+    assert before["blocks.0.adaln.weight"].any()  # zero in a fresh model
+    pretrain(corpus, tmp_path, replace(recipe, samples=12, learning_rate=0.0), TINY)
+    for name, value in weights().items():
+        torch.testing.assert_close(value, before[name])
+
+
 def test_the_denoising_loss_falls(corpus: Corpus) -> None:
     torch.manual_seed(0)
     model = DiT(TINY, tied=True)

@@ -86,6 +86,13 @@ def test_the_probe_finds_what_is_linearly_there(scan: Scan) -> None:
     assert max(score.value for score in selection.scores) > 0.95
 
 
+def test_a_tokens_class_is_the_label_at_its_centre(scan: Scan) -> None:
+    train, val = _halves(6), _halves(4)
+    for _, label in (*train, *val):
+        label[::4], label[:, ::4] = 255, 255  # the corners and edges of the 4x4 patches
+    assert max(score.value for score in select_by_probe(scan, train, val, 2, 255, DATA).scores) > 0.95
+
+
 def test_the_probe_finds_less_under_more_noise(scan: Scan) -> None:
     levels = tuple(noise_levels(scan.backbone.schedule, [0, 999]))
     selection = select_by_probe(replace(scan, levels=levels), _halves(6), _halves(4), 2, 255, DATA)
