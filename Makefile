@@ -34,7 +34,7 @@ test-wheel: setup
 	cd build/wheel && runtime/bin/python ../../tests/smoke.py runtime exported
 
 bench: setup
-	$(BIN)/python benchmarks/main_job.py
+	$(BIN)/python -m benchmarks.main_job
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ from aselect_edge.errors import InputError
 
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-_Backbone = Annotated[str, typer.Argument(help="A diffusers folder or hub id.")]
+_Backbone = Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or shipped.")]
 _Data = Annotated[Path, typer.Option(help="Folder with train/ and val/, or for hfr any folder of images.")]
 _Size = Annotated[str, typer.Option(metavar="HxW", help="Input size; the backbone's own square if left out.")]
 
@@ -71,7 +71,7 @@ def _select(
 
 
 def _train(
-    backbone: Annotated[str, typer.Option(help="A diffusers folder or hub id.")],
+    backbone: Annotated[str, typer.Option(help="A diffusers folder, a hub id, or shipped.")],
     selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
     data: Annotated[Path, typer.Option(help="Folder with train/ and val/, each images/ and labels/.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],

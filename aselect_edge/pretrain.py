@@ -31,6 +31,7 @@ from torch import Tensor
 
 from aselect_edge.backbones import DiT, DiTConfig, save_backbone
 from aselect_edge.backbones.dit import Block
+from aselect_edge.command import entry
 from aselect_edge.corpus import Corpus
 from aselect_edge.denoise import Denoising, window_positions
 from aselect_edge.files import atomic_write
@@ -185,4 +186,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    entry(main)()

@@ -69,7 +69,8 @@ def train_bundle(
         backbone=BackboneSource(
             family="dit",
             config=model.config.to_json(),
-            source=source,
+            # A frozen bundle is opened from anywhere, so a folder is kept as an absolute path.
+            source=str(Path(source).resolve()) if Path(source).is_dir() else source,
             file="backbone.safetensors" if own_weights else None,
         ),
         taps=where,

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from aselect_edge.bundle import load_bundle
+from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.data import open_segmentation
 from aselect_edge.files import atomic_write
 from aselect_edge.records import Selection, Tap
@@ -43,8 +43,8 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/comparisons"))
-    parser.add_argument("--backbone", type=Path, default=Path("runs/backbone"))
-    parser.add_argument("--selection", type=Path, default=Path("runs/selection.json"))
+    parser.add_argument("--backbone", default="shipped")
+    parser.add_argument("--selection", type=Path, default=SHIPPED["seg"] / "selection.json")
     parser.add_argument("--only", choices=[slug(row) for row in ROWS], action="append")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/comparisons.json"))
@@ -69,9 +69,7 @@ def main() -> None:
     atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
 
 
-def train(
-    row: str, out: Path, backbone: Path, selection: Selection, camvid: Path, finetune: bool, random: bool
-) -> None:
+def train(row: str, out: Path, backbone: str, selection: Selection, camvid: Path, finetune: bool, random: bool) -> None:
     """One row, unless its bundle is there."""
     if (out / "bundle.json").is_file():
         return
@@ -80,7 +78,7 @@ def train(
         task = progress.add_task(row, total=1.0)
         train_bundle(
             "seg",
-            str(backbone),
+            backbone,
             selection,
             camvid,
             out,

@@ -1,7 +1,7 @@
 """Smoke test of the installed wheel, run by `make test-wheel` far from the sources.
 
-    python smoke.py offline FOLDER   exports the shipped bundle to FOLDER and evaluates nothing else
-    python smoke.py runtime FOLDER   runs FOLDER on a synthetic street, in an environment without torch
+python smoke.py offline FOLDER   exports the shipped bundle to FOLDER and evaluates nothing else
+python smoke.py runtime FOLDER   runs FOLDER on a synthetic street, in an environment without torch
 """
 
 from __future__ import annotations

@@ -37,9 +37,7 @@ def test_folded_equals_unfolded(
 ) -> None:
     tap = st.builds(Tap, block=st.integers(0, layers - 1), component=st.sampled_from(COMPONENTS))
     taps = data.draw(st.lists(tap, min_size=1, max_size=3, unique=True))
-    model = random_dit(
-        DiTConfig(heads, 16, 3, num_layers=layers, patch_size=4, sample_size=16, num_embeds_ada_norm=3)
-    )
+    model = random_dit(DiTConfig(heads, 16, 3, num_layers=layers, patch_size=4, sample_size=16, num_embeds_ada_norm=3))
     noise = Noise(alpha=(1 - sigma**2) ** 0.5, sigma=sigma, model_timestep=sigma * 999)
     size = (grid[0] * 4, grid[1] * 4)
     pixels = torch.rand(2, 3, *size) * 255

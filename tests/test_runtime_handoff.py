@@ -6,9 +6,10 @@ import time
 from threading import Thread
 
 import pytest
-from aselect_runtime.handoff import Handoff
 from hypothesis import given
 from hypothesis import strategies as st
+
+from aselect_runtime.handoff import Handoff
 
 
 @given(items=st.lists(st.integers(), max_size=30), depth=st.integers(1, 5))

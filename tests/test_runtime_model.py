@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from aselect_runtime import open_model
 
 from aselect_edge.errors import (
     AselectError,
@@ -20,6 +19,7 @@ from aselect_edge.errors import (
     MissingDependencyError,
     RecordError,
 )
+from aselect_runtime import open_model
 
 
 def _edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:

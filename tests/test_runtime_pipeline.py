@@ -14,14 +14,14 @@ from types import TracebackType
 import cv2
 import numpy as np
 import pytest
-from aselect_runtime import open_model, pipeline, run_pipeline
-from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
-from aselect_runtime.sources import Source
-from aselect_runtime.timing import STAGES, RunSummary
 
 from aselect_edge.errors import AselectError, EngineError, InputError, WriteError
 from aselect_edge.frames import Frame
 from aselect_edge.records import Resize
+from aselect_runtime import open_model, pipeline, run_pipeline
+from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
+from aselect_runtime.sources import Source
+from aselect_runtime.timing import STAGES, RunSummary
 
 STREET = "synthetic://street?size=48x64&frames=5"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from aselect_runtime.sources import open_source, redact
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aselect_edge.errors import InputError
+from aselect_runtime.sources import open_source, redact
 
 WORD = st.text("abcXYZ019_.-", min_size=1, max_size=12)
 

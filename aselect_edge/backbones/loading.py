@@ -19,6 +19,8 @@ from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import atomic_write, inside
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+SHIPPED = Path(__file__).parents[1] / "bundles" / "backbone"
+"""The small pixel-space DiT inside the package; its source is written `shipped`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class LoadedBackbone:
 
 
 def load_backbone(source: str, revision: str | None = None) -> LoadedBackbone:
-    """Load a diffusers folder (a pipeline, or its bare `transformer/`) or hub id; float32, eval mode.
+    """Load a diffusers folder (a pipeline, or its bare `transformer/`), a hub id or `shipped`; float32, eval mode.
 
     Raises InputError where the source is not a DiT, IntegrityError where its weights are corrupt or of other shapes.
     """
@@ -108,7 +110,7 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
 
 
 def _local_folder(source: str, revision: str | None) -> Path:
-    folder = Path(source)
+    folder = SHIPPED if source == "shipped" else Path(source)
     if folder.is_dir():
         return folder
     if source.count("/") != 1 or source.startswith((".", "/", "~")):

@@ -1,0 +1,85 @@
+"""The README's tables, from the figures that the benchmarks wrote.
+
+python -m benchmarks.table [--write]    prints them, or puts them into README.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+SPEED_ROWS = {
+    "CamVid test mIoU, fp16": ("CamVid test mIoU, fp16 [%]", "{:.1f} %"),
+    "CamVid test mIoU, fp32": ("CamVid test mIoU, fp32 [%]", "{:.1f} %"),
+    "`aselect-run` on a 960x540 clip, overlay video and JSON lines": (
+        "aselect-run, overlay and lines [frames/s]",
+        "{:.0f} frames/s",
+    ),
+    "the same session alone": ("session alone [frames/s]", "{:.0f} frames/s"),
+    "process start to first result": ("process start to first result [s]", "{:.2f} s"),
+    "deployed graph with head, fp16": ("deployed graph with head, fp16 [MB]", "{:.1f} MB"),
+    "whole DiT without head, float32": ("whole DiT without head, float32 [MB]", "{:.1f} MB"),
+    "export, with all gates": ("export fp16 [s]", "{:.0f} s"),
+    "export, peak memory": ("export fp16, peak memory [MB]", "{:.0f} MB"),
+}
+
+
+def main() -> None:
+    """Print the tables or write them into the README."""
+    tables = {"figures": figures(), "accuracy": accuracy()}
+    if "--write" not in sys.argv[1:]:
+        print("\n\n".join(tables.values()))
+        return
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        text = re.sub(marked(name, ".*?"), lambda _, n=name, t=table: marked(n, t), text, flags=re.DOTALL)
+    readme.write_text(text, encoding="utf-8")
+
+
+def marked(name: str, content: str) -> str:
+    """A table between the comments that say where it comes from."""
+    return f"<!-- {name}: python -m benchmarks.table --write -->\n{content}\n<!-- end -->"
+
+
+def figures() -> str:
+    """The main job's figures."""
+    result = load("main_job")
+    rows = [f"| {name} | {form.format(result['figures'][key])} |" for name, (key, form) in SPEED_ROWS.items()]
+    caption = f"Measured {result['date']} on {result['machine']}, no GPU, with `make bench`."
+    return "\n".join(["| the model that ships, 144x192 | |", "|---|---|", *rows, "", caption])
+
+
+def accuracy() -> str:
+    """What pretraining and selection buy, and the classes one by one."""
+    result, main_job = load("comparisons"), load("main_job")
+    rows = [
+        f"| {name} | {100 * row['test_miou']:.1f} % | {100 * row['val_miou']:.1f} % | {row['samples']:,.0f} |"
+        for name, row in result["figures"].items()
+    ]
+    head = ["| CamVid, 11 classes, one seed | test mIoU | val mIoU | frames seen |", "|---|---|---|---|"]
+    prefix, suffix = "CamVid test IoU ", ", fp16 [%]"
+    classes = {
+        key.removeprefix(prefix).removesuffix(suffix): value
+        for key, value in main_job["figures"].items()
+        if key.startswith(prefix)
+    }
+    each = ", ".join(f"{name} {value:.0f}" for name, value in classes.items())
+    caption = f"Measured {result['date']} with `python -m benchmarks.comparisons`."
+    return "\n".join([*head, *rows, "", caption, "", f"IoU of the shipped fp16 graph on the test split in %: {each}."])
+
+
+def load(name: str) -> dict[str, Any]:
+    """One benchmark's result."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+if __name__ == "__main__":
+    main()

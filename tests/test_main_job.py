@@ -1,0 +1,78 @@
+"""The main job on the bundle that ships: export, then run on a synthetic street, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_edge.backbones import load_backbone
+from aselect_edge.bundle import SHIPPED, load_bundle
+from aselect_edge.records import Manifest, Report
+
+EXPORT = "from aselect_export.cli import export; export()"
+EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
+RUN = "from aselect_runtime.cli import run; run()"
+
+camvid = pytest.mark.skipif(
+    not (Path(os.environ.get("ASELECT_DATA", "-")) / "camvid").is_dir(), reason="ASELECT_DATA has no camvid"
+)
+
+
+def command(code: str, *arguments: str | Path) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("main-job") / "seg-fp16"
+    command(EXPORT, "--task", "seg", "--precision", "fp16", "--out", folder)
+    return folder
+
+
+def test_every_rung_passed_its_gate(exported: Path) -> None:
+    report = Report.load(exported / "report.json")
+    assert {parity.graph for parity in report.parity} == {"fp16", "mixed", "fp32"}
+    assert all(parity.passed for parity in report.parity)
+    manifest = Manifest.load(exported / "manifest.json")
+    assert (exported / manifest.model).stat().st_size < (exported / "model.fp32.onnx").stat().st_size
+
+
+def test_a_street_comes_out_as_video_lines_and_picture(exported: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("street.mp4", "street.jsonl", "street.png")]
+    options = [part for output in outputs for part in ("--output", output)]
+    summary = json.loads(command(RUN, exported, "synthetic://street", "--max-frames", "8", *options, "--json"))
+    assert summary["frames"] == 8
+    lines = [json.loads(line) for line in outputs[1].read_text().splitlines()]
+    assert len(lines) == 8
+    # The street is drawn so that road, building and sky fill most of it: a model that works must see them.
+    assert all(sum(line["areas"][name] for name in ("Road", "Building", "Sky")) > 0.4 for line in lines)
+    picture = cv2.imread(str(outputs[2]))
+    assert picture is not None
+    assert picture.std() > 20
+
+
+def test_the_shipped_bundle_is_a_cut_of_a_dit_that_ships() -> None:
+    bundle = load_bundle(SHIPPED["seg"])
+    backbone = load_backbone("shipped").model
+    assert bundle.record.backbone.config == backbone.config.to_json()
+    assert max(tap.block for tap in bundle.record.taps) < len(backbone.blocks) - 1
+    assert np.isclose(bundle.record.noise.alpha**2 + bundle.record.noise.sigma**2, 1)
+
+
+@camvid
+def test_the_shipped_bundle_is_useful_on_camvid(exported: Path) -> None:
+    data = Path(os.environ["ASELECT_DATA"]) / "camvid"
+    result = json.loads(command(EVALUATE, exported, "--data", data, "--split", "test", "--json"))
+    assert result["images"] == 233
+    assert result["score"] >= 0.40

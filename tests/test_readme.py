@@ -1,0 +1,54 @@
+"""The README tells the truth: its commands exist with their options, its tables are what the benchmarks wrote."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.table import accuracy, figures, marked
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENTRIES = {
+    "aselect-select": "from aselect_edge.cli import select as main",
+    "aselect-train": "from aselect_edge.cli import train as main",
+    "aselect-export": "from aselect_export.cli import export as main",
+    "aselect-eval": "from aselect_export.cli import evaluate as main",
+    "aselect-build": "from aselect_runtime.cli import build as main",
+    "aselect-run": "from aselect_runtime.cli import run as main",
+}
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [shlex.split(line, comments=True) for line in LINES if line.strip()]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_commands_and_options_exist(name: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", f"{ENTRIES[name]}; main()", "--help"], capture_output=True, text=True, check=True
+    )
+    used = {word for command in COMMANDS if command[0] == name for word in command if word.startswith("--")}
+    assert all(re.search(rf"{option}\b", result.stdout) for option in used), (used, result.stdout)
+    assert f'{name} = "' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_every_command_is_known() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for command in COMMANDS:
+        assert command[0] in {*ENTRIES, "make", "pip"}, command
+        if command[0] == "make":
+            assert command[1] in targets
+
+
+def test_tables_are_the_measured_ones() -> None:
+    assert marked("figures", figures()) in README
+    assert marked("accuracy", accuracy()) in README
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
