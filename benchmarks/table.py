@@ -6,7 +6,6 @@ python -m benchmarks.table [--write]    prints them, or puts them into README.md
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,9 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for name, table in tables.items():
-        text = re.sub(marked(name, ".*?"), lambda _, n=name, t=table: marked(n, t), text, flags=re.DOTALL)
+        opening, closing = marked(name, "\n").split("\n\n\n")
+        before, _, rest = text.partition(opening)
+        text = f"{before}{marked(name, table)}{rest.partition(closing)[2]}"
     readme.write_text(text, encoding="utf-8")
 
 

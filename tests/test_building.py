@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import WriteModel
 
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import sha256
@@ -17,7 +17,7 @@ rtx = pytest.mark.skipif(not engine.available("rtx"), reason="tensorrt-rtx is no
 
 
 @pytest.fixture
-def seg_model(tmp_path: Path, write_model: WriteModel) -> Path:
+def seg_model(tmp_path: Path, write_model: Callable[[Path], Path]) -> Path:
     return write_model(tmp_path / "seg")  # a folder of this test's own, because tests here change it
 
 
