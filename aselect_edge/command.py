@@ -12,11 +12,11 @@ from __future__ import annotations
 import errno
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from aselect_edge.errors import AselectError, MissingDependencyError, WriteError
+from aselect_edge.errors import AselectError, InputError, MissingDependencyError, WriteError
 
 _DENIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -41,6 +41,21 @@ def entry(function: Callable[..., None]) -> Callable[[], None]:
 
     main.__doc__ = function.__doc__
     return main
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of `HxW`; raises InputError."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and 8 <= int(height) <= 8192 and 8 <= int(width) <= 8192):
+        raise InputError(f"got the size {text!r}, expected HxW in pixels, 8 to 8192; for example 144x192")
+    return int(height), int(width)
+
+
+def choice(value: str, allowed: Sequence[str], option: str) -> str:
+    """`value`, if it is one of `allowed`; raises InputError that names the option."""
+    if value not in allowed:
+        raise InputError(f"got {option} {value!r}, expected one of {', '.join(allowed)}; change {option}")
+    return value
 
 
 @contextmanager

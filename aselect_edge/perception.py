@@ -64,6 +64,11 @@ class FoldedPerception(nn.Module):
         return self.head(self.backbone(pixels))  # type: ignore[no-any-return]
 
 
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (N, C, h, w) at (height, width), bilinear: the one rule of training, evaluation and the deployed graph."""
+    return nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
 def fused(head: nn.Module) -> nn.Module:
     """A copy in eval mode with every BatchNorm folded into the convolution before it."""
     head = copy.deepcopy(head).eval()
