@@ -20,6 +20,7 @@ from aselect_edge.errors import (
     RecordError,
 )
 from aselect_runtime import open_model
+from aselect_runtime.onnx_session import OnnxSession
 
 
 def _edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -111,3 +112,17 @@ def test_devices_that_are_not_here(seg_model: Path) -> None:
         open_model(seg_model, "tensorrt")
     with pytest.raises(MissingDependencyError, match="openvino"):
         open_model(seg_model, "openvino")
+
+
+def test_a_model_in_memory_gives_the_outputs_that_are_named(seg_model: Path) -> None:
+    session = OnnxSession((seg_model / "model.onnx").read_bytes(), "cpu")
+    frames = np.zeros((1, 24, 32, 3), np.uint8)
+    assert set(session.infer(frames)) == {"class_map", "confidence"}
+    assert set(session.infer(frames, ["confidence"])) == {"confidence"}
+    with pytest.raises(EngineError, match="labels"):
+        session.infer(frames, ["labels"])
+
+
+def test_a_broken_model_in_memory_is_named_as_such() -> None:
+    with pytest.raises(IntegrityError, match="model in memory: ONNX Runtime cannot load it"):
+        OnnxSession(b"nonsense", "cpu")

@@ -39,7 +39,7 @@ def _from_folder(folder: Path, device: Device) -> tuple[Manifest, Session]:
         raise IntegrityError(f"{folder / MANIFEST}: got no hash of {manifest.model}, expected one; export it again")
     check_files(folder, hashes)
     session = OnnxSession(path, _resolve(device, manifest))
-    session.check(manifest, path)
+    session.check(manifest)
     return manifest, session
 
 
@@ -52,7 +52,7 @@ def _from_file(path: Path, device: Device) -> tuple[Manifest, Session]:
             "give the export folder instead"
         )
     manifest = Manifest.parse(text, str(path))
-    session.check(manifest, path)
+    session.check(manifest)
     return manifest, session
 
 

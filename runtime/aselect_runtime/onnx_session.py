@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxSession:
-    """Loads one .onnx file; raises IntegrityError if it cannot be loaded."""
+    """Loads a .onnx file, or a serialized model from memory; raises IntegrityError if it cannot be loaded."""
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, source: Path | bytes, device: str) -> None:
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = physical_cores()
@@ -29,11 +30,14 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors arrive as exceptions
         providers = [PROVIDERS[device]] if device == "cpu" else [PROVIDERS[device], PROVIDERS["cpu"]]
+        self._name = "model in memory" if isinstance(source, bytes) else str(source)
+        content = source if isinstance(source, bytes) else str(source)
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session: Any = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise IntegrityError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; export it again"
+                f"{self._name}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; "
+                "export it again"
             ) from error
         self.device = "cuda" if PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -43,21 +47,22 @@ class OnnxSession:
         """The model's metadata_props."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def check(self, manifest: Manifest, path: Path) -> None:
+    def check(self, manifest: Manifest) -> None:
         """Raise IntegrityError unless the graph has the manifest's input and outputs."""
         inputs = [(node.name, node.type, list(node.shape)) for node in self._session.get_inputs()]
         wanted = [(manifest.input.name, f"tensor({manifest.input.dtype})", list(manifest.input.shape))]
         missing = [output.name for output in manifest.outputs if output.name not in self._outputs]
         if inputs != wanted or missing:
             raise IntegrityError(
-                f"{path}: got the inputs {inputs} and outputs {self._outputs}, expected {wanted} and "
+                f"{self._name}: got the inputs {inputs} and outputs {self._outputs}, expected {wanted} and "
                 f"{[output.name for output in manifest.outputs]} as its manifest says; export it again"
             )
 
-    def infer(self, frames: Frame) -> Arrays:
-        """See Session.infer."""
+    def infer(self, frames: Frame, names: Sequence[str] | None = None) -> Arrays:
+        """See Session.infer; with `names`, only these outputs, of which a graph may have more than a manifest lists."""
+        wanted = self._outputs if names is None else list(names)
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: frames}), strict=True))
+            return dict(zip(wanted, self._session.run(wanted, {self._input: frames}), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise EngineError(
                 f"ONNX Runtime failed on {self.device} ({_first_line(error)}), expected results for {frames.dtype} "
