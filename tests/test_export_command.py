@@ -190,14 +190,19 @@ def test_verification_arrays_load_without_pickle(exported: ExportResult) -> None
     assert (got == class_map).mean() >= 0.999
 
 
-def test_classification_with_a_batch_and_another_size(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "cls", "cls")
-    result = export(open_bundle("cls", folder), "fp32", tmp_path / "out", batch=2, imgsz=(32, 40), engine="none")
-    assert result.manifest.input.shape == (2, 32, 40, 3)
-    assert result.manifest.rungs == ()
-    (scores,) = result.manifest.outputs
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    root = tmp_path_factory.mktemp("classifier")
+    bundle = open_bundle("cls", write_bundle(root / "cls", "cls"))
+    return export(bundle, "fp32", root / "out", batch=2, imgsz=(32, 40), engine="none")
+
+
+def test_classification_with_a_batch_and_another_size(classifier: ExportResult) -> None:
+    assert classifier.manifest.input.shape == (2, 32, 40, 3)
+    assert classifier.manifest.rungs == ()
+    (scores,) = classifier.manifest.outputs
     assert (scores.name, scores.shape) == ("scores", (2, len(CLASSES)))
-    _, session = open_model(result.folder, "cpu")
+    _, session = open_model(classifier.folder, "cpu")
     got = session.infer(np.zeros((2, 32, 40, 3), np.uint8))["scores"]
     assert got.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
 
@@ -259,10 +264,10 @@ def test_a_missed_gate_exits_3_and_leaves_nothing(
     ("arguments", "told"),
     [
         (["--precision", "int8"], "int8 is not in this version"),
-        (["--precision", "fp12"], "expected fp32 or fp16"),
-        (["--task", "pose"], "expected seg or cls"),
+        (["--precision", "fp12"], "expected one of fp32, fp16"),
+        (["--task", "pose"], "expected one of seg, cls"),
         (["--task", "cls"], "use --task seg"),
-        (["--imgsz", "48"], "expected <height>x<width>"),
+        (["--imgsz", "48"], "expected HxW"),
         (["--imgsz", "50x64"], "multiples of the patch size 8"),
         (["--engine", "onnx"], "expected one of auto"),
         (["--engine", "none", "--target", "sm86"], "leave one out"),
@@ -348,6 +353,22 @@ def test_evaluation_is_perfect_on_the_models_own_answers(exported: ExportResult,
 def test_bundle_and_folder_score_alike(exported: ExportResult, bundle: Path, labelled: Path) -> None:
     assert evaluate(bundle, labelled).score > 0.99
     assert evaluate(exported.folder, labelled).score > 0.97
+
+
+def test_a_classifier_is_right_about_its_own_answers_and_wrong_about_others(
+    classifier: ExportResult, tmp_path: Path
+) -> None:
+    _, session = open_model(classifier.folder, "cpu")
+    frames = np.stack([Street(seed=seed, height=32, width=40).frame(0)[0] for seed in range(3)])
+    answers = [int(session.infer(frame[None].repeat(2, axis=0))["scores"][0].argmax()) for frame in frames]
+    for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
+        # One wrong label; three images do not fill two batches of two.
+        label = CLASSES[(answer + (index == 2)) % len(CLASSES)]
+        (tmp_path / "test" / label).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "test" / label / f"{index}.png"), frame)
+    found = evaluate(classifier.folder, tmp_path)
+    assert (found.metric, found.images) == ("top1", 3)
+    assert found.score == pytest.approx(2 / 3)
 
 
 def test_evaluation_refuses_other_classes(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from aselect_edge.command import entry
+from aselect_edge.command import choice, entry, parse_size
 from aselect_edge.errors import InputError
 from aselect_edge.records import Task
 
 if TYPE_CHECKING:
     from aselect_export.evaluation import Evaluation
-    from aselect_export.exporting import EngineChoice, ExportResult
+    from aselect_export.exporting import ExportResult
 
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -38,12 +37,15 @@ def _export(
     """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines."""
     from rich.console import Console
 
-    from aselect_export.exporting import check_precision, export, open_bundle
+    from aselect_export.exporting import EngineChoice, check_precision, export, open_bundle
 
     asked = check_precision(precision)
+    choice(engine, get_args(EngineChoice), "--engine")
     if task is None and model is None:
         raise InputError("got neither --task nor --model, expected one; for example --task seg")
-    bundle = open_bundle(_task(task), model)
+    if task is not None:
+        choice(task, get_args(Task), "--task")
+    bundle = open_bundle(task, model)  # type: ignore[arg-type]
     console = Console(stderr=True)
     with console.status("starting") as status:
         result = export(
@@ -54,7 +56,7 @@ def _export(
             batch=batch,
             ladder=not no_ladder,
             targets=tuple(part.strip() for part in target.split(",") if part.strip()),
-            engine=_engine(engine),
+            engine=engine,  # type: ignore[arg-type]
             data=data,
             progress=status.update,
         )
@@ -90,14 +92,6 @@ export = entry(_export)
 evaluate = entry(_evaluate)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse `<height>x<width>`; raises InputError."""
-    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.strip())
-    if not match or min(int(match[1]), int(match[2])) < 8:
-        raise InputError(f"got --imgsz {text!r}, expected <height>x<width> in pixels; for example 144x192")
-    return int(match[1]), int(match[2])
-
-
 def export_json(result: ExportResult) -> str:
     """The result as one JSON object on one line."""
     return json.dumps(
@@ -108,22 +102,6 @@ def export_json(result: ExportResult) -> str:
             "report": result.report.model_dump(mode="json", by_alias=True),
         }
     )
-
-
-def _task(text: str | None) -> Task | None:
-    if text not in (None, "seg", "cls"):
-        raise InputError(f"got --task {text!r}, expected seg or cls")
-    return text  # type: ignore[return-value]
-
-
-def _engine(text: str) -> EngineChoice:
-    from typing import get_args
-
-    from aselect_export.exporting import EngineChoice
-
-    if text not in get_args(EngineChoice):
-        raise InputError(f"got --engine {text!r}, expected one of {', '.join(get_args(EngineChoice))}")
-    return text  # type: ignore[return-value]
 
 
 def _print_export(result: ExportResult) -> None:

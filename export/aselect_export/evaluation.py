@@ -1,12 +1,12 @@
 """Accuracy of a bundle, an export folder or a lone graph on labelled images.
 
-Segmentation is compared at the label's own size, after `frames.restore`, as the runtime draws it.
+Segmentation is measured by `aselect_edge.evaluation`, as training measures it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_edge.errors import InputError
-from aselect_edge.frames import list_images, read_image, resize, restore
+from aselect_edge.frames import list_images, read_image, resize
 from aselect_edge.records import ClassInfo, Resize, Task
 from aselect_runtime import open_model
 
@@ -103,41 +103,16 @@ def _onnx_model(path: Path) -> Model:
     return Model(manifest.task, manifest.classes, manifest.resize, (batch, height, width), predict)
 
 
-def _predictions(model: Model, frames: Iterator[Frames]) -> Iterator[NDArray[Any]]:
-    """One prediction per frame; the last batch is filled up by repeating its last frame."""
-    batch, height, width = model.shape
-    group: list[Frames] = []
-    for frame in frames:
-        group.append(resize(frame, (height, width), model.resize))
-        if len(group) == batch:
-            yield from model.predict(np.stack(group))
-            group = []
-    if group:
-        filled = group + group[-1:] * (batch - len(group))
-        yield from model.predict(np.stack(filled))[: len(group)]
-
-
 def _segmentation(
     model: Model, data: Path, split: str, progress: Progress
 ) -> tuple[str, float, list[float | None], int]:
     from aselect_edge.data import open_segmentation
-    from aselect_edge.metrics import Confusion
+    from aselect_edge.evaluation import segmentation_confusion
 
     images = open_segmentation(data, split)
     _check_classes([info.name for info in images.classes], model, data)
-    confusion = Confusion(len(model.classes), images.ignore_index)
-    pending: list[NDArray[np.uint8]] = []
-
-    def frames() -> Iterator[Frames]:
-        for index in range(len(images)):
-            frame, labels = images.read(index)
-            pending.append(labels)
-            yield frame
-
-    for done, class_map in enumerate(_predictions(model, frames()), start=1):
-        labels = pending.pop(0)
-        confusion.update(restore(class_map, labels.shape, model.resize), labels)
-        progress(done, len(images))
+    batch, *size = model.shape
+    confusion = segmentation_confusion(model.predict, images, (size[0], size[1]), model.resize, batch, progress)
     per_class = [None if np.isnan(value) else float(value) for value in confusion.iou()]
     return "miou", float(confusion.miou()), per_class, len(images)
 
@@ -151,11 +126,16 @@ def _classification(
     names = [info.name for info in model.classes]
     images = [(path, names.index(folder.name)) for folder in folders for path in list_images(folder)]
     right, total = np.zeros(len(names)), np.zeros(len(names))
-    scores = _predictions(model, (read_image(path) for path, _ in images))
-    for done, (score, (_, label)) in enumerate(zip(scores, images, strict=True), start=1):
-        total[label] += 1
-        right[label] += int(score.argmax()) == label
-        progress(done, len(images))
+    batch, *size = model.shape
+    for start in range(0, len(images), batch):
+        group = images[start : start + batch]
+        frames = [resize(read_image(path), (size[0], size[1]), model.resize) for path, _ in group]
+        # A graph's batch is fixed: the last one is filled up by repeating its last frame.
+        scores = model.predict(np.stack(frames + frames[-1:] * (batch - len(group))))
+        for score, (_, label) in zip(scores, group, strict=False):
+            total[label] += 1
+            right[label] += int(score.argmax()) == label
+        progress(start + len(group), len(images))
     per_class = [float(r / t) if t else None for r, t in zip(right, total, strict=True)]
     return "top1", float(right.sum() / total.sum()), per_class, len(images)
 

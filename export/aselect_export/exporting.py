@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from aselect_edge.command import choice
 from aselect_edge.errors import InputError
 from aselect_edge.files import atomic_folder
 from aselect_edge.records import Engine, Manifest, Precision, Report, Task
@@ -139,9 +140,7 @@ def check_precision(precision: str) -> Precision:
     """The precision that was asked for; raises InputError if this version does not have it."""
     if precision == "int8":
         raise InputError("got --precision int8, expected fp32 or fp16: int8 is not in this version; use fp16")
-    if precision not in ("fp32", "fp16"):
-        raise InputError(f"got --precision {precision!r}, expected fp32 or fp16")
-    return precision  # type: ignore[return-value]
+    return choice(precision, ("fp32", "fp16"), "--precision")  # type: ignore[return-value]
 
 
 def _build(folder: Path, plan: EnginePlan, progress: Callable[[str], None]) -> tuple[Engine, ...]:

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import onnx
 import onnxslim
 import torch
-import torch.nn.functional as F
 from onnx import ModelProto, ValueInfoProto
 from torch import Tensor, nn
 
 from aselect_edge.errors import InputError
+from aselect_edge.perception import upsample
 from aselect_edge.records import Manifest, Task, TensorSpec
 from aselect_runtime.onnx_session import METADATA_KEY
 
@@ -52,11 +52,6 @@ class DeployedGraph(nn.Module):
         return classes.to(torch.float32).to(torch.uint8), confidence, logits
 
 
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring logits [N, C, h, w] to [N, C, H, W], bilinear."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
 def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int]) -> ModelProto:
     """The debug graph of a model, simplified and checked: all outputs, then `logits`.
 
@@ -88,8 +83,8 @@ def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int]) -> Mo
     return simple
 
 
-def shipped(debug: ModelProto) -> ModelProto:
-    """The debug graph without the `logits` output."""
+def without_logits(debug: ModelProto) -> ModelProto:
+    """The graph that is written: a copy of the debug graph without its `logits` output."""
     model = ModelProto()
     model.CopyFrom(debug)
     outputs = [output for output in model.graph.output if output.name != LOGITS]
@@ -108,7 +103,7 @@ def exposing(model: ModelProto, names: Iterable[str]) -> ModelProto:
 
 
 def specs(model: ModelProto) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
-    """The input and the outputs of a shipped graph, as the manifest lists them."""
+    """The input and the outputs of a graph without logits, as the manifest lists them."""
     return _spec(model.graph.input[0]), tuple(_spec(output) for output in model.graph.output)
 
 

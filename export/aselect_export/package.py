@@ -14,7 +14,7 @@ import aselect_edge
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.files import sha256
 from aselect_edge.records import Bundle, Engine, Manifest, Precision, Report
-from aselect_export.graph import describe, shipped, specs
+from aselect_export.graph import describe, specs, without_logits
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.verify import Rung, verification_arrays
 
@@ -50,7 +50,7 @@ def draft_manifest(bundle: Bundle, graph: ModelProto, precision: Precision, rung
 def write_graphs(folder: Path, bundle: Bundle, precision: Precision, passed: list[Candidate]) -> Manifest:
     """Write model.onnx (the first) and its fallback rungs; returns the manifest so far."""
     names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
-    graphs = [shipped(candidate.debug) for candidate in passed]
+    graphs = [without_logits(candidate.debug) for candidate in passed]
     manifest = draft_manifest(bundle, graphs[0], precision, tuple(names[1:]))
     for name, graph, candidate in zip(names, graphs, passed, strict=True):
         own: Precision = "fp32" if candidate.verdict.rung == "fp32" else precision

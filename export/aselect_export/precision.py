@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from aselect_edge.errors import InputError
 from aselect_export.graph import LOGITS, exposing
-from aselect_export.session import Session
+from aselect_runtime.onnx_session import OnnxSession
 
 LIMIT = 16_000.0
 """FP16 ends at 65,504; a tensor that reaches a quarter of it on a few frames will overflow on other ones."""
@@ -41,7 +41,7 @@ def measure_ranges(model: ModelProto, batches: Iterable[NDArray[np.uint8]]) -> d
     names = [name for node in model.graph.node for name in node.output if name in floats]
     ranges = {weight.name: _largest(numpy_helper.to_array(weight)) for weight in _float_weights(model)}
     ranges.update(dict.fromkeys(names, 0.0))
-    session = Session(exposing(model, names))
+    session = OnnxSession(exposing(model, names).SerializeToString(), "cpu")
     for frames in batches:
         for name, value in session.infer(frames, names).items():
             ranges[name] = max(ranges[name], _largest(value))

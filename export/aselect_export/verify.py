@@ -19,10 +19,11 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from aselect_edge.frames import list_images, read_image, resize
+from aselect_edge.perception import upsample
 from aselect_edge.records import Parity, Resize, Task
-from aselect_export.graph import LOGITS, shipped, upsample
+from aselect_export.graph import LOGITS, without_logits
 from aselect_export.precision import LIMIT, half_tensors, measure_ranges
-from aselect_export.session import Session
+from aselect_runtime.onnx_session import OnnxSession
 
 Rung = Literal["fp32", "mixed", "fp16"]
 Frames = NDArray[np.uint8]
@@ -108,7 +109,7 @@ def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int, ru
 
 def answer_of_graph(debug: ModelProto, task: Task, frames: Frames, batch: int) -> Answer:
     """What a debug graph says, run by ONNX Runtime; the classes are the ones that the graph itself puts out."""
-    session = Session(debug)
+    session = OnnxSession(debug.SerializeToString(), "cpu")
     outputs = [session.infer(group) for group in batches(frames, batch)]
     logits = np.concatenate([output[LOGITS] for output in outputs])
     if task == "seg":
@@ -147,7 +148,7 @@ def judge(
         parity.append(compare(got, half, rung, "torch float16" + (", autocast" if rung == "mixed" else ""), rung))
     largest = 0.0
     if names := half_tensors(debug):
-        ranges = measure_ranges(shipped(debug), batches(frames, batch))
+        ranges = measure_ranges(without_logits(debug), batches(frames, batch))
         largest = max((ranges[name] for name in names if name in ranges), default=0.0)
     return Verdict(rung, tuple(parity), largest)
 
