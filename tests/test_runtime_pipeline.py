@@ -175,7 +175,7 @@ class _Endless:
         index = 0
         while True:
             time.sleep(0.001)
-            yield Captured(np.zeros((24, 32, 3), np.uint8), index, time.time(), f"{index}", self.info)
+            yield Captured(np.zeros((24, 32, 3), np.uint8), index, f"{index}", self.info)
             index += 1
 
 

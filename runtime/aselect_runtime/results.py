@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,17 @@ class SourceInfo:
 
 @dataclass(frozen=True)
 class Captured:
-    """One frame, uint8 [H, W, 3] BGR, with its number in its source and the Unix time of its arrival."""
+    """One frame, uint8 [H, W, 3] BGR, with its number in its source; made when the frame arrives."""
 
     frame: Frame
     index: int
-    t_capture: float
     label: str
     """A name for files made from this frame: a relative path without suffix."""
     source: SourceInfo
+    t_capture: float = field(default_factory=time.time)
+    """Unix time of arrival, for people and logs: it jumps when the clock is set."""
+    t_monotonic: float = field(default_factory=time.monotonic)
+    """Time of arrival on a clock that never jumps, for durations between frames."""
 
 
 @dataclass(frozen=True)

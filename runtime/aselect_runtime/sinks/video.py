@@ -18,6 +18,8 @@ from aselect_runtime.sinks import Write
 
 CODEC = "mp4v"
 """MPEG-4 part 2: the one video codec that every FFmpeg build inside OpenCV can write."""
+LONGEST = 1.0
+"""Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the film."""
 
 
 @contextmanager
@@ -46,7 +48,7 @@ class _Film:
         self._writer = cv2.VideoWriter()
         self._size = (0, 0)
         self._fps = 0.0
-        self._start = 0.0
+        self._shown_until: float | None = None
         self._written = 0
 
     def write(self, frame: Frame, captured: Captured) -> None:
@@ -74,7 +76,7 @@ class _Film:
 
     def _open(self, frame: Frame, captured: Captured) -> None:
         self._size = (frame.shape[0], frame.shape[1])
-        self._fps, self._start = captured.source.fps, captured.t_capture
+        self._fps = captured.source.fps
         code = cv2.VideoWriter.fourcc(*CODEC)
         self._writer.open(str(self._temporary), cv2.CAP_FFMPEG, code, self._fps, self._size[::-1])
         if not self._writer.isOpened():
@@ -87,4 +89,10 @@ class _Film:
         """How often to show a frame: of a live source as long as it was the newest, so that the film keeps time."""
         if not captured.source.live:
             return 1
-        return max(0, int((captured.t_capture - self._start) * self._fps) + 1 - self._written)
+        now = captured.t_monotonic
+        # A live source that follows a file starts its own time, and so does one that paused for too long.
+        most = max(1, int(LONGEST * self._fps))
+        since = now if self._shown_until is None else max(self._shown_until, now - (most - 1) / self._fps)
+        copies = max(0, round((now - since) * self._fps) + 1)
+        self._shown_until = since + copies / self._fps
+        return copies

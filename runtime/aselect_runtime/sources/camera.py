@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -45,5 +44,5 @@ class Camera:
             found, frame = self._capture.read()
             if not found:
                 raise InputError(f"{self._device}: got no frame {index}, expected a stream; check the cable")
-            yield Captured(frame, index, time.time(), f"{self._device.name}-{index:06d}", self.info)  # type: ignore[arg-type]
+            yield Captured(frame, index, f"{self._device.name}-{index:06d}", self.info)  # type: ignore[arg-type]
             index += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -33,4 +32,4 @@ class Images:
     def __iter__(self) -> Iterator[Captured]:
         for index, path in enumerate(self._paths):
             label = path.relative_to(self._root).with_suffix("").as_posix()
-            yield Captured(read_image(path), index, time.time(), label, self.info)
+            yield Captured(read_image(path), index, label, self.info)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from urllib.parse import parse_qsl, urlsplit
@@ -45,4 +44,4 @@ class Synthetic:
     def __iter__(self) -> Iterator[Captured]:
         for index in range(self._frames):
             frame, _ = self._street.frame(index)
-            yield Captured(frame, index, time.time(), f"street-{index:06d}", self.info)
+            yield Captured(frame, index, f"street-{index:06d}", self.info)

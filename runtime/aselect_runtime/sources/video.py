@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +52,7 @@ class Video:
             found, frame = self._capture.read()
             if not found:
                 break
-            yield Captured(frame, index, time.time(), f"{self._path.stem}-{index:06d}", self.info)  # type: ignore[arg-type]
+            yield Captured(frame, index, f"{self._path.stem}-{index:06d}", self.info)  # type: ignore[arg-type]
             index += 1
         if index == 0 or index < COMPLETE * promised:
             raise InputError(
