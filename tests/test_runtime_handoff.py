@@ -38,6 +38,28 @@ def test_newest_wins_keeps_only_the_last_and_counts_the_rest(count: int, depth: 
     assert handoff.dropped == count - 1
 
 
+@given(firm=st.integers(0, 5), live=st.integers(1, 5))
+def test_newest_wins_never_drops_what_must_be_delivered(firm: int, live: int) -> None:
+    handoff: Handoff[str] = Handoff(8)
+    for number in range(firm):
+        handoff.put(f"film {number}")
+    for number in range(live):
+        handoff.put(f"camera {number}", newest_wins=True)
+    handoff.close()
+    assert list(handoff) == [*(f"film {number}" for number in range(firm)), f"camera {live - 1}"]
+    assert handoff.dropped == live - 1
+
+
+def test_a_live_item_waits_where_there_is_no_room_to_make() -> None:
+    handoff: Handoff[str] = Handoff(1)
+    handoff.put("film")
+    thread = Thread(target=lambda: handoff.close() if handoff.put("camera", newest_wins=True) else None)
+    thread.start()
+    assert list(handoff) == ["film", "camera"]
+    thread.join(timeout=5)
+    assert handoff.dropped == 0
+
+
 def test_error_arrives_after_the_items() -> None:
     handoff: Handoff[int] = Handoff(2)
     handoff.put(1)

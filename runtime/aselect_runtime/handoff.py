@@ -19,7 +19,7 @@ class Handoff(Generic[T]):
     def __init__(self, depth: int) -> None:
         self.dropped = 0
         self._depth = depth
-        self._items: deque[T] = deque()
+        self._items: deque[tuple[T, bool]] = deque()
         self._changed = Condition()
         self._closed = self._abandoned = False
         self._error: BaseException | None = None
@@ -27,17 +27,19 @@ class Handoff(Generic[T]):
     def put(self, item: T, *, newest_wins: bool = False) -> bool:
         """Hand over one item; False when the consumer has gone.
 
-        Waits for room, or with `newest_wins` replaces what nobody has taken yet and counts it in `dropped`.
+        Waits for room. An item put with `newest_wins` gives way to the next such item if nobody has taken it by
+        then, and is counted in `dropped`; items put without it are always delivered.
         """
         with self._changed:
             if newest_wins and not self._abandoned:
-                self.dropped += len(self._items)
-                self._items.clear()
+                kept = [entry for entry in self._items if not entry[1]]
+                self.dropped += len(self._items) - len(kept)
+                self._items = deque(kept)
             while len(self._items) >= self._depth and not self._abandoned:
                 self._changed.wait()
             if self._abandoned:
                 return False
-            self._items.append(item)
+            self._items.append((item, newest_wins))
             self._changed.notify_all()
             return True
 
@@ -63,6 +65,6 @@ class Handoff(Generic[T]):
                     if self._error is not None:
                         raise self._error
                     return
-                item = self._items.popleft()
+                item, _ = self._items.popleft()
                 self._changed.notify_all()
             yield item
