@@ -117,6 +117,11 @@ def test_runtime_needs_no_offline_library(seg_model: Path, tmp_path: Path) -> No
     assert out.exists()
 
 
+def test_help_tells_what_happens_to_the_outputs_when_a_camera_fails() -> None:
+    said = " ".join(_run("--help").stdout.split())
+    assert "If a camera fails while it runs, the outputs up to then are completed and kept" in said
+
+
 def test_missing_package_is_one_line(seg_model: Path) -> None:
     code = "import sys; sys.modules['cv2'] = None; from aselect_runtime.cli import run; run()"
     command = [sys.executable, "-c", code, str(seg_model), STREET]

@@ -156,11 +156,12 @@ def test_two_frames_of_one_name_are_refused(seg_model: Path, clip: Path, tmp_pat
 
 
 class _Endless:
-    """A live source that is faster than any model."""
+    """A live source that is faster than any model, and is unplugged after `frames` if that is given."""
 
-    def __init__(self) -> None:
-        self.info = SourceInfo("endless", fps=100, live=True)
+    def __init__(self, frames: int | None = None, *, live: bool = True) -> None:
+        self.info = SourceInfo("endless", fps=100, live=live)
         self.open = False
+        self._frames = frames
 
     def __enter__(self) -> _Endless:
         self.open = True
@@ -174,6 +175,8 @@ class _Endless:
     def __iter__(self) -> Iterator[Captured]:
         index = 0
         while True:
+            if index == self._frames:
+                raise InputError(f"camera: got no frame {index}, expected a stream; check the cable")
             time.sleep(0.001)
             yield Captured(np.zeros((24, 32, 3), np.uint8), index, f"{index}", self.info)
             index += 1
@@ -226,6 +229,57 @@ def test_live_source_drops_and_obeys_the_limits(seg_model: Path, endless: _Endle
             stop.set()
 
     assert run_pipeline(manifest, _Slow(), ["endless"], stop=stop, on_frame=stop_soon).frames > 0
+
+
+def _unplug(monkeypatch: pytest.MonkeyPatch, frames: int, *, live: bool = True) -> _Endless:
+    source = _Endless(frames, live=live)
+    monkeypatch.setattr(pipeline, "open_source", lambda _: source)
+    return source
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_camera_that_fails_while_it_runs_keeps_the_outputs(
+    write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    source = _unplug(monkeypatch, frames=12)
+    manifest, session = open_model(write_model(tmp_path / "model", batch=batch), "cpu")
+    out = tmp_path / "out"
+    names = [f"{out}/a.jsonl", f"{out}/a.mp4", f"{out}/a.png", f"{out}/masks/"]
+    with pytest.raises(InputError, match=r"got no frame 12, .*a\.jsonl.*kept"):
+        run_pipeline(manifest, session, ["camera"], names)
+    assert sorted(path.name for path in out.iterdir()) == ["a.jsonl", "a.mp4", "a.png", "masks"]
+    assert _lines(out / "a.jsonl")[-1]["frame"] == 11
+    assert _frames(out / "a.mp4")
+    assert not source.open
+
+
+@pytest.mark.parametrize(("frames", "live"), [(0, True), (12, False)])
+def test_a_camera_that_never_delivered_and_a_broken_file_leave_nothing(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, live: bool
+) -> None:
+    _unplug(monkeypatch, frames, live=live)
+    manifest, session = open_model(seg_model, "cpu")
+    with pytest.raises(InputError, match=f"got no frame {frames}, .*check the cable$"):
+        run_pipeline(manifest, session, ["camera"], [f"{tmp_path}/a.jsonl", f"{tmp_path}/a.mp4"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_that_fails_after_the_last_wanted_frame_is_no_error(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _unplug(monkeypatch, frames=1)
+    manifest, session = open_model(seg_model, "cpu")
+    assert run_pipeline(manifest, session, ["camera"], max_frames=1).frames == 1
+
+
+def test_a_stop_does_not_open_the_inputs_that_are_left(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nonsense")
+    manifest, session = open_model(seg_model, "cpu")
+    stop = Event()
+    street = "synthetic://street?size=48x64&frames=100000"
+    inputs = [street, str(tmp_path / "bad.mp4")]
+    summary = run_pipeline(manifest, session, inputs, stop=stop, on_frame=lambda _: stop.set())
+    assert summary.frames > 0
 
 
 def test_errors_of_every_thread_reach_the_caller(

@@ -54,7 +54,9 @@ def _run(
 ) -> None:
     """Run an exported model on videos, images or a camera.
 
-    Ctrl-C or SIGTERM end the run in order: the outputs are completed and the exit code is 0.
+    Ctrl-C or SIGTERM end the run in order: the outputs are completed and the exit code is 0. If a camera fails
+    while it runs, the outputs up to then are completed and kept, and the exit code is 1. After any other error no
+    output is left behind.
     """
     if not verbose:  # FFmpeg writes to stderr by itself; what matters comes as an error of ours
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

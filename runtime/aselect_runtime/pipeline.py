@@ -42,6 +42,10 @@ class _Ready:
     resize_ms: float
 
 
+class _LostError(Exception):
+    """A live source failed after it had delivered frames; its message is that of the cause."""
+
+
 def run_pipeline(
     manifest: Manifest,
     session: Session,
@@ -57,13 +61,15 @@ def run_pipeline(
 
     Ends with the inputs, after `max_frames` or `max_seconds`, or soon after `stop` is set; the outputs are then
     complete. `on_frame` sees each result in the calling thread. On an error (InputError, WriteError, EngineError)
-    no output is left behind.
+    no output is left behind, with one exception: a live source that fails after its first frame ends the run, the
+    outputs are completed, and then its InputError is raised.
     """
     _refuse_clashes(inputs, outputs)
     sources = [open_source(uri) for uri in inputs]
     stop = stop or Event()
     watch = Stopwatch()
     frames = 0
+    lost: list[_LostError] = []
     ready: Handoff[_Ready] = Handoff(max(DEPTH, manifest.input.shape[0]))
     with ExitStack() as stack:
         writes = [stack.enter_context(open_sink(uri, manifest)) for uri in outputs]
@@ -71,7 +77,7 @@ def run_pipeline(
             stack.enter_context(_timer(max_seconds, stop))
         start = time.perf_counter()
         with _capturing(sources, manifest, ready, stop, watch), _writing(writes, watch) as put:
-            for result in _infer(manifest, session, islice(ready, max_frames), watch):
+            for result in _infer(manifest, session, islice(_until_lost(ready, lost), max_frames), watch):
                 if not put(result):
                     break
                 frames += 1
@@ -81,6 +87,9 @@ def run_pipeline(
         if frames == 0:
             names = ", ".join(redact(uri) for uri in inputs)
             raise InputError(f"{names}: got no frame before the end, expected at least one; check the input")
+    if lost:
+        kept = f"; {', '.join(outputs)}: complete up to there ({frames} frames) and kept" if outputs else ""
+        raise InputError(f"{lost[0]}{kept}") from lost[0].__cause__
     fps = round(frames / seconds, 2)
     return RunSummary(
         frames, round(seconds, 3), fps, ready.dropped, session.device, watch.percentiles(), tuple(outputs)
@@ -135,8 +144,10 @@ def _capturing(
 def _capture(sources: Sequence[Source], manifest: Manifest, stop: Event, watch: Stopwatch) -> Iterator[_Ready]:
     height, width = manifest.input.shape[1:3]
     for source in sources:
+        if stop.is_set():
+            return
         with source:
-            frames = iter(source)
+            frames = _frames(source)
             while not stop.is_set():
                 with watch.measure("capture"):
                     captured = next(frames, None)
@@ -145,6 +156,28 @@ def _capture(sources: Sequence[Source], manifest: Manifest, stop: Event, watch: 
                 with watch.measure("resize"):
                     pixels = resize(captured.frame, (height, width), manifest.resize)
                 yield _Ready(captured, pixels, watch.last("capture"), watch.last("resize"))
+
+
+def _frames(source: Source) -> Iterator[Captured]:
+    """The frames of an open source; raises _LostError where a live one fails after its first frame."""
+    delivered = False
+    try:
+        for captured in source:
+            yield captured
+            delivered = True
+    except InputError as error:
+        if not (source.info.live and delivered):
+            raise
+        # What a camera saw cannot be had again, unlike the frames of a file: the outputs up to here must be kept.
+        raise _LostError(str(error)) from error
+
+
+def _until_lost(ready: Handoff[_Ready], lost: list[_LostError]) -> Iterator[_Ready]:
+    """The frames up to the loss of a live source, which goes to `lost` instead of unwinding the outputs."""
+    try:
+        yield from ready
+    except _LostError as error:
+        lost.append(error)
 
 
 def _infer(manifest: Manifest, session: Session, ready: Iterator[_Ready], watch: Stopwatch) -> Iterator[Result]:
