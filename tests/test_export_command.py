@@ -123,6 +123,14 @@ def test_every_rung_passed_against_every_reference(exported: ExportResult) -> No
     assert report.size["deployed_float32_bytes"] < report.size["backbone_float32_bytes"]
 
 
+def test_the_backbones_size_counts_its_conditioning_once(exported: ExportResult, bundle: Path) -> None:
+    config = DiTConfig.from_json(load_bundle(bundle).record.backbone.config)
+    stored, conditioning = DiT(config), DiT(config).conditioning[0]
+    copies = config.num_layers - 1
+    expected = sum(p.numel() for p in stored.parameters()) - copies * sum(p.numel() for p in conditioning.parameters())
+    assert exported.report.size["backbone_float32_bytes"] == 4 * expected
+
+
 @pytest.mark.skipif(not engine.available("rtx"), reason="tensorrt-rtx is not installed")
 def test_the_engine_was_built_from_the_graph_that_ships(exported: ExportResult) -> None:
     (built,) = exported.manifest.engines
@@ -225,7 +233,7 @@ def grow_mlp(model: Perception) -> None:
 
 def test_values_beyond_fp16_stay_fp32(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", change=grow_mlp)
-    result = export(open_bundle("seg", folder), "fp16", tmp_path / "out", engine="none")
+    result = export(open_bundle("seg", folder), "fp16", tmp_path / "out", engine="none", allow_mixed=True)
     assert result.rung == "mixed", "torch's plain float16 overflows"
     text = (result.folder / "report.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -238,13 +246,39 @@ def test_values_beyond_fp16_stay_fp32(tmp_path: Path) -> None:
     assert np.isfinite(session.infer(frames)["confidence"]).all()
 
 
-def test_a_failed_rung_is_replaced_by_the_next_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ladder", [[], ["--no-ladder"]])
+def test_an_fp16_that_fails_is_not_shipped_as_something_else(
+    ladder: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_bundle(tmp_path / "bundle", change=lift_tokens)
-    result = export(open_bundle("seg", folder), "fp16", tmp_path / "out", engine="none")
-    assert result.rung == "mixed"
-    assert result.manifest.rungs == ("model.fp32.onnx",)
-    assert any("failed" in note for note in result.report.notes)
-    assert not any(parity.passed for parity in result.report.parity if parity.graph == "fp16")
+    arguments = ["--model", str(folder), "--out", str(tmp_path / "out"), "--engine", "none", *ladder]
+    assert command(cli.export, monkeypatch, *arguments) == GateError.exit_code == 3
+    told = r"fp16: .*\(failed\) \| mixed: .*\(passed\) \| fp32: .*\(passed\).*--precision fp32, or --allow-mixed"
+    assert re.search(told, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_mixed_graph_is_taken_where_it_is_allowed_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_bundle(tmp_path / "bundle", change=lift_tokens), tmp_path / "out"
+    arguments = ["--model", str(folder), "--out", str(out), "--engine", "none", "--allow-mixed", "--json"]
+    assert command(cli.export, monkeypatch, *arguments) == 0
+    said = capsys.readouterr()
+    assert "warning: fp16 missed its gate" in said.err
+    assert json.loads(said.out)["rung"] == "mixed"
+    assert Manifest.load(out / "manifest.json").rungs == ("model.fp32.onnx",)
+    report = Report.load(out / "report.json")
+    assert any("model.onnx is the mixed graph" in note for note in report.notes)
+    assert not any(parity.passed for parity in report.parity if parity.graph == "fp16")
+    assert sum(parity.passed for parity in report.parity if parity.graph == "mixed") == 2
+
+
+def test_allow_mixed_changes_nothing_where_fp16_passes(bundle: Path, tmp_path: Path) -> None:
+    loaded = open_bundle("seg", bundle)
+    result = export(loaded, "fp16", tmp_path / "out", engine="none", ladder=False, allow_mixed=True)
+    assert result.rung == "fp16"
+    assert result.manifest.rungs == ()
 
 
 def test_a_missed_gate_exits_3_and_leaves_nothing(
@@ -255,7 +289,8 @@ def test_a_missed_gate_exits_3_and_leaves_nothing(
     code = command(cli.export, monkeypatch, "--model", str(folder), "--out", str(out), "--engine", "none")
     said = capsys.readouterr()
     assert code == GateError.exit_code == 3
-    assert re.search(r"error: fp16: .*mixed: .*use --precision fp32", said.err)
+    assert re.search(r"error: fp16: .*\(failed\) \| mixed: .*\(failed\) .*use --precision fp32", said.err)
+    assert "--allow-mixed" not in said.err, "the mixed graph failed too"
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -264,6 +299,7 @@ def test_a_missed_gate_exits_3_and_leaves_nothing(
     ("arguments", "told"),
     [
         (["--precision", "int8"], "int8 is not in this version"),
+        (["--precision", "fp32", "--allow-mixed"], "leave it out"),
         (["--precision", "fp12"], "expected one of fp32, fp16"),
         (["--task", "pose"], "expected one of seg, cls"),
         (["--task", "cls"], "use --task seg"),

@@ -27,6 +27,9 @@ def _export(
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
     no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs.")] = False,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="If fp16 misses its gate, take the mixed FP16/FP32 graph instead.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="auto, tensorrt, rtx or none.")] = "auto",
     target: Annotated[str, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")] = "",
     data: Annotated[Path | None, typer.Option(help="Images to verify on; synthetic scenes if left out.")] = None,
@@ -55,11 +58,14 @@ def _export(
             imgsz=parse_size(imgsz) if imgsz else None,
             batch=batch,
             ladder=not no_ladder,
+            allow_mixed=allow_mixed,
             targets=tuple(part.strip() for part in target.split(",") if part.strip()),
             engine=engine,  # type: ignore[arg-type]
             data=data,
             progress=status.update,
         )
+    if result.rung == "mixed":
+        console.print("warning: fp16 missed its gate, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:
         print(export_json(result))
     else:

@@ -52,6 +52,7 @@ def export(
     imgsz: tuple[int, int] | None = None,
     batch: int = 1,
     ladder: bool = True,
+    allow_mixed: bool = False,
     targets: tuple[str, ...] = (),
     engine: EngineChoice = "auto",
     data: Path | None = None,
@@ -59,10 +60,14 @@ def export(
 ) -> ExportResult:
     """Write the export folder `out` of a loaded bundle, whole or not at all.
 
-    `imgsz` is (height, width), the bundle's own if None. `data` is a folder of images to verify on, instead of
-    synthetic street scenes. Raises InputError, WriteError, GateError (a gate was missed) or EngineError.
+    `imgsz` is (height, width), the bundle's own if None. `ladder` adds fallback graphs of higher precision.
+    `allow_mixed` takes the mixed graph as model.onnx if the fp16 one misses its gate. `data` is a folder of images to
+    verify on, instead of synthetic street scenes. Raises InputError, WriteError, GateError (a gate was missed) or
+    EngineError.
     """
     check_precision(precision)
+    if allow_mixed and precision != "fp16":
+        raise InputError(f"got --allow-mixed with --precision {precision}, expected it with fp16 alone; leave it out")
     plan = plan_engines(engine, targets)
     with atomic_folder(out, marker="manifest.json") as folder:
         # torch and onnx take seconds to import: mistakes in the arguments are told before.
@@ -76,15 +81,15 @@ def export(
         frames = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
         progress("running the reference")
         reference = answer_of_torch(bundle.reference(size), record.task, frames, batch)
-        trial = Trial(bundle, size, batch, frames, reference)
         progress("tracing the deployed graph")
         model = bundle.deployed(size)
+        trial = Trial(model, record.task, batch, frames, reference)
         debug = trace(model, record.task, batch, size)
         weights = {
             "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
             "deployed_float32_bytes": _weight_bytes(model),
         }
-        tried = climb(debug, precision, ladder, trial, progress)
+        tried = climb(debug, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
         passed = [candidate for candidate in tried if candidate.verdict.passed]
         manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
@@ -155,7 +160,7 @@ def _report(
 ) -> Report:
     notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
     if not tried[0].verdict.passed:
-        notes.append(f"model.onnx is the {rung} rung, because those before it failed")
+        notes.append(f"model.onnx is the {rung} graph, because {tried[0].verdict.rung} failed and it was allowed")
     if engine_note:
         notes.append(engine_note)
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
@@ -167,4 +172,6 @@ def _report(
 
 
 def _weight_bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    # By identity, because a state dict lists shared weights once per place.
+    tensors = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -1,17 +1,18 @@
-"""The ladder of precisions: from the asked one towards FP32, each rung measured, none shipped that missed its gate."""
+"""The ladder of precisions: the asked one and its fallbacks, each rung measured, none shipped that missed its gate."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx import ModelProto
+from torch import nn
 
-from aselect_edge.bundle import LoadedBundle
 from aselect_edge.errors import GateError
-from aselect_edge.records import Precision
-from aselect_export.precision import convert, fp16_nodes, measure_ranges, mixed_nodes
-from aselect_export.verify import Answer, Frames, Rung, Verdict, answer_of_torch, batches, judge
+from aselect_edge.records import Precision, Task
+from aselect_export.precision import LIMIT, convert, fp16_nodes, measure_ranges, mixed_nodes
+from aselect_export.verify import HALF_AGREEMENT, Answer, Frames, Rung, Verdict, answer_of_torch, batches, judge
 
 Progress = Callable[[str], None]
 
@@ -28,29 +29,31 @@ class Candidate:
 class Trial:
     """What every rung of one export is measured with."""
 
-    bundle: LoadedBundle
-    imgsz: tuple[int, int]
+    deployed: nn.Module
+    task: Task
     batch: int
     frames: Frames
     reference: Answer
 
-    def judge(self, debug: ModelProto, rung: Rung) -> Verdict:
-        """Measure one debug graph; the model itself is loaded again, because casting changes it."""
-        task = self.bundle.record.task
+    def measure(self, debug: ModelProto, rung: Rung) -> Candidate:
+        """Measure one debug graph."""
         half = None
         if rung != "fp32":
-            half = answer_of_torch(self.bundle.deployed(self.imgsz), task, self.frames, self.batch, rung)
-        return judge(debug, rung, task, self.frames, self.batch, self.reference, half)
+            model = copy.deepcopy(self.deployed)  # casting changes it
+            half = answer_of_torch(model, self.task, self.frames, self.batch, rung)
+        return Candidate(debug, judge(debug, rung, self.task, self.frames, self.batch, self.reference, half))
 
 
-def climb(debug: ModelProto, asked: Precision, ladder: bool, trial: Trial, progress: Progress) -> list[Candidate]:
-    """Measure the rungs of a precision and return them all, the asked one first, FP32 last.
+def climb(
+    debug: ModelProto, asked: Precision, trial: Trial, progress: Progress, *, ladder: bool, allow_mixed: bool
+) -> list[Candidate]:
+    """Measure the rungs of a precision and return them all: the asked one first, then mixed, FP32 last.
 
-    fp16 has the rungs fp16, mixed and fp32; without `ladder`, fp16 alone. Raises GateError if the FP32 graph misses its
-    gate (then the export itself is wrong), or if no rung that is still the asked precision passes.
+    Without `ladder` there are no fallbacks, except that with `allow_mixed` the mixed rung may take the place of an
+    fp16 one that failed. Raises GateError if the asked rung misses its gate and nothing allowed takes its place.
     """
     progress("checking the fp32 graph")
-    fp32 = Candidate(debug, trial.judge(debug, "fp32"))
+    fp32 = trial.measure(debug, "fp32")
     if not fp32.verdict.passed:
         raise GateError(
             f"{fp32.verdict}, expected 99.9% same class and an error of at most 1e-04; "
@@ -59,13 +62,21 @@ def climb(debug: ModelProto, asked: Precision, ladder: bool, trial: Trial, progr
     if asked == "fp32":
         return [fp32]
     ranges = measure_ranges(debug, batches(trial.frames, trial.batch))
-    half: list[Candidate] = []
-    plans = {"fp16": fp16_nodes, "mixed": mixed_nodes} if ladder else {"fp16": fp16_nodes}
-    for rung, plan in plans.items():
-        progress(f"converting and checking the {rung} graph")
-        graph = convert(debug, plan(debug, ranges))
-        half.append(Candidate(graph, trial.judge(graph, rung)))  # type: ignore[arg-type]
-    if not any(candidate.verdict.passed for candidate in half):
-        found = " | ".join(str(candidate.verdict) for candidate in half)
-        raise GateError(f"{found}, expected 99.5% same class; the fp32 graph passed, use --precision fp32")
-    return [*half, fp32] if ladder else half
+    progress("converting and checking the fp16 graph")
+    fp16 = trial.measure(convert(debug, fp16_nodes(debug, ranges)), "fp16")
+    if fp16.verdict.passed and not ladder:
+        return [fp16]
+    progress("converting and checking the mixed graph")
+    mixed = trial.measure(convert(debug, mixed_nodes(debug, ranges)), "mixed")
+    if not (fp16.verdict.passed or (allow_mixed and mixed.verdict.passed)):
+        raise GateError(_missed([fp16, mixed, fp32]))
+    return [fp16, mixed, fp32] if ladder else [fp16, mixed]
+
+
+def _missed(tried: list[Candidate]) -> str:
+    """What to say when fp16 failed: every rung that was measured, and the ways to go on."""
+    found = " | ".join(f"{one.verdict} ({'passed' if one.verdict.passed else 'failed'})" for one in tried)
+    ways = "use --precision fp32"
+    if any(one.verdict.rung == "mixed" and one.verdict.passed for one in tried):
+        ways += ", or --allow-mixed to take the mixed graph as model.onnx"
+    return f"{found}; expected of fp16 {HALF_AGREEMENT:.1%} same class and values below {LIMIT:.0f}; {ways}"

@@ -24,7 +24,8 @@ MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "
 def full_backbone(record: Bundle) -> nn.Module:
     """The backbone before truncation and folding, without storage: for counting only."""
     with torch.device("meta"):
-        return DiT(DiTConfig.from_json(record.backbone.config))
+        # Tied: diffusers stores the one conditioning of DiT once per block, which says nothing about its size.
+        return DiT(DiTConfig.from_json(record.backbone.config), tied=True)
 
 
 def draft_manifest(bundle: Bundle, graph: ModelProto, precision: Precision, rungs: tuple[str, ...]) -> Manifest:
@@ -67,7 +68,7 @@ def rung_file(rung: Rung) -> str:
 
 def write_verification(folder: Path, trial: Trial) -> None:
     """Write verify.npz: frames and reference outputs; it loads with allow_pickle=False."""
-    arrays = verification_arrays(trial.frames, trial.reference, trial.bundle.record.task)
+    arrays = verification_arrays(trial.frames, trial.reference, trial.task)
     np.savez_compressed(folder / VERIFY, **arrays)
 
 
