@@ -187,14 +187,15 @@ class _Slow:
 
     device = "slow"
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, answer: Arrays | None = None) -> None:
         self._error = error
+        self._answer = answer
 
     def infer(self, frames: Frame) -> Arrays:
         if self._error is not None:
             raise self._error
         time.sleep(0.01)
-        return {"class_map": frames[..., 0]}
+        return {"class_map": np.zeros_like(frames[..., 0])} if self._answer is None else self._answer
 
     def close(self) -> None: ...
 
@@ -229,6 +230,22 @@ def test_live_source_drops_and_obeys_the_limits(seg_model: Path, endless: _Endle
             stop.set()
 
     assert run_pipeline(manifest, _Slow(), ["endless"], stop=stop, on_frame=stop_soon).frames > 0
+
+
+def test_a_class_that_does_not_exist_is_an_error(seg_model: Path, tmp_path: Path) -> None:
+    manifest, _ = open_model(seg_model, "cpu")
+    answer = np.zeros((1, 24, 32), np.uint8)
+    answer[0, 5, 5] = 3
+    with pytest.raises(EngineError, match=r"frame 0: got the class 3 .*its 3 classes"):
+        run_pipeline(manifest, _Slow(answer={"class_map": answer}), [STREET], [f"{tmp_path}/masks/"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_that_are_not_finite_are_an_error(cls_model: Path) -> None:
+    manifest, _ = open_model(cls_model, "cpu")
+    answer = np.array([[0.5, np.nan, 0.5]], np.float32)
+    with pytest.raises(EngineError, match="frame 0: got scores that are not finite"):
+        run_pipeline(manifest, _Slow(answer={"scores": answer}), [STREET])
 
 
 def _unplug(monkeypatch: pytest.MonkeyPatch, frames: int, *, live: bool = True) -> _Endless:

@@ -9,11 +9,14 @@ from typing import Any
 
 from aselect_edge.errors import EngineError, IntegrityError, MissingDependencyError
 from aselect_edge.frames import Frame
-from aselect_edge.records import Manifest
+from aselect_edge.records import Manifest, TensorSpec
 from aselect_runtime.results import Arrays
 
 METADATA_KEY = "aselect_manifest"
 """Key of the ONNX metadata under which a lone .onnx file carries its manifest as JSON."""
+
+TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+"""What ONNX Runtime calls the element types of a manifest."""
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -48,14 +51,15 @@ class OnnxSession:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def check(self, manifest: Manifest) -> None:
-        """Raise IntegrityError unless the graph has the manifest's input and outputs."""
-        inputs = [(node.name, node.type, list(node.shape)) for node in self._session.get_inputs()]
-        wanted = [(manifest.input.name, f"tensor({manifest.input.dtype})", list(manifest.input.shape))]
-        missing = [output.name for output in manifest.outputs if output.name not in self._outputs]
-        if inputs != wanted or missing:
+        """Raise IntegrityError unless the graph has the manifest's input and outputs, with their types and shapes."""
+        inputs = [_described(node) for node in self._session.get_inputs()]
+        outputs = [_described(node) for node in self._session.get_outputs()]
+        wanted = [_specified(manifest.input)]
+        promised = [_specified(output) for output in manifest.outputs]
+        if inputs != wanted or any(output not in outputs for output in promised):
             raise IntegrityError(
-                f"{self._name}: got the inputs {inputs} and outputs {self._outputs}, expected {wanted} and "
-                f"{[output.name for output in manifest.outputs]} as its manifest says; export it again"
+                f"{self._name}: got the inputs {inputs} and outputs {outputs}, expected {wanted} and {promised} "
+                "as its manifest says; export it again"
             )
 
     def infer(self, frames: Frame, names: Sequence[str] | None = None) -> Arrays:
@@ -98,6 +102,15 @@ def _onnxruntime() -> Any:
             "got no onnxruntime, expected it for running .onnx models; pip install 'aselect-edge[cpu]' (or [gpu])"
         ) from error
     return onnxruntime
+
+
+def _described(node: Any) -> tuple[str, str, list[Any]]:
+    """Name, type and shape of an input or output; a side that the graph leaves open is a string or None."""
+    return node.name, node.type, list(node.shape)
+
+
+def _specified(spec: TensorSpec) -> tuple[str, str, list[Any]]:
+    return spec.name, TYPES[spec.dtype], list(spec.shape)
 
 
 def _first_line(error: Exception) -> str:

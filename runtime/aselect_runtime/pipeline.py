@@ -22,7 +22,7 @@ from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame, resize
 from aselect_edge.records import Manifest
 from aselect_runtime.handoff import Handoff
-from aselect_runtime.results import Captured, Result
+from aselect_runtime.results import Captured, Result, check_answer
 from aselect_runtime.session import Session
 from aselect_runtime.sinks import Write, open_sink
 from aselect_runtime.sources import Source, open_source, redact
@@ -191,7 +191,10 @@ def _infer(manifest: Manifest, session: Session, ready: Iterator[_Ready], watch:
         for position, item in enumerate(batch):
             latency = {"capture": item.capture_ms, "resize": item.resize_ms, "infer": watch.last("infer")}
             rounded = {stage: round(value, 3) for stage, value in latency.items()}
-            yield Result(item.captured, {name: array[position] for name, array in outputs.items()}, now, rounded)
+            answer = {name: array[position] for name, array in outputs.items()}
+            result = Result(item.captured, answer, now, rounded)
+            check_answer(result, manifest)
+            yield result
 
 
 @contextmanager

@@ -55,6 +55,23 @@ class Result:
     latency_ms: Mapping[str, float]
 
 
+def check_answer(result: Result, manifest: Manifest) -> None:
+    """Raise EngineError if the outputs are no answer: a class that does not exist, or scores that are not finite."""
+    where = f"frame {result.captured.index}"
+    if manifest.task == "seg":
+        largest, classes = int(result.outputs["class_map"].max()), len(manifest.classes)
+        if largest >= classes:
+            raise EngineError(
+                f"{where}: got the class {largest} from the model, expected 0 to {classes - 1} of its {classes} "
+                "classes; export the model again"
+            )
+    elif not np.isfinite(result.outputs["scores"]).all():
+        raise EngineError(
+            f"{where}: got scores that are not finite, expected probabilities; "
+            "use a higher precision (the folder's model.mixed.onnx or model.fp32.onnx)"
+        )
+
+
 def class_map(result: Result, manifest: Manifest) -> Frame:
     """The class of each model pixel, uint8 [h, w], cropped to the part that shows the frame (no letterbox border)."""
     whole = result.outputs["class_map"]
@@ -66,16 +83,11 @@ def areas(result: Result, manifest: Manifest) -> dict[str, float]:
     """The share of the frame that each class covers; every class is named, the shares sum to one."""
     inner = class_map(result, manifest)
     counts = np.bincount(inner.ravel(), minlength=len(manifest.classes))
-    return {item.name: round(int(count) / inner.size, 5) for item, count in zip(manifest.classes, counts, strict=False)}
+    return {item.name: round(int(count) / inner.size, 5) for item, count in zip(manifest.classes, counts, strict=True)}
 
 
 def top_scores(result: Result, manifest: Manifest) -> dict[str, float]:
-    """The best classes with their scores, best first; raises EngineError if the model's scores are not finite."""
+    """The best classes with their scores, best first."""
     scores = result.outputs["scores"]
-    if not np.isfinite(scores).all():
-        raise EngineError(
-            f"frame {result.captured.index}: got scores that are not finite, expected probabilities; "
-            "use a higher precision (the folder's model.mixed.onnx or model.fp32.onnx)"
-        )
     best = np.argsort(-scores, kind="stable")[:TOP]
     return {manifest.classes[index].name: round(float(scores[index]), 5) for index in best}
