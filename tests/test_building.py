@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_a_changed_graph_is_not_built(seg_model: Path) -> None:
     with (seg_model / "model.onnx").open("ab") as stream:
         stream.write(b"more")
     with pytest.raises(IntegrityError, match="corrupt or was changed"):
+        add_engines(seg_model, ["sm86"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [({"files": {}}, "no hash of model.onnx"), ({"model": "../model.onnx"}, "inside the folder")],
+)
+def test_a_model_that_the_manifest_does_not_vouch_for_is_not_built(
+    seg_model: Path, fault: dict[str, object], message: str
+) -> None:
+    path = seg_model / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fault))
+    with pytest.raises(IntegrityError, match=message):
         add_engines(seg_model, ["sm86"])
 
 

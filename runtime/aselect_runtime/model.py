@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from aselect_edge.errors import EngineError, InputError, IntegrityError, MissingDependencyError
-from aselect_edge.files import check_files, inside
 from aselect_edge.records import Manifest
+from aselect_runtime.folder import load_folder
 from aselect_runtime.onnx_session import METADATA_KEY, OnnxSession, available
 from aselect_runtime.session import Session
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
-MANIFEST = "manifest.json"
 
 
 def open_model(path: Path, device: Device = "auto") -> tuple[Manifest, Session]:
@@ -31,13 +30,7 @@ def open_model(path: Path, device: Device = "auto") -> tuple[Manifest, Session]:
 
 
 def _from_folder(folder: Path, device: Device) -> tuple[Manifest, Session]:
-    manifest = Manifest.load(folder / MANIFEST)
-    path = inside(folder, manifest.model)
-    # Large models keep their weights in a file beside the graph, named after it.
-    hashes = {name: value for name, value in manifest.files.items() if name.startswith(manifest.model)}
-    if manifest.model not in hashes:
-        raise IntegrityError(f"{folder / MANIFEST}: got no hash of {manifest.model}, expected one; export it again")
-    check_files(folder, hashes)
+    manifest, path = load_folder(folder)
     session = OnnxSession(path, _resolve(device, manifest))
     session.check(manifest)
     return manifest, session

@@ -1,0 +1,26 @@
+"""An export folder: its record, and the model that the record vouches for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aselect_edge.errors import IntegrityError
+from aselect_edge.files import check_files, inside
+from aselect_edge.records import Manifest
+
+MANIFEST = "manifest.json"
+
+
+def load_folder(folder: Path) -> tuple[Manifest, Path]:
+    """The manifest of an export folder and the path of its model, which is whole and lies inside the folder.
+
+    Raises RecordError (bad manifest) or IntegrityError (no hash of the model, another hash, a path that climbs out).
+    """
+    manifest = Manifest.load(folder / MANIFEST)
+    path = inside(folder, manifest.model)
+    # Large models keep their weights in a file beside the graph, named after it.
+    hashes = {name: value for name, value in manifest.files.items() if name.startswith(manifest.model)}
+    if manifest.model not in hashes:
+        raise IntegrityError(f"{folder / MANIFEST}: got no hash of {manifest.model}, expected one; export it again")
+    check_files(folder, hashes)
+    return manifest, path
