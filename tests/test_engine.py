@@ -107,6 +107,13 @@ def test_an_unknown_target_lists_the_known_ones(target: str) -> None:
 
 
 @rtx
+@no_gpu
+def test_rtx_without_target_and_gpu_asks_for_a_target() -> None:
+    with pytest.raises(InputError, match=r"without --target and without an NVIDIA GPU.*give --target, one of sm75"):
+        check_target(None, "rtx")
+
+
+@rtx
 def test_every_known_target_is_one_that_the_record_takes() -> None:
     assert {"sm75", "sm80", "sm86", "sm89"} <= set(known_targets())
     assert [check_target(target, "rtx") for target in known_targets()] == list(known_targets())

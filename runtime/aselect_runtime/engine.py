@@ -91,6 +91,11 @@ def check_target(target: str | None, builder: Builder) -> str:
         return gpu.target
     targets = known_targets()
     wanted = target or (gpu.target if gpu else None)
+    if wanted is None:
+        raise InputError(
+            "got --engine rtx without --target and without an NVIDIA GPU here, expected one to build for; "
+            f"give --target, one of {', '.join(targets)}"
+        )
     if wanted not in targets:
         raise InputError(
             f"got target {wanted!r}, expected one of {', '.join(targets)}; for other GPUs (Jetson Orin is sm87) "
