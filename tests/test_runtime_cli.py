@@ -122,6 +122,17 @@ def test_help_tells_what_happens_to_the_outputs_when_a_camera_fails() -> None:
     assert "If a camera fails while it runs, the outputs up to then are completed and kept" in said
 
 
+def test_help_tells_which_devices_this_version_cannot_run() -> None:
+    assert "tensorrt and openvino are refused" in " ".join(_run("--help").stdout.split())
+
+
+def test_missing_onnxruntime_says_how_to_get_it_on_a_jetson_too(seg_model: Path) -> None:
+    code = "import sys; sys.modules['onnxruntime'] = None; from aselect_runtime.cli import run; run()"
+    command = [sys.executable, "-c", code, str(seg_model), STREET]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    _assert_one_line(done, "pip install onnxruntime (on a Jetson", "'aselect-edge[cpu]' (elsewhere)")
+
+
 def test_missing_package_is_one_line(seg_model: Path) -> None:
     code = "import sys; sys.modules['cv2'] = None; from aselect_runtime.cli import run; run()"
     command = [sys.executable, "-c", code, str(seg_model), STREET]

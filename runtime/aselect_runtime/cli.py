@@ -7,7 +7,7 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -30,14 +30,17 @@ Inputs = Annotated[
     typer.Argument(help="video file, image, folder of images, /dev/videoN or synthetic://street", metavar="INPUT..."),
 ]
 Outputs = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads it at run time on Python 3.10
+    list[str] | None,
     typer.Option(
         "--output", "-o", help=".mp4/.mkv overlay, .jsonl results, .png last frame, folder/ masks; repeatable"
     ),
 ]
-MaxFrames = Annotated[Optional[int], typer.Option("--max-frames", min=1, help="stop after this many frames")]  # noqa: UP045
-MaxSeconds = Annotated[Optional[float], typer.Option("--max-seconds", min=0.001, help="stop after this time")]  # noqa: UP045
-DeviceOption = Annotated[DeviceName, typer.Option("--device", help="what to run on")]
+MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="stop after this many frames")]
+MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", min=0.001, help="stop after this time")]
+DeviceOption = Annotated[
+    DeviceName,
+    typer.Option("--device", help="what to run on; tensorrt and openvino are refused: this version cannot run them"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as one JSON object on stdout")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="show tracebacks and the messages of FFmpeg")]
 
@@ -91,7 +94,7 @@ def _run(
 def _build(
     folder: Annotated[Path, typer.Argument(help="export folder")],
     target: Annotated[str, typer.Option(metavar="SM[,SM]", help="build ahead of time, for example sm86,sm89")] = "",
-    workspace: Annotated[Optional[int], typer.Option(min=1, help="MiB that the builder may use")] = None,  # noqa: UP045
+    workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the engines as one JSON object on stdout")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks")] = False,  # noqa: ARG001 - for `entry`
 ) -> None:

@@ -62,7 +62,9 @@ def _resolve(device: Device, manifest: Manifest | None) -> str:
             f"got --device tensorrt and {engines} engine(s) in the model, expected one of {', '.join(there)}: this "
             "version builds engines but runs ONNX only; use --device auto"
         )
-    package = {"cuda": "pip install onnxruntime-gpu in place of onnxruntime, or use"}.get(device, "this version uses")
+    package = {"cuda": "pip install onnxruntime-gpu in place of onnxruntime, or use"}.get(
+        device, "this version cannot run it, use"
+    )
     raise MissingDependencyError(
         f"got --device {device}, expected one that is here ({', '.join(there)}); {package} --device auto"
     )

@@ -99,7 +99,8 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
-            "got no onnxruntime, expected it for running .onnx models; pip install 'aselect-edge[cpu]' (or [gpu])"
+            "got no onnxruntime, expected it for running .onnx models; pip install onnxruntime (on a Jetson, whose "
+            "JetPack has OpenCV already) or pip install 'aselect-edge[cpu]' (elsewhere)"
         ) from error
     return onnxruntime
 

@@ -82,7 +82,7 @@ class _Film:
         if not self._writer.isOpened():
             raise WriteError(
                 f"{self._path}: OpenCV could not open a {CODEC} video, expected an OpenCV with FFmpeg; "
-                "install opencv-python-headless or write .jsonl"
+                "write .jsonl, or use the OpenCV of JetPack (Jetson) or of opencv-python-headless (elsewhere)"
             )
 
     def _copies(self, captured: Captured) -> int:
