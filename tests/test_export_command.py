@@ -20,6 +20,7 @@ from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import load_bundle, save_bundle
 from aselect_edge.errors import GateError, InputError
 from aselect_edge.files import check_files
+from aselect_edge.frames import resize
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.records import (
@@ -40,6 +41,7 @@ from aselect_export import cli, evaluate, export, open_bundle
 from aselect_export.exporting import ExportResult
 from aselect_export.graph import DeployedGraph
 from aselect_export.precision import half_tensors
+from aselect_export.verify import verification_frames
 from aselect_runtime import engine, open_model
 
 SIZE = (48, 64)
@@ -123,6 +125,33 @@ def test_every_rung_passed_against_every_reference(exported: ExportResult) -> No
     assert report.size["deployed_float32_bytes"] < report.size["backbone_float32_bytes"]
 
 
+def test_every_graph_that_ships_has_its_latency(exported: ExportResult) -> None:
+    timed = {name.split(",")[0]: taken for name, taken in exported.report.latency.items()}
+    assert set(timed) == {"model.onnx", *exported.manifest.rungs}
+    assert all(taken > 0 for taken in timed.values())
+
+
+def test_the_report_says_what_was_verified_on(
+    exported: ExportResult, bundle: Path, labelled: Path, tmp_path: Path
+) -> None:
+    assert any("8 synthetic street scenes" in note for note in exported.report.notes)
+    result = export(open_bundle("seg", bundle), "fp32", tmp_path / "out", engine="none", data=labelled)
+    assert f"verified on 2 images of {labelled}" in result.report.notes
+    with np.load(result.folder / "verify.npz") as arrays:
+        frames = arrays["frames"]
+    images = [cv2.imread(str(path)) for path in sorted((labelled / "test/images").iterdir())]
+    expected = [cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_AREA) for image in images if image is not None]
+    assert len(frames) == 8
+    np.testing.assert_array_equal(np.unique(frames, axis=0), np.unique(np.stack(expected), axis=0))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 24), (16, 4104)])
+def test_streets_stand_in_at_any_input_size(size: tuple[int, int]) -> None:
+    frames, _ = verification_frames(None, 2, size, Resize())
+    assert frames.shape == (2, *size, 3)
+    assert (frames[0] != frames[1]).any()
+
+
 def test_the_backbones_size_counts_its_conditioning_once(exported: ExportResult, bundle: Path) -> None:
     config = DiTConfig.from_json(load_bundle(bundle).record.backbone.config)
     stored, conditioning = DiT(config), DiT(config).conditioning[0]
@@ -202,16 +231,16 @@ def test_verification_arrays_load_without_pickle(exported: ExportResult) -> None
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     root = tmp_path_factory.mktemp("classifier")
     bundle = open_bundle("cls", write_bundle(root / "cls", "cls"))
-    return export(bundle, "fp32", root / "out", batch=2, imgsz=(32, 40), engine="none")
+    return export(bundle, "fp32", root / "out", batch=2, imgsz=(8, 40), engine="none")
 
 
 def test_classification_with_a_batch_and_another_size(classifier: ExportResult) -> None:
-    assert classifier.manifest.input.shape == (2, 32, 40, 3)
+    assert classifier.manifest.input.shape == (2, 8, 40, 3)
     assert classifier.manifest.rungs == ()
     (scores,) = classifier.manifest.outputs
     assert (scores.name, scores.shape) == ("scores", (2, len(CLASSES)))
     _, session = open_model(classifier.folder, "cpu")
-    got = session.infer(np.zeros((2, 32, 40, 3), np.uint8))["scores"]
+    got = session.infer(np.zeros((2, 8, 40, 3), np.uint8))["scores"]
     assert got.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
@@ -396,7 +425,8 @@ def test_a_classifier_is_right_about_its_own_answers_and_wrong_about_others(
 ) -> None:
     _, session = open_model(classifier.folder, "cpu")
     frames = np.stack([Street(seed=seed, height=32, width=40).frame(0)[0] for seed in range(3)])
-    answers = [int(session.infer(frame[None].repeat(2, axis=0))["scores"][0].argmax()) for frame in frames]
+    inputs = [resize(frame, (8, 40), Resize())[None].repeat(2, axis=0) for frame in frames]
+    answers = [int(session.infer(pair)["scores"][0].argmax()) for pair in inputs]
     for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
         # One wrong label; three images do not fill two batches of two.
         label = CLASSES[(answer + (index == 2)) % len(CLASSES)]

@@ -26,18 +26,21 @@ def _export(
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
-    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs.")] = False,
+    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="If fp16 misses its gate, take the mixed FP16/FP32 graph instead.")
     ] = False,
     engine: Annotated[str, typer.Option(help="auto, tensorrt, rtx or none.")] = "auto",
     target: Annotated[str, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")] = "",
-    data: Annotated[Path | None, typer.Option(help="Images to verify on; synthetic scenes if left out.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to verify on; synthetic streets if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines."""
+    """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines.
+
+    A graph that misses its gate is not written; if it is the asked one, nothing is, and the exit code is 3.
+    """
     from rich.console import Console
 
     from aselect_export.exporting import EngineChoice, check_precision, export, open_bundle
@@ -74,12 +77,12 @@ def _export(
 
 def _evaluate(
     model: Annotated[Path, typer.Argument(help="A bundle, an export folder or a .onnx file.")],
-    data: Annotated[Path, typer.Option(help="A split root with labels.")],
-    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    data: Annotated[Path, typer.Option(help="A split root with labels: DIR/<split>/...")],
+    split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Measure mIoU (segmentation) or top-1 accuracy (classification) on labelled images."""
+    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -123,6 +126,8 @@ def _print_export(result: ExportResult) -> None:
     console.print(gate)
     for name, size in result.report.size.items():
         console.print(f"{size / 1e6:10.2f} MB  {name}", markup=False)
+    for name, taken in result.report.latency.items():
+        console.print(f"{taken:10.2f} ms  {name.removesuffix(' [ms]')}", markup=False)
     for note in result.report.notes:
         console.print(f"note: {note}", markup=False)
     console.print(

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from aselect_edge.bundle import LoadedBundle
-    from aselect_export.ladder import Candidate
+    from aselect_export.ladder import Candidate, Trial
     from aselect_export.verify import Rung
 
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
-FRAMES = 4
+FRAMES = 8
 """Verification frames, rounded up to whole batches."""
 
 
@@ -38,10 +38,10 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """The engines to build, checked before the long work starts; `note` says why there are none."""
+    """The engines to build, checked before the long work starts; `notes` say why there are none."""
 
     builds: tuple[tuple[EngineBuilder, str], ...]
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -78,7 +78,7 @@ def export(
 
         record = bundle.record
         size = imgsz or record.imgsz
-        frames = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
+        frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
         progress("running the reference")
         reference = answer_of_torch(bundle.reference(size), record.task, frames, batch)
         progress("tracing the deployed graph")
@@ -94,7 +94,9 @@ def export(
         manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
         engines = _build(folder, plan, progress)
-        report = _report(folder, tried, passed[0].verdict.rung, weights, plan.note)
+        progress("timing the graphs")
+        latency = _latency(folder, manifest, trial)
+        report = _report(folder, tried, weights, latency, [origin, *_departures(tried), *plan.notes])
         manifest = package.seal(folder, manifest, report, engines)
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
@@ -126,13 +128,15 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
             raise InputError(
                 f"got --engine none with --target {','.join(targets)}, expected one of them; leave one out"
             )
-        return EnginePlan((), "no engine was asked for")
+        return EnginePlan((), ("no engine was asked for",))
     if engine == "auto":
         if not targets and not (find_gpu() and available("tensorrt")):
             return EnginePlan(
                 (),
-                "no engine was built: there is no NVIDIA GPU with TensorRT here; give --target sm86 to build ahead "
-                "of time, or run aselect-build on the device",
+                (
+                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give --target sm86 to build "
+                    "ahead of time, or run aselect-build on the device",
+                ),
             )
         builder: EngineBuilder = "rtx" if targets else "tensorrt"
     else:
@@ -155,18 +159,34 @@ def _build(folder: Path, plan: EnginePlan, progress: Callable[[str], None]) -> t
     )
 
 
-def _report(
-    folder: Path, tried: list[Candidate], rung: Rung, weights: dict[str, int], engine_note: str | None
-) -> Report:
+def _latency(folder: Path, manifest: Manifest, trial: Trial) -> dict[str, float]:
+    """Milliseconds by graph, of the files as they ship."""
+    from aselect_export.verify import median_latency
+
+    return {
+        f"{name}, onnxruntime cpu, batch {trial.batch}, p50 [ms]": median_latency(
+            folder / name, trial.frames, trial.batch
+        )
+        for name in (manifest.model, *manifest.rungs)
+    }
+
+
+def _departures(tried: list[Candidate]) -> list[str]:
+    """What the folder lacks of the ladder, and whether model.onnx is another rung than the asked one."""
     notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
     if not tried[0].verdict.passed:
-        notes.append(f"model.onnx is the {rung} graph, because {tried[0].verdict.rung} failed and it was allowed")
-    if engine_note:
-        notes.append(engine_note)
+        notes.append("model.onnx is the mixed graph, because fp16 missed its gate and --allow-mixed was given")
+    return notes
+
+
+def _report(
+    folder: Path, tried: list[Candidate], weights: dict[str, int], latency: dict[str, float], notes: list[str]
+) -> Report:
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     return Report(
         parity=tuple(parity for candidate in tried for parity in candidate.verdict.parity),
         size=dict(sorted(sizes.items())) | weights,
+        latency=latency,
         notes=tuple(notes),
     )
 

@@ -1,12 +1,14 @@
 """Verification: what a graph answers on real frames, held against torch.
 
-The reference is the unfolded, untruncated model in float32, so that one comparison covers the fold, the truncation,
-the export and the precision. ONNX Runtime computes most FP16 in FP32 on a CPU, hence the FP16 graphs are also held
-against torch's own float16, and the range of each of their FP16 tensors is measured.
+The reference is the unfolded model in float32, every stored block whole, so that one comparison covers the fold, the
+cut within the deepest block, the export and the precision. ONNX Runtime computes most FP16 in FP32 on a CPU, hence
+the FP16 graphs are also held against torch's own float16, and the range of each of their FP16 tensors is measured.
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,11 @@ FP32_ERROR = 1e-4
 FP32_AGREEMENT = 0.999
 HALF_AGREEMENT = 0.995
 """Gates on the share of pixels (frames, for classification) with the same class."""
+
+SCENE = (16, 4096)
+"""Smallest and largest side, in pixels, at which a street is drawn; for other input sizes it is resized."""
+
+LATENCY_RUNS = 8
 
 OVERFLOW = float(np.finfo(np.float32).max)
 """Stands for the error of logits that are not finite, because JSON has no infinity."""
@@ -68,21 +75,26 @@ class Verdict:
         return f"{self.rung}: " + "; ".join(parts)
 
 
-def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> Frames:
-    """`count` frames uint8 [count, H, W, 3] of `size`: images spread over a folder, or else synthetic street scenes.
+def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> tuple[Frames, str]:
+    """`count` frames uint8 [count, H, W, 3] of `size`, and a note on what they are.
 
-    Of a split root, the validation images are taken. Raises InputError if there is no readable image.
+    They are images spread over a folder, repeated if it has fewer, or else synthetic street scenes. Of a split root,
+    the validation images are taken. Raises InputError if there is no readable image.
     """
     if data is None:
         from aselect_edge.scenes import Street
 
+        height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
+        street = Street(seed=0, height=height, width=width)
         # Distant moments of the scene: consecutive ones are nearly the same picture.
-        street = Street(seed=0, height=size[0], width=size[1])
-        return np.stack([resize(street.frame(40 * index)[0], size, how) for index in range(count)])
+        scenes = [resize(street.frame(40 * index)[0], size, how) for index in range(count)]
+        note = f"verified on {count} synthetic street scenes; give --data to verify on images of your own"
+        return np.stack(scenes), note
     splits = [data / split / "images" for split in ("val", "test", "train")]
     images = list_images(next((folder for folder in splits if folder.is_dir()), data))
     chosen = [images[index * len(images) // count] for index in range(count)]
-    return np.stack([resize(read_image(path), size, how) for path in chosen])
+    frames = np.stack([resize(read_image(path), size, how) for path in chosen])
+    return frames, f"verified on {len(set(chosen))} images of {data}"
 
 
 def batches(frames: Frames, size: int) -> Iterator[Frames]:
@@ -151,6 +163,19 @@ def judge(
         ranges = measure_ranges(without_logits(debug), batches(frames, batch))
         largest = max((ranges[name] for name in names if name in ranges), default=0.0)
     return Verdict(rung, tuple(parity), largest)
+
+
+def median_latency(graph: Path, frames: Frames, batch: int) -> float:
+    """Median milliseconds that ONNX Runtime on this CPU takes for one batch, after one run to warm up."""
+    session = OnnxSession(graph, "cpu")
+    groups = list(batches(frames, batch))
+    session.infer(groups[0])
+    taken = []
+    for run in range(LATENCY_RUNS):
+        started = time.perf_counter()
+        session.infer(groups[run % len(groups)])
+        taken.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(taken)
 
 
 def verification_arrays(frames: Frames, reference: Answer, task: Task) -> dict[str, Any]:
