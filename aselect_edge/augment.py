@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from aselect_edge.frames import Frame, resize
+from aselect_edge.frames import Frame, resize, resize_label
 from aselect_edge.records import Resize
 
 
@@ -48,18 +48,6 @@ def labelled_view(
         frame, label = frame[:, ::-1], label[:, ::-1]
     view = resize(np.ascontiguousarray(frame), size, how)
     return recolour(rng, view, a), resize_label(np.ascontiguousarray(label), size, how, ignore)
-
-
-def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) -> Frame:
-    """Fit a label map [H, W] to `size` as `frames.resize` fits its frame: nearest neighbour, borders ignored."""
-    if how.mode == "stretch":
-        return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
-    from aselect_edge.frames import placement
-
-    top, left, h, w = placement(label.shape, size, how)
-    canvas = np.full(size, ignore, np.uint8)
-    canvas[top : top + h, left : left + w] = cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST)
-    return canvas
 
 
 def recolour(rng: np.random.Generator, frame: Frame, a: Augmentation) -> Frame:

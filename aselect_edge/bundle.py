@@ -63,6 +63,10 @@ def load_bundle(path: Path) -> LoadedBundle:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
     record = Bundle.load(path / RECORD)
+    needed = [_SELECTION, _HEAD, *([record.backbone.file] if record.backbone.file else [])]
+    unlisted = [name for name in needed if name not in record.files]
+    if unlisted:
+        raise IntegrityError(f"{path / RECORD}: got no hash of {unlisted[0]}, expected one; train the bundle again")
     check_files(path, record.files)
     return LoadedBundle(path, record, Selection.load(path / _SELECTION))
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from aselect_edge.command import entry
+from aselect_edge.command import choice, entry, parse_size
 from aselect_edge.errors import InputError
 
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
@@ -18,16 +18,6 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on st
 _Backbone = Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or shipped.")]
 _Data = Annotated[Path, typer.Option(help="Folder with train/ and val/, or for hfr any folder of images.")]
 _Size = Annotated[str, typer.Option(metavar="HxW", help="Input size; the backbone's own square if left out.")]
-
-
-def parse_size(text: str) -> tuple[int, int] | None:
-    """(height, width) of `HxW`; None of an empty string; raises InputError."""
-    if not text:
-        return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 8 <= int(height) <= 8192 and 8 <= int(width) <= 8192):
-        raise InputError(f"got the size {text!r}, expected HxW in pixels, 8 to 8192; for example 144x192")
-    return int(height), int(width)
 
 
 def _select(
@@ -50,17 +40,18 @@ def _select(
     from aselect_edge.pictures import draw_selection
     from aselect_edge.select.run import select as run
 
-    if strategy not in ("hfr", "probe"):
-        raise InputError(f"got the strategy {strategy!r}, expected hfr or probe; change --strategy")
+    choice(strategy, ("hfr", "probe"), "--strategy")
+    choice(task, ("seg", "cls"), "--task")
     if out.suffix != ".json":
         raise InputError(f"got --out {out}, expected a name that ends in .json; the picture goes beside it as .png")
     if task != "seg" and strategy == "probe":
         raise InputError(f"got --task {task} for the probe, expected seg; use --strategy hfr")
-    console = Console(stderr=True)
-    with _progress(console) as report:
+    size = parse_size(imgsz) if imgsz else None
+    # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
+    console = Console(stderr=True, markup=False, soft_wrap=True)
+    with _progress(console) as tell:
         steps = _integers(timesteps)
-        warn = console.print
-        selection = run(backbone, data, strategy, images, parse_size(imgsz), steps, blocks or None, seed, report, warn)  # type: ignore[arg-type]
+        selection = run(backbone, data, strategy, images, size, steps, blocks or None, seed, tell, console.print)  # type: ignore[arg-type]
     selection.save(out)
     draw_selection(selection, out.with_suffix(".png"))
     if as_json:
@@ -75,7 +66,7 @@ def _train(
     selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
     data: Annotated[Path, typer.Option(help="Folder with train/ and val/, each images/ and labels/.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
-    task: Annotated[str, typer.Option(help="seg.")] = "seg",
+    task: Annotated[str, typer.Option(help="seg; cls is not in this version.")] = "seg",
     taps: Annotated[str, typer.Option(help="Replaces the selection's tap, for example 0.hidden,3.query.")] = "",
     imgsz: _Size = "",
     head: Annotated[str, typer.Option(help="conv or linear.")] = "conv",
@@ -92,16 +83,14 @@ def _train(
     from rich.console import Console
 
     from aselect_edge.records import HeadSpec, Selection, Tap
-    from aselect_edge.train import Recipe
-    from aselect_edge.training import train_bundle
+    from aselect_edge.training import Recipe, train_bundle
 
-    if task not in ("seg", "cls"):
-        raise InputError(f"got --task {task}, expected seg or cls; change it")
-    if head not in ("conv", "linear"):
-        raise InputError(f"got --head {head}, expected conv or linear; change it")
+    choice(task, ("seg", "cls"), "--task")
+    choice(head, ("conv", "linear"), "--head")
     if threads:
         torch.set_num_threads(threads)
-    with _progress(Console(stderr=True)) as report:
+    console = Console(stderr=True, markup=False, soft_wrap=True)
+    with _progress(console) as tell:
         outcome = train_bundle(
             task,  # type: ignore[arg-type]
             backbone,
@@ -109,12 +98,13 @@ def _train(
             data,
             out,
             [Tap.parse(tap) for tap in taps.split(",") if tap],
-            parse_size(imgsz),
+            parse_size(imgsz) if imgsz else None,
             HeadSpec(kind=head, channels=128),  # type: ignore[arg-type]
             finetune,
             random_backbone,
             Recipe(samples=samples, seed=seed),
-            report,
+            tell,
+            console.print,
         )
     if as_json:
         print(json.dumps({"out": str(out), "val_miou": outcome.val_miou}))

@@ -9,7 +9,6 @@ Exit codes: 0 done; 1 an error of ours, as one line on stderr; 2 usage; 3 a gate
 
 from __future__ import annotations
 
-import errno
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from aselect_edge.errors import AselectError, InputError, MissingDependencyError, WriteError
-
-_DENIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+from aselect_edge.files import WRITE_FAULTS
 
 
 def entry(function: Callable[..., None]) -> Callable[[], None]:
@@ -79,7 +77,7 @@ def reporting(*, verbose: bool) -> Iterator[None]:
         _report(_missing(error.name), verbose)
         raise SystemExit(MissingDependencyError.exit_code) from None
     except OSError as error:
-        if error.errno not in _DENIED:
+        if error.errno not in WRITE_FAULTS:
             raise
         _report(_denied(error), verbose)
         raise SystemExit(WriteError.exit_code) from None
@@ -87,8 +85,8 @@ def reporting(*, verbose: bool) -> Iterator[None]:
 
 def _missing(module: str) -> MissingDependencyError:
     return MissingDependencyError(
-        f"got no Python package {module!r}, expected it installed; pip install 'aselect-edge[cpu]' to run models, "
-        "'aselect-edge[export]' to train and export them"
+        f"got no Python package {module!r}, expected it installed; install aselect-edge with the extra cpu "
+        "(or jetson) to run models, with the extra export to train and export them"
     )
 
 

@@ -79,6 +79,9 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         raise InputError(
             f"{path}: got ignore_index {ignore} and {len(ids)} classes, expected 0 to 255 and at most 255; correct it"
         )
+    names = [info.name for info in classes]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: got a class name twice among {', '.join(names)}, expected unique ones; rename it")
     known = [i for i in ids if i != ignore]
     if known != list(range(len(known))) or not known:
         raise InputError(f"{path}: got class ids {ids}, expected 0 to {len(ids) - 1} without gaps; renumber them")

@@ -44,15 +44,15 @@ class Denoising:
 
 def window_positions(
     model: DiT, rng: np.random.Generator, window: int, frame: tuple[int, int], count: int
-) -> tuple[Tensor, NDArray[np.int64]]:
-    """Random square windows of `window` pixels inside a frame (height, width).
+) -> tuple[Tensor, NDArray[np.int64], int]:
+    """Random square windows inside a frame (height, width), of whole patches and at most `window` pixels a side.
 
-    Returns their position embeddings (count, T, D) and their corners (count, 2) in pixels, (top, left).
+    Returns their position embeddings (count, T, D), their corners (count, 2) in pixels, (top, left), and their side.
     """
     rows, columns = model.grid(*frame)
     patch = model.config.patch_size
-    side = min(window // patch, rows, columns)
+    side = min(max(1, window // patch), rows, columns)
     table = model.positions((rows, columns)).unflatten(0, (rows, columns))
     corners = np.stack([rng.integers(0, rows - side + 1, count), rng.integers(0, columns - side + 1, count)], axis=1)
     windows = [table[top : top + side, left : left + side].flatten(0, 1) for top, left in corners]
-    return torch.stack(windows), corners * patch
+    return torch.stack(windows), corners * patch, side * patch

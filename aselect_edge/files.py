@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from aselect_edge.errors import InputError, IntegrityError, WriteError
+
+WRITE_FAULTS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.EISDIR}
+)
+"""What a disk or its permissions can refuse; any other OSError has a cause of its own and keeps it."""
 
 
 def sha256(path: Path) -> str:
@@ -64,6 +70,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
+        if error.errno not in WRITE_FAULTS:
+            raise
         raise _write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -109,6 +117,8 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
             path.replace(previous)
         temporary.replace(path)
     except OSError as error:
+        if error.errno not in WRITE_FAULTS:
+            raise
         raise _write_error(path, error) from error
     finally:
         if previous.exists() and not path.exists():  # failed or interrupted between the two renames

@@ -54,6 +54,16 @@ def placement(frame: tuple[int, ...], size: tuple[int, int], how: Resize) -> tup
     return (height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width
 
 
+def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) -> Frame:
+    """Fit a label map [H, W] to `size` as `frames.resize` fits its frame: nearest neighbour, borders ignored."""
+    if how.mode == "stretch":
+        return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    top, left, h, w = placement(label.shape, size, how)
+    canvas = np.full(size, ignore, np.uint8)
+    canvas[top : top + h, left : left + w] = cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST)
+    return canvas
+
+
 def restore(class_map: Frame, frame: tuple[int, ...], how: Resize) -> Frame:
     """Bring a class map [h, w] of the model input back to the frame's (height, width), nearest neighbour."""
     top, left, inner_height, inner_width = placement(frame, class_map.shape[:2], how)

@@ -10,7 +10,6 @@ It resumes from its checkpoint, runs on a GPU in bf16 when there is one, and wri
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -30,11 +29,12 @@ from rich.progress import Progress, TimeRemainingColumn
 from torch import Tensor
 
 from aselect_edge.backbones import DiT, DiTConfig, save_backbone
-from aselect_edge.backbones.dit import Block
+from aselect_edge.backbones.dit import initialise
 from aselect_edge.command import entry
 from aselect_edge.corpus import Corpus
 from aselect_edge.denoise import Denoising, window_positions
 from aselect_edge.files import atomic_write
+from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = DiTConfig(
     num_attention_heads=3,
@@ -101,22 +101,6 @@ def update_ema(average: DiT, model: DiT, decay: float) -> None:
         a.lerp_(b, 1 - decay)
 
 
-def initialise(model: DiT) -> None:
-    """DiT's initialisation: Xavier linears, zero adaLN and output (adaLN-Zero)."""
-    zeroed = [model.final_adaln, model.final]
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.xavier_uniform_(module.weight)
-            torch.nn.init.zeros_(module.bias)
-        elif isinstance(module, torch.nn.Embedding):
-            torch.nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, Block):
-            zeroed.append(module.adaln)
-    torch.nn.init.xavier_uniform_(model.patch_embed.weight.view(model.patch_embed.out_channels, -1))
-    for linear in zeroed:
-        torch.nn.init.zeros_(linear.weight)
-
-
 def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG) -> Path:
     """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder."""
     torch.manual_seed(recipe.seed)
@@ -130,7 +114,7 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
     checkpoint = out / "checkpoint.pt"
     step, seen, curve = 0, 0, []
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        state = read_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -163,9 +147,7 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
                 loss_sum, loss_count = 0.0, 0
                 state = {"model": model.state_dict(), "average": average.state_dict()}
                 state |= {"optimiser": optimiser.state_dict(), "step": step, "seen": seen, "curve": curve}
-                stream_out = io.BytesIO()  # torch reports a full disk as an error of its own kind
-                torch.save(state, stream_out)
-                atomic_write(checkpoint, stream_out.getvalue())
+                write_checkpoint(checkpoint, state)
                 atomic_write(out / "curve.json", json.dumps({"columns": ["samples", "loss", "seconds"], "rows": curve}))
                 save_backbone(average, SCHEDULE, out)
     return out

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aselect_edge.errors import InputError, RecordError
 from aselect_edge.files import atomic_write
@@ -97,6 +97,17 @@ class ClassInfo(Frozen):
     colour: Colour
 
 
+def _unique_names(classes: tuple[ClassInfo, ...]) -> tuple[ClassInfo, ...]:
+    names = [info.name for info in classes]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"got the class {twice!r} twice, expected a name for each class of its own")
+    return classes
+
+
+Classes = Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=255), AfterValidator(_unique_names)]
+
+
 class BackboneSource(Frozen):
     """Where the backbone's weights are: in the bundle itself (`file`) or at a path or hub id (`source`)."""
 
@@ -140,7 +151,7 @@ class Record(Frozen):
         if not isinstance(data, dict):
             return data
         own = f"{cls.kind}/{cls.version[0]}.{cls.version[1]}"
-        got = data.get("schema", own)
+        got = data.get("schema", data.get("schema_", own))
         match = re.fullmatch(r"([a-z]+)/(\d{1,4})\.(\d{1,4})", got) if isinstance(got, str) else None
         if not match or match[1] != cls.kind or int(match[2]) != cls.version[0] or int(match[3]) > cls.version[1]:
             raise ValueError(f"got schema {got!r}, expected {own} or an older minor; use the version that wrote it")
@@ -161,7 +172,10 @@ class Record(Frozen):
     def parse(cls: type[R], text: str, where: str = "record") -> R:
         """Validate JSON text; raises RecordError."""
         try:
-            return cls.model_validate(json.loads(text))
+            data = json.loads(text)
+            if isinstance(data, dict):
+                data.setdefault("schema", None)  # only a record made in memory may leave it out
+            return cls.model_validate(data)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             at = ".".join(str(part) for part in fault["loc"]) or "record"
@@ -205,7 +219,7 @@ class Bundle(Record):
     kind: ClassVar[str] = "bundle"
 
     task: Task
-    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=255)]
+    classes: Classes
     imgsz: Size
     resize: Resize
     backbone: BackboneSource
@@ -237,7 +251,7 @@ class Manifest(Record):
     kind: ClassVar[str] = "manifest"
 
     task: Task
-    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=255)]
+    classes: Classes
     resize: Resize
     input: TensorSpec
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
@@ -256,6 +270,17 @@ class Manifest(Record):
         if value.dtype != "uint8" or len(value.shape) != 4 or value.shape[3] != 3:
             raise ValueError(f"got input {value.dtype} {list(value.shape)}, expected uint8 [N, H, W, 3]")
         return value
+
+    @model_validator(mode="after")
+    def _outputs_fit_the_task(self) -> Manifest:
+        batch, height, width, _ = self.input.shape
+        answer = {
+            "seg": TensorSpec(name="class_map", dtype="uint8", shape=(batch, height, width)),
+            "cls": TensorSpec(name="scores", dtype="float32", shape=(batch, len(self.classes))),
+        }[self.task]
+        if answer not in self.outputs:
+            raise ValueError(f"got outputs without {answer.name} {answer.dtype} {list(answer.shape)} for {self.task}")
+        return self
 
 
 class Parity(Frozen):

@@ -1,8 +1,9 @@
-"""What pretraining and selection buy: the shipped recipe beside its baselines, same head, data and budget.
+"""What pretraining and selection buy: the shipped recipe beside its baselines, same head and data.
 
-    python -m benchmarks.comparisons [--work runs/comparisons] [--only NAME] [--out benchmarks/results/comparisons.json]
+    python -m benchmarks.comparisons [--work runs/comparisons] [--only NAME] [--out runs/comparisons.json]
 
-Needs $ASELECT_DATA and hours of CPU. Each row is one `aselect-train` into `--work`; rows that are there already are
+The fine-tuned rows share one budget and the frozen rows share a smaller one, so compare within each kind. Needs
+$ASELECT_DATA and hours of CPU. Each row is one `aselect-train` into `--work`; rows that are there already are
 kept, and an interrupted row resumes. The figure is CamVid test mIoU of the torch model, one seed.
 """
 
@@ -23,11 +24,11 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.data import open_segmentation
 from aselect_edge.files import atomic_write
 from aselect_edge.records import Selection, Tap
-from aselect_edge.train import Recipe, evaluate
-from aselect_edge.training import train_bundle
+from aselect_edge.training import Recipe, train_bundle
+from aselect_edge.training.loop import evaluate
 
 IMGSZ = (144, 192)
-SHALLOW = Tap(block=0, component="hidden")
+TAPS = (Tap(block=0, component="hidden"), Tap(block=2, component="mlp"))
 FINETUNE = Recipe()
 FROZEN = replace(FINETUNE, samples=8_000)
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--selection", type=Path, default=SHIPPED["seg"] / "selection.json")
     parser.add_argument("--only", choices=[slug(row) for row in ROWS], action="append")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/comparisons.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/comparisons.json"))
     arguments = parser.parse_args()
     if "ASELECT_DATA" not in os.environ:
         sys.exit("ASELECT_DATA is not set, expected the folder that holds camvid; set it")
@@ -82,18 +83,18 @@ def train(row: str, out: Path, backbone: str, selection: Selection, camvid: Path
             selection,
             camvid,
             out,
-            [SHALLOW, selection.tap],
+            TAPS,
             IMGSZ,
             finetune=finetune,
             random_backbone=random,
             recipe=recipe,
-            report=lambda what, share: progress.update(task, description=f"{row}: {what}", completed=share),
+            tell=lambda what, share: progress.update(task, description=f"{row}: {what}", completed=share),
         )
 
 
 def worst_timestep(selection: Selection) -> Selection:
-    """The same tap at the noise level where it scored lowest."""
-    same = [score for score in selection.scores if score.tap == selection.tap]
+    """The noise level at which the deeper tap scored lowest."""
+    same = [score for score in selection.scores if score.tap == TAPS[-1]]
     return selection.model_copy(update={"noise": min(same, key=lambda score: score.value).noise})
 
 
@@ -101,8 +102,7 @@ def figures_of(folder: Path, camvid: Path) -> dict[str, float]:
     """Test and val mIoU of a bundle, and the samples it was trained on."""
     bundle = load_bundle(folder)
     test = evaluate(bundle.deployed(), open_segmentation(camvid, "test"), bundle.record.imgsz, bundle.record.resize)
-    samples = (FINETUNE if bundle.record.finetuned else FROZEN).samples
-    return {"test_miou": test.miou(), "val_miou": bundle.record.metrics["val_miou"], "samples": samples}
+    return {"test_miou": test.miou(), **bundle.record.metrics}
 
 
 def slug(row: str) -> str:

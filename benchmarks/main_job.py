@@ -1,6 +1,6 @@
 """The main job's figures: accuracy, export cost, size and speed of the shipped bundle, in one run.
 
-    python -m benchmarks.main_job [--runs 5] [--out benchmarks/results/main_job.json]
+    python -m benchmarks.main_job [--runs 5] [--out runs/main_job.json]
 
 Accuracy and the highway clip need $ASELECT_DATA; without it those rows are left out and the speed is measured on a
 synthetic street. Each speed is the median of several runs.
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/main_job.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/main_job.json"))
     arguments = parser.parse_args()
     data = Path(os.environ["ASELECT_DATA"]) if "ASELECT_DATA" in os.environ else None
     with tempfile.TemporaryDirectory() as name:
@@ -65,13 +65,14 @@ def export_figures(folder: Path) -> dict[str, float]:
 
 
 def size_figures(folder: Path) -> dict[str, float]:
-    """Bytes of the graphs beside the whole DiT that the bundle was cut from, at the same precision."""
+    """Bytes of the graphs beside the weights of the whole DiT that the bundle was cut from."""
     record = load_bundle(SHIPPED["seg"]).record
     manifest = Manifest.load(folder / "manifest.json")
     whole = sum(p.numel() for p in DiT(DiTConfig.from_json(record.backbone.config), tied=True).parameters())
     rungs = [name for name in manifest.files if name.endswith("fp32.onnx")]
     return {
         "whole DiT without head, float32 [MB]": whole * 4 / 1e6,
+        "whole DiT without head, float16 [MB]": whole * 2 / 1e6,
         "deployed graph with head, fp32 [MB]": (folder / rungs[0]).stat().st_size / 1e6,
         "deployed graph with head, fp16 [MB]": (folder / manifest.model).stat().st_size / 1e6,
     }
@@ -90,16 +91,17 @@ def accuracy_figures(folder: Path, camvid: Path) -> dict[str, float]:
 
 def process(code: str, *arguments: Any) -> tuple[float, float, str]:
     """Run a command as its own process: seconds, peak resident memory in MB, standard output."""
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        output, errors = child.communicate()
-    if child.returncode:
-        sys.exit(f"{arguments}: {errors}")
-    import resource
-
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000, output
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        start = time.perf_counter()
+        child = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=output, stderr=errors)
+        _, status, usage = os.wait4(child.pid, 0)  # not getrusage: its maximum is over all children so far
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if child.returncode:
+            sys.exit(f"{arguments}: {errors.read().decode()}")
+        return seconds, usage.ru_maxrss / 1000, output.read().decode()
 
 
 def processor() -> str:

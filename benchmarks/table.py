@@ -23,7 +23,7 @@ SPEED_ROWS = {
     "the same session alone": ("session alone [frames/s]", "{:.0f} frames/s"),
     "process start to first result": ("process start to first result [s]", "{:.2f} s"),
     "deployed graph with head, fp16": ("deployed graph with head, fp16 [MB]", "{:.1f} MB"),
-    "whole DiT without head, float32": ("whole DiT without head, float32 [MB]", "{:.1f} MB"),
+    "weights of the whole DiT without head, float16": ("whole DiT without head, float16 [MB]", "{:.1f} MB"),
     "export, with all gates": ("export fp16 [s]", "{:.0f} s"),
     "export, peak memory": ("export fp16, peak memory [MB]", "{:.0f} MB"),
 }

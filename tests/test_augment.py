@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_edge.augment import Augmentation, labelled_view, recolour, resize_label
-from aselect_edge.frames import Frame, placement, resize
+from aselect_edge.augment import Augmentation, labelled_view, recolour
+from aselect_edge.frames import Frame, placement, resize, resize_label
 from aselect_edge.records import Resize
 
 IGNORE = 255

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle import load_bundle, save_bundle
-from aselect_edge.errors import AselectError, InputError, IntegrityError, RecordError
+from aselect_edge.errors import InputError, IntegrityError, RecordError
+from aselect_edge.files import sha256
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
@@ -112,18 +113,25 @@ def test_changed_truncated_and_missing_files_are_refused(bundle: Path, name: str
         load_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "backbone.safetensors"])
-def test_weights_that_no_hash_covers_are_still_checked(bundle: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["head.safetensors", "backbone.safetensors", "selection.json"])
+def test_every_file_needs_a_hash(bundle: Path, name: str) -> None:
     record = Bundle.load(bundle / "bundle.json")
-    record.model_copy(update={"files": {}}).save(bundle / "bundle.json")
+    files = {file: digest for file, digest in record.files.items() if file != name}
+    record.model_copy(update={"files": files}).save(bundle / "bundle.json")
+    with pytest.raises(IntegrityError, match=f"got no hash of {name}"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "backbone.safetensors"])
+def test_weights_that_are_none_are_refused_even_with_their_hash(bundle: Path, name: str) -> None:
+    record = Bundle.load(bundle / "bundle.json")
     content = (bundle / name).read_bytes()
     for damaged in (content[: len(content) // 2], b"", content[:4]):
         (bundle / name).write_bytes(damaged)
+        files = {**record.files, name: sha256(bundle / name)}
+        record.model_copy(update={"files": files}).save(bundle / "bundle.json")
         with pytest.raises(IntegrityError, match=name):
             load_bundle(bundle).reference()
-    (bundle / name).unlink()
-    with pytest.raises(AselectError, match=name):
-        load_bundle(bundle).reference()
 
 
 def test_a_head_of_another_shape_is_refused(bundle: Path) -> None:
@@ -135,8 +143,9 @@ def test_a_head_of_another_shape_is_refused(bundle: Path) -> None:
 
 def test_a_backbone_file_outside_the_bundle_is_refused(bundle: Path) -> None:
     record = Bundle.load(bundle / "bundle.json")
-    source = record.backbone.model_copy(update={"file": "../seg/backbone.safetensors"})
-    record.model_copy(update={"backbone": source}).save(bundle / "bundle.json")
+    name = "../seg/backbone.safetensors"
+    changes = {"backbone": record.backbone.model_copy(update={"file": name}), "files": {**record.files, name: "0" * 64}}
+    record.model_copy(update=changes).save(bundle / "bundle.json")
     with pytest.raises(IntegrityError, match="inside the folder"):
         load_bundle(bundle).reference()
 

@@ -16,9 +16,22 @@ SURFACE = {
     "aselect_edge": {"__version__"},
     "aselect_edge.backbones": {"DiT", "DiTConfig", "LoadedBackbone", "load_backbone", "save_backbone"},
     "aselect_edge.heads": {"Head", "build_head"},
+    "aselect_edge.training": {"Outcome", "Recipe", "train_bundle"},
     "aselect_edge.select": {"Scan", "high_frequency_ratio", "select_by_hfr", "select_by_probe"},
 }
-TORCH_FREE = ("errors", "records", "files", "frames", "scenes", "data", "metrics", "augment", "command", "cli")
+TORCH_FREE = (
+    "errors",
+    "records",
+    "files",
+    "frames",
+    "scenes",
+    "data",
+    "metrics",
+    "evaluation",
+    "augment",
+    "command",
+    "cli",
+)
 
 
 @pytest.mark.parametrize("package", SURFACE)

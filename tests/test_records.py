@@ -43,7 +43,10 @@ RESIZES = st.builds(
     Resize, mode=st.sampled_from(["stretch", "letterbox"]), interpolation=st.sampled_from(["area", "linear"])
 )
 CLASSES = st.lists(
-    st.builds(ClassInfo, name=NAMES, colour=st.tuples(*[st.integers(0, 255)] * 3)), min_size=1, max_size=3
+    st.builds(ClassInfo, name=NAMES, colour=st.tuples(*[st.integers(0, 255)] * 3)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda info: info.name,
 ).map(tuple)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | FINITE | NAMES,
@@ -178,6 +181,13 @@ def test_hostile_json_is_refused(text: str) -> None:
 def test_other_schemas_are_refused(schema: object) -> None:
     content = {**json.loads(SELECTION.to_json()), "schema": schema}
     with pytest.raises(RecordError, match=r"expected selection/1\.0"):
+        Selection.parse(json.dumps(content))
+
+
+def test_a_record_without_a_schema_is_refused() -> None:
+    content = json.loads(SELECTION.to_json())
+    del content["schema"]
+    with pytest.raises(RecordError, match="schema"):
         Selection.parse(json.dumps(content))
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones import DiT, DiTConfig, load_backbone
 from aselect_edge.backbones.noise import DIT_SCHEDULE
 from aselect_edge.bundle import load_bundle
 from aselect_edge.data import SegmentationData, open_segmentation
@@ -21,16 +21,10 @@ from aselect_edge.denoise import Denoising, window_positions
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
-from aselect_edge.records import HeadSpec, Noise, Resize, Selection, Tap
-from aselect_edge.train import (
-    Outcome,
-    Recipe,
-    class_weights,
-    evaluate,
-    segmentation_loss,
-    train_segmentation,
-)
-from aselect_edge.training import train_bundle
+from aselect_edge.records import COMPONENTS, HeadSpec, Noise, Resize, Selection, Tap
+from aselect_edge.training import Outcome, Recipe, train_bundle
+from aselect_edge.training.loop import evaluate, train_segmentation
+from aselect_edge.training.loss import class_weights, denoising_loss, segmentation_loss
 
 SIZE = (24, 32)
 RECIPE = Recipe(samples=24, batch=4, warmup=1, views=2, validations=3, window=16, denoising_windows=2, ema=0.5)
@@ -90,7 +84,7 @@ def test_the_loss_falls_on_what_a_linear_head_can_learn(train: Train) -> None:
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finetune: bool
 ) -> None:
-    import aselect_edge.train as module
+    import aselect_edge.training.loop as module
 
     recipe = replace(RECIPE, denoising=0.0)  # its noise is drawn from torch's generator, which a checkpoint leaves out
     whole = train(finetune, recipe)
@@ -195,11 +189,54 @@ def test_rare_classes_weigh_more(street_data: Path) -> None:
 
 def test_windows_carry_the_positions_of_where_they_lie(backbone_folder: Path) -> None:
     model = load_backbone(str(backbone_folder)).model
-    positions, corners = window_positions(model, np.random.default_rng(0), 8, (16, 24), 20)
+    positions, corners, side = window_positions(model, np.random.default_rng(0), 8, (16, 24), 20)
+    assert side == 8
     table = model.positions((4, 6)).unflatten(0, (4, 6))
     assert positions.shape == (20, 4, 32)
     for window, (top, left) in zip(positions, corners // 4, strict=True):
         torch.testing.assert_close(window, table[top : top + 2, left : left + 2].flatten(0, 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 6), columns=st.integers(1, 6), window=st.integers(1, 40))
+def test_windows_fit_any_frame(rows: int, columns: int, window: int) -> None:
+    model = DiT(DiTConfig(2, 16, 3, num_layers=1, patch_size=4, sample_size=16, num_embeds_ada_norm=3))
+    recipe = replace(RECIPE, window=window)
+    pixels = torch.rand(2, 3, rows * 4, columns * 4) * 255
+    loss = denoising_loss(Denoising(DIT_SCHEDULE, torch.device("cpu")), model, pixels, np.random.default_rng(0), recipe)
+    assert torch.isfinite(loss)
+
+
+def test_what_the_record_refuses_is_refused_before_training(
+    backbone_folder: Path, street_data: Path, tmp_path: Path
+) -> None:
+    selection = Selection(backbone=str(backbone_folder), noise=NOISE, tap=QUERY, strategy="hfr")
+
+    def never(what: str, share: float) -> None:
+        pytest.fail(f"trained for nothing: {what} {share}")
+
+    taps = [Tap(block=block, component=component) for block in (0, 1) for component in COMPONENTS]
+    with pytest.raises(InputError, match="taps"):
+        train_bundle(
+            "seg", str(backbone_folder), selection, street_data, tmp_path / "new", taps, imgsz=SIZE, tell=never
+        )
+
+
+def test_a_selection_made_elsewhere_is_told(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
+    selection = Selection(backbone="another", noise=NOISE, tap=QUERY, strategy="hfr")
+    told: list[str] = []
+    train_bundle(
+        "seg",
+        str(backbone_folder),
+        selection,
+        street_data,
+        tmp_path / "bundle",
+        imgsz=SIZE,
+        head=LINEAR,
+        recipe=RECIPE,
+        warn=told.append,
+    )
+    assert any("made on another" in line for line in told)
 
 
 def test_an_unknown_prediction_is_refused() -> None:
@@ -229,7 +266,7 @@ def test_a_bundle_comes_out_and_works(
     assert loaded.record.noise_seed == 5
     assert loaded.record.taps == (QUERY,)
     assert (out / "backbone.safetensors").is_file() == (finetune or fresh)
-    assert loaded.record.metrics == {"val_miou": outcome.val_miou}
+    assert loaded.record.metrics == {"val_miou": outcome.val_miou, "samples": RECIPE.samples}
     pixels = torch.rand(2, 3, *SIZE) * 255
     expected = outcome.model(pixels)
     torch.testing.assert_close(loaded.deployed()(pixels), expected, rtol=0.05, atol=0.05)
@@ -265,6 +302,6 @@ def test_an_out_that_is_not_ours_is_refused_before_training(
         pytest.fail(f"trained for nothing: {what} {share}")
 
     with pytest.raises(InputError, match=r"bundle\.json"):
-        train_bundle("seg", str(backbone_folder), selection, street_data, tmp_path, recipe=RECIPE, report=never)
+        train_bundle("seg", str(backbone_folder), selection, street_data, tmp_path, recipe=RECIPE, tell=never)
     with pytest.raises(InputError, match="expected seg"):
-        train_bundle("cls", str(backbone_folder), selection, street_data, tmp_path / "new", report=never)
+        train_bundle("cls", str(backbone_folder), selection, street_data, tmp_path / "new", tell=never)

@@ -251,6 +251,22 @@ class DiT(nn.Module):
         return [conditioning(timestep, label) for conditioning in self.conditioning]
 
 
+def initialise(model: DiT) -> None:
+    """DiT's initialisation: Xavier linears, zero adaLN and output (adaLN-Zero)."""
+    zeroed = [model.final_adaln, model.final]
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, Block):
+            zeroed.append(module.adaln)
+    nn.init.xavier_uniform_(model.patch_embed.weight.view(model.patch_embed.out_channels, -1))
+    for linear in zeroed:
+        nn.init.zeros_(linear.weight)
+
+
 _BLOCK_KEYS = {
     "norm1.emb.timestep_embedder.linear_1": "conditioning.{}.time_in",
     "norm1.emb.timestep_embedder.linear_2": "conditioning.{}.time_out",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,13 @@ class LoadedBackbone:
     revision: str | None = None
 
 
-def load_backbone(source: str, revision: str | None = None) -> LoadedBackbone:
-    """Load a diffusers folder (a pipeline, or its bare `transformer/`), a hub id or `shipped`; float32, eval mode.
+def load_backbone(
+    source: str, revision: str | None = None, warn: Callable[[str], None] = lambda _line: None
+) -> LoadedBackbone:
+    """Load a diffusers folder (a pipeline, or its `transformer/`), a hub id or `shipped`; float32, eval mode.
 
+    The schedule is the pipeline's own; for a transformer that comes without one it is the published DiT models', and
+    `warn` is told. A folder's source is kept as an absolute path, so that records name it from anywhere.
     Raises InputError where the source is not a DiT, IntegrityError where its weights are corrupt or of other shapes.
     """
     folder = _local_folder(source, revision)
@@ -52,9 +56,8 @@ def load_backbone(source: str, revision: str | None = None) -> LoadedBackbone:
             "autoencoder are not supported yet, choose one on pixels"
         )
     load_weights(model, weight_files(transformer), diffusers_keys(model.config))
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    schedule = _read_json(scheduler) if scheduler.is_file() else DIT_SCHEDULE
-    return LoadedBackbone(model.eval(), schedule, source, revision)
+    name = source if source == "shipped" or not Path(source).is_dir() else str(folder.resolve())
+    return LoadedBackbone(model.eval(), _schedule(folder, transformer, warn), name, revision)
 
 
 def load_weights(model: torch.nn.Module, files: Iterable[Path], keys: dict[str, str]) -> None:
@@ -107,6 +110,17 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     atomic_write(
         scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2)
     )
+
+
+def _schedule(folder: Path, transformer: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
+    beside = [transformer.resolve().parent] if transformer.resolve().name == "transformer" else []
+    for place in (folder, *beside):
+        path = place / "scheduler" / "scheduler_config.json"
+        if path.is_file():
+            return _read_json(path)
+    warn(f"{folder}: no scheduler, taking the published DiT models': {json.dumps(DIT_SCHEDULE)}")
+    return DIT_SCHEDULE
 
 
 def _local_folder(source: str, revision: str | None) -> Path:

@@ -19,7 +19,7 @@ DIT_SCHEDULE: dict[str, Any] = {
     "beta_end": 0.02,
     "beta_schedule": "linear",
 }
-"""The published DiT models' schedule; used, and printed, where a transformer comes without a scheduler."""
+"""The published DiT models' schedule, for a transformer that comes without a scheduler."""
 
 
 def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aselect_edge.augment import resize_label
-from aselect_edge.frames import Frame
+from aselect_edge.frames import Frame, resize_label
 from aselect_edge.metrics import Confusion
 from aselect_edge.records import DataFingerprint, Noise, Score, Selection, Tap
 from aselect_edge.select.scan import Scan

@@ -10,7 +10,6 @@ from typing import Literal, TypeVar
 from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.noise import candidate_timesteps, noise_levels
 from aselect_edge.data import open_segmentation
-from aselect_edge.errors import InputError
 from aselect_edge.frames import list_images, read_image
 from aselect_edge.records import Selection
 from aselect_edge.select.by_hfr import select_by_hfr
@@ -37,7 +36,7 @@ def select(
 
     `data` is a split root (its `train` is used, and `val` to score the probe) or, for `hfr`, any image folder.
     """
-    backbone = load_backbone(source)
+    backbone = load_backbone(source, warn=warn)
     side = backbone.model.config.sample_size
     chosen = timesteps or candidate_timesteps(backbone.schedule.get("num_train_timesteps", 1000))
     scan = Scan(
@@ -54,8 +53,6 @@ def select(
         paths = _some(list_images(folder), images, seed)
         frames, fingerprint = read_all(paths, lambda n: read_image(paths[n]), warn)
         return select_by_hfr(scan, frames, fingerprint)
-    if strategy != "probe":
-        raise InputError(f"got the strategy {strategy!r}, expected hfr or probe; change --strategy")
     train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
     chosen_train = _some(list(range(len(train))), images, seed)
     chosen_val = _some(list(range(len(val))), images, seed)
