@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from aselect_edge import corpus as corpora
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone
+from aselect_edge.backbones.dit import initialise
 from aselect_edge.corpus import NO_CLASS, Corpus, Source, random_crop
 from aselect_edge.denoise import Denoising
 from aselect_edge.errors import InputError
-from aselect_edge.pretrain import SCHEDULE, Recipe, batches, initialise, pretrain, to_tensor
+from aselect_edge.pretrain import SCHEDULE, Recipe, batches, pretrain, to_tensor
 
 TINY = DiTConfig(2, 16, 3, num_layers=1, patch_size=8, sample_size=192, num_embeds_ada_norm=5)
 RECIPE = Recipe(samples=40, window=16, window_batch=4, frame_batch=1, frame_every=4, warmup=2)
