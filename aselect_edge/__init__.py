@@ -1,10 +1,31 @@
-"""aselect-edge, floor 1: records and errors, backbones, the fold, selection, heads and training.
+"""Floor 1: records and errors, backbones, the fold, selection, heads and training.
 
-Importing this package loads nothing heavy; each verb imports what it needs when it is called.
+    selection = select_tap("shipped", Path("camvid"), "hfr", images=64, imgsz=(144, 192))
+    train_bundle("seg", "shipped", selection, Path("camvid"), Path("bundle"), imgsz=(144, 192))
+    bundle = load_bundle(Path("bundle"))
+
+Importing this package loads nothing heavy, because a device without torch imports its records.
 """
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from aselect_edge.backbones import load_backbone
+    from aselect_edge.bundle import load_bundle
+    from aselect_edge.select.run import select_tap
+    from aselect_edge.training import train_bundle
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"]
+
+_HOMES = {"load_backbone": "backbones", "load_bundle": "bundle", "select_tap": "select.run", "train_bundle": "training"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

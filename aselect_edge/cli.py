@@ -38,7 +38,7 @@ def _select(
     from rich.console import Console
 
     from aselect_edge.pictures import draw_selection
-    from aselect_edge.select.run import select as run
+    from aselect_edge.select.run import select_tap
 
     choice(strategy, ("hfr", "probe"), "--strategy")
     choice(task, ("seg", "cls"), "--task")
@@ -51,7 +51,7 @@ def _select(
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:
         steps = _integers(timesteps)
-        selection = run(backbone, data, strategy, images, size, steps, blocks or None, seed, tell, console.print)  # type: ignore[arg-type]
+        selection = select_tap(backbone, data, strategy, images, size, steps, blocks or None, seed, tell, console.print)  # type: ignore[arg-type]
     selection.save(out)
     draw_selection(selection, out.with_suffix(".png"))
     if as_json:

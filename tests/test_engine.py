@@ -129,3 +129,15 @@ def test_tensorrt_without_a_gpu_is_refused_before_it_is_loaded() -> None:
 def test_a_missing_tensorrt_says_how_to_get_it() -> None:
     with pytest.raises(MissingDependencyError, match="system-site-packages"):
         engine.version("tensorrt")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None or not engine.available("tensorrt"), reason="needs a GPU and TensorRT")
+def test_tensorrt_builds_for_the_gpu_at_hand(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph(TensorProto.FLOAT16).SerializeToString())
+    gpu = find_gpu()
+    built = build_engine(path, tmp_path / "model.engine", None, "tensorrt")
+    assert gpu is not None
+    assert (built.target, built.gpu) == (gpu.target, gpu.name)
+    assert built.sha256 == sha256(tmp_path / "model.engine")

@@ -13,7 +13,7 @@ import aselect_edge
 from aselect_edge import errors
 
 SURFACE = {
-    "aselect_edge": {"__version__"},
+    "aselect_edge": {"__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"},
     "aselect_edge.backbones": {"DiT", "DiTConfig", "LoadedBackbone", "load_backbone", "save_backbone"},
     "aselect_edge.heads": {"Head", "build_head"},
     "aselect_edge.training": {"Outcome", "Recipe", "train_bundle"},

@@ -19,7 +19,7 @@ from aselect_edge.frames import Frame
 from aselect_edge.records import COMPONENTS, DataFingerprint, Selection, Tap
 from aselect_edge.select import Scan, high_frequency_ratio, select_by_hfr, select_by_probe
 from aselect_edge.select.hfr import spectrum
-from aselect_edge.select.run import Strategy, select
+from aselect_edge.select.run import Strategy, select_tap
 
 DATA = DataFingerprint(images=0, sha256="0" * 64)
 STEPS = [0, 100, 600]
@@ -114,7 +114,7 @@ def test_select_reads_a_labelled_folder(backbone_folder: Path, street_data: Path
     shares: list[float] = []
 
     def run() -> Selection:
-        return select(
+        return select_tap(
             str(backbone_folder), street_data, strategy, 4, SIZE, [50], report=lambda _, share: shares.append(share)
         )
 
@@ -138,7 +138,7 @@ def test_an_unreadable_image_is_named_and_skipped(
             shutil.copy(data / "train" / kind / "0.png", data / "train" / kind / f"copy{copy:02}.png")
     (data / "train/images/copy07.png").write_bytes(b"nonsense")
     said: list[str] = []
-    selection = select(str(backbone_folder), data, strategy, 100, SIZE, [0], warn=said.append)
+    selection = select_tap(str(backbone_folder), data, strategy, 100, SIZE, [0], warn=said.append)
     assert selection.data is not None
     assert selection.data.images == 25
     assert len(said) == 1
@@ -146,14 +146,14 @@ def test_an_unreadable_image_is_named_and_skipped(
     for name in ("copy08.png", "copy09.png"):
         (data / "train/images" / name).write_bytes(b"")
     with pytest.raises(InputError, match="got 3 unreadable images of 26, expected at most 5 %"):
-        select(str(backbone_folder), data, strategy, 100, SIZE, [0])
+        select_tap(str(backbone_folder), data, strategy, 100, SIZE, [0])
 
 
 def test_the_fingerprint_tells_images_apart(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
     shutil.copytree(street_data / "train/images", tmp_path / "images")
 
     def fingerprint() -> DataFingerprint | None:
-        return select(str(backbone_folder), tmp_path / "images", "hfr", 9, SIZE, [0]).data
+        return select_tap(str(backbone_folder), tmp_path / "images", "hfr", 9, SIZE, [0]).data
 
     before = fingerprint()
     cv2.imwrite(str(tmp_path / "images/0.png"), np.zeros((48, 64, 3), np.uint8))
@@ -171,7 +171,7 @@ def test_what_the_backbone_cannot_take_is_refused(
     backbone_folder: Path, street_data: Path, size: tuple[int, int], steps: list[int]
 ) -> None:
     with pytest.raises(InputError, match="expected"):
-        select(str(backbone_folder), street_data, "hfr", 2, size, steps)
+        select_tap(str(backbone_folder), street_data, "hfr", 2, size, steps)
 
 
 def test_the_candidates_are_the_papers() -> None:

@@ -20,7 +20,7 @@ Strategy = Literal["hfr", "probe"]
 T = TypeVar("T")
 
 
-def select(
+def select_tap(
     source: str,
     data: Path,
     strategy: Strategy,
