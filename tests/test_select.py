@@ -16,8 +16,9 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.noise import candidate_timesteps, cumulative_alphas, noise_levels
 from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame
-from aselect_edge.records import COMPONENTS, DataFingerprint, Selection, Tap
+from aselect_edge.records import COMPONENTS, DataFingerprint, Noise, Selection, Tap
 from aselect_edge.select import Scan, high_frequency_ratio, select_by_hfr, select_by_probe
+from aselect_edge.select.by_hfr import caution
 from aselect_edge.select.hfr import spectrum
 from aselect_edge.select.run import Strategy, select_tap
 
@@ -62,7 +63,13 @@ def test_hfr_says_when_it_measured_the_noise(scan: Scan) -> None:
     flat = [np.full((16, 24, 3), 128, np.uint8)] * 2
     selection = select_by_hfr(scan, flat, DATA)
     noisiest = max(level.sigma for level in scan.levels)
-    assert ("measured the noise" in selection.note) == (selection.noise.sigma == noisiest)
+    assert ("measured noise" in selection.note) == (selection.noise.sigma == noisiest)
+
+
+def test_the_caution_is_for_the_noisiest_tenth() -> None:
+    levels = [Noise(alpha=(1 - (i / 20) ** 2) ** 0.5, sigma=i / 20, model_timestep=i) for i in range(21)]
+    assert [bool(caution(level, levels)) for level in levels] == [False] * 18 + [True] * 3
+    assert not caution(levels[0], levels[:1])
 
 
 def _halves(count: int) -> list[tuple[Frame, Frame]]:

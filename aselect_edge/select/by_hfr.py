@@ -18,7 +18,7 @@ def select_by_hfr(
     """Score every noise level, block and component on unlabelled frames; the winner is the argmax.
 
     Memory holds one running spectrum per candidate, however many frames there are. Input noise is broadband and
-    raises the ratio by itself: where the argmax is the noisiest level, the record's note says so.
+    raises the ratio by itself: where the argmax is among the noisiest tenth, the record's note says so.
     """
     sums: dict[tuple[Noise, Tap], Tensor] = {}
     for noise, _, features in scan.passes(frames, "hfr"):
@@ -30,10 +30,7 @@ def select_by_hfr(
         Score(noise=noise, tap=tap, value=high_frequency_ratio(energy)) for (noise, tap), energy in sums.items()
     )
     best = max(scores, key=lambda score: score.value)
-    noisiest = max(scan.levels, key=lambda level: level.sigma)
     note = f"{'1-D' if dimensions == 1 else '2-D'} {'power' if power else 'amplitude'}, cutoff 0.15 cycles per token."
-    if best.noise == noisiest and len(scan.levels) > 1:
-        note += " The argmax is the noisiest level: the ratio measured the noise, not the picture. Hold it against val."
     return Selection(
         backbone=scan.backbone.source,
         noise=best.noise,
@@ -42,5 +39,13 @@ def select_by_hfr(
         scores=scores,
         data=data,
         seed=scan.seed,
-        note=note,
+        note=note + caution(best.noise, scan.levels),
     )
+
+
+def caution(chosen: Noise, levels: Sequence[Noise]) -> str:
+    """What to know where the chosen level is among the noisiest tenth (at least the noisiest); else nothing."""
+    noisier = sum(level.sigma > chosen.sigma for level in levels)
+    if len(levels) < 2 or noisier > len(levels) // 10:
+        return ""
+    return " The argmax is among the noisiest levels: the ratio measured noise, not picture. Hold it against val."
