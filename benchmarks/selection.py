@@ -37,9 +37,8 @@ def main() -> None:
     pick = (str(label_free.tap), label_free.noise.model_timestep)
     if pick in b:
         print(f"  {probe.strategy} score at the label-free pick ({pick[0]}, t = {pick[1]:g})  {b[pick]:.3f}")
-    print(
-        f"  {probe.strategy} score at its own pick ({probe.tap}, t = {probe.noise.model_timestep:g})  {max(b.values()):.3f}"
-    )
+    own = (str(probe.tap), probe.noise.model_timestep)
+    print(f"  {probe.strategy} score at its own pick ({own[0]}, t = {own[1]:g})  {b[own]:.3f}")
 
 
 def scores(selection: Selection) -> dict[Key, float]:
