@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: setup
 	@rm -rf demo && mkdir -p demo
 	$(BIN)/aselect-export --task seg --precision fp16 --out demo/seg-fp16
-	$(BIN)/aselect-run demo/seg-fp16 synthetic://street --max-frames 250 \
+	$(BIN)/aselect-run demo/seg-fp16 synthetic://street --max-frames 181 \
 		--output demo/street.mp4 --output demo/street.jsonl --output demo/street.png
 	@echo
 	@echo "video    demo/street.mp4"
