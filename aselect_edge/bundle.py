@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ class LoadedBundle:
     selection: Selection
 
     def reference(self, imgsz: tuple[int, int] | None = None) -> Perception:
-        """The unfolded model: every block whole, conditioning computed at run time; eval mode, float32."""
+        """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32."""
         record = self.record
         backbone = self._backbone()
         head = build_head(record.head, record.task, [backbone.config.width] * len(record.taps), len(record.classes))
@@ -52,8 +52,8 @@ class LoadedBundle:
         if source.file is None:
             return load_backbone(source.source, source.revision).model
         config = DiTConfig.from_json(source.config)
-        model = DiT(config)
         depth = 1 + max(tap.block for tap in self.record.taps)
+        model = DiT(replace(config, num_layers=depth))  # what is not stored is not built either
         load_weights(model, [inside(self.folder, source.file)], diffusers_keys(config, depth))
         return model
 

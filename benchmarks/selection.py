@@ -2,7 +2,8 @@
 
     python -m benchmarks.selection [LABEL_FREE.json] [PROBE.json]
 
-By default the HFR scan in docs/selection and the probe that the shipped bundle carries.
+By default the HFR scan in docs/selection and the probe that the shipped bundle carries, and then also what the probe
+says of the taps that the bundle reads.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.bundle import SHIPPED
+from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.records import Selection
 
 Key = tuple[str, float]
@@ -39,6 +40,12 @@ def main() -> None:
         print(f"  {probe.strategy} score at the label-free pick ({pick[0]}, t = {pick[1]:g})  {b[pick]:.3f}")
     own = (str(probe.tap), probe.noise.model_timestep)
     print(f"  {probe.strategy} score at its own pick ({own[0]}, t = {own[1]:g})  {b[own]:.3f}")
+    if not paths:
+        for tap in load_bundle(SHIPPED["seg"]).record.taps:
+            deployed = (str(tap), probe.noise.model_timestep)
+            print(
+                f"  {probe.strategy} score of the deployed tap ({deployed[0]}, t = {deployed[1]:g})  {b[deployed]:.3f}"
+            )
 
 
 def scores(selection: Selection) -> dict[Key, float]:
