@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aselect_edge.errors import EngineError
 from aselect_edge.frames import Frame, placement
 from aselect_edge.records import Manifest
+from aselect_runtime.health import Health
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -52,7 +53,14 @@ class Result:
     captured: Captured
     outputs: Arrays
     t_result: float
+    """Unix time at which the answer was there."""
     latency_ms: Mapping[str, float]
+    """`capture`, `resize`, `wait` (for the session) and `infer`."""
+    health: Health = field(default_factory=Health)
+    stream: int = 0
+    """Which input of the run it came from, counted from 0."""
+    pixels: Frame | None = None
+    """The model input that was answered, uint8 [h, w, 3]."""
 
 
 def check_answer(result: Result, manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,16 +15,38 @@ from aselect_runtime.sources import redact
 
 Write: TypeAlias = Callable[[Result], None]
 Sink: TypeAlias = AbstractContextManager[Write]
-"""Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it."""
+"""Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it.
 
-HERE = ".mp4 or .mkv (overlay video), .jsonl (results), .png (overlay of the last frame), or folder/ (masks)"
+The pipeline enters, writes and leaves in one thread of the sink's own, behind a bounded queue. An AselectError that
+`write` raises disables this sink for the rest of the run, so a network sink reconnects by itself instead.
+"""
+
+SCHEMES = {
+    "display": "display",
+    "http": "web",
+    "https": "web",
+    "mqtt": "mqtt",
+    "metrics": "metrics",
+}
+"""Scheme of an output -> module of this package. The module has a function of its own name that opens
+`(uri, manifest)` as a Sink, and is imported only when such an output is asked for."""
+
+HERE = (
+    ".mp4 or .mkv (overlay video), .jsonl (results), .png (overlay of the last frame), folder/ (masks), display://, "
+    "http://host:port (live page), mqtt://host/topic or metrics://host:port"
+)
 
 
 def open_sink(uri: str, manifest: Manifest) -> Sink:
-    """The sink that a path names; raises InputError if there is none such or it does not fit the model's task."""
+    """The sink that a path or URI names; raises InputError if there is none such or it does not fit the model's task."""
     path = Path(uri)
-    if "://" in uri:
-        raise InputError(f"{redact(uri)}: this output is not in this version, expected {HERE}")
+    if not writes_files(uri):
+        scheme = uri.split("://", 1)[0]
+        if scheme not in SCHEMES:
+            raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {HERE}")
+        name = SCHEMES[scheme]
+        opened: Sink = getattr(import_module(f"aselect_runtime.sinks.{name}"), name)(uri, manifest)
+        return opened
     if not uri.endswith("/") and path.is_dir() and path.suffix:
         raise InputError(f"{uri}: is a folder, expected a file; end it with / for masks or choose another name")
     if uri.endswith("/") or not path.suffix:
@@ -45,3 +68,8 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
 
         return picture(path, manifest)
     raise InputError(f"{uri}: got the suffix {path.suffix!r}, expected {HERE}")
+
+
+def writes_files(uri: str) -> bool:
+    """Whether an output is a file or folder, which must hold every frame of a film, and not a screen or network."""
+    return "://" not in uri
