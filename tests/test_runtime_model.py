@@ -117,8 +117,8 @@ def test_manifest_that_does_not_fit(
 def test_devices_that_are_not_here(seg_model: Path) -> None:
     with pytest.raises(EngineError, match="0 engine"):
         open_model(seg_model, "tensorrt")
-    with pytest.raises(MissingDependencyError, match="openvino"):
-        open_model(seg_model, "openvino")
+    with pytest.raises(MissingDependencyError, match="cuda"):
+        open_model(seg_model, "cuda")
 
 
 def test_a_model_in_memory_gives_the_outputs_that_are_named(seg_model: Path) -> None:

@@ -39,7 +39,7 @@ MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="stop
 MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", min=0.001, help="stop after this time")]
 DeviceOption = Annotated[
     DeviceName,
-    typer.Option("--device", help="what to run on; tensorrt and openvino are refused: this version cannot run them"),
+    typer.Option("--device", help="what to run on; tensorrt is refused: this version cannot run it"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as one JSON object on stdout")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="show tracebacks and the messages of FFmpeg")]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from aselect_edge.errors import EngineError, InputError, IntegrityError, MissingDependencyError
 from aselect_edge.records import Manifest
+from aselect_runtime import openvino_session
 from aselect_runtime.folder import load_folder
 from aselect_runtime.onnx_session import METADATA_KEY, OnnxSession, available
+from aselect_runtime.openvino_session import OpenVinoSession
 from aselect_runtime.session import Session
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
@@ -31,13 +35,13 @@ def open_model(path: Path, device: Device = "auto") -> tuple[Manifest, Session]:
 
 def _from_folder(folder: Path, device: Device) -> tuple[Manifest, Session]:
     manifest, path = load_folder(folder)
-    session = OnnxSession(path, _resolve(device, manifest))
+    session = _session(path, device, manifest)
     session.check(manifest)
     return manifest, session
 
 
 def _from_file(path: Path, device: Device) -> tuple[Manifest, Session]:
-    session = OnnxSession(path, _resolve(device, None))
+    session = _session(path, device, None)
     text = session.metadata().get(METADATA_KEY)
     if text is None:
         raise IntegrityError(
@@ -49,11 +53,27 @@ def _from_file(path: Path, device: Device) -> tuple[Manifest, Session]:
     return manifest, session
 
 
+def _session(path: Path, device: Device, manifest: Manifest | None) -> OnnxSession | OpenVinoSession:
+    """The model on `device`, or for `auto` on the fastest one that takes it."""
+    if device == "auto":
+        return _fastest(path)
+    return OpenVinoSession(path) if device == "openvino" else OnnxSession(path, _resolve(device, manifest))
+
+
+def _fastest(path: Path) -> OnnxSession | OpenVinoSession:
+    if openvino_session.available():
+        # An ONNX Runtime that can use a GPU beats it; a device may also have no ONNX Runtime at all.
+        if find_spec("onnxruntime") and "cuda" in available():
+            return OnnxSession(path, "cuda")
+        # What it cannot load, ONNX Runtime may, or else says better why not.
+        with suppress(IntegrityError):
+            return OpenVinoSession(path)
+    return OnnxSession(path, "cuda" if "cuda" in available() else "cpu")
+
+
 def _resolve(device: Device, manifest: Manifest | None) -> str:
     """The ONNX Runtime device that stands for `device`; raises if there is none."""
     there = available()
-    if device == "auto":
-        return "cuda" if "cuda" in there else "cpu"
     if device in there:
         return device
     if device == "tensorrt":
@@ -62,9 +82,7 @@ def _resolve(device: Device, manifest: Manifest | None) -> str:
             f"got --device tensorrt and {engines} engine(s) in the model, expected one of {', '.join(there)}: this "
             "version builds engines but runs ONNX only; use --device auto"
         )
-    package = {"cuda": "pip install onnxruntime-gpu in place of onnxruntime, or use"}.get(
-        device, "this version cannot run it, use"
-    )
     raise MissingDependencyError(
-        f"got --device {device}, expected one that is here ({', '.join(there)}); {package} --device auto"
+        f"got --device {device}, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in place "
+        "of onnxruntime, or use --device auto"
     )
