@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,8 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from aselect_edge.backbones.dit import DiT, DiTConfig, diffusers_keys
-from aselect_edge.backbones.loading import load_backbone, load_weights
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.family import Pixels
+from aselect_edge.backbones.loading import build, fill
+from aselect_edge.backbones.store import Stored, WeightStore
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import atomic_folder, check_files, inside, sha256
 from aselect_edge.heads import Head, build_head
@@ -37,25 +40,35 @@ class LoadedBundle:
     def reference(self, imgsz: tuple[int, int] | None = None) -> Perception:
         """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32."""
         record = self.record
-        backbone = self._backbone()
-        head = build_head(record.head, record.task, [backbone.config.width] * len(record.taps), len(record.classes))
+        backbone = self.backbone()
+        head = build_head(record.head, record.task, [backbone.model.width] * len(record.taps), len(record.classes))
         _load_head(head, self.folder / _HEAD)
-        model = Perception(backbone, head, record.noise, record.taps, imgsz or record.imgsz, record.noise_seed)
+        model = Perception(
+            backbone.model,
+            head,
+            record.noise,
+            record.taps,
+            imgsz or record.imgsz,
+            record.noise_seed,
+            backbone.encoder,
+            backbone.condition,
+        )
         return model.eval().requires_grad_(False)
 
     def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedPerception:
         """The folded, truncated model; same signature as the reference."""
         return self.reference(imgsz).deployed()
 
-    def _backbone(self) -> DiT:
+    def backbone(self, lean: bool = False) -> LoadedBackbone:
+        """The blocks that the taps need, with what encodes for them and what they are conditioned on."""
         source = self.record.backbone
-        if source.file is None:
-            return load_backbone(source.source, source.revision).model
-        config = DiTConfig.from_json(source.config)
         depth = 1 + max(tap.block for tap in self.record.taps)
-        model = DiT(replace(config, num_layers=depth))  # what is not stored is not built either
-        load_weights(model, [inside(self.folder, source.file)], diffusers_keys(config, depth))
-        return model
+        if source.file is None:
+            return load_backbone(source.source, source.revision, depth=depth, lean=lean)
+        model = build(DiT, source.config, depth)
+        places = {ours: Stored(theirs) for ours, theirs in model.keys().items()}
+        fill(model, WeightStore([inside(self.folder, source.file)], places), lean)
+        return LoadedBackbone(model, Pixels(), model.condition(), model.schedule(None), source.source, source.revision)
 
 
 def load_bundle(path: Path) -> LoadedBundle:
@@ -81,8 +94,8 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perce
         _save(model.head.state_dict(), temporary / _HEAD)
         if record.backbone.file is not None:
             state = model.backbone.state_dict()
-            keys = diffusers_keys(model.backbone.config, 1 + max(tap.block for tap in record.taps))
-            _save({theirs: state[ours] for ours, theirs in keys.items()}, temporary / record.backbone.file)
+            cut = build(type(model.backbone), model.backbone.to_json(), 1 + max(tap.block for tap in record.taps))
+            _save({theirs: state[ours] for ours, theirs in cut.keys().items()}, temporary / record.backbone.file)
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         record.model_copy(update={"files": hashes}).save(temporary / RECORD)
 

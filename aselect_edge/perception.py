@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from aselect_edge.backbones.dit import DiT
-from aselect_edge.fold import FoldedDiT, fixed_noise, fold
+from aselect_edge.backbones.family import Backbone, Condition, Encoder, Folded, Pixels, expand
+from aselect_edge.fold import fixed_noise, fold
 from aselect_edge.heads import Head
 from aselect_edge.records import Noise, Tap
 
@@ -22,46 +22,67 @@ class Perception(nn.Module):
 
     def __init__(
         self,
-        backbone: DiT,
+        backbone: Backbone,
         head: Head,
         noise: Noise,
         taps: Sequence[Tap],
         imgsz: tuple[int, int],
         noise_seed: int | None,
+        encoder: Encoder | None = None,
+        condition: Condition | None = None,
+        noise_draws: int = 1,
     ) -> None:
+        """Without `encoder` the model takes pixels; without `condition` it is the model's own default."""
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self.encoder = backbone, head, encoder or Pixels()
+        self.condition = backbone.condition() if condition is None else condition
         self.noise, self.taps, self.imgsz, self.noise_seed = noise, tuple(taps), imgsz, noise_seed
-        self.register_buffer("eps", fixed_noise((3, *imgsz), noise_seed), persistent=False)
+        self.size = self.encoder.size(*imgsz)
+        self.grid = backbone.grid(*self.size)
+        eps = fixed_noise((backbone.channels, *self.size), noise_seed, noise_draws)
+        self.register_buffer("eps", eps, persistent=False)
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """One map (N, rows, columns, D) per tap."""
-        x0 = pixels.flip(1) / 127.5 - 1
-        x = self.noise.alpha * x0 + self.noise.sigma * self.eps
+        """One map (N, rows, columns, D) per tap, the mean over the draws of the noise."""
+        x0 = self.encoder.x0(pixels)
+        x = (self.noise.alpha * x0[:, None] + self.noise.sigma * self.eps).flatten(0, 1)  # (N·K, C, h, w)
         timestep = torch.full((len(x),), self.noise.model_timestep, device=x.device)
-        label = torch.full((len(x),), self.backbone.null_label, device=x.device)
-        seen = self.backbone.features(x, timestep, label, self.taps)
-        grid = self.backbone.grid(*self.imgsz)
-        return tuple(seen[tap].unflatten(1, grid) for tap in self.taps)
+        seen = self.backbone.features(x, timestep, expand(self.condition, len(x), x.device), self.taps)
+        means = (seen[tap].unflatten(0, (-1, len(self.eps))).mean(1) for tap in self.taps)
+        return tuple(mean.unflatten(1, self.grid) for mean in means)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.head(self.features(pixels))  # type: ignore[no-any-return]
 
     def deployed(self) -> FoldedPerception:
         """The same function, folded and truncated; eval mode, float32."""
-        folded = fold(self.backbone, self.noise, self.taps, self.imgsz, self.noise_seed)
-        return FoldedPerception(folded, fused(self.head)).eval().requires_grad_(False)
+        encoder = self.encoder.deployed()
+        folded = fold(
+            self.backbone,
+            self.noise,
+            self.taps,
+            self.size,
+            self.noise_seed,
+            self.condition,
+            self.encoder.affine,
+            len(self.eps),
+        )
+        return FoldedPerception(encoder, folded, fused(self.head)).eval().requires_grad_(False)
 
 
 class FoldedPerception(nn.Module):
     """Folded: same signature as `Perception`."""
 
-    def __init__(self, backbone: FoldedDiT, head: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, backbone: Folded, head: nn.Module) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.encoder, self.backbone, self.head = encoder, backbone, head
+
+    def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """One map (N, rows, columns, D) per tap."""
+        return self.backbone(self.encoder(pixels))  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.backbone(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))  # type: ignore[no-any-return]
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone, save_backbone
 from aselect_edge.backbones.dit import diffusers_keys
-from aselect_edge.backbones.loading import WEIGHTS
+from aselect_edge.backbones.folders import WEIGHTS
 from aselect_edge.backbones.noise import DIT_SCHEDULE
 from aselect_edge.errors import InputError, IntegrityError
 
@@ -59,7 +59,7 @@ def test_folders_of_diffusers_load(theirs: DiTTransformer2DModel, tmp_path: Path
     loaded = load_backbone(str(tmp_path))
     _same_weights(loaded.model, theirs.state_dict())
     assert not loaded.model.training
-    assert loaded.schedule["beta_schedule"] == ("linear" if bare else "squaredcos_cap_v2")
+    assert loaded.schedule.config["beta_schedule"] == ("linear" if bare else "squaredcos_cap_v2")
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -153,7 +153,7 @@ def test_a_hostile_index_is_refused(folder: Path, index: object) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"_class_name": "SD3Transformer2DModel"},
+        {"_class_name": "FluxTransformer2DModel"},
         {"_class_name": None},
         {"norm_type": "layer_norm"},
         {"activation_fn": "geglu"},

@@ -56,7 +56,7 @@ def test_taps_equal_hooks_on_diffusers(theirs: tuple[DiTTransformer2DModel, Path
         embedded = model.pos_embed(x)
         for block in model.transformer_blocks:  # not model(): its un-patchify only knows squares
             embedded = block(embedded, timestep=t, class_labels=y)
-        features = ours.features(x, t, y)
+        features = ours.features(x, t, {"label": y})
     for hook in hooks:
         hook.remove()
     for name, value in seen.items():

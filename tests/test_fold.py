@@ -43,7 +43,7 @@ def test_folded_equals_unfolded(
     pixels = torch.rand(2, 3, *size) * 255
     x = noise.alpha * normalise(pixels) + noise.sigma * fixed_noise((3, *size), seed)
     with torch.no_grad():
-        expected = model.features(x, torch.full((2,), noise.model_timestep), torch.full((2,), 3), taps)
+        expected = model.features(x, torch.full((2,), noise.model_timestep), {"label": torch.full((2,), 3)}, taps)
         got = fold(model, noise, taps, size, seed)(pixels)
     for tap_, value in zip(taps, got, strict=True):
         reference = expected[tap_]

@@ -40,7 +40,7 @@ def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(corpus: Corpus, tmp_
     out = pretrain(corpus, tmp_path / "run", RECIPE, TINY)
     first = load_backbone(str(out))
     assert first.model.config == TINY
-    assert first.schedule["prediction_type"] == "v_prediction"
+    assert first.schedule.config["prediction_type"] == "v_prediction"
     curve = json.loads((out / "curve.json").read_text())
     assert curve["columns"][:2] == ["samples", "loss"]
     assert [row[0] >= 40 for row in curve["rows"]] == [True]

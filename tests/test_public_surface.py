@@ -14,7 +14,15 @@ from aselect_edge import errors
 
 SURFACE = {
     "aselect_edge": {"__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"},
-    "aselect_edge.backbones": {"DiT", "DiTConfig", "LoadedBackbone", "load_backbone", "save_backbone"},
+    "aselect_edge.backbones": {
+        "Backbone",
+        "DiT",
+        "DiTConfig",
+        "Encoder",
+        "LoadedBackbone",
+        "load_backbone",
+        "save_backbone",
+    },
     "aselect_edge.heads": {"Head", "build_head"},
     "aselect_edge.training": {"Outcome", "Recipe", "train_bundle"},
     "aselect_edge.select": {"Scan", "high_frequency_ratio", "select_by_hfr", "select_by_probe"},

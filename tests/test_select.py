@@ -30,7 +30,7 @@ SIZE = (16, 24)
 @pytest.fixture(scope="module")
 def scan(backbone_folder: Path) -> Scan:
     backbone = load_backbone(str(backbone_folder))
-    return Scan(backbone, tuple(noise_levels(backbone.schedule, STEPS)), SIZE, batch=2)
+    return Scan(backbone, backbone.schedule.levels(STEPS), SIZE, batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_tokens_class_is_the_label_at_its_centre(scan: Scan) -> None:
 
 
 def test_the_probe_finds_less_under_more_noise(scan: Scan) -> None:
-    levels = tuple(noise_levels(scan.backbone.schedule, [0, 999]))
+    levels = scan.backbone.schedule.levels([0, 999])
     selection = select_by_probe(replace(scan, levels=levels), _halves(6), _halves(4), 2, 255, DATA)
     clean, noisy = ([s.value for s in selection.scores if s.noise == level] for level in levels)
     assert np.mean(clean) > np.mean(noisy) + 0.1

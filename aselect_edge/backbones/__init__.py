@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.family import Backbone, Encoder
 from aselect_edge.backbones.loading import LoadedBackbone, load_backbone, save_backbone
 
-__all__ = ["DiT", "DiTConfig", "LoadedBackbone", "load_backbone", "save_backbone"]
+__all__ = ["Backbone", "DiT", "DiTConfig", "Encoder", "LoadedBackbone", "load_backbone", "save_backbone"]

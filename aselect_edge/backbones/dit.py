@@ -7,17 +7,20 @@ shows every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from aselect_edge.backbones.family import Affine, Backbone, Condition, Folded
+from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
 from aselect_edge.errors import InputError
-from aselect_edge.records import Component, Tap
+from aselect_edge.records import Component, Noise, Tap
 
 See = Callable[[Component, Tensor], None]
 Count = Annotated[int, Field(ge=1, le=65536)]
@@ -37,6 +40,10 @@ class DiTConfig:
     patch_size: Count = 2
     num_embeds_ada_norm: Count = 1000
     norm_eps: float = 1e-5
+    frequency_shift: Literal[0, 1] = 1
+    """What the sinusoid's divisor is short of 128: 1 in diffusers, 0 in facebookresearch/DiT."""
+    null_class: bool = True
+    """Whether the label table ends with the class "no class"."""
 
     @property
     def width(self) -> int:
@@ -69,7 +76,9 @@ class DiTConfig:
 
     def to_json(self) -> dict[str, Any]:
         """What diffusers' `DiTTransformer2DModel.from_config` reads."""
-        return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **asdict(self)}
+        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written where they say something
+        values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
+        return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 
 
 def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
@@ -91,19 +100,16 @@ def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tenso
 class Conditioning(nn.Module):
     """Timestep plus class label, as one vector (N, D)."""
 
-    frequencies: Tensor
-
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        # diffusers divides by half - 1 (`downscale_freq_shift = 1`), facebookresearch/DiT by half.
-        exponent = -math.log(10000) * torch.arange(128, dtype=torch.float32) / 127
-        self.register_buffer("frequencies", exponent.exp(), persistent=False)
-        self.time_in = nn.Linear(256, width)
-        self.time_out = nn.Linear(width, width)
-        self.label = nn.Embedding(classes + 1, width)  # the last row is the null class
+        self.divisor = 128 - config.frequency_shift
+        self.time_in = nn.Linear(256, config.width)
+        self.time_out = nn.Linear(config.width, config.width)
+        self.label = nn.Embedding(config.num_embeds_ada_norm + config.null_class, config.width)
 
     def forward(self, timestep: Tensor, label: Tensor) -> Tensor:
-        angle = timestep[:, None].float() * self.frequencies  # (N, 128)
+        exponent = -math.log(10000) * torch.arange(128, dtype=torch.float32, device=timestep.device) / self.divisor
+        angle = timestep[:, None].float() * exponent.exp()  # (N, 128)
         wave = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.time_in.weight.dtype)  # (N, 256)
         return self.time_out(F.silu(self.time_in(wave))) + self.label(label)  # type: ignore[no-any-return]
 
@@ -160,27 +166,72 @@ def _ignore(_component: Component, _value: Tensor) -> None:
     pass
 
 
-class DiT(nn.Module):
+class DiT(Backbone):
     """The whole, unfolded model: the reference that everything deployed is held against.
 
-    With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block.
+    With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block. With
+    `depth`, only so many blocks exist, and no output layer.
     """
 
-    def __init__(self, config: DiTConfig, tied: bool = False) -> None:
+    family: ClassVar[str] = "dit"
+    streamed: ClassVar[tuple[str, ...]] = ("blocks.", "conditioning.")
+
+    def __init__(self, config: DiTConfig, tied: bool = False, depth: int | None = None) -> None:
         super().__init__()
         self.config, self.tied = config, tied
+        self.whole = depth is None
         width, patch = config.width, config.patch_size
-        channels = config.out_channels or config.in_channels
+        layers = config.num_layers if depth is None else min(depth, config.num_layers)
         self.patch_embed = nn.Conv2d(config.in_channels, width, patch, stride=patch)
-        first = Conditioning(config.num_embeds_ada_norm, width)
-        others = (
-            first if tied else Conditioning(config.num_embeds_ada_norm, width) for _ in range(1, config.num_layers)
-        )
-        self.conditioning = nn.ModuleList([first, *others])
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.final_adaln = nn.Linear(width, 2 * width)
-        self.final = nn.Linear(width, patch * patch * channels)
+        first = Conditioning(config)
+        self.conditioning = nn.ModuleList([first, *(first if tied else Conditioning(config) for _ in range(1, layers))])
+        self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
+        if self.whole:
+            channels = config.out_channels or config.in_channels
+            self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+            self.final_adaln = nn.Linear(width, 2 * width)
+            self.final = nn.Linear(width, patch * patch * channels)
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any], depth: int | None = None) -> DiT:
+        return cls(DiTConfig.from_json(config), depth=depth)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.config.to_json()
+
+    def keys(self) -> dict[str, str]:
+        return diffusers_keys(self.config, None if self.whole else self.depth)
+
+    @classmethod
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:
+        return DiffusionSchedule(DIT_SCHEDULE if config is None else config)
+
+    def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
+        classes = self.config.num_embeds_ada_norm
+        if label is None and not self.config.null_class:
+            raise InputError(
+                f"got a model of {classes} classes without the class that means none, expected one; "
+                f"choose a class with --label 0 to {classes - 1}"
+            )
+        if label is not None and not 0 <= label < classes:
+            raise InputError(f"got the label {label}, expected 0 to {classes - 1}; change --label")
+        return {"label": torch.tensor([self.null_label if label is None else label])}
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def width(self) -> int:
+        return self.config.width
+
+    @property
+    def channels(self) -> int:
+        return self.config.in_channels
+
+    @property
+    def side(self) -> int:
+        return self.config.sample_size
 
     @property
     def null_label(self) -> int:
@@ -205,6 +256,7 @@ class DiT(nn.Module):
 
         `positions` (T, D) or (N, T, D) replaces the table of the grid, for windows of a larger picture.
         """
+        assert self.whole, "a truncated model has no output layer"
         rows, columns = self.grid(*x.shape[2:])
         h = self._embed(x, positions)
         conditions = self._conditions(timestep, label)
@@ -218,27 +270,35 @@ class DiT(nn.Module):
         return image
 
     def features(
-        self, x: Tensor, timestep: Tensor, label: Tensor, taps: Iterable[Tap] | None = None
+        self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
     ) -> dict[Tap, Tensor]:
         """Components (N, T, D) at the wanted taps (all of them by default), running no block beyond the deepest."""
-        wanted = None if taps is None else frozenset(taps)
-        depth = len(self.blocks) if wanted is None else 1 + max(tap.block for tap in wanted)
-        if depth > len(self.blocks):
-            raise InputError(
-                f"got a tap at block {depth - 1}, expected 0 to {len(self.blocks) - 1}; choose another tap"
-            )
+        wanted = self.wanted(taps)
         seen: dict[Tap, Tensor] = {}
         h = self._embed(x, None)
-        conditions = self._conditions(timestep, label)
-        for index in range(depth):
+        for index in range(1 + max(tap.block for tap in wanted)):
 
             def see(component: Component, value: Tensor, index: int = index) -> None:
                 tap = Tap(block=index, component=component)
-                if wanted is None or tap in wanted:
+                if tap in wanted:
                     seen[tap] = value
 
-            h = self.blocks[index](h, conditions[index], see)
+            with self.held(self.conditioning[index], self.blocks[index]):
+                h = self.blocks[index](h, self.conditioning[index](timestep, condition["label"]), see)
         return seen
+
+    def fold(
+        self,
+        noise: Noise,
+        taps: Sequence[Tap],
+        size: tuple[int, int],
+        eps: Tensor,
+        condition: Condition,
+        affine: Affine,
+    ) -> Folded:
+        from aselect_edge.fold.dit import FoldedDiT
+
+        return FoldedDiT(self, noise, tuple(taps), size, eps, condition, affine)
 
     def _embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
         table = self.positions(self.grid(*x.shape[2:])) if positions is None else positions

@@ -7,13 +7,17 @@ T = rows·columns tokens, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from aselect_edge.backbones.noise import Schedule
+from aselect_edge.backbones.store import WeightStore
 from aselect_edge.errors import InputError
 from aselect_edge.records import COMPONENTS, Component, Noise, Tap
 
@@ -47,10 +51,53 @@ class Folded(nn.Module):
 
 
 class Backbone(nn.Module, ABC):
-    """A whole, unfolded model of one family: the reference that everything deployed is held against."""
+    """A whole, unfolded model of one family: the reference that everything deployed is held against.
+
+    It is built on the meta device and then filled, so it holds parameters and no buffers. A lean one stays on meta
+    in its `streamed` parts: `features` and `fold` use those inside `held`, block by block.
+    """
 
     family: ClassVar[str]
+    """Its name in records and options."""
     components: ClassVar[tuple[Component, ...]] = COMPONENTS
+    streamed: ClassVar[tuple[str, ...]] = ("blocks.",)
+    """Prefixes of the parameters that a lean model leaves on disk until they are `held`."""
+    store: WeightStore | None = None
+    """Where a lean model's streamed weights are; None when all of them are in memory."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, config: dict[str, Any], depth: int | None = None) -> Backbone:
+        """An unfilled model with the shapes of diffusers' `config.json`; raises InputError for nonsense.
+
+        With `depth`, only the first so many blocks exist, and nothing that comes after them.
+        """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads, `_class_name` included; of the whole model also where this one is cut."""
+
+    @abstractmethod
+    def keys(self) -> dict[str, str]:
+        """Name of every parameter of this module -> its name in diffusers' state dict."""
+
+    @classmethod
+    @abstractmethod
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:
+        """What timesteps mean: diffusers' `scheduler_config.json` read, or the published default for None."""
+
+    @abstractmethod
+    def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
+        """The fixed condition: a class (the null class for None), or the empty prompt.
+
+        The prompt's embeddings come from the text encoders of the pipeline in `folder`. Raises InputError where the
+        model has no such label, or needs one.
+        """
+
+    @property
+    @abstractmethod
+    def side(self) -> int:
+        """Height and width of the inputs it was trained on."""
 
     @property
     @abstractmethod
@@ -90,10 +137,33 @@ class Backbone(nn.Module, ABC):
         condition: Condition,
         affine: Affine,
     ) -> Folded:
-        """Fold and truncate for values of `size` (h, w): x = alpha · affine(value) + sigma · eps, eps (1, C, h, w).
+        """Fold and truncate for values of `size` (h, w): x = alpha · affine(value) + sigma · eps, eps (K, C, h, w).
 
-        Exact up to float32 rounding.
+        Exact up to float32 rounding. Features are the mean over the K draws of the noise, 1 as a rule.
         """
+
+    @contextmanager
+    def held(self, *parts: nn.Module) -> Iterator[None]:
+        """All parameters of `parts` are in memory inside, and again only on disk after; nothing to do if not lean."""
+        if self.store is None:
+            yield
+            return
+        prefixes = {module: name for name, module in self.named_modules()}
+        missing = {
+            f"{prefixes[module]}.{leaf}": (module, leaf, parameter)
+            for part in parts
+            for module in part.modules()
+            for leaf, parameter in module.named_parameters(recurse=False)
+            if parameter.is_meta
+        }
+        try:
+            for name, tensor in self.store.read(missing):
+                module, leaf, parameter = missing[name]
+                setattr(module, leaf, nn.Parameter(tensor.to(parameter.dtype), requires_grad=False))
+            yield
+        finally:
+            for module, leaf, parameter in missing.values():
+                setattr(module, leaf, parameter)
 
     def wanted(self, taps: Iterable[Tap] | None) -> frozenset[Tap]:
         """The taps as a set, all of them for None; raises InputError for one that this model does not have."""
@@ -133,6 +203,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, H, W) BGR float 0..255 -> values (N, C, H/stride, W/stride)."""
+
+    def deployed(self) -> nn.Module:
+        """The same function in the form that joins the deployed graph."""
+        return self
 
     def x0(self, pixels: Tensor) -> Tensor:
         """The model's clean input of a batch of pixels."""

@@ -1,101 +1,135 @@
-"""Loading and saving a backbone as the folder that diffusers writes: `transformer/` and `scheduler/`."""
+"""Loading a backbone, whatever it comes as, and saving one as the folder that diffusers writes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from aselect_edge.backbones.dit import DiT, DiTConfig, diffusers_keys
-from aselect_edge.backbones.noise import DIT_SCHEDULE
+from aselect_edge.backbones.dit import DiT, diffusers_keys
+from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
+from aselect_edge.backbones.folders import WEIGHTS, beside, local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.noise import Schedule
+from aselect_edge.backbones.store import Stored, WeightStore
 from aselect_edge.errors import InputError, IntegrityError
-from aselect_edge.files import atomic_write, inside
+from aselect_edge.files import atomic_write
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "bundles" / "backbone"
 """The small pixel-space DiT inside the package; its source is written `shipped`."""
+
+FAMILIES = {
+    "DiTTransformer2DModel": "aselect_edge.backbones.dit:DiT",
+    "SD3Transformer2DModel": "aselect_edge.backbones.sd3:SD3",
+    "PixArtTransformer2DModel": "aselect_edge.backbones.pixart:PixArt",
+}
+"""diffusers' class name -> the family that reads its folders."""
 
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A backbone ready to be scanned: the whole model, what its timesteps mean and where it came from."""
+    """A backbone ready to be scanned or folded: the model, what encodes for it, and what it is conditioned on."""
 
-    model: DiT
-    schedule: dict[str, Any]
+    model: Backbone
+    encoder: Encoder
+    condition: Condition
+    schedule: Schedule
     source: str
     revision: str | None = None
 
+    def x0(self, pixels: Tensor) -> Tensor:
+        """The model's clean input (N, C, h, w) of pixels (N, 3, H, W), BGR, float 0..255."""
+        return self.encoder.x0(pixels)
+
+    @property
+    def side(self) -> int:
+        """Height and width of the frames that the model was trained on."""
+        return self.model.side * self.encoder.stride
+
+    def grid(self, imgsz: tuple[int, int]) -> tuple[int, int]:
+        """Token rows and columns of frames of this size; raises InputError for one that cannot be taken."""
+        return self.model.grid(*self.encoder.size(*imgsz))
+
 
 def load_backbone(
-    source: str, revision: str | None = None, warn: Callable[[str], None] = lambda _line: None
+    source: str,
+    revision: str | None = None,
+    warn: Callable[[str], None] = lambda _line: None,
+    *,
+    label: int | None = None,
+    depth: int | None = None,
+    lean: bool = False,
 ) -> LoadedBackbone:
     """Load a diffusers folder (a pipeline, or its `transformer/`), a hub id or `shipped`; float32, eval mode.
 
-    The schedule is the pipeline's own; for a transformer that comes without one it is the published DiT models', and
-    `warn` is told. A folder's source is kept as an absolute path, so that records name it from anywhere.
-    Raises InputError where the source is not a DiT, IntegrityError where its weights are corrupt or of other shapes.
+    `label` conditions on a class instead of on none. Only the first `depth` blocks are read; a `lean` model leaves
+    them on disk until they are run or folded. The schedule is the pipeline's own; for a transformer that comes
+    without one it is the published models', and `warn` is told. A folder's source is kept as an absolute path, so
+    that records name it from anywhere. Raises InputError where the source is no backbone, IntegrityError where its
+    weights are corrupt or of other shapes.
     """
-    folder = _local_folder(source, revision)
-    transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    config = _read_json(transformer / "config.json")
-    if config.get("_class_name") != "DiTTransformer2DModel":
+    folder = SHIPPED if source == "shipped" else local_folder(source, revision)
+    transformer = part_of(folder, "transformer")
+    config = read_json(transformer / "config.json")
+    model = build(family_of(config, transformer), config, depth)
+    places = {ours: Stored(theirs) for ours, theirs in model.keys().items()}
+    fill(model, WeightStore(weight_files(transformer), places), lean)
+    if model.channels != 3:
         raise InputError(
-            f"{transformer}: got {config.get('_class_name')!r}, expected DiTTransformer2DModel; choose a DiT backbone"
-        )
-    model = DiT(DiTConfig.from_json(config))
-    if model.config.in_channels != 3:
-        raise InputError(
-            f"{transformer}: got {model.config.in_channels} input channels, expected 3; DiTs on the latents of an "
+            f"{transformer}: got {model.channels} input channels, expected 3; DiTs on the latents of an "
             "autoencoder are not supported yet, choose one on pixels"
         )
-    load_weights(model, weight_files(transformer), diffusers_keys(model.config))
     name = source if source == "shipped" or not Path(source).is_dir() else str(folder.resolve())
-    return LoadedBackbone(model.eval(), _schedule(folder, transformer, warn), name, revision)
+    schedule = _schedule(type(model), folder, warn)
+    return LoadedBackbone(model, Pixels(), model.condition(label, folder), schedule, name, revision)
 
 
-def load_weights(model: torch.nn.Module, files: Iterable[Path], keys: dict[str, str]) -> None:
-    """Fill the parameters of `model` named in `keys` (ours -> the file's), reading only those tensors."""
-    found: dict[str, Tensor] = {}
-    wanted = {theirs: ours for ours, theirs in keys.items()}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in wanted.keys() & set(tensors.keys()):
-                    found[wanted[name]] = tensors.get_tensor(name).float()
-        except (SafetensorError, OSError) as error:
-            raise IntegrityError(f"{file}: unreadable ({error}), expected safetensors; download it again") from error
-    missing = sorted(keys.keys() - found.keys())
-    own = model.state_dict()
-    wrong = [name for name, value in found.items() if own[name].shape != value.shape]
-    if missing or wrong:
-        name = keys[(missing or wrong)[0]]
-        fault = "no tensor" if missing else f"shape {list(found[wrong[0]].shape)} for"
-        expected = "it to be there" if missing else str(list(own[wrong[0]].shape))
-        raise IntegrityError(f"backbone weights: got {fault} {name}, expected {expected}; check config.json")
-    model.load_state_dict(found, strict=False)
+def family_of(config: dict[str, Any], where: Path) -> type[Backbone]:
+    """The family of a transformer's `config.json`; raises InputError."""
+    home = FAMILIES.get(str(config.get("_class_name")))
+    if home is None:
+        raise InputError(
+            f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(FAMILIES)}; choose such a backbone"
+        )
+    module, _, name = home.partition(":")
+    family: type[Backbone] = getattr(import_module(module), name)
+    return family
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a diffusers model folder, one or several shards."""
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        shards = _read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise IntegrityError(f"{index}: got no weight_map, expected tensor names with files; download it again")
-        files = [inside(folder, name) for name in sorted(set(shards.values()))]
-    else:
-        files = [folder / WEIGHTS]
-    missing = [file for file in files if not file.is_file()]
-    if missing or not files:
-        raise InputError(f"{folder}: got no {(missing or [index])[0].name}, expected safetensors weights; save them so")
-    return files
+def build(family: type[Backbone], config: dict[str, Any], depth: int | None = None) -> Backbone:
+    """An unfilled model on the meta device."""
+    with torch.device("meta"):
+        return family.from_json(config, depth)
+
+
+def fill(model: Backbone, store: WeightStore, lean: bool = False) -> None:
+    """Give an unfilled model its weights, all of them or, if `lean`, all but the streamed; eval mode.
+
+    Raises IntegrityError for a tensor that is missing or of another shape.
+    """
+    own = {name: tuple(value.shape) for name, value in model.state_dict(keep_vars=True).items() if name in store.places}
+    for name, shape in own.items():
+        stored = store.places[name].name
+        if not store.has(name):
+            raise IntegrityError(
+                f"backbone weights: got no tensor {stored}, expected it to be there; check config.json"
+            )
+        if store.shape(name) != shape:
+            raise IntegrityError(
+                f"backbone weights: got shape {list(store.shape(name))} for {stored}, expected {list(shape)}; "
+                "check config.json"
+            )
+    wanted = [name for name in own if not (lean and name.startswith(model.streamed))]
+    model.load_state_dict(dict(store.read(wanted)), strict=False, assign=True)
+    model.requires_grad_(not lean)
+    model.store = store if lean else None
+    model.eval()
 
 
 def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -112,42 +146,11 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     )
 
 
-def _schedule(folder: Path, transformer: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+def _schedule(family: type[Backbone], folder: Path, warn: Callable[[str], None]) -> Schedule:
     # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
-    beside = [transformer.resolve().parent] if transformer.resolve().name == "transformer" else []
-    for place in (folder, *beside):
-        path = place / "scheduler" / "scheduler_config.json"
-        if path.is_file():
-            return _read_json(path)
-    warn(f"{folder}: no scheduler, taking the published DiT models': {json.dumps(DIT_SCHEDULE)}")
-    return DIT_SCHEDULE
-
-
-def _local_folder(source: str, revision: str | None) -> Path:
-    folder = SHIPPED if source == "shipped" else Path(source)
-    if folder.is_dir():
-        return folder
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise InputError(f"{source}: no such folder, expected a diffusers folder or a hub id such as owner/name")
-    from huggingface_hub import snapshot_download
-
-    patterns = ["transformer/*.json", "transformer/*.safetensors", "scheduler/*.json", "config.json", WEIGHTS]
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises many unrelated kinds: offline, not found, gated, disk full
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{source}: the hub did not deliver it ({reason}), expected a model id; check name and network"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, expected a diffusers configuration; check the folder") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path}: unreadable ({error}), expected JSON; download it again") from error
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{path}: got {type(value).__name__}, expected a JSON object; download it again")
-    return value
+    scheduler = beside(folder, "scheduler")
+    if scheduler is not None:
+        return family.schedule(read_json(scheduler / "scheduler_config.json"))
+    schedule = family.schedule(None)
+    warn(f"{folder}: no scheduler, taking the published models': {schedule.describe()}")
+    return schedule

@@ -5,6 +5,10 @@ The arithmetic of the schedules is diffusers'; this module only reads what a tim
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +39,68 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"scheduler: not understood ({error}), expected a DDPM schedule; replace it") from error
     return scheduler.alphas_cumprod.double().numpy()  # type: ignore[no-any-return]
+
+
+class Schedule(ABC):
+    """What the timesteps of a family mean."""
+
+    config: dict[str, Any]
+    """diffusers' `scheduler_config.json`, as far as it decides that; empty where nothing is left to decide."""
+
+    @abstractmethod
+    def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
+        """The noise at each value of `--timesteps`; raises InputError for one that is out of range."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """In words, for who is told that it was assumed."""
+
+    def candidates(self, count: int = 21) -> list[int]:
+        """The values of `--timesteps` to try where none are asked for."""
+        return candidate_timesteps(1000, count)
+
+
+@dataclass(frozen=True)
+class DiffusionSchedule(Schedule):
+    """A variance-preserving schedule of discrete steps (DDPM, DDIM): `--timesteps` are their indices."""
+
+    config: dict[str, Any] = field(default_factory=lambda: dict(DIT_SCHEDULE))
+
+    def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
+        broken = [t for t in timesteps if t != int(t)]
+        if broken:
+            raise InputError(f"got timesteps {broken}, expected indices, whole numbers; change --timesteps")
+        return tuple(noise_levels(self.config, [int(t) for t in timesteps]))
+
+    def describe(self) -> str:
+        return json.dumps(self.config)
+
+    def candidates(self, count: int = 21) -> list[int]:
+        return candidate_timesteps(len(cumulative_alphas(self.config)), count)
+
+
+@dataclass(frozen=True)
+class FlowSchedule(Schedule):
+    """The straight path x = (1 - sigma)·x0 + sigma·eps: `--timesteps` are 1000·sigma, whatever the sampler's shift.
+
+    A sampler's shift only says at which sigmas it stops; the model knows sigma alone. It is fed 1000·sigma, or,
+    with `towards_data`, 1 - sigma (SiT's time, in which 1 is data).
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    towards_data: bool = False
+
+    def describe(self) -> str:
+        return f"x = (1 - sigma)·x0 + sigma·eps, fed {'1 - sigma' if self.towards_data else '1000·sigma'}"
+
+    def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
+        wrong = [t for t in timesteps if not 0 <= t <= 1000]
+        if wrong:
+            raise InputError(f"got timesteps {wrong}, expected 1000·sigma, 0 to 1000; change --timesteps")
+        return tuple(
+            Noise(alpha=1 - t / 1000, sigma=t / 1000, model_timestep=1 - t / 1000 if self.towards_data else t)
+            for t in timesteps
+        )
 
 
 def noise_levels(schedule: dict[str, Any], timesteps: list[int]) -> list[Noise]:

@@ -24,7 +24,7 @@ def select_by_probe(
     `train` and `val` hold (BGR frame, label map) pairs. A token's class is the label at its centre. Memory holds
     one (D+1)x(D+1) Gram matrix per candidate. `ridge` is relative to the mean feature energy.
     """
-    grid = scan.backbone.model.grid(*scan.imgsz)
+    grid = scan.backbone.grid(scan.imgsz)
     grams: dict[tuple[Noise, Tap], Tensor] = {}
     targets: dict[tuple[Noise, Tap], Tensor] = {}
     labels = _token_labels(train, grid, scan, ignore)

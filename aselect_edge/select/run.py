@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.backbones.noise import candidate_timesteps, noise_levels
 from aselect_edge.data import open_segmentation
 from aselect_edge.frames import list_images, read_image
 from aselect_edge.records import Selection
@@ -37,17 +36,17 @@ def select_tap(
     `data` is a split root (its `train` is used, and `val` to score the probe) or, for `hfr`, any image folder.
     """
     backbone = load_backbone(source, warn=warn)
-    side = backbone.model.config.sample_size
-    chosen = timesteps or candidate_timesteps(backbone.schedule.get("num_train_timesteps", 1000))
+    side = backbone.side
+    chosen = timesteps or backbone.schedule.candidates()
     scan = Scan(
         backbone,
-        tuple(noise_levels(backbone.schedule, chosen)),
+        backbone.schedule.levels(chosen),
         imgsz or (side, side),
         seed=seed,
         report=report,
         blocks=blocks,
     )
-    backbone.model.grid(*scan.imgsz)  # a size the family cannot take is refused before anything is read
+    backbone.grid(scan.imgsz)  # a size the family cannot take is refused before anything is read
     if strategy == "hfr":
         folder = next((f for f in (data / "train" / "images", data / "train") if f.is_dir()), data)
         paths = _some(list_images(folder), images, seed)

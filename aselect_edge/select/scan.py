@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone
+from aselect_edge.backbones.family import expand
 from aselect_edge.errors import InputError
 from aselect_edge.fold import fixed_noise
 from aselect_edge.frames import Frame, resize
-from aselect_edge.records import COMPONENTS, DataFingerprint, Noise, Resize, Tap
+from aselect_edge.records import DataFingerprint, Noise, Resize, Tap
 
 T = TypeVar("T")
 
@@ -43,13 +44,13 @@ class Scan:
         """Every component of every block, each (N, rows, columns, D), of BGR frames under the fixed noise."""
         model = self.backbone.model
         pixels = np.stack([resize(frame, self.imgsz, self.resize) for frame in frames])
-        x0 = torch.from_numpy(pixels[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
-        x = noise.alpha * x0 + noise.sigma * fixed_noise((3, *self.imgsz), self.seed)
+        x0 = self.backbone.x0(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
+        x = noise.alpha * x0 + noise.sigma * fixed_noise((model.channels, *x0.shape[2:]), self.seed)
         timestep = torch.full((len(x),), noise.model_timestep)
-        grid = model.grid(*self.imgsz)
-        depth = min(self.blocks or len(model.blocks), len(model.blocks))
-        taps = [Tap(block=block, component=component) for block in range(depth) for component in COMPONENTS]
-        features = model.features(x, timestep, torch.full((len(x),), model.null_label), taps)
+        grid = self.backbone.grid(self.imgsz)
+        depth = min(self.blocks or model.depth, model.depth)
+        taps = [Tap(block=block, component=component) for block in range(depth) for component in model.components]
+        features = model.features(x, timestep, expand(self.backbone.condition, len(x)), taps)
         return {tap: feature.unflatten(1, grid) for tap, feature in features.items()}
 
     def passes(self, frames: Sequence[Frame], what: str) -> Iterator[tuple[Noise, slice, dict[Tap, Tensor]]]:

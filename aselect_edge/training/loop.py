@@ -60,7 +60,7 @@ def train_segmentation(
     if finetune and schedule is None:
         raise InputError("got no noise schedule, expected the backbone's own for fine-tuning; pass schedule=")
     views = Views(train, model.imgsz, how, recipe)
-    batches = views if finetune else FrozenViews(views, model.deployed().backbone, tell)
+    batches = views if finetune else FrozenViews(views, model.deployed().features, tell)
     optimiser = _optimiser(model, recipe, finetune)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     denoising = Denoising(schedule or {}, torch.device("cpu")) if finetune and recipe.denoising else None

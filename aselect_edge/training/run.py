@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,15 +52,25 @@ def train_bundle(
     backbone = load_backbone(source, warn=warn)
     if selection.backbone != backbone.source:
         warn(f"the selection was made on {selection.backbone}, not on {backbone.source}; its tap may not be the best")
-    model = _randomised(backbone.model, recipe.seed) if random_backbone else backbone.model
+    if random_backbone:
+        backbone = _randomised(backbone, recipe.seed)
     own_weights = finetune or random_backbone
     record = _record(backbone, train, selection, tuple(taps) or (selection.tap,), imgsz, head, finetune, own_weights)
     torch.manual_seed(recipe.seed)
-    body = build_head(record.head, task, [model.config.width] * len(record.taps), len(train.classes))
-    perception = Perception(model, body, record.noise, record.taps, record.imgsz, record.noise_seed)
+    body = build_head(record.head, task, [backbone.model.width] * len(record.taps), len(train.classes))
+    perception = Perception(
+        backbone.model,
+        body,
+        record.noise,
+        record.taps,
+        record.imgsz,
+        record.noise_seed,
+        backbone.encoder,
+        backbone.condition,
+    )
     workdir = out.with_name(out.name + ".training")
     outcome = train_segmentation(
-        perception, train, val, record.resize, recipe, workdir, backbone.schedule, finetune, tell
+        perception, train, val, record.resize, recipe, workdir, backbone.schedule.config, finetune, tell
     )
     draw_curve(outcome.curve, ("samples", "loss", "val mIoU"), workdir / "curve.png")
     metrics = {"val_miou": outcome.val_miou, "samples": float(recipe.samples)}
@@ -78,7 +89,7 @@ def _record(
     own_weights: bool,
 ) -> Bundle:
     """The bundle's record, made before training so that what it refuses is refused early."""
-    side = backbone.model.config.sample_size
+    side = backbone.side
     try:
         return Bundle(
             task="seg",
@@ -87,7 +98,7 @@ def _record(
             resize=Resize(),
             backbone=BackboneSource(
                 family="dit",
-                config=backbone.model.config.to_json(),
+                config=backbone.model.to_json(),
                 source=backbone.source,
                 file="backbone.safetensors" if own_weights else None,
             ),
@@ -102,8 +113,10 @@ def _record(
         raise InputError(f"{fault['loc'][0]}: {fault['msg']}; got {fault['input']!r}, change the option") from error
 
 
-def _randomised(model: DiT, seed: int) -> DiT:
+def _randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:
+    if not isinstance(backbone.model, DiT):
+        raise InputError(f"got --random-backbone with {backbone.model.family}, expected a dit; leave it out")
     torch.manual_seed(seed)
-    fresh = DiT(model.config, tied=True)
+    fresh = DiT(backbone.model.config, tied=True)
     initialise(fresh)
-    return fresh.eval()
+    return replace(backbone, model=fresh.eval())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,6 @@ from torch import Tensor
 from aselect_edge import scenes
 from aselect_edge.augment import Augmentation, labelled_view
 from aselect_edge.data import SegmentationData
-from aselect_edge.fold import FoldedDiT
 from aselect_edge.frames import Frame
 from aselect_edge.records import Resize
 from aselect_edge.training.recipe import Recipe, TellProgress
@@ -63,7 +64,8 @@ class Views:
 class FrozenViews:
     """Features of random views, computed once by a frozen backbone and kept in float16, in bounded memory."""
 
-    def __init__(self, views: Views, backbone: FoldedDiT, tell: TellProgress) -> None:
+    def __init__(self, views: Views, extract: Callable[[Tensor], tuple[Tensor, ...]], tell: TellProgress) -> None:
+        """`extract` maps pixels to one feature map per tap."""
         self.batch_size = views.recipe.batch
         self.features: list[tuple[Tensor, ...]] = []
         self.labels: list[Tensor] = []
@@ -72,7 +74,7 @@ class FrozenViews:
         while len(self.labels) < total:
             frame, label = views.view(rng)
             with torch.no_grad():
-                self.features.append(tuple(feature[0].half() for feature in backbone(to_pixels(frame[None]))))
+                self.features.append(tuple(feature[0].half() for feature in extract(to_pixels(frame[None]))))
             self.labels.append(torch.from_numpy(label))
             total = min(wanted, max(self.batch_size, FEATURE_BYTES // sum(f.nbytes for f in self.features[0])))
             tell("features", len(self.labels) / total)

@@ -1,0 +1,117 @@
+"""Weights on disk, read tensor by tensor, so that no more of a checkpoint is in memory than is used."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from aselect_edge.errors import IntegrityError
+
+
+class Stored(NamedTuple):
+    """A tensor of a checkpoint, or one of several equal `parts` of it along its first axis."""
+
+    name: str
+    part: int = 0
+    parts: int = 1
+
+
+class WeightStore:
+    """The tensors of safetensors shards, or of torch files, under a model's own names.
+
+    No file stays open, and no page of one mapped, beyond a `read`: what was read is a copy in float32.
+    """
+
+    def __init__(self, files: Sequence[Path], places: Mapping[str, Stored]) -> None:
+        self.places = dict(places)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        for file in files:
+            for name, shape in _shapes(file).items():
+                self._files[name], self.shapes[name] = file, shape
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds the tensor that a model calls `name`."""
+        return name in self.places and self.places[name].name in self._files
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the tensor that a model calls `name`."""
+        stored = self.places[name]
+        first, *others = self.shapes[stored.name]
+        return (first // stored.parts, *others)
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """(name, float32 copy) of each, file by file."""
+        of_file: dict[Path, list[str]] = defaultdict(list)
+        for name in names:
+            of_file[self._files[self.places[name].name]].append(name)
+        for file, wanted in of_file.items():
+            yield from _read(file, {name: self.places[name] for name in wanted})
+
+
+def is_torch_file(file: Path) -> bool:
+    """Whether a checkpoint is torch's own format, by its suffix."""
+    return file.suffix in (".pt", ".pth", ".bin")
+
+
+def _read(file: Path, wanted: Mapping[str, Stored]) -> Iterator[tuple[str, Tensor]]:
+    if is_torch_file(file):
+        state = torch_state(file)
+        for name, stored in wanted.items():
+            yield name, _copy(state[stored.name].tensor_split(stored.parts)[stored.part])
+        return
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            for name, stored in wanted.items():
+                if stored.parts == 1:
+                    yield name, _copy(tensors.get_tensor(stored.name))
+                    continue
+                whole = tensors.get_slice(stored.name)
+                rows = whole.get_shape()[0] // stored.parts
+                yield name, _copy(whole[stored.part * rows : (stored.part + 1) * rows])
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    if is_torch_file(file):
+        return {name: tuple(tensor.shape) for name, tensor in torch_state(file).items()}
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def torch_state(file: Path) -> dict[str, Tensor]:
+    """The state dict in a torch file, mapped rather than read; raises IntegrityError.
+
+    Of a training checkpoint it is the averaged weights (`ema`), or else the plain ones (`model`, `state_dict`).
+    """
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
+        raise _unreadable(file, error) from error
+    for key in ("ema", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise IntegrityError(f"{file}: got no state dict, expected tensors by name; download it again")
+    return content
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def _unreadable(file: Path, error: Exception) -> IntegrityError:
+    kind = "a torch checkpoint" if is_torch_file(file) else "safetensors"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return IntegrityError(f"{file}: unreadable ({reason}), expected {kind}; download it again")

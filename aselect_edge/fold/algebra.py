@@ -1,0 +1,87 @@
+"""The identities of the fold, in float64, and the two layers that every folded family begins and goes on with.
+
+- adaLN before a linear layer: W·(n·(1 + scale) + shift) + b = (W·diag(1 + scale))·n + (W·shift + b);
+- a gate after a linear layer: g·(W·h + b) = (diag(g)·W)·h + g·b;
+- the input: with x0 = gain·value + offset, embed(alpha·x0 + sigma·eps) = alpha·gain·W·value + constant, and the
+  constant (bias, offset, noise) joins the position embedding. A reversed channel order is folded into W too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Affine
+from aselect_edge.records import Noise
+
+
+def after_adaln(linear: nn.Linear, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias (float64) of a linear layer that takes the bare LayerNorm output; scale and shift (D,)."""
+    weight, shift = linear.weight.double(), shift.double()
+    bias = weight @ shift
+    return weight * (1 + scale.double()), bias if linear.bias is None else bias + linear.bias.double()
+
+
+def gated(linear: nn.Linear, gate: Tensor) -> nn.Linear:
+    """A linear layer with the gate (D_out,) that follows it."""
+    weight, gate = linear.weight.double(), gate.double()
+    bias = torch.zeros_like(gate) if linear.bias is None else linear.bias.double()
+    return dense(gate[:, None] * weight, gate * bias)
+
+
+def dense(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer of float32 with these weights."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
+    return linear
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> nn.Linear:
+    """Several linear layers of one input as one; each part is (weight, bias)."""
+    return dense(torch.cat([weight.float() for weight, _ in parts]), torch.cat([bias.float() for _, bias in parts]))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float = 1.0) -> Tensor:
+    """Attention (N, T, D) over keys (N, S, D), written out: fused exports have produced silently wrong engines.
+
+    `scale` is 1 where 1/sqrt(d) is already in the query's weights.
+    """
+    q, k, v = (z.unflatten(2, (heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
+    if scale != 1.0:
+        q = q * scale
+    weights = (q @ k.transpose(2, 3)).softmax(dim=3)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+class FoldedEmbedding(nn.Module):
+    """values (N, C, h, w) -> tokens (N·K, T, D) with noise level, bias and positions in; K draws of the noise."""
+
+    positions: Tensor
+
+    def __init__(self, embed: nn.Conv2d, positions: Tensor, noise: Noise, eps: Tensor, affine: Affine) -> None:
+        """`embed` is the patch embedding, `positions` (1, T, D) or (T, D), `eps` (K, C, h, w)."""
+        super().__init__()
+        weight = embed.weight.double()
+        folded = weight * (noise.alpha * affine.gain)
+        self.conv = nn.Conv2d(
+            embed.in_channels, embed.out_channels, embed.kernel_size, embed.stride, bias=False, device="meta"
+        )
+        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
+        constant = torch.full_like(eps, noise.alpha * affine.offset, dtype=torch.float64) + noise.sigma * eps.double()
+        bias = None if embed.bias is None else embed.bias.double()
+        constant = nn.functional.conv2d(constant, weight, bias, stride=embed.stride)
+        table = positions.double() + constant.flatten(2).transpose(1, 2)
+        self.register_buffer("positions", table.float())  # (K, T, D)
+        self.draws = len(eps)
+
+    def forward(self, values: Tensor) -> Tensor:
+        tokens = self.conv(values).flatten(2).transpose(1, 2)  # (N, T, D)
+        if self.draws == 1:
+            return tokens + self.positions  # type: ignore[no-any-return]
+        return (tokens[:, None] + self.positions).flatten(0, 1)  # type: ignore[no-any-return]
+
+    def mean(self, features: Tensor) -> Tensor:
+        """(N·K, …) -> (N, …), the mean over the draws."""
+        return features if self.draws == 1 else features.unflatten(0, (-1, self.draws)).mean(1)

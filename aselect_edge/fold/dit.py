@@ -1,0 +1,143 @@
+"""DiT and SiT folded: adaLN-Zero disappears into the linear layers, and the model ends inside the deepest tap's block.
+
+A `query` tap keeps W_q of its block and nothing else. The softmax scale 1/sqrt(d) joins the query's weights, except
+where the query itself is read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.backbones.dit import Block, DiT
+from aselect_edge.backbones.family import Affine, Condition, Folded
+from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
+from aselect_edge.records import Component, Noise, Tap
+
+_STAGE: dict[Component, int] = {
+    "hidden": 0,
+    "adaln": 1,
+    "query": 2,
+    "key": 2,
+    "value": 2,
+    "attn": 3,
+    "attn_gated": 3,
+    "mlp": 4,
+}
+"""How far into its block a component lies."""
+_PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
+_WHOLE = 5
+
+
+class FoldedDiT(Folded):
+    """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
+
+    def __init__(
+        self,
+        model: DiT,
+        noise: Noise,
+        taps: tuple[Tap, ...],
+        size: tuple[int, int],
+        eps: Tensor,
+        condition: Condition,
+        affine: Affine,
+    ) -> None:
+        super().__init__()
+        self.taps, self.grid = taps, model.grid(*size)
+        self.embed = FoldedEmbedding(model.patch_embed, model.positions(self.grid), noise, eps, affine)
+        timestep = torch.tensor([noise.model_timestep])
+        self.blocks = nn.ModuleList()
+        deepest = max(tap.block for tap in taps)
+        for index in range(deepest + 1):
+            wanted = frozenset(tap.component for tap in taps if tap.block == index)
+            end = _WHOLE if index < deepest else max(_STAGE[component] for component in wanted)
+            if end == 0:  # a hidden tap: its block does nothing
+                self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
+                continue
+            with model.held(model.conditioning[index], model.blocks[index]):
+                c = model.conditioning[index](timestep, condition["label"])
+                self.blocks.append(FoldedBlock(model.blocks[index], c, wanted, end))  # type: ignore[arg-type]
+
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        x = self.embed(values)  # (N·K, T, D)
+        seen: dict[Tap, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x, read = block(x)
+            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
+        return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
+
+
+class FoldedBlock(nn.Module):
+    """A block at a fixed condition, cut after stage `end`, with what its taps read."""
+
+    scale1: Tensor
+    shift1: Tensor
+    gate1: Tensor
+    gate2: Tensor
+
+    def __init__(self, block: Block, c: Tensor | None, wanted: frozenset[Component], end: int) -> None:
+        super().__init__()
+        self.wanted, self.end, self.heads = wanted, end, block.heads
+        if c is None:
+            return
+        shift1, scale1, gate1, shift2, scale2, gate2 = (m.flatten().double() for m in block.modulation(c))
+        width = len(gate1)
+        self.norm1 = nn.LayerNorm(width, eps=block.norm1.eps, elementwise_affine=False)
+        if "adaln" in wanted:
+            self.register_buffer("scale1", (1 + scale1).float())
+            self.register_buffer("shift1", shift1.float())
+        if end == 1:
+            return
+        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        self.projections = [p for p in _PROJECTIONS if end > 2 or p in wanted]
+        self.scaled = "query" not in wanted
+        attention_scale = (width // block.heads) ** -0.5
+        parts = []
+        for name in self.projections:
+            weight, bias = after_adaln(getattr(block, name), scale1, shift1)
+            factor = attention_scale if name == "query" and self.scaled and end > 2 else 1.0
+            parts.append(((weight * factor).float(), (bias * factor).float()))
+        self.project = joined(parts)
+        if end == 2:
+            return
+        self.attention_scale = 1.0 if self.scaled else attention_scale
+        self.gated_attention = "attn" not in wanted
+        if self.gated_attention:
+            self.out = gated(block.out, gate1)
+        else:
+            self.out = gated(block.out, torch.ones_like(gate1))
+            if end > 3 or "attn_gated" in wanted:
+                self.register_buffer("gate1", gate1.float())
+        if end == 3:
+            return
+        self.norm2 = nn.LayerNorm(width, eps=block.norm2.eps, elementwise_affine=False)
+        self.mlp_in = joined([after_adaln(block.mlp_in, scale2, shift2)])
+        self.gelu = nn.GELU(approximate="tanh")
+        self.gated_mlp = "mlp" not in wanted
+        self.mlp_out = gated(block.mlp_out, gate2 if self.gated_mlp else torch.ones_like(gate2))
+        if not self.gated_mlp and end == _WHOLE:
+            self.register_buffer("gate2", gate2.float())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
+        """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        seen: dict[Component, Tensor] = {"hidden": x}
+        if self.end >= 1:
+            h = self.norm1(x)
+            if "adaln" in self.wanted:
+                seen["adaln"] = h * self.scale1 + self.shift1
+        if self.end >= 2:
+            parts = self.project(h).chunk(len(self.projections), dim=2)
+            seen |= dict(zip(self.projections, parts, strict=True))
+        if self.end >= 3:
+            h = self.out(attend(*parts, self.heads, self.attention_scale))
+            seen["attn"] = h
+            if self.end > 3 or "attn_gated" in self.wanted:
+                h = h if self.gated_attention else h * self.gate1
+            seen["attn_gated"] = h
+        if self.end >= 4:
+            x = x + h
+            h = self.mlp_out(self.gelu(self.mlp_in(self.norm2(x))))
+            seen["mlp"] = h
+        if self.end == _WHOLE:
+            x = x + (h if self.gated_mlp else h * self.gate2)
+        return x, {component: value for component, value in seen.items() if component in self.wanted}
