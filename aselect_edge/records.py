@@ -76,6 +76,20 @@ class Score(Frozen):
     value: Finite
 
 
+class LevelWeight(Frozen):
+    """A noise level and its share, 0 to 1, of a distribution or a mixture."""
+
+    noise: Noise
+    weight: Annotated[float, Field(ge=0, le=1)]
+
+
+class Cost(Frozen):
+    """What a selection cost: forward passes (one image at one noise level is one) and seconds of the search."""
+
+    forward_passes: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class DataFingerprint(Frozen):
     """Which images were looked at: how many, and a SHA-256 over their names and bytes."""
 
@@ -202,6 +216,7 @@ class Selection(Record):
     """What a strategy chose, with every score it looked at (`selection.json`)."""
 
     kind: ClassVar[str] = "selection"
+    version: ClassVar[tuple[int, int]] = (1, 1)
 
     backbone: str
     noise: Noise
@@ -211,6 +226,21 @@ class Selection(Record):
     data: DataFingerprint | None = None
     seed: int = 0
     note: str = ""
+    distribution: tuple[LevelWeight, ...] = ()
+    """How likely the strategy thinks each noise level (`learned`); `noise` is then the mode."""
+    mixture: tuple[LevelWeight, ...] = ()
+    """The noise levels that a `gate` mixes; such a selection cannot be deployed."""
+    cost: Cost | None = None
+    parameters: dict[str, bool | int | Finite | str] = {}
+    """What the strategy was set to."""
+
+    def check_deployable(self) -> None:
+        """Raise InputError for a mixture of noise levels: a deployed model has one."""
+        if len(self.mixture) > 1:
+            raise InputError(
+                f"got a selection that mixes {len(self.mixture)} noise levels ({self.strategy}), expected one noise "
+                "level to train and export; select again with another --strategy"
+            )
 
 
 class Bundle(Record):
@@ -243,12 +273,17 @@ class Engine(Frozen):
     target: Annotated[str, Field(pattern=r"^sm\d{2,3}$")]
     gpu: str | None = None
     flags: dict[str, str] = {}
+    model: str = "model.onnx"
+    """The graph that it was built from: the folder's model, or a fallback rung."""
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of pixels or frames with the same class as ONNX Runtime's; None if it was never run on a GPU."""
 
 
 class Manifest(Record):
     """What an export folder holds (`manifest.json`), all that a device needs to know."""
 
     kind: ClassVar[str] = "manifest"
+    version: ClassVar[tuple[int, int]] = (1, 1)
 
     task: Task
     classes: Classes
@@ -305,9 +340,12 @@ class Report(Record):
     """What was measured about an export (`report.json`)."""
 
     kind: ClassVar[str] = "report"
+    version: ClassVar[tuple[int, int]] = (1, 1)
 
     parity: tuple[Parity, ...] = ()
     accuracy: dict[str, Finite] = {}
     size: dict[str, int] = {}
     latency: dict[str, Finite] = {}
+    kept_fp32: dict[str, dict[str, str]] = {}
+    """By graph of half precision: every node that nevertheless computes in FP32 -> why."""
     notes: tuple[str, ...] = ()

@@ -11,10 +11,9 @@ import pytest
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import sha256
 from aselect_edge.records import Manifest
-from aselect_runtime import engine
-from aselect_runtime.building import add_engines
+from aselect_runtime.engines import add_engines, versions
 
-rtx = pytest.mark.skipif(not engine.available("rtx"), reason="tensorrt-rtx is not installed")
+rtx = pytest.mark.skipif(not versions.available("rtx"), reason="tensorrt-rtx is not installed")
 
 
 @pytest.fixture

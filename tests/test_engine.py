@@ -10,10 +10,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from aselect_edge.errors import EngineError, InputError, MissingDependencyError
 from aselect_edge.files import sha256
-from aselect_runtime import engine
-from aselect_runtime.engine import build_engine, check_target, engine_name, find_gpu, known_targets
+from aselect_runtime.engines import build_engine, check_target, engine_name, versions
+from aselect_runtime.engines.gpu import find_gpu
+from aselect_runtime.engines.versions import known_targets, load
+from aselect_runtime.engines.watch import Told
 
-rtx = pytest.mark.skipif(not engine.available("rtx"), reason="tensorrt-rtx is not installed")
+rtx = pytest.mark.skipif(not versions.available("rtx"), reason="tensorrt-rtx is not installed")
 no_gpu = pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU here")
 
 
@@ -55,8 +57,8 @@ def test_a_strongly_typed_engine_is_built_ahead_of_time(tmp_path: Path, kind: in
     onnx_path = write(tmp_path / "model.onnx", graph(kind))
     out = tmp_path / engine_name("rtx", "sm86")
     said: list[str] = []
-    record = build_engine(onnx_path, out, "sm86", "rtx", said.append)
-    assert record.file == f"engines/rtx-{engine.version('rtx')}-sm86.engine"
+    record = build_engine(onnx_path, out, "sm86", "rtx", Told(said.append))
+    assert record.file == f"engines/rtx-{versions.version('rtx')}-sm86.engine"
     assert (record.target, record.builder, record.gpu) == ("sm86", "tensorrt-rtx", None)
     assert record.sha256 == sha256(out)
     assert record.onnx_sha256 == sha256(onnx_path)
@@ -115,8 +117,8 @@ def test_rtx_without_target_and_gpu_asks_for_a_target() -> None:
 
 @rtx
 def test_every_known_target_is_one_that_the_record_takes() -> None:
-    assert {"sm75", "sm80", "sm86", "sm89"} <= set(known_targets())
-    assert [check_target(target, "rtx") for target in known_targets()] == list(known_targets())
+    assert {"sm75", "sm80", "sm86", "sm89"} <= set(known_targets(load("rtx")))
+    assert [check_target(target, "rtx") for target in known_targets(load("rtx"))] == list(known_targets(load("rtx")))
 
 
 @no_gpu
@@ -125,14 +127,14 @@ def test_tensorrt_without_a_gpu_is_refused_before_it_is_loaded() -> None:
         check_target(None, "tensorrt")
 
 
-@pytest.mark.skipif(engine.available("tensorrt"), reason="tensorrt is installed")
+@pytest.mark.skipif(versions.available("tensorrt"), reason="tensorrt is installed")
 def test_a_missing_tensorrt_says_how_to_get_it() -> None:
     with pytest.raises(MissingDependencyError, match="system-site-packages"):
-        engine.version("tensorrt")
+        versions.version("tensorrt")
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(find_gpu() is None or not engine.available("tensorrt"), reason="needs a GPU and TensorRT")
+@pytest.mark.skipif(find_gpu() is None or not versions.available("tensorrt"), reason="needs a GPU and TensorRT")
 def test_tensorrt_builds_for_the_gpu_at_hand(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(graph(TensorProto.FLOAT16).SerializeToString())

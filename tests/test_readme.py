@@ -19,7 +19,7 @@ ENTRIES = {
     "aselect-train": "from aselect_edge.cli import train as main",
     "aselect-export": "from aselect_export.cli import export as main",
     "aselect-eval": "from aselect_export.cli import evaluate as main",
-    "aselect-build": "from aselect_runtime.cli import build as main",
+    "aselect-build": "from aselect_runtime.engine_cli import build as main",
     "aselect-run": "from aselect_runtime.cli import run as main",
 }
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]

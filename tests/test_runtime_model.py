@@ -115,7 +115,7 @@ def test_manifest_that_does_not_fit(
 
 
 def test_devices_that_are_not_here(seg_model: Path) -> None:
-    with pytest.raises(EngineError, match="0 engine"):
+    with pytest.raises(EngineError, match="no NVIDIA GPU"):
         open_model(seg_model, "tensorrt")
     with pytest.raises(MissingDependencyError, match="cuda"):
         open_model(seg_model, "cuda")

@@ -1,4 +1,4 @@
-"""aselect-run and aselect-build: parse, one call, print."""
+"""aselect-run: parse, one call, print."""
 
 from __future__ import annotations
 
@@ -91,24 +91,4 @@ def _run(
         print_summary(summary, sys.stderr)
 
 
-def _build(
-    folder: Annotated[Path, typer.Argument(help="export folder")],
-    target: Annotated[str, typer.Option(metavar="SM[,SM]", help="build ahead of time, for example sm86,sm89")] = "",
-    workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the engines as one JSON object on stdout")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks")] = False,  # noqa: ARG001 - for `entry`
-) -> None:
-    """Build TensorRT engines for an export folder: for the GPU at hand, or ahead of time for other ones."""
-    from aselect_runtime.building import add_engines
-
-    targets = [part.strip() for part in target.split(",") if part.strip()]
-    engines = add_engines(folder, targets, workspace, lambda line: print(line, file=sys.stderr))
-    if as_json:
-        print(json.dumps({"engines": [engine.model_dump() for engine in engines]}))
-    else:
-        for engine in engines:
-            print(f"{folder / engine.file}  {(folder / engine.file).stat().st_size / 1e6:.1f} MB")
-
-
 run = entry(_run)
-build = entry(_build)

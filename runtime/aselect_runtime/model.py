@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from aselect_edge.errors import EngineError, InputError, IntegrityError, MissingDependencyError
+from aselect_edge.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
 from aselect_edge.records import Manifest
 from aselect_runtime import openvino_session
+from aselect_runtime.engines import open_engine, runnable
+from aselect_runtime.engines.tensorrt_session import TensorRtSession
+from aselect_runtime.engines.watch import Silence, Watch
 from aselect_runtime.folder import load_folder
 from aselect_runtime.onnx_session import METADATA_KEY, OnnxSession, available
 from aselect_runtime.openvino_session import OpenVinoSession
@@ -18,31 +22,50 @@ from aselect_runtime.session import Session
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 
 
-def open_model(path: Path, device: Device = "auto") -> tuple[Manifest, Session]:
+@dataclass(frozen=True)
+class _Model:
+    """What a backend is given: the graph's path, and the export folder with its manifest where it came in one."""
+
+    graph: Path
+    folder: Path | None
+    manifest: Manifest | None
+    watch: Watch
+
+
+_AnySession = OnnxSession | OpenVinoSession | TensorRtSession
+
+
+@dataclass(frozen=True)
+class _Backend:
+    usable: Callable[[_Model], bool]
+    """Whether it is worth a try; false where its packages or its hardware are not here."""
+    open: Callable[[_Model], _AnySession]
+
+
+def open_model(path: Path, device: Device = "auto", watch: Watch | None = None) -> tuple[Manifest, Session]:
     """Load an export folder or a .onnx file.
 
-    Raises InputError (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what the manifest
-    describes), MissingDependencyError or EngineError (the device cannot be had).
+    `auto` takes the fastest backend that is here and takes the model; the session's `device` says which. On TensorRT
+    the folder's engine is built first if there is none for this GPU: `watch` is told how that goes. Raises InputError
+    (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what the manifest describes),
+    MissingDependencyError or EngineError (the device cannot be had), GateError (no engine answers right).
     """
+    watch = watch or Silence()
     if path.is_dir():
-        return _from_folder(path, device)
+        manifest, graph = load_folder(path)
+        session = _open(_Model(graph, path, manifest, watch), device)
+        session.check(manifest)
+        return manifest, session
     if not path.exists():
         raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
-    return _from_file(path, device)
+    return _from_file(path, device, watch)
 
 
-def _from_folder(folder: Path, device: Device) -> tuple[Manifest, Session]:
-    manifest, path = load_folder(folder)
-    session = _session(path, device, manifest)
-    session.check(manifest)
-    return manifest, session
-
-
-def _from_file(path: Path, device: Device) -> tuple[Manifest, Session]:
-    session = _session(path, device, None)
-    text = session.metadata().get(METADATA_KEY)
+def _from_file(path: Path, device: Device, watch: Watch) -> tuple[Manifest, Session]:
+    session = _open(_Model(path, None, None, watch), device)
+    text = None if isinstance(session, TensorRtSession) else session.metadata().get(METADATA_KEY)
     if text is None:
         raise IntegrityError(
             f"{path}: got a model without {METADATA_KEY!r} in its metadata, expected one that aselect-export wrote; "
@@ -53,36 +76,43 @@ def _from_file(path: Path, device: Device) -> tuple[Manifest, Session]:
     return manifest, session
 
 
-def _session(path: Path, device: Device, manifest: Manifest | None) -> OnnxSession | OpenVinoSession:
-    """The model on `device`, or for `auto` on the fastest one that takes it."""
-    if device == "auto":
-        return _fastest(path)
-    return OpenVinoSession(path) if device == "openvino" else OnnxSession(path, _resolve(device, manifest))
+def _open(model: _Model, device: Device) -> _AnySession:
+    """The model on `device`, or for `auto` on the first backend that takes it."""
+    if device != "auto":
+        return _BACKENDS[device].open(model)
+    usable = [backend for backend in _BACKENDS.values() if backend.usable(model)]
+    for backend in usable[:-1]:
+        # What one backend cannot load, the next may, or else says better why not.
+        try:
+            return backend.open(model)
+        except (EngineError, GateError, IntegrityError, MissingDependencyError) as error:
+            model.watch.say(f"warning: {error}; taking the next backend")
+    return usable[-1].open(model)
 
 
-def _fastest(path: Path) -> OnnxSession | OpenVinoSession:
-    if openvino_session.available():
-        # An ONNX Runtime that can use a GPU beats it; a device may also have no ONNX Runtime at all.
-        if find_spec("onnxruntime") and "cuda" in available():
-            return OnnxSession(path, "cuda")
-        # What it cannot load, ONNX Runtime may, or else says better why not.
-        with suppress(IntegrityError):
-            return OpenVinoSession(path)
-    return OnnxSession(path, "cuda" if "cuda" in available() else "cpu")
-
-
-def _resolve(device: Device, manifest: Manifest | None) -> str:
-    """The ONNX Runtime device that stands for `device`; raises if there is none."""
-    there = available()
-    if device in there:
-        return device
-    if device == "tensorrt":
-        engines = len(manifest.engines) if manifest else 0
-        raise EngineError(
-            f"got --device tensorrt and {engines} engine(s) in the model, expected one of {', '.join(there)}: this "
-            "version builds engines but runs ONNX only; use --device auto"
+def _tensorrt(model: _Model) -> TensorRtSession:
+    if model.folder is None or model.manifest is None:
+        raise InputError(
+            f"{model.graph}: got --device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
+            "engines; give the folder, or use --device cuda"
         )
-    raise MissingDependencyError(
-        f"got --device {device}, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in place "
-        "of onnxruntime, or use --device auto"
-    )
+    return open_engine(model.folder, model.manifest, model.watch)
+
+
+def _cuda(model: _Model) -> OnnxSession:
+    there = available()
+    if "cuda" not in there:
+        raise MissingDependencyError(
+            f"got --device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in place "
+            "of onnxruntime, or use --device auto"
+        )
+    return OnnxSession(model.graph, "cuda")
+
+
+# From the fastest to the one that is always there.
+_BACKENDS: dict[str, _Backend] = {
+    "tensorrt": _Backend(lambda model: model.folder is not None and runnable() is not None, _tensorrt),
+    "cuda": _Backend(lambda _: find_spec("onnxruntime") is not None and "cuda" in available(), _cuda),
+    "openvino": _Backend(lambda _: openvino_session.available(), lambda model: OpenVinoSession(model.graph)),
+    "cpu": _Backend(lambda _: True, lambda model: OnnxSession(model.graph, "cpu")),
+}

@@ -1,0 +1,12 @@
+"""TensorRT engines: built on the device or ahead of time, cached, verified, and run.
+
+    add_engines(Path("export"), ())                     what aselect-build does
+    session = open_engine(Path("export"), manifest)     what aselect-run does on a machine with a GPU
+
+Nothing here touches TensorRT before a driver has answered: without one TensorRT can crash the interpreter.
+"""
+
+from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
+from aselect_runtime.engines.building import add_engines, open_engine, runnable
+
+__all__ = ["BuildOptions", "add_engines", "build_engine", "check_target", "engine_name", "open_engine", "runnable"]

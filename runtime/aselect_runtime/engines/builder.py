@@ -1,0 +1,226 @@
+"""Building TensorRT engines, for the GPU at hand (TensorRT) or ahead of time for another one (TensorRT-RTX).
+
+One builder serves both, written against the API that TensorRT 10.3 to 11 and TensorRT-RTX share. The network is
+strongly typed: precision is what the graph says.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from aselect_edge.errors import EngineError, InputError
+from aselect_edge.files import atomic_write, sha256
+from aselect_edge.records import Engine
+from aselect_runtime.engines.gpu import find_gpu
+from aselect_runtime.engines.log import brief, first, logger, remedy
+from aselect_runtime.engines.versions import (
+    MODULES,
+    PREFIXES,
+    Builder,
+    aim,
+    known_targets,
+    load,
+    network_flags,
+    times_kernels,
+    version,
+)
+from aselect_runtime.engines.watch import PhaseTree, Silence, Watch
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What may be asked of the builder: memory to try kernels in (MiB), and 0 (fast build) to 5 (fast engine)."""
+
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+
+    def flags(self) -> dict[str, str]:
+        """As the engine's record and the cache's key hold them; what was left to TensorRT is not in it."""
+        asked = {"workspace_mib": self.workspace_mib, "optimization_level": self.optimization_level}
+        return {"strongly_typed": "true", **{name: str(value) for name, value in asked.items() if value is not None}}
+
+
+def check_target(target: str | None, builder: Builder) -> str:
+    """The target that an engine will be built for; raises InputError if this builder cannot serve it."""
+    gpu = find_gpu()
+    if builder == "tensorrt":
+        if gpu is None:
+            raise InputError(
+                "got --engine tensorrt without an NVIDIA GPU, expected to build on the device itself; "
+                "run aselect-build there, or give --target to build ahead of time"
+            )
+        if target not in (None, gpu.target):
+            raise InputError(
+                f"got target {target!r}, expected {gpu.target} ({gpu.name}), because TensorRT builds for the GPU at "
+                "hand; leave --target out, or use --engine rtx"
+            )
+        return gpu.target
+    targets = known_targets(load("rtx"))
+    wanted = target or (gpu.target if gpu else None)
+    if wanted is None:
+        raise InputError(
+            "got --engine rtx without --target and without an NVIDIA GPU here, expected one to build for; "
+            f"give --target, one of {', '.join(targets)}"
+        )
+    if wanted not in targets:
+        raise InputError(
+            f"got target {wanted!r}, expected one of {', '.join(targets)}; for other GPUs (Jetson Orin is sm87) "
+            "export without --target and run aselect-build on the device"
+        )
+    return wanted
+
+
+def engine_name(builder: Builder, target: str) -> str:
+    """The engine's path within its export folder: engines/{trt|rtx}-<version>-<sm>.engine."""
+    return f"engines/{PREFIXES[builder]}-{version(builder)}-{target}.engine"
+
+
+def build_engine(
+    onnx_path: Path,
+    out_path: Path,
+    target: str | None,
+    builder: Builder,
+    watch: Watch | None = None,
+    options: BuildOptions | None = None,
+    stop: Event | None = None,
+    timing: Path | None = None,
+) -> Engine:
+    """Build an engine from a static ONNX graph and write its plain bytes to `out_path`, whole or not at all.
+
+    `target` None means the GPU at hand. The record's `file` is relative to the graph's folder. The timing cache is
+    `timing`, or a file next to the engine. `stop`, or Ctrl-C, ends the build at TensorRT's next step with
+    KeyboardInterrupt. Raises InputError for a target that the builder cannot serve, EngineError if the graph does not
+    parse or build.
+    """
+    sm = check_target(target, builder)
+    options, watch, stop = options or BuildOptions(), watch or Silence(), stop or Event()
+    if not onnx_path.is_file():
+        raise InputError(f"{onnx_path}: no such file, expected an ONNX graph; check the path")
+    watch.say(f"building the {sm} engine of {onnx_path.name} with {MODULES[builder]} {version(builder)}")
+    timing = timing or out_path.with_suffix(".timing")
+    # In a thread of its own: Python runs signal handlers in the main thread alone, which would wait inside TensorRT.
+    with ThreadPoolExecutor(1, "engine-builder") as thread:
+        try:
+            plan = thread.submit(_build, onnx_path, sm, builder, options, timing, watch, stop).result()
+        except BaseException:
+            stop.set()
+            raise
+    atomic_write(out_path, plan)
+    gpu = find_gpu() if builder == "tensorrt" else None
+    folder, written = onnx_path.resolve().parent, out_path.resolve()
+    return Engine(
+        file=written.relative_to(folder).as_posix() if written.is_relative_to(folder) else out_path.name,
+        sha256=sha256(out_path),
+        onnx_sha256=sha256(onnx_path),
+        builder="tensorrt" if builder == "tensorrt" else "tensorrt-rtx",
+        version=version(builder),
+        target=sm,
+        gpu=gpu.name if gpu else None,
+        flags=options.flags(),
+        model=onnx_path.name,
+    )
+
+
+def _build(
+    onnx_path: Path, sm: str, builder: Builder, options: BuildOptions, timing: Path, watch: Watch, stop: Event
+) -> bytes:
+    trt, log = load(builder), logger(builder)
+    log.errors.clear()
+    trt_builder = trt.Builder(log)
+    if trt_builder is None:
+        raise EngineError(
+            f"got no builder from {MODULES[builder]} ({first(log.errors)}), expected one; run aselect-doctor"
+        )
+    trt_network = trt_builder.create_network(network_flags(trt))
+    _parse(trt, trt_network, log, onnx_path)
+    trt_config = trt_builder.create_builder_config()
+    if options.workspace_mib is not None:
+        trt_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
+    if options.optimization_level is not None:
+        trt_config.builder_optimization_level = options.optimization_level
+    aim(trt, trt_config, sm)
+    trt_config.progress_monitor = _monitor(trt, watch, stop)
+    trt_cache = _timing_cache(trt_config, timing) if times_kernels(trt) else None
+    plan = trt_builder.build_serialized_network(trt_network, trt_config)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    if plan is None:
+        advice = remedy(log.errors, "try model.fp32.onnx or another version of TensorRT")
+        raise EngineError(
+            f"{onnx_path}: {MODULES[builder]} {trt.__version__} could not build it for {sm} "
+            f"({first(log.errors)}), expected an engine; {advice}"
+        )
+    if trt_cache is not None:
+        atomic_write(timing, bytes(trt_cache.serialize()))
+    return bytes(plan)
+
+
+def _timing_cache(trt_config: Any, path: Path) -> Any:
+    """The kernels' times of earlier builds; an empty cache where there are none, or they are of another GPU."""
+    if path.is_file():
+        trt_cache = trt_config.create_timing_cache(path.read_bytes())
+        if trt_cache is not None and trt_config.set_timing_cache(trt_cache, False):
+            return trt_cache
+    trt_cache = trt_config.create_timing_cache(b"")
+    trt_config.set_timing_cache(trt_cache, False)
+    return trt_cache
+
+
+def _parse(trt: Any, trt_network: Any, log: Any, onnx_path: Path) -> None:
+    trt_parser = trt.OnnxParser(trt_network, log)
+    if trt_parser.parse_from_file(str(onnx_path)):
+        return
+    faults = [trt_parser.get_error(index) for index in range(trt_parser.num_errors)]
+    # The last fault is the cause; those before it are nodes that merely depend on it, if there are any at all.
+    trt_fault = faults[-1] if faults else None
+    if trt_fault is not None and trt_fault.node_operator():
+        node = trt_fault.node_name() or trt_fault.node()
+        where = f"node {node} ({trt_fault.node_operator()}): {brief(trt_fault.desc())}"
+    else:
+        where = brief(trt_fault.desc()) if trt_fault is not None else first(log.errors)
+    raise EngineError(
+        f"{onnx_path}: {trt.__name__} {trt.__version__} cannot read it: {where}; "
+        "expected a graph that aselect-export wrote; export again, or use a newer TensorRT"
+    )
+
+
+def _monitor(trt: Any, watch: Watch, stop: Event) -> Any:
+    tree = PhaseTree()
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Never raises: an exception has nowhere to go from within TensorRT."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            tree.start(phase_name, parent_phase, num_steps)
+            self._tell()
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """False ends the build."""
+            tree.step(phase_name, step)
+            self._tell()
+            return not stop.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            tree.finish(phase_name)
+            self._tell()
+
+        def _tell(self) -> None:
+            try:
+                watch.advance(tree.fraction, tree.current)
+            except Exception:  # a broken terminal must not end a build of many minutes
+                stop_watching()
+
+    def stop_watching() -> None:
+        nonlocal watch
+        watch = Silence()
+
+    return Monitor()

@@ -1,0 +1,184 @@
+"""Engines for an export folder that is here already: what `aselect-build` does, and `aselect-run` where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+
+from aselect_edge.errors import EngineError, InputError
+from aselect_edge.files import check_files, inside, sha256
+from aselect_edge.records import Engine, Manifest, Parity, Report
+from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
+from aselect_runtime.engines.cache import find, keys, load_plan
+from aselect_runtime.engines.gpu import Gpu, find_gpu
+from aselect_runtime.engines.lock import building
+from aselect_runtime.engines.parity import Climbed, climb, measure, verification_frames
+from aselect_runtime.engines.tensorrt_session import TensorRtSession
+from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
+from aselect_runtime.engines.watch import Silence, Watch
+from aselect_runtime.folder import MANIFEST, load_folder
+
+REPORT = "report.json"
+_CANDIDATE = "engines/.candidate.engine"
+
+
+def add_engines(
+    folder: Path,
+    targets: Sequence[str],
+    options: BuildOptions | None = None,
+    watch: Watch | None = None,
+    stop: Event | None = None,
+) -> tuple[Engine, ...]:
+    """Build an engine per target and list it in the manifest; returns the new engines.
+
+    Without targets TensorRT builds for the GPU at hand, and the engine is held against ONNX Runtime before it
+    replaces an older one; with targets, TensorRT-RTX builds `model.onnx` ahead of time, unverified. Raises what
+    `load_folder`, `check_target`, `build_engine` and `climb` raise.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected one that aselect-export wrote; check the path")
+    options, watch = options or BuildOptions(), watch or Silence()
+    if not targets:
+        check_target(None, "tensorrt")
+        manifest, _ = load_folder(folder)
+        gpu = find_gpu()
+        assert gpu is not None  # check_target has seen it
+        with building(folder, watch):
+            return (_climb_rungs(folder, manifest, "tensorrt", gpu, options, watch, stop),)
+    wanted = [check_target(target, "rtx") for target in targets]
+    load_folder(folder)  # before the lock's file is made in it
+    built = []
+    with building(folder, watch):
+        manifest, model = load_folder(folder)
+        for target in wanted:
+            name = engine_name("rtx", target)
+            built.append(build_engine(model, folder / name, target, "rtx", watch, options, stop))
+            manifest = _listed(manifest, built[-1])
+            manifest.save(folder / MANIFEST)
+    return tuple(built)
+
+
+def runnable() -> Builder | None:
+    """The TensorRT that can run engines here: a GPU answers and the package imports. None where there is none."""
+    gpu = find_gpu()
+    if gpu is None:
+        return None
+    if available("tensorrt"):
+        return "tensorrt"
+    return "rtx" if available("rtx") and gpu.target in known_targets(load("rtx")) else None
+
+
+def open_engine(folder: Path, manifest: Manifest, watch: Watch | None = None) -> TensorRtSession:
+    """A session of the folder's engine for this very TensorRT and GPU, which is built first if there is none.
+
+    `manifest` is the folder's, as `load_folder` gave it. An engine that was built for anything else is never loaded.
+    Raises EngineError (no GPU or TensorRT, or it cannot be built) or GateError (no rung answers right).
+    """
+    watch, gpu, builder = watch or Silence(), find_gpu(), runnable()
+    if gpu is None or builder is None:
+        got = "no NVIDIA GPU" if gpu is None else f"{gpu.name} without TensorRT"
+        raise EngineError(
+            f"got --device tensorrt and {got}, expected a GPU with TensorRT; run aselect-doctor, or use --device auto"
+        )
+    engine, _ = _usable(folder, manifest, builder, gpu)
+    if engine is None:
+        engine = _built_once(folder, builder, gpu, watch)
+    session = TensorRtSession(load_plan(folder, engine), builder, str(folder / engine.file))
+    try:
+        session.check(manifest)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _built_once(folder: Path, builder: Builder, gpu: Gpu, watch: Watch) -> Engine:
+    with building(folder, watch):
+        manifest, _ = load_folder(folder)
+        engine, passed_over = _usable(folder, manifest, builder, gpu)
+        if engine is not None:  # another process built it while this one waited
+            return engine
+        for reason in passed_over:
+            watch.say(f"not used: {reason}")
+        watch.say(f"{folder}: no verified engine for {builder} {version(builder)} on {gpu.name} yet; this is done once")
+        return _climb_rungs(folder, manifest, builder, gpu, BuildOptions(), watch, None)
+
+
+def _usable(folder: Path, manifest: Manifest, builder: Builder, gpu: Gpu) -> tuple[Engine | None, list[str]]:
+    """The engine that fits and has been verified, if there are frames to verify it on."""
+    engine, passed_over = find(folder, manifest, list(keys(manifest, builder, gpu, None).values()))
+    if engine is not None and engine.agreement is None and verification_frames(folder, manifest) is not None:
+        return None, [*passed_over, f"{engine.file}: it was built ahead of time and never verified on a GPU"]
+    return engine, passed_over
+
+
+def _climb_rungs(
+    folder: Path,
+    manifest: Manifest,
+    builder: Builder,
+    gpu: Gpu,
+    options: BuildOptions,
+    watch: Watch,
+    stop: Event | None,
+) -> Engine:
+    """Build and verify rung after rung beside the engine in use; put the first good one in its place."""
+    if fault := known_fault(builder, version(builder), gpu.target):
+        watch.say(f"warning: {fault}; the engine is held against ONNX Runtime before it is used")
+    verification = verification_frames(folder, manifest)
+    candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
+    timing = (folder / final).with_suffix(".timing")
+    rungs = tuple(keys(manifest, builder, gpu, options))
+    check_files(folder, {rung: manifest.files[rung] for rung in rungs})
+    prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
+
+    def build(rung: str) -> Engine:
+        if prebuilt is not None and prebuilt.agreement is None and prebuilt.model == rung:
+            candidate.write_bytes(load_plan(folder, prebuilt))  # built ahead of time: it only has to be verified
+            return prebuilt
+        return build_engine(inside(folder, rung), candidate, gpu.target, builder, watch, options, stop, timing)
+
+    def hold(rung: str, _: Engine) -> Parity | None:
+        if verification is None:
+            watch.say(f"warning: {folder} has no verify.npz, so the engine was not verified; export it again")
+            return None
+        watch.say("verifying the engine on the folder's frames")
+        with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
+            session.check(manifest)
+            return measure(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
+
+    try:
+        climbed = climb(rungs, build, hold)
+        candidate.replace(folder / final)
+    finally:
+        candidate.unlink(missing_ok=True)
+    return _record(folder, manifest, climbed, final, watch)
+
+
+def _record(folder: Path, manifest: Manifest, climbed: Climbed[Engine], final: str, watch: Watch) -> Engine:
+    """Write what was measured into report.json, then the engine into the manifest, which makes it count."""
+    parity = climbed.parity[-1] if climbed.parity else None
+    engine = climbed.built.model_copy(
+        update={"file": final, "gpu": climbed.built.gpu, "agreement": parity.agreement if parity else None}
+    )
+    for note in climbed.notes:
+        watch.say(f"warning: {note}")
+    files = dict(manifest.files)
+    if (folder / REPORT).is_file():
+        report = Report.load(folder / REPORT)
+        others = tuple(old for old in report.parity if not old.graph.startswith(final))
+        size = {name: value for name, value in report.size.items() if name != final}
+        size[final] = (folder / final).stat().st_size
+        report.model_copy(
+            update={"parity": (*others, *climbed.parity), "size": size, "notes": (*report.notes, *climbed.notes)}
+        ).save(folder / REPORT)
+        files[REPORT] = sha256(folder / REPORT)
+    _listed(manifest.model_copy(update={"files": files}), engine).save(folder / MANIFEST)
+    return engine
+
+
+def _listed(manifest: Manifest, engine: Engine) -> Manifest:
+    """The manifest with an engine in place of the one that its file held before."""
+    kept = tuple(other for other in manifest.engines if other.file != engine.file)
+    return manifest.model_copy(update={"engines": (*kept, engine)})

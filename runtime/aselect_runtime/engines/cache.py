@@ -1,0 +1,87 @@
+"""Which engine of an export folder may be loaded here: the one that was built for exactly this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aselect_edge.errors import IntegrityError
+from aselect_edge.files import inside, sha256
+from aselect_edge.records import Engine, Manifest
+from aselect_runtime.engines.builder import BuildOptions
+from aselect_runtime.engines.gpu import Gpu
+from aselect_runtime.engines.versions import MODULES, Builder, version
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an engine must have been built for, to be loaded: graph, TensorRT, GPU and flags (None: whichever)."""
+
+    onnx_sha256: str
+    builder: str
+    version: str
+    gpu: Gpu
+    flags: Mapping[str, str] | None = None
+
+    def mismatch(self, engine: Engine) -> str | None:
+        """Why this engine is for something else, in plain words; None if it fits."""
+        if (engine.builder, engine.version) != (self.builder, self.version):
+            return f"it is of {engine.builder} {engine.version}, here is {self.builder} {self.version}"
+        if engine.target != self.gpu.target or engine.gpu not in (None, self.gpu.name):
+            built_for = f"{engine.gpu or 'any GPU'} ({engine.target})"
+            return f"it is for {built_for}, here is {self.gpu.name} ({self.gpu.target})"
+        if engine.onnx_sha256 != self.onnx_sha256:
+            return f"it is of another {engine.model}"
+        if self.flags is not None and dict(engine.flags) != dict(self.flags):
+            return f"it was built with {_told(engine.flags)}, asked for is {_told(self.flags)}"
+        return None
+
+
+def keys(manifest: Manifest, builder: Builder, gpu: Gpu, options: BuildOptions | None) -> dict[str, Key]:
+    """The key of each graph of the folder, by file name: the model, then its fallback rungs."""
+    name = MODULES[builder].replace("_", "-")
+    return {
+        graph: Key(manifest.files[graph], name, version(builder), gpu, options.flags() if options else None)
+        for graph in (manifest.model, *manifest.rungs)
+        if graph in manifest.files
+    }
+
+
+def find(folder: Path, manifest: Manifest, wanted: Sequence[Key]) -> tuple[Engine | None, list[str]]:
+    """The first engine that fits one of the keys and whose file is whole, and why each other one was passed over."""
+    passed_over: list[str] = []
+    for engine in manifest.engines:
+        reasons = [key.mismatch(engine) for key in wanted]
+        if None in reasons:
+            fault = damage(folder, engine)
+            if fault is None:
+                return engine, passed_over
+            passed_over.append(f"{engine.file}: {fault}")
+        elif reasons:
+            passed_over.append(f"{engine.file}: {reasons[0]}")
+    return None, passed_over
+
+
+def damage(folder: Path, engine: Engine) -> str | None:
+    """What is wrong with an engine's file, None if nothing is; the file is not deserialised."""
+    path = inside(folder, engine.file)
+    if not path.is_file():
+        return "the file is missing"
+    if sha256(path) != engine.sha256:
+        return f"got another SHA-256 than {engine.sha256[:12]}…, so it is corrupt, truncated or another's"
+    return None
+
+
+def load_plan(folder: Path, engine: Engine) -> bytes:
+    """The engine's bytes, whose hash is that of its record; raises IntegrityError otherwise."""
+    fault = damage(folder, engine)
+    if fault is not None:
+        raise IntegrityError(
+            f"{folder / engine.file}: {fault}, expected the engine that its record describes; run aselect-build"
+        )
+    return inside(folder, engine.file).read_bytes()
+
+
+def _told(flags: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in flags.items()) or "no flags"

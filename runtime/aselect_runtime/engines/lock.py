@@ -1,0 +1,43 @@
+"""One builder at a time in an export folder, across processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aselect_edge.errors import WriteError
+from aselect_runtime.engines.watch import Watch
+
+LOCK = "engines/.lock"
+
+
+@contextmanager
+def building(folder: Path, watch: Watch) -> Iterator[None]:
+    """Hold the folder's lock, waiting for whoever holds it, who is named; the kernel frees it if a process dies.
+
+    Raises WriteError where the folder cannot be written to.
+    """
+    path = folder / LOCK
+    try:
+        path.parent.mkdir(exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise WriteError(
+            f"{path}: could not write ({error.strerror}), expected a writable export folder for its engines; "
+            "copy the folder to a place of your own"
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+            watch.say(f"{folder}: process {holder} is building an engine here; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)  # this releases the lock; the file stays, because removing it would race with who waits

@@ -1,0 +1,47 @@
+"""TensorRT's log: errors are kept for the exception's text instead of being printed."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from aselect_runtime.engines.versions import Builder, load
+
+
+@functools.cache
+def logger(builder: Builder) -> Any:
+    """The one logger of this process: TensorRT keeps the first that it is given and ignores any other."""
+    trt = load(builder)
+
+    class Errors(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Its `errors` are those since it was last cleared."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Errors()
+
+
+def brief(text: str) -> str:
+    """The first two lines as one: the rest is TensorRT's own consequences of them."""
+    return " - ".join(line.strip() for line in text.strip().splitlines()[:2])
+
+
+def first(errors: list[str]) -> str:
+    """The first error, which is the cause."""
+    return brief(errors[0]) if errors else "no reason given"
+
+
+def remedy(errors: list[str], otherwise: str) -> str:
+    """What to do about a failure, judged by TensorRT's words; `otherwise` where they say nothing known."""
+    text = " ".join(errors).lower()
+    if any(words in text for words in ("out of memory", "outofmemory", "memory allocation", "insufficient memory")):
+        return "close other programs that use the GPU, give --workspace a smaller number, or use a smaller --imgsz"
+    if "version" in text and ("serializ" in text or "mismatch" in text or "compat" in text):
+        return "run aselect-build on this machine"
+    return otherwise

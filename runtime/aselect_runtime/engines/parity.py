@@ -1,0 +1,150 @@
+"""Whether an engine says the same as ONNX Runtime, on the frames that the export folder carries; and what if not.
+
+A graph that passed every gate can still be built into an engine that answers wrongly: vision transformers came out
+of TensorRT 10.3 to 10.7 with one class everywhere. Only running it tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.errors import EngineError, GateError, IntegrityError, MissingDependencyError
+from aselect_edge.files import check_files
+from aselect_edge.frames import Frame
+from aselect_edge.records import Manifest, Parity
+from aselect_runtime.engines.tensorrt_session import infer_all
+from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.session import Session
+
+VERIFY = "verify.npz"
+AGREEMENT = 0.995
+"""Gate on the share of pixels (frames, for classification) with the same class; that of the exported graphs."""
+
+Answers = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Climbed(Generic[T]):
+    """The first rung that passed, what was built of it, and what was measured on the way."""
+
+    rung: str
+    built: T
+    parity: tuple[Parity, ...]
+    notes: tuple[str, ...]
+
+
+def climb(rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[str, T], Parity | None]) -> Climbed[T]:
+    """Build rung after rung until one passes its measurement; None from `measure` means that nothing can be measured.
+
+    Raises GateError if each rung misses its gate, EngineError if none can even be built.
+    """
+    measured: list[Parity] = []
+    notes: list[str] = []
+    refused: EngineError | None = None
+    for rung in rungs:
+        try:
+            built = build(rung)
+        except EngineError as error:
+            refused = error
+            notes.append(f"{rung}: {error}")
+            continue
+        parity = measure(rung, built)
+        if parity is None or parity.passed:
+            passed = [parity] if parity else []
+            return Climbed(rung, built, tuple(measured + passed), tuple(notes))
+        measured.append(parity)
+        notes.append(f"{parity.graph}: {parity.agreement:.3%} same class as {parity.reference} (failed, left out)")
+    if not measured and refused is not None:
+        raise refused
+    tried = ", ".join(f"{rung} {parity.agreement:.3%}" for rung, parity in zip(rungs, measured, strict=False))
+    raise GateError(
+        f"got engines that agree with ONNX Runtime on {tried}, expected {AGREEMENT:.1%} of the same class; upgrade "
+        "TensorRT (10.3 to 10.7 are known for this), or use --device cuda or cpu"
+    )
+
+
+def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.uint8], Answers] | None:
+    """The frames that the folder carries and its reference's answer to them, or None if it carries none.
+
+    Raises IntegrityError if the file is not the one that the manifest lists, or not what it should be.
+    """
+    if VERIFY not in manifest.files:
+        return None
+    check_files(folder, {VERIFY: manifest.files[VERIFY]})
+    try:
+        with np.load(folder / VERIFY, allow_pickle=False) as arrays:
+            frames = arrays["frames"]
+            answers = {name: arrays[name] for name in ("class_map", "scores") if name in arrays.files}
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise IntegrityError(f"{folder / VERIFY}: got {error}, expected frames and answers; export it again") from error
+    batch = manifest.input.shape[0]
+    if (
+        frames.dtype != np.uint8
+        or frames.shape[1:] != manifest.input.shape[1:]
+        or len(frames) % batch
+        or not len(frames)
+    ):
+        raise IntegrityError(
+            f"{folder / VERIFY}: got frames {frames.dtype} {list(frames.shape)}, expected whole batches of "
+            f"{list(manifest.input.shape)}; export it again"
+        )
+    return frames, answers
+
+
+def measure(session: Session, engine: str, graph: Path, manifest: Manifest, frames: Frame, stored: Answers) -> Parity:
+    """Hold an engine against ONNX Runtime's answers with the graph that it was built from.
+
+    Where ONNX Runtime is not installed, against the answers that the folder carries (torch's, float32).
+    """
+    batch = manifest.input.shape[0]
+    groups = [frames[start : start + batch] for start in range(0, len(frames), batch)]
+    got = _together(list(infer_all(session, groups)))
+    try:
+        reference = OnnxSession(graph, "cpu")
+    except MissingDependencyError:
+        return compare(got, stored, engine, "the folder's stored answers")
+    try:
+        expected = _together([reference.infer(group) for group in groups])
+    finally:
+        reference.close()
+    return compare(got, expected, engine, f"onnxruntime cpu, {graph.name}")
+
+
+def compare(got: Answers, expected: Answers, graph: str, reference: str) -> Parity:
+    """Classes and scores of two answers, with the gate on the classes.
+
+    `max_error` is over the float outputs that both have (`scores`, or `confidence`), not over logits, which an engine
+    does not put out. A value that is not finite can never pass.
+    """
+    classes = [_classes(answer) for answer in (got, expected)]
+    floats = [name for name in ("scores", "confidence") if name in got and name in expected]
+    finite = all(np.isfinite(got[name]).all() for name in got if got[name].dtype.kind == "f")
+    agreement = float((classes[0] == classes[1]).mean()) if finite else 0.0
+    error = max((_error(got[name], expected[name]) for name in floats), default=0.0) if finite else float("inf")
+    return Parity(
+        graph=graph,
+        reference=reference,
+        frames=len(classes[0]),
+        max_error=min(error, float(np.finfo(np.float32).max)),  # JSON has no infinity
+        agreement=agreement,
+        passed=agreement >= AGREEMENT,
+    )
+
+
+def _error(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(got - expected).max()) / (float(np.abs(expected).max()) or 1.0)
+
+
+def _classes(answer: Answers) -> NDArray[Any]:
+    return answer["class_map"] if "class_map" in answer else answer["scores"].argmax(1)
+
+
+def _together(outputs: Sequence[Any]) -> Answers:
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}

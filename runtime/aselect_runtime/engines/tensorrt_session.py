@@ -1,0 +1,158 @@
+"""A session of TensorRT (or TensorRT-RTX): an engine on the GPU, owned by one thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from aselect_edge.errors import EngineError, IntegrityError
+from aselect_edge.frames import Frame
+from aselect_edge.records import Manifest
+from aselect_runtime.engines.device_memory import DeviceMemory, open_memory
+from aselect_runtime.engines.execution import SETS, Execution
+from aselect_runtime.engines.gpu import find_gpu
+from aselect_runtime.engines.versions import Builder
+from aselect_runtime.results import Arrays
+from aselect_runtime.session import Session
+
+T = TypeVar("T")
+
+
+class PipelinedSession(Session, Protocol):
+    """A session that can take the next batch while it works on the last: copies and computation overlap.
+
+    `infer` is `submit` followed by `collect`, and may be called whenever nothing is pending.
+    """
+
+    depth: int
+    """How many batches may be pending."""
+
+    def submit(self, frames: Frame) -> None:
+        """Begin inference of uint8 [N, H, W, 3]; the array may be reused at once. EngineError if `depth` is reached."""
+
+    def collect(self) -> Arrays:
+        """The outputs of the batch that was submitted first; EngineError if none is pending."""
+
+
+class TensorRtSession:
+    """See PipelinedSession. The GPU is used from a thread of its own, whichever thread calls.
+
+    Raises EngineError if the engine cannot be loaded, MissingDependencyError if CUDA cannot be reached from Python.
+    """
+
+    device = "tensorrt"
+    depth = SETS
+
+    def __init__(self, plan: bytes, builder: Builder, name: str, memory: DeviceMemory | None = None) -> None:
+        if memory is None:
+            # Before TensorRT is touched: its runtime can crash the interpreter where there is no driver.
+            if find_gpu() is None:
+                raise EngineError(
+                    f"{name}: got no NVIDIA driver with a GPU, expected one to run a TensorRT engine; "
+                    "run aselect-doctor, or use --device cpu"
+                )
+            memory = open_memory()
+        self._pending: deque[int] = deque()
+        self._failed = False
+        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "tensorrt")
+        try:
+            self._execution = self._owned(lambda: Execution(plan, builder, memory, name))
+        except BaseException:
+            self._thread.shutdown()
+            raise
+        self.cuda_graph = self._execution.cuda_graph
+        """Whether batches are launched as CUDA graphs."""
+        self._name = name
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise IntegrityError unless the engine has the manifest's input and outputs, with their types and shapes."""
+        got = {(b.name, str(b.dtype), b.shape, b.is_input) for b in self._execution.bindings}
+        wanted = {(o.name, o.dtype, o.shape, False) for o in manifest.outputs}
+        wanted.add((manifest.input.name, manifest.input.dtype, manifest.input.shape, True))
+        if got != wanted:
+            raise IntegrityError(
+                f"{self._name}: got the inputs and outputs {sorted(got)}, expected {sorted(wanted)} as its manifest "
+                "says; run aselect-build again"
+            )
+
+    def infer(self, frames: Frame) -> Arrays:
+        """See Session.infer."""
+        if self._pending:
+            raise EngineError(
+                f"got infer with {len(self._pending)} batch(es) pending, expected none; collect them first"
+            )
+        self.submit(frames)
+        return self.collect()
+
+    def submit(self, frames: Frame) -> None:
+        """See PipelinedSession.submit."""
+        if len(self._pending) >= self.depth:
+            raise EngineError(
+                f"got a batch with {len(self._pending)} pending, expected at most {self.depth}; collect one"
+            )
+        shape = next(binding.shape for binding in self._execution.bindings if binding.is_input)
+        if frames.shape != shape:
+            raise EngineError(
+                f"got frames {list(frames.shape)}, expected {list(shape)}; resize them to the model's input"
+            )
+        self._pending.append(self._owned(lambda: self._execution.start(frames)))
+
+    def collect(self) -> dict[str, NDArray[Any]]:
+        """See PipelinedSession.collect."""
+        if not self._pending:
+            raise EngineError("got collect with nothing pending, expected a batch; submit one first")
+        number = self._pending.popleft()
+        return self._owned(lambda: self._execution.finish(number))
+
+    def close(self) -> None:
+        """See Session.close; more than once does nothing more."""
+        if self._thread is None:
+            return
+        try:
+            self._owned(self._execution.close)
+        except EngineError:
+            # After a failure of the GPU every release fails too; the failure itself was raised already.
+            if not self._failed:
+                raise
+        finally:
+            self._pending.clear()
+            self._thread.shutdown()
+            self._thread = None
+
+    def _owned(self, work: Callable[[], T]) -> T:
+        """Do something in the thread that owns the GPU."""
+        if self._thread is None:
+            raise EngineError("got a session that is closed, expected an open one; open the model again")
+        try:
+            return self._thread.submit(work).result()
+        except EngineError:
+            self._failed = True
+            raise
+
+
+def infer_all(session: Session, batches: Iterable[Frame]) -> Iterator[Arrays]:
+    """The outputs of every batch in order, overlapped where the session can: it is then one batch ahead."""
+    submit, collect = getattr(session, "submit", None), getattr(session, "collect", None)
+    if submit is None or collect is None:
+        yield from map(session.infer, batches)
+        return
+    ahead = 0
+    try:
+        for frames in batches:
+            submit(frames)
+            ahead += 1
+            if ahead == session.depth:  # type: ignore[attr-defined]
+                ahead -= 1
+                yield collect()
+        while ahead:
+            ahead -= 1
+            yield collect()
+    finally:
+        with suppress(EngineError):  # whoever stops early must find the session with nothing pending
+            for _ in range(ahead):
+                collect()
