@@ -1,0 +1,166 @@
+"""metrics://host:port, figures for Prometheus at /metrics: frames, drops, reconnects, latency, shares of classes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from aselect_edge.errors import InputError, MissingDependencyError
+from aselect_edge.records import Manifest
+from aselect_runtime.health import Health
+from aselect_runtime.results import Result, areas, top_scores
+from aselect_runtime.sinks import Write
+from aselect_runtime.sources import redact
+
+try:
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
+    from prometheus_client.exposition import start_http_server
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise MissingDependencyError(
+        "got no prometheus_client, expected it for metrics; pip install 'aselect-edge[metrics]'"
+    ) from error
+
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds: from a fast engine to a stalled camera, with the limits of 30 and 60 frames per second among them."""
+
+
+@contextmanager
+def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
+    """Serves `metrics://host:port`; raises InputError if the address cannot be had."""
+    host, port = _address(uri)
+    figures = Metrics(manifest)
+    try:
+        server, thread = start_http_server(port, host, figures.registry)
+    except OSError as error:
+        raise InputError(
+            f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
+            "choose another --output"
+        ) from error
+    try:
+        yield figures.observe
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Metrics(Collector):
+    """The figures of one run, in a registry of their own. Sources and sinks bear their printable names only."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.registry = CollectorRegistry()
+        self._manifest = manifest
+        self._health = Health()
+        self._stages = Histogram(
+            "aselect_stage_seconds",
+            "Time that a frame spent in a stage.",
+            ["source", "stage"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._age = Histogram(
+            "aselect_result_age_seconds",
+            "From the capture of a frame to its result.",
+            ["source"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._latest = Gauge(
+            "aselect_last_result_timestamp_seconds", "Unix time of the last result.", ["source"], registry=self.registry
+        )
+        name, text = {
+            "seg": ("aselect_class_area_ratio", "Share of the last frame that a class covers."),
+            "cls": ("aselect_class_score", "Score of a class for the last frame, 0 but for the best few."),
+        }[manifest.task]
+        self._classes = Gauge(name, text, ["source", "class"], registry=self.registry)
+        self.registry.register(self)
+
+    def observe(self, result: Result) -> None:
+        """Count one result."""
+        source = result.captured.source.name
+        self._health = result.health
+        for stage, milliseconds in result.latency_ms.items():
+            self._stages.labels(source, stage).observe(milliseconds / 1000)
+        self._age.labels(source).observe(max(0.0, result.t_result - result.captured.t_capture))
+        self._latest.labels(source).set(result.t_result)
+        for name, share in self._shares(result).items():
+            self._classes.labels(source, name).set(share)
+
+    def exposition(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """The totals of the latest health snapshot (Prometheus' interface of a collector)."""
+        health = self._health
+        sources, sinks = health.sources, health.sinks
+        yield _totals("aselect_frames", "Frames with a result.", "source", ((s.name, s.frames) for s in sources))
+        yield _totals(
+            "aselect_frames_dropped",
+            "Frames that gave way to newer ones before inference.",
+            "source",
+            ((s.name, s.dropped) for s in sources),
+        )
+        yield _totals(
+            "aselect_reconnects", "Reconnects of a source.", "source", ((s.name, s.reconnects) for s in sources)
+        )
+        yield _totals(
+            "aselect_sink_results", "Results that an output took.", "sink", ((s.name, s.written) for s in sinks)
+        )
+        yield _totals(
+            "aselect_sink_dropped", "Results that an output missed.", "sink", ((s.name, s.dropped) for s in sinks)
+        )
+        yield _gauges(
+            "aselect_source_up", "1 while a source delivers.", "source", {s.name: s.state == "live" for s in sources}
+        )
+        yield _gauges(
+            "aselect_sink_up", "1 while an output works.", "sink", {s.name: s.state == "working" for s in sinks}
+        )
+        yield GaugeMetricFamily("aselect_fps", "Results per second lately.", health.fps)
+        yield GaugeMetricFamily("aselect_stalled_stages", "Stages stuck in one operation.", len(health.stalled))
+        yield _gauges(
+            "aselect_temperature_celsius", "Temperature of a thermal zone.", "zone", dict(health.temperatures)
+        )
+
+    def _shares(self, result: Result) -> dict[str, float]:
+        if self._manifest.task == "seg":
+            return areas(result, self._manifest)
+        best = top_scores(result, self._manifest)
+        return {item.name: best.get(item.name, 0.0) for item in self._manifest.classes}
+
+
+def _address(uri: str) -> tuple[str, int]:
+    parts = urlsplit(uri)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None or parts.path.strip("/") not in {"", "metrics"}:
+        raise InputError(
+            f"{redact(uri)}: got no address to serve metrics at, expected for example metrics://127.0.0.1:9090"
+        )
+    return parts.hostname, port
+
+
+def _totals(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> CounterMetricFamily:
+    """A counter; inputs of the same name, such as two runs over one film, count together."""
+    family = CounterMetricFamily(name, text, labels=[label])
+    sums: dict[str, int] = defaultdict(int)
+    for key, value in values:
+        sums[key] += value
+    for key, value in sums.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _gauges(name: str, text: str, label: str, values: dict[str, float] | dict[str, bool]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family

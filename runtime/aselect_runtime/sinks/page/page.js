@@ -1,0 +1,322 @@
+// The live page. All text of the model or the cameras goes through textContent: none of it is markup.
+
+const SHOWN = 60; // seconds that the plots look back
+const SILENCE = 5; // seconds without a frame after which the page says so
+const RETRY = [500, 1000, 2000, 4000, 8000]; // milliseconds between attempts to connect
+const TOO_MANY = 1013; // the server's code for "try again later"
+
+const $ = (id) => document.getElementById(id);
+const page = {
+  model: null,
+  streams: new Map(), // number -> {figure, canvas, mask, picture, classes, head, at}
+  selected: null,
+  hidden: new Set(JSON.parse(localStorage.getItem("hidden") ?? "[]")),
+  opacity: Number(localStorage.getItem("opacity") ?? 55),
+  samples: [], // {at, stream, fps, age, infer}
+  attempts: 0,
+};
+
+// ---- connection
+
+function connect() {
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
+  socket.binaryType = "arraybuffer";
+  let last = Promise.resolve();
+  socket.onmessage = ({ data }) => {
+    if (typeof data === "string") {
+      page.attempts = 0;
+      adopt(JSON.parse(data));
+      return;
+    }
+    // One after the other, each confirmed when it is on the screen: a hidden page confirms nothing and gets nothing.
+    last = last.then(() => show(data)).catch(console.error).then(nextPaint).then(() => confirm(socket));
+  };
+  socket.onclose = ({ code, reason }) => {
+    document.body.dataset.connection = "lost";
+    const wait = RETRY[Math.min(page.attempts++, RETRY.length - 1)];
+    const why = code === TOO_MANY ? "Too many viewers" : reason ? "The run has ended" : "Connection lost";
+    status("lost", `${why} – trying again`);
+    setTimeout(connect, wait);
+  };
+}
+
+const nextPaint = () => new Promise(requestAnimationFrame);
+const confirm = (socket) => socket.readyState === WebSocket.OPEN && socket.send("shown");
+
+function status(state, text) {
+  $("status").dataset.state = state;
+  $("status").lastElementChild.textContent = text;
+}
+
+// ---- the model: legend
+
+function adopt(model) {
+  document.body.dataset.connection = "open";
+  status("connecting", "Waiting for frames");
+  page.model = model;
+  const kind = model.task === "seg" ? "Segmentation" : "Classification";
+  $("model").textContent = `${kind}, ${model.size.join(" × ")}, ${model.precision}`;
+  $("classes-title").textContent = model.task === "seg" ? "Classes" : "Scores";
+  for (const id of ["opacity-row", "all-none"]) $(id).hidden = model.task !== "seg";
+  $("classes").replaceChildren(...model.classes.map(classRow));
+}
+
+function classRow({ name, colour }) {
+  const row = $("class").content.firstElementChild.cloneNode(true);
+  const button = row.firstElementChild;
+  row.querySelector(".swatch").style.background = `rgb(${colour.join(" ")})`;
+  row.querySelector(".name").textContent = name;
+  button.title = name;
+  if (page.model.task === "seg") {
+    button.setAttribute("aria-pressed", !page.hidden.has(name));
+    button.onclick = () => toggle([name], page.hidden.has(name));
+  } else {
+    button.removeAttribute("aria-pressed");
+    button.disabled = true;
+  }
+  return row;
+}
+
+function toggle(names, visible) {
+  for (const name of names) visible ? page.hidden.delete(name) : page.hidden.add(name);
+  localStorage.setItem("hidden", JSON.stringify([...page.hidden]));
+  page.model.classes.forEach(({ name }, index) => {
+    $("classes").children[index].firstElementChild.setAttribute("aria-pressed", !page.hidden.has(name));
+  });
+  repaint();
+}
+
+// ---- results
+
+async function show(data) {
+  const length = new DataView(data).getUint32(0);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+  const start = 4 + length;
+  const picture = await bitmap(data.slice(start, start + head.picture), "image/jpeg");
+  const classes = page.model.task === "seg" ? await classMap(data.slice(start + head.picture)) : null;
+  const stream = page.streams.get(head.stream) ?? newStream(head.stream);
+  stream.picture?.close();
+  Object.assign(stream, { picture, classes, head, at: performance.now() });
+  paint(stream);
+  const latency = head.latency_ms;
+  const age = (head.t_result - head.t_capture) * 1000;
+  page.samples.push({ at: stream.at, stream: head.stream, fps: head.health.fps, age, infer: latency.infer ?? 0 });
+  page.fresh = head.health;
+}
+
+function bitmap(bytes, type) {
+  return createImageBitmap(new Blob([bytes], { type }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+}
+
+/** The class of each pixel: {width, height, indices}. */
+async function classMap(bytes) {
+  const image = await bitmap(bytes, "image/png");
+  const { width, height } = image;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  image.close();
+  const grey = context.getImageData(0, 0, width, height).data;
+  const indices = new Uint8Array(width * height);
+  for (let pixel = 0; pixel < indices.length; pixel++) indices[pixel] = grey[4 * pixel];
+  return { width, height, indices };
+}
+
+function newStream(number) {
+  $("empty").hidden = true;
+  const figure = $("stream").content.firstElementChild.cloneNode(true);
+  const stream = { figure, canvas: figure.querySelector("canvas"), mask: new OffscreenCanvas(1, 1) };
+  figure.onclick = () => select(number);
+  figure.querySelector(".full").onclick = () => {
+    document.fullscreenElement ? document.exitFullscreen() : figure.requestFullscreen();
+  };
+  page.streams.set(number, stream);
+  const after = [...page.streams.keys()].sort((a, b) => a - b).find((other) => other > number);
+  $("streams").insertBefore(figure, after === undefined ? null : page.streams.get(after).figure);
+  $("streams").classList.toggle("many", page.streams.size > 1);
+  if (page.selected === null) select(number);
+  return stream;
+}
+
+function select(number) {
+  page.selected = number;
+  for (const [other, { figure }] of page.streams) figure.setAttribute("aria-current", other === number);
+}
+
+function paint(stream) {
+  const { canvas, picture, classes, mask } = stream;
+  if (canvas.width !== picture.width || canvas.height !== picture.height) {
+    canvas.width = picture.width;
+    canvas.height = picture.height;
+  }
+  const context = canvas.getContext("2d");
+  context.globalAlpha = 1;
+  context.drawImage(picture, 0, 0);
+  if (!classes) return;
+  mask.width = classes.width;
+  mask.height = classes.height;
+  mask.getContext("2d").putImageData(coloured(classes), 0, 0);
+  context.globalAlpha = page.opacity / 100;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(mask, 0, 0, canvas.width, canvas.height);
+}
+
+/** The class map in the classes' colours; hidden classes are transparent. */
+function coloured({ width, height, indices }) {
+  const palette = new Uint32Array(256);
+  page.model.classes.forEach(({ name, colour: [red, green, blue] }, index) => {
+    palette[index] = page.hidden.has(name) ? 0 : ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+  });
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer); // every processor with a browser is little-endian
+  for (let pixel = 0; pixel < indices.length; pixel++) pixels[pixel] = palette[indices[pixel]];
+  return image;
+}
+
+function repaint() {
+  for (const stream of page.streams.values()) if (stream.picture) paint(stream);
+}
+
+// ---- figures, four times a second
+
+function tell() {
+  const now = performance.now();
+  page.samples = page.samples.filter(({ at }) => now - at < SHOWN * 1000);
+  const mine = page.samples.filter(({ stream }) => stream === page.selected);
+  const stream = page.streams.get(page.selected);
+  if (page.fresh) health(page.fresh);
+  for (const [number, each] of page.streams) caption(each, number, now);
+  if (stream) shares(stream.head);
+  plot($("fps-plot"), now, [{ colour: "--accent", points: page.samples.map(({ at, fps }) => [at, fps]) }]);
+  plot($("latency-plot"), now, [
+    { colour: "--second", points: mine.map(({ at, infer }) => [at, infer]) },
+    { colour: "--accent", points: mine.map(({ at, age }) => [at, age]) },
+  ]);
+  const latest = mine.at(-1);
+  $("fps-now").textContent = page.fresh ? `${page.fresh.fps.toFixed(1)} fps` : "–";
+  $("latency-now").textContent = latest ? `${latest.age.toFixed(latest.age < 100 ? 1 : 0)} ms` : "–";
+  if (document.body.dataset.connection !== "open" || !page.streams.size) return;
+  const silent = Math.min(...[...page.streams.values()].map(({ at }) => now - at)) / 1000;
+  const lost = page.fresh.sources.filter(({ state }) => state === "lost").length;
+  if (silent > SILENCE) status("connecting", `No new frame for ${Math.floor(silent)} s`);
+  else if (lost) status("connecting", `${lost} of ${page.fresh.sources.length} cameras lost`);
+  else status("live", "Live");
+}
+
+function caption(stream, number, now) {
+  const { head, figure, at } = stream;
+  const source = page.fresh.sources[number];
+  figure.dataset.state = source?.state === "lost" ? "lost" : now - at > SILENCE * 1000 ? "silent" : "live";
+  figure.querySelector(".name").textContent = head.source;
+  figure.querySelector(".name").title = head.source;
+  figure.querySelector("canvas").setAttribute("aria-label", head.source);
+  const figures = figure.querySelector(".figures");
+  figures.textContent = source?.fault || new Date(head.t_capture * 1000).toLocaleTimeString();
+  figures.title = `frame ${head.frame.toLocaleString()}`;
+}
+
+function shares(head) {
+  const values = head.areas ?? head.top;
+  page.model.classes.forEach(({ name }, index) => {
+    const row = $("classes").children[index];
+    const share = Object.hasOwn(values, name) ? values[name] : 0;
+    row.querySelector(".share").textContent = `${(share * 100).toFixed(1)} %`;
+    row.querySelector(".bar").style.width = `${share * 100}%`;
+  });
+}
+
+function health(figures) {
+  const rows = [
+    ["Frames", figures.frames.toLocaleString()],
+    ["Running", duration(figures.seconds)],
+    ["Dropped", figures.dropped.toLocaleString()],
+    ["Reconnects", figures.reconnects.toLocaleString()],
+  ];
+  for (const [zone, degrees] of Object.entries(figures.temperatures)) rows.push([zone, `${degrees.toFixed(0)} °C`]);
+  if (figures.power_mode) rows.push(["Power mode", figures.power_mode]);
+  for (const stage of figures.stalled) rows.push(["Stalled", stage, "bad"]);
+  for (const { name, state } of figures.sinks) if (state !== "working") rows.push([name, state, "bad"]);
+  $("health").replaceChildren(...rows.flatMap(([term, value, mark]) => {
+    const [name, text] = [document.createElement("dt"), document.createElement("dd")];
+    [name.textContent, name.title, text.textContent, text.className] = [term, term, value, mark ?? ""];
+    return [name, text];
+  }));
+}
+
+function duration(seconds) {
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].map(([size, unit], index, all) => [
+    Math.floor((index ? seconds % all[index - 1][0] : seconds) / size), unit,
+  ]);
+  const first = parts.findIndex(([count]) => count);
+  return parts.slice(first < 0 ? 3 : first).slice(0, 2).map(([count, unit]) => `${count} ${unit}`).join(" ");
+}
+
+// ---- plots
+
+function plot(canvas, now, lines) {
+  const ratio = devicePixelRatio;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
+  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
+  const context = canvas.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  const [left, bottom, top] = [36, height - 16, 6];
+  const most = niceCeiling(Math.max(...lines.flatMap(({ points }) => points.map(([, value]) => value)), 1));
+  const x = (at) => width - ((now - at) / (SHOWN * 1000)) * (width - left);
+  const y = (value) => bottom - (value / most) * (bottom - top);
+
+  context.font = `11px ${style.fontFamily}`;
+  context.fillStyle = colour("--soft");
+  context.strokeStyle = colour("--line");
+  context.lineWidth = 1;
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  for (const value of [0, most / 2, most]) {
+    context.beginPath();
+    context.moveTo(left, Math.round(y(value)) + 0.5);
+    context.lineTo(width, Math.round(y(value)) + 0.5);
+    context.stroke();
+    context.fillText(String(value), left - 6, y(value));
+  }
+  context.textBaseline = "alphabetic";
+  for (const ago of [0, 30, 60]) {
+    context.textAlign = ago === 0 ? "right" : ago === SHOWN ? "left" : "center";
+    context.fillText(ago ? `−${ago} s` : "now", x(now - ago * 1000), height - 2);
+  }
+  for (const { colour: name, points } of lines) {
+    context.beginPath();
+    points.forEach(([at, value], index) => {
+      // A pause is a gap, not a slope.
+      index && at - points[index - 1][0] < 2000 ? context.lineTo(x(at), y(value)) : context.moveTo(x(at), y(value));
+    });
+    context.strokeStyle = colour(name);
+    context.lineWidth = 1.5;
+    context.lineJoin = "round";
+    context.stroke();
+  }
+}
+
+/** The smallest of 1, 2, 4, 5, 10 times a power of ten that is not below the value. */
+function niceCeiling(value) {
+  const unit = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 4, 5, 10].map((step) => step * unit).find((limit) => limit >= value) ?? value;
+}
+
+// ---- controls
+
+function setOpacity(value) {
+  page.opacity = Number(value);
+  localStorage.setItem("opacity", value);
+  $("opacity").value = value;
+  $("opacity-value").textContent = `${value} %`;
+  repaint();
+}
+
+$("opacity").oninput = ({ target }) => setOpacity(target.value);
+$("all").onclick = () => toggle(page.model.classes.map(({ name }) => name), true);
+$("none").onclick = () => toggle(page.model.classes.map(({ name }) => name), false);
+setOpacity(page.opacity);
+setInterval(tell, 250);
+connect();

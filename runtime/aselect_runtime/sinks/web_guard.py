@@ -1,0 +1,176 @@
+"""Who may look at the live page: on loopback this machine's own browser, elsewhere those who know the token."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+from aiohttp import web
+
+from aselect_edge.errors import InputError
+from aselect_runtime.sources import redact
+
+TOKEN = "ASELECT_WEB_TOKEN"
+"""Environment variable with the token; without it one is made up for each run."""
+SHORTEST = 16
+"""Characters of a token that is not guessed."""
+EXAMPLE = "http://127.0.0.1:8080 or http://0.0.0.0:8080?host=camera.example.org"
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Server": "aselect",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the page is served."""
+
+    host: str
+    port: int
+    tls: bool = False
+    names: frozenset[str] = frozenset()
+    """Further names that a browser may call this machine by, for example that of a reverse proxy."""
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """Parse `http[s]://host[:port][?host=NAME]`; raises InputError."""
+        parts = urlsplit(uri)
+        options = parse_qs(parts.query)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        odd = parts.path.strip("/") or parts.fragment or parts.username or options.keys() - {"host"}
+        if not parts.hostname or port == -1 or odd:
+            raise InputError(f"{redact(uri)}: got no address to serve the live page at, expected for example {EXAMPLE}")
+        port = (443 if parts.scheme == "https" else 80) if port is None else port
+        names = frozenset(name.lower() for name in options.get("host", []))
+        return cls(parts.hostname, port, parts.scheme == "https", names)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        literal = _literal(self.host)
+        return literal.is_loopback if literal else self.host == "localhost"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it listens on all of the machine's addresses."""
+        literal = _literal(self.host)
+        return literal is not None and literal.is_unspecified
+
+    def url(self, port: int) -> str:
+        """What to type into a browser; `port` is the one that was bound."""
+        host = socket.gethostname() if self.everywhere else self.host
+        return f"http{'s' if self.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Admits requests to one address."""
+
+    address: Address
+    token: str | None = field(repr=False)
+    """None on loopback."""
+    generated: bool = False
+
+    @classmethod
+    def of(cls, address: Address) -> Guard:
+        """With the token of the environment, or a new one; raises InputError if that is too short."""
+        if address.loopback:
+            return cls(address, None)
+        given = os.environ.get(TOKEN)
+        if given is not None and len(given) < SHORTEST:
+            raise InputError(
+                f"{TOKEN}: got a token of {len(given)} characters, expected at least {SHORTEST}; "
+                "make one with: openssl rand -hex 16"
+            )
+        return cls(address, given or secrets.token_urlsafe(24), given is None)
+
+    @property
+    def cookie(self) -> str:
+        """A name of its own for each port, because browsers share cookies between ports."""
+        return f"aselect_{self.address.port}"
+
+    @web.middleware
+    async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse strangers; every answer carries HEADERS."""
+        own = self._own_answer(request)
+        try:
+            response = await handler(request) if own is None else own
+        except web.HTTPException as error:
+            error.headers.update(HEADERS)
+            raise
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    def _own_answer(self, request: web.Request) -> web.Response | None:
+        """A refusal, or the cookie for whoever comes with the token in the address; None: let them in."""
+        # A page of another site must not reach in through a name that it had pointed at this machine.
+        if not self._known(_hostname(request.host)):
+            return _text(403, "This name is not known here. Use the address that aselect-run printed.")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            return _text(403, "Requests of other sites are not answered.")
+        if self.token is not None and not any(self._right(offered) for offered in self._offered(request)):
+            return _text(401, "This page needs its token: open the address that aselect-run printed.")
+        if self.token is None or "token" not in request.query:
+            return None
+        # From here on the token is in no address, history or bookmark.
+        response = web.Response(status=303, headers={"Location": request.path})
+        response.set_cookie(
+            self.cookie, self.token, httponly=True, samesite="Strict", secure=self.address.tls, path="/"
+        )
+        return response
+
+    def _offered(self, request: web.Request) -> list[str]:
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return [request.cookies.get(self.cookie, ""), request.query.get("token", ""), bearer]
+
+    def _right(self, offered: str) -> bool:
+        return self.token is not None and hmac.compare_digest(
+            offered.encode(errors="surrogateescape"), self.token.encode()
+        )
+
+    def _known(self, host: str) -> bool:
+        literal = _literal(host)
+        if literal is not None:  # an attack by renaming needs a name
+            return literal.is_loopback or not self.address.loopback
+        own = socket.gethostname().lower()
+        local = frozenset() if self.address.loopback else {own, f"{own.split('.')[0]}.local", socket.getfqdn().lower()}
+        return host in {"localhost", self.address.host.lower()} | self.address.names | local
+
+
+def _hostname(netloc: str) -> str:
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _text(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text + "\n")

@@ -1,0 +1,74 @@
+"""What the live page is sent: the model once, then a picture, its class map and its figures for each result."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import cv2
+
+from aselect_edge.frames import Frame
+from aselect_edge.records import Manifest
+from aselect_runtime.health import Health
+from aselect_runtime.results import Result, class_map
+from aselect_runtime.sinks.lines import described
+
+LONGEST = 1280
+"""Pixels of the longer side of a picture on the page."""
+QUALITY = 80
+"""Of the JPEG pictures."""
+LIGHT = 1
+"""Compression of the class map's PNG: it is small, and time matters more."""
+
+
+def model_message(manifest: Manifest) -> str:
+    """JSON: what the page must know before the first result."""
+    _, height, width, _ = manifest.input.shape
+    classes = [item.model_dump(mode="json") for item in manifest.classes]
+    return json.dumps(
+        {"task": manifest.task, "classes": classes, "size": [width, height], "precision": manifest.precision}
+    )
+
+
+def result_message(result: Result, manifest: Manifest) -> bytes:
+    """A big-endian uint32 with the length of the JSON that follows, that JSON, the frame as JPEG, the map as PNG.
+
+    The JSON is `described` with `stream`, `health` and `picture` (the bytes of the JPEG). The class map is grey and
+    shows just the frame, at the model's size: the browser colours and stretches it. A classification has none.
+    """
+    picture = cv2.imencode(".jpg", _reduced(result.captured.frame), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    classes = b""
+    if manifest.task == "seg":
+        classes = cv2.imencode(".png", class_map(result, manifest), [cv2.IMWRITE_PNG_COMPRESSION, LIGHT])[1].tobytes()
+    head = {
+        **described(result, manifest),
+        "stream": result.stream,
+        "health": _figures(result.health),
+        "picture": len(picture),
+    }
+    text = json.dumps(head).encode()
+    return struct.pack(">I", len(text)) + text + picture + classes
+
+
+def _reduced(frame: Frame) -> Frame:
+    scale = LONGEST / max(frame.shape[:2])
+    if scale >= 1:
+        return frame
+    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def _figures(health: Health) -> dict[str, Any]:
+    return {
+        "fps": round(health.fps, 2),
+        "frames": health.frames,
+        "seconds": round(health.seconds),
+        "dropped": health.dropped,
+        "reconnects": health.reconnects,
+        "stalled": list(health.stalled),
+        "temperatures": dict(health.temperatures),
+        "power_mode": health.power_mode,
+        "sources": [{"name": item.name, "state": item.state, "fault": item.fault} for item in health.sources],
+        "sinks": [{"name": item.name, "state": item.state, "dropped": item.dropped} for item in health.sinks],
+    }
