@@ -14,7 +14,7 @@ from torch import nn
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Pixels
-from aselect_edge.backbones.loading import build, fill
+from aselect_edge.backbones.loading import build, fill_backbone
 from aselect_edge.backbones.store import Stored, WeightStore
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import atomic_folder, check_files, inside, sha256
@@ -67,7 +67,7 @@ class LoadedBundle:
             return load_backbone(source.source, source.revision, depth=depth, lean=lean)
         model = build(DiT, source.config, depth)
         places = {ours: Stored(theirs) for ours, theirs in model.keys().items()}
-        fill(model, WeightStore([inside(self.folder, source.file)], places), lean)
+        fill_backbone(model, WeightStore([inside(self.folder, source.file)], places), lean)
         return LoadedBackbone(model, Pixels(), model.condition(), model.schedule(None), source.source, source.revision)
 
 

@@ -17,8 +17,8 @@ from aselect_edge.backbones.dit import DiT, diffusers_keys
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
 from aselect_edge.backbones.folders import WEIGHTS, beside, local_folder, part_of, read_json, weight_files
 from aselect_edge.backbones.noise import Schedule
-from aselect_edge.backbones.store import Stored, WeightStore
-from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.backbones.store import Stored, WeightStore, fill
+from aselect_edge.errors import InputError
 from aselect_edge.files import atomic_write
 
 SHIPPED = Path(__file__).parents[1] / "bundles" / "backbone"
@@ -79,7 +79,7 @@ def load_backbone(
     config = read_json(transformer / "config.json")
     model = build(family_of(config, transformer), config, depth)
     places = {ours: Stored(theirs) for ours, theirs in model.keys().items()}
-    fill(model, WeightStore(weight_files(transformer), places), lean)
+    fill_backbone(model, WeightStore(weight_files(transformer), places), lean)
     if model.channels != 3:
         raise InputError(
             f"{transformer}: got {model.channels} input channels, expected 3; DiTs on the latents of an "
@@ -108,28 +108,14 @@ def build(family: type[Backbone], config: dict[str, Any], depth: int | None = No
         return family.from_json(config, depth)
 
 
-def fill(model: Backbone, store: WeightStore, lean: bool = False) -> None:
+def fill_backbone(model: Backbone, store: WeightStore, lean: bool = False) -> None:
     """Give an unfilled model its weights, all of them or, if `lean`, all but the streamed; eval mode.
 
     Raises IntegrityError for a tensor that is missing or of another shape.
     """
-    own = {name: tuple(value.shape) for name, value in model.state_dict(keep_vars=True).items() if name in store.places}
-    for name, shape in own.items():
-        stored = store.places[name].name
-        if not store.has(name):
-            raise IntegrityError(
-                f"backbone weights: got no tensor {stored}, expected it to be there; check config.json"
-            )
-        if store.shape(name) != shape:
-            raise IntegrityError(
-                f"backbone weights: got shape {list(store.shape(name))} for {stored}, expected {list(shape)}; "
-                "check config.json"
-            )
-    wanted = [name for name in own if not (lean and name.startswith(model.streamed))]
-    model.load_state_dict(dict(store.read(wanted)), strict=False, assign=True)
-    model.requires_grad_(not lean)
+    fill(model, store, "backbone weights", model.streamed if lean else ())
     model.store = store if lean else None
-    model.eval()
+    model.requires_grad_(not lean)
 
 
 def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from aselect_edge.errors import IntegrityError
 
@@ -36,6 +36,13 @@ class WeightStore:
             for name, shape in _shapes(file).items():
                 self._files[name], self.shapes[name] = file, shape
 
+    def renamed(self, other: Callable[[str], str]) -> WeightStore:
+        """The same files, where a tensor that is not there is looked for under its `other` name."""
+        for name, stored in self.places.items():
+            if stored.name not in self._files:
+                self.places[name] = stored._replace(name=other(stored.name))
+        return self
+
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds the tensor that a model calls `name`."""
         return name in self.places and self.places[name].name in self._files
@@ -53,6 +60,25 @@ class WeightStore:
             of_file[self._files[self.places[name].name]].append(name)
         for file, wanted in of_file.items():
             yield from _read(file, {name: self.places[name] for name in wanted})
+
+
+def fill(module: nn.Module, store: WeightStore, what: str, on_disk: tuple[str, ...] = ()) -> None:
+    """Give a module its weights, but for those whose names begin with one of `on_disk`; eval mode.
+
+    Checks that all of them are there, of the right shape; raises IntegrityError that begins with `what`.
+    """
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items() if name in store.places}
+    for name, shape in own.items():
+        stored = store.places[name].name
+        if not store.has(name):
+            raise IntegrityError(f"{what}: got no tensor {stored}, expected it to be there; check config.json")
+        if store.shape(name) != shape:
+            raise IntegrityError(
+                f"{what}: got shape {list(store.shape(name))} for {stored}, expected {list(shape)}; check config.json"
+            )
+    wanted = [name for name in own if not name.startswith(on_disk)] if on_disk else own
+    module.load_state_dict(dict(store.read(wanted)), strict=False, assign=True)
+    module.eval()
 
 
 def is_torch_file(file: Path) -> bool:

@@ -1,0 +1,117 @@
+"""The encoders of latent models, as diffusers' own classes compute them: `AutoencoderKL` and `AutoencoderTiny`.
+
+Both are read from an autoencoder's folder (a pipeline's `vae/`), without their decoders.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Affine, Encoder
+from aselect_edge.backbones.folders import local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.store import Stored, WeightStore, fill
+from aselect_edge.errors import InputError
+
+_OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+"""Names inside the middle block's attention, ours and those of autoencoders saved before diffusers 0.18."""
+
+
+def load_encoder(source: str, revision: str | None = None) -> Encoder:
+    """The encoder in a folder or hub id, which is an autoencoder or a pipeline with a `vae/`; eval mode, float32.
+
+    Raises InputError where it is no autoencoder of a kind that is known, IntegrityError where its weights are corrupt.
+    """
+    folder = part_of(local_folder(source, revision), "vae")
+    encoder = encoder_of(read_json(folder / "config.json"), str(folder))
+    store = WeightStore(weight_files(folder), {name: Stored(name) for name in encoder.state_dict()})
+    fill(encoder, store.renamed(_old_name), "autoencoder weights")
+    return encoder
+
+
+def encoder_of(config: Mapping[str, Any], where: str = "autoencoder") -> Encoder:
+    """An unfilled encoder, on the meta device, of an autoencoder's `config.json`."""
+    kinds: dict[str, type[KLEncoder] | type[TinyEncoder]] = {"AutoencoderKL": KLEncoder, "AutoencoderTiny": TinyEncoder}
+    kind = kinds.get(str(config.get("_class_name")))
+    if kind is None:
+        raise InputError(
+            f"{where}: got {config.get('_class_name')!r}, expected {' or '.join(kinds)}; give --vae one of these"
+        )
+    if config.get("in_channels", 3) != 3:
+        raise InputError(f"{where}: got {config['in_channels']} input channels, expected 3; give --vae another one")
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, KeyError, IndexError) as error:
+        raise InputError(f"{where}: config not understood ({error}), expected diffusers'; download it again") from error
+
+
+class KLEncoder(Encoder):
+    """The mean of `AutoencoderKL`'s posterior: x0 = scaling · (mean - shift)."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKL
+
+        if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+            raise InputError(
+                "autoencoder: got latents_mean or latents_std, expected scaling_factor alone; not supported"
+            )
+        vae = AutoencoderKL(**_known(AutoencoderKL, config))
+        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+        self.config = dict(config)
+        self.channels = vae.config.latent_channels
+        self.stride = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.affine = _affine(vae.config.scaling_factor, vae.config.shift_factor)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        moments = self.encoder(pixels.flip(1) / 127.5 - 1)
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        return moments.chunk(2, dim=1)[0]  # type: ignore[no-any-return]
+
+    def deployed(self) -> nn.Module:
+        from aselect_edge.fold.encoders import DeployedKL
+
+        return DeployedKL(self.encoder, self.quant_conv)
+
+
+class TinyEncoder(Encoder):
+    """`AutoencoderTiny` (TAESD), whose latents are already scaled: its `scaling_factor` is 1 as a rule."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        from diffusers import AutoencoderTiny
+
+        vae = AutoencoderTiny(**_known(AutoencoderTiny, config))
+        self.encoder = vae.encoder
+        self.config = dict(config)
+        self.channels = vae.config.latent_channels
+        self.stride = 2 ** (len(vae.config.encoder_block_out_channels) - 1)
+        self.affine = _affine(vae.config.scaling_factor, vae.config.shift_factor)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+
+    def deployed(self) -> nn.Module:
+        from aselect_edge.fold.encoders import DeployedTiny
+
+        return DeployedTiny(self.encoder.layers)
+
+
+def _affine(scaling: float, shift: float | None) -> Affine:
+    return Affine(scaling, -scaling * (shift or 0.0))
+
+
+def _known(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key in inspect.signature(kind.__init__).parameters}
+
+
+def _old_name(name: str) -> str:
+    for new, old in _OLD_NAMES.items():
+        name = name.replace(f".attentions.0.{new}.", f".attentions.0.{old}.")
+    return name

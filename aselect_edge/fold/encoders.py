@@ -1,0 +1,121 @@
+"""Encoders as they join the deployed graph: BGR pixels 0..255 go straight into the first convolution.
+
+Scale and channel order fold into that convolution's weights. The shift of the normalisation does too, but a padded
+convolution pads with what normalises to zero (127.5), where the original pads normalised pictures with zeros.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import PIXELS, Affine
+from aselect_edge.fold.algebra import attend, dense, joined
+
+UNIT = Affine(1 / 255, 0.0, reverse=True)
+"""BGR 0..255 to RGB 0..1, as TAESD takes it."""
+
+
+class FirstConvolution(nn.Module):
+    """conv(gain · pixels + offset), exactly, on pixels: zeros of the original's padding become `pad`."""
+
+    def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
+        super().__init__()
+        weight = conv.weight.detach().double()
+        bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
+        assert isinstance(conv.padding, tuple)
+        self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
+        self.conv = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            padding=0 if self.pad else conv.padding,  # type: ignore[arg-type]
+            device="meta",
+        )
+        folded = weight * affine.gain
+        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
+        self.conv.bias = nn.Parameter((bias + affine.offset * weight.sum((1, 2, 3))).float())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.pad:
+            sides = (self.columns, self.columns, self.rows, self.rows)
+            pixels = nn.functional.pad(pixels, sides, value=self.pad)
+        return self.conv(pixels)  # type: ignore[no-any-return]
+
+
+class SpatialAttention(nn.Module):
+    """The middle block's self-attention over all pixels (N, C, h, w), written out, with q, k and v as one product."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        self.norm = attention.group_norm
+        query, key, value = (
+            (p.weight.detach().double(), p.bias.detach().double())
+            for p in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        self.project = joined([(query[0] * attention.scale, query[1] * attention.scale), key, value])
+        factor = 1 / attention.rescale_output_factor
+        out = attention.to_out[0]
+        self.out = dense(out.weight.detach().double() * factor, out.bias.detach().double() * factor)
+        self.skip = factor if attention.residual_connection else 0.0
+
+    def forward(self, x: Tensor, **_time: None) -> Tensor:
+        h = self.project(self.norm(x).flatten(2).transpose(1, 2))  # (N, h·w, 3·C)
+        h = self.out(attend(*h.chunk(3, dim=2), self.heads)).transpose(1, 2).unflatten(2, x.shape[2:])
+        if self.skip == 1.0:
+            return x + h  # type: ignore[no-any-return]
+        return x * self.skip + h if self.skip else h  # type: ignore[no-any-return]
+
+
+class DeployedKL(nn.Module):
+    """The mean of an `AutoencoderKL`'s posterior: pixels (N, 3, H, W) -> (N, C, h, w).
+
+    The quantising 1x1 convolution folds into the one before it, of which only the mean's half is kept.
+    """
+
+    def __init__(self, encoder: Any, quant: nn.Conv2d | None) -> None:
+        super().__init__()
+        self.first = FirstConvolution(encoder.conv_in, PIXELS)
+        self.down_blocks = copy.deepcopy(encoder.down_blocks)
+        self.mid_block = copy.deepcopy(encoder.mid_block)
+        self.mid_block.attentions = nn.ModuleList(
+            None if attention is None else SpatialAttention(attention) for attention in self.mid_block.attentions
+        )
+        self.norm, self.activation = copy.deepcopy(encoder.conv_norm_out), copy.deepcopy(encoder.conv_act)
+        self.last = _mean_convolution(encoder.conv_out, quant)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        h = self.first(pixels)
+        for block in self.down_blocks:
+            h = block(h)
+        return self.last(self.activation(self.norm(self.mid_block(h))))  # type: ignore[no-any-return]
+
+
+class DeployedTiny(nn.Module):
+    """A TAESD encoder: plain convolutions, zero padding as it is, because black is its zero."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        conv, *others = layers
+        assert isinstance(conv, nn.Conv2d)
+        self.first = FirstConvolution(conv, UNIT)
+        self.others = copy.deepcopy(nn.Sequential(*others))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.others(self.first(pixels))  # type: ignore[no-any-return]
+
+
+def _mean_convolution(conv: nn.Conv2d, quant: nn.Conv2d | None) -> nn.Conv2d:
+    weight, bias = conv.weight.detach().double(), conv.bias.detach().double()  # type: ignore[union-attr]
+    if quant is not None:
+        mix = quant.weight.detach().double()[:, :, 0, 0]
+        weight, bias = torch.einsum("oi,ichw->ochw", mix, weight), mix @ bias + quant.bias.detach().double()  # type: ignore[union-attr]
+    channels = len(weight) // 2
+    folded = nn.Conv2d(weight.shape[1], channels, conv.kernel_size, padding=conv.padding, device="meta")  # type: ignore[arg-type]
+    folded.weight, folded.bias = nn.Parameter(weight[:channels].float()), nn.Parameter(bias[:channels].float())
+    return folded
