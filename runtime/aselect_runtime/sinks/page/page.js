@@ -210,7 +210,7 @@ function caption(stream, number, now) {
   figure.querySelector(".name").title = head.source;
   figure.querySelector("canvas").setAttribute("aria-label", head.source);
   const figures = figure.querySelector(".figures");
-  figures.textContent = source?.fault || new Date(head.t_capture * 1000).toLocaleTimeString();
+  figures.textContent = (source?.state === "lost" && source.fault) || new Date(head.t_capture * 1000).toLocaleTimeString();
   figures.title = `frame ${head.frame.toLocaleString()}`;
 }
 

@@ -1,0 +1,152 @@
+"""mqtt://[user[:password]@]host[:port]/topic, results as JSON for an MQTT broker; mqtts:// with TLS.
+
+topic           what a JSON line says, one message a result (QoS 0)
+topic/status    `online` or `offline`, retained; the broker says `offline` where this process dies
+topic/dropped   how many results were dropped while the broker was away or slow, retained, said when it is back
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from aselect_edge.errors import InputError, MissingDependencyError
+from aselect_edge.records import Manifest
+from aselect_runtime.results import Result
+from aselect_runtime.sinks import Write
+from aselect_runtime.sinks.lines import described
+from aselect_runtime.sources import redact
+
+try:
+    from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo
+    from paho.mqtt.enums import CallbackAPIVersion
+except ImportError as error:
+    raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-edge[mqtt]'") from error
+
+PASSWORD = "ASELECT_MQTT_PASSWORD"
+"""Environment variable with the password: a URI on the command line can be read by every user of the machine."""
+DEPTH = 256
+"""Messages that may wait for a slow broker; then results are dropped until it has caught up."""
+SLOWEST = 30
+"""Most seconds between two attempts to connect; they start at one and double."""
+FAREWELL = 2.0
+"""Seconds to send the last messages in, at the end."""
+EXAMPLE = "mqtt://user@broker.example.org:1883/site/camera"
+
+_log = logging.getLogger("aselect_runtime")
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where results are published."""
+
+    name: str
+    """The URI without credentials."""
+    host: str
+    port: int
+    topic: str
+    tls: bool
+    user: str | None
+    password: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, uri: str) -> Broker:
+        """Parse a URI; raises InputError."""
+        parts = urlsplit(uri)
+        tls = parts.scheme == "mqtts"
+        topic = unquote(parts.path).strip("/")
+        try:
+            port = parts.port or (8883 if tls else 1883)
+        except ValueError:
+            port = 0
+        odd = parts.query or parts.fragment or set(uri) & set("+#\0")  # a topic with + or # is a pattern
+        if not parts.hostname or not port or not topic or odd:
+            raise InputError(f"{redact(uri)}: got no broker with a topic to publish at, expected for example {EXAMPLE}")
+        user = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
+        return cls(redact(uri), parts.hostname, port, topic, tls, user, password)
+
+
+@contextmanager
+def mqtt(uri: str, manifest: Manifest) -> Iterator[Write]:
+    """Publishes every result. A broker that is away is waited for in the background: it may start after the camera."""
+    line = _Line(Broker.parse(uri))
+    try:
+        yield lambda result: line.publish(_text(result, manifest))
+    finally:
+        line.close()
+
+
+def _text(result: Result, manifest: Manifest) -> str:
+    return json.dumps(described(result, manifest), ensure_ascii=False)
+
+
+class _Line:
+    """A connection that repairs itself. paho's thread runs the callbacks; only the sink's thread publishes results."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._waiting: deque[MQTTMessageInfo] = deque()
+        self._dropped = 0
+        self._reported = False
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_disconnect = self._on_disconnect
+        self._client.reconnect_delay_set(1, SLOWEST)
+        self._client.will_set(f"{broker.topic}/status", "offline", qos=1, retain=True)
+        if broker.user is not None:
+            self._client.username_pw_set(broker.user, broker.password)
+        if broker.tls:
+            self._client.tls_set()
+        self._client.connect_async(broker.host, broker.port)
+        self._client.loop_start()
+
+    def publish(self, text: str) -> None:
+        """Send a message, or count it as dropped where the broker is away or slow; never waits."""
+        while self._waiting and (self._waiting[0].rc != MQTT_ERR_SUCCESS or self._waiting[0].is_published()):
+            self._dropped += self._waiting.popleft().rc != MQTT_ERR_SUCCESS
+        if not self._client.is_connected() or len(self._waiting) >= DEPTH:
+            self._dropped += 1
+            return
+        self._waiting.append(self._client.publish(self._broker.topic, text))
+
+    def close(self) -> None:
+        """Say good-bye, if somebody listens."""
+        if self._client.is_connected():
+            farewell = self._client.publish(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
+            if farewell.rc == MQTT_ERR_SUCCESS:
+                farewell.wait_for_publish(FAREWELL)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._report(f"the broker refused the connection ({reason})")
+            return
+        client.publish(f"{self._broker.topic}/status", "online", qos=1, retain=True)
+        if self._dropped:
+            client.publish(f"{self._broker.topic}/dropped", str(self._dropped), qos=1, retain=True)
+        if self._reported:
+            self._reported = False
+            _log.warning("%s: connected; %d results were dropped so far", self._broker.name, self._dropped)
+
+    def _on_connect_fail(self, _client: Client, _data: Any) -> None:
+        self._report("no broker answers")
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._report(f"the connection broke ({reason})")
+
+    def _report(self, fault: str) -> None:
+        """Say once what is wrong, not at every attempt."""
+        if not self._reported:
+            self._reported = True
+            _log.warning("%s: %s; results are dropped until it is back", self._broker.name, fault)
