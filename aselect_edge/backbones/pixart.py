@@ -1,0 +1,166 @@
+"""PixArt-alpha and PixArt-Sigma (arXiv 2310.00426, 2403.04692): diffusers' own `PixArtTransformer2DModel`, tapped.
+
+A block is self-attention, cross-attention to the prompt and an MLP. All components are those of self-attention and
+the MLP; cross-attention is not a named component. The modulation is one shared MLP of the timestep plus a table of
+each block (adaLN-single). PixArt-alpha at 1024 px is also told the picture's size and aspect ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import PixArtTransformer2DModel
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Affine, Condition, Folded, expand
+from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
+from aselect_edge.backbones.prompt import prompt_condition
+from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
+from aselect_edge.errors import InputError
+from aselect_edge.records import Component, Noise, Tap
+
+_COUNTS = (
+    "num_attention_heads",
+    "attention_head_dim",
+    "in_channels",
+    "num_layers",
+    "cross_attention_dim",
+    "sample_size",
+    "patch_size",
+)
+_ALLOWED = {
+    "norm_type": ("ada_norm_single",),
+    "activation_fn": ("gelu-approximate",),
+    "norm_elementwise_affine": (False,),
+    "attention_type": ("default", None),
+    "dropout": (0,),
+}
+_STRIDE = 8
+"""Pixels to a latent of every PixArt's autoencoder, on each side: the size that alpha is told is one in pixels."""
+
+
+class PixArt(Wrapped):
+    """The reference; its condition is `prompt` (1, L, C) and `mask` (1, L), 1 where a token counts."""
+
+    family: ClassVar[str] = "pixart"
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any], depth: int | None = None) -> PixArt:
+        check_config("PixArt", config, _COUNTS, _ALLOWED)
+        backbone = cls(PixArtTransformer2DModel, config, depth)
+        if backbone.model.use_additional_conditions and backbone.width % 3:
+            raise InputError(
+                f"PixArt config: got the width {backbone.width}, expected a multiple of 3 where "
+                "use_additional_conditions is set; download it again"
+            )
+        embed = backbone.model.pos_embed
+        embed.pos_embed = backbone.positions((embed.height, embed.width))  # computed, never stored in a checkpoint
+        return backbone
+
+    @classmethod
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:
+        return DiffusionSchedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained on DiT's
+
+    def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
+        condition = prompt_condition(self.family, self.model.config, label, folder)
+        self._check(condition)
+        return condition
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position table (1, T, D) of a grid, float32: recomputed by diffusers' rule, which stretches both axes."""
+        embed = self.model.pos_embed
+        table = get_2d_sincos_pos_embed(
+            self.width,
+            grid,
+            base_size=embed.base_size,
+            interpolation_scale=embed.interpolation_scale,
+            device=torch.device("cpu"),
+            output_type="pt",
+        )
+        return table.float()[None]  # type: ignore[no-any-return]
+
+    def modulation(self, timestep: Tensor, size: tuple[int, int]) -> Tensor:
+        """What every block adds its table to, (N, 6·D), for an input of `size` (h, w)."""
+        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if self.model.use_additional_conditions:
+            pixels = torch.tensor([size], dtype=torch.float32, device=timestep.device) * _STRIDE
+            told["resolution"] = pixels.expand(len(timestep), 2)
+            told["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
+        dtype = self.model.adaln_single.linear.weight.dtype
+        modulation, _ = self.model.adaln_single(timestep, told, batch_size=len(timestep), hidden_dtype=dtype)
+        return modulation  # type: ignore[no-any-return]
+
+    def caption(self, prompt: Tensor) -> Tensor:
+        """Prompt embeddings (N, L, C) as cross-attention takes them."""
+        projection = self.model.caption_projection
+        return prompt if projection is None else projection(prompt)
+
+    def features(
+        self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
+    ) -> dict[Tap, Tensor]:
+        wanted = self.wanted(taps)
+        self.grid(*x.shape[2:])
+        self._check(condition)
+        batch = expand(condition, len(x), x.device)
+        h = self.model.pos_embed(x)  # (N, T, D)
+        modulation = self.modulation(timestep, (x.shape[2], x.shape[3]))
+        caption = self.caption(batch["prompt"])
+        bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as diffusers has it
+        seen: dict[Tap, Tensor] = {}
+        for index in range(1 + max(tap.block for tap in wanted)):
+            components = {tap.component for tap in wanted if tap.block == index}
+            block = self.model.transformer_blocks[index]
+            with self.held(block):
+                h, read = _watch(block, h, modulation, caption, bias, components)
+            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
+        return seen
+
+    def fold(
+        self,
+        noise: Noise,
+        taps: Sequence[Tap],
+        size: tuple[int, int],
+        eps: Tensor,
+        condition: Condition,
+        affine: Affine,
+    ) -> Folded:
+        from aselect_edge.fold.pixart import FoldedPixArt
+
+        self._check(condition)
+        return FoldedPixArt(self, noise, tuple(taps), size, eps, condition, affine)
+
+    def _check(self, condition: Condition) -> None:
+        config = self.model.config
+        channels = config.caption_channels or config.cross_attention_dim
+        length = condition["prompt"].shape[1] if "prompt" in condition and condition["prompt"].ndim == 3 else None
+        self.check(condition, {"prompt": (1, None, channels), "mask": (1, length)})
+        if not condition["mask"].any():
+            raise InputError("condition: got a mask without a valid token, expected at least one; compute it again")
+
+
+def _watch(
+    block: nn.Module, x: Tensor, modulation: Tensor, caption: Tensor, bias: Tensor, components: set[Component]
+) -> tuple[Tensor, dict[Component, Tensor]]:
+    """The stream after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
+    attn: Any = block.attn1
+    table: Any = block.scale_shift_table
+    places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
+    with watched(attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
+        out = block(x, encoder_hidden_states=caption, encoder_attention_mask=bias, timestep=modulation)
+    result = {name: result for name, (_, result) in seen.items()}
+    gate = table[2] + modulation.unflatten(1, (6, -1))[:, 2]
+    read: dict[Component, Tensor] = {
+        "hidden": x,
+        "adaln": seen["attn"][0][0],
+        "query": result["query"],
+        "key": result["key"],
+        "value": result["value"],
+        "attn": result["attn"],
+        "attn_gated": gate[:, None] * result["attn"],
+        "mlp": result["mlp"],
+    }
+    return out, {component: value for component, value in read.items() if component in components}

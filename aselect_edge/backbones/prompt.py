@@ -1,0 +1,145 @@
+"""The empty prompt's embeddings, computed once by a pipeline's own text encoders, or read from a file of them.
+
+Which encoders there are, how their tokens are padded, masked and joined, and what stands in for a missing T5 is
+diffusers' `encode_prompt`; this module only sees to it that one encoder is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from aselect_edge.backbones.family import Condition
+from aselect_edge.backbones.folders import beside, read_json
+from aselect_edge.errors import InputError, IntegrityError, MissingDependencyError
+from aselect_edge.files import atomic_write
+
+CONDITION = "condition.safetensors"
+"""A file of this name in a pipeline's folder is taken instead of running its text encoders."""
+
+
+def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, folder: Path | None) -> Condition:
+    """The empty prompt for a model of `family` with diffusers' `config`; raises InputError where it cannot be had."""
+    if label is not None:
+        raise InputError(f"got the label {label} for a {family} model, expected none: it has no classes; drop --label")
+    if folder is not None and (folder / CONDITION).is_file():
+        return load_condition(folder / CONDITION)
+    first = beside(folder, "text_encoder") if folder is not None else None
+    if first is None:
+        raise InputError(
+            f"{folder}: got no text_encoder folder, expected the text encoders of a {family} pipeline; load the whole "
+            f"pipeline, or give the empty prompt's embeddings with --condition {CONDITION}"
+        )
+    return empty_prompt(family, config, first.parent)
+
+
+def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Condition:
+    """Run the text encoders of the pipeline folder on the empty prompt, in float32, each loaded only while it runs.
+
+    SD3: `prompt` (1, 333, joint_attention_dim) and `pooled`; PixArt: `prompt` (1, 120 or 300, C) and `mask`.
+    """
+    try:
+        import transformers  # noqa: F401 - the pipelines need it
+    except ImportError as error:
+        raise MissingDependencyError(
+            "got no transformers, expected it for the text encoders; pip install 'aselect-edge[train]'"
+        ) from error
+    encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {"sd3": _sd3, "pixart": _pixart}
+    with torch.no_grad():
+        condition = encode[family](config, pipeline)
+    broken = [name for name, value in condition.items() if not value.isfinite().all()]
+    if broken:
+        raise IntegrityError(f"{pipeline}: got NaN or infinity in {broken[0]} of the empty prompt; download it again")
+    return condition
+
+
+def save_condition(condition: Condition, path: Path) -> None:
+    """Write a condition as safetensors, atomically."""
+    atomic_write(path, save({name: value.contiguous() for name, value in condition.items()}))
+
+
+def load_condition(path: Path) -> Condition:
+    """Read a condition; raises InputError where there is no file, IntegrityError where it is not one."""
+    try:
+        condition = load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected a condition; check the path") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise IntegrityError(f"{path}: unreadable ({error}), expected safetensors; compute it again") from error
+    for name, value in condition.items():
+        if value.ndim == 0 or len(value) != 1 or not value.isfinite().all():
+            raise IntegrityError(
+                f"{path}: got {name} of shape {list(value.shape)}, expected finite values for one prompt, (1, …); "
+                "compute it again"
+            )
+    return {name: value.float() if value.is_floating_point() else value for name, value in condition.items()}
+
+
+class _Passing:
+    """A text encoder that is in memory only while it encodes."""
+
+    dtype = torch.float32
+
+    def __init__(self, kind: Any, folder: Path) -> None:
+        self.kind, self.folder = kind, folder
+
+    def __call__(self, tokens: Tensor, **options: Any) -> Any:
+        encoder = _load(self.kind, self.folder, dtype=self.dtype, use_safetensors=True)
+        return encoder.eval()(tokens, **options)
+
+
+def _load(kind: Any, folder: Path, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:  # transformers raises many unrelated kinds on a broken or missing folder
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{folder}: not loaded ({reason}), expected a {kind.__name__} with safetensors; download it again"
+        ) from error
+
+
+def _sd3(config: Mapping[str, Any], folder: Path) -> Condition:
+    from diffusers import StableDiffusion3Pipeline
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+    clip, t5 = CLIPTextModelWithProjection, T5EncoderModel
+    with_t5 = (folder / "text_encoder_3").is_dir()  # without it, diffusers takes zeros
+    pipeline = StableDiffusion3Pipeline(
+        transformer=SimpleNamespace(config=SimpleNamespace(**config)),
+        scheduler=None,
+        vae=None,
+        tokenizer=_load(CLIPTokenizer, folder / "tokenizer"),
+        tokenizer_2=_load(CLIPTokenizer, folder / "tokenizer_2"),
+        tokenizer_3=_load(T5TokenizerFast, folder / "tokenizer_3") if with_t5 else None,
+        text_encoder=_Passing(clip, folder / "text_encoder"),
+        text_encoder_2=_Passing(clip, folder / "text_encoder_2"),
+        text_encoder_3=_Passing(t5, folder / "text_encoder_3") if with_t5 else None,
+    )
+    prompt, _, pooled, _ = pipeline.encode_prompt(
+        "", None, None, device=torch.device("cpu"), do_classifier_free_guidance=False
+    )
+    return {"prompt": prompt, "pooled": pooled}
+
+
+def _pixart(_config: Mapping[str, Any], folder: Path) -> Condition:
+    from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
+    from transformers import T5EncoderModel, T5TokenizerFast
+
+    index = folder / "model_index.json"
+    sigma = index.is_file() and read_json(index).get("_class_name") == "PixArtSigmaPipeline"
+    pipeline = (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
+        transformer=None,
+        scheduler=None,
+        vae=None,
+        tokenizer=_load(T5TokenizerFast, folder / "tokenizer"),
+        text_encoder=_Passing(T5EncoderModel, folder / "text_encoder"),
+    )
+    prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
+    return {"prompt": prompt, "mask": mask}

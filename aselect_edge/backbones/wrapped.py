@@ -1,0 +1,118 @@
+"""What the families share that wrap diffusers' own class: its first blocks, and components read through hooks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Backbone, Condition
+from aselect_edge.errors import InputError
+
+_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=65536, strict=True)])
+
+
+class Wrapped(Backbone):
+    """A family whose reference *is* diffusers' class: `model`, cut to its first blocks and without its output layer.
+
+    The kept blocks are those of the whole model, so that none becomes a "last" block by the cut.
+    """
+
+    streamed: ClassVar[tuple[str, ...]] = ("model.transformer_blocks.",)
+
+    def __init__(self, kind: Any, config: Mapping[str, Any], depth: int | None) -> None:
+        super().__init__()
+        self.config = dict(config)
+        known = inspect.signature(kind).parameters
+        try:
+            self.model = kind(**{key: value for key, value in config.items() if key in known})
+        except (TypeError, ValueError, ArithmeticError, RuntimeError, NotImplementedError) as error:
+            raise InputError(
+                f"{kind.__name__} config: not understood ({error}), expected what diffusers wrote; download it again"
+            ) from error
+        self.model.transformer_blocks = self.model.transformer_blocks[:depth]
+        del self.model.norm_out, self.model.proj_out
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.config)
+
+    def keys(self) -> dict[str, str]:
+        return {name: name.removeprefix("model.") for name in self.state_dict()}
+
+    @property
+    def depth(self) -> int:
+        return len(self.model.transformer_blocks)
+
+    @property
+    def width(self) -> int:
+        return int(self.model.inner_dim)
+
+    @property
+    def channels(self) -> int:
+        return int(self.model.config.in_channels)
+
+    @property
+    def side(self) -> int:
+        return int(self.model.config.sample_size)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        patch = self.model.config.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise InputError(
+                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change --imgsz"
+            )
+        return height // patch, width // patch
+
+    def check(self, condition: Condition, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+        """Raises InputError for a condition without one of the tensors, or with one of another shape (None: any)."""
+        for name, shape in shapes.items():
+            got = tuple(condition[name].shape) if name in condition else None
+            fits = got is not None and len(got) == len(shape)
+            if not fits or any(want not in (None, have) for want, have in zip(shape, got or (), strict=True)):
+                expected = "x".join("any" if size is None else str(size) for size in shape)
+                raise InputError(
+                    f"condition: got {'no tensor' if got is None else 'x'.join(map(str, got))} {name}, "
+                    f"expected {expected} for this {self.family} model; compute it with the model's own text encoders"
+                )
+
+
+def check_config(
+    kind: str, config: Mapping[str, Any], counts: Iterable[str], allowed: Mapping[str, tuple[Any, ...]]
+) -> None:
+    """Raises InputError where a given `counts` key is no positive integer, or an `allowed` key has another value."""
+    for key in counts:
+        try:
+            _COUNT.validate_python(config.get(key, 1))
+        except ValidationError as error:
+            raise InputError(
+                f"{kind} config: got {key} = {config[key]!r}, expected 1 to 65536; download it again"
+            ) from error
+    for key, values in allowed.items():
+        if key in config and config[key] not in values:
+            raise InputError(
+                f"{kind} config: got {key} = {config[key]!r}, expected {' or '.join(map(repr, values))}; "
+                "this variant is not supported"
+            )
+
+
+@contextmanager
+def watched(**modules: nn.Module) -> Iterator[dict[str, tuple[tuple[Any, ...], Any]]]:
+    """(positional arguments, result) of each module's last call inside, by its name here; no hook stays behind."""
+    seen: dict[str, tuple[tuple[Any, ...], Any]] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, arguments: tuple[Any, ...], result: Tensor) -> None:
+            seen[name] = (arguments, result)
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

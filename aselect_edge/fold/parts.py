@@ -1,0 +1,57 @@
+"""What the folded blocks of several families share: how far a block goes, and its MLP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.fold.algebra import after_adaln, gated, joined
+from aselect_edge.records import Component
+
+STAGE: dict[Component, int] = {
+    "hidden": 0,
+    "adaln": 1,
+    "query": 2,
+    "key": 2,
+    "value": 2,
+    "attn": 3,
+    "attn_gated": 3,
+    "mlp": 4,
+}
+"""How far into its block a component lies."""
+WHOLE = 5
+PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
+
+Part = tuple[Tensor, Tensor]
+"""Weight and bias of a linear layer, to be joined with others."""
+
+
+def scaled(part: Part, factor: float) -> Part:
+    """The linear layer times a factor."""
+    return (part[0] * factor, part[1] * factor)
+
+
+def plain(linear: nn.Linear) -> Part:
+    """Weight and bias (zero where there is none) of a linear layer as it is, float64."""
+    weight = linear.weight.double()
+    return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.double()
+
+
+class FoldedMLP(nn.Module):
+    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU.
+
+    With `bare`, the gate is left out, for the tap that reads what comes before it.
+    """
+
+    def __init__(
+        self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor, bare: bool = False
+    ) -> None:
+        super().__init__()
+        activation, _dropout, last = feedforward.net  # type: ignore[misc]
+        self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
+        self.widen = joined([after_adaln(activation.proj, scale, shift)])
+        self.gelu = nn.GELU(approximate="tanh")
+        self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(self.gelu(self.widen(self.norm(x))))  # type: ignore[no-any-return]

@@ -1,0 +1,170 @@
+"""PixArt folded: adaLN-single gone into the linear layers, and cross-attention a constant where the prompt is empty.
+
+Masked tokens get -10000 before the softmax, which is a weight of exactly zero: only valid ones count. With one valid
+token, as of the empty prompt, the softmax over it is 1 whatever the query, so that cross-attention adds
+to_out(to_v(token)) to every image token. With several, their keys and values are constants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Affine, Condition, Folded
+from aselect_edge.backbones.pixart import PixArt
+from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, gated, joined
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, plain, scaled
+from aselect_edge.records import Component, Noise, Tap
+
+
+class FoldedPixArt(Folded):
+    """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
+
+    def __init__(
+        self,
+        model: PixArt,
+        noise: Noise,
+        taps: tuple[Tap, ...],
+        size: tuple[int, int],
+        eps: Tensor,
+        condition: Condition,
+        affine: Affine,
+    ) -> None:
+        super().__init__()
+        self.taps, self.grid = taps, model.grid(*size)
+        self.embed = FoldedEmbedding(model.model.pos_embed.proj, model.positions(self.grid), noise, eps, affine)
+        shared = model.modulation(torch.tensor([noise.model_timestep]), size).unflatten(1, (6, -1))[0]  # (6, D)
+        tokens = model.caption(condition["prompt"])[:, condition["mask"][0].bool()]  # (1, valid, C)
+        deepest = max(tap.block for tap in taps)
+        end = max(STAGE[tap.component] for tap in taps if tap.block == deepest)
+        self.blocks = nn.ModuleList()
+        for index in range(deepest + 1):
+            wanted = frozenset(tap.component for tap in taps if tap.block == index)
+            block, stage = model.model.transformer_blocks[index], WHOLE if index < deepest else end
+            with model.held(*([block] if stage else [])):
+                self.blocks.append(FoldedBlock(block, shared, tokens, wanted, stage))
+
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        x = self.embed(values)  # (N·K, T, D)
+        seen: dict[Tap, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x, read = block(x)
+            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
+        return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
+
+
+class FoldedBlock(nn.Module):
+    """A block at a fixed condition, cut after stage `end`, with what its taps read.
+
+    `shared` (6, D) is the modulation that the block adds its table to, `tokens` (1, valid, C) the prompt.
+    """
+
+    scale1: Tensor
+    shift1: Tensor
+    gate1: Tensor
+    gate2: Tensor
+
+    def __init__(self, block: Any, shared: Tensor, tokens: Tensor, wanted: frozenset[Component], end: int) -> None:
+        super().__init__()
+        self.wanted, self.end, self.heads = wanted, end, block.attn1.heads
+        if end == 0:
+            return
+        shift1, scale1, gate1, shift2, scale2, gate2 = (block.scale_shift_table.double() + shared.double()).unbind()
+        self.norm1 = nn.LayerNorm(len(gate1), eps=block.norm1.eps, elementwise_affine=False)
+        if "adaln" in wanted:
+            self.register_buffer("scale1", (1 + scale1).float())
+            self.register_buffer("shift1", shift1.float())
+        if end == 1:
+            return
+        self._project(block, scale1, shift1)
+        if end == 2:
+            return
+        self.gated_attention = "attn" not in wanted
+        self.out = gated(block.attn1.to_out[0], gate1 if self.gated_attention else torch.ones_like(gate1))
+        if not self.gated_attention and (end > 3 or "attn_gated" in wanted):
+            self.register_buffer("gate1", gate1.float())
+        if end == 3:
+            return
+        self.cross: nn.Module | None = (ConstantCross if tokens.shape[1] == 1 else Cross)(block.attn2, tokens)
+        if isinstance(self.cross, ConstantCross) and not wanted & {"attn", "attn_gated"}:
+            self.out.bias += self.cross.value  # nobody reads what is between the two
+            self.cross = None
+        self.gated_mlp = "mlp" not in wanted
+        self.mlp = FoldedMLP(block.norm2, block.ff, scale2, shift2, gate2, bare=not self.gated_mlp)
+        if not self.gated_mlp and end == WHOLE:
+            self.register_buffer("gate2", gate2.float())
+
+    def _project(self, block: Any, scale: Tensor, shift: Tensor) -> None:
+        attends, layers = self.end >= STAGE["attn"], (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
+        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        parts = {
+            name: after_adaln(layer, scale, shift)
+            for name, layer in zip(PROJECTIONS, layers, strict=True)
+            if attends or name in self.wanted
+        }
+        root = block.attn1.inner_dim // self.heads
+        self.scale = root**-0.5 if "query" in self.wanted else 1.0
+        if attends and self.scale == 1.0:
+            parts["query"] = scaled(parts["query"], root**-0.5)
+        self.projections = list(parts)
+        self.project = joined(list(parts.values()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
+        """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        seen: dict[Component, Tensor] = {"hidden": x}
+        if self.end >= 1:
+            h = self.norm1(x)
+            if "adaln" in self.wanted:
+                seen["adaln"] = h * self.scale1 + self.shift1
+        if self.end >= 2:
+            parts = self.project(h).split(x.shape[2], dim=2)
+            seen |= dict(zip(self.projections, parts, strict=True))
+        if self.end >= 3:
+            h = self.out(attend(*parts, self.heads, self.scale))
+            seen["attn"] = h
+            if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
+                h = h * self.gate1
+            seen["attn_gated"] = h
+        if self.end >= 4:
+            x = x + h
+            x = x if self.cross is None else x + self.cross(x)
+            h = self.mlp(x)
+            seen["mlp"] = h
+        if self.end == WHOLE:
+            x = x + (h if self.gated_mlp else h * self.gate2)
+        return x, {component: value for component, value in seen.items() if component in self.wanted}
+
+
+class ConstantCross(nn.Module):
+    """Cross-attention to one token: the same for every query."""
+
+    value: Tensor
+
+    def __init__(self, attn: Any, tokens: Tensor) -> None:
+        """`tokens` (1, 1, C)."""
+        super().__init__()
+        self.register_buffer("value", attn.to_out[0](attn.to_v(tokens))[0, 0])  # (D,)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002 - that is the point
+        return self.value
+
+
+class Cross(nn.Module):
+    """Cross-attention of x (N, T, D) to several tokens, whose keys and values are constants (1, valid, D)."""
+
+    key: Tensor
+    value: Tensor
+
+    def __init__(self, attn: Any, tokens: Tensor) -> None:
+        """`tokens` (1, valid, C)."""
+        super().__init__()
+        self.heads = attn.heads
+        self.query = dense(*scaled(plain(attn.to_q), (attn.inner_dim // attn.heads) ** -0.5))
+        self.register_buffer("key", attn.to_k(tokens))
+        self.register_buffer("value", attn.to_v(tokens))
+        self.out = dense(*plain(attn.to_out[0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(attend(self.query(x), self.key, self.value, self.heads))  # type: ignore[no-any-return]

@@ -1,0 +1,269 @@
+"""SD3 folded: two streams with their adaLN and gates gone into the linear layers, and no more context than is read.
+
+The context stream depends on the image from the first joint attention on, and on nothing but the prompt before it:
+queries, keys and values that block 0 takes from it are constants. Backwards from the deepest tap, block K: block K
+reads keys and values of the context only if its attention is needed, and then block K - 1 must carry the stream on;
+otherwise block K - 1 is the last to read keys and values, and nobody carries it on from there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Affine, Condition, Folded
+from aselect_edge.backbones.sd3 import SD3
+from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, scaled
+from aselect_edge.records import Component, Noise, Tap
+
+Context = Literal["none", "read", "carried"]
+"""What a block does with its context: nothing, attend to it, or also carry it on to the next block."""
+
+
+def contexts(deepest: int, end: int) -> list[Context]:
+    """Of each block up to the deepest tap's, which ends after stage `end`."""
+    attends = [True] * deepest + [end >= STAGE["attn"]]
+    goes_on = [*attends[1:], False]
+    return ["carried" if on else "read" if reads else "none" for reads, on in zip(attends, goes_on, strict=True)]
+
+
+class FoldedSD3(Folded):
+    """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
+
+    context: Tensor
+
+    def __init__(
+        self,
+        model: SD3,
+        noise: Noise,
+        taps: tuple[Tap, ...],
+        size: tuple[int, int],
+        eps: Tensor,
+        condition: Condition,
+        affine: Affine,
+    ) -> None:
+        super().__init__()
+        self.taps, self.grid = taps, model.grid(*size)
+        whole = model.model
+        self.embed = FoldedEmbedding(whole.pos_embed.proj, model.positions(self.grid), noise, eps, affine)
+        c = whole.time_text_embed(torch.tensor([noise.model_timestep]), condition["pooled"])  # (1, D)
+        constant = whole.context_embedder(condition["prompt"])  # (1, L, D)
+        deepest = max(tap.block for tap in taps)
+        end = max(STAGE[tap.component] for tap in taps if tap.block == deepest)
+        uses = contexts(deepest, end)
+        if uses[0] == "carried":
+            self.register_buffer("context", constant)
+        self.blocks = nn.ModuleList()
+        for index, use in enumerate(uses):
+            wanted = frozenset(tap.component for tap in taps if tap.block == index)
+            block = whole.transformer_blocks[index]
+            stage = WHOLE if index < deepest else end
+            with model.held(*([block] if stage else [])):
+                self.blocks.append(FoldedBlock(block, c, wanted, stage, use, constant if index == 0 else None))
+
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        x = self.embed(values)  # (N·K, T, D)
+        context = self.context.expand(x.shape[0], -1, -1) if "context" in self._buffers else None
+        seen: dict[Tap, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x, context, read = block(x, context)
+            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
+        return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
+
+
+class FoldedBlock(nn.Module):
+    """A joint block at a fixed condition, cut after stage `end`, with what its taps read and `use` of its context.
+
+    `constant` is the context (1, L, D) of block 0.
+    """
+
+    scale1: Tensor
+    shift1: Tensor
+    gate1: Tensor
+    gate2: Tensor
+
+    def __init__(
+        self,
+        block: Any,
+        c: Tensor,
+        wanted: frozenset[Component],
+        end: int,
+        use: Context,
+        constant: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.wanted, self.end, self.use, self.heads = wanted, end, use, block.attn.heads
+        if end == 0:
+            return
+        m = modulation(block.norm1, c)
+        self.norm1 = nn.LayerNorm(c.shape[1], eps=block.norm1.norm.eps, elementwise_affine=False)
+        if "adaln" in wanted:
+            self.register_buffer("scale1", (1 + m["scale1"]).float())
+            self.register_buffer("shift1", m["shift1"].float())
+        if end == 1:
+            return
+        self._project(block, m)
+        if end == 2:
+            return
+        self.gated_attention = "attn" not in wanted
+        self.out = gated(block.attn.to_out[0], m["gate1"] if self.gated_attention else torch.ones_like(m["gate1"]))
+        if not self.gated_attention and (end > 3 or "attn_gated" in wanted):
+            self.register_buffer("gate1", m["gate1"].float())
+        self._take_context(block, c, constant)
+        if end == 3:
+            return
+        if self.dual:
+            self.out2 = gated(block.attn2.to_out[0], m["gate3"])
+        self.gated_mlp = "mlp" not in wanted
+        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], m["gate2"], bare=not self.gated_mlp)
+        if not self.gated_mlp and end == WHOLE:
+            self.register_buffer("gate2", m["gate2"].float())
+
+    def _project(self, block: Any, m: dict[str, Tensor]) -> None:
+        """All that is projected from the normalised image tokens, as one product; and the norms of its heads."""
+        attends, self.dual = self.end >= STAGE["attn"], block.attn2 is not None and self.end >= STAGE["mlp"]
+        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        self.projections = [p for p in PROJECTIONS if attends or p in self.wanted]
+        root = block.attn.inner_dim // self.heads
+        self.normalised = block.attn.norm_q is not None
+        # Where queries are normalised, the norm's weight takes the softmax scale; else the projection, if unread.
+        self.scale = 1.0 if self.normalised or "query" not in self.wanted else root**-0.5
+        into_query = root**-0.5 if attends and not self.normalised and self.scale == 1.0 else 1.0
+        parts = [after_adaln(_projection(block.attn, name), m["scale1"], m["shift1"]) for name in self.projections]
+        parts = [
+            scaled(part, into_query if name == "query" else 1.0)
+            for name, part in zip(self.projections, parts, strict=True)
+        ]
+        if attends:
+            self.query_norm = _head_norm(block.attn.norm_q, root**-0.5)
+            self.key_norm = _head_norm(block.attn.norm_k)
+        if self.dual:
+            second = [after_adaln(_projection(block.attn2, name), m["scale3"], m["shift3"]) for name in PROJECTIONS]
+            parts += [scaled(second[0], 1.0 if self.normalised else root**-0.5), *second[1:]]
+            self.query_norm2 = _head_norm(block.attn2.norm_q, root**-0.5)
+            self.key_norm2 = _head_norm(block.attn2.norm_k)
+        self.project = joined(parts)
+
+    def _take_context(self, block: Any, c: Tensor, constant: Tensor | None) -> None:
+        carried = self.use == "carried"
+        tokens = ContextTokens(block, c, carried, self.scale)
+        self.context_tokens = tokens if constant is None else ConstantTokens(tokens(constant))
+        if carried:
+            m = modulation(block.norm1_context, c)
+            self.context_out = gated(block.attn.to_add_out, m["gate1"])
+            self.context_mlp = FoldedMLP(block.norm2_context, block.ff_context, m["scale2"], m["shift2"], m["gate2"])
+
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, dict[Component, Tensor]]:
+        """x (N, T, D), context (N, L, D) -> the next block's (meaningless after a cut) and what taps read."""
+        seen: dict[Component, Tensor] = {"hidden": x}
+        if self.end >= 1:
+            h = self.norm1(x)
+            if "adaln" in self.wanted:
+                seen["adaln"] = h * self.scale1 + self.shift1
+        if self.end >= 2:
+            parts = self.project(h).split(x.shape[2], dim=2)
+            seen |= dict(zip(self.projections, parts, strict=False))
+        if self.end >= 3:
+            attended = self._attend(parts, context)
+            h = self.out(attended[:, : x.shape[1]] if self.use == "carried" else attended)
+            seen["attn"] = h
+            if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
+                h = h * self.gate1
+            seen["attn_gated"] = h
+            if self.use == "carried":
+                context = context + self.context_out(attended[:, x.shape[1] :])
+                context = context + self.context_mlp(context)
+        if self.end >= 4:
+            x = x + h
+            if self.dual:
+                q, k = (
+                    _per_head(parts[3], self.query_norm2, self.heads),
+                    _per_head(parts[4], self.key_norm2, self.heads),
+                )
+                x = x + self.out2(attend(q, k, parts[5], self.heads))
+            h = self.mlp(x)
+            seen["mlp"] = h
+        if self.end == WHOLE:
+            x = x + (h if self.gated_mlp else h * self.gate2)
+        return x, context, {component: value for component, value in seen.items() if component in self.wanted}
+
+    def _attend(self, parts: tuple[Tensor, ...], context: Tensor | None) -> Tensor:
+        """Image tokens, and after them those of a context that is carried on, attend to all tokens of both."""
+        q, k = _per_head(parts[0], self.query_norm, self.heads), _per_head(parts[1], self.key_norm, self.heads)
+        *queries, keys, values = self.context_tokens(q if context is None else context)
+        q = torch.cat([q, *queries], dim=1) if queries else q
+        k, v = torch.cat([k, keys], dim=1), torch.cat([parts[2], values], dim=1)
+        return attend(q, k, v, self.heads, self.scale)
+
+
+class ContextTokens(nn.Module):
+    """context (N, L, D) -> its queries (if it is carried on), keys and values (N, L, D) for joint attention."""
+
+    def __init__(self, block: Any, c: Tensor, carried: bool, scale: float) -> None:
+        """`scale` is what the attention itself multiplies queries by: what is left of the softmax scale goes here."""
+        super().__init__()
+        attn, m = block.attn, modulation(block.norm1_context, c)
+        self.heads, self.count = attn.heads, 3 if carried else 2
+        self.norm = nn.LayerNorm(c.shape[1], eps=block.norm1_context.norm.eps, elementwise_affine=False)
+        layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)[-self.count :]
+        parts = [after_adaln(layer, m["scale1"], m["shift1"]) for layer in layers]
+        left = (attn.inner_dim // attn.heads) ** -0.5 / scale
+        normalised = attn.norm_added_q is not None
+        if carried and not normalised:
+            parts[0] = scaled(parts[0], left)
+        self.project = joined(parts)
+        self.query_norm = _head_norm(attn.norm_added_q, left) if carried else None
+        self.key_norm = _head_norm(attn.norm_added_k)
+
+    def forward(self, context: Tensor) -> tuple[Tensor, ...]:
+        *query, key, value = self.project(self.norm(context)).chunk(self.count, dim=2)
+        queries = [_per_head(q, self.query_norm, self.heads) for q in query]
+        return (*queries, _per_head(key, self.key_norm, self.heads), value)
+
+
+class ConstantTokens(nn.Module):
+    """The same of block 0, whose context no image has touched: constants, repeated for the batch."""
+
+    def __init__(self, tokens: tuple[Tensor, ...]) -> None:
+        """`tokens` (1, L, D) each: queries if the context is carried on, keys, values."""
+        super().__init__()
+        for name, value in zip(PROJECTIONS[-len(tokens) :], tokens, strict=True):
+            self.register_buffer(name, value.contiguous())
+
+    def forward(self, context: Tensor) -> tuple[Tensor, ...]:
+        """`context` says how large the batch is."""
+        return tuple(value.expand(context.shape[0], -1, -1) for value in self.buffers())
+
+
+def modulation(norm: Any, c: Tensor) -> dict[str, Tensor]:
+    """What an adaLN of diffusers makes of the condition c (1, D): shift, scale, gate (D,) by name, float64.
+
+    1 is that of joint attention, 2 of the MLP, 3 of the second attention. The adaLN of a context that ends in its
+    block has a scale and a shift only, in this order.
+    """
+    values = norm.linear(F.silu(c))[0].double().split(c.shape[1])
+    names = [f"{kind}{index}" for index in (1, 2, 3) for kind in ("shift", "scale", "gate")]
+    return dict(zip(names if len(values) > 2 else ("scale1", "shift1"), values, strict=False))
+
+
+def _projection(attn: Any, name: Component) -> nn.Linear:
+    layers: dict[Component, nn.Linear] = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
+    return layers[name]
+
+
+def _head_norm(norm: Any, factor: float = 1.0) -> nn.RMSNorm | None:
+    """The RMSNorm of a head's queries or keys times a factor, None where the model has none."""
+    if norm is None:
+        return None
+    folded = nn.RMSNorm(norm.dim, eps=norm.eps, device="meta")
+    folded.weight = nn.Parameter((norm.weight.double() * factor).float())
+    return folded
+
+
+def _per_head(x: Tensor, norm: nn.RMSNorm | None, heads: int) -> Tensor:
+    """Normalise each head of x (N, T, D)."""
+    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)
