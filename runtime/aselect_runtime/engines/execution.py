@@ -10,7 +10,7 @@ All of it belongs to one thread.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,25 +153,29 @@ class Execution:
         return _Buffers(device, host, *events)
 
     def _warm_up(self, stack: ExitStack, buffers: _Buffers) -> None:
-        """Run once, which settles what TensorRT defers to the first run, then capture the run as a graph."""
+        """Run once, which settles what TensorRT defers to the first run, then capture a run as a graph if possible."""
         for binding in self.bindings:
             if binding.is_input:  # not what the memory happens to hold: it could be NaN, or slow
                 self._memory.copy_in(buffers.device[binding.name], buffers.host[binding.name], self._compute)
         self._enqueue(buffers)
         self._memory.synchronize_stream(self._compute)
-        if not self.cuda_graph:
-            return
-        try:
-            self._memory.begin_capture(self._compute)
+        if self.cuda_graph:
             try:
-                self._enqueue(buffers)
-            finally:
-                graph = self._memory.end_capture(self._compute)
-        except EngineError:  # not every engine, and not every binding, can be captured: it runs without
-            self.cuda_graph = False
-            return
-        buffers.graph = graph
-        stack.callback(self._memory.destroy_graph, graph)
+                buffers.graph = self._captured(buffers)
+            except EngineError:  # not every engine, and not every binding, can be captured: it runs without
+                self.cuda_graph = False
+            else:
+                stack.callback(self._memory.destroy_graph, buffers.graph)
+
+    def _captured(self, buffers: _Buffers) -> int:
+        self._memory.begin_capture(self._compute)
+        try:
+            self._enqueue(buffers)
+        except EngineError:
+            with suppress(EngineError):  # the stream must leave the capture, whatever became of it
+                self._memory.destroy_graph(self._memory.end_capture(self._compute))
+            raise
+        return self._memory.end_capture(self._compute)
 
     def _enqueue(self, buffers: _Buffers) -> None:
         trt_context, log = self._context, logger(self._builder)
