@@ -7,6 +7,7 @@ shows every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -194,13 +195,16 @@ class DiT(Backbone):
 
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> DiT:
-        return cls(DiTConfig.from_json(config), depth=depth)
+        return cls(DiTConfig.from_json(config), config.get("tied") is True, depth)
 
     def to_json(self) -> dict[str, Any]:
-        return self.config.to_json()
+        return {**self.config.to_json(), **({"tied": True} if self.tied else {})}
 
     def keys(self) -> dict[str, str]:
-        return diffusers_keys(self.config, None if self.whole else self.depth)
+        keys = diffusers_keys(self.config, None if self.whole else self.depth)
+        if not self.tied:
+            return keys
+        return {ours: theirs for ours, theirs in keys.items() if not re.match(r"conditioning\.[1-9]", ours)}
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:

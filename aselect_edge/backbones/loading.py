@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aselect_edge.backbones.dit import DiT, diffusers_keys
+from aselect_edge.backbones.encoders import load_encoder
+from aselect_edge.backbones.facebook import facebook_config, facebook_places, family_of_file
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
 from aselect_edge.backbones.folders import WEIGHTS, beside, local_folder, part_of, read_json, weight_files
 from aselect_edge.backbones.noise import Schedule
@@ -21,15 +23,19 @@ from aselect_edge.backbones.store import Stored, WeightStore, fill
 from aselect_edge.errors import InputError
 from aselect_edge.files import atomic_write
 
+BUNDLE = "bundle.json"
+"""What makes a folder a bundle."""
 SHIPPED = Path(__file__).parents[1] / "bundles" / "backbone"
 """The small pixel-space DiT inside the package; its source is written `shipped`."""
 
 FAMILIES = {
-    "DiTTransformer2DModel": "aselect_edge.backbones.dit:DiT",
-    "SD3Transformer2DModel": "aselect_edge.backbones.sd3:SD3",
-    "PixArtTransformer2DModel": "aselect_edge.backbones.pixart:PixArt",
+    "dit": "aselect_edge.backbones.dit:DiT",
+    "sit": "aselect_edge.backbones.sit:SiT",
+    "sd3": "aselect_edge.backbones.sd3:SD3",
+    "pixart": "aselect_edge.backbones.pixart:PixArt",
 }
-"""diffusers' class name -> the family that reads its folders."""
+"""A family's name -> the class that is it."""
+_OF_DIFFUSERS = {"DiTTransformer2DModel": "dit", "SD3Transformer2DModel": "sd3", "PixArtTransformer2DModel": "pixart"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class LoadedBackbone:
     schedule: Schedule
     source: str
     revision: str | None = None
+    vae: str | None = None
+    """Where the encoder came from, if not with the model."""
+    label: int | None = None
+    """The class of the condition; None for no class, or a family without classes."""
 
     def x0(self, pixels: Tensor) -> Tensor:
         """The model's clean input (N, C, h, w) of pixels (N, 3, H, W), BGR, float 0..255."""
@@ -62,50 +72,65 @@ def load_backbone(
     revision: str | None = None,
     warn: Callable[[str], None] = lambda _line: None,
     *,
+    family: str | None = None,
+    vae: str | None = None,
     label: int | None = None,
+    heads: int | None = None,
     depth: int | None = None,
     lean: bool = False,
 ) -> LoadedBackbone:
-    """Load a diffusers folder (a pipeline, or its `transformer/`), a hub id or `shipped`; float32, eval mode.
+    """Load what `source` names; float32, eval mode.
 
-    `label` conditions on a class instead of on none. Only the first `depth` blocks are read; a `lean` model leaves
-    them on disk until they are run or folded. The schedule is the pipeline's own; for a transformer that comes
-    without one it is the published models', and `warn` is told. A folder's source is kept as an absolute path, so
-    that records name it from anywhere. Raises InputError where the source is no backbone, IntegrityError where its
-    weights are corrupt or of other shapes.
+    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a `.pt` file of facebookresearch/DiT or
+    SiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder or hub id) the
+    pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for `.pt` files of widths
+    that were never published. Only the first `depth` blocks are read; a `lean` model leaves them on disk until they
+    are run or folded. The schedule is the pipeline's own; for a transformer that comes without one it is the
+    published models', and `warn` is told. A local source is kept as an absolute path, so that records name it from
+    anywhere. Raises InputError where the source is no backbone, IntegrityError where its weights are corrupt or of
+    other shapes.
     """
-    folder = SHIPPED if source == "shipped" else local_folder(source, revision)
-    transformer = part_of(folder, "transformer")
-    config = read_json(transformer / "config.json")
-    model = build(family_of(config, transformer), config, depth)
-    places = {ours: Stored(theirs) for ours, theirs in model.keys().items()}
-    fill_backbone(model, WeightStore(weight_files(transformer), places), lean)
-    if model.channels != 3:
-        raise InputError(
-            f"{transformer}: got {model.channels} input channels, expected 3; DiTs on the latents of an "
-            "autoencoder are not supported yet, choose one on pixels"
-        )
-    name = source if source == "shipped" or not Path(source).is_dir() else str(folder.resolve())
-    schedule = _schedule(type(model), folder, warn)
-    return LoadedBackbone(model, Pixels(), model.condition(label, folder), schedule, name, revision)
+    path = SHIPPED if source == "shipped" else Path(source)
+    folder: Path | None = None
+    if (path / BUNDLE).is_file():
+        return _of_bundle(path, vae, label, lean)
+    if path.is_file():
+        config = facebook_config(path, heads)
+        kind = family_class(family_of_file(path, family))
+        model = build(kind, config, depth)
+        fill_backbone(model, WeightStore([path], facebook_places(config, depth)), lean)
+    else:
+        folder = path if source == "shipped" else local_folder(source, revision)
+        transformer = part_of(folder, "transformer")
+        config = read_json(transformer / "config.json")
+        kind = family_class(family or _family_of(config, transformer))
+        model = build(kind, config, depth)
+        fill_backbone(model, WeightStore(weight_files(transformer), own_places(model)), lean)
+    encoder, origin = _encoder(model, folder, vae, source)
+    name = str(path.resolve()) if source != "shipped" and path.exists() else source
+    schedule = _schedule(kind, folder, source, warn)
+    return LoadedBackbone(model, encoder, model.condition(label, folder), schedule, name, revision, origin, label)
 
 
-def family_of(config: dict[str, Any], where: Path) -> type[Backbone]:
-    """The family of a transformer's `config.json`; raises InputError."""
-    home = FAMILIES.get(str(config.get("_class_name")))
+def family_class(name: str) -> type[Backbone]:
+    """The class of a family; raises InputError for an unknown name."""
+    home = FAMILIES.get(name)
     if home is None:
-        raise InputError(
-            f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(FAMILIES)}; choose such a backbone"
-        )
-    module, _, name = home.partition(":")
-    family: type[Backbone] = getattr(import_module(module), name)
-    return family
+        raise InputError(f"got the family {name!r}, expected one of {', '.join(FAMILIES)}; change --family")
+    module, _, kind = home.partition(":")
+    found: type[Backbone] = getattr(import_module(module), kind)
+    return found
 
 
 def build(family: type[Backbone], config: dict[str, Any], depth: int | None = None) -> Backbone:
     """An unfilled model on the meta device."""
     with torch.device("meta"):
         return family.from_json(config, depth)
+
+
+def own_places(model: Backbone) -> dict[str, Stored]:
+    """Where the parameters of a model are in files with diffusers' names."""
+    return {ours: Stored(theirs) for ours, theirs in model.keys().items()}
 
 
 def fill_backbone(model: Backbone, store: WeightStore, lean: bool = False) -> None:
@@ -132,11 +157,52 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     )
 
 
-def _schedule(family: type[Backbone], folder: Path, warn: Callable[[str], None]) -> Schedule:
+def _of_bundle(path: Path, vae: str | None, label: int | None, lean: bool) -> LoadedBackbone:
+    from aselect_edge.bundle import load_bundle
+
+    if vae is not None or label is not None:
+        raise InputError(f"{path}: got --vae or --label with a bundle, expected it alone: it has its own; drop them")
+    return replace(load_bundle(path).backbone(lean), source=str(path.resolve()))
+
+
+def _family_of(config: dict[str, Any], where: Path) -> str:
+    name = _OF_DIFFUSERS.get(str(config.get("_class_name")))
+    if name is None:
+        raise InputError(
+            f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(_OF_DIFFUSERS)}; choose such a "
+            "backbone"
+        )
+    return name
+
+
+def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str) -> tuple[Encoder, str | None]:
+    """The encoder, and where it came from if that is not the pipeline itself."""
+    own = None if folder is None else beside(folder, "vae")
+    origin = None
+    if vae is not None:
+        encoder, origin = load_encoder(vae), str(Path(vae).resolve()) if Path(vae).exists() else vae
+    elif own is not None:
+        encoder = load_encoder(str(own))
+    elif model.channels == Pixels.channels:
+        encoder = Pixels()
+    else:
+        raise InputError(
+            f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder it was "
+            "trained on; give --vae FOLDER_OR_HUB_ID, for DiT and SiT stabilityai/sd-vae-ft-mse"
+        )
+    if encoder.channels != model.channels:
+        raise InputError(
+            f"{source}: got an autoencoder of {encoder.channels} channels, expected {model.channels}, which the model "
+            "takes; give --vae the one it was trained on"
+        )
+    return encoder, origin
+
+
+def _schedule(family: type[Backbone], folder: Path | None, source: str, warn: Callable[[str], None]) -> Schedule:
     # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
-    scheduler = beside(folder, "scheduler")
+    scheduler = None if folder is None else beside(folder, "scheduler")
     if scheduler is not None:
         return family.schedule(read_json(scheduler / "scheduler_config.json"))
     schedule = family.schedule(None)
-    warn(f"{folder}: no scheduler, taking the published models': {schedule.describe()}")
+    warn(f"{source}: no scheduler, taking the published models': {schedule.describe()}")
     return schedule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ class WeightStore:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
         for file in files:
-            for name, shape in _shapes(file).items():
+            for name, shape in shapes_of(file).items():
                 self._files[name], self.shapes[name] = file, shape
 
     def renamed(self, other: Callable[[str], str]) -> WeightStore:
@@ -105,7 +106,8 @@ def _read(file: Path, wanted: Mapping[str, Stored]) -> Iterator[tuple[str, Tenso
         raise _unreadable(file, error) from error
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in a checkpoint; raises IntegrityError."""
     if is_torch_file(file):
         return {name: tuple(tensor.shape) for name, tensor in torch_state(file).items()}
     try:
@@ -121,7 +123,9 @@ def torch_state(file: Path) -> dict[str, Tensor]:
     Of a training checkpoint it is the averaged weights (`ema`), or else the plain ones (`model`, `state_dict`).
     """
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        # Training scripts put their arguments beside the weights: a namespace, which runs no code either.
+        with torch.serialization.safe_globals([Namespace]):
+            content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
         raise _unreadable(file, error) from error
     for key in ("ema", "model", "state_dict"):
