@@ -61,9 +61,7 @@ def _run(
     while it runs, the outputs up to then are completed and kept, and the exit code is 1. After any other error no
     output is left behind.
     """
-    if not verbose:  # FFmpeg writes to stderr by itself; what matters comes as an error of ours
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    quiet_libraries(verbose)
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.model import open_model
     from aselect_runtime.pipeline import run_pipeline
@@ -89,6 +87,13 @@ def _run(
         print(json.dumps(summary.to_dict()))
     else:
         print_summary(summary, sys.stderr)
+
+
+def quiet_libraries(verbose: bool) -> None:
+    """Keep FFmpeg and OpenCV from writing to stderr by themselves: what matters comes as an error of ours."""
+    if not verbose:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 
 run = entry(_run)

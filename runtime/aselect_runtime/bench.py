@@ -1,0 +1,169 @@
+"""How fast a model is on this machine: the session alone, in trtexec's manner, and the whole pipeline beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame, resize
+from aselect_edge.records import Manifest
+from aselect_runtime.model import Device, open_model
+from aselect_runtime.pipeline import run_pipeline
+from aselect_runtime.session import Session
+from aselect_runtime.sources import open_source, redact
+from aselect_runtime.timing import RunSummary
+
+OWN = ("capture", "resize", "infer")
+"""Stages that work and do not wait for another."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure. trtexec's defaults: 200 ms of warm-up, then at least 10 iterations and at least 3 s."""
+
+    warmup_ms: float = 200.0
+    iterations: int = 10
+    duration: float = 3.0
+    """Seconds, of the session and of the pipeline each."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call of the session: a whole batch, from frames in host memory to outputs there."""
+
+    min: float
+    max: float
+    mean: float
+    median: float
+    p90: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Latency:
+        """Of at least one time in milliseconds; percentiles interpolate linearly between two neighbours."""
+        values = np.asarray(times)
+        shares = np.percentile(values, (50, 90, 95, 99))
+        return cls(*(round(float(value), 4) for value in (values.min(), values.max(), values.mean(), *shares)))
+
+
+@dataclass(frozen=True)
+class SessionRate:
+    """The session alone, fed with one batch of real frames again and again."""
+
+    iterations: int
+    seconds: float
+    fps: float
+    """Frames per second: batch size times iterations over seconds."""
+    latency_ms: Latency
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One model on one device."""
+
+    device: str
+    batch: int
+    warmup_ms: float
+    session: SessionRate
+    source: str
+    pipeline: RunSummary
+    share: float
+    """Frames per second of the pipeline over those of the session alone."""
+    limit: str
+    """The stage that takes longest, which is what the pipeline cannot be faster than."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def benchmark(model: Path, device: Device, source: str, plan: Plan) -> Benchmark:
+    """Measure a model on one device; raises what open_model, open_source and run_pipeline raise."""
+    manifest, session = open_model(model, device)
+    try:
+        alone = measure_session(session, sample(source, manifest), plan)
+        whole = run_pipeline(manifest, session, [source], max_seconds=plan.duration)
+    finally:
+        session.close()
+    share = round(whole.fps / alone.fps, 4)
+    batch = manifest.input.shape[0]
+    limit = max(set(whole.stages) & set(OWN), key=lambda stage: whole.stages[stage].p50)
+    return Benchmark(session.device, batch, plan.warmup_ms, alone, redact(source), whole, share, limit)
+
+
+def measure_session(session: Session, frames: Frame, plan: Plan) -> SessionRate:
+    """Call the session on uint8 [N, H, W, 3] as the plan says; the clock of the latencies runs for calls only."""
+    for _ in _for(plan.warmup_ms / 1000, 1):
+        session.infer(frames)
+    times = []
+    began = time.perf_counter()
+    for _ in _for(plan.duration, plan.iterations):
+        start = time.perf_counter()
+        session.infer(frames)
+        times.append((time.perf_counter() - start) * 1000)
+    seconds = time.perf_counter() - began
+    fps = len(times) * frames.shape[0] / seconds
+    return SessionRate(len(times), round(seconds, 6), round(fps, 2), Latency.of(times))
+
+
+def sample(source: str, manifest: Manifest) -> Frame:
+    """A model input, uint8 [N, H, W, 3], of the first frame of a source."""
+    batch, height, width, _ = manifest.input.shape
+    with open_source(source) as opened:
+        for captured in opened:
+            pixels = resize(captured.frame, (height, width), manifest.resize)
+            return np.ascontiguousarray(np.repeat(pixels[None], batch, axis=0))
+    raise InputError(f"{redact(source)}: got no frame, expected at least one; check the source")
+
+
+def _for(seconds: float, least: int) -> Iterable[int]:
+    """Counts until both the time is over and the number is reached."""
+    end = time.perf_counter() + seconds
+    for number in count():
+        if number >= least and time.perf_counter() >= end:
+            return
+        yield number
+
+
+def report(benchmarks: Sequence[Benchmark], plan: Plan) -> str:
+    """The tables that a person reads: one column a device."""
+    first = benchmarks[0]
+    rows: list[tuple[str, list[str]]] = [
+        ("session alone [frames/s]", [f"{item.session.fps:.1f}" for item in benchmarks]),
+        ("  iterations", [str(item.session.iterations) for item in benchmarks]),
+        *(
+            (f"  latency {name} [ms]", [f"{getattr(item.session.latency_ms, name):.2f}" for item in benchmarks])
+            for name in ("min", "max", "mean", "median", "p90", "p95", "p99")
+        ),
+        ("whole pipeline [frames/s]", [f"{item.pipeline.fps:.1f}" for item in benchmarks]),
+        ("  share of the session's rate", [f"{item.share:.0%}" for item in benchmarks]),
+        ("  limited by", [item.limit for item in benchmarks]),
+        ("  frames", [str(item.pipeline.frames) for item in benchmarks]),
+        ("  dropped", [str(item.pipeline.dropped) for item in benchmarks]),
+        *(
+            (f"  {stage} p50 / p95 / p99 [ms]", [_percentiles(item.pipeline, stage) for item in benchmarks])
+            for stage in first.pipeline.stages
+        ),
+    ]
+    title = (
+        f"batch {first.batch}, source {first.source}; {plan.warmup_ms:g} ms of warm-up, then at least "
+        f"{plan.iterations} iterations and {plan.duration:g} s"
+    )
+    left = max(len(name) for name, _ in rows)
+    width = max(24, *(len(cell) + 2 for _, cells in rows for cell in cells))
+    header = " " * left + "".join(f"{item.device:>{width}}" for item in benchmarks)
+    body = [f"{name:<{left}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows]
+    return "\n".join([title, header, *body])
+
+
+def _percentiles(summary: RunSummary, stage: str) -> str:
+    times = summary.stages.get(stage)
+    return "-" if times is None else f"{times.p50:.2f} / {times.p95:.2f} / {times.p99:.2f}"
