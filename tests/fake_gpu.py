@@ -51,6 +51,8 @@ class FakeDriver:
     capacity: int = 1 << 30
     fail_at: int | None = None
     """The number of the call that fails, counted from 0."""
+    lost: bool = False
+    """Whether every call fails from now on, as after an illegal address on a real GPU."""
     name: str = "fake"
     calls: int = 0
     trace: list[str] = field(default_factory=list)
@@ -260,6 +262,8 @@ class FakeDriver:
         if owned:
             self._require(self._owner == threading.get_ident(), f"{name} in another thread than the owner's")
         number, self.calls = self.calls, self.calls + 1
+        if self.lost:
+            raise EngineError(f"CUDA could not {name}: got error 700, expected success")
         if may_fail and number == self.fail_at:
             raise EngineError(f"CUDA could not {name}: got error 719, expected success")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,10 +80,10 @@ def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.ui
         return None
     check_files(folder, {VERIFY: manifest.files[VERIFY]})
     try:
-        with np.load(folder / VERIFY, allow_pickle=False) as arrays:
+        with (folder / VERIFY).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             frames = arrays["frames"]
             answers = {name: arrays[name] for name in ("class_map", "scores") if name in arrays.files}
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, TypeError, BadZipFile) as error:
         raise IntegrityError(f"{folder / VERIFY}: got {error}, expected frames and answers; export it again") from error
     batch = manifest.input.shape[0]
     if (
