@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones.family import Affine
 from aselect_edge.backbones.loading import build
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.backbones.prompt import CONDITION, save_condition
-from aselect_edge.backbones.family import Affine
 from aselect_edge.errors import InputError
 from aselect_edge.fold import fixed_noise, fold
 from aselect_edge.fold.pixart import FoldedPixArt

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones.family import Affine
 from aselect_edge.backbones.loading import build
 from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.backbones.sd3 import SD3
-from aselect_edge.backbones.family import Affine
 from aselect_edge.errors import InputError
 from aselect_edge.fold import fixed_noise, fold
 from aselect_edge.fold.sd3 import FoldedSD3, contexts

@@ -95,6 +95,13 @@ class _Passing:
         return encoder.eval()(tokens, **options)
 
 
+class _Width:
+    """All that the pipeline asks of a transformer in order to encode: how wide the zeros of a missing T5 are."""
+
+    def __init__(self, width: int) -> None:
+        self.config = SimpleNamespace(joint_attention_dim=width, sample_size=None, patch_size=None)
+
+
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
@@ -112,7 +119,7 @@ def _sd3(config: Mapping[str, Any], folder: Path) -> Condition:
     clip, t5 = CLIPTextModelWithProjection, T5EncoderModel
     with_t5 = (folder / "text_encoder_3").is_dir()  # without it, diffusers takes zeros
     pipeline = StableDiffusion3Pipeline(
-        transformer=SimpleNamespace(config=SimpleNamespace(**config)),
+        transformer=_Width(config["joint_attention_dim"]),
         scheduler=None,
         vae=None,
         tokenizer=_load(CLIPTokenizer, folder / "tokenizer"),

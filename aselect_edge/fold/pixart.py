@@ -89,7 +89,7 @@ class FoldedBlock(nn.Module):
             return
         self.cross: nn.Module | None = (ConstantCross if tokens.shape[1] == 1 else Cross)(block.attn2, tokens)
         if isinstance(self.cross, ConstantCross) and not wanted & {"attn", "attn_gated"}:
-            self.out.bias += self.cross.value  # nobody reads what is between the two
+            self.out.bias.add_(self.cross.value)  # nobody reads what is between the two
             self.cross = None
         self.gated_mlp = "mlp" not in wanted
         self.mlp = FoldedMLP(block.norm2, block.ff, scale2, shift2, gate2, bare=not self.gated_mlp)
@@ -122,7 +122,8 @@ class FoldedBlock(nn.Module):
             parts = self.project(h).split(x.shape[2], dim=2)
             seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
-            h = self.out(attend(*parts, self.heads, self.scale))
+            q, k, v = parts
+            h = self.out(attend(q, k, v, self.heads, self.scale))
             seen["attn"] = h
             if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
                 h = h * self.gate1
