@@ -67,6 +67,7 @@ def _run(
     from aselect_runtime.pipeline import run_pipeline
     from aselect_runtime.progress import print_summary, progress
     from aselect_runtime.signals import stop_on_signals
+    from aselect_runtime.variables import filled_in
 
     manifest, session = open_model(model, device.value)
     try:
@@ -74,8 +75,8 @@ def _run(
             summary = run_pipeline(
                 manifest,
                 session,
-                inputs,
-                output or [],
+                [filled_in(uri) for uri in inputs],
+                [filled_in(uri) for uri in output or []],
                 max_frames=max_frames,
                 max_seconds=max_seconds,
                 stop=stop,
