@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
-from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.family import Pixels
-from aselect_edge.backbones.loading import build, fill_backbone
-from aselect_edge.backbones.store import Stored, WeightStore
+from aselect_edge.backbones.loading import BUNDLE, build, family_class, fill_backbone, own_places, shipped_schedule
+from aselect_edge.backbones.prompt import load_condition, save_condition
+from aselect_edge.backbones.store import WeightStore
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import atomic_folder, check_files, inside, sha256
 from aselect_edge.heads import Head, build_head
@@ -25,7 +26,7 @@ from aselect_edge.records import Bundle, Selection
 SHIPPED: dict[str, Path] = {"seg": Path(__file__).parent / "bundles" / "seg"}
 """The bundles inside the package, by task."""
 
-RECORD = "bundle.json"
+RECORD = BUNDLE
 _SELECTION, _HEAD = "selection.json", "head.safetensors"
 
 
@@ -37,38 +38,65 @@ class LoadedBundle:
     record: Bundle
     selection: Selection
 
-    def reference(self, imgsz: tuple[int, int] | None = None) -> Perception:
-        """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32."""
+    def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> Perception:
+        """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32.
+
+        A `lean` one has one block in memory at a time and reads each again for every batch.
+        """
         record = self.record
-        backbone = self.backbone()
+        backbone = self.backbone(lean)
         head = build_head(record.head, record.task, [backbone.model.width] * len(record.taps), len(record.classes))
         _load_head(head, self.folder / _HEAD)
-        model = Perception(
-            backbone.model,
-            head,
-            record.noise,
-            record.taps,
-            imgsz or record.imgsz,
-            record.noise_seed,
-            backbone.encoder,
-            backbone.condition,
-        )
-        return model.eval().requires_grad_(False)
+        return perception(backbone, head, record, imgsz).eval().requires_grad_(False)
 
     def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedPerception:
-        """The folded, truncated model; same signature as the reference."""
-        return self.reference(imgsz).deployed()
+        """The folded, truncated model; same signature as the reference. Folded block by block, in little memory."""
+        return self.reference(imgsz, lean=True).deployed()
 
     def backbone(self, lean: bool = False) -> LoadedBackbone:
         """The blocks that the taps need, with what encodes for them and what they are conditioned on."""
         source = self.record.backbone
         depth = 1 + max(tap.block for tap in self.record.taps)
+        condition = None if source.condition is None else load_condition(inside(self.folder, source.condition))
         if source.file is None:
-            return load_backbone(source.source, source.revision, depth=depth, lean=lean)
-        model = build(DiT, source.config, depth)
-        places = {ours: Stored(theirs) for ours, theirs in model.keys().items()}
-        fill_backbone(model, WeightStore([inside(self.folder, source.file)], places), lean)
-        return LoadedBackbone(model, Pixels(), model.condition(), model.schedule(None), source.source, source.revision)
+            return load_backbone(
+                source.source,
+                source.revision,
+                family=source.family,
+                vae=source.vae,
+                label=source.label,
+                heads=source.config.get("num_attention_heads"),
+                condition=condition,
+                depth=depth,
+                lean=lean,
+            )
+        model = build(family_class(source.family), source.config, depth)
+        fill_backbone(model, WeightStore([inside(self.folder, source.file)], own_places(model)), lean)
+        if condition is None:
+            condition = model.condition(source.label)
+        encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
+        # Bundles before 1.1 do not keep their schedule; the shipped backbone's is known.
+        known = shipped_schedule() if source.schedule is None and source.source == "shipped" else source.schedule
+        schedule = model.schedule(known)
+        name, revision = source.source, source.revision
+        return LoadedBackbone(model, encoder, condition, schedule, name, revision, source.vae, source.label)
+
+
+def perception(
+    backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple[int, int] | None = None
+) -> Perception:
+    """The unfolded model that a record describes."""
+    return Perception(
+        backbone.model,
+        head,
+        record.noise,
+        record.taps,
+        imgsz or record.imgsz,
+        record.noise_seed,
+        backbone.encoder,
+        backbone.condition,
+        record.noise_draws,
+    )
 
 
 def load_bundle(path: Path) -> LoadedBundle:
@@ -76,7 +104,7 @@ def load_bundle(path: Path) -> LoadedBundle:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
     record = Bundle.load(path / RECORD)
-    needed = [_SELECTION, _HEAD, *([record.backbone.file] if record.backbone.file else [])]
+    needed = [_SELECTION, _HEAD, *filter(None, (record.backbone.file, record.backbone.condition))]
     unlisted = [name for name in needed if name not in record.files]
     if unlisted:
         raise IntegrityError(f"{path / RECORD}: got no hash of {unlisted[0]}, expected one; train the bundle again")
@@ -92,6 +120,8 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perce
     with atomic_folder(folder, RECORD) as temporary:
         selection.save(temporary / _SELECTION)
         _save(model.head.state_dict(), temporary / _HEAD)
+        if record.backbone.condition is not None:
+            save_condition(model.condition, temporary / record.backbone.condition)
         if record.backbone.file is not None:
             state = model.backbone.state_dict()
             cut = build(type(model.backbone), model.backbone.to_json(), 1 + max(tap.block for tap in record.taps))

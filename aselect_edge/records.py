@@ -125,11 +125,19 @@ Classes = Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=255), 
 class BackboneSource(Frozen):
     """Where the backbone's weights are: in the bundle itself (`file`) or at a path or hub id (`source`)."""
 
-    family: Literal["dit"]
+    family: Literal["dit", "sit", "sd3", "pixart"]
     config: dict[str, Any]
     source: str
     revision: str | None = None
     file: str | None = None
+    vae: str | None = None
+    """Where the autoencoder of a model on latents is, if not with `source`."""
+    schedule: dict[str, Any] | None = None
+    """diffusers' scheduler_config.json, as far as it says what timesteps mean; None in bundles before 1.1."""
+    label: Annotated[int, Field(ge=0)] | None = None
+    """The class that the model is conditioned on; None for none."""
+    condition: str | None = None
+    """The file in the bundle with what the model is conditioned on; None is the model's own default."""
 
 
 class HeadSpec(Frozen):
@@ -225,6 +233,8 @@ class Selection(Record):
     scores: tuple[Score, ...] = ()
     data: DataFingerprint | None = None
     seed: int = 0
+    label: Annotated[int, Field(ge=0)] | None = None
+    """The class that the backbone was conditioned on; None for none."""
     note: str = ""
     distribution: tuple[LevelWeight, ...] = ()
     """How likely the strategy thinks each noise level (`learned`); `noise` is then the mode."""
@@ -247,6 +257,7 @@ class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
 
     kind: ClassVar[str] = "bundle"
+    version: ClassVar[tuple[int, int]] = (1, 1)
 
     task: Task
     classes: Classes
@@ -256,6 +267,8 @@ class Bundle(Record):
     taps: Annotated[tuple[Tap, ...], Field(min_length=1, max_length=8)]
     noise: Noise
     noise_seed: int | None = 0
+    noise_draws: Annotated[int, Field(ge=1, le=64)] = 1
+    """Features are the mean over so many draws of the noise; a forward pass each."""
     head: HeadSpec
     finetuned: bool = False
     metrics: dict[str, Finite] = {}
@@ -336,6 +349,34 @@ class Parity(Frozen):
         return value if not math.isnan(value) else math.inf
 
 
+class LayerDecision(Frozen):
+    """What the accuracy-aware search decided about one layer."""
+
+    layer: str
+    damage: Annotated[float, Field(ge=0)]
+    """Error energy in the logits over what varies in them, with this layer alone in INT8."""
+    int8: bool
+
+
+class Quantisation(Frozen):
+    """How an INT8 graph was made, and what it costs in accuracy."""
+
+    method: str
+    calibrated_on: DataFingerprint
+    rest: Literal["fp16", "fp32"]
+    """What computes that is not INT8."""
+    metric: Literal["miou", "top1", "agreement"]
+    images: Annotated[int, Field(ge=1)]
+    """How many the metric was measured on."""
+    fp32: Finite
+    int8: Finite
+    max_drop: Finite
+    measurements: Annotated[int, Field(ge=1)]
+    """How often the metric was measured on an INT8 graph."""
+    layers: tuple[LayerDecision, ...]
+    """Worst first."""
+
+
 class Report(Record):
     """What was measured about an export (`report.json`)."""
 
@@ -348,4 +389,5 @@ class Report(Record):
     latency: dict[str, Finite] = {}
     kept_fp32: dict[str, dict[str, str]] = {}
     """By graph of half precision: every node that nevertheless computes in FP32 -> why."""
+    quantisation: Quantisation | None = None
     notes: tuple[str, ...] = ()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel
 from safetensors import safe_open
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.bundle import load_bundle, save_bundle
+from aselect_edge.bundle import SHIPPED, load_bundle, perception, save_bundle
 from aselect_edge.errors import InputError, IntegrityError, RecordError
 from aselect_edge.files import sha256
 from aselect_edge.heads import build_head
@@ -162,3 +165,98 @@ def test_a_bundle_never_replaces_what_is_none(backbone_folder: Path, tmp_path: P
     with pytest.raises(InputError, match=r"bundle\.json"):
         save_bundle(tmp_path, _record(backbone_folder, ships=True), SELECTION, _model(backbone_folder))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_bundle_of_the_first_schema_still_loads(bundle: Path) -> None:
+    record = json.loads((bundle / "bundle.json").read_text())
+    for field in ("vae", "schedule", "label", "condition"):
+        del record["backbone"][field]
+    del record["noise_draws"]
+    (bundle / "bundle.json").write_text(json.dumps({**record, "schema": "bundle/1.0"}))
+    loaded = load_bundle(bundle)
+    assert loaded.record.schema_ == "bundle/1.1"
+    assert loaded.backbone().condition["label"].tolist() == [3]
+    assert loaded.deployed()(torch.rand(1, 3, 16, 24) * 255).shape == (1, 2, 16, 24)
+
+
+def test_the_shipped_bundle_keeps_its_schedule() -> None:
+    config = load_bundle(SHIPPED["seg"]).backbone().schedule.config
+    assert config["beta_schedule"] == "squaredcos_cap_v2"
+
+
+@pytest.fixture(scope="module")
+def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline on latents: a DiT of random weights, and an autoencoder of stride 2."""
+    folder = tmp_path_factory.mktemp("latent")
+    torch.manual_seed(0)
+    config = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 3, "norm_type": "ada_norm_zero"}
+    transformer = DiTTransformer2DModel(**config, in_channels=4, sample_size=8, patch_size=2, num_embeds_ada_norm=3)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    )
+    for parameter in (*transformer.parameters(), *vae.parameters()):
+        torch.nn.init.normal_(parameter, std=0.15)
+    transformer.save_pretrained(folder / "transformer")
+    vae.save_pretrained(folder / "vae")
+    DDPMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
+    return folder
+
+
+def _latent(source: Path, ships: bool, **options: Any) -> tuple[Bundle, Perception]:
+    backbone = load_backbone(str(source), **options)
+    origin = BackboneSource(
+        family="dit",
+        config=backbone.model.to_json(),
+        source=backbone.source,
+        file="backbone.safetensors" if ships else None,
+        schedule=backbone.schedule.config,
+        vae=backbone.vae,
+        label=backbone.label,
+        condition="condition.safetensors",
+    )
+    record = _record(source, ships).model_copy(update={"backbone": origin, "noise_draws": 2})
+    torch.manual_seed(3)
+    head = build_head(HEAD, "seg", [backbone.model.width] * 2, 2)
+    return record, perception(backbone, head, record).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ships", [True, False])
+@pytest.mark.parametrize("label", [None, 1])
+def test_a_model_on_latents_takes_frames(latent_folder: Path, tmp_path: Path, ships: bool, label: int | None) -> None:
+    record, model = _latent(latent_folder, ships, label=label)
+    save_bundle(tmp_path / "bundle", record, SELECTION, model)
+    loaded = load_bundle(tmp_path / "bundle")
+    assert "condition.safetensors" in loaded.record.files
+    pixels = torch.rand(2, 3, 16, 24) * 255
+    reference = loaded.reference()
+    torch.testing.assert_close(reference(pixels), model(pixels), rtol=0.02, atol=0.02)  # stored in half precision
+    deployed = loaded.deployed()
+    error = (deployed(pixels) - reference(pixels)).abs().max() / reference(pixels).abs().max()
+    assert error < 1e-4
+    assert loaded.backbone().condition["label"].tolist() == [3 if label is None else label]
+    assert loaded.backbone().schedule.config["beta_schedule"] == "scaled_linear"
+    assert deployed.backbone.embed.draws == 2
+
+
+@torch.no_grad()
+def test_a_bundle_is_a_backbone_too(latent_folder: Path, tmp_path: Path) -> None:
+    record, model = _latent(latent_folder, ships=True, label=2)
+    save_bundle(tmp_path / "bundle", record, SELECTION, model)
+    backbone = load_backbone(str(tmp_path / "bundle"))
+    assert backbone.source == str(tmp_path / "bundle")
+    assert backbone.model.depth == 2  # the blocks that its taps need
+    assert backbone.condition["label"].tolist() == [2]
+    assert backbone.side == 16
+
+
+@pytest.mark.parametrize("name", ["../condition.safetensors", "/condition.safetensors"])
+def test_a_condition_outside_the_bundle_is_refused(bundle: Path, name: str) -> None:
+    record = Bundle.load(bundle / "bundle.json")
+    changes = {"backbone": record.backbone.model_copy(update={"condition": name}), "files": record.files}
+    record.model_copy(update=changes).save(bundle / "bundle.json")
+    with pytest.raises(IntegrityError, match="got no hash of"):
+        load_bundle(bundle)

@@ -76,24 +76,26 @@ def load_backbone(
     vae: str | None = None,
     label: int | None = None,
     heads: int | None = None,
+    condition: Condition | None = None,
     depth: int | None = None,
     lean: bool = False,
 ) -> LoadedBackbone:
-    """Load what `source` names; float32, eval mode.
+    """Load what `source` names; float32, eval mode. A bundle knows its own options; those given are not used.
 
     It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a `.pt` file of facebookresearch/DiT or
     SiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder or hub id) the
     pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for `.pt` files of widths
-    that were never published. Only the first `depth` blocks are read; a `lean` model leaves them on disk until they
-    are run or folded. The schedule is the pipeline's own; for a transformer that comes without one it is the
-    published models', and `warn` is told. A local source is kept as an absolute path, so that records name it from
-    anywhere. Raises InputError where the source is no backbone, IntegrityError where its weights are corrupt or of
-    other shapes.
+    that were never published; `condition` is one computed before, instead of running text encoders.
+
+    Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
+    schedule is the pipeline's own; for a transformer that comes without one it is the published models', and `warn`
+    is told. A local source is kept as an absolute path, so that records name it from anywhere. Raises InputError
+    where the source is no backbone, IntegrityError where its weights are corrupt or of other shapes.
     """
     path = SHIPPED if source == "shipped" else Path(source)
     folder: Path | None = None
     if (path / BUNDLE).is_file():
-        return _of_bundle(path, vae, label, lean)
+        return _of_bundle(path, lean)
     if path.is_file():
         config = facebook_config(path, heads)
         kind = family_class(family_of_file(path, family))
@@ -109,7 +111,9 @@ def load_backbone(
     encoder, origin = _encoder(model, folder, vae, source)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
     schedule = _schedule(kind, folder, source, warn)
-    return LoadedBackbone(model, encoder, model.condition(label, folder), schedule, name, revision, origin, label)
+    if condition is None:
+        condition = model.condition(label, folder)
+    return LoadedBackbone(model, encoder, condition, schedule, name, revision, origin, label)
 
 
 def family_class(name: str) -> type[Backbone]:
@@ -157,12 +161,16 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     )
 
 
-def _of_bundle(path: Path, vae: str | None, label: int | None, lean: bool) -> LoadedBackbone:
+def shipped_schedule() -> dict[str, Any]:
+    """The shipped backbone's scheduler configuration."""
+    return read_json(SHIPPED / "scheduler" / "scheduler_config.json")
+
+
+def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
     from aselect_edge.bundle import load_bundle
 
-    if vae is not None or label is not None:
-        raise InputError(f"{path}: got --vae or --label with a bundle, expected it alone: it has its own; drop them")
-    return replace(load_bundle(path).backbone(lean), source=str(path.resolve()))
+    # What a bundle was made with is in its record, and need not be told again by who names it.
+    return replace(load_bundle(path).backbone(lean), source=str(path.resolve()), revision=None, vae=None, label=None)
 
 
 def _family_of(config: dict[str, Any], where: Path) -> str:

@@ -66,7 +66,12 @@ class FoldedEmbedding(nn.Module):
         weight = embed.weight.double()
         folded = weight * (noise.alpha * affine.gain)
         self.conv = nn.Conv2d(
-            embed.in_channels, embed.out_channels, embed.kernel_size, embed.stride, bias=False, device="meta"
+            embed.in_channels,
+            embed.out_channels,
+            embed.kernel_size,  # type: ignore[arg-type]
+            embed.stride,  # type: ignore[arg-type]
+            bias=False,
+            device="meta",
         )
         self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
         constant = torch.full_like(eps, noise.alpha * affine.offset, dtype=torch.float64) + noise.sigma * eps.double()

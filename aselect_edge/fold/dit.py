@@ -129,7 +129,8 @@ class FoldedBlock(nn.Module):
             parts = self.project(h).chunk(len(self.projections), dim=2)
             seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
-            h = self.out(attend(*parts, self.heads, self.attention_scale))
+            q, k, v = parts
+            h = self.out(attend(q, k, v, self.heads, self.attention_scale))
             seen["attn"] = h
             if self.end > 3 or "attn_gated" in self.wanted:
                 h = h if self.gated_attention else h * self.gate1

@@ -66,7 +66,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor, **_time: None) -> Tensor:
         h = self.project(self.norm(x).flatten(2).transpose(1, 2))  # (N, h·w, 3·C)
-        h = self.out(attend(*h.chunk(3, dim=2), self.heads)).transpose(1, 2).unflatten(2, x.shape[2:])
+        q, k, v = h.chunk(3, dim=2)
+        h = self.out(attend(q, k, v, self.heads)).transpose(1, 2).unflatten(2, x.shape[2:])
         if self.skip == 1.0:
             return x + h  # type: ignore[no-any-return]
         return x * self.skip + h if self.skip else h  # type: ignore[no-any-return]
@@ -84,7 +85,8 @@ class DeployedKL(nn.Module):
         self.down_blocks = copy.deepcopy(encoder.down_blocks)
         self.mid_block = copy.deepcopy(encoder.mid_block)
         self.mid_block.attentions = nn.ModuleList(
-            None if attention is None else SpatialAttention(attention) for attention in self.mid_block.attentions
+            None if attention is None else SpatialAttention(attention)  # type: ignore[misc] # diffusers' own skip
+            for attention in self.mid_block.attentions
         )
         self.norm, self.activation = copy.deepcopy(encoder.conv_norm_out), copy.deepcopy(encoder.conv_act)
         self.last = _mean_convolution(encoder.conv_out, quant)

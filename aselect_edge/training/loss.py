@@ -11,7 +11,6 @@ from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone
 from aselect_edge.data import SegmentationData
 from aselect_edge.denoise import Denoising, window_positions
-from aselect_edge.errors import InputError
 from aselect_edge.perception import upsample
 from aselect_edge.training.recipe import Recipe
 
@@ -50,11 +49,7 @@ def denoising_loss(
     loss: Denoising, backbone: Backbone, pixels: Tensor, rng: np.random.Generator, recipe: Recipe
 ) -> Tensor:
     """The generative loss on small windows of pixels (N, 3, H, W), a fraction of the cost of whole frames."""
-    if not isinstance(backbone, DiT) or backbone.channels != 3:
-        raise InputError(
-            f"got {backbone.family} on {backbone.channels} channels to fine-tune with its denoising loss, expected a "
-            "DiT on pixels; train without --finetune"
-        )
+    assert isinstance(backbone, DiT)  # whoever asks for it has checked
     frame, count = (pixels.shape[2], pixels.shape[3]), recipe.denoising_windows
     positions, corners, side = window_positions(backbone, rng, recipe.window, frame, count)
     windows = [pixels[i % len(pixels), :, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)]
