@@ -1,0 +1,11 @@
+"""The doctor: what this machine has, what is wrong with it, and the command that mends it.
+
+facts = probe()                     asks the machine
+findings = examine(facts)           judges, without asking anything more
+"""
+
+from aselect_runtime.doctor.checks import examine
+from aselect_runtime.doctor.facts import Facts, Finding
+from aselect_runtime.doctor.probe import probe
+
+__all__ = ["Facts", "Finding", "examine", "probe"]
