@@ -1,1 +1,36 @@
-"""Floor 3, calibration: what INT8 export needs to know about activations. Empty in this version."""
+"""Floor 3, calibration: what INT8 needs to know about activations, and the graph that is made of it.
+
+layers = find_layers(graph, "logits")
+ranges = calibrate(graph, layers, calibration_frames(Path("camvid"), 128, (144, 192), resize), "mse", weights)
+ready = prepare(graph, layers, ranges, weights)
+int8 = quantised(ready.graph, layers, ranges.layers, Int8Weights(ready.graph, weights), weights, outputs=True)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aselect_calibration.calibrating import calibrate, prepare
+    from aselect_calibration.frames import calibration_frames
+    from aselect_calibration.insertion import Int8Weights, quantised
+    from aselect_calibration.layers import find_layers
+
+__all__ = ["Int8Weights", "calibrate", "calibration_frames", "find_layers", "prepare", "quantised"]
+
+_HOMES = {
+    "Int8Weights": "insertion",
+    "calibrate": "calibrating",
+    "calibration_frames": "frames",
+    "find_layers": "layers",
+    "prepare": "calibrating",
+    "quantised": "insertion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first asked for: onnx and OpenCV take a while."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,49 @@
+"""The calibration cache: one file per graph, data, method and batch; an export asked for twice measures once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from aselect_calibration.ranges import Ranges
+from aselect_calibration.thresholds import Method
+from aselect_edge.errors import IntegrityError, RecordError
+from aselect_edge.records import DataFingerprint
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/aselect-edge/calibration`, by default below `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "aselect-edge" / "calibration"
+
+
+def cached(
+    folder: Path,
+    graph: str,
+    data: DataFingerprint,
+    method: Method,
+    batch: int,
+    compute: Callable[[], Ranges],
+) -> Ranges:
+    """The ranges of this graph (its digest) on this data, read from `folder` if they are there, else computed and kept.
+
+    Raises IntegrityError for a file that is corrupt or holds the ranges of something else.
+    """
+    key = hashlib.sha256(f"{graph} {data.sha256} {data.images} {method} {batch}".encode()).hexdigest()
+    path = folder / f"{key[:32]}.json"
+    if not path.exists():
+        ranges = compute()
+        ranges.save(path)
+        return ranges
+    try:
+        ranges = Ranges.load(path)
+    except RecordError as error:
+        raise IntegrityError(f"{error}; the calibration cache is corrupt, remove {path}") from error
+    if (ranges.graph, ranges.data, ranges.method, ranges.batch) != (graph, data, method, batch):
+        raise IntegrityError(
+            f"{path}: got the ranges of graph {ranges.graph[:12]}… by {ranges.method}, expected {graph[:12]}… by "
+            f"{method}; the calibration cache was changed, remove the file"
+        )
+    return ranges

@@ -1,0 +1,81 @@
+"""Calibration: from an FP32 graph and frames to the ranges and the smoothing that INT8 needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aselect_calibration.frames import CalibrationFrames
+from aselect_calibration.graphs import Graph, Weights, digest
+from aselect_calibration.layers import Layer
+from aselect_calibration.observing import channel_samples, histograms
+from aselect_calibration.ranges import NormSmoothing, Range, Ranges
+from aselect_calibration.smoothing import Smoothing, by_norm, search, smoothed
+from aselect_calibration.thresholds import Method, threshold
+from aselect_edge.errors import InputError
+
+Report = Callable[[str], None]
+"""Told what is being done, for a status line."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An FP32 graph after smoothing, which computes what it did before, and the ranges of its layers."""
+
+    graph: Graph
+    layers: tuple[Layer, ...]
+    ranges: Ranges
+
+
+def calibrate(
+    graph: Graph,
+    layers: Sequence[Layer],
+    frames: CalibrationFrames,
+    method: Method,
+    weights: Weights,
+    report: Report = lambda _: None,
+) -> Ranges:
+    """Measure an FP32 graph on frames: once for smoothing, once more, smoothed, for the ranges.
+
+    Memory is bounded by the graph, not by the number of frames. Raises InputError for frames that cannot be used.
+    """
+
+    def told(what: str) -> Callable[[int, int], None]:
+        return lambda done, total: report(f"{what}: {done} of {total} frames")
+
+    norms = list(by_norm(layers))
+    samples = channel_samples(graph, norms, frames, told("reading channels")) if norms else {}
+    report("searching smoothing strengths")
+    found = search(graph, layers, samples, method)
+    smooth = smoothed(graph, layers, found, weights)
+    tensors = list(dict.fromkeys(name for layer in layers for name in (layer.input, layer.result)))
+    seen = histograms(smooth, tensors, frames, told("reading ranges"))
+    limits = {name: threshold(histogram, method) for name, histogram in seen.items()}
+    return Ranges(
+        graph=digest(graph),
+        data=frames.fingerprint,
+        method=method,
+        batch=graph.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value,
+        layers={layer.name: Range(input=limits[layer.input], output=limits[layer.result]) for layer in layers},
+        smoothing={norm: _recorded(one) for norm, one in found.items()},
+    )
+
+
+def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: Weights) -> Prepared:
+    """Apply the recorded smoothing. Raises InputError if the ranges are of a graph with other layers."""
+    names = {layer.name for layer in layers}
+    if odd := sorted(names.symmetric_difference(ranges.layers)):
+        raise InputError(
+            f"got activation ranges that differ from the graph in {len(odd)} layers, {odd[0]} first, expected the same "
+            "layers; calibrate again with --data DIR"
+        )
+    smoothing = {
+        norm: Smoothing(one.strength, np.array(one.factors, np.float32)) for norm, one in ranges.smoothing.items()
+    }
+    return Prepared(smoothed(graph, layers, smoothing, weights), tuple(layers), ranges)
+
+
+def _recorded(one: Smoothing) -> NormSmoothing:
+    return NormSmoothing(strength=one.strength, factors=tuple(float(f"{value:.6g}") for value in one.factors))

@@ -1,0 +1,111 @@
+"""Frames to calibrate on: a folder, a split root, a video, or a recording made on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.errors import InputError
+from aselect_edge.files import sha256
+from aselect_edge.frames import Frame, list_images, read_image, resize
+from aselect_edge.records import DataFingerprint, Resize
+from aselect_runtime.sources import VIDEO_SUFFIXES
+from aselect_runtime.sources.video import Video
+
+THUMBNAIL = (12, 16)
+"""Height and width of the grey pictures by which frames of a video are told apart."""
+
+SAME = 2.0
+"""Frames whose thumbnails differ by less than this many grey levels on average are near-duplicates."""
+
+
+@dataclass(frozen=True)
+class CalibrationFrames:
+    """A fixed number of frames uint8 [H, W, 3] at model size; each iteration reads them again, so none is kept."""
+
+    count: int
+    fingerprint: DataFingerprint
+    read: Callable[[], Iterator[tuple[str, Frame]]]
+    """Name and frame, as often as it is called."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Raises InputError for a frame of one colour: it would pull every range towards zero and teach nothing."""
+        for name, frame in self.read():
+            if (frame == frame[0, 0]).all():
+                raise InputError(
+                    f"{name}: got one colour all over, expected a picture; remove it from the calibration data"
+                )
+            yield frame
+
+
+def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resize) -> CalibrationFrames:
+    """`count` frames of `size` (height, width), spread evenly over `data`.
+
+    `data` is a folder of images (a recording is one), a split root, of which `train` is taken, or a video, of which
+    near-duplicates are dropped first. Raises InputError if it holds fewer frames: the set is never shortened silently.
+    """
+    if count < 1:
+        raise InputError(f"got {count} calibration frames, expected at least 1; change --calib-images")
+    if data.is_file() and data.suffix.lower() in VIDEO_SUFFIXES:
+        return _of_video(data, count, size, how)
+    if data.is_file():
+        raise InputError(
+            f"{data}: got a file, expected a folder of images or a video ({', '.join(sorted(VIDEO_SUFFIXES))})"
+        )
+    images = list_images(data / "train" if (data / "train").is_dir() else data)
+    images = [path for path in images if path.parent.name != "labels"]
+    chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images")]
+    digest = hashlib.sha256()
+    for path in chosen:
+        digest.update(f"{path.name}\0{sha256(path)}\0".encode())
+
+    def read() -> Iterator[tuple[str, Frame]]:
+        for path in chosen:
+            yield str(path), resize(read_image(path), size, how)
+
+    return CalibrationFrames(count, DataFingerprint(images=count, sha256=digest.hexdigest()), read)
+
+
+def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize) -> CalibrationFrames:
+    distinct = _distinct(video)
+    found = f"{video}: got {len(distinct)} frames that differ"
+    chosen = [distinct[index] for index in _spread(len(distinct), count, found)]
+    digest = hashlib.sha256(f"{sha256(video)}\0{chosen}".encode())
+
+    def read() -> Iterator[tuple[str, Frame]]:
+        wanted = frozenset(chosen)
+        with Video(video) as source:
+            for captured in source:
+                if captured.index in wanted:
+                    yield f"{video}, frame {captured.index}", resize(captured.frame, size, how)
+
+    return CalibrationFrames(count, DataFingerprint(images=count, sha256=digest.hexdigest()), read)
+
+
+def _distinct(video: Path) -> list[int]:
+    """Indices of the frames of a video that are not nearly the same as the one kept before."""
+    kept: list[int] = []
+    last: NDArray[np.float32] | None = None
+    with Video(video) as source:
+        for captured in source:
+            small = cv2.resize(captured.frame, THUMBNAIL[::-1], interpolation=cv2.INTER_AREA)
+            grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
+            if last is None or float(np.abs(grey - last).mean()) >= SAME:
+                kept.append(captured.index)
+                last = grey
+    return kept
+
+
+def _spread(available: int, count: int, found: str) -> list[int]:
+    if available < count:
+        raise InputError(f"{found}, expected {count}; add more or use --calib-images {available}")
+    return [index * available // count for index in range(count)]

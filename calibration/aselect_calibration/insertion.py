@@ -1,0 +1,163 @@
+"""Q/DQ pairs around the layers that compute in INT8.
+
+The form was chosen by what ONNX Runtime turns into INT8 kernels on a CPU and what TensorRT accepts:
+
+- Zero points are zero and biases stay as they are: TensorRT takes neither another zero point nor an INT32 bias.
+- A linear layer's bias is added as a row [1, 1, N]. ONNX Runtime would fuse MatMul and Add [N] to a Gemm before it
+  looks for Q/DQ, and run it in FP32 on dequantised weights; this way it becomes MatMulIntegerToFloat.
+- A convolution becomes QLinearConv only if its output is quantised too (`outputs`). Where a ReLU follows, the scale is
+  that of the ReLU's output, so that quantising it again for the next convolution changes nothing. TensorRT needs no
+  Q behind a convolution and fuses more without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from aselect_calibration.graphs import Graph, Weights, consumers
+from aselect_calibration.layers import Layer
+from aselect_calibration.ranges import Range
+from aselect_calibration.rounding import scale_of, weight_levels, weight_scales
+
+SMALLEST_HALF = float(np.finfo(np.float16).tiny)
+"""Below it FP16 loses digits, so a layer with smaller scales computes in FP32."""
+
+
+class Int8Weights:
+    """The weights of layers as INT8, each made and stored once however many graphs use it."""
+
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        """`graph` holds the FP32 weights, after smoothing."""
+        self._graph, self._weights = graph, weights
+        self._float = {weight.name: weight for weight in graph.model.graph.initializer}
+        self._sources = {node.output[0]: node.input[1] for node in graph.model.graph.node if len(node.input) > 1}
+        self._made: dict[tuple[str, bool], tuple[TensorProto, NDArray[Any]]] = {}
+
+    def of(self, layer: Layer, half: bool) -> tuple[TensorProto, NDArray[Any]]:
+        """INT8 levels and scales (one per output); the scales are FP16 with `half`."""
+        if (layer.node, half) not in self._made:
+            weight = self._value(layer)
+            scales: NDArray[Any] = weight_scales(weight, layer.axis).astype(np.float16 if half else np.float32)
+            levels = weight_levels(weight, scales, layer.axis)
+            name = f"{layer.weight}.int8{'.half' if half else ''}"
+            self._made[layer.node, half] = self._weights.put(name, levels), scales
+        return self._made[layer.node, half]
+
+    def fits_half(self, layer: Layer, known: Range) -> bool:
+        """Whether the layer's scales are normal FP16 numbers."""
+        smallest = float(weight_scales(self._value(layer), layer.axis).min())
+        return min(smallest, float(scale_of(known.input))) >= SMALLEST_HALF
+
+    def _value(self, layer: Layer) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self._graph.array(self._float[self._sources[layer.node]])
+        return values
+
+
+def quantised(
+    graph: Graph,
+    layers: Sequence[Layer],
+    ranges: Mapping[str, Range],
+    int8: Int8Weights,
+    weights: Weights,
+    *,
+    outputs: bool,
+) -> Graph:
+    """A copy of the graph in which the given layers compute in INT8.
+
+    `graph` may compute in FP32 or partly in FP16: each scale has the type of what it scales. `ranges` has an entry
+    for every layer's name.
+    """
+    insertion = _Insertion(graph.copy(), weights, outputs)
+    chosen = {layer.node: layer for layer in layers}
+    for node in list(insertion.graph.model.graph.node):
+        if node.output[0] in chosen:
+            layer = chosen[node.output[0]]
+            insertion.layer(node, layer, ranges[layer.name], int8)
+        else:
+            insertion.nodes.append(node)
+    return insertion.finish()
+
+
+class _Insertion:
+    """One pass over the nodes, in order."""
+
+    def __init__(self, graph: Graph, weights: Weights, outputs: bool) -> None:
+        self.graph, self.weights, self.outputs = graph, weights, outputs
+        self.readers = consumers(graph)
+        self.stored = {weight.name: weight for weight in graph.model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(graph.model).graph
+        values = (*inferred.input, *inferred.output, *inferred.value_info)
+        self.types = {value.name: value.type.tensor_type for value in values}
+        self.results = {output.name for output in graph.model.graph.output}
+        self.nodes: list[NodeProto] = []
+        self.pairs: dict[str, str] = {}
+
+    def layer(self, node: NodeProto, layer: Layer, known: Range, int8: Int8Weights) -> None:
+        half = self.types[node.input[0]].elem_type == TensorProto.FLOAT16
+        dtype = np.float16 if half else np.float32
+        node.input[0] = self._pair(node.input[0], scale_of(known.input, dtype))
+        node.input[1] = self._weight(layer, *int8.of(layer, half))
+        if layer.kind == "MatMul":
+            self._widen_bias(node)
+        self.nodes.append(node)
+        output = node.output[0]
+        if layer.kind == "Conv" and self.outputs and output not in self.results:
+            # What reads the convolution reads the dequantised tensor under the old name.
+            node.output[0] = f"{output}.float"
+            self._quantise(node.output[0], scale_of(known.output, dtype), output)
+
+    def finish(self) -> Graph:
+        model = self.graph.model.graph
+        del model.node[:], model.value_info[:]
+        model.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        kept = [weight for name, weight in self.stored.items() if name in used]
+        del model.initializer[:]
+        model.initializer.extend(kept)
+        return self.graph
+
+    def _pair(self, name: str, scale: NDArray[Any]) -> str:
+        """Quantise and dequantise a tensor, once for all layers that read it."""
+        if name not in self.pairs:
+            self.pairs[name] = f"{name}.dequantised"
+            self._quantise(name, scale, self.pairs[name])
+        return self.pairs[name]
+
+    def _quantise(self, name: str, scale: NDArray[Any], back: str) -> None:
+        """Q and DQ of the tensor `name`; the result is called `back`."""
+        constants = [f"{name}.scale", f"{name}.zero"]
+        self.stored[constants[0]] = numpy_helper.from_array(scale, constants[0])
+        self.stored[constants[1]] = numpy_helper.from_array(np.zeros((), np.int8), constants[1])
+        self._add("QuantizeLinear", [name, *constants], f"{name}.int8")
+        self._add("DequantizeLinear", [f"{name}.int8", *constants], back)
+
+    def _weight(self, layer: Layer, levels: TensorProto, scales: NDArray[Any]) -> str:
+        self.stored[levels.name] = levels
+        constants = [f"{levels.name}.scale", f"{levels.name}.zero"]
+        self.stored[constants[0]] = self.weights.put(constants[0], scales)
+        self.stored[constants[1]] = self.weights.put(constants[1], np.zeros(scales.shape, np.int8))
+        back = f"{levels.name}.dequantised"
+        self._add("DequantizeLinear", [levels.name, *constants], back, axis=layer.axis)
+        return back
+
+    def _widen_bias(self, node: NodeProto) -> None:
+        readers = self.readers.get(node.output[0], [])
+        rank = len(self.types[node.output[0]].shape.dim)
+        if len(readers) != 1 or readers[0].op_type != "Add" or rank < 3:
+            return
+        for index, name in enumerate(readers[0].input):
+            if name in self.stored and len(self.stored[name].dims) == 1:
+                row = f"{name}.row"
+                values = self.graph.array(self.stored[name])
+                self.stored[row] = self.weights.put(row, values.reshape(*[1] * (rank - 1), -1))
+                readers[0].input[index] = row
+
+    def _add(self, operation: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        node = helper.make_node(operation, inputs, [output], name=f"{output}.{operation}", **attributes)
+        self.nodes.append(node)

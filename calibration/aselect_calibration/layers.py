@@ -1,0 +1,104 @@
+"""The layers of a graph that INT8 is for: products of an activation with a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx import NodeProto
+
+from aselect_calibration.graphs import Graph, consumers, producers
+from aselect_edge.errors import InputError
+
+_BEHIND = frozenset({"Add", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Relu", "Identity"})
+"""What may stand between the last product and the logits."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One product: a linear layer or a convolution."""
+
+    name: str
+    """The component that the graph's names say, such as `block3.mlp.in`."""
+    kind: Literal["MatMul", "Gemm", "Conv"]
+    node: str
+    """The first output of its node, which no pass renames."""
+    input: str
+    weight: str
+    axis: int
+    """The axis of the weight along which its outputs lie."""
+    result: str
+    """What the layer's output is after a ReLU, where one follows and nothing else reads the output."""
+    norm: str | None
+    """The output of the LayerNormalization that this layer reads, if only products with weights read it."""
+
+
+def find_layers(graph: Graph, logits: str) -> tuple[Layer, ...]:
+    """The products with weights, in the order of the graph, without the last one before `logits`.
+
+    Attention's inner products have no weight and stay out. Raises InputError for a graph without such a product.
+    """
+    weights = {weight.name: len(weight.dims) for weight in graph.model.graph.initializer}
+    readers, makers = consumers(graph), producers(graph)
+    last = _last_product(logits, makers, weights)
+    nodes = [node for node in graph.model.graph.node if _is_product(node, weights) and node.output[0] != last]
+    if not nodes:
+        raise InputError(
+            "got a graph without a linear layer or convolution, expected one that INT8 can serve; use fp16"
+        )
+    products = {node.output[0] for node in nodes}
+    return tuple(
+        Layer(
+            name=node.name.removesuffix(f".{node.op_type}"),
+            kind=node.op_type,
+            node=node.output[0],
+            input=node.input[0],
+            weight=node.input[1],
+            axis=_output_axis(node),
+            result=_result(node, readers),
+            norm=_norm(node, makers, readers, products),
+        )
+        for node in nodes
+    )
+
+
+def _is_product(node: NodeProto, weights: dict[str, int]) -> bool:
+    if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[1] not in weights or node.input[0] in weights:
+        return False
+    return node.op_type == "Conv" or weights[node.input[1]] == 2
+
+
+def _output_axis(node: NodeProto) -> int:
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if node.op_type == "Conv" or transposed else 1
+
+
+def _last_product(logits: str, makers: dict[str, NodeProto], weights: dict[str, int]) -> str | None:
+    """The output of the product that only bias, ReLU and moves separate from the logits."""
+    name = logits
+    while name in makers:
+        node = makers[name]
+        if _is_product(node, weights):
+            return str(node.output[0])
+        inner = [source for source in node.input if source and source not in weights]
+        if node.op_type not in _BEHIND or len(inner) != 1:
+            return None
+        name = inner[0]
+    return None
+
+
+def _result(node: NodeProto, readers: dict[str, list[NodeProto]]) -> str:
+    reading = readers.get(node.output[0], [])
+    follows = len(reading) == 1 and reading[0].op_type == "Relu"
+    return str(reading[0].output[0] if follows else node.output[0])
+
+
+def _norm(
+    node: NodeProto, makers: dict[str, NodeProto], readers: dict[str, list[NodeProto]], products: set[str]
+) -> str | None:
+    """Only MatMul: a norm before a convolution would have its channels on another axis."""
+    source = makers.get(node.input[0])
+    if source is None or source.op_type != "LayerNormalization" or node.op_type != "MatMul":
+        return None
+    alone = all(reader.op_type == "MatMul" and reader.output[0] in products for reader in readers[source.output[0]])
+    return str(source.output[0]) if alone else None

@@ -1,0 +1,140 @@
+"""Reading a graph's activations over frames, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_calibration.graphs import Graph, exposing, shapes
+from aselect_calibration.histogram import Histogram
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame
+
+Activation = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Told the frames done and their number."""
+
+AT_ONCE = 256 * 2**20
+"""Bytes of activations that one pass over the frames reads at a time; more tensors take more passes."""
+
+ROWS = 512
+"""Rows of a layer's input that are kept to try smoothing on."""
+
+
+class Frames(Sized, Iterable[Frame], Protocol):
+    """Frames uint8 [H, W, 3] that can be iterated more than once."""
+
+
+@dataclass(frozen=True)
+class ChannelSample:
+    """What is known of a layer's input by channel."""
+
+    largest: NDArray[np.float32]
+    """max |x| of every channel (D,)."""
+    rows: NDArray[np.float32]
+    """Rows (R, D), spread over the frames."""
+
+
+def histograms(graph: Graph, tensors: Sequence[str], frames: Frames, progress: Progress) -> dict[str, Histogram]:
+    """A histogram of each tensor over all frames."""
+    found = dict.fromkeys(tensors, Histogram())
+
+    def look(name: str, value: Activation) -> None:
+        found[name] = found[name].added(value)
+
+    observe(graph, tensors, frames, look, progress)
+    return found
+
+
+def channel_samples(
+    graph: Graph, tensors: Sequence[str], frames: Frames, progress: Progress
+) -> dict[str, ChannelSample]:
+    """The channels (last axis) of each tensor over all frames."""
+    largest: dict[str, NDArray[np.float32]] = {}
+    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
+    per_batch = max(1, ROWS * graph.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value // len(frames))
+
+    def look(name: str, value: Activation) -> None:
+        flat = value.reshape(-1, value.shape[-1])
+        highest = np.maximum(flat.max(axis=0), -flat.min(axis=0))
+        largest[name] = np.maximum(largest[name], highest) if name in largest else highest
+        chosen = np.linspace(0, len(flat) - 1, min(per_batch, len(flat))).astype(np.int64)
+        if len(rows[name]) * per_batch < ROWS:
+            rows[name].append(flat[chosen])
+
+    observe(graph, tensors, frames, look, progress)
+    return {name: ChannelSample(largest[name], np.concatenate(rows[name])) for name in tensors}
+
+
+def observe(
+    graph: Graph,
+    tensors: Sequence[str],
+    frames: Frames,
+    look: Callable[[str, Activation], None],
+    progress: Progress = lambda _done, _total: None,
+) -> None:
+    """Show every batch of every named tensor to `look`, which must not keep it.
+
+    Raises InputError for frames that do not fit the graph, whose number is not a multiple of its batch or not the
+    one promised, and for an activation that is not finite.
+    """
+    groups = list(_groups(shapes(graph), dict.fromkeys(tensors)))
+    total = len(groups) * len(frames)
+    for turn, names in enumerate(groups):
+        session = exposing(graph, names).session()
+        for done, batch in _batches(graph, frames):
+            values: Mapping[str, NDArray[Any]] = session.infer(batch, names)
+            for name, value in values.items():
+                if not np.isfinite(value).all():
+                    raise InputError(
+                        f"{name}: got NaN or infinity on calibration frame {done}, expected finite activations; "
+                        "check the bundle's weights"
+                    )
+                look(name, value)
+            progress(turn * len(frames) + done, total)
+        session.close()
+
+
+def _groups(sizes: Mapping[str, tuple[int, ...]], tensors: Iterable[str]) -> Iterator[list[str]]:
+    """The tensors, as many at a time as AT_ONCE allows."""
+    group: list[str] = []
+    taken = 0
+    for name in tensors:
+        size = 4 * int(np.prod(sizes[name], dtype=np.int64))
+        if group and taken + size > AT_ONCE:
+            yield group
+            group, taken = [], 0
+        group.append(name)
+        taken += size
+    if group:
+        yield group
+
+
+def _batches(graph: Graph, frames: Frames) -> Iterator[tuple[int, Frame]]:
+    """The frames in the graph's batches, with the number of frames so far."""
+    batch, *shape = (side.dim_value for side in graph.model.graph.input[0].type.tensor_type.shape.dim)
+    if len(frames) == 0 or len(frames) % batch:
+        raise InputError(
+            f"got {len(frames)} calibration frames, expected a positive multiple of the batch, {batch}; "
+            "change --calib-images or --batch"
+        )
+    group: list[Frame] = []
+    done = 0
+    for frame in frames:
+        if frame.dtype != np.uint8 or list(frame.shape) != shape:
+            raise InputError(
+                f"calibration frame {done}: got {frame.dtype} {list(frame.shape)}, expected uint8 {shape}; resize it"
+            )
+        group.append(frame)
+        done += 1
+        if len(group) == batch:
+            yield done, np.stack(group)
+            group = []
+    if done != len(frames):
+        raise InputError(
+            f"got {done} calibration frames, expected {len(frames)} as promised; leave the data alone meanwhile"
+        )
