@@ -1,4 +1,7 @@
-"""A real browser for tests: headless Chromium, driven through its DevTools protocol with aiohttp's client."""
+"""A real browser for tests: headless Chromium, driven through its DevTools protocol with aiohttp's client.
+
+python -m tests.chromium URL FILE.png WIDTH HEIGHT SECONDS    a picture of a page that has been open for so long
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import base64
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from itertools import count
 from typing import Any
 
 import aiohttp
+from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0")
@@ -88,3 +94,19 @@ async def page(url: str) -> AsyncIterator[Page]:
             browser.wait(20)
             if browser.stderr is not None:
                 browser.stderr.close()
+
+
+COLOURS = 256
+"""Of a picture for the documentation: a palette makes it a third of the size."""
+
+
+async def _picture(url: str, file: str, width: str, height: str, seconds: str) -> None:
+    async with page(url) as tab:
+        await tab.size(int(width), int(height))
+        await asyncio.sleep(float(seconds))
+        shot = Image.open(BytesIO(await tab.screenshot())).convert("RGB")
+        shot.quantize(COLOURS).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_picture(*sys.argv[1:]))
