@@ -1,6 +1,6 @@
 """Floor 1: records and errors, backbones, the fold, selection, heads and training.
 
-    selection = select_tap("shipped", Path("camvid"), "hfr", images=64, imgsz=(144, 192))
+    selection = select_tap("shipped", Path("camvid"), Request(images=64, imgsz=(144, 192)))
     train_bundle("seg", "shipped", selection, Path("camvid"), Path("bundle"), imgsz=(144, 192))
     bundle = load_bundle(Path("bundle"))
 

@@ -12,57 +12,125 @@ import typer
 
 from aselect_edge.command import choice, entry, parse_size
 from aselect_edge.errors import InputError
+from aselect_edge.records import COMPONENTS
 
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-_Backbone = Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or shipped.")]
-_Data = Annotated[Path, typer.Option(help="Folder with train/ and val/, or for hfr any folder of images.")]
+_WHAT = "A diffusers folder or hub id, a .pt file of DiT or SiT, a bundle, or shipped."
+_Backbone = Annotated[str, typer.Argument(help=_WHAT)]
+_Family = Annotated[str, typer.Option(help="dit, sit, sd3 or pixart, where the source does not say or says wrong.")]
+_Vae = Annotated[str, typer.Option(help="Folder or hub id of the autoencoder, where it is not with the backbone.")]
+_Heads = Annotated[int, typer.Option(min=0, help="Attention heads of a .pt file of unpublished width; 0 is unknown.")]
+_Condition = Annotated[
+    str, typer.Option(help="The empty prompt's embeddings as safetensors, instead of running text encoders.")
+]
+_Label = Annotated[int, typer.Option(min=-1, help="Class to condition on; -1 is none.")]
+_Revision = Annotated[str, typer.Option(help="Revision of a hub id.")]
+_Data = Annotated[Path, typer.Option(help="Folder with train/ and val/; without labels any images, or a video.")]
 _Size = Annotated[str, typer.Option(metavar="HxW", help="Input size; the backbone's own square if left out.")]
+
+_STRATEGIES = (
+    "hfr, hfr-signal, hfr-adaptive, smallest-sigma, fixed, uniform, learned: without labels. "
+    "probe, exhaustive, gate: with. The recommended one without labels if left out."
+)
 
 
 def _select(
     backbone: _Backbone,
     data: _Data,
     out: Annotated[Path, typer.Option(help="The record to write; a picture goes beside it.")] = Path("selection.json"),
-    strategy: Annotated[str, typer.Option(help="hfr (label-free) or probe (needs labels).")] = "hfr",
-    task: Annotated[str, typer.Option(help="seg or cls; only the probe asks.")] = "seg",
-    images: Annotated[int, typer.Option(min=1, help="Frames to look at, at most.")] = 64,
+    strategy: Annotated[str, typer.Option(help=_STRATEGIES)] = "",
+    task: Annotated[str, typer.Option(help="seg or cls; only strategies with labels ask.")] = "seg",
+    images: Annotated[int, typer.Option(min=0, help="Images to look at, at most; 0 is the strategy's own.")] = 0,
     imgsz: _Size = "",
-    timesteps: Annotated[str, typer.Option(help="Timestep indices, comma separated; 21 even ones if left out.")] = "",
+    timesteps: Annotated[str, typer.Option(help="Comma separated; 21 even ones if left out.")] = "",
+    components: Annotated[str, typer.Option(help="Comma separated, such as query,mlp; all if left out.")] = "",
     blocks: Annotated[int, typer.Option(min=0, help="Look at the first so many blocks; 0 is all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the fixed noise.")] = 0,
+    tap: Annotated[str, typer.Option(help="For strategies that choose the noise level alone, such as 9.query.")] = "",
+    dimensions: Annotated[int, typer.Option(help="HFR over the grid (2) or the token sequence (1).")] = 2,
+    amplitude: Annotated[bool, typer.Option("--amplitude", help="HFR of amplitude instead of power.")] = False,
+    cutoff: Annotated[float, typer.Option(help="HFR's cutoff in cycles per token.")] = 0.15,
+    dc: Annotated[bool, typer.Option("--dc", help="Count the mean in HFR's total.")] = False,
+    confidence: Annotated[float, typer.Option(help="At which hfr-adaptive stops.")] = 0.95,
+    head: Annotated[str, typer.Option(help="linear or conv: what exhaustive trains.")] = "linear",
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps of exhaustive, learned and gate.")] = 200,
+    family: _Family = "",
+    vae: _Vae = "",
+    heads: _Heads = 0,
+    condition: _Condition = "",
+    label: _Label = -1,
+    revision: _Revision = "",
+    batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Find the noise level, block and component whose features know most."""
+    """Find the noise level, block and component whose features know most.
+
+    Several processes share one scan: torchrun --nproc-per-node N -m aselect_edge.select BACKBONE --data DIR ...
+    """
     from rich.console import Console
 
+    from aselect_edge.backbones import load_backbone
+    from aselect_edge.backbones.prompt import load_condition
     from aselect_edge.pictures import draw_selection
-    from aselect_edge.select.run import select_tap
+    from aselect_edge.records import Tap
+    from aselect_edge.select import STRATEGIES, Measure, Request, Settings, select_tap
+    from aselect_edge.select.strategies import DEFAULT
+    from aselect_edge.select.team import assemble
 
-    choice(strategy, ("hfr", "probe"), "--strategy")
-    choice(task, ("seg", "cls"), "--task")
     if out.suffix != ".json":
         raise InputError(f"got --out {out}, expected a name that ends in .json; the picture goes beside it as .png")
-    if task != "seg" and strategy == "probe":
-        raise InputError(f"got --task {task} for the probe, expected seg; use --strategy hfr")
-    size = parse_size(imgsz) if imgsz else None
+    choice(str(dimensions), ("1", "2"), "--dimensions")
+    request = Request(
+        strategy=choice(strategy or DEFAULT, tuple(STRATEGIES), "--strategy"),
+        task=choice(task, ("seg", "cls"), "--task"),  # type: ignore[arg-type]
+        images=images or None,
+        imgsz=parse_size(imgsz) if imgsz else None,
+        timesteps=_numbers(timesteps),
+        components=[choice(part.strip(), COMPONENTS, "--components") for part in components.split(",") if part] or None,  # type: ignore[misc]
+        blocks=blocks or None,
+        batch=batch,
+        seed=seed,
+        device=device,
+        settings=Settings(
+            measure=Measure(dimensions, not amplitude, cutoff, dc),  # type: ignore[arg-type]
+            tap=Tap.parse(tap) if tap else None,
+            confidence=confidence,
+            head=choice(head, ("linear", "conv"), "--head"),  # type: ignore[arg-type]
+            steps=steps,
+        ),
+    )
     # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
     console = Console(stderr=True, markup=False, soft_wrap=True)
-    with _progress(console) as tell:
-        steps = _integers(timesteps)
-        selection = select_tap(backbone, data, strategy, images, size, steps, blocks or None, seed, tell, console.print)  # type: ignore[arg-type]
+    with assemble() as team, _progress(console, shown=team.leads) as tell:
+        loaded = load_backbone(
+            backbone,
+            revision or None,
+            console.print,
+            family=family or None,
+            vae=vae or None,
+            label=None if label < 0 else label,
+            heads=heads or None,
+            condition=load_condition(Path(condition)) if condition else None,
+        )
+        selection = select_tap(loaded, data, request, team=team, resume=out, report=tell, warn=console.print)
+    if not team.leads:
+        return
     selection.save(out)
-    draw_selection(selection, out.with_suffix(".png"))
+    drawn = draw_selection(selection, out.with_suffix(".png"))
     if as_json:
         print(json.dumps({"out": str(out), "tap": str(selection.tap), **selection.noise.model_dump()}))
         return
     console.print(f"{selection.tap} at sigma {selection.noise.sigma:.3f} (timestep {selection.noise.model_timestep:g})")
-    console.print(f"{selection.note}\n{out}\n{out.with_suffix('.png')}")
+    console.print(selection.note)
+    for path in (out, out.with_suffix(".png")) if drawn else (out,):
+        console.print(str(path))
 
 
 def _train(
-    backbone: Annotated[str, typer.Option(help="A diffusers folder, a hub id, or shipped.")],
+    backbone: Annotated[str, typer.Option(help=_WHAT)],
     selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
     data: Annotated[Path, typer.Option(help="Folder with train/ and val/, each images/ and labels/.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
@@ -72,6 +140,13 @@ def _train(
     head: Annotated[str, typer.Option(help="conv or linear.")] = "conv",
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone's blocks too.")] = False,
     random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: forget the weights.")] = False,
+    noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over so many draws, a pass each.")] = 1,
+    family: _Family = "",
+    vae: _Vae = "",
+    heads: _Heads = 0,
+    condition: _Condition = "",
+    label: Annotated[int, typer.Option(min=-1, help="Class to condition on; -1 is the selection's.")] = -1,
+    revision: _Revision = "",
     samples: Annotated[int, typer.Option(min=1, help="Frames to train on, views of one frame counted each.")] = 16_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all.")] = 0,
@@ -82,6 +157,8 @@ def _train(
     import torch
     from rich.console import Console
 
+    from aselect_edge.backbones import load_backbone
+    from aselect_edge.backbones.prompt import load_condition
     from aselect_edge.records import HeadSpec, Selection, Tap
     from aselect_edge.training import Recipe, train_bundle
 
@@ -89,12 +166,23 @@ def _train(
     choice(head, ("conv", "linear"), "--head")
     if threads:
         torch.set_num_threads(threads)
+    chosen = Selection.load(selection)
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:
+        loaded = load_backbone(
+            backbone,
+            revision or None,
+            console.print,
+            family=family or None,
+            vae=vae or None,
+            label=chosen.label if label < 0 else label,
+            heads=heads or None,
+            condition=load_condition(Path(condition)) if condition else None,
+        )
         outcome = train_bundle(
             task,  # type: ignore[arg-type]
-            backbone,
-            Selection.load(selection),
+            loaded,
+            chosen,
             data,
             out,
             [Tap.parse(tap) for tap in taps.split(",") if tap],
@@ -102,6 +190,7 @@ def _train(
             HeadSpec(kind=head, channels=128),  # type: ignore[arg-type]
             finetune,
             random_backbone,
+            noise_draws,
             Recipe(samples=samples, seed=seed),
             tell,
             console.print,
@@ -113,19 +202,19 @@ def _train(
 
 
 @contextmanager
-def _progress(console: object) -> Iterator[Callable[[str, float], None]]:
+def _progress(console: object, shown: bool = True) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import Progress
 
-    with Progress(console=console) as progress:  # type: ignore[arg-type]
+    with Progress(console=console, disable=not shown) as progress:  # type: ignore[arg-type]
         task = progress.add_task("starting", total=1.0)
         yield lambda what, share: progress.update(task, description=what, completed=share)
 
 
-def _integers(text: str) -> list[int] | None:
+def _numbers(text: str) -> list[float] | None:
     try:
-        return [int(part) for part in text.split(",")] if text else None
+        return [float(part) for part in text.split(",")] if text else None
     except ValueError as error:
-        raise InputError(f"got the timesteps {text!r}, expected integers such as 0,50,100; correct them") from error
+        raise InputError(f"got the timesteps {text!r}, expected numbers such as 0,50,100; correct them") from error
 
 
 select = entry(_select)

@@ -1,4 +1,6 @@
-"""Labelled folders: `DIR/<split>/images` and `DIR/<split>/labels` for segmentation, and `DIR/classes.json`."""
+"""Labelled folders: `DIR/<split>/images` and `DIR/<split>/labels` with `DIR/classes.json` for segmentation,
+`DIR/<split>/<class>/*` for classification.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +60,61 @@ def open_segmentation(data: Path, split: str) -> SegmentationData:
     if alone:
         raise InputError(f"{alone[0]}: no such file ({len(alone)} missing), expected one label per image; add them")
     return SegmentationData(tuple(pairs), classes, ignore)
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """One split: image paths, the class of each, and the classes."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[ClassInfo, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> tuple[Frame, int]:
+        """(BGR uint8 [H, W, 3], class); raises InputError for an unreadable image."""
+        return read_image(self.paths[index]), self.labels[index]
+
+
+def open_classification(data: Path, split: str) -> ClassificationData:
+    """The images below each class's folder of a split; raises InputError for missing, empty or unknown folders.
+
+    `classes.json` orders and names the classes, an entry's `folder` (else its `name`) being its folder. Without that
+    file they are the folders of `train`, by name.
+    """
+    if not (data / split).is_dir():
+        raise InputError(f"{data / split}: no such folder, expected one folder per class in it; check --data")
+    folders, classes = _class_folders(data)
+    found = sorted(child.name for child in (data / split).iterdir() if child.is_dir())
+    unknown = [name for name in found if name not in folders]
+    if unknown:
+        raise InputError(
+            f"{data / split / unknown[0]}: not one of the {len(folders)} classes, expected {', '.join(folders[:3])} "
+            "and so on; remove the folder, correct classes.json, or take --task seg"
+        )
+    pairs = [(path, folders.index(name)) for name in found for path in list_images(data / split / name)]
+    if not pairs:
+        raise InputError(f"{data / split}: got no class folder, expected one folder of images per class; add them")
+    return ClassificationData(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), classes)
+
+
+def _class_folders(data: Path) -> tuple[list[str], tuple[ClassInfo, ...]]:
+    """Folder names and classes, in the order of the classes' indices."""
+    path = data / "classes.json"
+    if path.is_file():
+        classes, _ = read_classes(path)
+        entries = {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["classes"]}
+        return [str(entries[info.name].get("folder", info.name)) for info in classes], classes
+    train = data / "train"
+    folders = sorted(child.name for child in train.iterdir() if child.is_dir()) if train.is_dir() else []
+    if not folders or folders == ["images", "labels"]:
+        raise InputError(
+            f"{train}: got {' and '.join(folders) or 'no folders'}, expected one folder per class; "
+            "check --data, or take --task seg"
+        )
+    return folders, tuple(ClassInfo(name=name, colour=_colour(index)) for index, name in enumerate(folders))
 
 
 def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:

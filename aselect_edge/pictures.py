@@ -18,7 +18,17 @@ from matplotlib import pyplot as plt
 _INK, _ACCENT = "#333333", "#d1495b"
 
 
-def draw_selection(selection: Selection, path: Path) -> None:
+def draw_selection(selection: Selection, path: Path) -> bool:
+    """The picture of a selection's scores, or else of its weights; False if it has neither and nothing was drawn."""
+    weights = selection.mixture or selection.distribution
+    if weights:
+        _draw_weights(selection, path)
+    elif selection.scores:
+        _draw_scores(selection, path)
+    return bool(weights or selection.scores)
+
+
+def _draw_scores(selection: Selection, path: Path) -> None:
     """Scores against sigma, one curve per component at its best block, and a block x sigma map of the winner's."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), width_ratios=(3, 2), constrained_layout=True)
     sigmas = sorted({score.noise.sigma for score in selection.scores})
@@ -29,22 +39,40 @@ def draw_selection(selection: Selection, path: Path) -> None:
         table[at] = score.value
     for component, values in zip(COMPONENTS, table, strict=True):
         if np.isfinite(values).any():
-            best = int(np.nanargmax(np.nanmax(values, axis=1)))
+            highest = np.where(np.isfinite(values), values, -np.inf).max(axis=1)
+            best = int(highest.argmax())
             left.plot(sigmas, values[best], marker=".", label=f"{best}.{component}")
     winner = COMPONENTS.index(selection.tap.component)
     chosen = selection.noise.sigma, table[winner, selection.tap.block, sigmas.index(selection.noise.sigma)]
-    left.plot(*chosen, "o", ms=12, mfc="none", mec=_ACCENT, mew=2)
-    left.annotate(f"{selection.tap}, σ = {chosen[0]:.3f}", chosen, (8, 8), textcoords="offset points", color=_ACCENT)
+    _mark(left, *chosen, label=f"{selection.tap}, σ = {chosen[0]:.3f}")
     left.set(xlabel="noise σ", ylabel=f"score ({selection.strategy})", title="each component at its best block")
     left.legend(fontsize=8, ncols=2, frameon=False)
     image = right.imshow(table[winner], aspect="auto", origin="lower", cmap="viridis")
-    right.plot(sigmas.index(chosen[0]), selection.tap.block, "o", ms=12, mfc="none", mec=_ACCENT, mew=2)
+    _mark(right, sigmas.index(chosen[0]), selection.tap.block)
     step = max(1, len(sigmas) // 6)
     right.set_xticks(range(0, len(sigmas), step), [f"{sigma:.2f}" for sigma in sigmas[::step]])
-    right.set_yticks(range(blocks))
+    right.set_yticks(range(0, blocks, 1 + blocks // 16))
     right.set(xlabel="noise σ", ylabel="block", title=f"{selection.tap.component}, every block")
     figure.colorbar(image)
     _save(figure, path)
+
+
+def _draw_weights(selection: Selection, path: Path) -> None:
+    """What each noise level weighs in a distribution or a mixture, the heaviest marked."""
+    weights = sorted(selection.mixture or selection.distribution, key=lambda entry: entry.noise.sigma)
+    figure, axis = plt.subplots(figsize=(8, 4.2), constrained_layout=True)
+    places = range(len(weights))
+    axis.bar(places, [entry.weight for entry in weights], color=_INK)
+    axis.set_xticks(places, [f"{entry.noise.sigma:.2f}" for entry in weights], rotation=90 if len(weights) > 12 else 0)
+    axis.set(xlabel="noise σ", ylabel=f"weight ({selection.strategy})", title=str(selection.tap))
+    heaviest = max(places, key=lambda place: weights[place].weight)
+    axis.patches[heaviest].set_color(_ACCENT)
+    _save(figure, path)
+
+
+def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
+    axis.plot(x, y, "o", ms=12, mfc="none", mec=_ACCENT, mew=2)
+    axis.annotate(label, (x, y), (8, 8), textcoords="offset points", color=_ACCENT)
 
 
 def draw_curve(rows: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:

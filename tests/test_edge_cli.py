@@ -56,7 +56,7 @@ def test_select_writes_a_record_and_its_picture(
     run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
 ) -> None:
     out = tmp_path / "selection.json"
-    arguments = ["--data", street_data, "--out", out, "--imgsz", "16x24", "--timesteps", "0,300", "--images", 3]
+    arguments = ["--data", street_data, "--out", out, "--imgsz", "24x32", "--timesteps", "0,300", "--images", 3]
     code, printed, err = run(cli.select, backbone_folder, *arguments, "--blocks", 2)
     assert (code, printed) == (0, ""), err
     record = Selection.load(out)
@@ -100,6 +100,13 @@ def test_train_writes_a_bundle(
     [
         ["--strategy", "magic"],
         ["--strategy", "probe", "--task", "cls"],
+        ["--components", "query,soul"],
+        ["--tap", "9.query"],
+        ["--dimensions", "3"],
+        ["--cutoff", "2"],
+        ["--imgsz", "16x16"],
+        ["--label", "7"],
+        ["--device", "abacus"],
         ["--imgsz", "16"],
         ["--imgsz", "16x18"],
         ["--imgsz", "0x0"],
@@ -113,7 +120,7 @@ def test_train_writes_a_bundle(
 def test_select_tells_a_mistake_in_one_line(
     run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str]
 ) -> None:
-    arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--imgsz", "16x24", "--timesteps", "0", *wrong]
+    arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--imgsz", "24x32", "--timesteps", "0", *wrong]
     code, out, err = run(cli.select, backbone_folder, "--images", 2, *arguments)
     assert (code, out) == (1, "")
     _one_line(err)

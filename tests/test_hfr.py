@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aselect_edge.errors import InputError
-from aselect_edge.select.hfr import high_frequency_ratio, spectrum
+from aselect_edge.select.hfr import (
+    Measure,
+    bands,
+    check_grid,
+    cross_spectra,
+    high_frequency_ratio,
+    ratio,
+    shared_bands,
+    spectrum,
+)
 
 GRID = st.tuples(st.integers(2, 14), st.integers(2, 14))
-MODES = st.tuples(st.sampled_from([1, 2]), st.booleans())  # dimensions, power
+MODES = st.builds(Measure, dimensions=st.sampled_from([1, 2]), power=st.booleans())
 
 
 def tone(grid: tuple[int, int], cycles: tuple[int, int], channels: int = 3) -> Tensor:
@@ -34,38 +45,39 @@ def test_a_tone_lies_on_its_side_of_the_cutoff(grid: tuple[int, int], data: st.D
     radius = math.hypot(cycles[0] / grid[0], cycles[1] / grid[1])
     if abs(radius - 0.15) < 1e-6:
         return
-    ratio = high_frequency_ratio(spectrum(tone(grid, cycles), power=power))
-    assert ratio == pytest.approx(float(radius > 0.15), abs=1e-5)
+    share = high_frequency_ratio(tone(grid, cycles), Measure(power=power))
+    assert share == pytest.approx(float(radius > 0.15), abs=1e-5)
 
 
 @pytest.mark.parametrize(("cycles", "expected"), [(2, 0.0), (5, 1.0)])
 def test_a_tone_over_the_flattened_tokens_is_read_in_one_dimension(cycles: int, expected: float) -> None:
     sequence = tone((1, 24), (0, cycles)).reshape(1, 4, 6, 3)
-    assert high_frequency_ratio(spectrum(sequence, dimensions=1)) == pytest.approx(expected, abs=1e-6)
-    assert spectrum(sequence, dimensions=1).shape == (1, 24)
-    assert spectrum(sequence).shape == (4, 6)
+    assert high_frequency_ratio(sequence, Measure(dimensions=1)) == pytest.approx(expected, abs=1e-6)
+    assert spectrum(sequence, Measure(dimensions=1)).shape == (1, 1, 24)
+    assert spectrum(sequence).shape == (1, 4, 6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(grid=GRID, mode=MODES, exponent=st.integers(-6, 6), seed=st.integers(0, 99))
-def test_scale_does_not_count(grid: tuple[int, int], mode: tuple[int, bool], exponent: int, seed: int) -> None:
+def test_scale_does_not_count(grid: tuple[int, int], mode: Measure, exponent: int, seed: int) -> None:
     features = torch.randn(2, *grid, 3, generator=torch.Generator().manual_seed(seed))
-    expected = high_frequency_ratio(spectrum(features, *mode))
-    got = high_frequency_ratio(spectrum(features * 10.0**exponent, *mode))
+    expected = high_frequency_ratio(features, mode)
+    got = high_frequency_ratio(features * 10.0**exponent, mode)
     assert 0 <= got <= 1
     assert got == pytest.approx(expected, rel=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
 @given(grid=GRID, mode=MODES, mean=st.floats(-9, 9))
-def test_the_mean_counts_only_where_it_is_asked_for(grid: tuple[int, int], mode: tuple[int, bool], mean: float) -> None:
+def test_the_mean_counts_only_where_it_is_asked_for(grid: tuple[int, int], mode: Measure, mean: float) -> None:
     features = torch.randn(1, *grid, 2, generator=torch.Generator().manual_seed(1))
     features -= features.mean(dim=(1, 2), keepdim=True)
-    plain, shifted = spectrum(features, *mode), spectrum(features + mean, *mode)
-    assert high_frequency_ratio(shifted) == pytest.approx(high_frequency_ratio(plain), abs=1e-4)
-    assert high_frequency_ratio(shifted, dc=True) <= high_frequency_ratio(shifted) + 1e-9
+    counted = replace(mode, dc=True)
+    shifted = features + mean
+    assert high_frequency_ratio(shifted, mode) == pytest.approx(high_frequency_ratio(features, mode), abs=1e-4)
+    assert high_frequency_ratio(shifted, counted) <= high_frequency_ratio(shifted, mode) + 1e-9
     if abs(mean) > 1:
-        assert high_frequency_ratio(shifted, dc=True) < high_frequency_ratio(plain, dc=True)
+        assert high_frequency_ratio(shifted, counted) < high_frequency_ratio(features, counted)
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (9, 16), (18, 24)])
@@ -75,31 +87,104 @@ def test_white_noise_gives_the_share_of_the_band(grid: tuple[int, int]) -> None:
     fold = [math.hypot(min(i, grid[0] - i) / grid[0], min(j, grid[1] - j) / grid[1]) for i, j in frequencies]
     share = sum(radius > 0.15 for radius in fold) / len(fold)
     for power in (True, False):
-        assert high_frequency_ratio(spectrum(features, power=power)) == pytest.approx(share, abs=0.01)
+        assert high_frequency_ratio(features, Measure(power=power)) == pytest.approx(share, abs=0.01)
 
 
 def test_power_weighs_the_stronger_tone_more_than_amplitude() -> None:
     features = 3 * tone((16, 16), (0, 1)) + tone((16, 16), (0, 7))
-    assert high_frequency_ratio(spectrum(features)) == pytest.approx(1 / 10, abs=1e-5)
-    assert high_frequency_ratio(spectrum(features, power=False)) == pytest.approx(1 / 4, abs=1e-4)
+    assert high_frequency_ratio(features) == pytest.approx(1 / 10, abs=1e-5)
+    assert high_frequency_ratio(features, Measure(power=False)) == pytest.approx(1 / 4, abs=1e-4)
 
 
-def test_spectra_add_up_over_images() -> None:
-    features = torch.randn(4, 5, 6, 7)
-    torch.testing.assert_close(spectrum(features), spectrum(features[:1]) + spectrum(features[1:]))
+def test_the_spectrum_is_numpys() -> None:
+    features = torch.randn(3, 5, 6, 4) + 100
+    expected = np.abs(np.fft.fft2(features.double().numpy(), axes=(1, 2)))
+    np.testing.assert_allclose(spectrum(features).numpy(), (expected**2).sum(3), rtol=1e-4)
+    np.testing.assert_allclose(spectrum(features, Measure(power=False)).numpy(), expected.sum(3), rtol=1e-4)
+    for rows, columns in ((1, 1), (1, 2), (2, 1), (4, 7)):
+        some = torch.randn(2, rows, columns, 3)
+        want = (np.abs(np.fft.fft2(some.double().numpy(), axes=(1, 2))) ** 2).sum(3)
+        np.testing.assert_allclose(spectrum(some).numpy(), want, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
 @given(grid=st.tuples(st.integers(1, 9), st.integers(1, 9)), mode=MODES, value=st.floats(-1e4, 1e4, width=32))
-def test_a_constant_has_no_high_frequencies(grid: tuple[int, int], mode: tuple[int, bool], value: float) -> None:
-    energy = spectrum(torch.full((2, *grid, 3), value), *mode)
-    assert high_frequency_ratio(energy) == 0.0
-    assert high_frequency_ratio(energy, dc=True) < 1e-12
+def test_a_constant_has_no_high_frequencies(grid: tuple[int, int], mode: Measure, value: float) -> None:
+    features = torch.full((2, *grid, 3), value)
+    assert high_frequency_ratio(features, mode) == 0.0
+    assert high_frequency_ratio(features, replace(mode, dc=True)) < 1e-6
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
-    features = torch.zeros(1, 4, 4, 2)
+    features = torch.zeros(2, 4, 4, 2)
     features[0, 1, 2, 0] = value
-    with pytest.raises(InputError, match="NaN or infinite"):
-        spectrum(features)
+    for look in (spectrum, lambda f: cross_spectra(f, f)):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            look(features)
+
+
+@pytest.mark.parametrize("cutoff", [0.0, -0.1, 0.8, float("nan")])
+def test_a_cutoff_that_no_frequency_reaches_is_refused(cutoff: float) -> None:
+    with pytest.raises(InputError, match=r"expected 0 to 0\.7"):
+        Measure(cutoff=cutoff)
+
+
+def test_a_grid_without_low_frequencies_is_refused() -> None:
+    check_grid((4, 7), Measure())
+    check_grid((4, 4), Measure(dimensions=1))
+    with pytest.raises(InputError, match="a side of 7 tokens"):
+        check_grid((6, 6), Measure())
+
+
+def signal_and_noise(images: int, grid: tuple[int, int], power: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A signal of low and high waves, random from image to image, and two draws of it under white noise of `power`."""
+    rng = torch.Generator().manual_seed(seed)
+    amplitudes = torch.randn(images, 2, 1, 1, 8, generator=rng)
+    waves = torch.stack([tone(grid, (1, 0), 8)[0], tone(grid, (0, grid[1] // 2 - 1), 8)[0]])
+    signal = (amplitudes * torch.tensor([1.0, 0.5]).view(1, 2, 1, 1, 1) * waves).sum(1)
+    draws = signal + power**0.5 * torch.randn(2, *signal.shape, generator=rng)
+    return signal, draws[0], draws[1]
+
+
+def centred(features: Tensor) -> Tensor:
+    return features - features.mean(0)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.3, 3.0])
+def test_two_draws_share_the_signal_alone(power: float) -> None:
+    signal, first, second = signal_and_noise(400, (12, 16), power)
+    shared, total = cross_spectra(first, second)
+    truth = spectrum(centred(signal)).sum(0)
+    assert float((shared - truth).abs().max() / truth.max()) < 0.05 * (1 + power)
+    noise_share = float((total.sum() - truth.sum()) / total.sum())
+    assert noise_share == pytest.approx(power / (power + float(signal.square().mean())), abs=0.02)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.3, 3.0])
+def test_the_plain_ratio_is_biased_as_derived_and_the_shared_one_is_not(power: float) -> None:
+    signal, first, second = signal_and_noise(400, (12, 16), power)
+    own = high_frequency_ratio(centred(signal))  # r_S
+    white = float(ratio(bands(torch.ones(12, 16))))  # r_N
+    noise_share = power / (power + float(signal.square().mean()))  # ν
+    plain = high_frequency_ratio(centred(first))
+    assert plain == pytest.approx((1 - noise_share) * own + noise_share * white, abs=0.02)
+    assert float(ratio(shared_bands(first, second))) == pytest.approx((1 - noise_share) * own, abs=0.02)
+    if power:
+        assert plain > own + 0.1
+
+
+def test_what_all_images_have_in_common_is_no_signal() -> None:
+    signal, first, second = signal_and_noise(16, (12, 16), 0.3)
+    position = 50 * torch.randn(1, 12, 16, 8, generator=torch.Generator().manual_seed(1))
+    want, got = shared_bands(first, second), shared_bands(first + position, second + position)
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="two or more"):
+        shared_bands(signal[:1], signal[:1])
+
+
+def test_batches_of_the_shared_power_add_up_without_bias() -> None:
+    _, first, second = signal_and_noise(600, (12, 16), 0.3)
+    pieces = torch.stack([shared_bands(a, b) for a, b in zip(first.split(4), second.split(4), strict=True)]).sum(0)
+    assert float(ratio(pieces)) == pytest.approx(float(ratio(shared_bands(first, second))), abs=0.01)
+    assert float(pieces[1] / shared_bands(first, second)[1]) == pytest.approx(3 / 4, abs=0.01)

@@ -25,7 +25,7 @@ SURFACE = {
     },
     "aselect_edge.heads": {"Head", "build_head"},
     "aselect_edge.training": {"Outcome", "Recipe", "train_bundle"},
-    "aselect_edge.select": {"Scan", "high_frequency_ratio", "select_by_hfr", "select_by_probe"},
+    "aselect_edge.select": {"STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"},
 }
 TORCH_FREE = (
     "errors",

@@ -4,66 +4,102 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.noise import candidate_timesteps, cumulative_alphas, noise_levels
 from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame
 from aselect_edge.records import COMPONENTS, DataFingerprint, Noise, Selection, Tap
-from aselect_edge.select import Scan, high_frequency_ratio, select_by_hfr, select_by_probe
+from aselect_edge.select import STRATEGIES, Measure, Request, Settings, high_frequency_ratio, select_tap
+from aselect_edge.select.by_exhaustive import train_linear
 from aselect_edge.select.by_hfr import caution
-from aselect_edge.select.hfr import spectrum
-from aselect_edge.select.run import Strategy, select_tap
+from aselect_edge.select.by_hfr_adaptive import BUDGET, ties
+from aselect_edge.select.choice import Choice, default_tap
+from aselect_edge.select.evidence import NO_LABEL, Evidence, Images, Labelled
+from aselect_edge.select.hfr import ratio, shared_bands
+from aselect_edge.select.scan import Scan, batches, candidate_taps
 
-DATA = DataFingerprint(images=0, sha256="0" * 64)
 STEPS = [0, 100, 600]
-SIZE = (16, 24)
+SIZE = (24, 32)
+GRID = (6, 8)
+LABEL_FREE = sorted(name for name, entry in STRATEGIES.items() if not entry.labels)
 
 
 @pytest.fixture(scope="module")
-def scan(backbone_folder: Path) -> Scan:
-    backbone = load_backbone(str(backbone_folder))
-    return Scan(backbone, backbone.schedule.levels(STEPS), SIZE, batch=2)
+def backbone(backbone_folder: Path) -> LoadedBackbone:
+    return load_backbone(str(backbone_folder))
+
+
+@pytest.fixture
+def scan(backbone: LoadedBackbone) -> Scan:
+    taps = candidate_taps(COMPONENTS, 3, None)
+    return Scan(backbone, backbone.schedule.levels(STEPS), taps, SIZE, batch=2)
+
+
+def _images(frames: list[Frame]) -> Images:
+    reads = tuple(partial(np.copy, frame) for frame in frames)
+    return Images(reads, DataFingerprint(images=len(frames), sha256="0" * 64))
 
 
 @pytest.fixture(scope="module")
-def frames() -> list[Frame]:
+def images() -> Images:
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (20, 30, 3), np.uint8) for _ in range(3)]
+    return _images([rng.integers(0, 256, (20, 30, 3), np.uint8) for _ in range(5)])
 
 
-def _check(selection: Selection, scan: Scan) -> None:
-    candidates = {(score.noise, score.tap) for score in selection.scores}
-    taps = [Tap(block=b, component=c) for b in range(3) for c in COMPONENTS]
-    assert candidates == set(itertools.product(scan.levels, taps))
-    assert len(selection.scores) == len(candidates)
-    best = max(selection.scores, key=lambda score: score.value)
-    assert (selection.noise, selection.tap) == (best.noise, best.tap)
-    assert Selection.parse(selection.to_json()) == selection
+def _choose(strategy: str, scan: Scan, evidence: Evidence, **settings: object) -> Choice:
+    return STRATEGIES[strategy].choose(scan, evidence, Settings(**{"steps": 60, **settings}))  # type: ignore[arg-type]
 
 
-def test_hfr_chooses_the_highest_ratio_of_all_candidates(scan: Scan, frames: list[Frame]) -> None:
-    selection = select_by_hfr(scan, frames, DATA)
-    _check(selection, scan)
-    assert select_by_hfr(scan, frames, DATA) == selection
-    score = selection.scores[17]
-    features = scan.features(frames, score.noise)[score.tap]  # all frames at once: the batches must add up to it
-    assert score.value == pytest.approx(high_frequency_ratio(spectrum(features)), rel=1e-5)
-    assert features.shape == (3, 4, 6, 32)
+def _check(choice: Choice, scan: Scan) -> None:
+    candidates = {(score.noise, score.tap) for score in choice.scores}
+    assert candidates == set(itertools.product(scan.levels, scan.taps))
+    assert len(choice.scores) == len(candidates)
+    best = max(choice.scores, key=lambda score: score.value)
+    assert (choice.noise, choice.tap) == (best.noise, best.tap)
+
+
+def test_hfr_chooses_the_highest_ratio_of_all_candidates(scan: Scan, images: Images) -> None:
+    choice = _choose("hfr", scan, Evidence(images))
+    _check(choice, scan)
+    assert scan.tally.passes == len(images) * len(STEPS)
+    score = choice.scores[17]
+    features = scan.features(scan.x0(images, range(5)), score.noise)[score.tap]  # the batches must add up to it
+    assert score.value == pytest.approx(high_frequency_ratio(features), rel=1e-5)
+    assert features.shape == (5, *GRID, 32)
+
+
+@pytest.mark.parametrize("measure", [Measure(dimensions=1), Measure(power=False, cutoff=0.3), Measure(dc=True)])
+def test_hfr_is_taken_as_it_is_asked_for(scan: Scan, images: Images, measure: Measure) -> None:
+    score = _choose("hfr", scan, Evidence(images), measure=measure).scores[30]
+    features = scan.features(scan.x0(images, range(5)), score.noise)[score.tap]
+    assert score.value == pytest.approx(high_frequency_ratio(features, measure), rel=1e-5)
+
+
+def test_the_fixed_noise_is_that_of_the_deployed_model(scan: Scan, images: Images, backbone: LoadedBackbone) -> None:
+    from aselect_edge.fold import fold
+
+    noise, tap = scan.levels[1], Tap(block=2, component="mlp")
+    pixels = images.frames(range(2), SIZE, scan.resize).permute(0, 3, 1, 2).float()
+    folded = fold(backbone.model, noise, [tap], SIZE, scan.seed)
+    features = scan.features(scan.x0(images, range(2)), noise)[tap]
+    torch.testing.assert_close(folded(pixels)[0], features, rtol=1e-3, atol=1e-4)
 
 
 def test_hfr_says_when_it_measured_the_noise(scan: Scan) -> None:
-    flat = [np.full((16, 24, 3), 128, np.uint8)] * 2
-    selection = select_by_hfr(scan, flat, DATA)
+    choice = _choose("hfr", scan, Evidence(_images([np.full((16, 24, 3), 128, np.uint8)] * 2)))
     noisiest = max(level.sigma for level in scan.levels)
-    assert ("measured noise" in selection.note) == (selection.noise.sigma == noisiest)
+    assert ("measured noise" in choice.note) == (choice.noise.sigma == noisiest)
 
 
 def test_the_caution_is_for_the_noisiest_tenth() -> None:
@@ -72,71 +108,224 @@ def test_the_caution_is_for_the_noisiest_tenth() -> None:
     assert not caution(levels[0], levels[:1])
 
 
-def _halves(count: int) -> list[tuple[Frame, Frame]]:
+def test_hfr_signal_scores_what_two_draws_share(scan: Scan, images: Images) -> None:
+    choice = _choose("hfr-signal", replace(scan, batch=5), Evidence(images))
+    _check(choice, scan)
+    score, x0 = choice.scores[40], scan.x0(images, range(5))
+    first, second = (scan.features(x0, score.noise, scan.fresh_noise(x0, range(5), draw)) for draw in (0, 1))
+    expected = ratio(shared_bands(first[score.tap], second[score.tap]))
+    assert score.value == pytest.approx(float(expected), rel=1e-5)
+    assert scan.tally.passes == 2 * len(images) * len(STEPS) + 2 * len(images)
+    low, high = (np.mean([s.value for s in choice.scores if s.noise == scan.levels[i]]) for i in (0, 2))
+    assert low > high  # noise hides
+
+
+def test_noise_belongs_to_the_image_and_not_to_its_batch(scan: Scan) -> None:
+    x0 = torch.zeros(4, 3, 8, 8)
+    whole = scan.fresh_noise(x0, range(10, 14), 0)
+    torch.testing.assert_close(scan.fresh_noise(x0[:2], range(12, 14), 0), whole[2:])
+    assert not torch.equal(scan.fresh_noise(x0, range(10, 14), 1), whole)
+    assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize("wrong", [{"measure": Measure(power=False)}, {"measure": Measure(dc=True)}])
+def test_hfr_signal_refuses_what_it_cannot_measure(scan: Scan, images: Images, wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="expected power"):
+        _choose("hfr-signal", scan, Evidence(images), **wrong)
+    for strategy in ("hfr-signal", "learned"):
+        with pytest.raises(InputError, match="one image in a batch"):
+            _choose(strategy, scan, Evidence(_images([images.reads[0]()])))
+
+
+def _energies(rng: np.random.Generator, means: list[float], count: int = 8) -> list[np.ndarray]:
+    """Images x one tap x (high, total) of levels with these ratios; what is particular to an image is shared."""
+    image = rng.normal(0, 0.05, count)
+    own = [rng.normal(0, 0.005, count) for _ in means]
+    return [np.stack([m + image + e, np.ones(count)], axis=1)[:, None] for m, e in zip(means, own, strict=True)]
+
+
+def test_levels_are_told_apart_in_pairs_and_ties_are_named() -> None:
+    rng = np.random.default_rng(0)
+    assert ties(_energies(rng, [0.5, 0.3, 0.4]), 0, 0.95) == []
+    assert ties(_energies(rng, [0.5, 0.499, 0.4]), 0, 0.95) == [1]
+    assert ties(_energies(rng, [0.5, 0.3], count=1), 0, 0.95) == [1]  # one image bounds nothing
+
+
+def test_bounds_hold_at_their_confidence() -> None:
+    rng = np.random.default_rng(0)
+    wrong = sum(ties(_energies(rng, [0.5, 0.5, 0.5]), 0, 0.9) != [1, 2] for _ in range(400))
+    assert wrong / 400 < 0.13  # of equals, one is called worse in at most a tenth of all trials
+
+
+def test_adaptive_spends_a_tenth_and_finds_hfrs_level(backbone: LoadedBackbone) -> None:
+    rng = np.random.default_rng(0)
+    smooth = [cv2.resize(rng.integers(0, 256, (3, 4, 3), np.uint8), SIZE[::-1]) for _ in range(40)]
+    images = _images(smooth)  # type: ignore[arg-type]
+    taps = candidate_taps(("hidden", "query"), 3, 1)
+    scan = Scan(backbone, backbone.schedule.levels(range(0, 1000, 50)), taps, SIZE)
+    whole = _choose("hfr", scan, Evidence(images))
+    before = scan.tally.passes
+    few = _choose("hfr-adaptive", scan, Evidence(images))
+    assert scan.tally.passes - before <= BUDGET * before
+    _check(whole, scan)
+    reached = next(s.value for s in whole.scores if (s.noise, s.tap) == (few.noise, few.tap))
+    assert reached > 0.99 * max(s.value for s in whole.scores)
+    assert few.parameters["resolved"] == ("beats every other" in few.note)
+    assert len(few.scores) == len(whole.scores)
+
+
+def _halves(count: int, seed: int = 1) -> Labelled:
     """Frames with a bright rectangle (class 1) on dark ground (class 0), a strip of them without a label."""
-    rng, pairs = np.random.default_rng(1), []
+    rng, frames, labels = np.random.default_rng(seed), [], []
     for _ in range(count):
-        label = np.zeros(SIZE, np.uint8)
-        top, left = rng.integers(0, 3) * 4, rng.integers(0, 4) * 4
-        label[top : top + 8, left : left + 12] = 1
-        frame = np.repeat((40 + 170 * label + rng.integers(0, 20, SIZE)).astype(np.uint8)[..., None], 3, axis=2)
-        label[:, :4] = 255
-        pairs.append((frame, label))
-    return pairs
+        label = np.zeros(SIZE, np.int64)
+        top, left = rng.integers(0, 4) * 4, rng.integers(0, 5) * 4
+        label[top : top + 12, left : left + 12] = 1
+        frames.append(np.repeat((40 + 170 * label + rng.integers(0, 20, SIZE)).astype(np.uint8)[..., None], 3, axis=2))
+        label[:, :4] = NO_LABEL
+        labels.append(label)
+    return Labelled(_images(frames), torch.from_numpy(np.stack(labels)), 2)
 
 
-def test_the_probe_finds_what_is_linearly_there(scan: Scan) -> None:
-    train, val = _halves(6), _halves(4)
-    selection = select_by_probe(scan, train, val, 2, 255, DATA)
-    _check(selection, scan)
-    assert select_by_probe(scan, train, val, 2, 255, DATA) == selection
-    assert max(score.value for score in selection.scores) > 0.95
+def _labelled(train: Labelled, val: Labelled) -> Evidence:
+    return Evidence(train.images, train, val)
+
+
+@pytest.mark.parametrize("strategy", ["probe", "exhaustive"])
+def test_labels_find_what_is_linearly_there(scan: Scan, strategy: str) -> None:
+    evidence = _labelled(_halves(6), _halves(4, 2))
+    choice = _choose(strategy, scan, evidence)
+    _check(choice, scan)
+    assert max(score.value for score in choice.scores) > 0.95
+    assert scan.tally.passes == 10 * len(STEPS)
+
+
+@pytest.mark.parametrize("strategy", ["probe", "exhaustive"])
+def test_labels_find_less_under_more_noise_and_in_wrong_labels(scan: Scan, strategy: str) -> None:
+    scan = replace(scan, levels=scan.backbone.schedule.levels([0, 999]))
+    train, val = _halves(6), _halves(4, 2)
+    choice = _choose(strategy, scan, _labelled(train, val))
+    clean, noisy = (np.mean([s.value for s in choice.scores if s.noise == level]) for level in scan.levels)
+    assert clean > noisy + 0.1
+    assert choice.noise == scan.levels[0]
+    wrong = replace(val, labels=val.labels.roll(8, 1))
+    fooled = _choose(strategy, scan, _labelled(train, wrong)).scores
+    assert np.mean([s.value for s in choice.scores]) > np.mean([s.value for s in fooled])
 
 
 def test_a_tokens_class_is_the_label_at_its_centre(scan: Scan) -> None:
-    train, val = _halves(6), _halves(4)
-    for _, label in (*train, *val):
-        label[::4], label[:, ::4] = 255, 255  # the corners and edges of the 4x4 patches
-    assert max(score.value for score in select_by_probe(scan, train, val, 2, 255, DATA).scores) > 0.95
+    train, val = _halves(6), _halves(4, 2)
+    for part in (train, val):
+        part.labels[:, ::4], part.labels[:, :, ::4] = NO_LABEL, NO_LABEL  # the corners and edges of the 4x4 patches
+    assert max(score.value for score in _choose("probe", scan, _labelled(train, val)).scores) > 0.95
 
 
-def test_the_probe_finds_less_under_more_noise(scan: Scan) -> None:
-    levels = scan.backbone.schedule.levels([0, 999])
-    selection = select_by_probe(replace(scan, levels=levels), _halves(6), _halves(4), 2, 255, DATA)
-    clean, noisy = ([s.value for s in selection.scores if s.noise == level] for level in levels)
-    assert np.mean(clean) > np.mean(noisy) + 0.1
-    assert selection.noise == levels[0]
+def _brightness(count: int, seed: int) -> Labelled:
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.permutation(np.arange(count) % 3))
+    frames = [(60 + 60 * int(label) + rng.integers(0, 30, (*SIZE, 3))).astype(np.uint8) for label in labels]
+    return Labelled(_images(frames), labels, 3)
 
 
-def test_the_probe_on_shuffled_labels_finds_less(scan: Scan) -> None:
-    train, val = _halves(6), _halves(4)
-    wrong = [(frame, np.roll(label, 8, axis=0)) for frame, label in val]
-    honest = select_by_probe(scan, train, val, 2, 255, DATA).scores
-    fooled = select_by_probe(scan, train, wrong, 2, 255, DATA).scores
-    assert np.mean([s.value for s in honest]) > np.mean([s.value for s in fooled])
+@pytest.mark.parametrize("strategy", ["probe", "exhaustive", "gate"])
+def test_classes_of_whole_images_are_found_too(scan: Scan, strategy: str) -> None:
+    choice = _choose(strategy, scan, _labelled(_brightness(15, 0), _brightness(12, 1)))
+    assert max(score.value for score in choice.scores) > 0.8
 
 
-@pytest.mark.parametrize("strategy", ["hfr", "probe"])
-def test_select_reads_a_labelled_folder(backbone_folder: Path, street_data: Path, strategy: Strategy) -> None:
+def test_exhaustive_trains_the_shipped_decoder_where_it_is_asked_to(scan: Scan) -> None:
+    scan = replace(scan, levels=scan.levels[:1], taps=scan.taps[:2])
+    choice = _choose("exhaustive", scan, _labelled(_halves(6), _halves(4, 2)), head="conv", steps=30)
+    assert max(score.value for score in choice.scores) > 0.8
+    with pytest.raises(InputError, match="expected 'linear'"):
+        _choose("exhaustive", scan, _labelled(_brightness(3, 0), _brightness(3, 1)), head="conv")
+
+
+def test_heads_trained_side_by_side_are_those_trained_alone() -> None:
+    x, y = torch.randn(3, 50, 6), torch.randint(0, 4, (50,))
+    together = train_linear(x, y, 4, 20, 0)
+    for index in range(3):
+        torch.testing.assert_close(together[index : index + 1], train_linear(x[index : index + 1], y, 4, 20, 0))
+
+
+def test_the_strategies_that_look_at_nothing(scan: Scan, images: Images) -> None:
+    smallest = _choose("smallest-sigma", scan, Evidence(images))
+    assert smallest.noise == scan.levels[0]
+    assert smallest.tap == default_tap(scan.taps, 3) == Tap(block=1, component="query")
+    tap = Tap(block=2, component="key")
+    assert _choose("smallest-sigma", scan, Evidence(images), tap=tap).tap == tap
+    drawn = [_choose("uniform", replace(scan, seed=seed), Evidence(images)) for seed in range(300)]
+    assert {choice.noise for choice in drawn} == set(scan.levels)
+    assert {choice.tap for choice in drawn} == set(scan.taps)
+    assert _choose("uniform", scan, Evidence(images)) == drawn[0]
+    assert scan.tally.passes == 0
+
+
+def test_the_default_tap_is_the_authors_or_the_candidate_nearest_to_it() -> None:
+    assert default_tap(candidate_taps(COMPONENTS, 24, None), 24) == Tap(block=9, component="query")
+    assert default_tap(candidate_taps(("mlp",), 24, 3), 24) == Tap(block=2, component="mlp")
+
+
+def test_the_learned_selector_keeps_its_whole_distribution(scan: Scan, images: Images) -> None:
+    choice = _choose("learned", scan, Evidence(images))
+    assert [entry.noise for entry in choice.distribution] == list(scan.levels)
+    assert sum(entry.weight for entry in choice.distribution) == pytest.approx(1)
+    assert choice.noise == max(choice.distribution, key=lambda entry: entry.weight).noise
+    assert choice == _choose("learned", scan, Evidence(images))
+
+
+def test_a_gate_mixes_and_cannot_be_deployed(
+    scan: Scan, backbone_folder: Path, street_data: Path, tmp_path: Path
+) -> None:
+    from aselect_edge.training import train_bundle
+
+    choice = _choose("gate", scan, _labelled(_halves(6), _halves(4, 2)))
+    assert [entry.noise for entry in choice.mixture] == list(scan.levels)
+    assert sum(entry.weight for entry in choice.mixture) == pytest.approx(1)
+    assert choice.scores[0].value > 0.8
+    selection = select_tap(str(backbone_folder), street_data, _request("gate"))
+    with pytest.raises(InputError, match="mixes 3 noise levels"):
+        train_bundle("seg", str(backbone_folder), selection, street_data, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def _request(strategy: str, **more: object) -> Request:
+    few = {"images": 4, "imgsz": SIZE, "timesteps": STEPS, "batch": 2, "settings": Settings(steps=10)}
+    return Request(strategy=strategy, **{**few, **more})  # type: ignore[arg-type]
+
+
+def _same(a: Selection, b: Selection) -> bool:
+    """But for the seconds that they took."""
+    assert a.cost is not None
+    assert b.cost is not None
+    costs = [cost.model_copy(update={"seconds": 0.0}) for cost in (a.cost, b.cost)]
+    return costs[0] == costs[1] and a.model_copy(update={"cost": None}) == b.model_copy(update={"cost": None})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_select_reads_a_labelled_folder(backbone_folder: Path, street_data: Path, strategy: str) -> None:
     shares: list[float] = []
 
     def run() -> Selection:
         return select_tap(
-            str(backbone_folder), street_data, strategy, 4, SIZE, [50], report=lambda _, share: shares.append(share)
+            str(backbone_folder), street_data, _request(strategy), report=lambda _, share: shares.append(share)
         )
 
     selection = run()
-    assert selection == run()
-    assert len(selection.scores) == 3 * len(COMPONENTS)
+    assert _same(selection, run())
+    assert selection.strategy == strategy
     assert selection.data is not None
     assert selection.data.images == 4
-    assert shares[-1] == 1.0
+    assert Selection.parse(selection.to_json()) == selection
     assert all(0 < share <= 1 for share in shares)
+    assert not shares or shares[-1] == 1.0
+    assert selection.cost is not None
+    assert (selection.cost.forward_passes == 0) == (strategy in ("uniform", "smallest-sigma"))
 
 
 @pytest.mark.parametrize("strategy", ["hfr", "probe"])
 def test_an_unreadable_image_is_named_and_skipped(
-    backbone_folder: Path, street_data: Path, tmp_path: Path, strategy: Strategy
+    backbone_folder: Path, street_data: Path, tmp_path: Path, strategy: str
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(street_data, data)
@@ -145,7 +334,8 @@ def test_an_unreadable_image_is_named_and_skipped(
             shutil.copy(data / "train" / kind / "0.png", data / "train" / kind / f"copy{copy:02}.png")
     (data / "train/images/copy07.png").write_bytes(b"nonsense")
     said: list[str] = []
-    selection = select_tap(str(backbone_folder), data, strategy, 100, SIZE, [0], warn=said.append)
+    request = _request(strategy, images=100, timesteps=[0])
+    selection = select_tap(str(backbone_folder), data, request, warn=said.append)
     assert selection.data is not None
     assert selection.data.images == 25
     assert len(said) == 1
@@ -153,32 +343,92 @@ def test_an_unreadable_image_is_named_and_skipped(
     for name in ("copy08.png", "copy09.png"):
         (data / "train/images" / name).write_bytes(b"")
     with pytest.raises(InputError, match="got 3 unreadable images of 26, expected at most 5 %"):
-        select_tap(str(backbone_folder), data, strategy, 100, SIZE, [0])
+        select_tap(str(backbone_folder), data, request)
 
 
 def test_the_fingerprint_tells_images_apart(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
     shutil.copytree(street_data / "train/images", tmp_path / "images")
 
     def fingerprint() -> DataFingerprint | None:
-        return select_tap(str(backbone_folder), tmp_path / "images", "hfr", 9, SIZE, [0]).data
+        return select_tap(str(backbone_folder), tmp_path / "images", _request("uniform")).data
 
     before = fingerprint()
-    cv2.imwrite(str(tmp_path / "images/0.png"), np.zeros((48, 64, 3), np.uint8))
+    for path in (tmp_path / "images").iterdir():
+        cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
     assert fingerprint() != before
 
 
-def test_a_budget_of_blocks_leaves_the_deeper_ones_out(scan: Scan, frames: list[Frame]) -> None:
-    whole = {(s.noise, s.tap): s.value for s in select_by_hfr(scan, frames, DATA).scores}
-    some = {(s.noise, s.tap): s.value for s in select_by_hfr(replace(scan, blocks=2), frames, DATA).scores}
-    assert some == {key: value for key, value in whole.items() if key[1].block < 2}
+def test_frames_of_a_video_will_do(backbone_folder: Path, clip: Path, tmp_path: Path) -> None:
+    selection = select_tap(str(backbone_folder), clip, _request("hfr"))
+    assert selection.data is not None
+    assert selection.data.images == 4
+    (tmp_path / "film.mp4").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="not a video"):
+        select_tap(str(backbone_folder), tmp_path / "film.mp4", _request("hfr"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="got no image"):
+        select_tap(str(backbone_folder), tmp_path / "empty", _request("hfr"))
 
 
-@pytest.mark.parametrize(("size", "steps"), [((16, 18), [0]), (SIZE, [1000]), (SIZE, [-1])])
+def test_a_budget_of_blocks_and_components_leaves_the_others_out(backbone_folder: Path, street_data: Path) -> None:
+    def scores(**limits: object) -> dict[tuple[Noise, Tap], float]:
+        selection = select_tap(str(backbone_folder), street_data, _request("hfr", **limits))
+        return {(score.noise, score.tap): score.value for score in selection.scores}
+
+    whole, some = scores(), scores(blocks=2, components=("query", "mlp"))
+    assert some == {
+        key: value for key, value in whole.items() if key[1].block < 2 and key[1].component in ("query", "mlp")
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"imgsz": (24, 34)}, "expected multiples"),
+        ({"imgsz": (16, 16)}, "a token grid of 4x4"),
+        ({"timesteps": [1000]}, "expected 0 to 999"),
+        ({"timesteps": [-1]}, "expected 0 to 999"),
+        ({"settings": Settings(tap=Tap(block=9, component="query"))}, "expected 0 to 2"),
+        ({"device": "abacus"}, "abacus"),
+        ({"strategy": "probe", "task": "cls"}, "not one of the 11 classes"),
+    ],
+)
 def test_what_the_backbone_cannot_take_is_refused(
-    backbone_folder: Path, street_data: Path, size: tuple[int, int], steps: list[int]
+    backbone_folder: Path, street_data: Path, wrong: dict[str, object], fault: str
 ) -> None:
-    with pytest.raises(InputError, match="expected"):
-        select_tap(str(backbone_folder), street_data, "hfr", 2, size, steps)
+    with pytest.raises(InputError, match=fault):
+        select_tap(str(backbone_folder), street_data, _request(**{"strategy": "hfr", **wrong}))  # type: ignore[arg-type]
+
+
+def _spoiled(backbone: LoadedBackbone, spoil: Callable[[Tensor], Tensor]) -> LoadedBackbone:
+    """The backbone with features that were tampered with."""
+    model = load_backbone(backbone.source).model
+    honest = model.features
+    model.features = lambda *arguments: {tap: spoil(f) for tap, f in honest(*arguments).items()}  # type: ignore[method-assign]
+    return replace(backbone, model=model)
+
+
+@pytest.mark.parametrize("strategy", ["hfr", "hfr-signal", "hfr-adaptive", "probe", "exhaustive", "learned", "gate"])
+def test_broken_features_are_told_from_a_result(backbone: LoadedBackbone, street_data: Path, strategy: str) -> None:
+    with pytest.raises(InputError, match="NaN or infinite"):
+        select_tap(_spoiled(backbone, lambda f: f * float("nan")), street_data, _request(strategy))
+    with pytest.raises(InputError, match=r"got 47 tokens at .*, expected 6x8"):
+        select_tap(_spoiled(backbone, lambda f: f[:, 1:]), street_data, _request(strategy))
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 8), (8, 8), (9, 8), (10, 8), (17, 8), (3, 1), (5, 2)])
+def test_batches_cover_every_image_once_and_none_is_alone(count: int, size: int) -> None:
+    parts = batches(count, size)
+    assert list(itertools.chain(*parts)) == list(range(count))
+    assert all(len(part) > 1 for part in parts) or size == 1 or count == 1
+
+
+def test_an_old_record_still_loads() -> None:
+    from aselect_edge.bundle import SHIPPED
+
+    text = (SHIPPED["seg"] / "selection.json").read_text()
+    assert '"schema": "selection/1.0"' in text
+    assert Selection.parse(text).cost is None
 
 
 def test_the_candidates_are_the_papers() -> None:

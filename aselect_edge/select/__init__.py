@@ -1,13 +1,15 @@
-"""Selection: at which noise level, block and component does a frozen DiT know most? One file per strategy.
+"""Selection: at which noise level, block and component does a frozen backbone know most? One file per strategy.
 
-`hfr` is A-SelecT's label-free score (arXiv 2603.25758); `probe` asks labelled images directly.
+    selection = select_tap("shipped", Path("camvid"), Request(strategy="hfr", images=64))
+
+`hfr` is A-SelecT's label-free score (arXiv 2603.25758); `STRATEGIES` lists what else there is.
 """
 
 from __future__ import annotations
 
-from aselect_edge.select.by_hfr import select_by_hfr
-from aselect_edge.select.by_probe import select_by_probe
-from aselect_edge.select.hfr import high_frequency_ratio
-from aselect_edge.select.scan import Scan
+from aselect_edge.select.choice import Settings
+from aselect_edge.select.hfr import Measure, high_frequency_ratio
+from aselect_edge.select.run import Request, select_tap
+from aselect_edge.select.strategies import STRATEGIES
 
-__all__ = ["Scan", "high_frequency_ratio", "select_by_hfr", "select_by_probe"]
+__all__ = ["STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"]

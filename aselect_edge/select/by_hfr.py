@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
+import torch
 from torch import Tensor
 
-from aselect_edge.frames import Frame
-from aselect_edge.records import DataFingerprint, Noise, Score, Selection, Tap
-from aselect_edge.select.hfr import high_frequency_ratio, spectrum
+from aselect_edge.records import Noise
+from aselect_edge.select.choice import Choice, Settings, best_of
+from aselect_edge.select.evidence import Evidence
+from aselect_edge.select.hfr import bands, check_grid, ratio, spectrum
 from aselect_edge.select.scan import Scan
 
 
-def select_by_hfr(
-    scan: Scan, frames: Sequence[Frame], data: DataFingerprint, dimensions: int = 2, power: bool = True
-) -> Selection:
-    """Score every noise level, block and component on unlabelled frames; the winner is the argmax.
+def by_hfr(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
+    """Score every noise level, block and component on unlabelled images; the winner is the argmax.
 
-    Memory holds one running spectrum per candidate, however many frames there are. Input noise is broadband and
-    raises the ratio by itself: where the argmax is among the noisiest tenth, the record's note says so.
+    One forward pass per image and level. Input noise is broadband and raises the ratio by itself: where the argmax
+    is among the noisiest tenth, the note says so.
     """
-    sums: dict[tuple[Noise, Tap], Tensor] = {}
-    for noise, _, features in scan.passes(frames, "hfr"):
-        for tap, feature in features.items():
-            energy = spectrum(feature, dimensions, power)
-            key = (noise, tap)
-            sums[key] = sums[key] + energy if key in sums else energy
-    scores = tuple(
-        Score(noise=noise, tap=tap, value=high_frequency_ratio(energy)) for (noise, tap), energy in sums.items()
-    )
-    best = max(scores, key=lambda score: score.value)
-    note = f"{'1-D' if dimensions == 1 else '2-D'} {'power' if power else 'amplitude'}, cutoff 0.15 cycles per token."
-    return Selection(
-        backbone=scan.backbone.source,
-        noise=best.noise,
-        tap=best.tap,
-        strategy="hfr",
-        scores=scores,
-        data=data,
-        seed=scan.seed,
-        note=note + caution(best.noise, scan.levels),
-    )
+    measure = settings.measure
+    check_grid(scan.grid, measure)
+
+    def look(x0: Tensor, noise: Noise, _part: range) -> Tensor:
+        features = scan.features(x0, noise).values()
+        return torch.stack([bands(spectrum(feature, measure), measure).sum(0) for feature in features])
+
+    scores = scan.scores(ratio(scan.sweep(evidence.images, look, 2, "hfr")))
+    choice = best_of(scores, f"{measure}.", asdict(measure))
+    return replace(choice, note=choice.note + caution(choice.noise, scan.levels))
 
 
 def caution(chosen: Noise, levels: Sequence[Noise]) -> str:

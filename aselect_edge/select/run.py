@@ -2,66 +2,166 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
 
-from aselect_edge.backbones import load_backbone
-from aselect_edge.data import open_segmentation
-from aselect_edge.frames import list_images, read_image
-from aselect_edge.records import Selection
-from aselect_edge.select.by_hfr import select_by_hfr
-from aselect_edge.select.by_probe import select_by_probe
-from aselect_edge.select.scan import Scan, read_all
+import torch
 
-Strategy = Literal["hfr", "probe"]
-T = TypeVar("T")
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.errors import InputError
+from aselect_edge.records import Component, Cost, Selection, Task
+from aselect_edge.select.by_fixed import TIMESTEPS
+from aselect_edge.select.choice import Choice, Settings
+from aselect_edge.select.evidence import Evidence, open_images, open_labelled
+from aselect_edge.select.resume import Store, scan_key
+from aselect_edge.select.scan import Scan, candidate_taps
+from aselect_edge.select.strategies import DEFAULT, STRATEGIES
+from aselect_edge.select.team import Team
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is scanned; None leaves it to the strategy or the backbone."""
+
+    strategy: str = DEFAULT
+    task: Task = "seg"
+    images: int | None = None
+    imgsz: tuple[int, int] | None = None
+    timesteps: Sequence[float] | None = None
+    components: Sequence[Component] | None = None
+    blocks: int | None = None
+    batch: int = 8
+    seed: int = 0
+    device: str = "cpu"
+    settings: Settings = field(default_factory=Settings)
 
 
 def select_tap(
-    source: str,
+    source: str | LoadedBackbone,
     data: Path,
-    strategy: Strategy,
-    images: int,
-    imgsz: tuple[int, int] | None = None,
-    timesteps: list[int] | None = None,
-    blocks: int | None = None,
-    seed: int = 0,
+    request: Request | None = None,
+    *,
+    team: Team | None = None,
+    resume: Path | None = None,
     report: Callable[[str, float], None] = lambda _what, _share: None,
     warn: Callable[[str], None] = lambda _line: None,
 ) -> Selection:
-    """Scan a backbone on (at most) `images` frames of `data` and choose by `strategy`.
+    """Scan a backbone on images of `data` and choose as the request says.
 
-    `data` is a split root (its `train` is used, and `val` to score the probe) or, for `hfr`, any image folder.
+    `data` is a split root (its `train` is used, and `val` to score what was fitted to labels) or, without labels, any
+    folder of images or a video. With `resume`, an interrupted scan of the same things goes on from that file, which
+    is gone when the scan is done. All of a team get the same answer.
     """
-    backbone = load_backbone(source, warn=warn)
-    side = backbone.side
-    chosen = timesteps or backbone.schedule.candidates()
+    request, team = request or Request(), team or Team()
+    backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
+    backbone.model.to(_device(request.device))
+    backbone.encoder.to(_device(request.device))
+    scan = _scan(backbone, request, team, report)
+    evidence = _evidence(data, request, scan, warn if team.leads else lambda _line: None)
+    scan = replace(scan, store=_store(scan, evidence, request, resume))
+    began = time.monotonic()
+    choice = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
+    seconds = time.monotonic() - began + scan.tally.seconds
+    cost = Cost(forward_passes=int(team.sum(torch.tensor(scan.tally.passes))), seconds=seconds)
+    scan.store.discard()
+    return _record(choice, scan, evidence, request.strategy, cost)
+
+
+def _scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callable[[str, float], None]) -> Scan:
+    model = backbone.model
+    components = tuple(request.components or model.components)
+    taps = candidate_taps(components, model.depth, request.blocks)
+    model.wanted((*taps, *filter(None, [request.settings.tap])))  # what the family does not have is refused here
+    default = TIMESTEPS if request.strategy == "fixed" else backbone.schedule.candidates()
     scan = Scan(
         backbone,
-        backbone.schedule.levels(chosen),
-        imgsz or (side, side),
-        seed=seed,
+        tuple(backbone.schedule.levels(request.timesteps or default)),
+        taps,
+        request.imgsz or (backbone.side, backbone.side),
+        seed=request.seed,
+        batch=request.batch,
+        team=team,
         report=report,
-        blocks=blocks,
     )
-    backbone.grid(scan.imgsz)  # a size the family cannot take is refused before anything is read
-    if strategy == "hfr":
-        folder = next((f for f in (data / "train" / "images", data / "train") if f.is_dir()), data)
-        paths = _some(list_images(folder), images, seed)
-        frames, fingerprint = read_all(paths, lambda n: read_image(paths[n]), warn)
-        return select_by_hfr(scan, frames, fingerprint)
-    train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
-    chosen_train = _some(list(range(len(train))), images, seed)
-    chosen_val = _some(list(range(len(val))), images, seed)
-    fit, fingerprint = read_all([train.pairs[i][0] for i in chosen_train], lambda n: train.read(chosen_train[n]), warn)
-    score, _ = read_all([val.pairs[i][0] for i in chosen_val], lambda n: val.read(chosen_val[n]), warn)
-    return select_by_probe(scan, fit, score, len(train.classes), train.ignore_index, fingerprint)
+    backbone.grid(scan.imgsz)  # and so is a size
+    return scan
 
 
-def _some(items: list[T], count: int, seed: int) -> list[T]:
-    """At most `count` items, spread at random, in their own order."""
-    if len(items) <= count:
-        return items
-    return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), count))]
+def _evidence(data: Path, request: Request, scan: Scan, warn: Callable[[str], None]) -> Evidence:
+    entry = STRATEGIES[request.strategy]
+    count = request.images or entry.images
+    if not entry.labels:
+        return Evidence(open_images(data, count, request.seed, warn))
+    train, val = (
+        open_labelled(data, split, request.task, count, request.seed, scan.imgsz, scan.resize, warn)
+        for split in ("train", "val")
+    )
+    if train.classes != val.classes:
+        raise InputError(
+            f"{data}: got {train.classes} classes in train and {val.classes} in val, expected the same; add a "
+            "classes.json or the missing folders"
+        )
+    return Evidence(train.images, train, val)
+
+
+def _store(scan: Scan, evidence: Evidence, request: Request, path: Path | None) -> Store:
+    if path is None:
+        return Store()
+    labels = (evidence.train, evidence.val) if evidence.train and evidence.val else ()
+    key = scan_key(
+        strategy=request.strategy,
+        settings=asdict(request.settings),
+        backbone=[scan.backbone.source, scan.backbone.revision, _weights(scan)],
+        levels=[level.model_dump() for level in scan.levels],
+        taps=[str(tap) for tap in scan.taps],
+        frames=[scan.imgsz, scan.resize.model_dump(), scan.seed, scan.batch],
+        images=evidence.images.fingerprint.model_dump(),
+        labels=[[part.images.fingerprint.sha256, _digest([part.labels])] for part in labels],
+        team=[scan.team.rank, scan.team.size],
+    )
+    place = f"-{scan.team.rank}" if scan.team.size > 1 else ""
+    return Store(path.with_name(f".{path.name}{place}.scan"), key)
+
+
+def _weights(scan: Scan) -> str:
+    """What tells two sets of weights and conditions apart: sums over each tensor, which cost one pass over memory."""
+    tensors = [*scan.backbone.model.state_dict().values(), *scan.backbone.condition.values()]
+    return _digest([torch.stack([t.double().sum(), t.double().square().sum()]).cpu() for t in tensors])
+
+
+def _digest(tensors: Sequence[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _record(choice: Choice, scan: Scan, evidence: Evidence, strategy: str, cost: Cost) -> Selection:
+    return Selection(
+        backbone=scan.backbone.source,
+        noise=choice.noise,
+        tap=choice.tap,
+        strategy=strategy,
+        scores=choice.scores,
+        data=evidence.images.fingerprint,
+        seed=scan.seed,
+        label=scan.backbone.label,
+        note=choice.note,
+        distribution=choice.distribution,
+        mixture=choice.mixture,
+        cost=cost,
+        parameters=dict(choice.parameters),
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"got --device {name!r} ({reason}), expected cpu or a device that torch finds here") from error
+    return device

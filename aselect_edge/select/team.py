@@ -1,0 +1,52 @@
+"""Several processes that share one scan, as `torchrun` starts them; alone where nothing started any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process's place among `size` of them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reports and writes."""
+        return self.rank == 0
+
+    def share(self, work: Sequence[T]) -> Sequence[T]:
+        """This process's part of the work: a contiguous piece, equal to one item with the others'."""
+        start, end = (len(work) * place // self.size for place in (self.rank, self.rank + 1))
+        return work[start:end]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a CPU tensor over all processes."""
+        if self.size > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
+
+@contextmanager
+def assemble() -> Iterator[Team]:
+    """The team that torchrun's environment describes, over gloo; one process alone without it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Team()
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
