@@ -277,8 +277,8 @@ def test_several_valid_tokens_keep_constant_keys_and_values() -> None:
         "cross.value": (1, 3, 24),
         "cross.query.weight": (24, 24),
         "cross.query.bias": (24,),
-        "cross.out.weight": (24, 24),
-        "cross.out.bias": (24,),
+        "cross.output.weight": (24, 24),
+        "cross.output.bias": (24,),
     }
     assert not any(name.startswith(("cross", "mlp")) for name in last)
 

@@ -283,12 +283,12 @@ def test_a_query_tap_keeps_one_projection_and_no_context() -> None:
     before = shapes(folded.blocks[2])  # no dual attention in this block: three projections of the image
     assert before["project.weight"] == (72, 24)
     assert {name: shape for name, shape in before.items() if "context" in name} == {
-        "context_tokens.project.weight": (48, 24),  # its keys and values, not its queries
-        "context_tokens.project.bias": (48,),
+        "context_tokens.projection.weight": (48, 24),  # its keys and values, not its queries
+        "context_tokens.projection.bias": (48,),
         "context_tokens.key_norm.weight": (8,),
     }
     carried = shapes(folded.blocks[1])
-    assert carried["context_tokens.project.weight"] == (72, 24)
+    assert carried["context_tokens.projection.weight"] == (72, 24)
     assert carried["context_mlp.widen.weight"] == (96, 24)
     assert carried["project.weight"] == (144, 24)  # and the second attention's
     first = shapes(folded.blocks[0])

@@ -46,14 +46,20 @@ def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Cond
     SD3: `prompt` (1, 333, joint_attention_dim) and `pooled`; PixArt: `prompt` (1, 120 or 300, C) and `mask`.
     """
     try:
-        import transformers  # noqa: F401 - the pipelines need it
+        from transformers.utils import logging
     except ImportError as error:
         raise MissingDependencyError(
             "got no transformers, expected it for the text encoders; pip install 'aselect-edge[train]'"
         ) from error
     encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {"sd3": _sd3, "pixart": _pixart}
-    with torch.no_grad():
-        condition = encode[family](config, pipeline)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # theirs go to stderr even where that is no terminal
+    try:
+        with torch.no_grad():
+            condition = encode[family](config, pipeline)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     broken = [name for name, value in condition.items() if not value.isfinite().all()]
     if broken:
         raise IntegrityError(f"{pipeline}: got NaN or infinity in {broken[0]} of the empty prompt; download it again")

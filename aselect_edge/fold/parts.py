@@ -37,6 +37,17 @@ def plain(linear: nn.Linear) -> Part:
     return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.double()
 
 
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) · weight over the last axis: of the forms, the one that ONNX Runtime fuses to a node."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(weight.float()), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.square().mean(dim=-1, keepdim=True) + self.eps).sqrt() * self.weight
+
+
 class FoldedMLP(nn.Module):
     """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU.
 
@@ -50,8 +61,8 @@ class FoldedMLP(nn.Module):
         activation, _dropout, last = feedforward.net  # type: ignore[misc]
         self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
         self.widen = joined([after_adaln(activation.proj, scale, shift)])
-        self.gelu = nn.GELU(approximate="tanh")
+        self.activation = nn.GELU(approximate="tanh")
         self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(self.gelu(self.widen(self.norm(x))))  # type: ignore[no-any-return]
+        return self.narrow(self.activation(self.widen(self.norm(x))))  # type: ignore[no-any-return]

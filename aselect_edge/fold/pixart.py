@@ -165,7 +165,7 @@ class Cross(nn.Module):
         self.query = dense(*scaled(plain(attn.to_q), (attn.inner_dim // attn.heads) ** -0.5))
         self.register_buffer("key", attn.to_k(tokens))
         self.register_buffer("value", attn.to_v(tokens))
-        self.out = dense(*plain(attn.to_out[0]))
+        self.output = dense(*plain(attn.to_out[0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(attend(self.query(x), self.key, self.value, self.heads))  # type: ignore[no-any-return]
+        return self.output(attend(self.query(x), self.key, self.value, self.heads))  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aselect_edge.backbones.family import Affine, Condition, Folded
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, RMSNorm, scaled
 from aselect_edge.records import Component, Noise, Tap
 
 Context = Literal["none", "read", "carried"]
@@ -215,12 +215,12 @@ class ContextTokens(nn.Module):
         normalised = attn.norm_added_q is not None
         if carried and not normalised:
             parts[0] = scaled(parts[0], left)
-        self.project = joined(parts)
+        self.projection = joined(parts)
         self.query_norm = _head_norm(attn.norm_added_q, left) if carried else None
         self.key_norm = _head_norm(attn.norm_added_k)
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
-        *query, key, value = self.project(self.norm(context)).chunk(self.count, dim=2)
+        *query, key, value = self.projection(self.norm(context)).chunk(self.count, dim=2)
         queries = [_per_head(q, self.query_norm, self.heads) for q in query]
         return (*queries, _per_head(key, self.key_norm, self.heads), value)
 
@@ -255,15 +255,11 @@ def _projection(attn: Any, name: Component) -> nn.Linear:
     return layers[name]
 
 
-def _head_norm(norm: Any, factor: float = 1.0) -> nn.RMSNorm | None:
+def _head_norm(norm: Any, factor: float = 1.0) -> RMSNorm | None:
     """The RMSNorm of a head's queries or keys times a factor, None where the model has none."""
-    if norm is None:
-        return None
-    folded = nn.RMSNorm(norm.dim, eps=norm.eps, device="meta")
-    folded.weight = nn.Parameter((norm.weight.double() * factor).float())
-    return folded
+    return None if norm is None else RMSNorm(norm.weight.double() * factor, norm.eps)
 
 
-def _per_head(x: Tensor, norm: nn.RMSNorm | None, heads: int) -> Tensor:
+def _per_head(x: Tensor, norm: RMSNorm | None, heads: int) -> Tensor:
     """Normalise each head of x (N, T, D)."""
     return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)
