@@ -24,21 +24,25 @@ PAD = 114
 _INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
 
 
-def resize(frame: Frame, size: tuple[int, int], how: Resize) -> Frame:
+def resize(frame: Frame, size: tuple[int, int], how: Resize, out: Frame | None = None) -> Frame:
     """Fit a frame [H, W, 3] to `size` (height, width) as the record says; returns a contiguous uint8 array.
 
-    `stretch` ignores the aspect ratio; `letterbox` keeps it and centres the picture on grey.
+    `stretch` ignores the aspect ratio; `letterbox` keeps it and centres the picture on grey. With `out`, an array of
+    the result's shape, the result is written there and `out` is returned.
     """
     height, width = size
     top, left, inner_height, inner_width = placement(frame.shape[:2], size, how)
+    interpolation = _INTERPOLATION[how.interpolation]
+    if out is not None and (inner_height, inner_width) == (height, width):
+        return cv2.resize(frame, (width, height), dst=out, interpolation=interpolation)  # type: ignore[return-value]
     if frame.shape[:2] == (inner_height, inner_width):
         inner = frame
     else:
-        interpolation = _INTERPOLATION[how.interpolation]
         inner = cv2.resize(frame, (inner_width, inner_height), interpolation=interpolation)  # type: ignore[assignment]
-    if (inner_height, inner_width) == (height, width):
+    if (inner_height, inner_width) == (height, width) and out is None:
         return np.ascontiguousarray(inner)
-    canvas = np.full((height, width, *frame.shape[2:]), PAD, np.uint8)
+    canvas = np.empty((height, width, *frame.shape[2:]), np.uint8) if out is None else out
+    canvas[:] = PAD
     canvas[top : top + inner_height, left : left + inner_width] = inner
     return canvas
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_edge.errors import InputError
-from aselect_runtime.sources import open_source, redact
+from aselect_edge.errors import InputError, MissingDependencyError
+from aselect_runtime.redaction import redact
+from aselect_runtime.rings import FrameRing
+from aselect_runtime.sources import open_source
+from aselect_runtime.sources.gstreamer import has_gstreamer, pipeline_of
 
 WORD = st.text("abcXYZ019_.-", min_size=1, max_size=12)
 
@@ -55,10 +60,12 @@ def test_synthetic_street_obeys_its_options_and_repeats() -> None:
         "synthetic://street?size=0x0",
         "synthetic://street?frames=-1",
         "synthetic://street?fps=nan",
-        "rtsp://camera/stream",
-        "http://host/film.mp4",
-        "csi://0",
-        "v4l2src ! appsink",
+        "ftp://host/film.mp4",
+        "rtsp://",
+        "rtsp://host:port/stream",
+        "csi://front",
+        "test://fault?drop=2",
+        "test://moon",
         "/dev/video987",
         "no/such/file.mp4",
         "pyproject.toml",
@@ -94,18 +101,93 @@ def test_corrupt_image(tmp_path: Path) -> None:
         list(source)
 
 
-def test_credentials_never_show() -> None:
-    with pytest.raises(InputError) as caught:
-        open_source("rtsp://user:hunter2@camera/stream?token=s3cret")
-    assert "hunter2" not in str(caught.value)
-    assert "s3cret" not in str(caught.value)
+@pytest.mark.skipif(has_gstreamer(), reason="this OpenCV has GStreamer")
+@pytest.mark.parametrize("uri", ["csi://0", "v4l2src ! videoconvert ! appsink"])
+def test_an_opencv_without_gstreamer_says_what_to_do(uri: str) -> None:
+    with pytest.raises(MissingDependencyError, match="JetPack's OpenCV"):
+        open_source(uri)
 
 
-@given(user=WORD, password=st.text("abc/:@?#%1", min_size=3, max_size=12), host=WORD)
-def test_redact_hides_any_password(user: str, password: str, host: str) -> None:
-    assert redact(f"rtsp://{user}:{password}@{host}/live") == f"rtsp://***@{host}/live"
+@given(parts=st.lists(WORD, min_size=1, max_size=3))
+def test_a_gstreamer_string_ends_in_one_appsink(parts: list[str]) -> None:
+    pipeline = pipeline_of(" ! ".join(parts))
+    assert pipeline_of(pipeline) == pipeline
+    assert pipeline.split(" ! ")[-1].split()[0] == "appsink"
+
+
+@given(
+    scheme=st.sampled_from(["rtsp", "http", "https", "mqtt"]),
+    user=st.text("abc/:@?#%&=; 1", max_size=8),
+    password=st.text("XYZ/:@?#%&=; ", min_size=4, max_size=12),
+    token=st.text("XYZQ", min_size=4, max_size=12),
+    key=st.sampled_from(["token", "t", "Signature", "user-pw"]),
+)
+def test_redact_hides_password_and_token(scheme: str, user: str, password: str, token: str, key: str) -> None:
+    shown = redact(f"{scheme}://{user}:{password}@camera-1:554/live?channel=1&{key}={token}#{key}={token}")
+    assert shown.startswith(f"{scheme}://***@camera-1:554/live?channel=1&")
+    assert token not in shown
+    assert password not in shown
+    assert redact(shown) == shown
+
+
+@given(password=st.text("XYZ123/:@?#%", min_size=4, max_size=12))
+def test_redact_hides_the_password_of_a_gstreamer_string(password: str) -> None:
+    shown = redact(f"rtspsrc location=rtsp://camera/1 user-id=viewer user-pw={password} ! decodebin")
+    assert password not in shown
+    assert "viewer" not in shown
+    assert shown.endswith("! decodebin")
 
 
 @given(path=WORD)
 def test_redact_leaves_paths_alone(path: str) -> None:
     assert redact(f"/videos/{path}.mp4") == f"/videos/{path}.mp4"
+
+
+@pytest.mark.parametrize("uri", ["rtsp://joe:hunter2@camera:x/?token=s3cret", "ftp://joe:hunter2@camera?token=s3cret"])
+def test_an_error_never_shows_a_password(uri: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_source(uri)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in told.replace(uri, "")
+    assert "hunter2" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def _faults(uri: str, frames: int) -> list[tuple[int, tuple[int, ...], float]]:
+    """Index, shape and mean of up to `frames` frames of one connection."""
+    seen = []
+    with open_source(uri) as source, contextlib.suppress(InputError):
+        for captured in source:
+            seen.append((captured.index, captured.frame.shape, float(captured.frame.mean())))
+            if len(seen) == frames:
+                break
+    return seen
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 3),
+    drop=st.sampled_from([0, 0.2, 1]),
+    resize=st.sampled_from([0, 0.3, 1]),
+    corrupt=st.sampled_from([0, 0.5, 1]),
+)
+def test_the_fault_source_repeats_itself(seed: int, drop: float, resize: float, corrupt: float) -> None:
+    uri = f"test://fault?seed={seed}&drop={drop}&resize={resize}&corrupt={corrupt}&fps=1000&frames=8"
+    first = _faults(uri, 8)
+    assert first == _faults(uri, 8)
+    assert [index for index, _, _ in first] == list(range(len(first)))
+    assert len(first) == {0: 8, 1: 1}.get(drop, len(first))
+    shapes = len({shape for _, shape, _ in first})
+    assert shapes == 1 if resize == 0 or len(first) == 1 else shapes >= 1 + (resize == 1)
+
+
+def test_a_ring_hands_out_again_what_nobody_holds() -> None:
+    ring = FrameRing(2)
+    first = ring.take((4, 5, 3))
+    view = first[1:, :2][None]
+    identity = id(first)
+    del first
+    assert id(ring.take((4, 5, 3))) != identity  # the view still looks at it
+    del view
+    assert id(ring.take((4, 5, 3))) == identity
+    assert ring.take((2, 2, 3)).shape == (2, 2, 3)

@@ -13,7 +13,8 @@ T = TypeVar("T")
 class Handoff(Generic[T]):
     """A bounded queue between one producer and one consumer that either side can end.
 
-    The producer calls `put` and finally `close`; the consumer iterates, and calls `abandon` if it stops early.
+    The producer calls `put` and finally `close`; the consumer iterates or calls `take`, and calls `abandon` if it
+    stops early.
     """
 
     def __init__(self, depth: int) -> None:
@@ -24,17 +25,22 @@ class Handoff(Generic[T]):
         self._closed = self._abandoned = False
         self._error: BaseException | None = None
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def put(self, item: T, *, newest_wins: bool = False) -> bool:
         """Hand over one item; False when the consumer has gone.
 
-        Waits for room. An item put with `newest_wins` gives way to the next such item if nobody has taken it by
-        then, and is counted in `dropped`; items put without it are always delivered.
+        Waits for room. An item put with `newest_wins` never waits: where there is no room, the oldest such item
+        gives way, or itself if there is none, and is counted in `dropped`. Items put without it are always delivered.
         """
         with self._changed:
-            if newest_wins and not self._abandoned:
-                kept = [entry for entry in self._items if not entry[1]]
-                self.dropped += len(self._items) - len(kept)
-                self._items = deque(kept)
+            if newest_wins and len(self._items) >= self._depth:
+                self.dropped += 1
+                oldest = next((place for place, (_, weak) in enumerate(self._items) if weak), None)
+                if oldest is None:
+                    return not self._abandoned
+                del self._items[oldest]
             while len(self._items) >= self._depth and not self._abandoned:
                 self._changed.wait()
             if self._abandoned:
@@ -51,20 +57,26 @@ class Handoff(Generic[T]):
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """No more items will be taken: wakes a waiting producer."""
+        """No more items will be taken: lets go of those that wait, and wakes a waiting producer."""
         with self._changed:
             self._abandoned = True
+            self._items.clear()
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            with self._changed:
-                while not self._items and not self._closed:
-                    self._changed.wait()
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
-                    return
+    def take(self, timeout: float | None = None) -> T | None:
+        """The next item, or None at the end; raises TimeoutError if none came in time, or the producer's error."""
+        with self._changed:
+            ready = self._changed.wait_for(lambda: self._items or self._closed or self._abandoned, timeout)
+            if not ready:
+                raise TimeoutError
+            if self._items:
                 item, _ = self._items.popleft()
                 self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self.take()) is not None:
             yield item

@@ -1,49 +1,50 @@
-"""Frames in, results out: capture, inference and output overlap in three threads.
+"""Frames in, results out: every stage overlaps with the others.
 
-    capture thread            this thread                output thread
-    capture -> resize  ==>  batch -> infer -> split  ==>  every sink
+    a grab thread for each live source
+    a capture thread for each lane     this thread              results thread            a thread for each sink
+    capture -> resize             ==>  batch -> infer      ==>  check -> smooth      ==>  draw, encode, send
 
-Each arrow `==>` is a bounded Handoff. Files deliver every frame; a live source keeps only its newest one.
+Each arrow `==>` is bounded. Films deliver every frame and wait where the next stage is behind; of a live source only
+the newest frame goes on.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread, Timer
 
 import numpy as np
 
 from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame, resize
+from aselect_edge.frames import Frame
 from aselect_edge.records import Manifest
+from aselect_runtime.answers import Answer, Answering
+from aselect_runtime.feed import Feed
 from aselect_runtime.handoff import Handoff
-from aselect_runtime.results import Captured, Result, check_answer
+from aselect_runtime.heartbeat import Heartbeat, every
+from aselect_runtime.lanes import Lanes
+from aselect_runtime.monitor import Monitor
+from aselect_runtime.notify import sd_notify, watchdog_seconds
+from aselect_runtime.outlets import DEPTH, Outlet, Plan, open_outlets, plan_outputs
+from aselect_runtime.recording import recording
+from aselect_runtime.results import Result
 from aselect_runtime.session import Session
-from aselect_runtime.sinks import Write, open_sink
-from aselect_runtime.sources import Source, open_source, redact
-from aselect_runtime.timing import RunSummary, Stopwatch
+from aselect_runtime.sinks import open_sink
+from aselect_runtime.sources import open_source, redact
+from aselect_runtime.streams import Patience, Ready
+from aselect_runtime.timing import RunSummary, Stopwatch, lap
 
-DEPTH = 4
-"""Frames that may wait between two threads: enough to hide jitter, few enough to bound memory and delay."""
+ESSENTIAL = frozenset({"infer", "results"})
+"""Stages without which nothing works: a stall of one of these stops the pings to the service manager."""
+ROUNDS = 2.0
+"""Seconds between two looks at stalls and at the board."""
 
-
-@dataclass(frozen=True)
-class _Ready:
-    """A frame with its model input, uint8 [H, W, 3]."""
-
-    captured: Captured
-    pixels: Frame
-    capture_ms: float
-    resize_ms: float
-
-
-class _LostError(Exception):
-    """A live source failed after it had delivered frames; its message is that of the cause."""
+_log = logging.getLogger("aselect_runtime")
 
 
 def run_pipeline(
@@ -56,57 +57,126 @@ def run_pipeline(
     max_seconds: float | None = None,
     stop: Event | None = None,
     on_frame: Callable[[Result], None] | None = None,
+    smooth: float | None = None,
+    record: Path | None = None,
+    patience: Patience | None = None,
 ) -> RunSummary:
-    """Run the inputs one after the other and write every result to all outputs.
+    """Run the inputs and write every result to all outputs: live inputs side by side, films one after the other.
 
-    Ends with the inputs, after `max_frames` or `max_seconds`, or soon after `stop` is set; the outputs are then
-    complete. `on_frame` sees each result in the calling thread. On an error (InputError, WriteError, EngineError)
-    no output is left behind, with one exception: a live source that fails after its first frame ends the run, the
-    outputs are completed, and then its InputError is raised.
+    Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
+    then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
+    result in the thread of the results. `smooth` averages answers over time (see Smoothing), `record` keeps model
+    inputs for a calibration.
+
+    Raises what ends the run: InputError of a film, or of the live inputs if none has ever delivered; EngineError of
+    the session. No output but the lines written so far is left behind then. Raises at the end, with all other
+    outputs complete: the fault of an output file, and an input that was given up while others went on.
     """
-    _refuse_clashes(inputs, outputs)
     sources = [open_source(uri) for uri in inputs]
+    watch, heartbeat = Stopwatch(), Heartbeat()
+    monitor = Monitor([source.info.name for source in sources], heartbeat)
+    lanes = Lanes(sources, [partial(open_source, uri) for uri in inputs])
+    plans = plan_outputs(outputs, inputs, lanes.streams)
+    outlets = [Outlet(plan, partial(open_sink, plan.uri, manifest), watch, heartbeat) for plan in plans]
+    if record is not None:
+        everything = frozenset(range(len(inputs)))
+        outlets.append(Outlet(Plan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
+    feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
-    watch = Stopwatch()
-    frames = 0
-    lost: list[_LostError] = []
-    ready: Handoff[_Ready] = Handoff(max(DEPTH, manifest.input.shape[0]))
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame)
     with ExitStack() as stack:
-        writes = [stack.enter_context(open_sink(uri, manifest)) for uri in outputs]
-        if max_seconds is not None:
-            stack.enter_context(_timer(max_seconds, stop))
+        stack.enter_context(open_outlets(outlets))
+        stack.enter_context(_timer(max_seconds, stop))
+        stack.enter_context(_watching(monitor, heartbeat))
         start = time.perf_counter()
-        with _capturing(sources, manifest, ready, stop, watch), _writing(writes, watch) as put:
-            for result in _infer(manifest, session, islice(_until_lost(ready, lost), max_frames), watch):
-                if not put(result):
-                    break
-                frames += 1
-                if on_frame is not None:
-                    on_frame(result)
+        with (
+            lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
+            _answering(answering, heartbeat) as put,
+        ):
+            frames = _infer(manifest, session, _batches(feed, manifest.input.shape[0], max_frames), put, heartbeat)
         seconds = time.perf_counter() - start
         if frames == 0:
             names = ", ".join(redact(uri) for uri in inputs)
             raise InputError(f"{names}: got no frame before the end, expected at least one; check the input")
-    if lost:
-        kept = f"; {', '.join(outputs)}: complete up to there ({frames} frames) and kept" if outputs else ""
-        raise InputError(f"{lost[0]}{kept}") from lost[0].__cause__
-    fps = round(frames / seconds, 2)
+    lanes.raise_losses([plan.uri for plan in plans], frames)
     return RunSummary(
-        frames, round(seconds, 3), fps, ready.dropped, session.device, watch.percentiles(), tuple(outputs)
+        frames=frames,
+        seconds=round(seconds, 3),
+        fps=round(frames / seconds, 2),
+        dropped=sum(source.dropped for source in monitor.sources()),
+        reconnects=sum(source.reconnects for source in monitor.sources()),
+        device=session.device,
+        stages=watch.percentiles(),
+        sources=monitor.sources(),
+        sinks=tuple(outlet.health() for outlet in outlets),
+        stalls=dict(heartbeat.stalls),
+        outputs=tuple(redact(plan.uri) for plan in plans),
     )
 
 
-def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    taken = {Path(uri).resolve() for uri in inputs}
-    for uri in outputs:
-        path = Path(uri).resolve()
-        if path in taken:
-            raise InputError(f"{uri}: got this path twice, expected an output of its own; choose another --output")
-        taken.add(path)
+def _batches(feed: Feed[Ready], size: int, most: int | None) -> Iterator[list[Ready]]:
+    """Batches of up to `size` frames, `most` frames in all."""
+    left = size if most is None else most
+    while left and (batch := feed.take(min(size, left))):
+        yield batch
+        left -= 0 if most is None else len(batch)
+
+
+def _infer(
+    manifest: Manifest,
+    session: Session,
+    batches: Iterator[list[Ready]],
+    put: Callable[[Answer], bool],
+    heartbeat: Heartbeat,
+) -> int:
+    """Run every batch; how many frames were answered. One that is not full is padded with what lies in the buffer."""
+    size = manifest.input.shape[0]
+    whole: Frame = np.zeros(manifest.input.shape, np.uint8)
+    frames = 0
+    for batch in batches:
+        for position, ready in enumerate(batch if size > 1 else ()):
+            whole[position] = ready.pixels
+        with heartbeat.busy("infer"), lap() as spent:
+            outputs = session.infer(whole if size > 1 else batch[0].pixels[None])
+        if not put(Answer(batch, outputs, spent.ms, time.time(), time.monotonic())):
+            break
+        frames += len(batch)
+    return frames
 
 
 @contextmanager
-def _timer(seconds: float, stop: Event) -> Iterator[None]:
+def _answering(answer: Answering, heartbeat: Heartbeat) -> Iterator[Callable[[Answer], bool]]:
+    """Runs the results thread; yields the way to it, which says False once it has ended. Its error is raised last."""
+    answers: Handoff[Answer] = Handoff(DEPTH)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for item in answers:
+                with heartbeat.busy("results"):
+                    if not answer(item):
+                        break
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            answers.abandon()
+
+    thread = Thread(target=work, name="results", daemon=True)
+    thread.start()
+    try:
+        yield answers.put
+    finally:
+        answers.close()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
     timer = Timer(seconds, stop.set)
     timer.daemon = True
     timer.start()
@@ -117,108 +187,18 @@ def _timer(seconds: float, stop: Event) -> Iterator[None]:
 
 
 @contextmanager
-def _capturing(
-    sources: Sequence[Source], manifest: Manifest, ready: Handoff[_Ready], stop: Event, watch: Stopwatch
-) -> Iterator[None]:
-    """Runs the capture thread for as long as the block lasts; its error is raised to whoever iterates `ready`."""
+def _watching(monitor: Monitor, heartbeat: Heartbeat) -> Iterator[None]:
+    """Looks after stalls and the board, and tells the service manager that the run is alive."""
+    limit = watchdog_seconds()
 
-    def work() -> None:
-        try:
-            for item in _capture(sources, manifest, stop, watch):
-                if not ready.put(item, newest_wins=item.captured.source.live):
-                    return
-        except BaseException as error:
-            ready.close(error)
-        else:
-            ready.close()
+    def look() -> None:
+        monitor.look_at_the_board()
+        for stage in heartbeat.newly_stuck():
+            _log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+        if ESSENTIAL.isdisjoint(heartbeat.stuck()):
+            sd_notify("WATCHDOG=1")
 
-    thread = Thread(target=work, name="capture", daemon=True)
-    thread.start()
-    try:
+    sd_notify("READY=1")
+    with every(min(ROUNDS, limit / 2) if limit else ROUNDS, look, "watchdog"):
         yield
-    finally:
-        ready.abandon()
-        thread.join()
-
-
-def _capture(sources: Sequence[Source], manifest: Manifest, stop: Event, watch: Stopwatch) -> Iterator[_Ready]:
-    height, width = manifest.input.shape[1:3]
-    for source in sources:
-        if stop.is_set():
-            return
-        with source:
-            frames = _frames(source)
-            while not stop.is_set():
-                with watch.measure("capture"):
-                    captured = next(frames, None)
-                if captured is None:
-                    break
-                with watch.measure("resize"):
-                    pixels = resize(captured.frame, (height, width), manifest.resize)
-                yield _Ready(captured, pixels, watch.last("capture"), watch.last("resize"))
-
-
-def _frames(source: Source) -> Iterator[Captured]:
-    """The frames of an open source; raises _LostError where a live one fails after its first frame."""
-    delivered = False
-    try:
-        for captured in source:
-            yield captured
-            delivered = True
-    except InputError as error:
-        if not (source.info.live and delivered):
-            raise
-        # What a camera saw cannot be had again, unlike the frames of a file: the outputs up to here must be kept.
-        raise _LostError(str(error)) from error
-
-
-def _until_lost(ready: Handoff[_Ready], lost: list[_LostError]) -> Iterator[_Ready]:
-    """The frames up to the loss of a live source, which goes to `lost` instead of unwinding the outputs."""
-    try:
-        yield from ready
-    except _LostError as error:
-        lost.append(error)
-
-
-def _infer(manifest: Manifest, session: Session, ready: Iterator[_Ready], watch: Stopwatch) -> Iterator[Result]:
-    """Results in order. A last batch that is not full is padded by repeating its last frame."""
-    size = manifest.input.shape[0]
-    while batch := list(islice(ready, size)):
-        pixels = [item.pixels for item in batch] + [batch[-1].pixels] * (size - len(batch))
-        with watch.measure("infer"):
-            outputs = session.infer(np.stack(pixels))
-        now = time.time()
-        for position, item in enumerate(batch):
-            latency = {"capture": item.capture_ms, "resize": item.resize_ms, "infer": watch.last("infer")}
-            rounded = {stage: round(value, 3) for stage, value in latency.items()}
-            answer = {name: array[position] for name, array in outputs.items()}
-            result = Result(item.captured, answer, now, rounded)
-            check_answer(result, manifest)
-            yield result
-
-
-@contextmanager
-def _writing(writes: Sequence[Write], watch: Stopwatch) -> Iterator[Callable[[Result], bool]]:
-    """Runs the output thread; yields the way to it, which says False once it has failed. Its error is raised last."""
-    results: Handoff[Result] = Handoff(DEPTH)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            for result in results:
-                with watch.measure("output"):
-                    for write in writes:
-                        write(result)
-        except BaseException as error:
-            failures.append(error)
-            results.abandon()
-
-    thread = Thread(target=work, name="output", daemon=True)
-    thread.start()
-    try:
-        yield results.put
-    finally:
-        results.close()
-        thread.join()
-    if failures:
-        raise failures[0]
+    sd_notify("STOPPING=1")

@@ -63,17 +63,17 @@ class Result:
     """The model input that was answered, uint8 [h, w, 3]."""
 
 
-def check_answer(result: Result, manifest: Manifest) -> None:
+def check_answer(captured: Captured, outputs: Arrays, manifest: Manifest) -> None:
     """Raise EngineError if the outputs are no answer: a class that does not exist, or scores that are not finite."""
-    where = f"frame {result.captured.index}"
+    where = f"frame {captured.index}"
     if manifest.task == "seg":
-        largest, classes = int(result.outputs["class_map"].max()), len(manifest.classes)
+        largest, classes = int(outputs["class_map"].max()), len(manifest.classes)
         if largest >= classes:
             raise EngineError(
                 f"{where}: got the class {largest} from the model, expected 0 to {classes - 1} of its {classes} "
                 "classes; export the model again"
             )
-    elif not np.isfinite(result.outputs["scores"]).all():
+    elif not np.isfinite(outputs["scores"]).all():
         raise EngineError(
             f"{where}: got scores that are not finite, expected probabilities; "
             "use a higher precision (the folder's model.mixed.onnx or model.fp32.onnx)"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-STAGES = ("capture", "resize", "infer", "output")
-WINDOW = 65_536
+from aselect_runtime.health import SinkHealth, SourceHealth
+
+STAGES = ("capture", "resize", "wait", "infer", "age", "output")
+"""`wait` is for the session; `age` is of a frame when its result is there, from its arrival on; `output` is of the
+slowest sink that did not drop."""
+WINDOW = 16_384
 """Percentiles look at this many of the latest frames, so that a run of months needs no more memory."""
 
 
@@ -33,8 +37,13 @@ class RunSummary:
     seconds: float
     fps: float
     dropped: int
+    reconnects: int
     device: str
     stages: Mapping[str, Percentiles]
+    sources: tuple[SourceHealth, ...]
+    sinks: tuple[SinkHealth, ...]
+    stalls: Mapping[str, int]
+    """How often a stage was stuck, by its name."""
     outputs: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,31 +51,53 @@ class RunSummary:
         return asdict(self)
 
 
-class Stopwatch:
-    """Collects the time of each stage. Every stage belongs to one thread, so no lock is needed."""
+class _Times:
+    """The latest WINDOW numbers, in memory that is there from the start and never grows."""
 
     def __init__(self) -> None:
-        self._times: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._values = np.full(WINDOW, np.nan, np.float32)
+        self._count = 0
+        self._lock = Lock()
+
+    def add(self, value: float) -> None:
+        with self._lock:
+            self._values[self._count % WINDOW] = value
+            self._count += 1
+
+    def latest(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        with self._lock:
+            return self._values[: min(self._count, WINDOW)].copy()
+
+
+class Stopwatch:
+    """Collects the time of each stage; any thread may add."""
+
+    def __init__(self) -> None:
+        self._times = {stage: _Times() for stage in STAGES}
 
     def add(self, stage: str, milliseconds: float) -> None:
         """Count one frame's time in a stage."""
-        self._times[stage].append(milliseconds)
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Count the time spent inside."""
-        start = perf_counter()
-        yield
-        self.add(stage, (perf_counter() - start) * 1000)
-
-    def last(self, stage: str) -> float:
-        """The time that the stage counted last, in milliseconds."""
-        return self._times[stage][-1]
+        self._times[stage].add(milliseconds)
 
     def percentiles(self) -> dict[str, Percentiles]:
         """p50, p95 and p99 of each stage that ran."""
-        return {
-            stage: Percentiles(*(round(float(value), 3) for value in np.percentile(list(times), (50, 95, 99))))
-            for stage, times in self._times.items()
-            if times
-        }
+        found = {}
+        for stage, times in self._times.items():
+            if (latest := times.latest()).size:
+                found[stage] = Percentiles(*(round(float(value), 3) for value in np.percentile(latest, (50, 95, 99))))
+        return found
+
+
+class Lap:
+    """Milliseconds of one operation: filled in when its block ends."""
+
+    ms = 0.0
+
+
+@contextmanager
+def lap() -> Iterator[Lap]:
+    """Time the block."""
+    measured = Lap()
+    start = perf_counter()
+    yield measured
+    measured.ms = (perf_counter() - start) * 1000

@@ -26,6 +26,7 @@ SCHEMES = {
     "http": "web",
     "https": "web",
     "mqtt": "mqtt",
+    "mqtts": "mqtt",
     "metrics": "metrics",
 }
 """Scheme of an output -> module of this package. The module has a function of its own name that opens
@@ -37,8 +38,12 @@ HERE = (
 )
 
 
+class SinkClosed(Exception):  # noqa: N818 - not an error
+    """Raised by `write` where somebody closed the output, a window for example."""
+
+
 def open_sink(uri: str, manifest: Manifest) -> Sink:
-    """The sink that a path or URI names; raises InputError if there is none such or it does not fit the model's task."""
+    """The sink that a path or URI names; raises InputError if there is none such or it does not suit the model."""
     path = Path(uri)
     if not writes_files(uri):
         scheme = uri.split("://", 1)[0]

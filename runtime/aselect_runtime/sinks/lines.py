@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.files import atomic_file
+from aselect_edge.errors import WriteError
 from aselect_edge.records import Manifest
 from aselect_runtime.results import Result, areas, top_scores
 from aselect_runtime.sinks import Write
@@ -16,13 +17,39 @@ from aselect_runtime.sinks import Write
 
 @contextmanager
 def lines(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes `described` as one line a result."""
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    """Writes `described` as one line a result.
+
+    The file is written in place, one whole line at a time, so that it can be followed while the run goes on; whatever
+    ends the run, the lines so far stay. An older file is replaced.
+    """
+    with _opened(path) as stream:
 
         def write(result: Result) -> None:
-            stream.write(json.dumps(described(result, manifest), ensure_ascii=False) + "\n")
+            line = json.dumps(described(result, manifest), ensure_ascii=False)
+            with _naming(path):
+                stream.write(f"{line}\n".encode())
 
         yield write
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[FileIO]:
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = FileIO(path, "w")
+    with stream:
+        yield stream
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns the faults of a disk into WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: could not write ({error.strerror}), expected a writable place; free space or choose another"
+        ) from error
 
 
 def described(result: Result, manifest: Manifest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from aselect_edge.errors import WriteError
 from aselect_edge.files import atomic_file
 from aselect_edge.records import Manifest
 from aselect_runtime.drawing import Painter
@@ -25,4 +26,6 @@ def picture(path: Path, manifest: Manifest) -> Iterator[Write]:
 
     with atomic_file(path) as temporary:
         yield write
+        if not latest:
+            raise WriteError(f"{path}: got no frame to paint, expected at least one; check the input")
         temporary.write_bytes(cv2.imencode(".png", Painter(manifest).paint(latest[0]))[1].tobytes())

@@ -9,14 +9,23 @@ from types import TracebackType
 from typing import Protocol
 
 from aselect_edge.errors import InputError
+from aselect_runtime.redaction import redact as redact
 from aselect_runtime.results import Captured, SourceInfo
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
-HERE = "a video file, an image or a folder of images, /dev/videoN, or synthetic://street"
+HERE = (
+    "a video file, an image or a folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string "
+    "or synthetic://street"
+)
+NETWORK = ("rtsp", "rtsps", "http", "https")
 
 
 class Source(Protocol):
-    """A context manager that iterates frames; it holds its device or file only between enter and exit."""
+    """A context manager that iterates frames; it holds its device or file only between enter and exit.
+
+    The iteration ends where the frames end by themselves. A live source that loses its camera raises InputError; it
+    may be entered again, and then starts with a fresh connection.
+    """
 
     info: SourceInfo
 
@@ -32,19 +41,39 @@ class Source(Protocol):
 def open_source(uri: str) -> Source:
     """The source that a URI or path names, not yet opened; raises InputError if there is none such."""
     # Imported here so that one kind of source does not pay for the others.
-    from aselect_edge.frames import IMAGE_SUFFIXES
-
     if re.fullmatch(r"/dev/video\d+", uri):
         from aselect_runtime.sources.camera import Camera
 
         return Camera(Path(uri))
-    if uri.startswith("synthetic:"):
+    if " ! " in uri or uri.startswith("csi://"):
+        from aselect_runtime.sources.gstreamer import gstreamer
+
+        return gstreamer(uri)
+    if "://" in uri:
+        return _by_scheme(uri)
+    return _file(uri)
+
+
+def _by_scheme(uri: str) -> Source:
+    scheme = uri.split("://", 1)[0].lower()
+    if scheme == "synthetic":
         from aselect_runtime.sources.synthetic import Synthetic
 
         return Synthetic(uri)
-    if "://" in uri or " ! " in uri:
-        scheme = uri.split("://", 1)[0] if "://" in uri else "GStreamer"
-        raise InputError(f"{redact(uri)}: {scheme} is not in this version, expected {HERE}; record it to a file first")
+    if scheme == "test":
+        from aselect_runtime.sources.faulty import Faulty
+
+        return Faulty(uri)
+    if scheme in NETWORK:
+        from aselect_runtime.sources.network import network
+
+        return network(uri)
+    raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {HERE}; change the input")
+
+
+def _file(uri: str) -> Source:
+    from aselect_edge.frames import IMAGE_SUFFIXES
+
     path = Path(uri)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         from aselect_runtime.sources.images import Images
@@ -59,9 +88,3 @@ def open_source(uri: str) -> Source:
     from aselect_runtime.sources.video import Video
 
     return Video(path)
-
-
-def redact(uri: str) -> str:
-    """The URI without user, password and secret query values, fit for a log."""
-    uri = re.sub(r"://\S*@", "://***@", uri)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|key|secret|auth)[^=&\s]*=)[^&\s]*", r"\1***", uri)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -10,34 +11,25 @@ import cv2
 
 from aselect_edge.errors import InputError
 from aselect_runtime.results import Captured, SourceInfo
+from aselect_runtime.sources.opencv import frames, rate
 
 COMPLETE = 0.9
 """A file that ends before this share of its promised frames is truncated; containers' counts are estimates."""
+FPS = 25.0
+"""Of a film that does not say."""
 
 
-class Video:
-    """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
+class Film:
+    """Delivers every frame of what `connect` opens, and then ends; raises InputError if that is too early."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.info = SourceInfo(str(path), fps=25.0)
+    def __init__(self, name: str, stem: str, connect: Callable[[], cv2.VideoCapture]) -> None:
+        self.info = SourceInfo(name, FPS)
+        self._stem = stem
+        self._connect = connect
 
-    def __enter__(self) -> Video:
-        try:
-            size = self._path.stat().st_size
-            with self._path.open("rb"):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{self._path}: unreadable ({error.strerror}), expected a video; check the path"
-            ) from error
-        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
-        if not self._capture.isOpened():
-            raise InputError(
-                f"{self._path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
-            )
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.info = SourceInfo(str(self._path), fps=fps if 0 < fps <= 1000 else 25.0)
+    def __enter__(self) -> Film:
+        self._capture = self._connect()
+        self.info = replace(self.info, fps=rate(self._capture, FPS))
         return self
 
     def __exit__(
@@ -47,15 +39,34 @@ class Video:
 
     def __iter__(self) -> Iterator[Captured]:
         promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        index = 0
-        while True:
-            found, frame = self._capture.read()
-            if not found:
-                break
-            yield Captured(frame, index, f"{self._path.stem}-{index:06d}", self.info)  # type: ignore[arg-type]
-            index += 1
-        if index == 0 or index < COMPLETE * promised:
+        count = 0
+        for frame in frames(self._capture):
+            yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info)
+            count += 1
+        if count == 0 or count < COMPLETE * promised:
             raise InputError(
-                f"{self._path}: got {index} frames, expected {max(1, round(promised))}; the video is truncated or "
+                f"{self.info.name}: got {count} frames, expected {max(1, round(promised))}; the video is truncated or "
                 "corrupt, copy it again"
             )
+
+
+class Video(Film):
+    """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), path.stem, lambda: _connect(path))
+
+
+def _connect(path: Path) -> cv2.VideoCapture:
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected a video; check the path") from error
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise InputError(
+            f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
+        )
+    return capture

@@ -1,0 +1,46 @@
+"""A window on the screen of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+from aselect_edge.errors import MissingDependencyError
+from aselect_edge.records import Manifest
+from aselect_runtime.drawing import Painter
+from aselect_runtime.results import Result
+from aselect_runtime.sinks import SinkClosed, Write
+
+QUIT = frozenset({27, ord("q")})
+"""Escape, or q."""
+
+
+@contextmanager
+def display(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - one form for all sinks
+    """Shows the painted frames, each source in a window of its own; q, Escape or closing a window ends it.
+
+    Raises MissingDependencyError where this OpenCV has no windows.
+    """
+    if not cv2.currentUIFramework():
+        raise MissingDependencyError(
+            "display://: got an OpenCV without windows, expected one with them; pip install opencv-python in place of "
+            "opencv-python-headless, or look at http://127.0.0.1:8080 instead"
+        )
+    painter = Painter(manifest)
+    shown: set[str] = set()
+
+    def write(result: Result) -> None:
+        name = result.captured.source.name
+        if name in shown and cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1:
+            raise SinkClosed
+        cv2.imshow(name, painter.paint(result))
+        shown.add(name)
+        if cv2.waitKey(1) & 0xFF in QUIT:
+            raise SinkClosed
+
+    try:
+        yield write
+    finally:
+        cv2.destroyAllWindows()

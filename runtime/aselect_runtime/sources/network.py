@@ -1,0 +1,58 @@
+"""Cameras and films on the network: rtsp://, http:// and their encrypted kin, through the FFmpeg inside OpenCV."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import cv2
+
+from aselect_edge.errors import InputError
+from aselect_runtime.results import SourceInfo
+from aselect_runtime.sources import VIDEO_SUFFIXES, Source, redact
+from aselect_runtime.sources.opencv import FPS, LiveCapture
+from aselect_runtime.sources.video import Film
+
+OPEN_TIMEOUT = 10.0
+READ_TIMEOUT = 10.0
+"""Seconds that FFmpeg may wait for the other side."""
+
+
+def network(uri: str) -> Source:
+    """A film where the path ends like one (http://host/film.mp4: every frame is delivered), else a live stream.
+
+    Raises InputError for an address without a host.
+    """
+    name = redact(uri)
+    try:
+        parts = urlsplit(uri)
+        host, path, _ = parts.hostname, parts.path, parts.port
+    except ValueError:
+        # Its message would quote the address with the password, which "from None" keeps out of tracebacks.
+        raise InputError(f"{name}: got a malformed address, expected for example rtsp://host:554/stream") from None
+    if not host:
+        raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
+    stem = PurePosixPath(path).stem or host
+    if parts.scheme.lower().startswith("http") and PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
+        return Film(name, stem, lambda: _connect(uri, name))
+    info = SourceInfo(name, FPS, live=True)
+    return LiveCapture(info, stem, lambda: _connect(uri, name, threads=1), "check the camera and the network")
+
+
+def _connect(uri: str, name: str, threads: int = 0) -> cv2.VideoCapture:
+    """Open with FFmpeg. Decoding in several threads delays each frame by as many, so a live stream is given one."""
+    # RTSP over TCP: lost UDP packets would smear the picture. The user's own options go before ours.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    capture = cv2.VideoCapture(
+        uri,
+        cv2.CAP_FFMPEG,
+        [
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
+            *((cv2.CAP_PROP_N_THREADS, threads) if threads else ()),
+        ],
+    )
+    if not capture.isOpened():
+        raise InputError(f"{name}: got no stream, expected one there; check address, user, password and network")
+    return capture

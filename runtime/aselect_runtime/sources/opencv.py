@@ -1,0 +1,72 @@
+"""What all sources that OpenCV reads share: opening, reading into buffers that are used again, and a clear end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import TracebackType
+
+import cv2
+
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame
+from aselect_runtime.results import Captured, SourceInfo
+from aselect_runtime.rings import FrameRing
+
+BUFFERS = 12
+"""More frames than a run keeps at a time: those that wait for the session, and those that wait for the sinks."""
+FPS = 30.0
+"""Of a camera that does not say."""
+
+
+class LiveCapture:
+    """A camera or stream. `connect` opens it, or raises InputError; `advice` ends the message when it goes silent."""
+
+    def __init__(self, info: SourceInfo, stem: str, connect: Callable[[], cv2.VideoCapture], advice: str) -> None:
+        self.info = info
+        self._stem = stem
+        self._connect = connect
+        self._advice = advice
+
+    def __enter__(self) -> LiveCapture:
+        try:
+            self._capture = self._connect()
+        except cv2.error as error:
+            raise InputError(f"{self.info.name}: OpenCV failed on it, expected a stream; {self._advice}") from error
+        self.info = replace(self.info, fps=rate(self._capture, FPS))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Captured]:
+        index = -1
+        for index, frame in enumerate(frames(self._capture)):
+            yield Captured(frame, index, f"{self._stem}-{index:06d}", self.info)
+        raise InputError(f"{self.info.name}: got no frame {index + 1}, expected a stream; {self._advice}")
+
+
+def frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
+    """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it."""
+    ring = FrameRing(BUFFERS)
+    shape: tuple[int, ...] | None = None
+    while True:
+        try:
+            found, frame = capture.read(None if shape is None else ring.take(shape))
+        except cv2.error:  # a frame too damaged to be converted
+            return
+        if not found or frame is None or not frame.size:
+            return
+        shape = frame.shape
+        if frame.ndim == 2 or frame.shape[2] == 1:
+            yield cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)  # type: ignore[misc]
+        else:
+            yield frame  # type: ignore[misc]
+
+
+def rate(capture: cv2.VideoCapture, otherwise: float) -> float:
+    """Nominal frames per second, or `otherwise` where the container or driver tells nonsense."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 0 < fps <= 1000 else otherwise
