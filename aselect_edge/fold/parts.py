@@ -38,7 +38,7 @@ def plain(linear: nn.Linear) -> Part:
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) · weight over the last axis: of the forms, the one that ONNX Runtime fuses to a node."""
+    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses to one node."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         super().__init__()
