@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,9 @@ from onnx import TensorProto, helper
 from aselect_edge.files import sha256
 from aselect_edge.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
 from aselect_runtime.onnx_session import METADATA_KEY
+
+if TYPE_CHECKING:
+    from aselect_export.exporting import ExportResult
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = (
@@ -69,6 +74,21 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """PEM files of a certificate for localhost, signed by itself, and of its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificate")
+    files = folder / "certificate.pem", folder / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(files[1])]
+    command = [openssl, "req", "-x509", "-days", "2", *key, *names, "-out", str(files[0])]
+    subprocess.run(command, check=True, capture_output=True)
+    return files
+
+
+@pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of a DiT with random weights: 3 blocks of width 32, patches of 4x4."""
     import torch  # here, so that the runtime's tests start without it
@@ -83,6 +103,58 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbone")
     save_backbone(model, DIT_SCHEDULE, folder, torch.float32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def seg_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a segmentation model with random weights."""
+    from tests.bundles import write_bundle  # here, so that the runtime's tests start without torch
+
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "seg")
+
+
+@pytest.fixture(scope="session")
+def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """That bundle exported to fp16, with its ladder and, where TensorRT-RTX is installed, an engine."""
+    from aselect_export import export, open_bundle
+    from aselect_runtime.engines.versions import available
+
+    targets = ("sm86",) if available("rtx") else ()
+    out = tmp_path_factory.mktemp("export") / "seg-fp16"
+    return export(open_bundle("seg", seg_bundle), "fp16", out, targets=targets)
+
+
+@pytest.fixture(scope="session")
+def cls_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """A classifier exported to fp32 for two frames of 8x40."""
+    from aselect_export import export, open_bundle
+    from tests.bundles import write_bundle
+
+    root = tmp_path_factory.mktemp("classifier")
+    bundle = open_bundle("cls", write_bundle(root / "cls", "cls"))
+    return export(bundle, "fp32", root / "out", batch=2, imgsz=(8, 40), engine="none")
+
+
+@pytest.fixture(scope="session")
+def labelled(seg_export: ExportResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose labels are the exported fp32 graph's own answers, at twice the model's size."""
+    from aselect_edge.scenes import CLASSES, Street
+    from aselect_runtime import open_model
+
+    root = tmp_path_factory.mktemp("data")
+    _, session = open_model(seg_export.folder / "model.fp32.onnx", "cpu")
+    height, width = seg_export.manifest.input.shape[1:3]
+    for part in ("images", "labels"):
+        (root / "test" / part).mkdir(parents=True)
+    for index in range(2):
+        frame, _ = Street(seed=index, height=2 * height, width=2 * width).frame(30)
+        small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+        answer = session.infer(np.asarray(small[None], np.uint8))["class_map"][0]
+        cv2.imwrite(str(root / f"test/images/{index}.png"), frame)
+        cv2.imwrite(str(root / f"test/labels/{index}.png"), answer.repeat(2, axis=0).repeat(2, axis=1))
+    classes = [{"id": index, "name": name} for index, name in enumerate(CLASSES)]
+    (root / "classes.json").write_text(json.dumps({"classes": classes}))
+    return root
 
 
 @pytest.fixture(scope="session")

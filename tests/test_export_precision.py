@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from aselect_export.precision import LIMIT, convert, fp16_nodes, half_tensors, measure_ranges, mixed_nodes
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_export.measuring import Span, measure
+from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, half_tensors, products
+from aselect_export.weights import Graph
 
 BATCH, SIDE = 1, 4
 OPERATIONS = ("MatMul", "Add", "Gelu", "Transpose", "LayerNormalization", "Softmax", "Relu")
 
 
-def network(operations: list[str], scale: float = 0.1) -> ModelProto:
+def network(operations: list[str], folder: Path, scale: float = 0.1, offset: float = 0.0) -> Graph:
     """frames uint8 [1, 4, 4, 3] -> float -> the operations in order on [1, 4, 12] -> logits and a second output."""
     rng = np.random.default_rng(0)
     weights = [
         numpy_helper.from_array((rng.standard_normal((12, 12)) * scale).astype(np.float32), "weight"),
-        numpy_helper.from_array(rng.standard_normal(12).astype(np.float32), "bias"),
+        numpy_helper.from_array((rng.standard_normal(12) + offset).astype(np.float32), "bias"),
         numpy_helper.from_array(np.ones(12, np.float32), "gain"),
         numpy_helper.from_array(np.array([BATCH, SIDE, 12], np.int64), "shape"),
         numpy_helper.from_array(np.array([1.0 / 255], np.float32), "unit"),
@@ -44,7 +47,12 @@ def network(operations: list[str], scale: float = 0.1) -> ModelProto:
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, SIDE, 12]) for name in ("scores", "logits")],
         weights,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder)
+
+
+def halved(graph: Graph, rung: Callable[[ModelProto, Mapping[str, Span]], Plan] = fp16) -> Graph:
+    plan = rung(graph.model, measure(graph, [FRAMES]))
+    return convert(graph, plan.half, "half.weights")
 
 
 def _operation(operation: str, source: str, target: str) -> list[NodeProto]:
@@ -54,75 +62,100 @@ def _operation(operation: str, source: str, target: str) -> list[NodeProto]:
             helper.make_node("Transpose", [source], [middle], perm=[0, 2, 1]),
             helper.make_node("Transpose", [middle], [target], perm=[0, 2, 1]),
         ]
-    extra = {"MatMul": ["weight"], "Add": ["bias"], "LayerNormalization": ["gain", "bias"]}.get(operation, [])
+    extra = {"MatMul": ["weight"], "Add": ["bias"], "LayerNormalization": ["gain"]}.get(operation, [])
     return [helper.make_node(operation, [source, *extra], [target])]
 
 
 FRAMES = np.random.default_rng(1).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(OPERATIONS), max_size=8), st.sampled_from([fp16_nodes, mixed_nodes]))
-def test_any_network_converts_to_a_valid_graph_with_the_same_answer(operations, plan) -> None:  # type: ignore[no-untyped-def]
-    model = network(operations)
-    ranges = measure_ranges(model, [FRAMES])
-    half = convert(model, plan(model, ranges))
-    onnx.checker.check_model(half, full_check=True)
-    kinds = {output.name: output.type.tensor_type.elem_type for output in half.graph.output}
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=st.lists(st.sampled_from(OPERATIONS), max_size=8), rung=st.sampled_from([fp16, products]))
+def test_any_network_converts_to_a_valid_graph_with_the_same_answer(
+    operations: list[str], rung: Callable[[ModelProto, Mapping[str, Span]], Plan], tmp_path: Path
+) -> None:
+    graph = network(operations, tmp_path)
+    half = halved(graph, rung).check()
+    kinds = {output.name: output.type.tensor_type.elem_type for output in half.model.graph.output}
     assert kinds == {"scores": TensorProto.FLOAT, "logits": TensorProto.FLOAT}
-    expected, got = (OnnxSession(graph.SerializeToString(), "cpu").infer(FRAMES) for graph in (model, half))
+    expected, got = (one.session().infer(FRAMES) for one in (graph, half))
     scale = max(1.0, float(np.abs(expected["logits"]).max()))
     assert np.abs(got["logits"] - expected["logits"]).max() < 0.02 * scale
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(OPERATIONS), max_size=8))
-def test_no_tensor_is_cast_twice_and_no_weight_is_left_over(operations: list[str]) -> None:
-    model = network(operations)
-    half = convert(model, fp16_nodes(model, measure_ranges(model, [FRAMES])))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=st.lists(st.sampled_from(OPERATIONS), max_size=8))
+def test_no_tensor_is_cast_twice_and_no_weight_is_left_over(operations: list[str], tmp_path: Path) -> None:
+    half = halved(network(operations, tmp_path)).model
     casts = [(node.input[0], node.attribute[0].i) for node in half.graph.node if node.op_type == "Cast"]
     assert len(casts) == len(set(casts))
     used = {name for node in half.graph.node for name in node.input}
     assert {weight.name for weight in half.graph.initializer} <= used
 
 
-def test_norms_and_softmax_stay_fp32_and_products_do_not() -> None:
-    model = network(["LayerNormalization", "MatMul", "Gelu", "Softmax", "Add"])
-    half = convert(model, fp16_nodes(model, measure_ranges(model, [FRAMES])))
-    fp16 = half_tensors(half)
+def test_norms_and_softmax_stay_fp32_and_products_do_not(tmp_path: Path) -> None:
+    half = halved(network(["LayerNormalization", "MatMul", "Gelu", "Softmax", "Add"], tmp_path)).model
+    tensors = half_tensors(half)
     for node in half.graph.node:
         if node.op_type in ("LayerNormalization", "Softmax"):
-            assert not fp16.intersection([*node.input, *node.output])
+            assert not tensors.intersection([*node.input, *node.output])
         if node.op_type in ("MatMul", "Gelu", "Add"):
-            assert fp16.issuperset([*node.input, *node.output])
+            assert tensors.issuperset([*node.input, *node.output])
 
 
-def test_mixed_keeps_sums_activations_and_logits_in_fp32() -> None:
-    model = network(["MatMul", "Add", "Gelu"])
-    half = convert(model, mixed_nodes(model, measure_ranges(model, [FRAMES])))
+def test_mixed_keeps_sums_activations_and_logits_in_fp32(tmp_path: Path) -> None:
+    half = halved(network(["MatMul", "Add", "Gelu"], tmp_path), products).model
     assert {name for name in half_tensors(half) if not name.startswith(("weight", "x0"))} == {"x1"}
     weights = Counter(weight.data_type for weight in half.graph.initializer if weight.name.startswith("weight"))
     assert weights == {TensorProto.FLOAT16: 1, TensorProto.FLOAT: 1}, "the logits keep the FP32 weight"
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e5])
-def test_tensors_that_come_near_the_end_of_fp16_stay_fp32(scale: float) -> None:
-    model = network(["MatMul", "MatMul", "LayerNormalization", "Gelu"], scale)
-    ranges = measure_ranges(model, [FRAMES])
-    assert ranges["x2"] > LIMIT
-    half = convert(model, fp16_nodes(model, ranges))
-    assert "x2" not in half_tensors(half)
-    measured = measure_ranges(half, [FRAMES])
-    assert max(measured[name] for name in half_tensors(half)) < LIMIT
-    assert "x4" in half_tensors(half), "what lies beyond the norm is small again"
+def test_tensors_that_come_near_the_end_of_fp16_stay_fp32(scale: float, tmp_path: Path) -> None:
+    graph = network(["MatMul", "MatMul", "LayerNormalization", "Gelu"], tmp_path, scale)
+    spans = measure(graph, [FRAMES])
+    assert spans["x2"].largest > LIMIT
+    plan = fp16(graph.model, spans)
+    assert f"x2 reaches {spans['x2'].largest:.0f}" in plan.kept["x2"]
+    half = convert(graph, plan.half, "half.weights")
+    tensors = half_tensors(half.model)
+    assert "x2" not in tensors
+    measured = measure(half, [FRAMES])
+    assert max(measured[name].largest for name in tensors) < LIMIT
+    assert "x4" in tensors, "what lies beyond the norm is small again"
 
 
-def test_a_nan_counts_as_out_of_range() -> None:
-    model = network(["MatMul"])
-    weight = model.graph.initializer[0]
+def test_a_common_offset_makes_fp16_coarse(tmp_path: Path) -> None:
+    graph = network(["Add", "LayerNormalization", "Gelu"], tmp_path, offset=2000.0)
+    spans = measure(graph, [FRAMES])
+    value = np.float32(spans["x1"].largest)
+    assert 0.05 < spans["x1"].coarseness < 1, f"FP16 has steps of {np.spacing(np.float16(value))} there"
+    assert spans["x2"].coarseness < 1e-3
+    assert "x1" in fp16(graph.model, spans).half
+    plan = fp16_but_coarse(graph.model, spans, 0.01)
+    assert "x1" not in plan.half
+    assert "x3" in plan.half
+    assert re.match(r"rounding x1 to FP16 takes [\d.]+% of what varies", plan.kept["x1"])
+
+
+def test_spans_are_those_of_numpy(tmp_path: Path) -> None:
+    graph = network(["MatMul", "Gelu"], tmp_path)
+    spans = measure(graph, [FRAMES, FRAMES // 2])
+    inputs = [frames.astype(np.float32).reshape(BATCH, SIDE, 12) / 255 for frames in (FRAMES, FRAMES // 2)]
+    weight = numpy_helper.to_array(graph.model.graph.initializer[0])
+    values = np.stack([x @ weight for x in inputs])
+    assert spans["x1"].largest == pytest.approx(np.abs(values).max(), rel=1e-5)
+    lost = values - values.astype(np.float16).astype(np.float32)
+    varied = values - values.mean(axis=-1, keepdims=True)
+    assert spans["x1"].coarseness == pytest.approx(np.sqrt((lost**2).sum() / (varied**2).sum()), rel=1e-2)
+
+
+def test_a_nan_counts_as_out_of_range(tmp_path: Path) -> None:
+    graph = network(["MatMul"], tmp_path)
+    weight = graph.model.graph.initializer[0]
     values = numpy_helper.to_array(weight).copy()
     values[0, 0] = np.nan
     weight.CopyFrom(numpy_helper.from_array(values, "weight"))
-    ranges = measure_ranges(model, [FRAMES])
-    assert ranges["x1"] == float("inf")
-    assert ranges["weight"] == float("inf")
+    spans = measure(graph, [FRAMES])
+    assert spans["x1"].largest == float("inf")
+    assert spans["weight"].largest == float("inf")

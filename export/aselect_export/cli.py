@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -22,7 +23,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on st
 
 def _export(
     task: Annotated[str | None, typer.Option(help="seg or cls; alone, it takes the bundle that ships.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp16",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
@@ -32,8 +33,23 @@ def _export(
     ] = False,
     engine: Annotated[str, typer.Option(help="auto, tensorrt, rtx or none.")] = "auto",
     target: Annotated[str, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")] = "",
-    data: Annotated[Path | None, typer.Option(help="Images to verify on; synthetic streets if left out.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Images or a video to verify and calibrate on; a split root with labels also gates int8."),
+    ] = None,
+    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128,
+    calib: Annotated[str, typer.Option(help="int8: minmax, percentile, entropy or mse.")] = "mse",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or of agreement where no labels are (0.01)."),
+    ] = None,
+    rest: Annotated[
+        str | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
+    layout: Annotated[
+        str, typer.Option("--format", help="folder, or for many machines triton or deepstream.")
+    ] = "folder",
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -43,10 +59,14 @@ def _export(
     """
     from rich.console import Console
 
+    from aselect_calibration.settings import Int8Settings
     from aselect_export.exporting import EngineChoice, check_precision, export, open_bundle
+    from aselect_export.fleet import Format, deliver
 
     asked = check_precision(precision)
     choice(engine, get_args(EngineChoice), "--engine")
+    choice(layout, get_args(Format), "--format")
+    settings = Int8Settings(calib_images, calib, max_drop, rest)  # type: ignore[arg-type]
     if task is None and model is None:
         raise InputError("got neither --task nor --model, expected one; for example --task seg")
     if task is not None:
@@ -54,10 +74,10 @@ def _export(
     bundle = open_bundle(task, model)  # type: ignore[arg-type]
     console = Console(stderr=True)
     with console.status("starting") as status:
-        result = export(
+        make = partial(
+            export,
             bundle,
             asked,
-            out or Path(f"{bundle.record.task}-{precision}"),
             imgsz=parse_size(imgsz) if imgsz else None,
             batch=batch,
             ladder=not no_ladder,
@@ -65,14 +85,16 @@ def _export(
             targets=tuple(part.strip() for part in target.split(",") if part.strip()),
             engine=engine,  # type: ignore[arg-type]
             data=data,
+            int8=settings,
             progress=status.update,
         )
+        result = deliver(layout, make, out or Path(f"{bundle.record.task}-{precision}"))  # type: ignore[arg-type]
     if result.rung == "mixed":
         console.print("warning: fp16 missed its gate, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:
         print(export_json(result))
     else:
-        _print_export(result)
+        _print_export(result, _NEXT[layout])
 
 
 def _evaluate(
@@ -97,6 +119,13 @@ def _evaluate(
         _print_evaluation(found)
 
 
+_NEXT = {
+    "folder": "aselect-run {} synthetic://street --output demo.mp4",
+    "triton": "tritonserver --model-repository {}",
+    "deepstream": "nvinfer config-file-path={}/config_infer.txt",
+}
+"""What to do with each --format."""
+
 export = entry(_export)
 evaluate = entry(_evaluate)
 
@@ -113,7 +142,7 @@ def export_json(result: ExportResult) -> str:
     )
 
 
-def _print_export(result: ExportResult) -> None:
+def _print_export(result: ExportResult, following: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -131,7 +160,7 @@ def _print_export(result: ExportResult) -> None:
     for note in result.report.notes:
         console.print(f"note: {note}", markup=False)
     console.print(
-        f"wrote {result.folder}; next: aselect-run {result.folder} synthetic://street --output demo.mp4",
+        f"wrote {result.folder}; next: {following.format(result.folder)}",
         markup=False,
         soft_wrap=True,
     )

@@ -6,10 +6,10 @@ Segmentation is measured by `aselect_edge.evaluation`, as training measures it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from aselect_edge.bundle import LoadedBundle
 
 Frames = NDArray[np.uint8]
+Metric = Literal["miou", "top1"]
+Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
 
 
@@ -62,10 +64,28 @@ def evaluate(model: Path, data: Path, split: str = "test", progress: Progress = 
     Raises InputError if the model or the data cannot be used, or if their classes differ.
     """
     opened = _open(model)
-    measure = _segmentation if opened.task == "seg" else _classification
-    metric, score, per_class, images = measure(opened, data, split, progress)
+    metric, score, per_class, images = accuracy(opened, data, split, progress)
     classes = dict(zip((info.name for info in opened.classes), per_class, strict=True))
     return Evaluation(str(model), str(data), split, opened.task, images, metric, score, classes)
+
+
+def accuracy(
+    model: Model,
+    data: Path,
+    split: str,
+    progress: Progress = lambda _done, _all: None,
+    most: int | None = None,
+) -> tuple[Metric, float, list[float | None], int]:
+    """Metric, score, score per class and number of images; of a split with more than `most`, so many spread over it."""
+    measure = _segmentation if model.task == "seg" else _classification
+    return measure(model, data, split, progress, most)
+
+
+def is_labelled(data: Path, split: str, task: Task) -> bool:
+    """Whether `data` looks like a split root with labels for a task."""
+    if task == "seg":
+        return (data / split / "labels").is_dir()
+    return (data / split).is_dir() and any(path.is_dir() for path in (data / split).iterdir())
 
 
 def _open(path: Path) -> Model:
@@ -104,13 +124,14 @@ def _onnx_model(path: Path) -> Model:
 
 
 def _segmentation(
-    model: Model, data: Path, split: str, progress: Progress
-) -> tuple[str, float, list[float | None], int]:
+    model: Model, data: Path, split: str, progress: Progress, most: int | None
+) -> tuple[Metric, float, list[float | None], int]:
     from aselect_edge.data import open_segmentation
     from aselect_edge.evaluation import segmentation_confusion
 
     images = open_segmentation(data, split)
     _check_classes([info.name for info in images.classes], model, data)
+    images = replace(images, pairs=tuple(_spread(images.pairs, most)))
     batch, *size = model.shape
     confusion = segmentation_confusion(model.predict, images, (size[0], size[1]), model.resize, batch, progress)
     per_class = [None if np.isnan(value) else float(value) for value in confusion.iou()]
@@ -118,13 +139,13 @@ def _segmentation(
 
 
 def _classification(
-    model: Model, data: Path, split: str, progress: Progress
-) -> tuple[str, float, list[float | None], int]:
+    model: Model, data: Path, split: str, progress: Progress, most: int | None
+) -> tuple[Metric, float, list[float | None], int]:
     root = data / split
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     _check_classes([path.name for path in folders], model, root)
     names = [info.name for info in model.classes]
-    images = [(path, names.index(folder.name)) for folder in folders for path in list_images(folder)]
+    images = _spread([(path, names.index(folder.name)) for folder in folders for path in list_images(folder)], most)
     right, total = np.zeros(len(names)), np.zeros(len(names))
     batch, *size = model.shape
     for start in range(0, len(images), batch):
@@ -138,6 +159,11 @@ def _classification(
         progress(start + len(group), len(images))
     per_class = [float(r / t) if t else None for r, t in zip(right, total, strict=True)]
     return "top1", float(right.sum() / total.sum()), per_class, len(images)
+
+
+def _spread(items: Sequence[Item], most: int | None) -> Sequence[Item]:
+    count = len(items) if most is None else min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _check_classes(found: list[str], model: Model, where: Path) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from aselect_calibration.settings import Int8Settings
 from aselect_edge.command import choice
 from aselect_edge.errors import InputError
 from aselect_edge.files import atomic_folder
 from aselect_edge.records import Engine, Manifest, Precision, Report, Task
-from aselect_runtime.engine import Builder as EngineBuilder
-from aselect_runtime.engine import available, build_engine, check_target, engine_name, find_gpu
+from aselect_runtime.engines import build_engine, check_target, engine_name
+from aselect_runtime.engines.gpu import find_gpu
+from aselect_runtime.engines.versions import Builder as EngineBuilder
+from aselect_runtime.engines.versions import available
+from aselect_runtime.engines.watch import Told
 
 if TYPE_CHECKING:
     from torch import nn
 
     from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate, Trial
-    from aselect_export.verify import Rung
+    from aselect_export.quantising import Int8
+    from aselect_export.verify import Frames, Rung
+    from aselect_export.weights import Graph
 
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 FRAMES = 8
@@ -56,49 +63,103 @@ def export(
     targets: tuple[str, ...] = (),
     engine: EngineChoice = "auto",
     data: Path | None = None,
+    int8: Int8Settings | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportResult:
     """Write the export folder `out` of a loaded bundle, whole or not at all.
 
     `imgsz` is (height, width), the bundle's own if None. `ladder` adds fallback graphs of higher precision.
-    `allow_mixed` takes the mixed graph as model.onnx if the fp16 one misses its gate. `data` is a folder of images to
-    verify on, instead of synthetic street scenes. Raises InputError, WriteError, GateError (a gate was missed) or
-    EngineError.
+    `allow_mixed` takes the mixed graph as model.onnx if the fp16 one misses its gate. `data` is a folder of images or a
+    video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8` says. Raises
+    InputError, WriteError, GateError (a gate was missed) or EngineError.
     """
     check_precision(precision)
     if allow_mixed and precision != "fp16":
         raise InputError(f"got --allow-mixed with --precision {precision}, expected it with fp16 alone; leave it out")
     plan = plan_engines(engine, targets)
+    quantised: Int8 | None = None
     with atomic_folder(out, marker="manifest.json") as folder:
         # torch and onnx take seconds to import: mistakes in the arguments are told before.
         from aselect_export import package
-        from aselect_export.graph import trace
-        from aselect_export.ladder import Trial, climb
-        from aselect_export.verify import answer_of_torch, verification_frames
+        from aselect_export.ladder import climb
+        from aselect_export.verify import verification_frames
 
         record = bundle.record
         size = imgsz or record.imgsz
         frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
-        progress("running the reference")
-        reference = answer_of_torch(bundle.reference(size), record.task, frames, batch)
-        progress("tracing the deployed graph")
-        model = bundle.deployed(size)
-        trial = Trial(model, record.task, batch, frames, reference)
-        debug = trace(model, record.task, batch, size)
-        weights = {
-            "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
-            "deployed_float32_bytes": _weight_bytes(model),
-        }
-        tried = climb(debug, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
-        passed = [candidate for candidate in tried if candidate.verdict.passed]
-        manifest = package.write_graphs(folder, record, precision, passed)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            debug, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
+            if precision == "int8":
+                quantised, tried = _int8(bundle, debug, trial, data, int8 or Int8Settings(), plan, ladder, progress)
+                package.write_int8(folder, quantised)
+            else:
+                tried = climb(debug, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
+            passed = [candidate for candidate in tried if candidate.verdict.passed]
+            progress("writing the graphs")
+            manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
         engines = _build(folder, plan, progress)
-        progress("timing the graphs")
-        latency = _latency(folder, manifest, trial)
-        report = _report(folder, tried, weights, latency, [origin, *_departures(tried), *plan.notes])
+        made = quantised.notes if quantised else ()
+        report = _report(folder, tried, weights, [origin, *_departures(tried), *made, *plan.notes])
+        if quantised:
+            report = report.model_copy(update={"quantisation": quantised.quantisation})
         manifest = package.seal(folder, manifest, report, engines)
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
+
+
+def _prepare(
+    bundle: LoadedBundle,
+    precision: Precision,
+    batch: int,
+    frames: Frames,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> tuple[Graph, Trial, dict[str, int]]:
+    """All that needs torch: the reference's answer, the traced graph, torch's own half precision, bytes of weights.
+
+    No torch model outlives the call: a session holds the weights again.
+    """
+    from aselect_export import package
+    from aselect_export.graph import trace
+    from aselect_export.ladder import Trial
+    from aselect_export.verify import answer_of_torch, halves_of_torch
+
+    record = bundle.record
+    size = (frames.shape[1], frames.shape[2])
+    progress("running the reference")
+    reference = answer_of_torch(bundle.reference(size), record.task, frames, batch)
+    progress("tracing the deployed graph")
+    model = bundle.deployed(size)
+    weights = {
+        "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
+        "deployed_float32_bytes": _weight_bytes(model),
+    }
+    debug = trace(model, record.task, batch, size, folder)
+    progress("running torch in half precision")
+    halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
+    return debug, Trial(record.task, batch, frames, reference, halves), weights
+
+
+def _int8(
+    bundle: LoadedBundle,
+    debug: Graph,
+    trial: Trial,
+    data: Path | None,
+    settings: Int8Settings,
+    plan: EnginePlan,
+    ladder: bool,
+    progress: Callable[[str], None],
+) -> tuple[Int8, list[Candidate]]:
+    """The INT8 rung, and the rungs of the folder with it as the first."""
+    from aselect_export.ladder import climb
+    from aselect_export.quantising import quantise
+
+    if settings.rest is None:
+        settings = replace(settings, rest="fp16" if plan.builds else "fp32")
+    # A failure of fp16 is none of int8: its place on the ladder stays empty.
+    above = climb(debug, "fp16", trial, progress, ladder=True, allow_mixed=True)
+    int8 = quantise(bundle, debug, above, trial, data, settings, progress)
+    return int8, [int8.candidate, *(above if ladder else [])]
 
 
 def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
@@ -146,29 +207,15 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
 
 
 def check_precision(precision: str) -> Precision:
-    """The precision that was asked for; raises InputError if this version does not have it."""
-    if precision == "int8":
-        raise InputError("got --precision int8, expected fp32 or fp16: int8 is not in this version; use fp16")
-    return choice(precision, ("fp32", "fp16"), "--precision")  # type: ignore[return-value]
+    """The precision that was asked for; raises InputError if there is no such."""
+    return choice(precision, ("fp32", "fp16", "int8"), "--precision")  # type: ignore[return-value]
 
 
 def _build(folder: Path, plan: EnginePlan, progress: Callable[[str], None]) -> tuple[Engine, ...]:
     return tuple(
-        build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, progress)
+        build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, Told(progress))
         for builder, target in plan.builds
     )
-
-
-def _latency(folder: Path, manifest: Manifest, trial: Trial) -> dict[str, float]:
-    """Milliseconds by graph, of the files as they ship."""
-    from aselect_export.verify import median_latency
-
-    return {
-        f"{name}, onnxruntime cpu, batch {trial.batch}, p50 [ms]": median_latency(
-            folder / name, trial.frames, trial.batch
-        )
-        for name in (manifest.model, *manifest.rungs)
-    }
 
 
 def _departures(tried: list[Candidate]) -> list[str]:
@@ -179,14 +226,21 @@ def _departures(tried: list[Candidate]) -> list[str]:
     return notes
 
 
-def _report(
-    folder: Path, tried: list[Candidate], weights: dict[str, int], latency: dict[str, float], notes: list[str]
-) -> Report:
+def _report(folder: Path, tried: list[Candidate], weights: dict[str, int], notes: list[str]) -> Report:
+    from aselect_export.package import MODEL, rung_file
+
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    passed = [candidate for candidate in tried if candidate.verdict.passed]
+    names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
+    batch = passed[0].verdict.batch
     return Report(
         parity=tuple(parity for candidate in tried for parity in candidate.verdict.parity),
         size=dict(sorted(sizes.items())) | weights,
-        latency=latency,
+        latency={
+            f"{name}, onnxruntime cpu, batch {batch}, p50 [ms]": candidate.verdict.latency
+            for name, candidate in zip(names, passed, strict=True)
+        },
+        kept_fp32={name: dict(candidate.kept) for name, candidate in zip(names, passed, strict=True) if candidate.kept},
         notes=tuple(notes),
     )
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx
 import onnxslim
 import torch
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
 from aselect_edge.errors import InputError
 from aselect_edge.perception import upsample
 from aselect_edge.records import Manifest, Task, TensorSpec
+from aselect_export.naming import name_parts
+from aselect_export.weights import Graph, store
 from aselect_runtime.onnx_session import METADATA_KEY
 
 OPSET = 20
@@ -52,17 +56,17 @@ class DeployedGraph(nn.Module):
         return classes.to(torch.float32).to(torch.uint8), confidence, logits
 
 
-def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int]) -> ModelProto:
-    """The debug graph of a model, simplified and checked: all outputs, then `logits`.
+def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int], folder: Path) -> Graph:
+    """The debug graph of a model, simplified, named and checked: all outputs, then `logits`; its weights in `folder`.
 
     `batch` frames of `size` (height, width) are fixed into it. Raises InputError if the model cannot be traced.
     """
     frames = torch.zeros(batch, *size, 3, dtype=torch.uint8)
-    graph = DeployedGraph(model, task).eval()
+    module = DeployedGraph(model, task).eval()
     with _quiet_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                graph,
+                module,
                 (frames,),
                 dynamo=True,
                 opset_version=OPSET,
@@ -76,41 +80,49 @@ def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int]) -> Mo
                 "and plain layers; run with --verbose to see the operation"
             ) from error
     assert program is not None
+    name_parts(program.model, module)
+    graph = _slim(store(program.model, folder, "traced.weights"))
+    _strip(graph.model)
+    return graph.check()
+
+
+def _slim(graph: Graph) -> Graph:
+    """What onnxslim makes of a graph, without ever showing it the weights on disk: it takes them for inputs."""
+    model = graph.copy().model
+    stored = {w.name: w for w in model.graph.initializer if w.data_location == TensorProto.EXTERNAL}
+    small = [w for w in model.graph.initializer if w.name not in stored]
+    inputs = list(model.graph.input)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(small)
+    model.graph.input.extend(make_tensor_value_info(w.name, w.data_type, w.dims) for w in stored.values())
     # MatMul + Add stays as it is: onnxslim would put a Reshape on each side of a Gemm instead.
-    simple: ModelProto = onnxslim.slim(program.model_proto, skip_fusion_patterns=["FusionGemm"])
-    _strip(simple)
-    onnx.checker.check_model(simple, full_check=True)
-    return simple
+    simple: ModelProto = onnxslim.slim(model, skip_fusion_patterns=["FusionGemm"])
+    used = {name for node in simple.graph.node for name in node.input}
+    del simple.graph.input[:]
+    simple.graph.input.extend(inputs)
+    simple.graph.initializer.extend(weight for name, weight in stored.items() if name in used)
+    return Graph(simple, graph.folder)
 
 
-def without_logits(debug: ModelProto) -> ModelProto:
+def without_logits(debug: Graph) -> Graph:
     """The graph that is written: a copy of the debug graph without its `logits` output."""
-    model = ModelProto()
-    model.CopyFrom(debug)
-    outputs = [output for output in model.graph.output if output.name != LOGITS]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
-    return model
+    graph = debug.copy()
+    outputs = [output for output in graph.model.graph.output if output.name != LOGITS]
+    del graph.model.graph.output[:]
+    graph.model.graph.output.extend(outputs)
+    return graph
 
 
-def exposing(model: ModelProto, names: Iterable[str]) -> ModelProto:
-    """A copy of a graph in which the named inner tensors are outputs too."""
-    copy = onnx.shape_inference.infer_shapes(model)
-    known = {value.name: value for value in copy.graph.value_info}
-    already = {value.name for value in copy.graph.output}
-    copy.graph.output.extend(known[name] for name in names if name not in already)
-    return copy
-
-
-def specs(model: ModelProto) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+def specs(graph: Graph) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
     """The input and the outputs of a graph without logits, as the manifest lists them."""
-    return _spec(model.graph.input[0]), tuple(_spec(output) for output in model.graph.output)
+    graph_ = graph.model.graph
+    return _spec(graph_.input[0]), tuple(_spec(output) for output in graph_.output)
 
 
-def describe(model: ModelProto, manifest: Manifest) -> None:
+def describe(graph: Graph, manifest: Manifest) -> None:
     """Put the manifest's essentials into the graph's own metadata."""
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    del graph.model.metadata_props[:]
+    onnx.helper.set_model_props(graph.model, {METADATA_KEY: manifest.to_json()})
 
 
 def _spec(value: ValueInfoProto) -> TensorSpec:

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from onnx import ModelProto
-from torch import nn
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from aselect_edge.errors import GateError
 from aselect_edge.records import Precision, Task
-from aselect_export.precision import LIMIT, convert, fp16_nodes, measure_ranges, mixed_nodes
-from aselect_export.verify import HALF_AGREEMENT, Answer, Frames, Rung, Verdict, answer_of_torch, batches, judge
+from aselect_export.measuring import Span, measure
+from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, products
+from aselect_export.verify import HALF_AGREEMENT, Answer, Frames, Rung, Verdict, batches, judge
+from aselect_export.weights import Graph
 
 Progress = Callable[[str], None]
+
+COARSE = (1e-2, 1e-3)
+"""Steps of the mixed rung: nodes that lose this share to rounding go back to FP32. A tensor without a common offset
+loses 2e-4, whatever its scale."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A rung's debug graph and what was measured of it."""
 
-    debug: ModelProto
+    debug: Graph
     verdict: Verdict
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that stayed FP32 on a rung of half precision -> the reason."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """What every rung of one export is measured with."""
 
-    deployed: nn.Module
     task: Task
     batch: int
     frames: Frames
     reference: Answer
+    halves: Mapping[Rung, Answer]
+    """Torch's own answers in half precision, by rung."""
 
-    def measure(self, debug: ModelProto, rung: Rung) -> Candidate:
-        """Measure one debug graph."""
-        half = None
-        if rung != "fp32":
-            model = copy.deepcopy(self.deployed)  # casting changes it
-            half = answer_of_torch(model, self.task, self.frames, self.batch, rung)
-        return Candidate(debug, judge(debug, rung, self.task, self.frames, self.batch, self.reference, half))
+    def measure(self, debug: Graph, rung: Rung, plan: Plan | None = None) -> Candidate:
+        """Measure one debug graph, or what a plan makes of it."""
+        if plan is not None:
+            debug = convert(debug, plan.half, f"{rung}{len(plan.half)}.weights")
+        half = self.halves.get(rung)
+        verdict = judge(debug, rung, self.task, self.frames, self.batch, self.reference, half)
+        return Candidate(debug, verdict, plan.kept if plan else {})
 
 
 def climb(
-    debug: ModelProto, asked: Precision, trial: Trial, progress: Progress, *, ladder: bool, allow_mixed: bool
+    debug: Graph, asked: Precision, trial: Trial, progress: Progress, *, ladder: bool, allow_mixed: bool
 ) -> list[Candidate]:
     """Measure the rungs of a precision and return them all: the asked one first, then mixed, FP32 last.
 
@@ -61,16 +66,40 @@ def climb(
         )
     if asked == "fp32":
         return [fp32]
-    ranges = measure_ranges(debug, batches(trial.frames, trial.batch))
+    progress("measuring the ranges of its tensors")
+    spans = measure(debug, batches(trial.frames, trial.batch))
     progress("converting and checking the fp16 graph")
-    fp16 = trial.measure(convert(debug, fp16_nodes(debug, ranges)), "fp16")
-    if fp16.verdict.passed and not ladder:
-        return [fp16]
+    whole = trial.measure(debug, "fp16", fp16(debug.model, spans))
+    if whole.verdict.passed and not ladder:
+        return [whole]
     progress("converting and checking the mixed graph")
-    mixed = trial.measure(convert(debug, mixed_nodes(debug, ranges)), "mixed")
-    if not (fp16.verdict.passed or (allow_mixed and mixed.verdict.passed)):
-        raise GateError(_missed([fp16, mixed, fp32]))
-    return [fp16, mixed, fp32] if ladder else [fp16, mixed]
+    mixed = _mixed(debug, trial, spans, whole)
+    if not (whole.verdict.passed or (allow_mixed and mixed.verdict.passed)):
+        raise GateError(_missed([whole, mixed, fp32]))
+    return [whole, mixed, fp32] if ladder else [whole, mixed]
+
+
+def _mixed(debug: Graph, trial: Trial, spans: Mapping[str, Span], whole: Candidate) -> Candidate:
+    """The mixed rung: where fp16 passed, the most careful one; where it failed, the fastest that passes."""
+    careful = products(debug.model, spans)
+    if whole.verdict.passed:
+        return trial.measure(debug, "mixed", careful)
+    candidate = whole
+    for plan in (*_steps(debug, spans, whole), careful):
+        candidate = trial.measure(debug, "mixed", plan)
+        if candidate.verdict.passed:
+            break
+    return candidate
+
+
+def _steps(debug: Graph, spans: Mapping[str, Span], whole: Candidate) -> Iterator[Plan]:
+    """Plans with ever more nodes in FP32, those that rounding harms most first."""
+    kept = len(whole.kept)
+    for limit in COARSE:
+        plan = fp16_but_coarse(debug.model, spans, limit)
+        if len(plan.kept) > kept:
+            kept = len(plan.kept)
+            yield plan
 
 
 def _missed(tried: list[Candidate]) -> str:

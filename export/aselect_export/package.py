@@ -6,29 +6,31 @@ import importlib.metadata
 from pathlib import Path
 
 import numpy as np
-import torch
-from onnx import ModelProto
 from torch import nn
 
 import aselect_edge
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_calibration.picture import draw_damage
+from aselect_edge.backbones.loading import build, family_class
 from aselect_edge.files import sha256
 from aselect_edge.records import Bundle, Engine, Manifest, Precision, Report
 from aselect_export.graph import describe, specs, without_logits
 from aselect_export.ladder import Candidate, Trial
+from aselect_export.quantising import Int8
 from aselect_export.verify import Rung, verification_arrays
+from aselect_export.weights import DATA, Graph
 
 MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
+RANGES, DAMAGE = "ranges.json", "damage.png"
+"""Only of INT8: the activation ranges, and the picture of what each layer costs."""
 
 
 def full_backbone(record: Bundle) -> nn.Module:
     """The backbone before truncation and folding, without storage: for counting only."""
-    with torch.device("meta"):
-        # Tied: diffusers stores the one conditioning of DiT once per block, which says nothing about its size.
-        return DiT(DiTConfig.from_json(record.backbone.config), tied=True)
+    # Tied: diffusers stores the one conditioning of DiT once per block, which says nothing about its size.
+    return build(family_class(record.backbone.family), {**record.backbone.config, "tied": True})
 
 
-def draft_manifest(bundle: Bundle, graph: ModelProto, precision: Precision, rungs: tuple[str, ...]) -> Manifest:
+def draft_manifest(bundle: Bundle, graph: Graph, precision: Precision, rungs: tuple[str, ...]) -> Manifest:
     """All of the manifest that is known before any file is written."""
     source, outputs = specs(graph)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "onnxslim")}
@@ -49,15 +51,16 @@ def draft_manifest(bundle: Bundle, graph: ModelProto, precision: Precision, rung
 
 
 def write_graphs(folder: Path, bundle: Bundle, precision: Precision, passed: list[Candidate]) -> Manifest:
-    """Write model.onnx (the first) and its fallback rungs; returns the manifest so far."""
+    """Write model.onnx (the first) and its fallback rungs; returns the manifest so far, without hashes."""
     names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
     graphs = [without_logits(candidate.debug) for candidate in passed]
     manifest = draft_manifest(bundle, graphs[0], precision, tuple(names[1:]))
     for name, graph, candidate in zip(names, graphs, passed, strict=True):
-        own: Precision = "fp32" if candidate.verdict.rung == "fp32" else precision
+        rung = candidate.verdict.rung
+        own: Precision = "fp16" if rung == "mixed" else rung
         # A rung's graph speaks for itself: it is found without the folder, so it names no other rung.
         describe(graph, manifest.model_copy(update={"model": name, "precision": own, "rungs": ()}))
-        (folder / name).write_bytes(graph.SerializeToString())
+        graph.write(folder / name)
     return manifest
 
 
@@ -72,10 +75,18 @@ def write_verification(folder: Path, trial: Trial) -> None:
     np.savez_compressed(folder / VERIFY, **arrays)
 
 
+def write_int8(folder: Path, int8: Int8) -> None:
+    """Write what INT8 was made with: its ranges and the picture of its layers."""
+    int8.ranges.save(folder / RANGES)
+    draw_damage(int8.quantisation, folder / DAMAGE)
+
+
 def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine, ...]) -> Manifest:
     """Write the report and, last, the manifest with the hash of every file; engines carry their own hashes."""
     report.save(folder / REPORT)
-    files = {name: sha256(folder / name) for name in (manifest.model, *manifest.rungs, VERIFY, REPORT)}
+    graphs = [name for graph in (manifest.model, *manifest.rungs) for name in (graph, f"{graph}{DATA}")]
+    names = (*graphs, VERIFY, REPORT, RANGES, DAMAGE)
+    files = {name: sha256(folder / name) for name in names if (folder / name).exists()}
     tools = manifest.tools | {engine.builder: engine.version for engine in engines}
     final = manifest.model_copy(update={"files": files, "engines": engines, "tools": tools})
     final.save(folder / MANIFEST)

@@ -5,16 +5,14 @@ No builder flag is needed or obeyed: a strongly typed TensorRT network builds wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from aselect_edge.errors import InputError
-from aselect_export.graph import LOGITS, exposing
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_export.graph import LOGITS
+from aselect_export.measuring import Span, float_tensors
+from aselect_export.weights import Graph, WeightFile
 
 LIMIT = 16_000.0
 """FP16 ends at 65,504; a tensor that reaches a quarter of it on a few frames will overflow on other ones."""
@@ -22,6 +20,8 @@ LIMIT = 16_000.0
 # Only these ever compute in FP16. All else, LayerNormalization and Softmax above all, stays FP32.
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 _POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Gelu", "Relu", "Sigmoid", "Tanh", "Resize", "ArgMax"})
+
+_ADDS_UP = {"LayerNormalization": ": it adds up squares", "Softmax": ": it adds up exponentials"}
 
 # These compute nothing: they take the type of what they move, so no Cast is spent on them.
 _MOVES = frozenset(
@@ -32,79 +32,69 @@ _MOVES = frozenset(
 _FIXED = {"Resize": frozenset({1, 2})}
 
 
-def measure_ranges(model: ModelProto, batches: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
-    """max |x| of every FP32 and FP16 tensor of a graph, weights included, over batches of frames.
+@dataclass(frozen=True)
+class Plan:
+    """Which nodes of an FP32 graph compute in FP16, and why the others do not."""
 
-    A tensor that holds a NaN or an infinity has the range infinity.
-    """
-    floats = _float_tensors(model)
-    names = [name for node in model.graph.node for name in node.output if name in floats]
-    ranges = {weight.name: _largest(numpy_helper.to_array(weight)) for weight in _float_weights(model)}
-    ranges.update(dict.fromkeys(names, 0.0))
-    session = OnnxSession(exposing(model, names).SerializeToString(), "cpu")
-    for frames in batches:
-        for name, value in session.infer(frames, names).items():
-            ranges[name] = max(ranges[name], _largest(value))
-    return ranges
+    half: frozenset[str]
+    """By first output."""
+    kept: Mapping[str, str]
+    """Name of every node that stays FP32 -> the reason."""
+
+
+def fp16(model: ModelProto, spans: Mapping[str, Span]) -> Plan:
+    """All products and pointwise nodes whose inputs, weights and outputs stay below LIMIT."""
+    return _plan(model, lambda node: _unsuited(node) or _beyond(node, spans))
+
+
+def fp16_but_coarse(model: ModelProto, spans: Mapping[str, Span], coarseness: float) -> Plan:
+    """As `fp16`, but without the nodes that read or make a tensor of which rounding takes this share or more."""
+    return _plan(model, lambda node: _unsuited(node) or _beyond(node, spans) or _coarse(node, spans, coarseness))
+
+
+def products(model: ModelProto, spans: Mapping[str, Span]) -> Plan:
+    """Only products with weights: attention's inner products, residual sums, activations and the logits stay FP32."""
+    weights = {weight.name for weight in model.graph.initializer}
+
+    def reason(node: NodeProto) -> str | None:
+        if node.op_type not in _PRODUCTS or not weights.intersection(node.input) or node.output[0] == LOGITS:
+            return "of this rung only products with weights are FP16, and not the logits"
+        return _beyond(node, spans)
+
+    return _plan(model, reason)
 
 
 def half_tensors(model: ModelProto) -> frozenset[str]:
     """Names of a graph's FP16 tensors, weights included."""
-    return frozenset(name for name, kind in _float_tensors(model).items() if kind == TensorProto.FLOAT16)
+    return frozenset(name for name, kind in float_tensors(model).items() if kind == TensorProto.FLOAT16)
 
 
-def fp16_nodes(model: ModelProto, ranges: Mapping[str, float]) -> frozenset[str]:
-    """The nodes of an FP32 graph (by first output) that the fp16 rung computes in FP16.
-
-    All products and pointwise nodes whose inputs, weights and outputs stay below LIMIT.
-    """
-    return frozenset(
-        node.output[0] for node in model.graph.node if node.op_type in _PRODUCTS | _POINTWISE and _fits(node, ranges)
-    )
-
-
-def mixed_nodes(model: ModelProto, ranges: Mapping[str, float]) -> frozenset[str]:
-    """The nodes of an FP32 graph (by first output) that the mixed rung computes in FP16.
-
-    Only products with weights: attention's inner products, residual sums, activations and the logits stay FP32.
-    """
-    weights = {weight.name for weight in model.graph.initializer}
-    return frozenset(
-        node.output[0]
-        for node in model.graph.node
-        if node.op_type in _PRODUCTS
-        and weights.intersection(node.input)
-        and node.output[0] != LOGITS
-        and _fits(node, ranges)
-    )
-
-
-def convert(model: ModelProto, half: frozenset[str]) -> ModelProto:
+def convert(graph: Graph, half: frozenset[str], name: str) -> Graph:
     """A copy of an FP32 graph in which the nodes named by `half` (first outputs) compute in FP16.
 
-    Ensures: graph inputs and outputs keep their types; a tensor is cast at most once to each type; weights are
-    stored in the type that they are used in.
+    Weights that change go to the file `name` beside the others. Ensures: graph inputs and outputs keep their types;
+    a tensor is cast at most once to each type; weights are stored in the type that they are used in.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    conversion = _Conversion(result.graph, _float_tensors(model), half)
+    result = graph.copy()
+    conversion = _Conversion(result, float_tensors(graph.model), half, WeightFile(graph.folder, name))
     nodes = conversion.run()
-    del result.graph.node[:], result.graph.value_info[:]
-    result.graph.node.extend(nodes)
-    _drop_unused_weights(result.graph)
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    inner = result.model.graph
+    del inner.node[:], inner.value_info[:]
+    inner.node.extend(nodes)
+    _drop_unused_weights(inner)
+    return result.check()
 
 
 class _Conversion:
     """One pass over the nodes in order, keeping the type that each float tensor has by now."""
 
-    def __init__(self, graph: GraphProto, floats: Mapping[str, int], half: frozenset[str]) -> None:
-        self.graph = graph
+    def __init__(self, source: Graph, floats: Mapping[str, int], half: frozenset[str], file: WeightFile) -> None:
+        self.source, self.file = source, file
+        self.graph = source.model.graph
         self.half = half
         self.kinds = dict(floats)
-        self.weights = {weight.name: weight for weight in graph.initializer}
-        self.outputs = {output.name for output in graph.output if output.name in floats}
+        self.weights = {weight.name: weight for weight in self.graph.initializer}
+        self.outputs = {output.name for output in self.graph.output if output.name in floats}
         self.casts: dict[tuple[str, int], str] = {}
         self.nodes: list[NodeProto] = []
 
@@ -134,8 +124,8 @@ class _Conversion:
             suffix = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
             target = f"{name}_{suffix}"
             if name in self.weights:
-                values = numpy_helper.to_array(self.weights[name]).astype(helper.tensor_dtype_to_np_dtype(kind))
-                self.graph.initializer.append(numpy_helper.from_array(values, target))
+                values = self.source.array(self.weights[name]).astype(helper.tensor_dtype_to_np_dtype(kind))
+                self.graph.initializer.append(self.file.put(target, values))
             else:
                 self.nodes.append(helper.make_node("Cast", [name], [target], name=f"cast_{target}", to=kind))
             self.casts[name, kind] = target
@@ -152,31 +142,41 @@ class _Conversion:
         self.casts[name, TensorProto.FLOAT16] = inner
 
 
-def _float_tensors(model: ModelProto) -> dict[str, int]:
-    """Element type of every FP32 and FP16 tensor, weights included."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
-    unknown = [name for node in graph.node for name in node.output if name and not kinds.get(name)]
-    if unknown:
-        raise InputError(f"tensor {unknown[0]}: got no type, expected one after shape inference; use static shapes")
-    kinds.update((weight.name, weight.data_type) for weight in graph.initializer)
-    return {name: kind for name, kind in kinds.items() if kind in (TensorProto.FLOAT, TensorProto.FLOAT16)}
+def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> Plan:
+    floats = float_tensors(model)
+    half, kept = set(), {}
+    for node in model.graph.node:
+        computes = node.op_type not in _MOVES and node.op_type != "Cast"
+        if not computes or not any(name in floats for name in (*node.input, *node.output)):
+            continue
+        why = reason(node)
+        if why is None:
+            half.add(node.output[0])
+        else:
+            kept[node.name or node.output[0]] = why
+    return Plan(frozenset(half), kept)
 
 
-def _float_weights(model: ModelProto) -> list[TensorProto]:
-    return [w for w in model.graph.initializer if w.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)]
+def _unsuited(node: NodeProto) -> str | None:
+    if node.op_type in _PRODUCTS | _POINTWISE:
+        return None
+    return f"{node.op_type} is always FP32{_ADDS_UP.get(node.op_type, '')}"
 
 
-def _fits(node: NodeProto, ranges: Mapping[str, float]) -> bool:
-    return all(ranges.get(name, 0.0) < LIMIT for name in (*node.input, *node.output))
+def _beyond(node: NodeProto, spans: Mapping[str, Span]) -> str | None:
+    reached = {name: spans[name].largest for name in (*node.input, *node.output) if name in spans}
+    worst = max(reached, key=reached.__getitem__, default=None)
+    if worst is None or reached[worst] < LIMIT:
+        return None
+    return f"{worst} reaches {reached[worst]:.0f} on the verification frames, the limit is {LIMIT:.0f}"
 
 
-def _largest(values: NDArray[np.generic]) -> float:
-    if not values.size:
-        return 0.0
-    # Two reductions rather than abs(): no copy of the tensor. A NaN is the result of both.
-    largest = max(float(values.max()), -float(values.min()))
-    return largest if np.isfinite(largest) else float("inf")
+def _coarse(node: NodeProto, spans: Mapping[str, Span], limit: float) -> str | None:
+    shares = {name: spans[name].coarseness for name in (*node.input, *node.output) if name in spans}
+    worst = max(shares, key=shares.__getitem__, default=None)
+    if worst is None or shares[worst] < limit:
+        return None
+    return f"rounding {worst} to FP16 takes {shares[worst]:.2%} of what varies in it, the limit is {limit:.2%}"
 
 
 def _drop_unused_weights(graph: GraphProto) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +18,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
 from torch import Tensor, nn
 
+from aselect_calibration.frames import calibration_frames
 from aselect_edge.frames import list_images, read_image, resize
 from aselect_edge.perception import upsample
 from aselect_edge.records import Parity, Resize, Task
-from aselect_export.graph import LOGITS, without_logits
-from aselect_export.precision import LIMIT, half_tensors, measure_ranges
+from aselect_export.graph import LOGITS
+from aselect_export.measuring import measure
+from aselect_export.precision import LIMIT, half_tensors
+from aselect_export.weights import Graph
 from aselect_runtime.onnx_session import OnnxSession
 
-Rung = Literal["fp32", "mixed", "fp16"]
+Rung = Literal["fp32", "mixed", "fp16", "int8"]
 Frames = NDArray[np.uint8]
 
 FP32_ERROR = 1e-4
@@ -35,6 +38,8 @@ FP32_ERROR = 1e-4
 FP32_AGREEMENT = 0.999
 HALF_AGREEMENT = 0.995
 """Gates on the share of pixels (frames, for classification) with the same class."""
+INT8_AGREEMENT = 0.9
+"""A bound on the absurd only: the gate of INT8 is the drop of its metric."""
 
 SCENE = (16, 4096)
 """Smallest and largest side, in pixels, at which a street is drawn; for other input sizes it is resized."""
@@ -62,6 +67,9 @@ class Verdict:
     parity: tuple[Parity, ...]
     largest_half: float
     """The largest magnitude in any FP16 tensor; 0 if there is none."""
+    latency: float
+    """Median milliseconds of ONNX Runtime on this CPU for one batch."""
+    batch: int
 
     @property
     def passed(self) -> bool:
@@ -90,6 +98,9 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
         scenes = [resize(street.frame(40 * index)[0], size, how) for index in range(count)]
         note = f"verified on {count} synthetic street scenes; give --data to verify on images of your own"
         return np.stack(scenes), note
+    if data.is_file():
+        film = calibration_frames(data, count, size, how)
+        return np.stack(list(film)), f"verified on {count} frames of {data}"
     splits = [data / split / "images" for split in ("val", "test", "train")]
     images = list_images(next((folder for folder in splits if folder.is_dir()), data))
     chosen = [images[index * len(images) // count] for index in range(count)]
@@ -103,25 +114,30 @@ def batches(frames: Frames, size: int) -> Iterator[Frames]:
         yield frames[start : start + size]
 
 
-def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int, rung: Rung = "fp32") -> Answer:
-    """What a torch model (BGR pixels to logits) says, in the arithmetic that the rung stands for.
-
-    fp16 is the whole model in float16; mixed is autocast, in which only matrix products and convolutions are, and of
-    them not those whose values reach LIMIT, as in the mixed graph. The model may be changed by the call.
-    """
-    kind = torch.float16 if rung == "fp16" else torch.float32
-    model = model.to(kind)
+def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int) -> Answer:
+    """What a torch model (BGR pixels to logits) says, in the type of its weights."""
+    kind = next(model.parameters()).dtype
     pixels = (torch.from_numpy(group).to(kind).permute(0, 3, 1, 2) for group in batches(frames, batch))
-    if rung == "mixed":
-        _spare_large_products(model, torch.from_numpy(frames).permute(0, 3, 1, 2).float())
-    with torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=rung == "mixed"):
-        logits = [model(group).float() for group in pixels]
-    return _answer(torch.cat(logits), task, (frames.shape[1], frames.shape[2]))
+    with torch.no_grad():
+        logits = torch.cat([model(group).float() for group in pixels])
+    scores = upsample(logits, (frames.shape[1], frames.shape[2])) if task == "seg" else logits
+    return Answer(logits.numpy(), scores.argmax(1).numpy())
 
 
-def answer_of_graph(debug: ModelProto, task: Task, frames: Frames, batch: int) -> Answer:
+def halves_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int) -> dict[Rung, Answer]:
+    """What the deployed model says in torch's own half precision, by rung.
+
+    mixed is autocast, in which only matrix products and convolutions are FP16, and of them not those whose values
+    reach LIMIT, as in the mixed graph. fp16 is the whole model in float16, so the call leaves it in that.
+    """
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    with _sparing_large_products(model, pixels), torch.autocast("cpu", torch.float16):
+        mixed = answer_of_torch(model, task, frames, batch)
+    return {"mixed": mixed, "fp16": answer_of_torch(model.half(), task, frames, batch)}
+
+
+def answer_of_graph(session: OnnxSession, task: Task, frames: Frames, batch: int) -> Answer:
     """What a debug graph says, run by ONNX Runtime; the classes are the ones that the graph itself puts out."""
-    session = OnnxSession(debug.SerializeToString(), "cpu")
     outputs = [session.infer(group) for group in batches(frames, batch)]
     logits = np.concatenate([output[LOGITS] for output in outputs])
     if task == "seg":
@@ -146,30 +162,31 @@ def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Run
         frames=len(got.classes),
         max_error=error,
         agreement=agreement,
-        passed=close if rung == "fp32" else agreement >= HALF_AGREEMENT,
+        passed=close if rung == "fp32" else agreement >= (INT8_AGREEMENT if rung == "int8" else HALF_AGREEMENT),
     )
 
 
 def judge(
-    debug: ModelProto, rung: Rung, task: Task, frames: Frames, batch: int, reference: Answer, half: Answer | None
+    debug: Graph, rung: Rung, task: Task, frames: Frames, batch: int, reference: Answer, half: Answer | None
 ) -> Verdict:
     """Measure one rung: against the reference, and (for FP16 and mixed) against torch's float16 and the FP16 range."""
-    got = answer_of_graph(debug, task, frames, batch)
+    session = debug.session()
+    got = answer_of_graph(session, task, frames, batch)
+    latency = _median_latency(session, frames, batch)
+    session.close()
     parity = [compare(got, reference, rung, "torch float32, unfolded", rung)]
     if half is not None:
         parity.append(compare(got, half, rung, "torch float16" + (", autocast" if rung == "mixed" else ""), rung))
     largest = 0.0
-    if names := half_tensors(debug):
-        ranges = measure_ranges(without_logits(debug), batches(frames, batch))
-        largest = max((ranges[name] for name in names if name in ranges), default=0.0)
-    return Verdict(rung, tuple(parity), largest)
+    if names := half_tensors(debug.model):
+        spans = measure(debug, batches(frames, batch))
+        largest = max((spans[name].largest for name in names if name in spans), default=0.0)
+    return Verdict(rung, tuple(parity), largest, latency, batch)
 
 
-def median_latency(graph: Path, frames: Frames, batch: int) -> float:
-    """Median milliseconds that ONNX Runtime on this CPU takes for one batch, after one run to warm up."""
-    session = OnnxSession(graph, "cpu")
+def _median_latency(session: OnnxSession, frames: Frames, batch: int) -> float:
+    """Median milliseconds for one batch, of a session that has warmed up."""
     groups = list(batches(frames, batch))
-    session.infer(groups[0])
     taken = []
     for run in range(LATENCY_RUNS):
         started = time.perf_counter()
@@ -187,7 +204,8 @@ def verification_arrays(frames: Frames, reference: Answer, task: Task) -> dict[s
     return {"frames": frames, "logits": reference.logits, **answer}
 
 
-def _spare_large_products(model: nn.Module, pixels: Tensor) -> None:
+@contextmanager
+def _sparing_large_products(model: nn.Module, pixels: Tensor) -> Iterator[None]:
     """Take the linear layers and convolutions whose values reach LIMIT on these frames out of autocast."""
     large: set[nn.Module] = set()
 
@@ -204,6 +222,11 @@ def _spare_large_products(model: nn.Module, pixels: Tensor) -> None:
         hook.remove()
     for module in large:
         module.forward = _in_float32(module.forward)
+    try:
+        yield
+    finally:
+        for module in large:
+            del module.forward  # the class's own comes back
 
 
 def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -212,8 +235,3 @@ def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
             return forward(x.float())
 
     return wide
-
-
-def _answer(logits: Tensor, task: Task, size: tuple[int, int]) -> Answer:
-    scores = upsample(logits, size) if task == "seg" else logits
-    return Answer(logits.numpy(), scores.argmax(1).numpy())

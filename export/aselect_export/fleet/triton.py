@@ -1,0 +1,134 @@
+"""A model repository for NVIDIA Triton Inference Server.
+
+Fields as in model_config.proto of triton-inference-server/common. The graph takes camera pixels and gives classes, so
+that there is nothing left for an ensemble to do; clients send frames of the model's size.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from aselect_edge.errors import AselectError
+from aselect_edge.files import atomic_folder
+from aselect_edge.records import Engine, Manifest, TensorSpec
+from aselect_export.fleet.rewriting import Frames, frames_of, free_batch, hold_against, load
+from aselect_runtime.engines.cache import load_plan
+from aselect_runtime.folder import load_folder
+from aselect_runtime.onnx_session import OnnxSession
+
+MARKER = "triton.json"
+"""Lies at the root of a repository that was written here; Triton looks at folders alone."""
+
+MAX_BATCH = 8
+"""How many single requests Triton may put together."""
+
+DELAY_US = 2000
+"""How long a request may wait for others, in microseconds: well under a camera's frame."""
+
+TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+def write_triton(folder: Path, out: Path) -> tuple[str, ...]:
+    """Write a model repository from an export folder, whole or not at all; returns what to know about it.
+
+    A graph of one frame is given a free batch, checked on the folder's frames, so that Triton batches dynamically; a
+    graph of N frames stays as it is, and each request is N frames. An engine that TensorRT built comes as a second
+    model; engines of TensorRT-RTX cannot be loaded by Triton and are left out.
+    """
+    manifest, graph = load_folder(folder)
+    name = f"aselect_{manifest.task}"
+    notes: list[str] = []
+    with atomic_folder(out, marker=MARKER) as repository:
+        (repository / MARKER).write_text(manifest.to_json(), encoding="utf-8")
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        for weights in graph.parent.glob(f"{graph.name}.*"):
+            if weights.name in manifest.files:
+                shutil.copy(weights, version / weights.name)
+        dynamic = _write_graph(folder, graph, manifest, version / "model.onnx", notes)
+        _describe(repository / name, manifest, config(name, manifest, dynamic=dynamic))
+        for engine in manifest.engines:
+            if engine.builder == "tensorrt":
+                _write_engine(folder, engine, manifest, repository / f"{name}_tensorrt")
+            else:
+                notes.append(f"{engine.file} was left out: Triton loads engines of TensorRT, not of TensorRT-RTX")
+    return tuple(notes)
+
+
+def config(name: str, manifest: Manifest, *, dynamic: bool, platform: str = "onnxruntime_onnx") -> str:
+    """The text of config.pbtxt. With `dynamic`, the batch is Triton's to choose and dims are those of one frame."""
+    lines = [
+        f'name: "{name}"',
+        f'platform: "{platform}"',
+        f"max_batch_size: {MAX_BATCH if dynamic else 0}",
+        _tensor("input", manifest.input, dynamic),
+        *(
+            _tensor("output", output, dynamic, "labels.txt" if output.name == "scores" else None)
+            for output in manifest.outputs
+        ),
+    ]
+    if dynamic:
+        lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_US} }}")
+    lines.append(
+        f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if platform == 'tensorrt_plan' else 'KIND_AUTO'} }} ]"
+    )
+    lines.append(f'parameters {{ key: "classes" value {{ string_value: {_quoted(_classes(manifest))} }} }}')
+    return "\n".join(lines) + "\n"
+
+
+def _write_graph(folder: Path, graph: Path, manifest: Manifest, target: Path, notes: list[str]) -> bool:
+    """Write the graph; returns whether its batch is free."""
+    if manifest.input.shape[0] > 1:
+        notes.append(f"each request is {manifest.input.shape[0]} frames, as the graph was exported (--batch)")
+    else:
+        model = load(graph)
+        free_batch(model)
+        onnx.save(model, str(target))
+        try:
+            hold_against(graph, target, manifest, frames_of(folder, manifest), _classes_in_batches)
+            return True
+        except AselectError as error:
+            notes.append(f"no dynamic batching: {error}")
+    shutil.copy(graph, target)
+    return False
+
+
+def _write_engine(folder: Path, engine: Engine, manifest: Manifest, model: Path) -> None:
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "model.plan").write_bytes(load_plan(folder, engine))
+    _describe(model, manifest, config(model.name, manifest, dynamic=False, platform="tensorrt_plan"))
+
+
+def _describe(model: Path, manifest: Manifest, text: str) -> None:
+    (model / "config.pbtxt").write_text(text, encoding="utf-8")
+    (model / "labels.txt").write_text("".join(f"{info.name}\n" for info in manifest.classes), encoding="utf-8")
+
+
+def _classes_in_batches(session: OnnxSession, frames: Frames) -> NDArray[np.int64]:
+    """Batches of different sizes, none of which the graph was traced with."""
+    parts = [frames[:2], frames[2:5], frames[5:]]
+    answers = [session.infer(part) for part in parts if len(part)]
+    if "class_map" in answers[0]:
+        return np.concatenate([answer["class_map"] for answer in answers]).astype(np.int64)
+    return np.concatenate([answer["scores"] for answer in answers]).argmax(1)
+
+
+def _tensor(kind: str, spec: TensorSpec, dynamic: bool, labels: str | None = None) -> str:
+    dims = ", ".join(map(str, spec.shape[1:] if dynamic else spec.shape))
+    label = f' label_filename: "{labels}"' if labels else ""
+    return f'{kind} [ {{ name: "{spec.name}" data_type: {TYPES[spec.dtype]} dims: [ {dims} ]{label} }} ]'
+
+
+def _classes(manifest: Manifest) -> str:
+    return json.dumps([info.model_dump(mode="json") for info in manifest.classes])
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format; JSON escapes what must be escaped, and nothing beyond ASCII is left."""
+    return json.dumps(text)

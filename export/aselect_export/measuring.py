@@ -1,0 +1,132 @@
+"""What the tensors of a graph are like on real frames, measured inside the graph itself.
+
+Only numbers leave the session, so that measuring hundreds of tensors takes no more memory than computing them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from aselect_edge.errors import InputError
+from aselect_export.weights import Graph
+
+_LARGEST, _ENERGY, _LOST, _VARIED = "largest", "energy", "lost", "varied"
+
+
+@dataclass(frozen=True)
+class Span:
+    """The values of one tensor over all frames."""
+
+    largest: float
+    """max |x|; infinity if there was an infinity or a NaN."""
+    coarseness: float = 0.0
+    """What rounding to FP16 takes away, as a share of what varies along the last axis; 0 where not measured.
+
+    A common offset, which LayerNorm and softmax take out, counts for nothing: what is left is what a model can use.
+    """
+
+
+def measure(graph: Graph, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Span]:
+    """The span of every FP32 and FP16 tensor of a graph, weights included, over batches of frames."""
+    kinds = float_tensors(graph.model)
+    session = Graph(measuring(graph.model, kinds), graph.folder).session()
+    largest: dict[str, float] = {}
+    sums: dict[str, float] = {}
+    for frames in batches:
+        for output, value in session.infer(frames).items():
+            what, _, name = output.partition("/")
+            if what == _LARGEST:
+                largest[name] = max(largest.get(name, 0.0), float(value))
+            elif what in (_ENERGY, _LOST, _VARIED):
+                sums[output] = sums.get(output, 0.0) + float(value)
+    session.close()
+    spans = {name: _span(name, value, sums) for name, value in largest.items()}
+    for weight in graph.model.graph.initializer:
+        if weight.name in kinds:
+            spans[weight.name] = Span(_largest(graph.array(weight)))
+    return spans
+
+
+def measuring(model: ModelProto, kinds: Mapping[str, int]) -> ModelProto:
+    """A copy of a graph with scalar outputs more: `largest/x`, `energy/x` for every float tensor x that a node makes.
+
+    For FP32 tensors also `lost/x` (squares of what rounding to FP16 takes) and `varied/x` (squares of what varies).
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    weights = {weight.name for weight in model.graph.initializer}
+    made = [name for node in model.graph.node for name in node.output if name in kinds and name not in weights]
+    nodes: list[NodeProto] = []
+    for name in made:
+        nodes += _statistics(name, kinds[name])
+        whats = (_LARGEST, _ENERGY, *((_LOST, _VARIED) if kinds[name] == TensorProto.FLOAT else ()))
+        outputs = [helper.make_tensor_value_info(f"{what}/{name}", TensorProto.FLOAT, []) for what in whats]
+        copy.graph.output.extend(outputs)
+    copy.graph.node.extend(nodes)
+    last = helper.make_tensor("last/axis", TensorProto.INT64, [1], [-1])
+    copy.graph.initializer.append(last)
+    return copy
+
+
+def float_tensors(model: ModelProto) -> dict[str, int]:
+    """Element type of every FP32 and FP16 tensor, weights included."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
+    unknown = [name for node in graph.node for name in node.output if name and not kinds.get(name)]
+    if unknown:
+        raise InputError(f"tensor {unknown[0]}: got no type, expected one after shape inference; use static shapes")
+    kinds.update((weight.name, weight.data_type) for weight in graph.initializer)
+    return {name: kind for name, kind in kinds.items() if kind in (TensorProto.FLOAT, TensorProto.FLOAT16)}
+
+
+def _statistics(name: str, kind: int) -> list[NodeProto]:
+    """The nodes that boil a tensor down to its numbers."""
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = []
+    wide = name
+    if kind == TensorProto.FLOAT16:
+        wide = f"wide/{name}"
+        steps.append(("Cast", [name], wide, {"to": TensorProto.FLOAT}))
+    steps += [
+        ("Abs", [wide], f"abs/{name}", {}),
+        ("ReduceMax", [f"abs/{name}"], f"{_LARGEST}/{name}", {"keepdims": 0}),
+        ("ReduceSumSquare", [wide], f"{_ENERGY}/{name}", {"keepdims": 0}),
+    ]
+    if kind == TensorProto.FLOAT:
+        steps += [
+            ("Cast", [name], f"half/{name}", {"to": TensorProto.FLOAT16}),
+            ("Cast", [f"half/{name}"], f"back/{name}", {"to": TensorProto.FLOAT}),
+            ("Sub", [name, f"back/{name}"], f"rest/{name}", {}),
+            ("ReduceSumSquare", [f"rest/{name}"], f"{_LOST}/{name}", {"keepdims": 0}),
+            ("ReduceMean", [name, "last/axis"], f"mean/{name}", {"keepdims": 1}),
+            ("Sub", [name, f"mean/{name}"], f"centred/{name}", {}),
+            ("ReduceSumSquare", [f"centred/{name}"], f"{_VARIED}/{name}", {"keepdims": 0}),
+        ]
+    return [
+        helper.make_node(operation, inputs, [output], **attributes) for operation, inputs, output, attributes in steps
+    ]
+
+
+def _span(name: str, largest: float, sums: Mapping[str, float]) -> Span:
+    # A maximum may pass over a NaN, a sum of squares does not.
+    if not math.isfinite(sums[f"{_ENERGY}/{name}"]):
+        return Span(math.inf, math.inf)
+    lost, varied = sums.get(f"{_LOST}/{name}", 0.0), sums.get(f"{_VARIED}/{name}", 0.0)
+    if not math.isfinite(lost) or (lost and not varied):
+        return Span(largest, math.inf)
+    return Span(largest, math.sqrt(lost / varied) if lost else 0.0)
+
+
+def _largest(values: NDArray[np.generic]) -> float:
+    if not values.size:
+        return 0.0
+    # Two reductions rather than abs(): no copy of the tensor. A NaN is the result of both.
+    largest = max(float(values.max()), -float(values.min()))
+    return largest if np.isfinite(largest) else math.inf

@@ -1,0 +1,265 @@
+"""INT8: what `--precision int8` does with a verified FP32 graph.
+
+calibrate (or take the bundle's ranges) ──▶ smooth ──▶ rank the layers ──▶ give the worst back until the drop fits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_calibration.cache import cache_folder, cached
+from aselect_calibration.calibrating import Prepared, calibrate, prepare
+from aselect_calibration.frames import CalibrationFrames, calibration_frames
+from aselect_calibration.graphs import digest
+from aselect_calibration.insertion import Int8Weights, quantised
+from aselect_calibration.layers import Layer, find_layers
+from aselect_calibration.ranges import Ranges
+from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
+from aselect_calibration.settings import Int8Settings, Rest
+from aselect_calibration.thresholds import Method
+from aselect_edge.bundle import LoadedBundle
+from aselect_edge.errors import GateError, InputError
+from aselect_edge.records import LayerDecision, Quantisation
+from aselect_export.evaluation import Model, accuracy, is_labelled
+from aselect_export.graph import LOGITS
+from aselect_export.ladder import Candidate, Trial
+from aselect_export.measuring import measure
+from aselect_export.precision import Plan, convert, fp16, products
+from aselect_export.verify import answer_of_graph, batches
+from aselect_export.weights import Graph, WeightFile
+
+Progress = Callable[[str], None]
+
+MAX_DROP = 0.003
+"""Of mIoU or top-1, by default."""
+MAX_DISAGREEMENT = 0.01
+"""Without labels, by default: pixels that change their class on both sides of the truth cancel out in an accuracy."""
+
+SCORED = 256
+"""Most labelled images that one measurement of the metric takes, spread over the split."""
+COMPARED = 64
+"""Most frames on which agreement is measured."""
+RANKED = 4
+"""Frames on which the layers are ranked, rounded up to whole batches."""
+
+RANGES = "ranges.json"
+"""What a bundle calls its activation ranges."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The INT8 rung that passed its gate, and how it was made."""
+
+    candidate: Candidate
+    quantisation: Quantisation
+    ranges: Ranges
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """How good a graph is: a metric between 0 and 1."""
+
+    metric: Literal["miou", "top1", "agreement"]
+    images: int
+    """On how many it is measured."""
+    fp32: float
+    """Of the FP32 graph."""
+    score: Callable[[Graph], float]
+
+
+def quantise(
+    bundle: LoadedBundle,
+    debug: Graph,
+    tried: Sequence[Candidate],
+    trial: Trial,
+    data: Path | None,
+    settings: Int8Settings,
+    progress: Progress,
+) -> Int8:
+    """The INT8 graph of an FP32 debug graph, accurate enough, with the rungs above it already `tried`.
+
+    Without `data` the ranges kept in the bundle serve. Raises InputError, or GateError if no INT8 graph keeps the drop.
+    """
+    rest = settings.rest or "fp32"
+    weights = WeightFile(debug.folder, "int8.weights")
+    layers = find_layers(debug, LOGITS)
+    frames = None if data is None else _frames(bundle, trial, data, settings)
+    ranges = ranges_of(bundle, debug, layers, frames, settings.method, weights, progress)
+    ready = prepare(debug, layers, ranges, weights)
+    build = _builder(ready, tried, trial, rest, weights, progress)
+    few = list(batches(trial.frames, trial.batch))[: -(-RANKED // trial.batch)]
+    ranked = rank(debug, build, layers, few, LOGITS, progress)
+    progress("measuring the fp32 graph")
+    yardstick = _yardstick(bundle, debug, trial, data, frames)
+    limit = settings.max_drop
+    if limit is None:
+        limit = MAX_DISAGREEMENT if yardstick.metric == "agreement" else MAX_DROP
+
+    def drop(kept: Sequence[Layer]) -> float:
+        progress(f"measuring {yardstick.metric} with {len(kept)} of {len(layers)} layers in INT8")
+        return yardstick.fp32 - yardstick.score(build(kept))
+
+    outcome = give_back([damage.layer for damage in ranked], drop, limit)
+    if not outcome.met:
+        raise GateError(_missed(yardstick, outcome, len(layers), limit))
+    progress("checking the int8 graph")
+    candidate = trial.measure(build([layer for layer in layers if layer not in outcome.returned]).check(), "int8")
+    if not candidate.verdict.passed:
+        raise GateError(f"{candidate.verdict}, expected 90% same class; try another --calib or use --precision fp32")
+    quantisation = Quantisation(
+        method=ranges.method,
+        calibrated_on=ranges.data,
+        rest=rest,
+        metric=yardstick.metric,
+        images=yardstick.images,
+        fp32=yardstick.fp32,
+        int8=yardstick.fp32 - outcome.drop,
+        max_drop=limit,
+        measurements=len(outcome.measured),
+        layers=_decisions(ranked, outcome),
+    )
+    return Int8(candidate, quantisation, ranges, _notes(candidate, tried, rest, data))
+
+
+def ranges_of(
+    bundle: LoadedBundle,
+    debug: Graph,
+    layers: Sequence[Layer],
+    frames: CalibrationFrames | None,
+    method: Method,
+    weights: WeightFile,
+    progress: Progress,
+) -> Ranges:
+    """Ranges measured on frames (or read from the cache), or without frames those kept in the bundle."""
+    if frames is not None:
+        batch = debug.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+        return cached(
+            cache_folder(),
+            digest(debug),
+            frames.fingerprint,
+            method,
+            batch,
+            lambda: calibrate(debug, layers, frames, method, weights, progress),
+        )
+    path = bundle.folder / RANGES
+    if RANGES not in bundle.record.files:
+        raise InputError(
+            f"{path}: no such file, and no --data, expected one of them; give --data DIR (images or a video of what "
+            "the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges"
+        )
+    return Ranges.load(path)
+
+
+def _frames(bundle: LoadedBundle, trial: Trial, data: Path, settings: Int8Settings) -> CalibrationFrames:
+    count = -(-settings.images // trial.batch) * trial.batch
+    return calibration_frames(data, count, (trial.frames.shape[1], trial.frames.shape[2]), bundle.record.resize)
+
+
+def _decisions(ranked: Sequence[Damage], outcome: Outcome) -> tuple[LayerDecision, ...]:
+    return tuple(
+        LayerDecision(layer=one.layer.name, damage=one.noise, int8=one.layer not in outcome.returned) for one in ranked
+    )
+
+
+def _builder(
+    ready: Prepared, tried: Sequence[Candidate], trial: Trial, rest: Rest, weights: WeightFile, progress: Progress
+) -> Callable[[Sequence[Layer]], Graph]:
+    """Graphs with any of the layers in INT8 and the rest in its own precision."""
+    smooth = Graph(ready.graph.model, ready.graph.folder)
+    int8 = Int8Weights(smooth, weights)
+    base = smooth
+    if rest == "fp16":
+        progress("converting the rest to fp16")
+        spans = measure(smooth, batches(trial.frames, trial.batch))
+        passed = any(one.verdict.rung == "fp16" and one.verdict.passed for one in tried)
+        plan: Plan = (fp16 if passed else products)(smooth.model, spans)
+        wide = {layer.node for layer in ready.layers if not int8.fits_half(layer, ready.ranges.layers[layer.name])}
+        base = convert(smooth, plan.half - wide, "int8.rest.weights")
+
+    def build(chosen: Sequence[Layer]) -> Graph:
+        # ONNX Runtime's CPU kernels need quantised outputs of convolutions; TensorRT is faster without them.
+        made = quantised(base, chosen, ready.ranges.layers, int8, weights, outputs=rest == "fp32")
+        return Graph(made.model, made.folder)
+
+    return build
+
+
+def _yardstick(
+    bundle: LoadedBundle, debug: Graph, trial: Trial, data: Path | None, frames: CalibrationFrames | None
+) -> Yardstick:
+    """The task metric where `data` has labels, else agreement with the FP32 graph."""
+    record = bundle.record
+    if data is not None and is_labelled(data, "val", record.task):
+        metric, before, _, images = _accuracy(debug, bundle, trial, data)
+        return Yardstick(metric, images, before, lambda graph: _accuracy(graph, bundle, trial, data)[1])
+    looked_at = trial.frames if frames is None else _spread(frames, COMPARED, trial.batch)
+    exact = _classes(debug, trial, looked_at)
+    return Yardstick(
+        "agreement", len(looked_at), 1.0, lambda graph: float((_classes(graph, trial, looked_at) == exact).mean())
+    )
+
+
+def _accuracy(
+    graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path
+) -> tuple[Literal["miou", "top1"], float, list[float | None], int]:
+    """See `evaluation.accuracy`, on the validation split: training has seen `train`, and `test` is for reporting."""
+    session = graph.session()
+    output = "class_map" if trial.task == "seg" else "scores"
+
+    def predict(batch: NDArray[np.uint8]) -> NDArray[Any]:
+        return session.infer(batch, [output])[output]
+
+    record = bundle.record
+    shape = (trial.batch, trial.frames.shape[1], trial.frames.shape[2])
+    found = accuracy(Model(record.task, record.classes, record.resize, shape, predict), data, "val", most=SCORED)
+    session.close()
+    return found
+
+
+def _classes(graph: Graph, trial: Trial, frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+    session = graph.session()
+    answer = answer_of_graph(session, trial.task, frames, trial.batch)
+    session.close()
+    return answer.classes
+
+
+def _spread(frames: CalibrationFrames, most: int, batch: int) -> NDArray[np.uint8]:
+    """Up to `most` of the frames in whole batches, evenly spaced."""
+    count = max(batch, min(most, len(frames)) // batch * batch)
+    wanted = {index * len(frames) // count for index in range(count)}
+    return np.stack([frame for index, frame in enumerate(frames) if index in wanted])
+
+
+def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -> str:
+    return (
+        f"int8: the best found loses {outcome.drop:.4f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
+        f"{len(outcome.returned)} of {layers} layers given back, expected at most {limit:g}; "
+        f"allow it with --max-drop {np.ceil(outcome.drop * 1e4) / 1e4:g}, try another --calib or more --calib-images, "
+        "or use --precision fp16"
+    )
+
+
+def _notes(candidate: Candidate, tried: Sequence[Candidate], rest: Rest, data: Path | None) -> tuple[str, ...]:
+    notes = []
+    if data is None:
+        notes.append(
+            "int8: calibrated on the ranges kept in the bundle; give --data to calibrate on frames of your own"
+        )
+    if rest == "fp32":
+        notes.append("int8: what is not INT8 is FP32, which suits CPUs; use --rest fp16 for a GPU")
+    passed = [one.verdict for one in tried if one.verdict.passed]
+    fastest = min(passed, key=lambda verdict: verdict.latency)
+    if candidate.verdict.latency >= fastest.latency:
+        notes.append(
+            f"int8 is slower than {fastest.rung} in ONNX Runtime on this CPU ({candidate.verdict.latency:.1f} ms "
+            f"beside {fastest.latency:.1f} ms): on a CPU like this, use --precision {fastest.rung}; for another "
+            "target compare the rungs there with aselect-bench"
+        )
+    return tuple(notes)

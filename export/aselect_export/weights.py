@@ -1,0 +1,183 @@
+"""A graph's weights on disk: a graph in memory holds references, and one tensor at a time is read or written.
+
+Protobuf copies what it is given, several times over while it writes, so the weights never pass through it: while a
+graph is worked on they lie beside it as ONNX external data, and the finished file is streamed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+import onnx_ir
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from aselect_edge.errors import IntegrityError
+from aselect_edge.files import inside
+from aselect_runtime.onnx_session import OnnxSession
+
+INLINE = 1024
+"""Tensors below this many bytes stay within the graph, where passes look at their values."""
+
+SINGLE_FILE = 2**31 - 2**20
+"""Bytes up to which a graph is one file; protobuf ends at 2 GiB."""
+
+DATA = ".data"
+"""What the file of a large graph's weights has after the graph's own name."""
+
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+"""Numbers of the fields ModelProto.graph, GraphProto.initializer and TensorProto.raw_data in onnx.proto."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX graph whose larger weights are references into files of `folder`."""
+
+    model: ModelProto
+    folder: Path
+
+    def array(self, weight: TensorProto) -> NDArray[Any]:
+        """A weight's values, read from disk where they are there."""
+        if weight.data_location != TensorProto.EXTERNAL:
+            return numpy_helper.to_array(weight)
+        entry = {item.key: item.value for item in weight.external_data}
+        dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
+        path = inside(self.folder, entry["location"])
+        count = int(np.prod(weight.dims, dtype=np.int64))
+        values = np.fromfile(path, dtype, count, offset=int(entry.get("offset", 0)))
+        if values.size != count:
+            raise IntegrityError(f"{path}: got {values.size} values of {weight.name}, expected {count}; export again")
+        return values.reshape(weight.dims)
+
+    def session(self) -> OnnxSession:
+        """ONNX Runtime on the CPU, reading the weights from where they are."""
+        path = self._save()
+        try:
+            return OnnxSession(path, "cpu")
+        finally:
+            path.unlink()
+
+    def check(self) -> Graph:
+        """The graph itself; raises onnx.checker.ValidationError unless it is valid ONNX with consistent types."""
+        path = self._save()
+        try:
+            onnx.checker.check_model(path, full_check=True)
+        finally:
+            path.unlink()
+        return self
+
+    def copy(self) -> Graph:
+        """The same graph, whose nodes may be changed without changing this one's; the weights stay shared."""
+        model = ModelProto()
+        model.CopyFrom(self.model)
+        return Graph(model, self.folder)
+
+    def write(self, path: Path) -> None:
+        """Write the graph for good: one file, or beyond SINGLE_FILE with the weights beside it in `<name>.data`."""
+        if self._size() <= SINGLE_FILE:
+            with path.open("wb") as stream:
+                self._stream(stream)
+            return
+        scratch = self._save()
+        try:
+            onnx_ir.save(onnx_ir.load(scratch), path, external_data=f"{path.name}{DATA}", size_threshold_bytes=INLINE)
+        finally:
+            scratch.unlink()
+
+    def _save(self) -> Path:
+        path = self.folder / f"{id(self.model):x}.onnx"
+        path.write_bytes(self.model.SerializeToString())
+        return path
+
+    def _size(self) -> int:
+        inline: int = self.model.ByteSize()
+        return inline + sum(_bytes(weight) for weight in self.model.graph.initializer)
+
+    def _stream(self, stream: BinaryIO) -> None:
+        """The serialized model, as protobuf would write it, with one weight in memory at a time."""
+        bare = ModelProto()
+        bare.CopyFrom(self.model)
+        weights = list(self.model.graph.initializer)
+        del bare.graph.initializer[:]
+        head = bare.graph.SerializeToString()
+        bare.ClearField("graph")
+        stream.write(bare.SerializeToString())
+        headers = [_header(weight) for weight in weights]
+        lengths = [len(header) + _bytes(weight) for header, weight in zip(headers, weights, strict=True)]
+        total = len(head) + sum(len(_opening(_INITIALIZER, length)) + length for length in lengths)
+        stream.write(_opening(_GRAPH, total) + head)
+        for weight, header, length in zip(weights, headers, lengths, strict=True):
+            stream.write(_opening(_INITIALIZER, length) + header)
+            if weight.data_location == TensorProto.EXTERNAL:
+                self.array(weight).tofile(stream)
+
+
+class WeightFile:
+    """A file of `folder` to which weights are appended."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    def put(self, name: str, values: NDArray[Any]) -> TensorProto:
+        """Store an array; returns the weight that stands for it in a graph."""
+        if values.nbytes < INLINE:
+            return numpy_helper.from_array(values, name)
+        weight = TensorProto(name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+        with (self.folder / self.name).open("ab") as stream:
+            offset = stream.seek(0, io.SEEK_END)
+            values.tofile(stream)
+        weight.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", self.name), ("offset", offset), ("length", values.nbytes)):
+            weight.external_data.add(key=key, value=str(value))
+        return weight
+
+
+def store(model: onnx_ir.Model, folder: Path, name: str) -> Graph:
+    """Put a model's larger weights into the file `name` of `folder`, one after the other."""
+    path = folder / f"{name}.onnx"
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            # Transposed views are put in order here, one at a time: value by value to the file takes minutes.
+            value.const_value = _in_order(value.const_value)
+    onnx_ir.save(model, path, external_data=name, size_threshold_bytes=INLINE)
+    graph = Graph(onnx.load(path, load_external_data=False), folder)
+    path.unlink()
+    return graph
+
+
+def _in_order(tensor: onnx_ir.TensorProtocol) -> onnx_ir.LazyTensor:
+    def values() -> onnx_ir.TensorProtocol:
+        return onnx_ir.tensor(np.ascontiguousarray(tensor.numpy()), name=tensor.name)
+
+    return onnx_ir.LazyTensor(values, dtype=tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=tensor.name)
+
+
+def _bytes(weight: TensorProto) -> int:
+    """Bytes of a weight that lie outside of the graph."""
+    return sum(int(item.value) for item in weight.external_data if item.key == "length")
+
+
+def _header(weight: TensorProto) -> bytes:
+    """A serialized weight up to its raw data, which is to follow if it lies on disk."""
+    if weight.data_location != TensorProto.EXTERNAL:
+        return bytes(weight.SerializeToString())
+    bare = TensorProto(name=weight.name, dims=weight.dims, data_type=weight.data_type)
+    return bytes(bare.SerializeToString()) + _opening(_RAW_DATA, _bytes(weight))
+
+
+def _opening(field: int, length: int) -> bytes:
+    """Protobuf's key and length of a field of variable length: https://protobuf.dev/programming-guides/encoding/."""
+    return bytes(_varint(field << 3 | 2)) + bytes(_varint(length))
+
+
+def _varint(value: int) -> Iterator[int]:
+    while value > 0x7F:
+        yield value & 0x7F | 0x80
+        value >>= 7
+    yield value
