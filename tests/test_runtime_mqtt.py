@@ -137,6 +137,34 @@ def test_a_password_that_is_wrong_is_told_and_never_shown(
     assert "somebody" not in caplog.text
 
 
+@needs_mosquitto
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho drops a refused socket unclosed
+def test_tls_that_is_trusted_and_tls_that_is_not(
+    seg_model: Path,
+    tmp_path: Path,
+    free_port: int,
+    certificate: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manifest = Manifest.load(seg_model / "manifest.json")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        plain = probe.getsockname()[1]
+    files = f"certfile {certificate[0]}\nkeyfile {certificate[1]}"
+    settings = f"{files}\nlistener {plain} 127.0.0.1\nallow_anonymous true"
+    uri = f"mqtts://localhost:{free_port}/{TOPIC}"
+    with _broker(free_port, tmp_path, settings), caplog.at_level(logging.WARNING):
+        _until(lambda: _answers(plain))
+        with _listening(plain) as heard:
+            with open_sink(uri, manifest):
+                _until(lambda: "its certificate is not trusted" in caplog.text)
+            assert heard == []
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+            with open_sink(uri, manifest):
+                _until(lambda: (f"{TOPIC}/status", "online") in heard)
+
+
 def test_parts_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASELECT_MQTT_PASSWORD", raising=False)
     broker = Broker.parse("mqtts://us%40er:p%2Fw@host/a/b")

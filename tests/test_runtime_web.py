@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import struct
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
-from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
+from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgType
 
 from aselect_edge.errors import InputError
 from aselect_edge.records import ClassInfo, Manifest
@@ -300,6 +301,48 @@ def test_a_taken_port_and_a_missing_certificate(
     monkeypatch.setenv("ASELECT_WEB_CERT", str(seg_model / "manifest.json"))
     with pytest.raises(InputError, match="no usable certificate"):
         _enter("https://127.0.0.1:0", seg_model)
+
+
+def test_https(
+    seg_model: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    certificate: tuple[Path, Path],
+) -> None:
+    monkeypatch.setenv("ASELECT_WEB_CERT", str(certificate[0]))
+    monkeypatch.setenv("ASELECT_WEB_KEY", str(certificate[1]))
+    with _served(seg_model, capfd, "https://localhost:0") as (_, url):
+        assert url.startswith("https://localhost:")
+
+        async def look() -> int:
+            trust = TCPConnector(ssl=ssl.create_default_context(cafile=str(certificate[0])))
+            async with ClientSession(connector=trust) as session, session.get(url) as answer:
+                return answer.status
+
+        assert asyncio.run(look()) == 200
+
+
+def test_a_fault_of_the_server_ends_the_page_not_the_run(
+    seg_model: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(_result: Result, manifest: Manifest) -> bytes:
+        raise ValueError(f"a fault with {manifest.task}")
+
+    async def look(url: str) -> int | None:
+        async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:
+            await socket.receive_json()
+            await socket.receive(timeout=10)
+            return socket.close_code
+
+    monkeypatch.setattr("aselect_runtime.sinks.web.result_message", fails)
+    with _served(seg_model, capfd) as (write, url):
+        write(_result())
+        assert asyncio.run(look(url)) == web_hub.BROKEN
+        write(_result())
+    assert "a fault with seg" in caplog.text
 
 
 def _enter(uri: str, model: Path) -> None:

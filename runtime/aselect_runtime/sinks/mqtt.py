@@ -139,7 +139,7 @@ class _Line:
             _log.warning("%s: connected; %d results were dropped so far", self._broker.name, self._dropped)
 
     def _on_connect_fail(self, _client: Client, _data: Any) -> None:
-        self._report("no broker answers")
+        self._report("no broker answers" + (", or its certificate is not trusted" if self._broker.tls else ""))
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

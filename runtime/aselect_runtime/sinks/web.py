@@ -32,7 +32,7 @@ except ImportError as error:
     ) from error
 
 from aselect_runtime.sinks.web_guard import TOKEN, Address, Guard
-from aselect_runtime.sinks.web_hub import Hub
+from aselect_runtime.sinks.web_hub import PATIENCE, Hub
 from aselect_runtime.sinks.web_message import model_message, result_message
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ PAGE = {
     "/style.css": ("style.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-PATIENCE = 2.0
-"""Seconds that open pages get to take their leave at the end."""
 CERTIFICATE, KEY = "ASELECT_WEB_CERT", "ASELECT_WEB_KEY"
 """Environment variables with the paths of the PEM files for https."""
 

@@ -154,7 +154,7 @@ class Guard:
         if literal is not None:  # an attack by renaming needs a name
             return literal.is_loopback or not self.address.loopback
         own = socket.gethostname().lower()
-        local = frozenset() if self.address.loopback else {own, f"{own.split('.')[0]}.local", socket.getfqdn().lower()}
+        local = frozenset() if self.address.loopback else {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
         return host in {"localhost", self.address.host.lower()} | self.address.names | local
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from aiohttp import WSMsgType, web
@@ -18,8 +19,13 @@ FASTEST = 30.0
 """Pictures per second of a stream that a page is sent at most, however fast a film is worked through."""
 TRY_AGAIN_LATER = 1013
 GOING_AWAY = 1001
+BROKEN = 1011
+
+_log = logging.getLogger("aselect_runtime")
 HEARTBEAT = 15.0
 """Seconds between looks whether a silent page is still there."""
+PATIENCE = 2.0
+"""Seconds that a page gets to take its leave."""
 
 
 class Hub:
@@ -41,7 +47,7 @@ class Hub:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Show one page everything until it leaves; one too many is told to try again later."""
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=64)
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, timeout=PATIENCE, max_msg_size=64)
         await socket.prepare(request)
         if len(self._viewers) >= VIEWERS:
             await socket.close(code=TRY_AGAIN_LATER, message=b"too many viewers")
@@ -58,7 +64,7 @@ class Hub:
         finally:
             del self._viewers[socket]
             sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            await asyncio.wait([sender])
         return socket
 
     async def close(self) -> None:
@@ -68,17 +74,23 @@ class Hub:
         )
 
     async def _send(self, socket: web.WebSocketResponse, credit: asyncio.Semaphore, news: asyncio.Event) -> None:
-        await socket.send_str(self._first)
-        shown: dict[int, int] = {}
-        while True:
-            await credit.acquire()
-            while not (waiting := self._unseen(shown)):
-                news.clear()
-                await news.wait()
-            stream = min(waiting, key=lambda key: shown.get(key, 0))  # the one that was served longest ago
-            shown[stream], message = await self._message(stream)
-            await socket.send_bytes(message)
-            await asyncio.sleep(1 / FASTEST / len(self._newest))
+        try:
+            await socket.send_str(self._first)
+            shown: dict[int, int] = {}
+            while True:
+                await credit.acquire()
+                while not (waiting := self._unseen(shown)):
+                    news.clear()
+                    await news.wait()
+                stream = min(waiting, key=lambda key: shown.get(key, 0))  # the one that was served longest ago
+                shown[stream], message = await self._message(stream)
+                await socket.send_bytes(message)
+                await asyncio.sleep(1 / FASTEST / len(self._newest))
+        except ConnectionError:  # the page is gone
+            return
+        except Exception as error:  # whatever it is, it must not take other pages or the run along
+            _log.error("live page: %s: %s; the page is closed", type(error).__name__, error)
+            await socket.close(code=BROKEN, message=b"the server failed")
 
     def _unseen(self, shown: dict[int, int]) -> list[int]:
         return [stream for stream, (number, _) in self._newest.items() if number != shown.get(stream, 0)]

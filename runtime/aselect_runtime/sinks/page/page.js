@@ -3,7 +3,7 @@
 const SHOWN = 60; // seconds that the plots look back
 const SILENCE = 5; // seconds without a frame after which the page says so
 const RETRY = [500, 1000, 2000, 4000, 8000]; // milliseconds between attempts to connect
-const TOO_MANY = 1013; // the server's code for "try again later"
+const [TOO_MANY, GOING_AWAY] = [1013, 1001]; // codes with which the server closes a connection
 
 const $ = (id) => document.getElementById(id);
 const page = {
@@ -31,10 +31,10 @@ function connect() {
     // One after the other, each confirmed when it is on the screen: a hidden page confirms nothing and gets nothing.
     last = last.then(() => show(data)).catch(console.error).then(nextPaint).then(() => confirm(socket));
   };
-  socket.onclose = ({ code, reason }) => {
+  socket.onclose = ({ code }) => {
     document.body.dataset.connection = "lost";
     const wait = RETRY[Math.min(page.attempts++, RETRY.length - 1)];
-    const why = code === TOO_MANY ? "Too many viewers" : reason ? "The run has ended" : "Connection lost";
+    const why = { [TOO_MANY]: "Too many viewers", [GOING_AWAY]: "The run has ended" }[code] ?? "Connection lost";
     status("lost", `${why} – trying again`);
     setTimeout(connect, wait);
   };
