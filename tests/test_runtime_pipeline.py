@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from aselect_edge.errors import AselectError, EngineError, InputError, WriteErro
 from aselect_edge.frames import Frame
 from aselect_edge.records import Resize
 from aselect_runtime import open_model, pipeline, run_pipeline
+from aselect_runtime.heartbeat import Heartbeat
+from aselect_runtime.outlets import plan_outputs
 from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
 from aselect_runtime.sources import Source
 from aselect_runtime.streams import Patience
@@ -272,8 +275,8 @@ def test_a_camera_that_breaks_off_is_connected_again(
     assert summary.frames == 30
     assert summary.reconnects >= 2
     assert summary.sources[0].reconnects == summary.reconnects
-    numbers = [line["frame"] for line in _lines(out / "a.jsonl")]
-    assert numbers == sorted(set(numbers), key=int)  # they go on counting over a reconnect
+    numbers = [int(str(line["frame"])) for line in _lines(out / "a.jsonl")]
+    assert numbers == sorted(set(numbers))  # they go on counting over a reconnect
     assert _frames(out / "a.mp4")
 
 
@@ -327,3 +330,96 @@ def test_errors_of_every_thread_reach_the_caller(
         run_pipeline(manifest, _Slow(), ["endless"], [str(path)])
     assert not endless.open
     assert not [thread for thread in threading.enumerate() if thread.name in {"capture", "output"}]
+
+
+def _sinks(monkeypatch: pytest.MonkeyPatch, writes: dict[str, Callable[[Result], None]]) -> None:
+    """Let `name.jsonl` be written by the function of that name."""
+
+    @contextmanager
+    def opened(uri: str, _: object) -> Iterator[Callable[[Result], None]]:
+        yield writes[Path(uri).stem]
+
+    monkeypatch.setattr(pipeline, "open_sink", opened)
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_slow_output_holds_up_neither_the_session_nor_another(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick: list[int] = []
+    release = Event()
+
+    def slow(_: Result) -> None:
+        release.wait(10)
+
+    def count(result: Result) -> None:
+        quick.append(result.captured.index)
+        if len(quick) == 20:
+            release.set()
+
+    _sinks(monkeypatch, {"slow": slow, "quick": count})
+    manifest, _ = open_model(seg_model, "cpu")
+    summary = run_pipeline(manifest, _Slow(), ["endless"], ["slow.jsonl", "quick.jsonl"], max_frames=30)
+    slow_one, quick_one = summary.sinks
+    assert release.is_set()
+    assert slow_one.dropped >= 10
+    assert (quick_one.dropped, quick_one.written) == (0, 30)
+
+
+def test_a_film_waits_for_a_slow_output(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def slow(result: Result) -> None:
+        time.sleep(0.01)
+        seen.append(result.captured.index)
+
+    _sinks(monkeypatch, {"slow": slow})
+    manifest, session = open_model(seg_model, "cpu")
+    run_pipeline(manifest, session, ["synthetic://street?size=48x64&frames=20"], ["slow.jsonl"])
+    assert seen == list(range(20))
+
+
+@pytest.mark.usefixtures("endless")
+def test_an_output_that_fails_is_named_and_the_others_go_on(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Result] = []
+
+    def broken(result: Result) -> None:
+        raise WriteError(f"broken.jsonl: full at {result.captured.index}")
+
+    _sinks(monkeypatch, {"broken": broken, "good": seen.append})
+    manifest, _ = open_model(seg_model, "cpu")
+    with pytest.raises(WriteError, match=r"broken\.jsonl: full"):
+        run_pipeline(manifest, _Slow(), ["endless"], ["broken.jsonl", "good.jsonl"], max_frames=80)
+    assert len(seen) == 80
+    assert "going on without broken.jsonl" in caplog.text
+    failed = seen[-1].health.sinks[0]
+    assert (failed.state, failed.written) == ("failed", 0)
+    assert failed.dropped > 0
+
+
+def test_a_stage_that_is_stuck_is_named() -> None:
+    heartbeat = Heartbeat(limit=0.05)
+    with heartbeat.busy("infer"), heartbeat.busy("output a.mp4"):
+        assert heartbeat.newly_stuck() == ()
+        time.sleep(0.06)
+        assert heartbeat.newly_stuck() == ("infer", "output a.mp4")
+        assert heartbeat.newly_stuck() == ()
+    assert heartbeat.stuck() == ()
+    assert heartbeat.stalls == {"infer": 1, "output a.mp4": 1}
+
+
+def test_file_names_of_several_inputs() -> None:
+    def names(outputs: list[str], inputs: list[str], lanes: list[list[int]]) -> list[str]:
+        return [plan.uri for plan in plan_outputs(outputs, inputs, lanes)]
+
+    cameras = ["/dev/video0", "rtsp://joe:pw@door/1"]
+    assert names(["a.mp4", "m/", "a.jsonl", "mqtt://h/t"], cameras, [[0], [1]]) == [
+        *("a-0.mp4", "a-1.mp4", "m-0/", "m-1/", "a.jsonl", "mqtt://h/t")
+    ]
+    assert names(["{source}.jsonl"], cameras, [[0], [1]]) == ["video0.jsonl", "door-1.jsonl"]
+    assert names(["{source}.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4", "a-1.mp4"]
+    assert names(["a.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4"]
+    (stamped,) = names(["{time}.mkv"], cameras[:1], [[0]])
+    assert re.fullmatch(r"\d{8}T\d{6}Z\.mkv", stamped)

@@ -176,7 +176,7 @@ def test_the_fault_source_repeats_itself(seed: int, drop: float, resize: float, 
     first = _faults(uri, 8)
     assert first == _faults(uri, 8)
     assert [index for index, _, _ in first] == list(range(len(first)))
-    assert len(first) == {0: 8, 1: 1}.get(drop, len(first))
+    assert len(first) == {0.0: 8, 1.0: 1}.get(drop, len(first))
     shapes = len({shape for _, shape, _ in first})
     assert shapes == 1 if resize == 0 or len(first) == 1 else shapes >= 1 + (resize == 1)
 
