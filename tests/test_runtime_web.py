@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -378,29 +378,36 @@ NO_OPACITY = """(() => { const slider = document.querySelector('#opacity'); slid
 
 
 @needs_chromium
-def test_in_a_browser(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Legend, figures, toggles, opacity, plots, hostile names, a phone, and the end of the run."""
+def test_in_a_browser(seg_model: Path, free_port: int) -> None:
+    """Legend, figures, toggles, opacity, plots, hostile names, a phone, the end of the run and the next run."""
     manifest = _manifest(seg_model)
     classes = (manifest.classes[0], ClassInfo(name=HOSTILE, colour=(1, 2, 3)), manifest.classes[2])
-    with ExitStack() as stack:
-        write = stack.enter_context(open_sink("http://127.0.0.1:0", manifest.model_copy(update={"classes": classes})))
-        address = re.search(r"http\S+", capfd.readouterr().err)
-        assert address
-        stack.callback(Stream(write).stop)
-        asyncio.run(_look_around(address[0], stack.close))
+    url = f"http://127.0.0.1:{free_port}"
+
+    @contextmanager
+    def run() -> Iterator[None]:
+        with open_sink(url, manifest.model_copy(update={"classes": classes})) as write:
+            stream = Stream(write)
+            yield
+            stream.stop()
+
+    asyncio.run(_look_around(url, run))
 
 
-async def _look_around(url: str, end_the_run: Callable[[], None]) -> None:
-    async with page(url) as tab:
+async def _look_around(url: str, run: Callable[[], AbstractContextManager[None]]) -> None:
+    async with page("about:blank") as tab:
         await tab.size(1280, 800)
-        await tab.until("document.querySelectorAll('figure').length === 2")
-        await _figures(tab)
-        await _toggles_and_opacity(tab)
-        await tab.size(390, 844)
-        assert await tab.run("document.documentElement.scrollWidth <= 390")
-        assert tab.complaints == []
-        end_the_run()
+        with run():
+            await tab.call("Page.navigate", url=url)
+            await tab.until("document.querySelectorAll('figure').length === 2")
+            await _figures(tab)
+            await _toggles_and_opacity(tab)
+            await tab.size(390, 844)
+            assert await tab.run("document.documentElement.scrollWidth <= 390")
+            assert tab.complaints == []
         await tab.until("document.querySelector('#status').dataset.state === 'lost'")
+        with run():
+            await tab.until("document.querySelector('#status').textContent.includes('1 of 2 cameras lost')")
 
 
 async def _figures(tab: Page) -> None:

@@ -216,9 +216,12 @@ function caption(stream, number, now) {
 
 function shares(head) {
   const values = head.areas ?? head.top;
+  const ranks = new Map(Object.keys(head.top ?? {}).map((name, rank) => [name, rank]));
   page.model.classes.forEach(({ name }, index) => {
     const row = $("classes").children[index];
     const share = Object.hasOwn(values, name) ? values[name] : 0;
+    row.hidden = !Object.hasOwn(values, name);
+    row.style.order = ranks.get(name) ?? 0; // a classification shows the best, best first
     row.querySelector(".share").textContent = `${(share * 100).toFixed(1)} %`;
     row.querySelector(".bar").style.width = `${share * 100}%`;
   });
@@ -226,6 +229,8 @@ function shares(head) {
 
 function health(figures) {
   const rows = [
+    ...figures.stalled.map((stage) => ["Stalled", stage, "bad"]),
+    ...figures.sinks.filter(({ state }) => state !== "working").map(({ name, state }) => [name, state, "bad"]),
     ["Frames", figures.frames.toLocaleString()],
     ["Running", duration(figures.seconds)],
     ["Dropped", figures.dropped.toLocaleString()],
@@ -233,8 +238,6 @@ function health(figures) {
   ];
   for (const [zone, degrees] of Object.entries(figures.temperatures)) rows.push([zone, `${degrees.toFixed(0)} °C`]);
   if (figures.power_mode) rows.push(["Power mode", figures.power_mode]);
-  for (const stage of figures.stalled) rows.push(["Stalled", stage, "bad"]);
-  for (const { name, state } of figures.sinks) if (state !== "working") rows.push([name, state, "bad"]);
   $("health").replaceChildren(...rows.flatMap(([term, value, mark]) => {
     const [name, text] = [document.createElement("dt"), document.createElement("dd")];
     [name.textContent, name.title, text.textContent, text.className] = [term, term, value, mark ?? ""];
