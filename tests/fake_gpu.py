@@ -8,8 +8,9 @@ frees, use after free, use from another thread, buffers touched while a copy is 
 from __future__ import annotations
 
 import json
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,8 @@ import numpy as np
 import pytest
 
 from aselect_edge.errors import EngineError
-from aselect_runtime.engines import gpu, tensorrt_session, versions
+from aselect_runtime.engines import gpu, tensorrt_session
 from aselect_runtime.engines.device_memory import HostBuffer
-from aselect_runtime.engines.log import logger
 from aselect_runtime.onnx_session import OnnxSession
 
 POISON = 0xCD
@@ -217,7 +217,7 @@ class FakeDriver:
 
     def check_clean(self, *, attached: bool = False) -> None:
         """Raise MisuseError unless everything has been released."""
-        left = {
+        left: dict[str, Sized] = {
             "device memory": self._memory,
             "pinned memory": self._pinned,
             "streams": self._streams,
@@ -424,11 +424,9 @@ def fake_machine(monkeypatch: pytest.MonkeyPatch, version: str = "10.14.1.48") -
     """Make this process believe that it has a GPU with TensorRT."""
     driver = FakeDriver()
     machine = Machine(driver, FakeTensorRt(driver, version))
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", machine.trt)
+    monkeypatch.setitem(sys.modules, "tensorrt", machine.trt)
     monkeypatch.setattr(gpu, "_driver", lambda: _FakeCuda(machine))
     monkeypatch.setattr(tensorrt_session, "open_memory", lambda: driver)
-    for cached in (versions.load, logger):
-        cached.cache_clear()
     return machine
 
 

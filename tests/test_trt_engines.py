@@ -314,7 +314,10 @@ def test_the_ladder_takes_the_first_rung_that_passes() -> None:
 
 
 def test_values_that_are_not_finite_never_pass() -> None:
-    frames = {"class_map": np.zeros((2, 4, 4), np.uint8), "confidence": np.full((2, 2, 2), np.nan, np.float32)}
+    frames: dict[str, Any] = {
+        "class_map": np.zeros((2, 4, 4), np.uint8),
+        "confidence": np.full((2, 2, 2), np.nan, np.float32),
+    }
     found = compare(frames, frames, "engine", "reference")
     assert (found.passed, found.agreement) == (False, 0.0)
     scores = {"scores": np.array([[0.2, 0.8], [0.9, 0.1]], np.float32)}
@@ -369,15 +372,11 @@ def test_who_waited_uses_what_the_other_built(
     add_engines(done, ())
     machine.trt.built.clear()
 
-    import aselect_runtime.engines.building as module
-
-    real = module.building
-
     def late(where: Path, watch: Any) -> Any:
         shutil.copytree(done, folder, dirs_exist_ok=True)
-        return real(where, watch)
+        return building(where, watch)
 
-    monkeypatch.setattr(module, "building", late)
+    monkeypatch.setattr("aselect_runtime.engines.building.building", late)
     open_model(folder, "tensorrt")[1].close()
     assert machine.trt.built == []
 

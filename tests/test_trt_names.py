@@ -54,7 +54,7 @@ def touched() -> tuple[set[Name], set[Name]]:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "hasattr":
                 thing, name = node.args
                 assert isinstance(name, ast.Constant)
-                guarded.update(_name(ast.Attribute(thing, name.value, ast.Load())))
+                guarded.update(_name(ast.Attribute(thing, str(name.value), ast.Load())))
     # An enumeration behind a guarded name is guarded with it.
     heads = {name[0] for name in guarded if len(name) == 1}
     guarded |= {name for name in used if name[0] in heads} | {

@@ -64,7 +64,7 @@ def test_it_answers_as_onnx_runtime_does(
 def test_any_order_of_submit_and_collect_gives_the_answers_in_order(seg_model: Path, order: list[bool]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         machine, reference = fake_machine(patch), OnnxSession(seg_model / "model.onnx", "cpu")
-        frames, pending = iter(pictures(len(order))), []
+        frames, pending = iter(pictures(len(order))), list[Frame]()
         with closing(opened(seg_model)) as session:
             for submit in order:
                 if submit and len(pending) < session.depth:

@@ -6,8 +6,11 @@ strongly typed: precision is what the graph says.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -29,6 +32,9 @@ from aselect_runtime.engines.versions import (
     version,
 )
 from aselect_runtime.engines.watch import PhaseTree, Silence, Watch
+
+WEIGHTS = ".data"
+"""What the file of a large graph's weights has after the graph's own name."""
 
 _MIB = 1 << 20
 
@@ -76,6 +82,15 @@ def check_target(target: str | None, builder: Builder) -> str:
     return wanted
 
 
+def graph_hash(hash_of: Callable[[str], str | None], name: str) -> str:
+    """SHA-256 of a graph; of a large one, whose weights lie in a file named after it, over the hashes of both.
+
+    `hash_of` gives the hash of a file of the graph's folder, None if there is no such file.
+    """
+    hashes = [found for part in (name, f"{name}{WEIGHTS}") if (found := hash_of(part)) is not None]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def engine_name(builder: Builder, target: str) -> str:
     """The engine's path within its export folder: engines/{trt|rtx}-<version>-<sm>.engine."""
     return f"engines/{PREFIXES[builder]}-{version(builder)}-{target}.engine"
@@ -117,7 +132,7 @@ def build_engine(
     return Engine(
         file=written.relative_to(folder).as_posix() if written.is_relative_to(folder) else out_path.name,
         sha256=sha256(out_path),
-        onnx_sha256=sha256(onnx_path),
+        onnx_sha256=graph_hash(partial(_hash_in, onnx_path.parent), onnx_path.name),
         builder="tensorrt" if builder == "tensorrt" else "tensorrt-rtx",
         version=version(builder),
         target=sm,
@@ -125,6 +140,10 @@ def build_engine(
         flags=options.flags(),
         model=onnx_path.name,
     )
+
+
+def _hash_in(folder: Path, name: str) -> str | None:
+    return sha256(folder / name) if (folder / name).is_file() else None
 
 
 def _build(

@@ -130,7 +130,7 @@ def _climb_rungs(
     candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
     timing = (folder / final).with_suffix(".timing")
     rungs = tuple(keys(manifest, builder, gpu, options))
-    check_files(folder, {rung: manifest.files[rung] for rung in rungs})
+    check_files(folder, {name: manifest.files[name] for name in manifest.files if name.startswith(rungs)})
     prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
 
     def build(rung: str) -> Engine:

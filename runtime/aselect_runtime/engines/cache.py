@@ -9,7 +9,7 @@ from pathlib import Path
 from aselect_edge.errors import IntegrityError
 from aselect_edge.files import inside, sha256
 from aselect_edge.records import Engine, Manifest
-from aselect_runtime.engines.builder import BuildOptions
+from aselect_runtime.engines.builder import BuildOptions, graph_hash
 from aselect_runtime.engines.gpu import Gpu
 from aselect_runtime.engines.versions import MODULES, Builder, version
 
@@ -42,7 +42,9 @@ def keys(manifest: Manifest, builder: Builder, gpu: Gpu, options: BuildOptions |
     """The key of each graph of the folder, by file name: the model, then its fallback rungs."""
     name = MODULES[builder].replace("_", "-")
     return {
-        graph: Key(manifest.files[graph], name, version(builder), gpu, options.flags() if options else None)
+        graph: Key(
+            graph_hash(manifest.files.get, graph), name, version(builder), gpu, options.flags() if options else None
+        )
         for graph in (manifest.model, *manifest.rungs)
         if graph in manifest.files
     }

@@ -8,11 +8,13 @@ from typing import Any
 from aselect_runtime.engines.versions import Builder, load
 
 
-@functools.cache
 def logger(builder: Builder) -> Any:
     """The one logger of this process: TensorRT keeps the first that it is given and ignores any other."""
-    trt = load(builder)
+    return _logger_of(load(builder))
 
+
+@functools.cache
+def _logger_of(trt: Any) -> Any:
     class Errors(trt.ILogger):  # type: ignore[misc, name-defined]
         """Its `errors` are those since it was last cleared."""
 

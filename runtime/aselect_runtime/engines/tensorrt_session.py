@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -135,7 +135,7 @@ class TensorRtSession:
             raise
 
 
-def infer_all(session: Session, batches: Iterable[Frame]) -> Iterator[Arrays]:
+def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, None, None]:
     """The outputs of every batch in order, overlapped where the session can: it is then one batch ahead."""
     submit, collect = getattr(session, "submit", None), getattr(session, "collect", None)
     if submit is None or collect is None:

@@ -6,7 +6,6 @@ feature, not by version number, except for the versions that are known to answer
 
 from __future__ import annotations
 
-import functools
 import importlib
 import re
 from typing import Any, Literal
@@ -30,7 +29,6 @@ def available(builder: Builder) -> bool:
     return True
 
 
-@functools.cache
 def load(builder: Builder) -> Any:
     """The builder's module; raises MissingDependencyError."""
     name = MODULES[builder]
