@@ -46,6 +46,7 @@ def _draw_scores(selection: Selection, path: Path) -> None:
     chosen = selection.noise.sigma, table[winner, selection.tap.block, sigmas.index(selection.noise.sigma)]
     _mark(left, *chosen, label=f"{selection.tap}, σ = {chosen[0]:.3f}")
     left.set(xlabel="noise σ", ylabel=f"score ({selection.strategy})", title="each component at its best block")
+    left.margins(y=0.12)
     left.legend(fontsize=8, ncols=2, frameon=False)
     image = right.imshow(table[winner], aspect="auto", origin="lower", cmap="viridis")
     _mark(right, sigmas.index(chosen[0]), selection.tap.block)

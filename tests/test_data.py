@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_edge.data import open_segmentation, read_classes
+from aselect_edge.data import open_classification, open_segmentation, read_classes
 from aselect_edge.errors import InputError
 
 JUNK = st.recursive(
@@ -149,3 +149,54 @@ def test_the_streets_of_these_tests_are_such_a_folder(street_data: Path, tmp_pat
     split = open_segmentation(tmp_path / "copy", "val")
     assert len(split) == 3
     assert all(split.read(index)[1].max() < len(split.classes) for index in range(3))
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Path:
+    for split, names in (("train", ("b.wren", "a.jay", "c.owl")), ("val", ("a.jay", "c.owl"))):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            for copy in range(2):
+                cv2.imwrite(str(tmp_path / split / name / f"{copy}.jpg"), np.full((4, 6, 3), 9, np.uint8))
+    return tmp_path
+
+
+def test_folders_are_classes_in_the_order_of_trains_names(birds: Path) -> None:
+    train, val = open_classification(birds, "train"), open_classification(birds, "val")
+    assert [info.name for info in train.classes] == ["a.jay", "b.wren", "c.owl"]
+    assert train.classes == val.classes
+    assert train.labels == (0, 0, 1, 1, 2, 2)
+    assert val.labels == (0, 0, 2, 2)
+    assert (len(val), val.paths[2].parent.name) == (4, "c.owl")
+    image, label = val.read(3)
+    assert (image.shape, label) == ((4, 6, 3), 2)
+
+
+@pytest.mark.parametrize("key", ["folder", "name"])
+def test_classes_json_orders_and_names_the_folders(birds: Path, key: str) -> None:
+    entries = [{"id": i, "name": f"n{i}", key: name} for i, name in enumerate(("c.owl", "a.jay", "b.wren"))]
+    _classes(birds, entries)
+    train = open_classification(birds, "train")
+    assert [info.name for info in train.classes] == [entry["name"] for entry in entries]
+    assert train.labels == (1, 1, 2, 2, 0, 0)
+
+
+def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> None:
+    with pytest.raises(InputError, match="test: no such folder"):
+        open_classification(birds, "test")
+    (birds / "val/d.tit").mkdir()
+    with pytest.raises(InputError, match=r"d\.tit: not one of the 3 classes"):
+        open_classification(birds, "val")
+    (birds / "train/d.tit").mkdir()
+    with pytest.raises(InputError, match=r"d\.tit: got no image"):
+        open_classification(birds, "train")
+
+
+def test_a_segmentation_folder_is_not_one_of_classes(data: Path) -> None:
+    (data / "classes.json").unlink()
+    with pytest.raises(InputError, match="take --task seg"):
+        open_classification(data, "train")
+    for kind in ("images", "labels"):
+        shutil.rmtree(data / "train" / kind)
+    with pytest.raises(InputError, match="got no folders"):
+        open_classification(data, "train")

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from aselect_edge.files import atomic_write
 
+EVERY = 20.0
+"""Seconds between two writes, at least."""
+
 
 @dataclass
 class Store:
@@ -23,8 +26,6 @@ class Store:
 
     path: Path | None = None
     key: str = ""
-    every: float = 20.0
-    """Seconds between two writes, at least."""
     _written: float = field(default_factory=time.monotonic)
 
     def load(self) -> dict[str, Tensor]:
@@ -39,9 +40,9 @@ class Store:
         except (SafetensorError, OSError):
             return {}  # half a file cannot come from us; the scan starts over
 
-    def keep(self, tensors: dict[str, Tensor], now: bool = False) -> None:
-        """Write the tensors atomically, if it is time or has to be now."""
-        if self.path is None or (not now and time.monotonic() - self._written < self.every):
+    def keep(self, tensors: dict[str, Tensor]) -> None:
+        """Write the tensors atomically, if it is time."""
+        if self.path is None or time.monotonic() - self._written < EVERY:
             return
         atomic_write(self.path, save(tensors, metadata={"scan": self.key}))
         self._written = time.monotonic()

@@ -59,8 +59,8 @@ def select_tap(
     backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
     backbone.model.to(_device(request.device))
     backbone.encoder.to(_device(request.device))
-    scan = _scan(backbone, request, team, report)
-    evidence = _evidence(data, request, scan, warn if team.leads else lambda _line: None)
+    scan = prepare_scan(backbone, request, team, report)
+    evidence = gather_evidence(data, request, scan, warn if team.leads else lambda _line: None)
     scan = replace(scan, store=_store(scan, evidence, request, resume))
     began = time.monotonic()
     choice = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
@@ -70,7 +70,8 @@ def select_tap(
     return _record(choice, scan, evidence, request.strategy, cost)
 
 
-def _scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callable[[str, float], None]) -> Scan:
+def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callable[[str, float], None]) -> Scan:
+    """What the request scans; raises InputError for what the backbone cannot take, before anything is read."""
     model = backbone.model
     components = tuple(request.components or model.components)
     taps = candidate_taps(components, model.depth, request.blocks)
@@ -90,7 +91,8 @@ def _scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callab
     return scan
 
 
-def _evidence(data: Path, request: Request, scan: Scan, warn: Callable[[str], None]) -> Evidence:
+def gather_evidence(data: Path, request: Request, scan: Scan, warn: Callable[[str], None]) -> Evidence:
+    """The images, and labels where the strategy asks for them, that the request looks at."""
     entry = STRATEGIES[request.strategy]
     count = request.images or entry.images
     if not entry.labels:
