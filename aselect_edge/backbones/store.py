@@ -94,14 +94,14 @@ def _read(file: Path, wanted: Mapping[str, Stored]) -> Iterator[tuple[str, Tenso
             yield name, _copy(state[stored.name].tensor_split(stored.parts)[stored.part])
         return
     try:
-        with safe_open(file, framework="pt") as tensors:
-            for name, stored in wanted.items():
-                if stored.parts == 1:
-                    yield name, _copy(tensors.get_tensor(stored.name))
-                    continue
+        for name, stored in wanted.items():
+            # Opened for every tensor: the pages that were read stay in memory for as long as the file is mapped.
+            with safe_open(file, framework="pt") as tensors:
                 whole = tensors.get_slice(stored.name)
-                rows = whole.get_shape()[0] // stored.parts
-                yield name, _copy(whole[stored.part * rows : (stored.part + 1) * rows])
+                rows = whole.get_shape()[0] // stored.parts if stored.parts > 1 else None
+                part = slice(None) if rows is None else slice(stored.part * rows, (stored.part + 1) * rows)
+                tensor = _copy(whole[part])
+            yield name, tensor
     except (SafetensorError, OSError) as error:
         raise _unreadable(file, error) from error
 

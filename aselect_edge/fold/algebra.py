@@ -19,16 +19,18 @@ from aselect_edge.records import Noise
 
 def after_adaln(linear: nn.Linear, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias (float64) of a linear layer that takes the bare LayerNorm output; scale and shift (D,)."""
-    weight, shift = linear.weight.double(), shift.double()
-    bias = weight @ shift
-    return weight * (1 + scale.double()), bias if linear.bias is None else bias + linear.bias.double()
+    weight = linear.weight.to(torch.float64, copy=True)
+    bias = weight @ shift.double()
+    weight *= 1 + scale.double()  # in place: these are the largest matrices there are
+    return weight, bias if linear.bias is None else bias + linear.bias.double()
 
 
 def gated(linear: nn.Linear, gate: Tensor) -> nn.Linear:
     """A linear layer with the gate (D_out,) that follows it."""
-    weight, gate = linear.weight.double(), gate.double()
+    weight, gate = linear.weight.to(torch.float64, copy=True), gate.double()
+    weight *= gate[:, None]
     bias = torch.zeros_like(gate) if linear.bias is None else linear.bias.double()
-    return dense(gate[:, None] * weight, gate * bias)
+    return dense(weight, gate * bias)
 
 
 def dense(weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -40,6 +42,8 @@ def dense(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> nn.Linear:
     """Several linear layers of one input as one; each part is (weight, bias)."""
+    if len(parts) == 1:
+        return dense(*parts[0])
     return dense(torch.cat([weight.float() for weight, _ in parts]), torch.cat([bias.float() for _, bias in parts]))
 
 
