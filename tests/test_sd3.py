@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.backbones.family import Affine
+from aselect_edge.backbones.family import Affine, expand
 from aselect_edge.backbones.loading import build
 from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.backbones.sd3 import SD3
@@ -111,6 +111,13 @@ def test_taps_equal_hooks_on_diffusers(real: Real, size: tuple[int, int]) -> Non
     assert len(features) == 3 * len(COMPONENTS)
     for tap, value in expected.items():
         torch.testing.assert_close(features[tap], value, rtol=1e-5, atol=1e-5)
+
+
+def test_a_condition_for_each_image_of_a_batch_is_one_too(real: Real) -> None:
+    model, x, timestep = load_backbone(str(real.folder)).model, torch.randn(2, 3, 8, 8), torch.tensor([50.0, 50.0])
+    features = model.features(x, timestep, real.condition)
+    for tap, value in model.features(x, timestep, expand(real.condition, 2)).items():
+        torch.testing.assert_close(value, features[tap])
 
 
 def test_the_first_blocks_are_those_of_the_whole_model(real: Real) -> None:

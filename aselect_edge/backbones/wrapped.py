@@ -68,11 +68,14 @@ class Wrapped(Backbone):
         return height // patch, width // patch
 
     def check(self, condition: Condition, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
-        """Raises InputError for a condition without one of the tensors, or with one of another shape (None: any)."""
+        """Raises InputError for a condition without one of the tensors, or with one of another shape.
+
+        `shapes` are of one image, with None for any size; a condition of a batch, as `features` takes it, is fine.
+        """
         for name, shape in shapes.items():
             got = tuple(condition[name].shape) if name in condition else None
             fits = got is not None and len(got) == len(shape)
-            if not fits or any(want not in (None, have) for want, have in zip(shape, got or (), strict=True)):
+            if not fits or any(want not in (None, have) for want, have in zip(shape[1:], (got or ())[1:], strict=True)):
                 expected = "x".join("any" if size is None else str(size) for size in shape)
                 raise InputError(
                     f"condition: got {'no tensor' if got is None else 'x'.join(map(str, got))} {name}, "

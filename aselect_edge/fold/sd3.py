@@ -129,10 +129,10 @@ class FoldedBlock(nn.Module):
         # Beyond the projections all three are needed; in a block cut there, only those that are read.
         self.projections = [p for p in PROJECTIONS if attends or p in self.wanted]
         root = block.attn.inner_dim // self.heads
-        self.normalised = block.attn.norm_q is not None
+        normalised = block.attn.norm_q is not None
         # Where queries are normalised, the norm's weight takes the softmax scale; else the projection, if unread.
-        self.scale = 1.0 if self.normalised or "query" not in self.wanted else root**-0.5
-        into_query = root**-0.5 if attends and not self.normalised and self.scale == 1.0 else 1.0
+        self.scale = 1.0 if normalised or "query" not in self.wanted else root**-0.5
+        into_query = root**-0.5 if attends and not normalised and self.scale == 1.0 else 1.0
         parts = [after_adaln(_projection(block.attn, name), m["scale1"], m["shift1"]) for name in self.projections]
         parts = [
             scaled(part, into_query if name == "query" else 1.0)
@@ -143,7 +143,7 @@ class FoldedBlock(nn.Module):
             self.key_norm = _head_norm(block.attn.norm_k)
         if self.dual:
             second = [after_adaln(_projection(block.attn2, name), m["scale3"], m["shift3"]) for name in PROJECTIONS]
-            parts += [scaled(second[0], 1.0 if self.normalised else root**-0.5), *second[1:]]
+            parts += [scaled(second[0], 1.0 if normalised else root**-0.5), *second[1:]]
             self.query_norm2 = _head_norm(block.attn2.norm_q, root**-0.5)
             self.key_norm2 = _head_norm(block.attn2.norm_k)
         self.project = joined(parts)
@@ -180,11 +180,7 @@ class FoldedBlock(nn.Module):
         if self.end >= 4:
             x = x + h
             if self.dual:
-                q, k = (
-                    _per_head(parts[3], self.query_norm2, self.heads),
-                    _per_head(parts[4], self.key_norm2, self.heads),
-                )
-                x = x + self.out2(attend(q, k, parts[5], self.heads))
+                x = x + self.out2(self._attend_alone(parts[3:]))
             h = self.mlp(x)
             seen["mlp"] = h
         if self.end == WHOLE:
@@ -198,6 +194,11 @@ class FoldedBlock(nn.Module):
         q = torch.cat([q, *queries], dim=1) if queries else q
         k, v = torch.cat([k, keys], dim=1), torch.cat([parts[2], values], dim=1)
         return attend(q, k, v, self.heads, self.scale)
+
+    def _attend_alone(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The second attention of a dual block: image tokens to image tokens."""
+        q, k = _per_head(parts[0], self.query_norm2, self.heads), _per_head(parts[1], self.key_norm2, self.heads)
+        return attend(q, k, parts[2], self.heads)
 
 
 class ContextTokens(nn.Module):
