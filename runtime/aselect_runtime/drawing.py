@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 
 from aselect_edge.frames import Frame
 from aselect_edge.records import Manifest
 from aselect_runtime.results import Result, areas, class_map, top_scores
+from aselect_runtime.rings import FrameRing
 
 HEIGHTS = (480, 1080)
 """Pictures are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
@@ -25,32 +24,47 @@ Row = tuple[str, float, tuple[int, int, int]]
 """Name, share from 0 to 1, and colour (BGR)."""
 
 
+PICTURES = 4
+"""Painted pictures that may be in use at a time before a new buffer is made."""
+
+
 class Painter:
-    """Paints results of one model."""
+    """Paints results of one model. For one thread; its buffers are used again, those of pictures once nobody has them.
+
+    Fresh arrays of a picture's size cost more time, in page faults, than all the painting.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._colours = {item.name: item.colour[::-1] for item in manifest.classes}
-        self._lut = np.zeros((256, 3), np.uint8)
-        self._lut[: len(manifest.classes)] = [item.colour[::-1] for item in manifest.classes]
+        self._lut = np.zeros((256, 1, 3), np.uint8)
+        self._lut[: len(manifest.classes), 0] = [item.colour[::-1] for item in manifest.classes]
+        self._pictures = FrameRing(PICTURES)
+        self._layers = FrameRing(1)
 
     def paint(self, result: Result) -> Frame:
-        """A new BGR picture [H, W, 3] at display size with even sides."""
+        """A BGR picture [H, W, 3] at display size with even sides, which belongs to whoever holds it."""
         frame = result.captured.frame
         height, width = display_size(frame.shape[0], frame.shape[1])
-        picture: Any = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+        picture = self._pictures.take((height, width, 3))
         if self._manifest.task == "cls":
+            cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)
             _bars(picture, self._rows(top_scores(result, self._manifest)))
-            return picture  # type: ignore[no-any-return]
-        # Colouring the small map and enlarging the colours is far cheaper than the other way round.
-        colours: Any = self._lut[class_map(result, self._manifest)]
-        colours = cv2.resize(colours, (width, height), interpolation=cv2.INTER_LINEAR)
-        picture = cv2.addWeighted(picture, 1 - OPACITY, colours, OPACITY, 0)
+            return picture
+        if frame.shape[:2] != (height, width):
+            frame = cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+        cv2.addWeighted(frame, 1 - OPACITY, self._layer(result, (height, width)), OPACITY, 0, dst=picture)
         shares = areas(result, self._manifest)
         if len(shares) > ROWS:
             shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
         _legend(picture, self._rows(shares))
-        return picture  # type: ignore[no-any-return]
+        return picture
+
+    def _layer(self, result: Result, size: tuple[int, int]) -> Frame:
+        """The colours of the classes [H, W, 3]: looked up on the small map, which is far cheaper, and then enlarged."""
+        layer = self._layers.take((*size, 3))
+        small = cv2.applyColorMap(class_map(result, self._manifest), self._lut)
+        return cv2.resize(small, size[::-1], dst=layer, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
     def _rows(self, shares: dict[str, float]) -> list[Row]:
         return [(name, share, self._colours[name]) for name, share in shares.items()]
@@ -91,7 +105,7 @@ def _bars(picture: Frame, rows: list[Row]) -> None:
 def _panel(picture: Frame, right: int, rows: int, unit: int) -> None:
     """Darken the corner that the legend is written on."""
     corner = picture[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : right + unit // 2]
-    corner[:] = (corner * PANEL).astype(np.uint8)
+    corner[:] = cv2.convertScaleAbs(corner, alpha=PANEL)
 
 
 def _write(picture: Frame, text: str, left: int, bottom: int, unit: int) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread, Timer
 
+import cv2
 import numpy as np
 
 from aselect_edge.errors import InputError
@@ -85,6 +86,7 @@ def run_pipeline(
     stop = stop or Event()
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame)
     with ExitStack() as stack:
+        stack.enter_context(_opencv_in_one_thread())
         stack.enter_context(open_outlets(outlets))
         stack.enter_context(_timer(max_seconds, stop))
         stack.enter_context(_watching(monitor, heartbeat))
@@ -170,6 +172,17 @@ def _answering(answer: Answering, heartbeat: Heartbeat) -> Iterator[Callable[[An
         thread.join()
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def _opencv_in_one_thread() -> Iterator[None]:
+    """The stages keep the cores busy; OpenCV's own threads would only wait for each other, and spin while they do."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 @contextmanager

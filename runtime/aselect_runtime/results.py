@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,7 +91,7 @@ def class_map(result: Result, manifest: Manifest) -> Frame:
 def areas(result: Result, manifest: Manifest) -> dict[str, float]:
     """The share of the frame that each class covers; every class is named, the shares sum to one."""
     inner = class_map(result, manifest)
-    counts = np.bincount(inner.ravel(), minlength=len(manifest.classes))
+    counts = cv2.calcHist([inner], [0], None, [len(manifest.classes)], [0, len(manifest.classes)]).ravel()
     return {item.name: round(int(count) / inner.size, 5) for item, count in zip(manifest.classes, counts, strict=True)}
 
 

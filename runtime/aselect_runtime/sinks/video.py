@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,16 +27,24 @@ LONGEST = 1.0
 def video(path: Path, manifest: Manifest) -> Iterator[Write]:
     """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole."""
     painter = Painter(manifest)
-    with atomic_file(path) as temporary:
+    with atomic_file(path) as temporary, ThreadPoolExecutor(1, "encode") as encoder:
         film = _Film(path, temporary)
+        encoding: list[Future[None]] = []
 
         def write(result: Result) -> None:
-            film.write(painter.paint(result), result.captured)
+            picture = painter.paint(result)  # while the encoder is busy with the last one
+            finish()
+            encoding.append(encoder.submit(film.write, picture, result.captured))
+
+        def finish() -> None:
+            while encoding:
+                encoding.pop().result()
 
         try:
             yield write
+            finish()
         finally:
-            film.release()
+            encoder.submit(film.release).result()
         film.check()
 
 
