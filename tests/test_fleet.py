@@ -6,7 +6,7 @@ import configparser
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -48,7 +48,8 @@ class Tiny(nn.Module):
         logits: torch.Tensor = self.head(tokens + mixed)
         if self.task == "cls":
             return logits.mean(1)
-        return logits.transpose(1, 2).unflatten(2, maps.shape[2:])
+        planes: torch.Tensor = logits.transpose(1, 2).unflatten(2, maps.shape[2:])
+        return planes
 
 
 def exported(folder: Path, task: Task = "seg", batch: int = 1) -> Path:
@@ -144,10 +145,10 @@ def parse(path: Path) -> Any:
             label = 3 if repeated else 1
             message.field.add(
                 name=field, number=number, type=kind, label=label, type_name=f".inference.{of}" if of else None
-            )  # type: ignore[arg-type]
+            )
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
-    kind_of = message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))  # type: ignore[no-untyped-call]
+    pool.Add(file)
+    kind_of = message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))
     return text_format.Parse(path.read_text(), kind_of())
 
 
@@ -191,7 +192,8 @@ def test_engines_of_tensorrt_come_along_and_those_of_rtx_do_not(seg: Path, tmp_p
     folder = shutil.copytree(seg, tmp_path / "seg")
     manifest = Manifest.load(folder / "manifest.json")
     engines = []
-    for builder, name in (("tensorrt", "trt"), ("tensorrt-rtx", "rtx")):
+    kinds: tuple[tuple[Literal["tensorrt", "tensorrt-rtx"], str], ...] = (("tensorrt", "trt"), ("tensorrt-rtx", "rtx"))
+    for builder, name in kinds:
         path = folder / "engines" / f"{name}.engine"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name.encode())

@@ -84,6 +84,18 @@ def test_without_a_driver_each_call_is_an_error_of_ours(call: object) -> None:
         call(open_memory())  # type: ignore[operator]
 
 
+def test_a_driver_that_is_too_old_and_a_full_gpu_are_told_with_what_to_do() -> None:
+    memory = cuda_python.CudaPython()
+    errors = cuda_python.runtime_module().cudaError_t
+    with pytest.raises(EngineError, match=r"got error 35 .*the driver is older than cuda-python: update the driver"):
+        memory._do("find the GPU", (errors.cudaErrorInsufficientDriver, None))
+    with pytest.raises(
+        EngineError, match=r"could not allocate 8 bytes.*got error 2 \(out of memory\).*close other programs"
+    ):
+        memory._do("allocate 8 bytes on the GPU", (errors.cudaErrorMemoryAllocation, None))
+    assert memory._do("find the GPU", (errors.cudaSuccess, 7)) == 7
+
+
 def test_both_implement_the_protocol() -> None:
     methods = {
         name for name in vars(DeviceMemory) if not name.startswith("_") and callable(getattr(DeviceMemory, name))

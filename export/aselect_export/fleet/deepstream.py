@@ -117,6 +117,7 @@ def _classes(batch: int) -> Callable[[OnnxSession, Frames], NDArray[np.int64]]:
         planes = frames.transpose(0, 3, 1, 2).astype(np.float32)
         answers = [session.infer(planes[start : start + batch]) for start in range(0, len(frames), batch)]  # type: ignore[arg-type]
         name = next(iter(answers[0])) if PROBABILITIES not in answers[0] else PROBABILITIES
-        return np.concatenate([answer[name] for answer in answers]).argmax(1)
+        best: NDArray[np.int64] = np.concatenate([answer[name] for answer in answers]).argmax(1)
+        return best
 
     return run

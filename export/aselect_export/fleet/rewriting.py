@@ -152,11 +152,12 @@ def _constant(model: ModelProto, name: str, values: NDArray[np.generic]) -> str:
 
 
 def _producer(model: ModelProto, name: str) -> NodeProto:
-    return next(node for node in model.graph.node if name in node.output)
+    found: NodeProto = next(node for node in model.graph.node if name in node.output)
+    return found
 
 
 def _only_consumer(model: ModelProto, name: str, kind: str) -> NodeProto:
-    consumers = [node for node in model.graph.node if name in node.input]
+    consumers: list[NodeProto] = [node for node in model.graph.node if name in node.input]
     if len(consumers) != 1 or consumers[0].op_type != kind:
         raise _unexpected(f"{[node.op_type for node in consumers]} behind {name}", kind)
     return consumers[0]

@@ -116,7 +116,8 @@ def _classes_in_batches(session: OnnxSession, frames: Frames) -> NDArray[np.int6
     answers = [session.infer(part) for part in parts if len(part)]
     if "class_map" in answers[0]:
         return np.concatenate([answer["class_map"] for answer in answers]).astype(np.int64)
-    return np.concatenate([answer["scores"] for answer in answers]).argmax(1)
+    best: NDArray[np.int64] = np.concatenate([answer["scores"] for answer in answers]).argmax(1)
+    return best
 
 
 def _tensor(kind: str, spec: TensorSpec, dynamic: bool, labels: str | None = None) -> str:

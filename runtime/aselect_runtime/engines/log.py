@@ -15,7 +15,7 @@ def logger(builder: Builder) -> Any:
 
 @functools.cache
 def _logger_of(trt: Any) -> Any:
-    class Errors(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Errors(trt.ILogger):  # type: ignore[misc]
         """Its `errors` are those since it was last cleared."""
 
         def __init__(self) -> None:

@@ -1,0 +1,154 @@
+"""What engines cost: seconds, peak memory and size of ahead-of-time builds, and on a GPU how fast they are.
+
+    python -m benchmarks.engines [--xl-blocks 14] [--targets sm86,sm89] [--out benchmarks/results/engines.json]
+
+Each build is a process of its own, from start to end, so that its peak memory is its own. The shape of DiT-XL/2
+has random weights: 256 tokens of width 1152. A precision that cannot be exported is listed with its reason. The rows
+of a GPU are there only where TensorRT finds one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.bundle import SHIPPED, save_bundle
+from aselect_edge.files import atomic_write
+from aselect_edge.heads import build_head
+from aselect_edge.perception import Perception
+from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
+from aselect_runtime.engines import runnable
+from benchmarks.main_job import EXPORT, process, processor
+
+BUILD = """
+import json, sys
+from pathlib import Path
+from aselect_runtime.engines import add_engines
+(engine,) = add_engines(Path(sys.argv[1]), [sys.argv[2]])
+status = Path("/proc/self/status").read_text().splitlines()
+peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps({"file": engine.file, "peak_mb": peak * 1024 / 1e6}))
+"""
+"""The peak is the process's own VmHWM: what wait4 tells of a child counts the memory of the parent that forked it."""
+PRECISIONS = ("fp32", "fp16", "int8")
+XL = DiTConfig(16, 72, in_channels=3, num_layers=28, patch_size=16, sample_size=16, num_embeds_ada_norm=1000)
+XL_SIZE = (256, 256)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", default="sm86,sm89")
+    parser.add_argument("--xl-blocks", type=int, default=14, help="the block whose query is read; 0 leaves the XL out")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engines.json"))
+    arguments = parser.parse_args()
+    figures, skipped = names_checked(), {}
+    with tempfile.TemporaryDirectory() as name:
+        bundles = {f"shipped {task}": path for task, path in SHIPPED.items()}
+        if arguments.xl_blocks:
+            label = f"DiT-XL/2 shape, {arguments.xl_blocks}.query"
+            bundles[label] = random_xl(Path(name) / "xl", arguments.xl_blocks)
+        for label, bundle in bundles.items():
+            for precision in arguments.precisions.split(","):
+                row, folder = f"{label}, {precision}", Path(name) / label.replace("/", "-") / precision
+                reason = export(bundle, precision, folder)
+                if reason:
+                    skipped[row] = reason
+                    continue
+                for target in arguments.targets.split(","):
+                    figures |= build(row, folder, target)
+                if runnable() == "tensorrt":
+                    from benchmarks.gpu_engines import gpu_figures
+
+                    figures |= gpu_figures(row, folder, bundle)
+    report(figures, skipped, arguments.out)
+
+
+def export(bundle: Path, precision: str, folder: Path) -> str | None:
+    """Export a bundle; returns why it could not be done, None if it was."""
+    command = [sys.executable, "-c", EXPORT, "--model", bundle, "--precision", precision, "--out", folder]
+    done = subprocess.run(
+        [*map(str, command), "--engine", "none", "--no-ladder"], capture_output=True, text=True, check=False
+    )
+    return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+def build(row: str, folder: Path, target: str) -> dict[str, float]:
+    """Cost and size of one engine."""
+    seconds, _, answer = process(BUILD, folder, target)
+    built = json.loads(answer)
+    return {
+        f"{row}, {target} [s]": seconds,
+        f"{row}, {target}, peak memory [MB]": built["peak_mb"],
+        f"{row}, {target}, engine [MB]": (folder / built["file"]).stat().st_size / 1e6,
+    }
+
+
+def names_checked() -> dict[str, float]:
+    """How many names of NVIDIA's interfaces the code touches, each checked by the tests."""
+    from tests.test_trt_cuda import names
+    from tests.test_trt_names import TABLED, USED
+
+    return {
+        "TensorRT names checked against TensorRT-RTX": float(len(USED)),
+        f"TensorRT names checked against each of {', '.join(TABLED)}": float(len(USED)),
+        "cuda-python names checked": float(len(names())),
+    }
+
+
+def random_xl(folder: Path, block: int) -> Path:
+    """A bundle of DiT-XL/2's shape with random weights, cut at the query of `block`."""
+    torch.manual_seed(0)
+    backbone = DiT(cut(block))
+    tap, spec = Tap.parse(f"{block}.query"), HeadSpec(kind="linear", channels=64)
+    classes = tuple(ClassInfo(name=f"class {index}", colour=(index, 0, 0)) for index in range(16))
+    noise = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
+    head = build_head(spec, "seg", [XL.width], len(classes))
+    model = Perception(backbone, head, noise, (tap,), XL_SIZE, 0).eval().requires_grad_(False)
+    for weight in backbone.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    record = Bundle(
+        task="seg",
+        classes=classes,
+        imgsz=XL_SIZE,
+        resize=Resize(),
+        backbone=BackboneSource(
+            family="dit", config=cut(block).to_json(), source="random", file="backbone.safetensors"
+        ),
+        taps=(tap,),
+        noise=noise,
+        head=spec,
+    )
+    save_bundle(folder, record, Selection(backbone="random", noise=noise, tap=tap, strategy="manual"), model)
+    return folder
+
+
+def cut(block: int) -> DiTConfig:
+    """XL's configuration with no block behind the one that is read."""
+    return DiTConfig.from_json(XL.to_json() | {"num_layers": block + 1})
+
+
+def report(figures: dict[str, float], skipped: dict[str, str], out: Path) -> None:
+    """Print the figures and write them."""
+    machine = f"{os.cpu_count()} cores, {processor()}"
+    print(f"{datetime.date.today()}, {machine}, one run each")
+    for row, value in figures.items():
+        print(f"  {row:<72}{value:>12.2f}")
+    for row, reason in skipped.items():
+        print(f"  {row:<72}left out: {reason}")
+    record = {"date": str(datetime.date.today()), "machine": machine, "figures": figures, "skipped": skipped}
+    atomic_write(out, json.dumps(record, indent=2) + "\n")
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
