@@ -36,11 +36,20 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
     """A plain table: aligned columns need no library, and importing one takes time."""
     print(
         f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
-        + (f", {summary.dropped} dropped" if summary.dropped else ""),
+        + (f", {summary.dropped} dropped" if summary.dropped else "")
+        + (f", {summary.reconnects} reconnects" if summary.reconnects else ""),
         file=stream,
     )
     print(f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}", file=stream)
     for stage, times in summary.stages.items():
         print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
+    for source in summary.sources if len(summary.sources) > 1 else ():
+        lost = f", lost: {source.fault}" if source.fault else ""
+        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{lost}", file=stream)
+    for sink in summary.sinks:
+        if sink.dropped:
+            print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)
+    for stage, times_stuck in summary.stalls.items():
+        print(f"{stage}: stuck {times_stuck} times", file=stream)
     for output in summary.outputs:
         print(f"wrote {output}", file=stream)

@@ -18,7 +18,7 @@ class Session(Protocol):
         """Run uint8 [N, H, W, 3] of exactly the manifest's input shape; outputs by name, each with N first.
 
         Segmentation: `class_map` uint8 [N, H, W] and `confidence` float32 [N, H/s, W/s]; classification: `scores`
-        float32 [N, C]. Raises EngineError.
+        float32 [N, C]. The arrays belong to the caller: a later call leaves them alone. Raises EngineError.
         """
 
     def close(self) -> None:

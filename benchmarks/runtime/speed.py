@@ -1,6 +1,6 @@
-"""How fast aselect-run is: the whole pipeline beside the bare session, and the time to the first result.
+"""How fast aselect-run is with a real model: the whole pipeline beside the bare session, and the first result.
 
-    python benchmarks/runtime.py EXPORT_FOLDER [VIDEO] [--runs 5] [--frames 200] [--out runtime.json]
+    python -m benchmarks.runtime speed EXPORT_FOLDER [VIDEO] [--runs 5] [--frames 200]
 
 Without VIDEO it takes $ASELECT_DATA/video/highway_540p.mp4, or else renders a synthetic video. Every figure is the
 median of several runs, taken in turns so that a busy moment hits all of them.
@@ -8,12 +8,10 @@ median of several runs, taken in turns so that a busy moment hits all of them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -21,32 +19,12 @@ from statistics import median
 import cv2
 import numpy as np
 
-from aselect_edge.files import atomic_write
 from aselect_edge.frames import resize
 from aselect_runtime import open_model, open_source
 
 RUN = [sys.executable, "-c", "from aselect_runtime.cli import run; run()"]
 IMPORTS = "import aselect_runtime.cli, aselect_runtime.model, aselect_runtime.pipeline, onnxruntime"
 BARE_SECONDS = 3.0
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("video", type=Path, nargs="?")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        video = arguments.video or default_video(Path(folder), arguments.frames)
-        figures = measure(arguments.model, video, arguments.runs, arguments.frames, Path(folder))
-    print(f"{arguments.model} on {video}, {os.cpu_count()} cores, median of {arguments.runs} runs")
-    for name, value in figures.items():
-        print(f"  {name:<44}{value:>10.3f}")
-    if arguments.out:
-        record = {"video": video.name, "runs": arguments.runs, "cores": os.cpu_count(), "figures": figures}
-        atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
 
 
 def measure(model: Path, video: Path, runs: int, frames: int, folder: Path) -> dict[str, float]:
@@ -113,7 +91,3 @@ def default_video(folder: Path, frames: int) -> Path:
             writer.write(captured.frame)
         writer.release()
     return path
-
-
-if __name__ == "__main__":
-    main()
