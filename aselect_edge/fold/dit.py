@@ -12,21 +12,8 @@ from torch import Tensor, nn
 from aselect_edge.backbones.dit import Block, DiT
 from aselect_edge.backbones.family import Affine, Condition, Folded
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE
 from aselect_edge.records import Component, Noise, Tap
-
-_STAGE: dict[Component, int] = {
-    "hidden": 0,
-    "adaln": 1,
-    "query": 2,
-    "key": 2,
-    "value": 2,
-    "attn": 3,
-    "attn_gated": 3,
-    "mlp": 4,
-}
-"""How far into its block a component lies."""
-_PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
-_WHOLE = 5
 
 
 class FoldedDiT(Folded):
@@ -50,7 +37,7 @@ class FoldedDiT(Folded):
         deepest = max(tap.block for tap in taps)
         for index in range(deepest + 1):
             wanted = frozenset(tap.component for tap in taps if tap.block == index)
-            end = _WHOLE if index < deepest else max(_STAGE[component] for component in wanted)
+            end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
             if end == 0:  # a hidden tap: its block does nothing
                 self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
                 continue
@@ -89,7 +76,7 @@ class FoldedBlock(nn.Module):
         if end == 1:
             return
         # Beyond the projections all three are needed; in a block cut there, only those that are read.
-        self.projections = [p for p in _PROJECTIONS if end > 2 or p in wanted]
+        self.projections = [p for p in PROJECTIONS if end > 2 or p in wanted]
         self.scaled = "query" not in wanted
         attention_scale = (width // block.heads) ** -0.5
         parts = []
@@ -115,7 +102,7 @@ class FoldedBlock(nn.Module):
         self.gelu = nn.GELU(approximate="tanh")
         self.gated_mlp = "mlp" not in wanted
         self.mlp_out = gated(block.mlp_out, gate2 if self.gated_mlp else torch.ones_like(gate2))
-        if not self.gated_mlp and end == _WHOLE:
+        if not self.gated_mlp and end == WHOLE:
             self.register_buffer("gate2", gate2.float())
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
@@ -139,6 +126,6 @@ class FoldedBlock(nn.Module):
             x = x + h
             h = self.mlp_out(self.gelu(self.mlp_in(self.norm2(x))))
             seen["mlp"] = h
-        if self.end == _WHOLE:
+        if self.end == WHOLE:
             x = x + (h if self.gated_mlp else h * self.gate2)
         return x, {component: value for component, value in seen.items() if component in self.wanted}
