@@ -14,9 +14,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 BALL = (
     "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=25/1 ! "
@@ -42,12 +45,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(port: int, file: Path | None = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    port: int, file: Path | None = None, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run the server; it listens when the block begins, and is killed after it."""
     python = interpreter()
     assert python is not None
     command = [python, __file__, str(port), *([str(file)] if file else [])]
-    process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 15
         while process.poll() is None and time.monotonic() < deadline:
@@ -63,12 +68,16 @@ def serving(port: int, file: Path | None = None, **environment: str) -> Iterator
 
 def main() -> None:
     """Serve until killed."""
-    import gi
-
+    gi: Any = import_module("gi")
     gi.require_version("Gst", "1.0")
     gi.require_version("GstRtspServer", "1.0")
-    from gi.repository import GLib, Gst, GstRtspServer
+    names = ("GLib", "Gst", "GstRtspServer")
+    glib, gst, rtsp = (import_module(f"gi.repository.{name}") for name in names)
+    _serve(glib, gst, rtsp)
 
+
+def _serve(GLib: Any, Gst: Any, GstRtspServer: Any) -> None:  # noqa: N803 - as their documentation has them
+    """Build the server and run its loop."""
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
@@ -88,8 +97,8 @@ def main() -> None:
     GLib.MainLoop().run()
 
 
-def _role(gst: object) -> object:
-    structure = gst.Structure.new_empty("user")  # type: ignore[attr-defined]
+def _role(gst: Any) -> Any:
+    structure = gst.Structure.new_empty("user")
     structure.set_value("media.factory.access", True)
     structure.set_value("media.factory.construct", True)
     return structure

@@ -58,12 +58,12 @@ def test_an_rtsp_server_that_is_killed_and_restarted(
     port = free_port()
     secret = {"RTSP_USER": "joe", "RTSP_PASSWORD": "hunter2"}
     uri = f"rtsp://joe:hunter2@127.0.0.1:{port}/live?token=s3cret"
-    with serving(port, **secret) as first:
+    with serving(port, environment=secret) as first:
         seen: list[Result] = []
         stop = threading.Event()
         manifest, session = open_model(seg_model, "cpu")
         summaries: list[RunSummary] = []
-        options = {"stop": stop, "on_frame": seen.append, "patience": QUICK}
+        options: dict[str, Any] = {"stop": stop, "on_frame": seen.append, "patience": QUICK}
         run = partial(run_pipeline, manifest, session, [uri], [f"{tmp_path}/{{source}}.jsonl"], **options)
         thread = threading.Thread(target=lambda: summaries.append(run()))
         thread.start()
@@ -73,7 +73,7 @@ def test_an_rtsp_server_that_is_killed_and_restarted(
         first.wait()
         _until(lambda: bool(caplog.records))
     count = len(seen)
-    with serving(port, **secret):
+    with serving(port, environment=secret):
         _until(lambda: len(seen) > count + 5)
         after = _resources()
         stop.set()
@@ -119,10 +119,14 @@ class _Files(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients that go away are no news."""
+
+
 @contextmanager
 def _http(handler: Any) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign] - clients that go away are no news
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
