@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ def calibrate(
     report("searching smoothing strengths")
     found = search(graph, layers, samples, method)
     smooth = smoothed(graph, layers, found, weights)
-    tensors = list(dict.fromkeys(name for layer in layers for name in (layer.input, layer.result)))
+    tensors = list(dict.fromkeys(name for layer in layers for name in (layer.input, layer.result) if name))
     seen = histograms(smooth, tensors, frames, told("reading ranges"))
     limits = {name: threshold(histogram, method) for name, histogram in seen.items()}
     return Ranges(
@@ -58,7 +58,7 @@ def calibrate(
         data=frames.fingerprint,
         method=method,
         batch=graph.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value,
-        layers={layer.name: Range(input=limits[layer.input], output=limits[layer.result]) for layer in layers},
+        layers={layer.name: _range(layer, limits) for layer in layers},
         smoothing={norm: _recorded(one) for norm, one in found.items()},
     )
 
@@ -75,6 +75,10 @@ def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: Weig
         norm: Smoothing(one.strength, np.array(one.factors, np.float32)) for norm, one in ranges.smoothing.items()
     }
     return Prepared(smoothed(graph, layers, smoothing, weights), tuple(layers), ranges)
+
+
+def _range(layer: Layer, limits: Mapping[str, float]) -> Range:
+    return Range(input=limits[layer.input], output=limits[layer.result] if layer.result else None)
 
 
 def _recorded(one: Smoothing) -> NormSmoothing:

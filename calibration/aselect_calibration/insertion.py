@@ -107,7 +107,7 @@ class _Insertion:
             self._widen_bias(node)
         self.nodes.append(node)
         output = node.output[0]
-        if layer.kind == "Conv" and self.outputs and output not in self.results:
+        if known.output is not None and self.outputs and output not in self.results:
             # What reads the convolution reads the dequantised tensor under the old name.
             node.output[0] = f"{output}.float"
             self._quantise(node.output[0], scale_of(known.output, dtype), output)

@@ -27,8 +27,8 @@ class Layer:
     weight: str
     axis: int
     """The axis of the weight along which its outputs lie."""
-    result: str
-    """What the layer's output is after a ReLU, where one follows and nothing else reads the output."""
+    result: str | None
+    """What a convolution's output is after a ReLU, where one follows and nothing else reads the output."""
     norm: str | None
     """The output of the LayerNormalization that this layer reads, if only products with weights read it."""
 
@@ -55,7 +55,7 @@ def find_layers(graph: Graph, logits: str) -> tuple[Layer, ...]:
             input=node.input[0],
             weight=node.input[1],
             axis=_output_axis(node),
-            result=_result(node, readers),
+            result=_result(node, readers) if node.op_type == "Conv" else None,
             norm=_norm(node, makers, readers, products),
         )
         for node in nodes

@@ -15,8 +15,8 @@ class Range(Frozen):
     """Thresholds of one layer: magnitudes beyond them saturate."""
 
     input: Positive
-    output: Positive
-    """Of its output, after a ReLU where one follows."""
+    output: Positive | None = None
+    """Of a convolution's output, after a ReLU where one follows."""
 
 
 class NormSmoothing(Frozen):

@@ -239,7 +239,7 @@ def _spread(frames: CalibrationFrames, most: int, batch: int) -> NDArray[np.uint
 
 def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -> str:
     return (
-        f"int8: the best found loses {outcome.drop:.4f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
+        f"int8: the best found loses {outcome.drop:.5f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
         f"{len(outcome.returned)} of {layers} layers given back, expected at most {limit:g}; "
         f"allow it with --max-drop {np.ceil(outcome.drop * 1e4) / 1e4:g}, try another --calib or more --calib-images, "
         "or use --precision fp16"
@@ -252,14 +252,18 @@ def _notes(candidate: Candidate, tried: Sequence[Candidate], rest: Rest, data: P
         notes.append(
             "int8: calibrated on the ranges kept in the bundle; give --data to calibrate on frames of your own"
         )
-    if rest == "fp32":
-        notes.append("int8: what is not INT8 is FP32, which suits CPUs; use --rest fp16 for a GPU")
-    passed = [one.verdict for one in tried if one.verdict.passed]
-    fastest = min(passed, key=lambda verdict: verdict.latency)
+    if rest == "fp16":
+        notes.append(
+            "int8: what is not INT8 is FP16, which suits GPUs; its time on this CPU says nothing about them: compare "
+            "the rungs on the target with aselect-bench, because INT8 is not always the faster one"
+        )
+        return tuple(notes)
+    notes.append("int8: what is not INT8 is FP32, which suits CPUs; use --rest fp16 for a GPU")
+    fastest = min((one.verdict for one in tried if one.verdict.passed), key=lambda verdict: verdict.latency)
     if candidate.verdict.latency >= fastest.latency:
+        asked = "fp16" if fastest.rung == "mixed" else fastest.rung
         notes.append(
             f"int8 is slower than {fastest.rung} in ONNX Runtime on this CPU ({candidate.verdict.latency:.1f} ms "
-            f"beside {fastest.latency:.1f} ms): on a CPU like this, use --precision {fastest.rung}; for another "
-            "target compare the rungs there with aselect-bench"
+            f"beside {fastest.latency:.1f} ms): use --precision {asked} on a CPU like this one"
         )
     return tuple(notes)

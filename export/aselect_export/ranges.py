@@ -1,0 +1,68 @@
+"""Keeping activation ranges in a bundle, so that `--precision int8` needs no data.
+
+python -m aselect_export.ranges BUNDLE --data DIR
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aselect_calibration.settings import Int8Settings
+from aselect_edge.command import entry
+from aselect_edge.files import sha256
+
+if TYPE_CHECKING:
+    from aselect_calibration.ranges import Ranges
+
+
+def _keep(
+    model: Annotated[Path, typer.Argument(help="A bundle that aselect-train wrote.")],
+    data: Annotated[Path, typer.Option(help="Images or a video of what the camera sees.")],
+    calib_images: Annotated[int, typer.Option(help="Frames to calibrate on.")] = 128,
+    calib: Annotated[str, typer.Option(help="minmax, percentile, entropy or mse.")] = "mse",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,  # noqa: ARG001
+) -> None:
+    """Measure the activation ranges of a bundle's deployed graph and keep them in the bundle as ranges.json."""
+    from rich.console import Console
+
+    settings = Int8Settings(calib_images, calib)  # type: ignore[arg-type]
+    console = Console(stderr=True)
+    with console.status("tracing the deployed graph") as status:
+        keep_ranges(model, data, settings, status.update)
+    console.print(f"wrote {model / 'ranges.json'}; next: aselect-export --model {model} --precision int8")
+
+
+def keep_ranges(
+    folder: Path, data: Path, settings: Int8Settings, progress: Callable[[str], None] = lambda _: None
+) -> Ranges:
+    """Calibrate the bundle in `folder` on `data` at its own input size, and write `ranges.json` into it."""
+    from aselect_calibration import calibrate, calibration_frames, find_layers
+    from aselect_edge.bundle import RECORD, load_bundle
+    from aselect_export.graph import LOGITS, trace
+    from aselect_export.quantising import RANGES
+    from aselect_export.weights import WeightFile
+
+    bundle = load_bundle(folder)
+    record = bundle.record
+    frames = calibration_frames(data, settings.images, record.imgsz, record.resize)
+    with tempfile.TemporaryDirectory() as scratch:
+        debug = trace(bundle.deployed(), record.task, 1, record.imgsz, Path(scratch))
+        weights = WeightFile(debug.folder, "int8.weights")
+        ranges = calibrate(debug, find_layers(debug, LOGITS), frames, settings.method, weights, progress)
+    # The record first goes without the ranges: an interrupted run must not leave a hash that does not match.
+    others = {name: digest for name, digest in record.files.items() if name != RANGES}
+    record.model_copy(update={"files": others}).save(folder / RECORD)
+    ranges.save(folder / RANGES)
+    record.model_copy(update={"files": others | {RANGES: sha256(folder / RANGES)}}).save(folder / RECORD)
+    return ranges
+
+
+main = entry(_keep)
+
+if __name__ == "__main__":
+    main()
