@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,23 @@ def test_a_lean_fold_is_the_same_and_leaves_no_block_in_memory(real: Real) -> No
     assert got.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in got.items())
     assert all(value.is_meta for name, value in lean.model.state_dict().items() if "transformer_blocks" in name)
+
+
+def test_of_a_query_taps_block_only_what_survives_is_read(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_backbone(str(real.folder), lean=True, depth=3)
+    store = loaded.model.store
+    assert store is not None
+    read: set[str] = set()
+
+    def noted(names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        read.update(names := list(names))
+        return original(names)
+
+    original = store.read
+    monkeypatch.setattr(store, "read", noted)
+    noise = Noise(alpha=0.9, sigma=0.1, model_timestep=100)
+    fold(loaded.model, noise, [Tap(block=2, component="query")], (8, 8), 0, loaded.condition)
+    block = "model.transformer_blocks.2."
+    assert {name.removeprefix(block) for name in read if name.startswith(block)} == {
+        f"{layer}.{leaf}" for layer in ("norm1.linear", "attn.to_q") for leaf in ("weight", "bias")
+    }

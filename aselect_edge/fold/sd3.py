@@ -62,7 +62,7 @@ class FoldedSD3(Folded):
             wanted = frozenset(tap.component for tap in taps if tap.block == index)
             block = whole.transformer_blocks[index]
             stage = WHOLE if index < deepest else end
-            with model.held(*([block] if stage else [])):
+            with model.held(*_read(block, stage, wanted)):
                 self.blocks.append(FoldedBlock(block, c, wanted, stage, use, constant if index == 0 else None))
 
     def forward(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -249,6 +249,13 @@ def modulation(norm: Any, c: Tensor) -> dict[str, Tensor]:
     values = norm.linear(F.silu(c))[0].double().split(c.shape[1])
     names = [f"{kind}{index}" for index in (1, 2, 3) for kind in ("shift", "scale", "gate")]
     return dict(zip(names if len(values) > 2 else ("scale1", "shift1"), values, strict=False))
+
+
+def _read(block: Any, end: int, wanted: frozenset[Component]) -> list[nn.Module]:
+    """The parts of a block that the fold looks at, if it ends after stage `end`."""
+    if end > STAGE["query"]:
+        return [block]
+    return [block.norm1, *(_projection(block.attn, name) for name in PROJECTIONS if name in wanted)] if end else []
 
 
 def _projection(attn: Any, name: Component) -> nn.Linear:
