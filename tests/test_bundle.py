@@ -27,7 +27,7 @@ HEAD = HeadSpec(kind="conv", channels=8)
 
 
 def _record(backbone: Path, ships: bool) -> Bundle:
-    config = load_backbone(str(backbone)).model.config
+    model = load_backbone(str(backbone)).model
     return Bundle(
         task="seg",
         classes=(ClassInfo(name="a", colour=(0, 0, 0)), ClassInfo(name="b", colour=(9, 9, 9))),
@@ -35,7 +35,7 @@ def _record(backbone: Path, ships: bool) -> Bundle:
         resize=Resize(),
         backbone=BackboneSource(
             family="dit",
-            config=config.to_json(),
+            config=model.to_json(),
             source=str(backbone),
             file="backbone.safetensors" if ships else None,
         ),
@@ -48,7 +48,7 @@ def _record(backbone: Path, ships: bool) -> Bundle:
 def _model(backbone: Path) -> Perception:
     torch.manual_seed(3)
     dit = load_backbone(str(backbone)).model
-    head = build_head(HEAD, "seg", [dit.config.width] * 2, 2)
+    head = build_head(HEAD, "seg", [dit.width] * 2, 2)
     model = Perception(dit, head, NOISE, TAPS, (16, 24), 0)
     model.train()
     model(torch.rand(4, 3, 16, 24) * 255)  # BatchNorm statistics of its own
@@ -239,7 +239,7 @@ def test_a_model_on_latents_takes_frames(latent_folder: Path, tmp_path: Path, sh
     assert error < 1e-4
     assert loaded.backbone().condition["label"].tolist() == [3 if label is None else label]
     assert loaded.backbone().schedule.config["beta_schedule"] == "scaled_linear"
-    assert deployed.backbone.embed.draws == 2
+    assert deployed.backbone.get_submodule("embed").draws == 2
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ def test_taps_equal_hooks_on_diffusers(theirs: tuple[DiTTransformer2DModel, Path
     model, folder = theirs
     ours = load_backbone(str(folder)).model
     seen: dict[str, Tensor] = {}
+    gates: list[Tensor] = []
 
     def keep(name: str):  # type: ignore[no-untyped-def]
         return lambda _m, _args, out: seen.update({name: out if isinstance(out, Tensor) else out[0]})
@@ -50,6 +51,7 @@ def test_taps_equal_hooks_on_diffusers(theirs: tuple[DiTTransformer2DModel, Path
         places = {"query": block.attn1.to_q, "key": block.attn1.to_k, "value": block.attn1.to_v}
         places |= {"adaln": block.norm1, "attn": block.attn1.to_out[0], "mlp": block.ff}
         hooks += [module.register_forward_hook(keep(f"{i}.{name}")) for name, module in places.items()]
+        hooks.append(block.norm1.register_forward_hook(lambda _m, _args, out: gates.append(out[1])))
         hooks.append(block.register_forward_pre_hook(lambda _m, args, i=i: seen.update({f"{i}.hidden": args[0]})))
     x, t, y = torch.randn(2, 3, *size), torch.tensor([50, 50]), torch.tensor([5, 5])
     with torch.no_grad():
@@ -59,6 +61,9 @@ def test_taps_equal_hooks_on_diffusers(theirs: tuple[DiTTransformer2DModel, Path
         features = ours.features(x, t, {"label": y})
     for hook in hooks:
         hook.remove()
+    for i in range(3):
+        seen[f"{i}.attn_gated"] = gates[i][:, None] * seen[f"{i}.attn"]
+    assert len(seen) == 3 * len(COMPONENTS)
     for name, value in seen.items():
         torch.testing.assert_close(features[Tap.parse(name)], value, rtol=1e-5, atol=1e-5)
     assert len(features) == 3 * len(COMPONENTS)

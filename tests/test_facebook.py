@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from aselect_edge import cli
 from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
 from aselect_edge.backbones.facebook import HEADS
 from aselect_edge.backbones.loading import build
 from aselect_edge.backbones.sit import SiT
+from aselect_edge.bundle import load_bundle
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.fold import fixed_noise, fold
-from aselect_edge.records import Noise, Tap
+from aselect_edge.records import Noise, Selection, Tap
 
 WIDTH, NUM_HEADS, LAYERS, PATCH, SIDE, CHANNELS, CLASSES = 32, 4, 3, 2, 8, 4, 5
 State = dict[str, Tensor]
@@ -255,3 +259,47 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, vae: str) -
     with pytest.raises(IntegrityError, match="unreadable"):
         load(tmp_path, vae, {"ema": Hostile()})
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_goes_from_selection_to_a_bundle(
+    tmp_path: Path, vae: str, street_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, record, bundle = saved(tmp_path, checkpoint(), "SiT-T-2.pt"), tmp_path / "selection.json", tmp_path / "bundle"
+    options = ["--data", street_data, "--imgsz", "32x32", "--vae", vae, "--heads", NUM_HEADS]
+
+    def run(command: Callable[[], None], *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["aselect", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            command()
+        assert not caught.value.code, capsys.readouterr().err
+
+    run(cli.select, path, *options, "--timesteps", "50,500", "--label", 2, "--images", 2, "--out", record)
+    chosen = Selection.load(record)
+    assert chosen.label == 2
+    assert {score.noise.model_timestep for score in chosen.scores} == {0.95, 0.5}
+    run(cli.train, "--backbone", path, "--selection", record, *options, "--samples", 8, "--out", bundle)
+    loaded = load_bundle(bundle)
+    source = loaded.record.backbone
+    assert (source.family, source.source, source.vae, source.label) == ("sit", path, str(Path(vae).resolve()), 2)
+    backbone = loaded.backbone()
+    assert backbone.condition["label"].tolist() == [2]
+    assert backbone.schedule.levels([50])[0].model_timestep == pytest.approx(0.95)
+    pixels = torch.rand(1, 3, 32, 32) * 255
+    with torch.no_grad():
+        reference = loaded.reference()(pixels)
+        assert (loaded.deployed()(pixels) - reference).abs().max() / reference.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("timesteps", [[-1], [1001], [float("nan")]])
+def test_a_noise_level_that_is_none_is_refused(timesteps: list[float]) -> None:
+    with pytest.raises(InputError, match="expected 1000·sigma, 0 to 1000"):
+        SiT.schedule(None).levels(timesteps)
+
+
+def test_candidates_of_a_straight_path_span_it() -> None:
+    schedule = SiT.schedule(None)
+    levels = schedule.levels(schedule.candidates())
+    assert len(levels) == 21
+    assert levels[0].sigma == 0
+    assert levels[-1].sigma == pytest.approx(1, abs=2e-3)
+    assert all(level.alpha + level.sigma == pytest.approx(1) for level in levels)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.noise import Schedule
-from aselect_edge.backbones.store import WeightStore
+from aselect_edge.backbones.store import WeightStore, return_freed_memory
 from aselect_edge.errors import InputError
 from aselect_edge.records import COMPONENTS, Component, Noise, Tap
 
@@ -164,6 +164,7 @@ class Backbone(nn.Module, ABC):
         finally:
             for module, leaf, parameter in missing.values():
                 setattr(module, leaf, parameter)
+            return_freed_memory()
 
     def wanted(self, taps: Iterable[Tap] | None) -> frozenset[Tap]:
         """The taps as a set, all of them for None; raises InputError for one that this model does not have."""

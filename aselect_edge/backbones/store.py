@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,6 +82,14 @@ def fill(module: nn.Module, store: WeightStore, what: str, on_disk: tuple[str, .
     wanted = [name for name in own if not name.startswith(on_disk)] if on_disk else own
     module.load_state_dict(dict(store.read(wanted)), strict=False, assign=True)
     module.eval()
+
+
+def return_freed_memory() -> None:
+    """Give the system back what was freed: glibc keeps it, in holes that the next block does not fit into."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)
 
 
 def is_torch_file(file: Path) -> bool:
