@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,15 @@ def gpu_figures(row: str, folder: Path, bundle: Path) -> dict[str, float]:
         except AselectError:
             continue
         frames = np.random.default_rng(0).integers(0, 256, manifest.input.shape, np.uint8)
-        figures |= _percentiles(f"{row}, {device}", lambda frames=frames, infer=session.infer: infer(frames))
+        figures |= _percentiles(f"{row}, {device}", partial(session.infer, frames))
         session.close()
         if device == "tensorrt":
             engines = Manifest.load(folder / "manifest.json").engines  # as it is now that one was built
             agreement = next(engine.agreement for engine in engines if engine.agreement is not None)
             figures[f"{row}, tensorrt, same class as ONNX Runtime [%]"] = 100 * agreement
-    model = load_bundle(bundle).deployed(manifest.input.shape[1:3]).cuda().half()
-    pixels = torch.zeros(1, 3, *manifest.input.shape[1:3], device="cuda", dtype=torch.float16)
+    _, height, width, _ = manifest.input.shape
+    model = load_bundle(bundle).deployed((height, width)).cuda().half()
+    pixels = torch.zeros(1, 3, height, width, device="cuda", dtype=torch.float16)
     compiled: Callable[[Any], Any] = torch.compile(model, mode="max-autotune")
 
     def run() -> None:

@@ -11,7 +11,9 @@ import pytest
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import sha256
 from aselect_edge.records import Manifest
+from aselect_runtime.engine_cli import build
 from aselect_runtime.engines import add_engines, versions
+from tests.bundles import command
 
 rtx = pytest.mark.skipif(not versions.available("rtx"), reason="tensorrt-rtx is not installed")
 
@@ -63,3 +65,19 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_an_unknown_target_lists_the_known_ones(seg_model: Path) -> None:
     with pytest.raises(InputError, match="sm86"):
         add_engines(seg_model, ["sm12345"])
+
+
+@rtx
+def test_the_command_takes_options_and_prints_one_object(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--target", "sm86,sm89", "--workspace", "256", "--optimization-level", "1"]
+    assert command(build, monkeypatch, str(seg_model), *options, "--json") == 0
+    said = capsys.readouterr()
+    engines = json.loads(said.out)["engines"]
+    assert [engine["target"] for engine in engines] == ["sm86", "sm89"]
+    assert engines[0]["flags"] == {"strongly_typed": "true", "workspace_mib": "256", "optimization_level": "1"}
+    assert said.err.count("building the sm8") == 2
+    assert command(build, monkeypatch, str(seg_model), "--target", "sm86") == 0
+    assert "model.onnx, not verified: no GPU ran it" in capsys.readouterr().out
+    assert command(build, monkeypatch, str(seg_model), "--optimization-level", "9") == 2

@@ -225,6 +225,22 @@ def test_flags_that_were_asked_for_are_part_of_the_key_and_run_takes_any(folder:
     assert engine.flags == {"strongly_typed": "true", "optimization_level": "5"}
 
 
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_an_engine_that_was_never_verified_is_verified_before_its_first_use(
+    folder: Path, machine: Machine, spoiled: bool
+) -> None:
+    """As `aselect-export --engine tensorrt` leaves it."""
+    (engine,) = add_engines(folder, ())
+    manifest = Manifest.load(folder / "manifest.json")
+    unverified = engine.model_copy(update={"agreement": None})
+    manifest.model_copy(update={"engines": (unverified,)}).save(folder / "manifest.json")
+    machine.trt.built.clear()
+    machine.trt.spoiled = {"model.onnx"} if spoiled else set()
+    open_model(folder, "tensorrt")[1].close()
+    assert machine.trt.built == (["model.mixed.onnx"] if spoiled else [])
+    assert listed(folder)[0].agreement == 1.0
+
+
 def test_auto_goes_on_without_tensorrt_when_no_engine_answers_right(folder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
     said: list[str] = []
@@ -285,6 +301,18 @@ def record(**changes: Any) -> Engine:
 def test_what_an_engine_must_have_been_built_for(changes: dict[str, Any], reason: str | None) -> None:
     told = KEY.mismatch(record(**changes))
     assert told == reason if reason is None else told is not None and reason in told
+
+
+def test_weights_in_a_file_of_their_own_are_part_of_the_key(folder: Path, machine: Machine) -> None:
+    """Two trainings of one network differ in nothing else."""
+    weights = folder / "model.onnx.data"
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        manifest = Manifest.load(folder / "manifest.json")
+        files = manifest.files | {weights.name: sha256(weights)}
+        manifest.model_copy(update={"files": files}).save(folder / "manifest.json")
+        open_model(folder, "tensorrt")[1].close()
+    assert machine.trt.built == ["model.onnx", "model.onnx"]
 
 
 def test_an_engine_that_lies_outside_the_folder_is_refused(tmp_path: Path, folder: Path) -> None:
