@@ -44,8 +44,8 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
     for stage, times in summary.stages.items():
         print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
     for source in summary.sources if len(summary.sources) > 1 else ():
-        lost = f", lost: {source.fault}" if source.fault else ""
-        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{lost}", file=stream)
+        fault = f", last fault: {source.fault}" if source.fault else ""
+        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{fault}", file=stream)
     for sink in summary.sinks:
         if sink.dropped:
             print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)
