@@ -113,12 +113,13 @@ def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(folder: Pat
 
 def test_when_no_rung_answers_right_the_last_good_engine_stays(folder: Path, machine: Machine) -> None:
     add_engines(folder, ())
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
     with pytest.raises(GateError, match="upgrade TensorRT") as raised:
         add_engines(folder, ())
     assert raised.value.exit_code == 3
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"} == before
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.suffix for path in folder.rglob("*") if path.is_file() and path not in before} == {".failed"}
     machine.driver.check_clean()
 
 
@@ -250,6 +251,23 @@ def test_auto_goes_on_without_tensorrt_when_no_engine_answers_right(folder: Path
     assert any("upgrade TensorRT" in line for line in said)
     with pytest.raises(GateError):
         open_model(folder, "tensorrt")
+
+
+def test_a_failure_is_remembered_until_it_is_tried_again_on_purpose(
+    folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
+    for _ in range(2):
+        with pytest.raises(GateError, match="upgrade TensorRT"):
+            open_model(folder, "tensorrt")
+    assert len(machine.trt.built) == 3
+    machine.trt.spoiled = set()
+    add_engines(folder, ())
+    assert not list(folder.rglob("*.failed"))
+    open_model(folder, "tensorrt")[1].close()
+    upgraded = fake_machine(monkeypatch, "10.16.1.11")
+    open_model(folder, "tensorrt")[1].close()
+    assert upgraded.trt.built == ["model.onnx"]
 
 
 def test_a_lone_graph_has_no_place_for_engines(folder: Path, machine: Machine) -> None:

@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event
 
-from aselect_edge.errors import EngineError, InputError
+from aselect_edge.errors import EngineError, GateError, InputError
 from aselect_edge.files import check_files, inside, sha256
 from aselect_edge.records import Engine, Manifest, Parity, Report
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
-from aselect_runtime.engines.cache import find, keys, load_plan
+from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.parity import Climbed, climb, measure, verification_frames
@@ -100,6 +100,11 @@ def _built_once(folder: Path, builder: Builder, gpu: Gpu, watch: Watch) -> Engin
         engine, passed_over = _usable(folder, manifest, builder, gpu)
         if engine is not None:  # another process built it while this one waited
             return engine
+        if failed_before(folder, engine_name(builder, gpu.target), _wanted(manifest, builder, gpu)):
+            raise GateError(
+                f"{folder}: got only wrong answers from {builder} {version(builder)} on {gpu.name} before, expected "
+                "those of ONNX Runtime; upgrade TensorRT, or run aselect-build to try again"
+            )
         for reason in passed_over:
             watch.say(f"not used: {reason}")
         watch.say(f"{folder}: no verified engine for {builder} {version(builder)} on {gpu.name} yet; this is done once")
@@ -108,10 +113,15 @@ def _built_once(folder: Path, builder: Builder, gpu: Gpu, watch: Watch) -> Engin
 
 def _usable(folder: Path, manifest: Manifest, builder: Builder, gpu: Gpu) -> tuple[Engine | None, list[str]]:
     """The engine that fits and has been verified, if there are frames to verify it on."""
-    engine, passed_over = find(folder, manifest, list(keys(manifest, builder, gpu, None).values()))
+    engine, passed_over = find(folder, manifest, _wanted(manifest, builder, gpu))
     if engine is not None and engine.agreement is None and verification_frames(folder, manifest) is not None:
         return None, [*passed_over, f"{engine.file}: it was built ahead of time and never verified on a GPU"]
     return engine, passed_over
+
+
+def _wanted(manifest: Manifest, builder: Builder, gpu: Gpu) -> list[Key]:
+    """The keys of every graph of the folder here, whatever it is built with."""
+    return list(keys(manifest, builder, gpu, None).values())
 
 
 def _climb_rungs(
@@ -151,6 +161,10 @@ def _climb_rungs(
     try:
         climbed = climb(rungs, build, hold)
         candidate.replace(folder / final)
+        forget_failure(folder, final)
+    except GateError:
+        note_failure(folder, final, _wanted(manifest, builder, gpu))
+        raise
     finally:
         candidate.unlink(missing_ok=True)
     return _record(folder, manifest, climbed, final, watch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aselect_edge.errors import IntegrityError
-from aselect_edge.files import inside, sha256
+from aselect_edge.files import atomic_write, inside, sha256
 from aselect_edge.records import Engine, Manifest
 from aselect_runtime.engines.builder import BuildOptions, graph_hash
 from aselect_runtime.engines.gpu import Gpu
@@ -83,6 +83,30 @@ def load_plan(folder: Path, engine: Engine) -> bytes:
             f"{folder / engine.file}: {fault}, expected the engine that its record describes; run aselect-build"
         )
     return inside(folder, engine.file).read_bytes()
+
+
+def failed_before(folder: Path, engine_file: str, wanted: Sequence[Key]) -> bool:
+    """Whether every rung was built for exactly this before and answered wrongly: building again takes minutes."""
+    path = _failure(folder, engine_file)
+    return path.is_file() and path.read_text(encoding="utf-8") == _digest(wanted)
+
+
+def note_failure(folder: Path, engine_file: str, wanted: Sequence[Key]) -> None:
+    """Remember it for `failed_before`, next to where the engine would be."""
+    atomic_write(_failure(folder, engine_file), _digest(wanted))
+
+
+def forget_failure(folder: Path, engine_file: str) -> None:
+    """An engine was built after all."""
+    _failure(folder, engine_file).unlink(missing_ok=True)
+
+
+def _failure(folder: Path, engine_file: str) -> Path:
+    return (folder / engine_file).with_suffix(".failed")
+
+
+def _digest(wanted: Sequence[Key]) -> str:
+    return "".join(f"{key.onnx_sha256} {key.builder} {key.version} {key.gpu.name} {key.gpu.target}\n" for key in wanted)
 
 
 def _told(flags: Mapping[str, str]) -> str:
