@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aselect_edge.backbones import DiT, DiTConfig, load_backbone, save_backbone
+from aselect_edge.backbones import Backbone, DiT, DiTConfig, load_backbone, save_backbone
 from aselect_edge.backbones.dit import diffusers_keys
 from aselect_edge.backbones.folders import WEIGHTS
 from aselect_edge.backbones.noise import DIT_SCHEDULE
@@ -43,9 +43,9 @@ def folder(backbone_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(backbone_folder, tmp_path / "backbone"))
 
 
-def _same_weights(model: DiT, state: dict[str, torch.Tensor]) -> None:
+def _same_weights(model: Backbone, state: dict[str, torch.Tensor]) -> None:
     own = model.state_dict()
-    for ours, name in diffusers_keys(model.config).items():
+    for ours, name in model.keys().items():
         torch.testing.assert_close(own[ours], state[name].float())
 
 
@@ -190,3 +190,46 @@ def test_a_source_that_is_neither_folder_nor_hub_id_is_refused(source: str) -> N
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json: no such file"):
         load_backbone(str(tmp_path))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub with the repositories below this folder; a snapshot holds what the client's own filter lets through."""
+    import huggingface_hub
+    from huggingface_hub.utils._paths import filter_repo_objects
+
+    def snapshot(source: str, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert revision == "v1"
+        files = [str(path.relative_to(tmp_path / source)) for path in (tmp_path / source).rglob("*") if path.is_file()]
+        for name in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            target = tmp_path / "snapshots" / source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / source / name, target)
+        return str(tmp_path / "snapshots" / source)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    return tmp_path
+
+
+@pytest.mark.parametrize("torch_format", [True, False])
+def test_a_hub_id_takes_what_a_backbone_needs(hub: Path, theirs: DiTTransformer2DModel, torch_format: bool) -> None:
+    repository = hub / "someone" / "dit"
+    theirs.save_pretrained(repository / "transformer", safe_serialization=not torch_format)
+    DDPMScheduler().save_pretrained(repository / "scheduler")
+    other = ["unet/diffusion_pytorch_model.safetensors", "all_in_one.safetensors", "text_encoder/model.safetensors"]
+    for name in [*other, "transformer/diffusion_pytorch_model.fp16.safetensors"]:
+        if torch_format and name.endswith("fp16.safetensors"):
+            continue
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).touch()
+    loaded = load_backbone("someone/dit", "v1")
+    _same_weights(loaded.model, theirs.state_dict())
+    assert (loaded.source, loaded.revision) == ("someone/dit", "v1")
+    assert loaded.schedule.config["_class_name"] == "DDPMScheduler"
+    taken = {str(path.relative_to(hub / "snapshots/someone/dit")) for path in (hub / "snapshots").rglob("*.*")}
+    weights = "bin" if torch_format else "safetensors"
+    assert taken == {
+        "transformer/config.json",
+        f"transformer/diffusion_pytorch_model.{weights}",
+        "scheduler/scheduler_config.json",
+    }

@@ -62,6 +62,8 @@ class Backbone(nn.Module, ABC):
     components: ClassVar[tuple[Component, ...]] = COMPONENTS
     streamed: ClassVar[tuple[str, ...]] = ("blocks.",)
     """Prefixes of the parameters that a lean model leaves on disk until they are `held`."""
+    prompted: ClassVar[bool] = False
+    """Whether its condition is a prompt, computed by text encoders."""
     store: WeightStore | None = None
     """Where a lean model's streamed weights are; None when all of them are in memory."""
 

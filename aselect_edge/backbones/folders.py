@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from aselect_edge.files import inside
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
-_PARTS = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "text_encoder_3")
-_PATTERNS = [f"{part}/*{suffix}" for part in _PARTS for suffix in (".json", ".safetensors", ".bin")]
-_PATTERNS += ["tokenizer*/*", "*.json", WEIGHTS, TORCH_WEIGHTS]
+MODEL, PROMPT = ("transformer", "vae", "scheduler"), ("text_encoder*", "tokenizer*")
+"""Parts of a pipeline: what every backbone needs, and what the empty prompt is computed by."""
+_LEAVE = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
+"""Variants of files that are taken in their plain form."""
 
 
-def local_folder(source: str, revision: str | None = None, patterns: list[str] | None = None) -> Path:
-    """The folder `source`, or a snapshot of the hub id `source`; raises InputError."""
+def local_folder(source: str, revision: str | None = None, parts: Sequence[str] = MODEL) -> Path:
+    """The folder `source`, or a snapshot with these parts of the hub id `source`; raises InputError."""
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -26,10 +28,20 @@ def local_folder(source: str, revision: str | None = None, patterns: list[str] |
             f"{source}: no such folder, expected a diffusers folder or a hub id such as owner/name, a .pt file or a "
             "bundle"
         )
+    # An asterisk would match folders too: an autoencoder's own repository is named file by file.
+    patterns = ["config.json", "model_index.json", WEIGHTS]
+    patterns += [f"{part}/*.{suffix}" for part in parts for suffix in ("json", "safetensors", "model", "txt")]
+    folder = _snapshot(source, revision, patterns)
+    if not any(folder.rglob("*.safetensors")):  # the first repositories of DiT have torch's own format alone
+        folder = _snapshot(source, revision, [*(f"{part}/*.bin" for part in parts), TORCH_WEIGHTS])
+    return folder
+
+
+def _snapshot(source: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns or _PATTERNS))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, ignore_patterns=_LEAVE))
     except Exception as error:  # the hub client raises many unrelated kinds: offline, not found, gated, disk full
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

@@ -17,7 +17,7 @@ from aselect_edge.backbones.dit import DiT, diffusers_keys
 from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.facebook import facebook_config, facebook_places, family_of_file
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
-from aselect_edge.backbones.folders import WEIGHTS, beside, local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.folders import PROMPT, WEIGHTS, beside, local_folder, part_of, read_json, weight_files
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.store import Stored, WeightStore, fill
 from aselect_edge.errors import InputError
@@ -112,6 +112,8 @@ def load_backbone(
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
     schedule = _schedule(kind, folder, source, warn)
     if condition is None:
+        if model.prompted and folder is not None:
+            local_folder(source, revision, PROMPT)  # of a hub id, gigabytes that other models have no use for
         condition = model.condition(label, folder)
     return LoadedBackbone(model, encoder, condition, schedule, name, revision, origin, label)
 

@@ -23,6 +23,7 @@ class Wrapped(Backbone):
     """
 
     streamed: ClassVar[tuple[str, ...]] = ("model.transformer_blocks.",)
+    prompted: ClassVar[bool] = True
 
     def __init__(self, kind: Any, config: Mapping[str, Any], depth: int | None) -> None:
         super().__init__()
