@@ -1,6 +1,6 @@
-"""The README's tables, from the figures that the benchmarks wrote.
+"""The tables of README and docs, from the figures that the benchmarks wrote.
 
-python -m benchmarks.table [--write]    prints them, or puts them into README.md
+python -m benchmarks.table [--write]    prints them, or puts them into their pages
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import selection_table
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+END = "<!-- end -->"
 
 SPEED_ROWS = {
     "CamVid test mIoU, fp16": ("CamVid test mIoU, fp16 [%]", "{:.1f} %"),
@@ -30,23 +33,34 @@ SPEED_ROWS = {
 
 
 def main() -> None:
-    """Print the tables or write them into the README."""
-    tables = {"figures": figures(), "accuracy": accuracy()}
-    if "--write" not in sys.argv[1:]:
-        print("\n\n".join(tables.values()))
-        return
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    """Print the tables or write them into their pages."""
+    pages = {"README.md": {"figures": figures(), "accuracy": accuracy()}}
+    if (RESULTS / "selection.json").is_file():
+        result = load("selection")
+        pages["docs/selection.md"] = {
+            "selection": selection_table.picks(result),
+            "selection-cost": selection_table.cost(result),
+            "selection-shapes": selection_table.shapes(result),
+        }
+    for page, tables in pages.items():
+        if "--write" in sys.argv[1:]:
+            write(ROOT / page, tables)
+        else:
+            print("\n\n".join(tables.values()))
+
+
+def write(path: Path, tables: dict[str, str]) -> None:
+    """Put each table between its comments."""
+    text = path.read_text(encoding="utf-8")
     for name, table in tables.items():
-        opening, closing = marked(name, "\n").split("\n\n\n")
-        before, _, rest = text.partition(opening)
-        text = f"{before}{marked(name, table)}{rest.partition(closing)[2]}"
-    readme.write_text(text, encoding="utf-8")
+        before, opening, rest = text.partition(marked(name, "").partition("\n")[0])
+        text = f"{before}{marked(name, table)}{rest.partition(END)[2]}" if opening else text
+    path.write_text(text, encoding="utf-8")
 
 
 def marked(name: str, content: str) -> str:
     """A table between the comments that say where it comes from."""
-    return f"<!-- {name}: python -m benchmarks.table --write -->\n{content}\n<!-- end -->"
+    return f"<!-- {name}: python -m benchmarks.table --write -->\n{content}\n{END}"
 
 
 def figures() -> str:

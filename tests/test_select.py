@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.family import Pixels
 from aselect_edge.backbones.noise import candidate_timesteps, cumulative_alphas, noise_levels
+from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame
 from aselect_edge.records import COMPONENTS, DataFingerprint, Noise, Selection, Tap
@@ -414,6 +416,20 @@ def test_broken_features_are_told_from_a_result(backbone: LoadedBackbone, street
         select_tap(_spoiled(backbone, lambda f: f * float("nan")), street_data, _request(strategy))
     with pytest.raises(InputError, match=r"got 47 tokens at .*, expected 6x8"):
         select_tap(_spoiled(backbone, lambda f: f[:, 1:]), street_data, _request(strategy))
+
+
+@pytest.mark.parametrize("strategy", ["hfr", "hfr-signal", "probe", "learned"])
+def test_another_family_is_scanned_alike(street_data: Path, strategy: str) -> None:
+    config = {"num_layers": 3, "attention_head_dim": 8, "num_attention_heads": 3, "sample_size": 16, "in_channels": 3}
+    config |= {"joint_attention_dim": 20, "caption_projection_dim": 24, "pooled_projection_dim": 12}
+    torch.manual_seed(0)
+    model = SD3.from_json({"_class_name": "SD3Transformer2DModel", **config}).eval()
+    condition = {"prompt": torch.randn(1, 5, 20), "pooled": torch.randn(1, 12)}
+    backbone = LoadedBackbone(model, Pixels(), condition, SD3.schedule(None), "random")
+    selection = select_tap(backbone, street_data, _request(strategy, timesteps=[50, 900], imgsz=(16, 24)))
+    assert {score.noise.sigma for score in selection.scores} <= {0.05, 0.9}
+    assert strategy == "learned" or len(selection.scores) == 2 * 3 * len(COMPONENTS)
+    assert selection.tap.block < 3
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 8), (8, 8), (9, 8), (10, 8), (17, 8), (3, 1), (5, 2)])

@@ -26,7 +26,7 @@ from aselect_edge.select.choice import Choice, Settings, best_of
 from aselect_edge.select.evidence import NO_LABEL, Evidence, Labelled
 from aselect_edge.select.scan import Scan
 
-TOKENS, BATCH, RATE = 48, 512, 1e-2
+TOKENS, BATCH, RATE = 48, 256, 1e-2
 CONV = HeadSpec(kind="conv", channels=128)
 CONV_BATCH, CONV_RATE = 8, 2e-3
 

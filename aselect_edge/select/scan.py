@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone
+from aselect_edge.backbones.family import expand
 from aselect_edge.errors import InputError
 from aselect_edge.fold import fixed_noise
 from aselect_edge.records import Component, Noise, Resize, Score, Tap
@@ -79,10 +80,7 @@ class Scan:
         with torch.no_grad():
             x = noise.alpha * x0 + noise.sigma * eps.to(x0)
             timestep = torch.full((len(x),), noise.model_timestep, device=x.device)
-            condition = {
-                name: value.to(x.device).expand(len(x), *value.shape[1:])
-                for name, value in self.backbone.condition.items()
-            }
+            condition = expand(self.backbone.condition, len(x), x.device)
             features = self.backbone.model.features(x, timestep, condition, wanted)
         self.tally.passes += len(x)
         rows, columns = self.grid
