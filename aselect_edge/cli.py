@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +168,8 @@ def _train(
     if threads:
         torch.set_num_threads(threads)
     chosen = Selection.load(selection)
+    read = [Tap.parse(tap) for tap in taps.split(",") if tap]
+    deepest = max(tap.block for tap in read or [chosen.tap])
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:
         loaded = load_backbone(
@@ -176,6 +179,7 @@ def _train(
             family=family or None,
             vae=vae or None,
             label=chosen.label if label < 0 else label,
+            depth=None if finetune or random_backbone else 1 + deepest,
             heads=heads or None,
             condition=load_condition(Path(condition)) if condition else None,
         )
@@ -185,7 +189,7 @@ def _train(
             chosen,
             data,
             out,
-            [Tap.parse(tap) for tap in taps.split(",") if tap],
+            read,
             parse_size(imgsz) if imgsz else None,
             HeadSpec(kind=head, channels=128),  # type: ignore[arg-type]
             finetune,
@@ -212,9 +216,12 @@ def _progress(console: object, shown: bool = True) -> Iterator[Callable[[str, fl
 
 def _numbers(text: str) -> list[float] | None:
     try:
-        return [float(part) for part in text.split(",")] if text else None
-    except ValueError as error:
-        raise InputError(f"got the timesteps {text!r}, expected numbers such as 0,50,100; correct them") from error
+        numbers = [float(part) for part in text.split(",")] if text else None
+    except ValueError:
+        numbers = [math.nan]
+    if numbers and not all(map(math.isfinite, numbers)):
+        raise InputError(f"got the timesteps {text!r}, expected numbers such as 0,50,100; correct them")
+    return numbers
 
 
 select = entry(_select)

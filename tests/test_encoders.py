@@ -15,10 +15,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aselect_edge.backbones import DiT, DiTConfig
 from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.family import Encoder, Pixels
 from aselect_edge.backbones.taesd import load_taesd
 from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.heads import build_head
+from aselect_edge.perception import Perception
+from aselect_edge.records import HeadSpec, Noise, Tap
 
 KL: dict[str, Any] = {
     "block_out_channels": (8, 16),
@@ -190,6 +194,21 @@ def test_real_weights_survive_deployment(name: str, stride: int) -> None:
     assert encoder.stride == stride
     assert expected.shape == (1, 32, 96 // stride, 128 // stride)
     assert 0.3 < expected.std() < 3  # as latents are: a wrong activation or order of branches leaves this range
+
+
+@torch.no_grad()
+def test_real_weights_survive_the_fold_of_a_whole_model() -> None:
+    folder = os.environ.get("ASELECT_DATA")
+    path = Path(folder or "none") / "taesd" / "taef2_encoder.safetensors"
+    if not path.is_file():
+        pytest.skip("needs ASELECT_DATA with taesd/")
+    config = DiTConfig(2, 16, in_channels=32, num_layers=2, patch_size=1, sample_size=8, num_embeds_ada_norm=3)
+    backbone = random(DiT(config))
+    noise, taps = Noise(alpha=0.9, sigma=0.436, model_timestep=190), [Tap.parse("1.query")]
+    head = build_head(HeadSpec(kind="linear", channels=1), "seg", [32], 4)
+    model = Perception(backbone, head, noise, taps, (48, 64), 0, load_taesd(path)).eval()
+    pixels = nn.functional.interpolate(torch.rand(1, 3, 6, 8) * 255, size=(48, 64), mode="bicubic").clamp(0, 255)
+    assert relative(model.deployed()(pixels), model(pixels)) < 1e-4
 
 
 def test_an_unknown_taesd_is_refused(tmp_path: Path) -> None:

@@ -53,15 +53,18 @@ def train_bundle(
     check_replaceable(out, RECORD)  # now rather than after hours of training
     recipe = recipe or Recipe()
     train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
-    backbone = load_backbone(source, warn=warn, label=selection.label) if isinstance(source, str) else source
+    chosen = tuple(taps) or (selection.tap,)
+    if isinstance(source, str):
+        # Fine-tuning keeps the whole model a denoiser; frozen features need no block beyond the taps.
+        depth = None if finetune or random_backbone else 1 + max(tap.block for tap in chosen)
+        source = load_backbone(source, warn=warn, label=selection.label, depth=depth)
+    backbone = source
     if selection.backbone != backbone.source:
         warn(f"the selection was made on {selection.backbone}, not on {backbone.source}; its tap may not be the best")
     if random_backbone:
         backbone = _randomised(backbone, recipe.seed)
     own_weights = finetune or random_backbone
-    record = _record(
-        backbone, train, selection, tuple(taps) or (selection.tap,), imgsz, head, finetune, own_weights, noise_draws
-    )
+    record = _record(backbone, train, selection, chosen, imgsz, head, finetune, own_weights, noise_draws)
     if finetune and not (isinstance(backbone.model, DiT) and backbone.model.channels == Pixels.channels):
         raise InputError(
             f"got --finetune with {backbone.model.family} on {backbone.model.channels} channels, expected a DiT on "
