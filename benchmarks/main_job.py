@@ -13,10 +13,8 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.files import atomic_write
 from aselect_edge.records import Manifest
 from benchmarks import runtime
+from benchmarks.process import run
 
 EXPORT = "from aselect_export.cli import export; export()"
 EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
@@ -91,17 +90,10 @@ def accuracy_figures(folder: Path, camvid: Path) -> dict[str, float]:
 
 def process(code: str, *arguments: Any) -> tuple[float, float, str]:
     """Run a command as its own process: seconds, peak resident memory in MB, standard output."""
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
-        child = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=output, stderr=errors)
-        _, status, usage = os.wait4(child.pid, 0)  # not getrusage: its maximum is over all children so far
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        errors.seek(0)
-        if child.returncode:
-            sys.exit(f"{arguments}: {errors.read().decode()}")
-        return seconds, usage.ru_maxrss / 1000, output.read().decode()
+    done = run([sys.executable, "-c", code, *arguments])
+    if done.code:
+        sys.exit(f"{arguments}: {done.errors}")
+    return done.seconds, done.peak_mb, done.output
 
 
 def processor() -> str:
