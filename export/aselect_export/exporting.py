@@ -127,7 +127,7 @@ def _prepare(
     record = bundle.record
     size = (frames.shape[1], frames.shape[2])
     progress("running the reference")
-    reference = answer_of_torch(bundle.reference(size), record.task, frames, batch)
+    reference = answer_of_torch(bundle.reference(size, lean=True), record.task, frames, batch)
     progress("tracing the deployed graph")
     model = bundle.deployed(size)
     weights = {
@@ -137,6 +137,8 @@ def _prepare(
     debug = trace(model, record.task, batch, size, folder)
     progress("running torch in half precision")
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.new_empty(0)  # the exporter's caches still know the tensors
     return debug, Trial(record.task, batch, frames, reference, halves), weights
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,16 +62,20 @@ def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int], folde
     `batch` frames of `size` (height, width) are fixed into it. Raises InputError if the model cannot be traced.
     """
     frames = torch.zeros(batch, *size, 3, dtype=torch.uint8)
-    module = DeployedGraph(model, task).eval()
+    return trace_module(DeployedGraph(model, task).eval(), frames, "frames", [*_OUTPUTS[task], LOGITS], folder)
+
+
+def trace_module(module: nn.Module, example: Tensor, source: str, outputs: Sequence[str], folder: Path) -> Graph:
+    """The graph of a module with one input, called `source`; as `trace`."""
     with _quiet_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 module,
-                (frames,),
+                (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["frames"],
-                output_names=[*_OUTPUTS[task], LOGITS],
+                input_names=[source],
+                output_names=outputs,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:

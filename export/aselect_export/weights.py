@@ -139,7 +139,7 @@ class WeightFile:
 
 
 def store(model: onnx_ir.Model, folder: Path, name: str) -> Graph:
-    """Put a model's larger weights into the file `name` of `folder`, one after the other."""
+    """Put a model's larger weights into the file `name` of `folder`, one after the other; the model lets go of them."""
     path = folder / f"{name}.onnx"
     for value in model.graph.initializers.values():
         if value.const_value is not None:
@@ -148,6 +148,8 @@ def store(model: onnx_ir.Model, folder: Path, name: str) -> Graph:
     onnx_ir.save(model, path, external_data=name, size_threshold_bytes=INLINE)
     graph = Graph(onnx.load(path, load_external_data=False), folder)
     path.unlink()
+    for value in model.graph.initializers.values():
+        value.const_value = None  # onnxscript's rewrite rules remember the graph that they saw last
     return graph
 
 
