@@ -22,8 +22,10 @@ therefore centred over its images, token by token and channel by channel (`cross
 images share, costs a factor (B - 1)/B that cancels in the ratio, and needs no second pass and no sums of T x D
 numbers per candidate, which for DiT-XL/2 would be gigabytes. It takes batches of two or more images.
 
-What it cannot do. Non-linear layers mix S and N, so "signal" is whatever of the feature a second draw reproduces.
-The score falls with sigma wherever noise only hides; where it only falls, it is no better than `smallest-sigma`.
+What it cannot do. Non-linear layers mix S and N, so "signal" is whatever of the feature a second draw reproduces. A
+deployed model's noise is one fixed draw, so part of N is a constant that a head can learn to ignore; here the noise
+differs from image to image, and ν overstates its harm. The score falls with sigma wherever noise only hides; where it
+only falls, it is no better than `smallest-sigma`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from aselect_edge.errors import InputError
 from aselect_edge.records import LevelWeight, Noise, Score, Tap
 from aselect_edge.select.hfr import Measure
 
@@ -31,6 +32,10 @@ class Settings:
     """What the exhaustive search trains."""
     steps: int = 200
     """Of gradient descent, where there is any."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InputError(f"got the confidence {self.confidence}, expected 0 to 1; change --confidence")
 
 
 @dataclass(frozen=True)
