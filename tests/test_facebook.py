@@ -140,6 +140,13 @@ def test_dit_is_facebooks_formula(tmp_path: Path, vae: str, wrapped: str | None)
         torch.testing.assert_close(value, seen[str(tap)], rtol=1e-5, atol=1e-5)
 
 
+def test_torchs_old_format_loads_too(tmp_path: Path, vae: str) -> None:
+    state = checkpoint()
+    torch.save(state, tmp_path / "DiT.pt", _use_new_zipfile_serialization=False)
+    model = load_backbone(str(tmp_path / "DiT.pt"), vae=vae, heads=NUM_HEADS).model
+    torch.testing.assert_close(model.state_dict()["patch_embed.weight"], state["x_embedder.proj.weight"])
+
+
 @torch.no_grad()
 def test_sit_has_the_same_layout_and_the_time_of_a_straight_path(tmp_path: Path, vae: str) -> None:
     state = checkpoint()

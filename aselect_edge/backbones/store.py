@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import zipfile
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,7 +136,8 @@ def torch_state(file: Path) -> dict[str, Tensor]:
     try:
         # Training scripts put their arguments beside the weights: a namespace, which runs no code either.
         with torch.serialization.safe_globals([Namespace]):
-            content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none, and has to be read whole
+            content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
         raise _unreadable(file, error) from error
     for key in ("ema", "model", "state_dict"):

@@ -129,6 +129,6 @@ def _randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:
     if not isinstance(backbone.model, DiT):
         raise InputError(f"got --random-backbone with {backbone.model.family}, expected a dit; leave it out")
     torch.manual_seed(seed)
-    fresh = DiT(backbone.model.config, tied=True)
+    fresh = type(backbone.model)(backbone.model.config, tied=True)
     initialise(fresh)
     return replace(backbone, model=fresh.eval())
