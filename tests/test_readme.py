@@ -21,9 +21,20 @@ ENTRIES = {
     "aselect-eval": "from aselect_export.cli import evaluate as main",
     "aselect-build": "from aselect_runtime.engine_cli import build as main",
     "aselect-run": "from aselect_runtime.cli import run as main",
+    "aselect-bench": "from aselect_runtime.bench_cli import bench as main",
+    "aselect-doctor": "from aselect_runtime.engine_cli import doctor as main",
 }
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-COMMANDS = [shlex.split(line, comments=True) for line in LINES if line.strip()]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines of a page's shell blocks, as words; a line that ends in a backslash goes on."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+COMMANDS = commands(README)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -31,7 +42,8 @@ def test_commands_and_options_exist(name: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", f"{ENTRIES[name]}; main()", "--help"], capture_output=True, text=True, check=True
     )
-    used = {word for command in COMMANDS if command[0] == name for word in command if word.startswith("--")}
+    every = [command for page in PAGES.values() for command in commands(page) if command[0] == name]
+    used = {word.partition("=")[0] for command in every for word in command if word.startswith("--")}
     assert all(re.search(rf"{option}\b", result.stdout) for option in used), (used, result.stdout)
     assert f'{name} = "' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
@@ -49,6 +61,8 @@ def test_tables_are_the_measured_ones() -> None:
     assert marked("accuracy", accuracy()) in README
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert (folder / target).exists(), target
