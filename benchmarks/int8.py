@@ -166,7 +166,7 @@ def environment(row: str) -> Path:
     interpreter = folder / "bin" / "python"
     if not interpreter.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([interpreter, "-m", "pip", "install", "-q", PEERS[row], "onnxruntime"], check=True)
+        subprocess.run([interpreter, "-m", "pip", "install", "-q", PEERS[row], "onnx", "onnxruntime"], check=True)
     return interpreter
 
 

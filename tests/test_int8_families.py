@@ -1,0 +1,90 @@
+"""INT8 of every family's deployed graph, small: all its linear layers are found, named and close to FP32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aselect_calibration import Int8Weights, calibrate, calibration_frames, find_layers, prepare, quantised
+from aselect_calibration.ranges import Ranges
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.family import Backbone
+from aselect_edge.backbones.loading import build
+from aselect_edge.backbones.sd3 import SD3
+from aselect_edge.bundle import SHIPPED, load_bundle
+from aselect_edge.heads import build_head
+from aselect_edge.perception import Perception
+from aselect_edge.records import HeadSpec, Noise, Resize, Tap
+from aselect_export.graph import LOGITS, trace
+from aselect_export.weights import Graph, WeightFile
+from tests.test_sd3 import SMALL, random_condition
+
+SIZE = (16, 16)
+CLASSES = 5
+XL: dict[str, Any] = {
+    "_class_name": "DiTTransformer2DModel",
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 3,
+    "num_layers": 2,
+    "patch_size": 2,
+    "sample_size": 16,
+    "num_embeds_ada_norm": 2,
+}
+SD: dict[str, Any] = SMALL | {"qk_norm": "rms_norm", "dual_attention_layers": (0,), "num_layers": 3}
+
+
+def deployed(model: Backbone, condition: dict[str, Tensor] | None, tap: str, folder: Path) -> Graph:
+    torch.manual_seed(0)
+    head = build_head(HeadSpec(kind="linear", channels=1), "seg", [model.width], CLASSES)
+    for name, parameter in [*model.named_parameters(), *head.named_parameters()]:
+        with torch.no_grad():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 100
+            parameter.copy_(torch.randn_like(parameter) * fan**-0.5 + float("norm" in name and "linear" not in name))
+    noise = Noise(alpha=0.95, sigma=0.3, model_timestep=50.0)
+    perception = Perception(model, head, noise, (Tap.parse(tap),), SIZE, 0, condition=condition)
+    return trace(perception.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
+
+
+def filled(family: type[Backbone], config: dict[str, Any]) -> Backbone:
+    model = build(family, config)
+    return model.to_empty(device="cpu") if any(p.is_meta for p in model.parameters()) else model
+
+
+@pytest.mark.parametrize("family", ["dit-xl", "sd3.5"])
+def test_every_family_computes_in_int8(family: str, tmp_path: Path, street_data: Path) -> None:
+    if family == "dit-xl":
+        graph = deployed(filled(DiT, XL), None, "1.query", tmp_path)
+        expected = {"block0.attention.qkv", "block0.attention.out", "block0.mlp.in", "block0.mlp.out"}
+    else:
+        graph = deployed(filled(SD3, SD), random_condition(SD), "2.query", tmp_path)
+        expected = {"block1.attention.qkv", "block1.attention.out", "block2.attention.query"}
+    weights = WeightFile(tmp_path, "int8.weights")
+    layers = find_layers(graph, LOGITS)
+    names = [layer.name for layer in layers]
+    assert len(set(names)) == len(names)
+    assert expected <= set(names)
+    assert not any("scores" in name or "mix" in name for name in names)
+    frames = calibration_frames(street_data, 4, SIZE, Resize())
+    ranges = calibrate(graph, layers, frames, "mse", weights)
+    ready = prepare(graph, layers, ranges, weights)
+    int8 = quantised(ready.graph, layers, ranges.layers, Int8Weights(ready.graph, weights), weights, outputs=True)
+    batch = next(iter(frames))[None]
+    exact, got = (
+        one.session().infer(batch, [LOGITS])[LOGITS] for one in (graph, Graph(int8.model, int8.folder).check())
+    )
+    noise = ((got - exact) ** 2).mean() / exact.var()
+    assert 0 < noise < 0.02
+    linears = [node for node in int8.model.graph.node if node.op_type in ("MatMul", "Conv")]
+    assert len([node for node in linears if ".dequantised" in node.input[1]]) == len(layers)
+
+
+def test_the_shipped_ranges_are_those_of_the_shipped_graph(tmp_path: Path) -> None:
+    bundle = load_bundle(SHIPPED["seg"])
+    graph = trace(bundle.deployed(), "seg", 1, bundle.record.imgsz, tmp_path)
+    ranges = Ranges.load(bundle.folder / "ranges.json")
+    prepare(graph, find_layers(graph, LOGITS), ranges, WeightFile(tmp_path, "int8.weights"))
