@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from aselect_calibration import Int8Weights, calibrate, calibration_frames, find_layers, prepare, quantised
 from aselect_calibration.ranges import Ranges
-from aselect_edge.backbones.dit import DiT
-from aselect_edge.backbones.family import Backbone
-from aselect_edge.backbones.loading import build
-from aselect_edge.backbones.sd3 import SD3
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.family import Backbone, Condition
+from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.records import HeadSpec, Noise, Resize, Tap
 from aselect_export.graph import LOGITS, trace
 from aselect_export.weights import Graph, WeightFile
-from tests.test_sd3 import SMALL, random_condition
+from tests.test_sd3 import random_condition, random_model
 
 SIZE = (16, 16)
 CLASSES = 5
-XL: dict[str, Any] = {
-    "_class_name": "DiTTransformer2DModel",
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "in_channels": 3,
-    "num_layers": 2,
-    "patch_size": 2,
-    "sample_size": 16,
-    "num_embeds_ada_norm": 2,
-}
-SD: dict[str, Any] = SMALL | {"qk_norm": "rms_norm", "dual_attention_layers": (0,), "num_layers": 3}
 
 
-def deployed(model: Backbone, condition: dict[str, Tensor] | None, tap: str, folder: Path) -> Graph:
+def deployed(model: Backbone, condition: Condition | None, tap: str, folder: Path) -> Graph:
     torch.manual_seed(0)
     head = build_head(HeadSpec(kind="linear", channels=1), "seg", [model.width], CLASSES)
     for name, parameter in [*model.named_parameters(), *head.named_parameters()]:
@@ -50,18 +37,26 @@ def deployed(model: Backbone, condition: dict[str, Tensor] | None, tap: str, fol
     return trace(perception.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
 
 
-def filled(family: type[Backbone], config: dict[str, Any]) -> Backbone:
-    model = build(family, config)
-    return model.to_empty(device="cpu") if any(p.is_meta for p in model.parameters()) else model
+def dit_xl() -> Backbone:
+    """Two blocks of DiT-XL/2's width and heads."""
+    return DiT(DiTConfig(16, 72, in_channels=3, num_layers=2, patch_size=2, sample_size=16, num_embeds_ada_norm=2))
+
+
+def sd35(folder: Path) -> LoadedBackbone:
+    """Three small blocks of SD3.5: QK-norm, and a second attention in the first of them."""
+    random_model(qk_norm="rms_norm", dual_attention_layers=(0,)).save_pretrained(folder / "transformer")
+    save_condition(random_condition(), folder / CONDITION)
+    return load_backbone(str(folder))
 
 
 @pytest.mark.parametrize("family", ["dit-xl", "sd3.5"])
 def test_every_family_computes_in_int8(family: str, tmp_path: Path, street_data: Path) -> None:
     if family == "dit-xl":
-        graph = deployed(filled(DiT, XL), None, "1.query", tmp_path)
+        graph = deployed(dit_xl(), None, "1.query", tmp_path)
         expected = {"block0.attention.qkv", "block0.attention.out", "block0.mlp.in", "block0.mlp.out"}
     else:
-        graph = deployed(filled(SD3, SD), random_condition(SD), "2.query", tmp_path)
+        loaded = sd35(tmp_path)
+        graph = deployed(loaded.model, loaded.condition, "2.query", tmp_path)
         expected = {"block1.attention.qkv", "block1.attention.out", "block2.attention.query"}
     weights = WeightFile(tmp_path, "int8.weights")
     layers = find_layers(graph, LOGITS)
