@@ -67,16 +67,20 @@ class Feed(Generic[T]):
             self._abandoned = True
             self._changed.notify_all()
 
-    def take(self, size: int) -> list[T]:
+    def take(self, size: int, *, wait: bool = True) -> list[T]:
         """Up to `size` items, one lane after the other, beginning behind the lane that was served last; [] at the end.
 
         A full batch is waited for only where nothing is lost by waiting: as soon as a live lane has an item, whatever
-        is there goes, so that neither a dead camera nor a slow one holds up the rest.
+        is there goes, so that neither a dead camera nor a slow one holds up the rest. Without `wait`, [] may also mean
+        that a batch is yet to come, and no error is raised.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready(size))
+            if wait:
+                self._changed.wait_for(lambda: self._ready(size))
+            elif not self._ready(size):
+                return []
             taken = list(self._in_turns(size))
-            if not taken and self._error is not None:
+            if wait and not taken and self._error is not None:
                 raise self._error
             self._changed.notify_all()
             return taken

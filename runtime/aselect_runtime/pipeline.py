@@ -19,15 +19,14 @@ from pathlib import Path
 from threading import Event, Thread, Timer
 
 import cv2
-import numpy as np
 
 from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame
 from aselect_edge.records import Manifest
 from aselect_runtime.answers import Answer, Answering
 from aselect_runtime.feed import Feed
 from aselect_runtime.handoff import Handoff
 from aselect_runtime.heartbeat import Heartbeat, every
+from aselect_runtime.inference import Inference
 from aselect_runtime.lanes import Lanes
 from aselect_runtime.monitor import Monitor
 from aselect_runtime.notify import sd_notify, watchdog_seconds
@@ -38,7 +37,7 @@ from aselect_runtime.session import Session
 from aselect_runtime.sinks import open_sink
 from aselect_runtime.sources import open_source, redact
 from aselect_runtime.streams import Patience, Ready
-from aselect_runtime.timing import RunSummary, Stopwatch, lap
+from aselect_runtime.timing import RunSummary, Stopwatch
 
 ESSENTIAL = frozenset({"infer", "results"})
 """Stages without which nothing works: a stall of one of these stops the pings to the service manager."""
@@ -95,7 +94,9 @@ def run_pipeline(
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
             _answering(answering, heartbeat) as put,
         ):
-            frames = _infer(manifest, session, _batches(feed, manifest.input.shape[0], max_frames), put, heartbeat)
+            # A live frame that waits inside the session grows old, where a newer one should take its place.
+            inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live))
+            frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
         if frames == 0:
             names = ", ".join(redact(uri) for uri in inputs)
@@ -114,36 +115,6 @@ def run_pipeline(
         stalls=dict(heartbeat.stalls),
         outputs=tuple(redact(plan.uri) for plan in plans),
     )
-
-
-def _batches(feed: Feed[Ready], size: int, most: int | None) -> Iterator[list[Ready]]:
-    """Batches of up to `size` frames, `most` frames in all."""
-    left = size if most is None else most
-    while left and (batch := feed.take(min(size, left))):
-        yield batch
-        left -= 0 if most is None else len(batch)
-
-
-def _infer(
-    manifest: Manifest,
-    session: Session,
-    batches: Iterator[list[Ready]],
-    put: Callable[[Answer], bool],
-    heartbeat: Heartbeat,
-) -> int:
-    """Run every batch; how many frames were answered. One that is not full is padded with what lies in the buffer."""
-    size = manifest.input.shape[0]
-    whole: Frame = np.zeros(manifest.input.shape, np.uint8)
-    frames = 0
-    for batch in batches:
-        for position, ready in enumerate(batch if size > 1 else ()):
-            whole[position] = ready.pixels
-        with heartbeat.busy("infer"), lap() as spent:
-            outputs = session.infer(whole if size > 1 else batch[0].pixels[None])
-        if not put(Answer(batch, outputs, spent.ms, time.time(), time.monotonic())):
-            break
-        frames += len(batch)
-    return frames
 
 
 @contextmanager
