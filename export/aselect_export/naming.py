@@ -23,6 +23,9 @@ _LEAVES = {
     "mlp_in": "mlp.in",
     "mlp_out": "mlp.out",
     "gelu": "mlp.gelu",
+    "mlp.widen": "mlp.in",
+    "mlp.narrow": "mlp.out",
+    "mlp.activation": "mlp.gelu",
 }
 """What the layers of a folded block are for."""
 
@@ -72,14 +75,14 @@ def name_parts(model: Model, module: nn.Module) -> None:
 
 def _component(path: str, root: nn.Module) -> str:
     """What a module is called: `model.backbone.blocks.3.project` -> `block3.attention.qkv`."""
-    owner, _, leaf = path.rpartition(".")
+    owner = path.rpartition(".")[0]
     name = re.sub(r"^model(\.backbone(?=\.))?\.?", "", path)
     block = re.match(r"blocks\.(\d+)(?:\.(.*))?$", name)
     if not block:
         return name or "frames"
-    inner = _LEAVES.get(leaf, block[2]) if block[2] else ""
+    inner = _LEAVES.get(block[2], block[2]) if block[2] else ""
     projections = getattr(root.get_submodule(owner), "projections", None)
-    if leaf == "project" and projections is not None and len(projections) < 3:
+    if block[2] == "project" and projections is not None and len(projections) < 3:
         inner = f"attention.{'_'.join(projections)}"
     return f"block{block[1]}.{inner}".rstrip(".")
 
