@@ -245,6 +245,11 @@ def test_the_cache_is_used_for_the_same_question_only(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_cache_that_cannot_be_kept_costs_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert look_up(tmp_path / "file" / "cache") == (make(), 1)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b'{"schema": "ranges/9.0"}', make("d" * 64).to_json().encode()],

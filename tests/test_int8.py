@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -24,11 +25,14 @@ from aselect_calibration.settings import Int8Settings, Rest
 from aselect_edge.bundle import load_bundle
 from aselect_edge.errors import GateError, InputError
 from aselect_edge.files import check_files
-from aselect_edge.records import Report, Resize
-from aselect_export import export, open_bundle
+from aselect_edge.records import Parity, Report, Resize
+from aselect_export import evaluate, export, open_bundle
 from aselect_export.exporting import ExportResult
 from aselect_export.graph import LOGITS, trace
+from aselect_export.ladder import Candidate
+from aselect_export.quantising import latency_notes
 from aselect_export.ranges import keep_ranges
+from aselect_export.verify import Verdict
 from aselect_export.weights import Graph, WeightFile
 from aselect_runtime import open_model
 from aselect_runtime.engines.versions import available
@@ -123,6 +127,23 @@ def test_onnx_runtime_computes_it_with_int8_kernels(exported: ExportResult, tmp_
     assert ran["MatMulIntegerToFloat"] + ran["QLinearMatMul"] == len(layers) - convolutions
     assert ran["Conv"] + ran["FusedConv"] == 1, "the head's last layer"
     assert not ran["Gemm"]
+
+
+def test_aselect_eval_finds_what_the_gate_measured(exported: ExportResult, street_data: Path) -> None:
+    assert exported.report.quantisation is not None
+    found = evaluate(exported.folder, street_data, "val")
+    assert found.score == pytest.approx(exported.report.quantisation.int8, abs=1e-9)
+
+
+@pytest.mark.parametrize(("fp32_ms", "told"), [(5.0, "slower than fp32 .* use --precision fp32"), (50.0, None)])
+def test_the_report_says_when_int8_is_slower(tmp_path: Path, fp32_ms: float, told: str | None) -> None:
+    graph = Graph(onnx.ModelProto(), tmp_path)
+    parity = Parity(graph="fp32", reference="torch", frames=1, max_error=0, agreement=1, passed=True)
+    int8 = Candidate(graph, Verdict("int8", (parity,), 0.0, 10.0, 1))
+    fp32 = Candidate(graph, Verdict("fp32", (parity,), 0.0, fp32_ms, 1))
+    notes = " ".join(latency_notes(int8, [fp32], "fp32"))
+    assert bool(re.search(told or "slower", notes)) == bool(told)
+    assert "compare the rungs on the target" in " ".join(latency_notes(int8, [fp32], "fp16"))
 
 
 def test_its_answers_are_close_to_the_fp32_graph(exported: ExportResult) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.thresholds import Method
-from aselect_edge.errors import IntegrityError, RecordError
+from aselect_edge.errors import IntegrityError, RecordError, WriteError
 from aselect_edge.records import DataFingerprint
 
 
@@ -35,7 +36,8 @@ def cached(
     path = folder / f"{key[:32]}.json"
     if not path.exists():
         ranges = compute()
-        ranges.save(path)
+        with suppress(WriteError):  # what cannot be kept costs the next export its time, not this one its result
+            ranges.save(path)
         return ranges
     try:
         ranges = Ranges.load(path)

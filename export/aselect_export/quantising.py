@@ -125,7 +125,10 @@ def quantise(
         measurements=len(outcome.measured),
         layers=_decisions(ranked, outcome),
     )
-    return Int8(candidate, quantisation, ranges, _notes(candidate, tried, rest, data))
+    notes = latency_notes(candidate, tried, rest)
+    if data is None:
+        notes.append("int8: calibrated with the ranges kept in the bundle; give --data to use frames of your own")
+    return Int8(candidate, quantisation, ranges, tuple(notes))
 
 
 def ranges_of(
@@ -246,24 +249,19 @@ def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -
     )
 
 
-def _notes(candidate: Candidate, tried: Sequence[Candidate], rest: Rest, data: Path | None) -> tuple[str, ...]:
-    notes = []
-    if data is None:
-        notes.append(
-            "int8: calibrated on the ranges kept in the bundle; give --data to calibrate on frames of your own"
-        )
+def latency_notes(int8: Candidate, tried: Sequence[Candidate], rest: Rest) -> list[str]:
+    """What to say about the target: what the rest suits, and the faster precision where INT8 lost on this CPU."""
     if rest == "fp16":
-        notes.append(
+        return [
             "int8: what is not INT8 is FP16, which suits GPUs; its time on this CPU says nothing about them: compare "
             "the rungs on the target with aselect-bench, because INT8 is not always the faster one"
-        )
-        return tuple(notes)
-    notes.append("int8: what is not INT8 is FP32, which suits CPUs; use --rest fp16 for a GPU")
+        ]
+    notes = ["int8: what is not INT8 is FP32, which suits CPUs; use --rest fp16 for a GPU"]
     fastest = min((one.verdict for one in tried if one.verdict.passed), key=lambda verdict: verdict.latency)
-    if candidate.verdict.latency >= fastest.latency:
+    if int8.verdict.latency >= fastest.latency:
         asked = "fp16" if fastest.rung == "mixed" else fastest.rung
         notes.append(
-            f"int8 is slower than {fastest.rung} in ONNX Runtime on this CPU ({candidate.verdict.latency:.1f} ms "
+            f"int8 is slower than {fastest.rung} in ONNX Runtime on this CPU ({int8.verdict.latency:.1f} ms "
             f"beside {fastest.latency:.1f} ms): use --precision {asked} on a CPU like this one"
         )
-    return tuple(notes)
+    return notes
