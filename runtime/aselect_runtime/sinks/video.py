@@ -15,10 +15,8 @@ from aselect_edge.frames import Frame, resize
 from aselect_edge.records import Manifest, Resize
 from aselect_runtime.drawing import Painter
 from aselect_runtime.results import Captured, Result
-from aselect_runtime.sinks import Write
+from aselect_runtime.sinks import Write, encoders
 
-CODEC = "mp4v"
-"""MPEG-4 part 2: the one video codec that every FFmpeg build inside OpenCV can write."""
 LONGEST = 1.0
 """Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the film."""
 
@@ -73,26 +71,24 @@ class _Film:
 
     def check(self) -> None:
         """OpenCV does not say when a write fails (a full disk), so look whether the file can be played."""
-        capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
-        count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
-        capture.release()
+        count = encoders.count_frames(self._temporary)
         # Matroska stores a duration, from which the count is estimated.
         if count < self._written - 2:
             raise WriteError(
-                f"{self._path}: got a video of {count:.0f} frames, expected {self._written}; the disk may be full, "
+                f"{self._path}: got a video of {count} frames, expected {self._written}; the disk may be full, "
                 "free space or choose another place"
             )
 
     def _open(self, frame: Frame, captured: Captured) -> None:
         self._size = (frame.shape[0], frame.shape[1])
         self._fps = captured.source.fps
-        code = cv2.VideoWriter.fourcc(*CODEC)
-        self._writer.open(str(self._temporary), cv2.CAP_FFMPEG, code, self._fps, self._size[::-1])
-        if not self._writer.isOpened():
+        writer = encoders.start(self._temporary, self._fps, self._size)
+        if writer is None:
             raise WriteError(
-                f"{self._path}: OpenCV could not open a {CODEC} video, expected an OpenCV with FFmpeg; "
+                f"{self._path}: OpenCV could not open a video, expected an OpenCV with FFmpeg; "
                 "write .jsonl, or use the OpenCV of JetPack (Jetson) or of opencv-python-headless (elsewhere)"
             )
+        self._writer = writer
 
     def _copies(self, captured: Captured) -> int:
         """How often to show a frame: of a live source as long as it was the newest, so that the film keeps time."""
