@@ -8,8 +8,6 @@ its reader, callback and writer as it does for everybody.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,22 +20,14 @@ from aselect_runtime import run_pipeline
 from aselect_runtime.drawing import Painter
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks.lines import described
+from benchmarks.runtime import peer
 from benchmarks.runtime.standin import Sleeping, films, standin_manifest
 
 LATENCIES = (5, 10, 20)
-SUPERVISION = """
-import sys, time
-import supervision
-from benchmarks.runtime.efficiency import callback
-film, out, milliseconds, frames = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-act = callback(milliseconds, out + ".jsonl")
-start = time.perf_counter()
-supervision.process_video(film, out + ".mp4", act, max_frames=frames)
-print(frames / (time.perf_counter() - start))
-"""
+PEER = "supervision process_video"
 
 
-def measure(folder: Path, runs: int, frames: int, supervision: Path | None) -> dict[str, float | str]:
+def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str, float | str]:
     """Rates and ratios, the median of `runs` taken in turns."""
     samples: dict[str, list[float]] = {}
     clips = films(folder, frames)
@@ -45,8 +35,14 @@ def measure(folder: Path, runs: int, frames: int, supervision: Path | None) -> d
         "aselect-run": lambda film, ms: ours(film, ms, frames, folder),
         "plain OpenCV loop": lambda film, ms: plain(film, ms, frames, folder),
     }
-    if supervision is not None:
-        loops["supervision process_video"] = lambda film, ms: theirs(supervision, film, ms, frames, folder)
+    why_not = "not run: no --supervision"
+    if supervision:
+        try:
+            python = peer.prepare()
+        except peer.PeerMissingError as error:
+            why_not = str(error)
+        else:
+            loops[PEER] = lambda film, ms: peer.rate(python, film, ms, frames, folder)
     for _ in range(runs):
         for size, film in clips.items():
             for ms in LATENCIES:
@@ -54,8 +50,8 @@ def measure(folder: Path, runs: int, frames: int, supervision: Path | None) -> d
                 for name, loop in loops.items():
                     samples.setdefault(f"{name}, {size}, {ms} ms, over the raw rate", []).append(loop(film, ms) / raw)
     figures: dict[str, float | str] = {row: round(median(values), 3) for row, values in samples.items()}
-    if supervision is None:
-        figures["supervision process_video"] = "not run: no --supervision"
+    if PEER not in loops:
+        figures[PEER] = why_not
     figures["ultralytics, roboflow inference"] = "not run: their loops take no foreign session"
     return figures
 
@@ -82,14 +78,6 @@ def plain(film: Path, milliseconds: float, frames: int, folder: Path) -> float:
     capture.release()
     writer.release()
     return count / (time.perf_counter() - start)
-
-
-def theirs(python: Path, film: Path, milliseconds: float, frames: int, folder: Path) -> float:
-    """In an environment of its own, which needs this project's runtime and supervision."""
-    command = [str(python), "-c", SUPERVISION, str(film), str(folder / "theirs"), str(milliseconds), str(frames)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return float(done.stdout.split()[-1])
 
 
 def callback(milliseconds: float, lines: str) -> Callable[[cv2.typing.MatLike, int], cv2.typing.MatLike]:
