@@ -22,6 +22,7 @@ from aselect_runtime.engines.watch import Told
 if TYPE_CHECKING:
     from torch import nn
 
+    from aselect_calibration.frames import CalibrationFrames
     from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate, Trial
     from aselect_export.quantising import Int8
@@ -87,10 +88,13 @@ def export(
         record = bundle.record
         size = imgsz or record.imgsz
         frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
+        settings = int8 or Int8Settings()
+        calibration = _calibration(bundle, data, settings, batch, size) if precision == "int8" else None
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             debug, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
             if precision == "int8":
-                quantised, tried = _int8(bundle, debug, trial, data, int8 or Int8Settings(), plan, ladder, progress)
+                settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
+                quantised, tried = _int8(bundle, debug, trial, data, calibration, settings, ladder, progress)
                 package.write_int8(folder, quantised)
             else:
                 tried = climb(debug, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
@@ -142,13 +146,30 @@ def _prepare(
     return debug, Trial(record.task, batch, frames, reference, halves), weights
 
 
+def _calibration(
+    bundle: LoadedBundle, data: Path | None, settings: Int8Settings, batch: int, size: tuple[int, int]
+) -> CalibrationFrames | None:
+    """The frames to calibrate on, whole batches; None if the ranges kept in the bundle are to serve."""
+    from aselect_calibration import calibration_frames
+    from aselect_export.quantising import RANGES
+
+    if data is not None:
+        return calibration_frames(data, -(-settings.images // batch) * batch, size, bundle.record.resize)
+    if RANGES not in bundle.record.files:
+        raise InputError(
+            f"{bundle.folder / RANGES}: no such file, and no --data, expected one of them; give --data DIR (images or "
+            "a video of what the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges"
+        )
+    return None
+
+
 def _int8(
     bundle: LoadedBundle,
     debug: Graph,
     trial: Trial,
     data: Path | None,
+    calibration: CalibrationFrames | None,
     settings: Int8Settings,
-    plan: EnginePlan,
     ladder: bool,
     progress: Callable[[str], None],
 ) -> tuple[Int8, list[Candidate]]:
@@ -156,11 +177,9 @@ def _int8(
     from aselect_export.ladder import climb
     from aselect_export.quantising import quantise
 
-    if settings.rest is None:
-        settings = replace(settings, rest="fp16" if plan.builds else "fp32")
     # A failure of fp16 is none of int8: its place on the ladder stays empty.
     above = climb(debug, "fp16", trial, progress, ladder=True, allow_mixed=True)
-    int8 = quantise(bundle, debug, above, trial, data, settings, progress)
+    int8 = quantise(bundle, debug, above, trial, data, calibration, settings, progress)
     return int8, [int8.candidate, *(above if ladder else [])]
 
 

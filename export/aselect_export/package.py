@@ -9,7 +9,6 @@ import numpy as np
 from torch import nn
 
 import aselect_edge
-from aselect_calibration.picture import draw_damage
 from aselect_edge.backbones.loading import build, family_class
 from aselect_edge.files import sha256
 from aselect_edge.records import Bundle, Engine, Manifest, Precision, Report
@@ -77,6 +76,8 @@ def write_verification(folder: Path, trial: Trial) -> None:
 
 def write_int8(folder: Path, int8: Int8) -> None:
     """Write what INT8 was made with: its ranges and the picture of its layers."""
+    from aselect_calibration.picture import draw_damage  # Matplotlib, which no other precision needs
+
     int8.ranges.save(folder / RANGES)
     draw_damage(int8.quantisation, folder / DAMAGE)
 

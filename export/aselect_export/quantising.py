@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aselect_calibration.cache import cache_folder, cached
 from aselect_calibration.calibrating import Prepared, calibrate, prepare
-from aselect_calibration.frames import CalibrationFrames, calibration_frames
+from aselect_calibration.frames import CalibrationFrames
 from aselect_calibration.graphs import digest
 from aselect_calibration.insertion import Int8Weights, quantised
 from aselect_calibration.layers import Layer, find_layers
@@ -24,7 +24,7 @@ from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
 from aselect_edge.bundle import LoadedBundle
-from aselect_edge.errors import GateError, InputError
+from aselect_edge.errors import GateError
 from aselect_edge.records import LayerDecision, Quantisation
 from aselect_export.evaluation import Model, accuracy, is_labelled
 from aselect_export.graph import LOGITS
@@ -80,18 +80,19 @@ def quantise(
     tried: Sequence[Candidate],
     trial: Trial,
     data: Path | None,
+    frames: CalibrationFrames | None,
     settings: Int8Settings,
     progress: Progress,
 ) -> Int8:
     """The INT8 graph of an FP32 debug graph, accurate enough, with the rungs above it already `tried`.
 
-    Without `data` the ranges kept in the bundle serve. Raises InputError, or GateError if no INT8 graph keeps the drop.
+    It is calibrated on `frames`, or without any by the ranges kept in the bundle. Raises InputError, or GateError if
+    no INT8 graph keeps the drop.
     """
     rest = settings.rest or "fp32"
     weights = WeightFile(debug.folder, "int8.weights")
     layers = find_layers(debug, LOGITS)
-    frames = None if data is None else _frames(bundle, trial, data, settings)
-    ranges = ranges_of(bundle, debug, layers, frames, settings.method, weights, progress)
+    ranges = _ranges(bundle, debug, layers, frames, settings.method, weights, progress)
     ready = prepare(debug, layers, ranges, weights)
     build = _builder(ready, tried, trial, rest, weights, progress)
     few = list(batches(trial.frames, trial.batch))[: -(-RANKED // trial.batch)]
@@ -131,7 +132,7 @@ def quantise(
     return Int8(candidate, quantisation, ranges, tuple(notes))
 
 
-def ranges_of(
+def _ranges(
     bundle: LoadedBundle,
     debug: Graph,
     layers: Sequence[Layer],
@@ -151,18 +152,7 @@ def ranges_of(
             batch,
             lambda: calibrate(debug, layers, frames, method, weights, progress),
         )
-    path = bundle.folder / RANGES
-    if RANGES not in bundle.record.files:
-        raise InputError(
-            f"{path}: no such file, and no --data, expected one of them; give --data DIR (images or a video of what "
-            "the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges"
-        )
-    return Ranges.load(path)
-
-
-def _frames(bundle: LoadedBundle, trial: Trial, data: Path, settings: Int8Settings) -> CalibrationFrames:
-    count = -(-settings.images // trial.batch) * trial.batch
-    return calibration_frames(data, count, (trial.frames.shape[1], trial.frames.shape[2]), bundle.record.resize)
+    return Ranges.load(bundle.folder / RANGES)
 
 
 def _decisions(ranked: Sequence[Damage], outcome: Outcome) -> tuple[LayerDecision, ...]:
