@@ -138,6 +138,21 @@ def test_redact_hides_the_password_of_a_gstreamer_string(password: str) -> None:
     assert shown.endswith("! decodebin")
 
 
+@pytest.mark.parametrize("options", ["user=joe_password=hun_ter2_channel=1", "user=joe&password=hun_ter2&channel=1"])
+def test_redact_hides_a_password_in_the_path(options: str) -> None:
+    uri = f"rtsp://camera:554/{options}"
+    shown = redact(uri)
+    assert "joe" not in shown
+    assert "ter2" not in shown
+    assert "channel=1" in shown
+    assert redact(shown) == shown
+    assert "ter2" not in vars(open_source(uri))["_stem"]
+
+
+def test_redact_hides_a_short_password() -> None:
+    assert redact("http://camera/video?usr=joe&pwd=123&channel=1") == "http://camera/video?usr=***&pwd=***&channel=1"
+
+
 @given(path=WORD)
 def test_redact_leaves_paths_alone(path: str) -> None:
     assert redact(f"/videos/{path}.mp4") == f"/videos/{path}.mp4"

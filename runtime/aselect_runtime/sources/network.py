@@ -33,7 +33,8 @@ def network(uri: str) -> Source:
         raise InputError(f"{name}: got a malformed address, expected for example rtsp://host:554/stream") from None
     if not host:
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
-    stem = PurePosixPath(path).stem or host
+    # Labels and file names come of it: a path with options in it may hold a password.
+    stem = host if "=" in path else PurePosixPath(path).stem or host
     if parts.scheme.lower().startswith("http") and PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
         return Film(name, stem, lambda: _connect(uri, name))
     info = SourceInfo(name, FPS, live=True)
