@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from aselect_edge.errors import EngineError
-from aselect_runtime.engines import gpu, tensorrt_session
+from aselect_runtime.engines import building, gpu, tensorrt_session
 from aselect_runtime.engines.device_memory import HostBuffer
 from aselect_runtime.onnx_session import OnnxSession
 
@@ -426,7 +426,8 @@ def fake_machine(monkeypatch: pytest.MonkeyPatch, version: str = "10.14.1.48") -
     machine = Machine(driver, FakeTensorRt(driver, version))
     monkeypatch.setitem(sys.modules, "tensorrt", machine.trt)
     monkeypatch.setattr(gpu, "_driver", lambda: _FakeCuda(machine))
-    monkeypatch.setattr(tensorrt_session, "open_memory", lambda: driver)
+    for module in (building, tensorrt_session):
+        monkeypatch.setattr(module, "open_memory", lambda: driver)
     return machine
 
 

@@ -123,7 +123,7 @@ def test_every_known_target_is_one_that_the_record_takes() -> None:
 
 @no_gpu
 def test_tensorrt_without_a_gpu_is_refused_before_it_is_loaded() -> None:
-    with pytest.raises(InputError, match="without an NVIDIA GPU"):
+    with pytest.raises(InputError, match="no NVIDIA GPU"):
         check_target(None, "tensorrt")
 
 

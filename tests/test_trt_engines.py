@@ -18,7 +18,14 @@ import numpy as np
 import onnx
 import pytest
 
-from aselect_edge.errors import EngineError, GateError, InputError, IntegrityError, WriteError
+from aselect_edge.errors import (
+    EngineError,
+    GateError,
+    InputError,
+    IntegrityError,
+    MissingDependencyError,
+    WriteError,
+)
 from aselect_edge.files import sha256
 from aselect_edge.records import Engine, Manifest, Parity, Report
 from aselect_runtime import open_model
@@ -270,6 +277,37 @@ def test_a_failure_is_remembered_until_it_is_tried_again_on_purpose(
     assert upgraded.trt.built == ["model.onnx"]
 
 
+def test_the_gpu_at_hand_as_target_is_built_for_and_verified_as_without_one(folder: Path, machine: Machine) -> None:
+    (engine,) = add_engines(folder, ("sm87",))
+    assert (engine.file, engine.agreement) == (ENGINE, 1.0)
+    assert machine.trt.built == ["model.onnx"]
+
+
+def test_nothing_is_built_that_could_not_be_verified(
+    folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise MissingDependencyError("got neither cuda-python nor pycuda")
+
+    monkeypatch.setattr("aselect_runtime.engines.building.open_memory", missing)
+    with pytest.raises(MissingDependencyError):
+        add_engines(folder, ())
+    said: list[str] = []
+    _, session = open_model(folder, "auto", Told(said.append))
+    session.close()
+    assert session.device != "tensorrt"
+    assert any("neither cuda-python nor pycuda" in line for line in said)
+    assert machine.trt.built == []
+
+
+def test_builds_again_and_again_leave_one_note_each(folder: Path, machine: Machine) -> None:
+    machine.trt.spoiled = {"model.onnx"}
+    for _ in range(3):
+        add_engines(folder, ())
+    notes = Report.load(folder / "report.json").notes
+    assert len(notes) == len(set(notes)) == 2
+
+
 def test_a_lone_graph_has_no_place_for_engines(folder: Path, machine: Machine) -> None:
     with pytest.raises(InputError, match="expected an export folder"):
         open_model(folder / "model.onnx", "tensorrt")
@@ -359,6 +397,19 @@ def test_the_ladder_takes_the_first_rung_that_passes() -> None:
         climb(("a", "b"), build, lambda *_: parity(0.3))
 
 
+def test_a_rung_that_does_not_run_gives_way_to_the_next_and_is_no_miss() -> None:
+    def measure(rung: str, _: str) -> Parity:
+        if rung == "a":
+            raise EngineError("no kernel")
+        return parity(0.3 if rung == "b" else 1.0)
+
+    assert climb(("a", "b", "c"), str.upper, measure).rung == "c"
+    with pytest.raises(GateError, match=r"on b 30\.000%, expected"):
+        climb(("a", "b"), str.upper, measure)
+    with pytest.raises(EngineError, match="no kernel"):
+        climb(("a",), str.upper, measure)
+
+
 def test_values_that_are_not_finite_never_pass() -> None:
     frames: dict[str, Any] = {
         "class_map": np.zeros((2, 4, 4), np.uint8),
@@ -398,6 +449,16 @@ def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path: Path) 
     other.join()
 
 
+def test_the_wait_for_another_process_can_be_ended(tmp_path: Path) -> None:
+    stop = Event()
+    with (
+        building(tmp_path, Silence()),
+        pytest.raises(KeyboardInterrupt),
+        building(tmp_path, Told(lambda _: stop.set()), stop),
+    ):
+        pytest.fail("the lock is held")
+
+
 def test_a_process_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     entered, leave = context.Event(), context.Event()
@@ -418,9 +479,9 @@ def test_who_waited_uses_what_the_other_built(
     add_engines(done, ())
     machine.trt.built.clear()
 
-    def late(where: Path, watch: Any) -> Any:
+    def late(where: Path, *rest: Any) -> Any:
         shutil.copytree(done, folder, dirs_exist_ok=True)
-        return building(where, watch)
+        return building(where, *rest)
 
     monkeypatch.setattr("aselect_runtime.engines.building.building", late)
     open_model(folder, "tensorrt")[1].close()

@@ -106,7 +106,14 @@ def _cuda(model: _Model) -> OnnxSession:
             f"got --device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in place "
             "of onnxruntime, or use --device auto"
         )
-    return OnnxSession(model.graph, "cuda")
+    session = OnnxSession(model.graph, "cuda")
+    if session.device != "cuda":  # ONNX Runtime goes on without a provider that does not load, and does not say so
+        session.close()
+        raise EngineError(
+            "got an onnxruntime-gpu that cannot load its CUDA libraries, expected CUDA and cuDNN of the versions that "
+            "it was built for; install those, or use --device auto"
+        )
+    return session
 
 
 # From the fastest to the one that is always there.

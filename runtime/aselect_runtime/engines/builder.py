@@ -58,7 +58,7 @@ def check_target(target: str | None, builder: Builder) -> str:
     if builder == "tensorrt":
         if gpu is None:
             raise InputError(
-                "got --engine tensorrt without an NVIDIA GPU, expected to build on the device itself; "
+                "got no NVIDIA GPU, expected one, because TensorRT builds on the device itself; "
                 "run aselect-build there, or give --target to build ahead of time"
             )
         if target not in (None, gpu.target):

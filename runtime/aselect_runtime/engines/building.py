@@ -12,6 +12,7 @@ from aselect_edge.files import check_files, inside, sha256
 from aselect_edge.records import Engine, Manifest, Parity, Report
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
+from aselect_runtime.engines.device_memory import open_memory
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.parity import Climbed, climb, measure, verification_frames
@@ -33,24 +34,26 @@ def add_engines(
 ) -> tuple[Engine, ...]:
     """Build an engine per target and list it in the manifest; returns the new engines.
 
-    Without targets TensorRT builds for the GPU at hand, and the engine is held against ONNX Runtime before it
-    replaces an older one; with targets, TensorRT-RTX builds `model.onnx` ahead of time, unverified. Raises what
-    `load_folder`, `check_target`, `build_engine` and `climb` raise.
+    Without targets, or where the GPU at hand is the only one, the engine is for what `aselect-run` uses here, and is
+    held against ONNX Runtime before it replaces an older one; with others, TensorRT-RTX builds `model.onnx` ahead of
+    time, unverified. Raises what `load_folder`, `check_target`, `build_engine` and `climb` raise.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one that aselect-export wrote; check the path")
     options, watch = options or BuildOptions(), watch or Silence()
-    if not targets:
-        check_target(None, "tensorrt")
-        manifest, _ = load_folder(folder)
-        gpu = find_gpu()
+    gpu, here = find_gpu(), runnable()
+    if not targets or (here and gpu and set(targets) == {gpu.target}):
+        builder = here or "tensorrt"
+        check_target(None, builder)
+        load_folder(folder)  # before the lock's file is made in it
         assert gpu is not None  # check_target has seen it
-        with building(folder, watch):
-            return (_climb_rungs(folder, manifest, "tensorrt", gpu, options, watch, stop),)
+        with building(folder, watch, stop):
+            manifest, _ = load_folder(folder)
+            return (_climb_rungs(folder, manifest, builder, gpu, options, watch, stop),)
     wanted = [check_target(target, "rtx") for target in targets]
     load_folder(folder)  # before the lock's file is made in it
     built = []
-    with building(folder, watch):
+    with building(folder, watch, stop):
         manifest, model = load_folder(folder)
         for target in wanted:
             name = engine_name("rtx", target)
@@ -137,6 +140,8 @@ def _climb_rungs(
     if fault := known_fault(builder, version(builder), gpu.target):
         watch.say(f"warning: {fault}; the engine is held against ONNX Runtime before it is used")
     verification = verification_frames(folder, manifest)
+    if verification is not None:
+        open_memory()  # without it a build of minutes could not be verified
     candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
     timing = (folder / final).with_suffix(".timing")
     rungs = tuple(keys(manifest, builder, gpu, options))
@@ -184,9 +189,10 @@ def _record(folder: Path, manifest: Manifest, climbed: Climbed[Engine], final: s
         others = tuple(old for old in report.parity if not old.graph.startswith(final))
         size = {name: value for name, value in report.size.items() if name != final}
         size[final] = (folder / final).stat().st_size
-        report.model_copy(
-            update={"parity": (*others, *climbed.parity), "size": size, "notes": (*report.notes, *climbed.notes)}
-        ).save(folder / REPORT)
+        notes = tuple(dict.fromkeys((*report.notes, *climbed.notes)))  # the same ones come with every build
+        report.model_copy(update={"parity": (*others, *climbed.parity), "size": size, "notes": notes}).save(
+            folder / REPORT
+        )
         files[REPORT] = sha256(folder / REPORT)
     _listed(manifest.model_copy(update={"files": files}), engine).save(folder / MANIFEST)
     return engine

@@ -44,30 +44,32 @@ class Climbed(Generic[T]):
 def climb(rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[str, T], Parity | None]) -> Climbed[T]:
     """Build rung after rung until one passes its measurement; None from `measure` means that nothing can be measured.
 
-    Raises GateError if each rung misses its gate, EngineError if none can even be built.
+    A rung whose engine cannot be loaded or run counts as one that cannot be built. Raises GateError if each other
+    rung misses its gate, EngineError if there is none.
     """
     measured: list[Parity] = []
+    missed: list[str] = []
     notes: list[str] = []
     refused: EngineError | None = None
     for rung in rungs:
         try:
             built = build(rung)
+            parity = measure(rung, built)
         except EngineError as error:
             refused = error
             notes.append(f"{rung}: {error}")
             continue
-        parity = measure(rung, built)
         if parity is None or parity.passed:
             passed = [parity] if parity else []
             return Climbed(rung, built, tuple(measured + passed), tuple(notes))
         measured.append(parity)
+        missed.append(f"{rung} {parity.agreement:.3%}")
         notes.append(f"{parity.graph}: {parity.agreement:.3%} same class as {parity.reference} (failed, left out)")
     if not measured and refused is not None:
         raise refused
-    tried = ", ".join(f"{rung} {parity.agreement:.3%}" for rung, parity in zip(rungs, measured, strict=False))
     raise GateError(
-        f"got engines that agree with ONNX Runtime on {tried}, expected {AGREEMENT:.1%} of the same class; upgrade "
-        "TensorRT (10.3 to 10.7 are known for this), or use --device cuda or cpu"
+        f"got engines that agree with ONNX Runtime on {', '.join(missed)}, expected {AGREEMENT:.1%} of the same class; "
+        "upgrade TensorRT (10.3 to 10.7 are known for this), or use --device cuda or cpu"
     )
 
 
