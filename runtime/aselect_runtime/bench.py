@@ -14,6 +14,7 @@ import numpy as np
 from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame, resize
 from aselect_edge.records import Manifest
+from aselect_runtime.engines.watch import Watch
 from aselect_runtime.model import Device, open_model
 from aselect_runtime.pipeline import run_pipeline
 from aselect_runtime.session import Session
@@ -85,9 +86,9 @@ class Benchmark:
         return asdict(self)
 
 
-def benchmark(model: Path, device: Device, source: str, plan: Plan) -> Benchmark:
+def benchmark(model: Path, device: Device, source: str, plan: Plan, watch: Watch | None = None) -> Benchmark:
     """Measure a model on one device; raises what open_model, open_source and run_pipeline raise."""
-    manifest, session = open_model(model, device)
+    manifest, session = open_model(model, device, watch)
     try:
         alone = measure_session(session, sample(source, manifest), plan)
         whole = run_pipeline(manifest, session, [source], max_seconds=plan.duration)

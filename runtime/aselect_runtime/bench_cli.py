@@ -29,11 +29,18 @@ def _bench(
     one batch in host memory. The pipeline has no output; what it cannot keep of the session's rate is lost to
     capture and resize, whose times are shown. Let the machine do nothing else meanwhile.
     """
-    quiet_libraries(verbose)
+    from aselect_runtime.redaction import redact
+    from aselect_runtime.variables import filled_in
+
+    source = filled_in(source)
+    # As in aselect-run: FFmpeg quotes addresses as they are.
+    quiet_libraries(verbose and redact(source) == source)
     from aselect_runtime.bench import Plan, benchmark, report
+    from aselect_runtime.engines.watch import terminal_watch
 
     plan = Plan(warmup, iterations, duration)
-    benchmarks = [benchmark(model, name.value, source, plan) for name in device or [DeviceName.auto]]
+    with terminal_watch() as watch:
+        benchmarks = [benchmark(model, name.value, source, plan, watch) for name in device or [DeviceName.auto]]
     if as_json:
         print(json.dumps({"benchmarks": [item.to_dict() for item in benchmarks]}))
     else:
