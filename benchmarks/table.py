@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import selection_table
+from benchmarks import graph_table, selection_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -42,6 +42,8 @@ def main() -> None:
             "selection-cost": selection_table.cost(result),
             "selection-shapes": selection_table.shapes(result),
         }
+    if (RESULTS / "graph.json").is_file():
+        pages["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
     for page, tables in pages.items():
         if "--write" in sys.argv[1:]:
             write(ROOT / page, tables)

@@ -91,6 +91,16 @@ def test_the_mixed_graph_is_taken_where_it_is_allowed_and_told(
     assert any("model.onnx is the mixed graph" in note for note in report.notes)
     assert not any(parity.passed for parity in report.parity if parity.graph == "fp16")
     assert sum(parity.passed for parity in report.parity if parity.graph == "mixed") == 2
+    kept = report.kept_fp32["model.onnx"]
+    assert re.match(r"rounding embed\.Add to FP16 takes [\d.]+% of what varies in it", kept["embed.Add"])
+    assert kept["block0.attention.softmax.Softmax"].startswith("Softmax is always FP32")
+    assert "block0.mlp.in.MatMul" not in kept, "more than what rounding harms went back to FP32"
+    # What went back is named, and is all that did.
+    graph = onnx.load(out / "model.onnx")
+    tensors = half_tensors(graph)
+    for node in graph.graph.node:
+        if node.op_type in ("MatMul", "Conv", "Add", "Gelu", "Relu"):
+            assert (node.name in kept) == (not tensors.intersection(node.output)), node.name
 
 
 def test_allow_mixed_changes_nothing_where_fp16_passes(seg_bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The table of docs/graph.md, from what `python -m benchmarks.graph` wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.graph import TITLES
+
+GOALS = {
+    "(d) / (a), latency": "at most 0.40 for XL",
+    "(d) / (c), latency": "1 or less",
+    "(d) / (c), bytes": "at most 0.60",
+    "ours on its best backend / limit of its type": "at most 1.3",
+}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Latency, bytes and peak memory of each model, the ratios that are aimed at, and what the export costs."""
+    parts = [_model(found) for found in result["models"].values()]
+    caption = (
+        f"Measured {result['date']} on {result['machine']}, {result['threads']} threads, no GPU, with "
+        "`python -m benchmarks.graph`; medians over rounds of processes of their own."
+    )
+    return "\n\n".join([*parts, caption])
+
+
+def _model(found: dict[str, Any]) -> str:
+    first = found["variants"]["eager"]["latency [ms]"]
+    head = [
+        f"| {found['title']} | latency | of (a) | weights | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    rows = [
+        f"| {TITLES[name]} | {row['latency [ms]']:,.0f} ms | {row['latency [ms]'] / first:.2f} "
+        f"| {row['bytes'] / 1e6:,.0f} MB | {row['peak [MB]']:,.0f} MB |"
+        for name, row in found["variants"].items()
+    ]
+    limit = found["limit"]
+    rows.append(f"| limit: the products alone, fp32 | {limit['f32 [ms]']:,.0f} ms | | | |")
+    rows.append(f"| limit: the products alone, bf16 | {limit['bf16 [ms]']:,.0f} ms | | | |")
+    goals = [f"- {name}: {value:.2f} (aim: {GOALS[name]})" for name, value in found["goals"].items()]
+    return "\n".join([*head, *rows, "", *goals, f"- {_exports(found['exports'])}", *_autoencoder(found)])
+
+
+def _exports(exports: dict[str, dict[str, float]]) -> str:
+    plain, ours = (exports[name] for name in ("plain", "ours"))
+    told = [
+        f"{name} {row['seconds']:.0f} s, {row['peak above imports [MB]']:,.0f} MB above the imports for a graph of "
+        f"{row['bytes'] / 1e6:,.0f} MB"
+        for name, row in (("ours", ours), ("plain `torch.onnx.export`", plain))
+    ]
+    return f"export: {'; '.join(told)}"
+
+
+def _autoencoder(found: dict[str, Any]) -> list[str]:
+    if "autoencoder" not in found:
+        return []
+    each = ", ".join(f"{name.partition(' [')[0]} {value:,.0f} ms" for name, value in found["autoencoder"].items())
+    return [f"- the autoencoder's encoder, which comes before: {each}"]
