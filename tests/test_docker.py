@@ -48,6 +48,7 @@ def test_jetpack_is_never_shadowed() -> None:
     assert jetson
     assert "opencv" not in jetson[1]
     assert "tensorrt" not in jetson[1]
+    assert '"numpy>=1.26,<2"' in jetson[1]  # JetPack's OpenCV is built for NumPy 1 and does not import beside NumPy 2
     assert re.search(r"\bapt-get install -y .*python3-opencv", " ".join(LINES))
 
 

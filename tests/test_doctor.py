@@ -138,6 +138,15 @@ CASES = {
     "engines alone": (replace(ORIN, onnxruntime=Import(), packages={}), "onnxruntime", "warn", "engines alone"),
     "no opencv": (replace(ORIN, opencv=Import()), "opencv", "error", "nvidia-opencv"),
     "broken opencv": (replace(LAPTOP, opencv=Import(fault="libGL.so.1")), "opencv", "error", "headless"),
+    "numpy 2": (
+        replace(
+            ORIN, opencv=Import(fault="numpy.core.multiarray failed to import"), packages={"numpy": "2.2.6"}
+        ),
+        "opencv",
+        "error",
+        "numpy>=1.26,<2",
+    ),
+    "old opencv": (replace(LAPTOP, opencv=Import(version="4.5.4")), "opencv", "warn", "older than 4.8"),
     "two opencvs": (
         replace(LAPTOP, packages={"opencv-python": "4.12", "opencv-python-headless": "4.12"}),
         "opencv",

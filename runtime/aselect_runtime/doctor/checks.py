@@ -16,6 +16,7 @@ from aselect_runtime.engines.versions import Builder, known_fault, parsed
 
 LEAST_MEMORY_MIB = 1024
 LEAST_DISK_MIB = 2048
+OLDEST_OPENCV = (4, 8)
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -140,6 +141,8 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
     if facts.opencv.version is None:
         what = f"OpenCV does not import: {facts.opencv.fault}" if facts.opencv.fault else "no OpenCV"
         mend = "sudo apt install nvidia-opencv" if _jetson(facts) else "pip install opencv-python-headless"
+        if "numpy" in (facts.opencv.fault or "").lower() and facts.packages.get("numpy", "").startswith("2."):
+            mend = "pip install 'numpy>=1.26,<2': this OpenCV was built for NumPy 1"
         yield Finding("opencv", "error", what, mend)
         return
     if len(wheels) > 1:
@@ -151,6 +154,9 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
     has = {feature: parse_build(facts.opencv_build, feature) for feature in ("GStreamer", "FFMPEG", "v4l/v4l2")}
     there = ", ".join(name for name, present in has.items() if present) or "nothing to read video with"
     yield Finding("opencv", "ok", f"OpenCV {facts.opencv.version} with {there}")
+    if parsed(facts.opencv.version) < OLDEST_OPENCV:
+        what = f"OpenCV {facts.opencv.version} is older than {'.'.join(map(str, OLDEST_OPENCV))}: never tried"
+        yield Finding("opencv", "warn", what, "sudo apt install nvidia-opencv" if _jetson(facts) else "upgrade it")
     if not has["FFMPEG"]:
         yield Finding(
             "opencv", "warn", "OpenCV without FFmpeg: no video files, no rtsp://", "pip install opencv-python-headless"

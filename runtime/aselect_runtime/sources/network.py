@@ -45,13 +45,14 @@ def _connect(uri: str, name: str, threads: int = 0) -> cv2.VideoCapture:
     """Open with FFmpeg. Decoding in several threads delays each frame by as many, so a live stream is given one."""
     # RTSP over TCP: lost UDP packets would smear the picture. The user's own options go before ours.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
     capture = cv2.VideoCapture(
         uri,
         cv2.CAP_FFMPEG,
         [
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
-            *((cv2.CAP_PROP_N_THREADS, threads) if threads else ()),
+            *((thread_count, threads) if threads and thread_count is not None else ()),
         ],
     )
     if not capture.isOpened():
