@@ -53,6 +53,11 @@ class SegmentationData:
 
 def open_segmentation(data: Path, split: str) -> SegmentationData:
     """Pair the images and labels of a split by stem; raises InputError for a missing folder, file or partner."""
+    if not (data / split / "images").is_dir():
+        raise InputError(
+            f"{data / split / 'images'}: no such folder, expected images/ and labels/ for segmentation; check --data, "
+            "or take --task cls where there is one folder per class"
+        )
     classes, ignore = read_classes(data / "classes.json")
     images = list_images(data / split / "images")
     pairs = [(image, data / split / "labels" / f"{image.stem}.png") for image in images]

@@ -54,7 +54,7 @@ def _draw_scores(selection: Selection, path: Path) -> None:
     right.set_xticks(range(0, len(sigmas), step), [f"{sigma:.2f}" for sigma in sigmas[::step]])
     right.set_yticks(range(0, blocks, 1 + blocks // 16))
     right.set(xlabel="noise σ", ylabel="block", title=f"{selection.tap.component}, every block")
-    figure.colorbar(image)
+    figure.colorbar(image, label=f"score ({selection.strategy})")
     _save(figure, path)
 
 
@@ -72,8 +72,10 @@ def _draw_weights(selection: Selection, path: Path) -> None:
 
 
 def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
+    """A ring, and its label on the side where the axis has more room."""
     axis.plot(x, y, "o", ms=12, mfc="none", mec=_ACCENT, mew=2)
-    axis.annotate(label, (x, y), (8, 8), textcoords="offset points", color=_ACCENT)
+    side, aligned = (-8, "right") if x > sum(axis.get_xlim()) / 2 else (8, "left")
+    axis.annotate(label, (x, y), (side, 8), textcoords="offset points", color=_ACCENT, ha=aligned)
 
 
 def draw_curve(rows: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:

@@ -185,6 +185,8 @@ def test_the_family_is_in_the_name_or_given(tmp_path: Path, vae: str) -> None:
     assert load(tmp_path, vae, state, "dit_b.pth").model.family == "dit"
     with pytest.raises(InputError, match="got the family 'unet', expected one of dit, sit"):
         load(tmp_path, vae, state, family="unet")
+    with pytest.raises(InputError, match="got --family sd3 for a single file, expected dit or sit"):
+        load(tmp_path, vae, state, family="sd3")
 
 
 def test_latents_without_an_autoencoder_are_refused(tmp_path: Path, vae: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
-from aselect_edge.backbones.family import Pixels
+from aselect_edge.backbones.family import Pixels, expand
 from aselect_edge.backbones.noise import candidate_timesteps, cumulative_alphas, noise_levels
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.errors import InputError
@@ -392,6 +393,7 @@ def test_a_budget_of_blocks_and_components_leaves_the_others_out(backbone_folder
         ({"timesteps": [-1]}, "expected 0 to 999"),
         ({"settings": Settings(tap=Tap(block=9, component="query"))}, "expected 0 to 2"),
         ({"device": "abacus"}, "abacus"),
+        ({"strategy": "oracle"}, "got strategy 'oracle', expected one of hfr, "),
         ({"strategy": "probe", "task": "cls"}, "not one of the 11 classes"),
     ],
 )
@@ -402,11 +404,29 @@ def test_what_the_backbone_cannot_take_is_refused(
         select_tap(str(backbone_folder), street_data, _request(**{"strategy": "hfr", **wrong}))  # type: ignore[arg-type]
 
 
+def test_what_is_named_twice_is_scanned_once(backbone: LoadedBackbone, street_data: Path) -> None:
+    twice = _request("hfr", components=("mlp", "query", "mlp"), timesteps=[100, 0, 100])
+    selection = select_tap(backbone, street_data, twice)
+    assert len(selection.scores) == 2 * 2 * backbone.model.depth
+
+
+def test_a_scan_keeps_the_features_of_one_block_at_most(scan: Scan, images: Images) -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+    model, condition = scan.backbone.model, expand(scan.backbone.condition, 2)
+    with torch.no_grad():
+        for _, feature in model.walk(scan.x0(images, range(2)), torch.zeros(2), condition):
+            alive.append(weakref.ref(feature))
+            most = max(most, sum(ref() is not None for ref in alive))
+    assert len(alive) == len(scan.taps)
+    assert most <= len(COMPONENTS)
+
+
 def _spoiled(backbone: LoadedBackbone, spoil: Callable[[Tensor], Tensor]) -> LoadedBackbone:
     """The backbone with features that were tampered with."""
     model = load_backbone(backbone.source).model
-    honest = model.features
-    model.features = lambda *arguments: {tap: spoil(f) for tap, f in honest(*arguments).items()}  # type: ignore[method-assign]
+    honest = model.walk
+    model.walk = lambda *arguments: ((tap, spoil(f)) for tap, f in honest(*arguments))  # type: ignore[method-assign]
     return replace(backbone, model=model)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Backbone, Condition, Folded
+from aselect_edge.backbones.family import Affine, Backbone, Condition, Folded, of_block
 from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
 from aselect_edge.errors import InputError
 from aselect_edge.records import Component, Noise, Tap
@@ -273,23 +273,26 @@ class DiT(Backbone):
         image: Tensor = h.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
         return image
 
-    def features(
+    def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
-    ) -> dict[Tap, Tensor]:
-        """Components (N, T, D) at the wanted taps (all of them by default), running no block beyond the deepest."""
+    ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
-        seen: dict[Tap, Tensor] = {}
         h = self._embed(x, None)
         for index in range(1 + max(tap.block for tap in wanted)):
+            components, seen = of_block(index, wanted), dict[Component, Tensor]()
 
-            def see(component: Component, value: Tensor, index: int = index) -> None:
-                tap = Tap(block=index, component=component)
-                if tap in wanted:
-                    seen[tap] = value
+            def see(
+                component: Component,
+                value: Tensor,
+                components: frozenset[Component] = components,
+                seen: dict[Component, Tensor] = seen,
+            ) -> None:
+                if component in components:
+                    seen[component] = value
 
             with self.held(self.conditioning[index], self.blocks[index]):
                 h = self.blocks[index](h, self.conditioning[index](timestep, condition["label"]), see)
-        return seen
+            yield from ((Tap(block=index, component=component), value) for component, value in seen.items())
 
     def fold(
         self,

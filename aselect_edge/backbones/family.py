@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
     """A whole, unfolded model of one family: the reference that everything deployed is held against.
 
     It is built on the meta device and then filled, so it holds parameters and no buffers. A lean one stays on meta
-    in its `streamed` parts: `features` and `fold` use those inside `held`, block by block.
+    in its `streamed` parts: `walk` and `fold` use those inside `held`, block by block.
     """
 
     family: ClassVar[str]
@@ -121,13 +121,20 @@ class Backbone(nn.Module, ABC):
         """Token rows and columns of an input of this size; raises InputError for one the family cannot take."""
 
     @abstractmethod
+    def walk(
+        self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
+    ) -> Iterator[tuple[Tap, Tensor]]:
+        """Components (N, T, D) of the image tokens at the wanted taps (all by default) of x (N, C, h, w), as they come.
+
+        `timestep` (N,) is what the embedder is fed. Runs no block beyond the deepest tap, and itself keeps the
+        components of one block at most.
+        """
+
     def features(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
     ) -> dict[Tap, Tensor]:
-        """Components (N, T, D) of the image tokens at the wanted taps (all by default) of x (N, C, h, w).
-
-        `timestep` (N,) is what the embedder is fed. Runs no block beyond the deepest tap.
-        """
+        """All that `walk` comes by."""
+        return dict(self.walk(x, timestep, condition, taps))
 
     @abstractmethod
     def fold(
@@ -182,6 +189,11 @@ class Backbone(nn.Module, ABC):
                     f"{', '.join(self.components)}; choose another tap"
                 )
         return chosen
+
+
+def of_block(index: int, taps: Iterable[Tap]) -> frozenset[Component]:
+    """The components that `taps` read of a block."""
+    return frozenset(tap.component for tap in taps if tap.block == index)
 
 
 class Encoder(nn.Module, ABC):

@@ -25,8 +25,8 @@ def local_folder(source: str, revision: str | None = None, parts: Sequence[str] 
         return folder
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InputError(
-            f"{source}: no such folder, expected a diffusers folder or a hub id such as owner/name, a .pt file or a "
-            "bundle"
+            f"{source}: no such file or folder, expected a diffusers folder or a hub id such as owner/name, "
+            "a .pt file or a bundle"
         )
     # An asterisk would match folders too: an autoencoder's own repository is named file by file.
     patterns = ["config.json", "model_index.json", WEIGHTS]

@@ -97,8 +97,13 @@ def load_backbone(
     if (path / BUNDLE).is_file():
         return _of_bundle(path, lean)
     if path.is_file():
-        config = facebook_config(path, heads)
         kind = family_class(family_of_file(path, family))
+        if not issubclass(kind, DiT):
+            raise InputError(
+                f"{path}: got --family {family} for a single file, expected dit or sit, which come as one; "
+                "give the diffusers folder of another family"
+            )
+        config = facebook_config(path, heads)
         model = build(kind, config, depth)
         fill_backbone(model, WeightStore([path], facebook_places(config, depth)), lean)
     else:

@@ -7,7 +7,7 @@ each block (adaLN-single). PixArt-alpha at 1024 px is also told the picture's si
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from diffusers import PixArtTransformer2DModel
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition, Folded, expand
+from aselect_edge.backbones.family import Affine, Condition, Folded, expand, of_block
 from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
@@ -99,9 +99,9 @@ class PixArt(Wrapped):
         projection = self.model.caption_projection
         return prompt if projection is None else projection(prompt)
 
-    def features(
+    def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
-    ) -> dict[Tap, Tensor]:
+    ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
         self.grid(*x.shape[2:])
         self._check(condition)
@@ -110,14 +110,11 @@ class PixArt(Wrapped):
         modulation = self.modulation(timestep, (x.shape[2], x.shape[3]))
         caption = self.caption(batch["prompt"])
         bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as diffusers has it
-        seen: dict[Tap, Tensor] = {}
         for index in range(1 + max(tap.block for tap in wanted)):
-            components = {tap.component for tap in wanted if tap.block == index}
             block = self.model.transformer_blocks[index]
             with self.held(block):
-                h, read = _watch(block, h, modulation, caption, bias, components)
-            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
-        return seen
+                h, read = _watch(block, h, modulation, caption, bias, of_block(index, wanted))
+            yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
     def fold(
         self,
@@ -143,7 +140,7 @@ class PixArt(Wrapped):
 
 
 def _watch(
-    block: nn.Module, x: Tensor, modulation: Tensor, caption: Tensor, bias: Tensor, components: set[Component]
+    block: nn.Module, x: Tensor, modulation: Tensor, caption: Tensor, bias: Tensor, components: frozenset[Component]
 ) -> tuple[Tensor, dict[Component, Tensor]]:
     """The stream after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
     attn: Any = block.attn1

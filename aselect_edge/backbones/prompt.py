@@ -52,12 +52,14 @@ def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Cond
             "got no transformers, expected it for the text encoders; pip install 'aselect-edge[train]'"
         ) from error
     encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {"sd3": _sd3, "pixart": _pixart}
-    bars = logging.is_progress_bar_enabled()
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # theirs go to stderr even where that is no terminal
+    logging.set_verbosity_error()  # importing pipelines tells of image processors, which are not used here
     try:
         with torch.no_grad():
             condition = encode[family](config, pipeline)
     finally:
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
     broken = [name for name, value in condition.items() if not value.isfinite().all()]

@@ -11,14 +11,14 @@ and diffusers' versions apply it differently. It is not applied here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition, Folded, expand
+from aselect_edge.backbones.family import Affine, Condition, Folded, expand, of_block
 from aselect_edge.backbones.noise import FlowSchedule, Schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
@@ -79,9 +79,9 @@ class SD3(Wrapped):
         patch = self.model.config.patch_size
         return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)  # type: ignore[no-any-return]
 
-    def features(
+    def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
-    ) -> dict[Tap, Tensor]:
+    ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
         self.grid(*x.shape[2:])
         self._check(condition)
@@ -89,14 +89,11 @@ class SD3(Wrapped):
         h = self.model.pos_embed(x)  # (N, T, D)
         c = self.model.time_text_embed(timestep, batch["pooled"])  # (N, D)
         context = self.model.context_embedder(batch["prompt"])  # (N, L, D)
-        seen: dict[Tap, Tensor] = {}
         for index in range(1 + max(tap.block for tap in wanted)):
-            components = {tap.component for tap in wanted if tap.block == index}
             block = self.model.transformer_blocks[index]
             with self.held(block):
-                context, h, read = _watch(block, h, context, c, components)
-            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
-        return seen
+                context, h, read = _watch(block, h, context, c, of_block(index, wanted))
+            yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
     def fold(
         self,
@@ -119,7 +116,7 @@ class SD3(Wrapped):
 
 
 def _watch(
-    block: nn.Module, x: Tensor, context: Tensor, c: Tensor, components: set[Component]
+    block: nn.Module, x: Tensor, context: Tensor, c: Tensor, components: frozenset[Component]
 ) -> tuple[Tensor, Tensor, dict[Component, Tensor]]:
     """Context and image stream after a `JointTransformerBlock`, and its wanted components (N, T, D)."""
     attn: Any = block.attn

@@ -90,17 +90,12 @@ def _evaluate(weights: Tensor, x: Tensor, y: Tensor, val: Labelled) -> list[floa
 
 def _rows(scan: Scan, labelled: Labelled, parts: Parts, noise: Noise) -> tuple[Tensor, Tensor]:
     """Rows (taps, M, D) in float16 and classes (M,): of a class map the same random tokens at every tap and level."""
-    labels = labelled.tokens(scan.grid)
-    if labels.ndim > 1:
-        generator = torch.Generator().manual_seed(scan.seed)
-        order = torch.rand(labels.flatten(1).shape, generator=generator).where(labels.flatten(1) != NO_LABEL, 2.0)
-        chosen = torch.zeros_like(order, dtype=torch.bool).scatter(1, order.argsort(1)[:, :TOKENS], True)
-        labels = labels.where(chosen.view_as(labels), NO_LABEL)
+    labels = labelled.sample(scan.grid, scan.seed, TOKENS)
     rows, classes = [], []
     for part, x0 in parts:
-        found = [examples(f, labels[part.start : part.stop]) for f in scan.features(x0, noise).values()]
-        rows.append(torch.stack([x for x, _ in found]).half())
-        classes.append(found[0][1])
+        target = labels[part.start : part.stop]
+        rows.append(scan.readings(x0, noise, lambda feature, y=target: examples(feature, y)[0].half()))  # type: ignore[misc]
+        classes.append(target[target != NO_LABEL])
     return torch.cat(rows, dim=1), torch.cat(classes)
 
 
@@ -108,7 +103,7 @@ def _whole(scan: Scan, parts: Parts, noise: Noise) -> dict[Tap, Tensor]:
     """Whole feature maps (N, rows, columns, D) in float16."""
     maps: dict[Tap, list[Tensor]] = {tap: [] for tap in scan.taps}
     for _, x0 in parts:
-        for tap, feature in scan.features(x0, noise).items():
+        for tap, feature in scan.walk(x0, noise):
             maps[tap].append(feature.half())
     return {tap: torch.cat(found) for tap, found in maps.items()}
 
@@ -124,7 +119,7 @@ def _conv(x: Tensor, train: Labelled, x_val: Tensor, val: Labelled, steps: int, 
             optimiser.param_groups[0]["lr"] = CONV_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
             chosen = torch.randint(len(x), (min(CONV_BATCH, len(x)),), generator=generator)
             logits = upsample(head((x[chosen].float(),)), _size(train))
-            loss = F.cross_entropy(logits, train.labels[chosen].to(x.device), ignore_index=NO_LABEL)
+            loss = F.cross_entropy(logits, train.labels[chosen].long().to(x.device), ignore_index=NO_LABEL)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -21,6 +21,8 @@ from aselect_edge.select.evidence import NO_LABEL, Evidence, Labelled
 from aselect_edge.select.scan import Scan, batches
 
 LEVELS, BATCH, RATE, DENOISING = 4, 512, 1e-2, 0.1
+TOKENS = 48
+"""Of each image that is a class map: what is kept of it in memory."""
 
 
 class Gate(nn.Module):
@@ -64,7 +66,7 @@ def by_gate(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
 
 def _rows(scan: Scan, labelled: Labelled, tap: Tap, levels: list[Noise]) -> tuple[Tensor, Tensor, Tensor]:
     """Features (M, K, D), the clean x0 of their patches (M, P) and classes (M,), on the CPU."""
-    labels = labelled.tokens(scan.grid)
+    labels = labelled.sample(scan.grid, scan.seed, TOKENS)
     features, clean, classes = [], [], []
     for part in batches(len(labelled.images), scan.batch):
         x0, target = scan.x0(labelled.images, part), labels[part.start : part.stop]

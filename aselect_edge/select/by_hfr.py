@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import torch
 from torch import Tensor
 
 from aselect_edge.records import Noise
@@ -25,8 +24,7 @@ def by_hfr(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     check_grid(scan.grid, measure)
 
     def look(x0: Tensor, noise: Noise, _part: range) -> Tensor:
-        features = scan.features(x0, noise).values()
-        return torch.stack([bands(spectrum(feature, measure), measure).sum(0) for feature in features])
+        return scan.readings(x0, noise, lambda feature: bands(spectrum(feature, measure), measure).sum(0))
 
     scores = scan.scores(ratio(scan.sweep(evidence.images, look, 2, "hfr")))
     choice = best_of(scores, f"{measure}.", asdict(measure))

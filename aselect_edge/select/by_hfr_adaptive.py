@@ -105,10 +105,12 @@ def _look(scan: Scan, images: Images, levels: list[int], part: range, measure: M
     units = [(piece, row) for piece in batches(len(part), scan.batch) for row in range(len(levels))]
     for piece, row in scan.team.share(units):
         chosen = range(part[piece.start], part[piece.start] + len(piece))
-        features = scan.features(scan.x0(images, chosen), scan.levels[levels[row]])
-        for column, feature in enumerate(features.values()):
-            found = bands(spectrum(feature, measure), measure)
-            energies[row, piece.start : piece.stop, column] = found.cpu()
+        found = scan.readings(
+            scan.x0(images, chosen),
+            scan.levels[levels[row]],
+            lambda feature: bands(spectrum(feature, measure), measure),
+        )
+        energies[row, piece.start : piece.stop] = found.cpu().transpose(0, 1)
     return scan.team.sum(energies).numpy()
 
 

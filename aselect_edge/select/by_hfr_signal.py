@@ -53,8 +53,10 @@ def by_hfr_signal(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
         raise InputError(f"got {measure} for hfr-signal, expected power without the mean; leave those options out")
 
     def look(x0: Tensor, noise: Noise, part: range) -> Tensor:
-        first, second = (scan.features(x0, noise, scan.fresh_noise(x0, part, draw)) for draw in (0, 1))
-        return torch.stack([shared_bands(first[tap], second[tap], measure) for tap in scan.taps])
+        first, second = (scan.walk(x0, noise, scan.fresh_noise(x0, part, draw)) for draw in (0, 1))
+        both = zip(first, second, strict=True)  # side by side, so that memory holds one block of each
+        shared = {tap: shared_bands(one, other, measure) for (tap, one), (_, other) in both}
+        return torch.stack([shared[tap] for tap in scan.taps])
 
     values = ratio(scan.sweep(evidence.images, look, 2, "hfr-signal"))
     parameters = {key: value for key, value in asdict(measure).items() if key in ("dimensions", "cutoff")}

@@ -26,7 +26,7 @@ def by_probe(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
         weights = _fit(scan, train, batches_of[id(train)], noise, settings.ridge)
         confusions = {tap: Confusion(val.classes, NO_LABEL) for tap in scan.taps}
         for part, x0 in batches_of[id(val)]:
-            for tap, feature in scan.features(x0, noise).items():
+            for tap, feature in scan.walk(x0, noise):
                 x, y = examples(feature, val.tokens(scan.grid)[part.start : part.stop])
                 confusions[tap].update((_with_bias(x) @ weights[tap]).argmax(1).cpu().numpy(), y.numpy())
         return [figure(val, confusions[tap]) for tap in scan.taps]
@@ -66,7 +66,7 @@ def _fit(
     grams: dict[Tap, Tensor] = {}
     targets: dict[Tap, Tensor] = {}
     for part, x0 in parts:
-        for tap, feature in scan.features(x0, noise).items():
+        for tap, feature in scan.walk(x0, noise):
             x, y = examples(feature, train.tokens(scan.grid)[part.start : part.stop])
             x, one_hot = _with_bias(x), torch.nn.functional.one_hot(y, train.classes).to(x)
             gram, target = x.T @ x, x.T @ one_hot

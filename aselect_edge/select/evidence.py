@@ -56,17 +56,27 @@ class Labelled:
 
     images: Images
     labels: Tensor
-    """int64; NO_LABEL where there is none."""
+    """int16; NO_LABEL where there is none."""
     classes: int
 
     def tokens(self, grid: tuple[int, int]) -> Tensor:
-        """The class at each token's centre, (N, rows, columns); of classification its (N,)."""
+        """The class at each token's centre, (N, rows, columns) int64; of classification its (N,)."""
         if self.labels.ndim == 1:
-            return self.labels
+            return self.labels.long()
         rows, columns = (
             (torch.arange(n) * 2 + 1) * s // (2 * n) for n, s in zip(grid, self.labels.shape[1:], strict=True)
         )
-        return self.labels[:, rows][:, :, columns]
+        return self.labels[:, rows][:, :, columns].long()
+
+    def sample(self, grid: tuple[int, int], seed: int, count: int) -> Tensor:
+        """`tokens`, of which only `count` an image keep their class, drawn at random; all of a classification."""
+        labels = self.tokens(grid)
+        if labels.ndim == 1:
+            return labels
+        flat = labels.flatten(1)
+        order = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed)).where(flat != NO_LABEL, 2.0)
+        chosen = torch.zeros_like(order, dtype=torch.bool).scatter(1, order.argsort(1)[:, :count], True)
+        return labels.where(chosen.view_as(labels), NO_LABEL)
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def open_labelled(
         chosen = _balanced(folder.labels, count, seed)
         paths = [folder.paths[i] for i in chosen]
         kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape, warn)
-        labels = torch.tensor([folder.labels[chosen[n]] for n in kept])
+        labels = torch.tensor([folder.labels[chosen[n]] for n in kept], dtype=torch.int16)
         return Labelled(_images(paths, kept, fingerprint), labels, len(folder.classes))
     pairs = open_segmentation(data, split)
     chosen = _some(list(range(len(pairs))), count, seed)
@@ -113,7 +123,7 @@ def open_labelled(
         return resize_label(pairs.read(chosen[n])[1], size, how, pairs.ignore_index)
 
     kept, maps, fingerprint = _checked(paths, label_map, warn)
-    labels = torch.from_numpy(np.stack(maps)).long()
+    labels = torch.from_numpy(np.stack(maps)).short()
     return Labelled(
         _images(paths, kept, fingerprint), labels.where(labels != pairs.ignore_index, NO_LABEL), len(pairs.classes)
     )

@@ -103,12 +103,18 @@ def shared_bands(first: Tensor, second: Tensor, measure: Measure = PAPER) -> Ten
 
 
 def check_grid(grid: tuple[int, int], measure: Measure) -> None:
-    """Raise InputError for a token grid without a frequency below the cutoff: its every ratio would be 1."""
-    longest = grid[0] * grid[1] if measure.dimensions == 1 else max(grid)
-    if 1 / longest > measure.cutoff:
+    """Raise InputError for a grid with no frequency below the cutoff, or none above: all ratios would be alike."""
+    rows, columns = (1, grid[0] * grid[1]) if measure.dimensions == 1 else grid
+    if 1 / max(rows, columns) > measure.cutoff:
         raise InputError(
             f"got a token grid of {grid[0]}x{grid[1]}, expected a side of {math.ceil(1 / measure.cutoff)} tokens or "
             f"more to tell frequencies below the cutoff {measure.cutoff:g}; raise --imgsz or --cutoff"
+        )
+    high, _ = _masks(rows, columns, measure)
+    if not high.any():
+        raise InputError(
+            f"got the cutoff {measure.cutoff:g}, expected less than the highest frequency of a token grid of "
+            f"{grid[0]}x{grid[1]} in {measure.dimensions}-D; lower --cutoff"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.command import choice
 from aselect_edge.errors import InputError
 from aselect_edge.records import Component, Cost, Selection, Task
 from aselect_edge.select.by_fixed import TIMESTEPS
@@ -56,6 +57,7 @@ def select_tap(
     is gone when the scan is done. All of a team get the same answer.
     """
     request, team = request or Request(), team or Team()
+    choice(request.strategy, tuple(STRATEGIES), "strategy")
     backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
     backbone.model.to(_device(request.device))
     backbone.encoder.to(_device(request.device))
@@ -63,23 +65,23 @@ def select_tap(
     evidence = gather_evidence(data, request, scan, warn if team.leads else lambda _line: None)
     scan = replace(scan, store=_store(scan, evidence, request, resume))
     began = time.monotonic()
-    choice = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
+    chosen = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
     seconds = time.monotonic() - began + scan.tally.seconds
     cost = Cost(forward_passes=int(team.sum(torch.tensor(scan.tally.passes))), seconds=seconds)
     scan.store.discard()
-    return _record(choice, scan, evidence, request.strategy, cost)
+    return _record(chosen, scan, evidence, request.strategy, cost)
 
 
 def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callable[[str, float], None]) -> Scan:
     """What the request scans; raises InputError for what the backbone cannot take, before anything is read."""
     model = backbone.model
-    components = tuple(request.components or model.components)
+    components = tuple(dict.fromkeys(request.components or model.components))
     taps = candidate_taps(components, model.depth, request.blocks)
     model.wanted((*taps, *filter(None, [request.settings.tap])))  # what the family does not have is refused here
     default = TIMESTEPS if request.strategy == "fixed" else backbone.schedule.candidates()
     scan = Scan(
         backbone,
-        tuple(backbone.schedule.levels(request.timesteps or default)),
+        tuple(dict.fromkeys(backbone.schedule.levels(request.timesteps or default))),
         taps,
         request.imgsz or (backbone.side, backbone.side),
         seed=request.seed,

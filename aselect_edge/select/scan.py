@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -66,38 +66,46 @@ class Scan:
         frames = images.frames(part, self.imgsz, self.resize)
         return self.backbone.x0(frames.permute(0, 3, 1, 2).float().to(self.device))
 
-    def features(
+    @torch.no_grad()
+    def walk(
         self, x0: Tensor, noise: Noise, eps: Tensor | None = None, taps: Sequence[Tap] | None = None
-    ) -> dict[Tap, Tensor]:
-        """Every tap (all of the scan's by default) of a batch, each (N, rows, columns, D).
+    ) -> Iterator[tuple[Tap, Tensor]]:
+        """Every tap (all of the scan's by default) of a batch, each (N, rows, columns, D), one after the other.
 
         `eps` is the noise, like x0; by default the one draw that a deployed model has as its constant.
-        Raises InputError where the backbone's tokens do not make up its grid.
+        Raises InputError where the backbone's tokens do not make up its grid, or are not finite.
         """
-        wanted = self.taps if taps is None else tuple(taps)
         if eps is None:
             eps = fixed_noise((x0.shape[1], x0.shape[2], x0.shape[3]), self.seed)
-        with torch.no_grad():
-            x = noise.alpha * x0 + noise.sigma * eps.to(x0)
-            timestep = torch.full((len(x),), noise.model_timestep, device=x.device)
-            condition = expand(self.backbone.condition, len(x), x.device)
-            features = self.backbone.model.features(x, timestep, condition, wanted)
+        x = noise.alpha * x0 + noise.sigma * eps.to(x0)
+        timestep = torch.full((len(x),), noise.model_timestep, device=x.device)
+        condition = expand(self.backbone.condition, len(x), x.device)
         self.tally.passes += len(x)
         rows, columns = self.grid
-        for tap, feature in features.items():
+        for tap, feature in self.backbone.model.walk(x, timestep, condition, self.taps if taps is None else taps):
             if feature.shape[1] != rows * columns:
                 raise InputError(
                     f"got {feature.shape[1]} tokens at {tap}, expected {rows}x{columns} for frames of "
                     f"{self.imgsz[0]}x{self.imgsz[1]}; change --imgsz"
                 )
-        sums = torch.stack([features[tap].sum(dtype=torch.float32) for tap in wanted])
-        if not sums.isfinite().all():
-            tap = next(tap for tap, finite in zip(wanted, sums.isfinite().tolist(), strict=True) if not finite)
-            raise InputError(
-                f"features of {tap} hold NaN or infinite values at sigma {noise.sigma:.3f}, expected finite ones; "
-                "use another backbone or check its weights"
-            )
-        return {tap: features[tap].unflatten(1, self.grid) for tap in wanted}
+            if not feature.sum(dtype=torch.float32).isfinite():
+                raise InputError(
+                    f"features of {tap} hold NaN or infinite values at sigma {noise.sigma:.3f}, expected finite ones; "
+                    "use another backbone or check its weights"
+                )
+            yield tap, feature.unflatten(1, self.grid)
+
+    def features(
+        self, x0: Tensor, noise: Noise, eps: Tensor | None = None, taps: Sequence[Tap] | None = None
+    ) -> dict[Tap, Tensor]:
+        """All that `walk` comes by, in the order of the taps."""
+        found = dict(self.walk(x0, noise, eps, taps))
+        return {tap: found[tap] for tap in (self.taps if taps is None else taps)}
+
+    def readings(self, x0: Tensor, noise: Noise, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `read` makes of each tap's feature, (taps, …); the features of one block are in memory at a time."""
+        found = {tap: read(feature) for tap, feature in self.walk(x0, noise)}
+        return torch.stack([found[tap] for tap in self.taps])
 
     def fresh_noise(self, x0: Tensor, part: range, draw: int) -> Tensor:
         """Independent noise for every image and draw, the same whoever computes it; like x0."""
