@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
-from aselect_runtime import run_pipeline
+import cv2
+import numpy as np
+
+from aselect_edge.frames import resize
+from aselect_runtime import open_source, run_pipeline
+from aselect_runtime.drawing import Painter
 from aselect_runtime.results import Result
+from aselect_runtime.sinks import encoders
+from aselect_runtime.sinks.lines import described
 from benchmarks.runtime.standin import Sleeping, films, resident, standin_manifest
 
 INFER_MS = 20.0
+HELD = 6
+"""Frames that a stage is shown again and again: more than the caches hold, as in a run."""
+ROUNDS = 60
 
 
 def measure(folder: Path, minutes: float, frames: int) -> dict[str, float | str]:
@@ -23,7 +36,43 @@ def measure(folder: Path, minutes: float, frames: int) -> dict[str, float | str]
             figures[f"CPU outside inference, {size}, {name} [ms/frame]"] = (
                 1000 * (time.process_time() - before) / done.frames
             )
+        figures |= {
+            f"CPU of one stage, {size}, {stage} [ms/frame]": spent for stage, spent in stages(film, folder).items()
+        }
     return figures | memory(folder, minutes)
+
+
+def stages(film: Path, folder: Path) -> dict[str, float]:
+    """CPU milliseconds a frame of each stage by itself, FFmpeg's threads included."""
+    manifest = standin_manifest()
+    _, height, width, channels = manifest.input.shape
+    answer = {name: array[0] for name, array in Sleeping(0).infer(np.zeros(manifest.input.shape, np.uint8)).items()}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # as in a run
+    with open_source(str(film)) as source:
+        frames = iter(source)
+        captured = list(islice(frames, HELD))
+        spent = {"decode": _each(lambda _: next(frames))}
+    small = np.empty((height, width, channels), np.uint8)
+    results = [Result(each, answer, 0.0, {}) for each in captured]
+    painter = Painter(manifest)
+    pictures = [painter.paint(result) for result in results]
+    spent["resize"] = _each(lambda n: resize(captured[n].frame, (height, width), manifest.resize, small))
+    spent["paint"] = _each(lambda n: painter.paint(results[n]))
+    spent["lines"] = _each(lambda n: json.dumps(described(results[n], manifest)))
+    if (writer := encoders.start(folder / "stage.mp4", 25, (pictures[0].shape[0], pictures[0].shape[1]))) is not None:
+        spent["encode"] = _each(lambda n: writer.write(pictures[n]))
+        writer.release()
+    cv2.setNumThreads(threads)
+    return spent
+
+
+def _each(work: Callable[[int], object]) -> float:
+    """CPU milliseconds of one call, with the numbers of the frames that are held in turns."""
+    before = time.process_time()
+    for number in range(ROUNDS):
+        work(number % HELD)
+    return 1000 * (time.process_time() - before) / ROUNDS
 
 
 def memory(folder: Path, minutes: float) -> dict[str, float | str]:

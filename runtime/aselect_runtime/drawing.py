@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -118,6 +120,7 @@ def _write_share(picture: Frame, share: float, right: int, bottom: int, unit: in
     _write(picture, text, right - _text_width(text, unit), bottom, unit)
 
 
+@lru_cache(maxsize=1024)
 def _text_width(text: str, unit: int) -> int:
     (width, _), _ = cv2.getTextSize(text, FONT, unit / 40, 1)
     return int(width)
