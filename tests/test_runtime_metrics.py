@@ -72,6 +72,20 @@ def test_counts_latencies_and_shares(seg_model: Path) -> None:
     assert shares == [0.25, 0, 0.75]
 
 
+def test_a_source_that_falls_silent_is_not_up(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot that says so would come with a result."""
+    clock = [1000.0]
+    monkeypatch.setattr("aselect_runtime.sinks.metrics.monotonic", lambda: clock[0])
+    metrics = Metrics(Manifest.load(seg_model / "manifest.json"))
+    health = Health(fps=12.5, sources=(SourceHealth(CAMERA.name, "live"), SourceHealth("door", "live")))
+    metrics.observe(_result({"class_map": np.zeros((24, 32), np.uint8)}, health))
+    for later, expected in ((14.0, (1, 0, 12.5)), (16.0, (0, 0, 0))):
+        clock[0] = 1000 + later
+        values = _values(metrics.exposition().decode())
+        names = (f"aselect_source_up{{source={CAMERA.name}}}", "aselect_source_up{source=door}", "aselect_fps{}")
+        assert tuple(values[name] for name in names) == expected
+
+
 def test_scores_of_a_classification(cls_model: Path) -> None:
     metrics = Metrics(Manifest.load(cls_model / "manifest.json"))
     metrics.observe(_result({"scores": np.array([0.25, 0, 0.75], np.float32)}))

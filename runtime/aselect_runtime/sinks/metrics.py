@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import inf
+from time import monotonic
 from urllib.parse import urlsplit
 
 from aselect_edge.errors import InputError, MissingDependencyError
@@ -26,6 +28,9 @@ except ImportError as error:
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds: from a fast engine to a stalled camera, with the limits of 30 and 60 frames per second among them."""
+SILENCE = 15.0
+"""Seconds without a result after which a source does not count as up. A snapshot comes with a result: where none comes
+any more, the last one still says that all is well. Longer than the pipeline waits before it connects again."""
 
 
 @contextmanager
@@ -57,6 +62,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self._manifest = manifest
         self._health = Health()
+        self._heard: dict[str, float] = {}
         self._stages = Histogram(
             "aselect_stage_seconds",
             "Time that a frame spent in a stage.",
@@ -85,6 +91,7 @@ class Metrics(Collector):
         """Count one result."""
         source = result.captured.source.name
         self._health = result.health
+        self._heard[source] = monotonic()
         for stage, milliseconds in result.latency_ms.items():
             self._stages.labels(source, stage).observe(milliseconds / 1000)
         self._age.labels(source).observe(max(0.0, result.t_result - result.captured.t_capture))
@@ -100,6 +107,9 @@ class Metrics(Collector):
         """The totals of the latest health snapshot (Prometheus' interface of a collector)."""
         health = self._health
         sources, sinks = health.sources, health.sinks
+        silent = monotonic() - SILENCE
+        up = {s.name: s.state == "live" and self._heard.get(s.name, -inf) > silent for s in sources}
+        rate = health.fps if max(self._heard.values(), default=-inf) > silent else 0.0
         yield _totals("aselect_frames", "Frames with a result.", "source", ((s.name, s.frames) for s in sources))
         yield _totals(
             "aselect_frames_dropped",
@@ -116,14 +126,14 @@ class Metrics(Collector):
         yield _totals(
             "aselect_sink_dropped", "Results that an output missed.", "sink", ((s.name, s.dropped) for s in sinks)
         )
-        yield _gauges(
-            "aselect_source_up", "1 while a source delivers.", "source", {s.name: s.state == "live" for s in sources}
-        )
+        yield _gauges("aselect_source_up", "1 while a source delivers and is answered.", "source", up)
         yield _gauges(
             "aselect_sink_up", "1 while an output works.", "sink", {s.name: s.state == "working" for s in sinks}
         )
-        yield GaugeMetricFamily("aselect_fps", "Results per second lately.", health.fps)
-        yield GaugeMetricFamily("aselect_stalled_stages", "Stages stuck in one operation.", len(health.stalled))
+        yield GaugeMetricFamily("aselect_fps", "Results per second lately.", rate)
+        yield GaugeMetricFamily(
+            "aselect_stalled_stages", "Stages stuck in one operation at the last result.", len(health.stalled)
+        )
         yield _gauges(
             "aselect_temperature_celsius", "Temperature of a thermal zone.", "zone", dict(health.temperatures)
         )

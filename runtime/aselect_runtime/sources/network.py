@@ -17,6 +17,7 @@ from aselect_runtime.sources.video import Film
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
 """Seconds that FFmpeg may wait for the other side."""
+NO_RANGES = "the film is truncated, or its server does not serve parts of files; download it first"
 
 
 def network(uri: str) -> Source:
@@ -36,7 +37,7 @@ def network(uri: str) -> Source:
     # Labels and file names come of it: a path with options in it may hold a password.
     stem = host if "=" in path else PurePosixPath(path).stem or host
     if parts.scheme.lower().startswith("http") and PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
-        return Film(name, stem, lambda: _connect(uri, name))
+        return Film(name, stem, lambda: _connect(uri, name), NO_RANGES)
     info = SourceInfo(name, FPS, live=True)
     return LiveCapture(info, stem, lambda: _connect(uri, name, threads=1), "check the camera and the network")
 

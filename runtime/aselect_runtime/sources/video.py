@@ -17,15 +17,17 @@ COMPLETE = 0.9
 """A file that ends before this share of its promised frames is truncated; containers' counts are estimates."""
 FPS = 25.0
 """Of a film that does not say."""
+COPY = "the video is truncated or corrupt, copy it again"
 
 
 class Film:
     """Delivers every frame of what `connect` opens, and then ends; raises InputError if that is too early."""
 
-    def __init__(self, name: str, stem: str, connect: Callable[[], cv2.VideoCapture]) -> None:
+    def __init__(self, name: str, stem: str, connect: Callable[[], cv2.VideoCapture], advice: str = COPY) -> None:
         self.info = SourceInfo(name, FPS)
         self._stem = stem
         self._connect = connect
+        self._advice = advice
 
     def __enter__(self) -> Film:
         self._capture = self._connect()
@@ -45,8 +47,7 @@ class Film:
             count += 1
         if count == 0 or count < COMPLETE * promised:
             raise InputError(
-                f"{self.info.name}: got {count} frames, expected {max(1, round(promised))}; the video is truncated or "
-                "corrupt, copy it again"
+                f"{self.info.name}: got {count} frames, expected {max(1, round(promised))}; {self._advice}"
             )
 
 
