@@ -62,6 +62,19 @@ def test_folders_of_diffusers_load(theirs: DiTTransformer2DModel, tmp_path: Path
     assert loaded.schedule.config["beta_schedule"] == ("linear" if bare else "squaredcos_cap_v2")
 
 
+def test_folders_of_before_diffusers_split_its_class_load(folder: Path) -> None:
+    config = folder / "transformer" / "config.json"
+    named = json.loads(config.read_text())
+    expected = load_backbone(str(folder)).model.state_dict()
+    config.write_text(json.dumps({**named, "_class_name": "Transformer2DModel", "num_vector_embeds": None}))
+    loaded = load_backbone(str(folder)).model
+    assert loaded.family == "dit"
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    config.write_text(json.dumps({**named, "_class_name": "Transformer2DModel", "norm_type": "ada_norm"}))
+    with pytest.raises(InputError, match="got 'Transformer2DModel', expected one of DiTTransformer2DModel"):
+        load_backbone(str(folder))
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_diffusers_loads_what_is_saved(tmp_path: Path, tied: bool) -> None:
     torch.manual_seed(2)
@@ -217,8 +230,9 @@ def test_a_hub_id_takes_what_a_backbone_needs(hub: Path, theirs: DiTTransformer2
     theirs.save_pretrained(repository / "transformer", safe_serialization=not torch_format)
     DDPMScheduler().save_pretrained(repository / "scheduler")
     other = ["unet/diffusion_pytorch_model.safetensors", "all_in_one.safetensors", "text_encoder/model.safetensors"]
-    for name in [*other, "transformer/diffusion_pytorch_model.fp16.safetensors"]:
-        if torch_format and name.endswith("fp16.safetensors"):
+    variants = [f"transformer/diffusion_pytorch_model.fp16{shard}.safetensors" for shard in ("", "-00001-of-00002")]
+    for name in [*other, *variants]:
+        if torch_format and name in variants:
             continue
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).touch()

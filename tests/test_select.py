@@ -136,7 +136,7 @@ def test_hfr_signal_refuses_what_it_cannot_measure(scan: Scan, images: Images, w
     with pytest.raises(InputError, match="expected power"):
         _choose("hfr-signal", scan, Evidence(images), **wrong)
     for strategy in ("hfr-signal", "learned"):
-        with pytest.raises(InputError, match="one image in a batch"):
+        with pytest.raises(InputError, match="got 1 images in batches of 2, expected two"):
             _choose(strategy, scan, Evidence(_images([images.reads[0]()])))
 
 

@@ -14,8 +14,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
 MODEL, PROMPT = ("transformer", "vae", "scheduler"), ("text_encoder*", "tokenizer*")
 """Parts of a pipeline: what every backbone needs, and what the empty prompt is computed by."""
-_LEAVE = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
-"""Variants of files that are taken in their plain form."""
+_LEAVE = [f"*.{variant}{then}" for variant in ("fp16", "bf16", "non_ema") for then in (".*", "-*")]
+"""Variants of files, whole or in shards, that are taken in their plain form."""
 
 
 def local_folder(source: str, revision: str | None = None, parts: Sequence[str] = MODEL) -> Path:

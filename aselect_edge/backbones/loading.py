@@ -36,6 +36,8 @@ FAMILIES = {
 }
 """A family's name -> the class that is it."""
 _OF_DIFFUSERS = {"DiTTransformer2DModel": "dit", "SD3Transformer2DModel": "sd3", "PixArtTransformer2DModel": "pixart"}
+_BEFORE_SPLIT, _OF_NORM = "Transformer2DModel", {"ada_norm_zero": "dit", "ada_norm_single": "pixart"}
+"""The class that diffusers had for all of them until 0.28, which the published DiT and PixArt still name."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
 
 
 def _family_of(config: dict[str, Any], where: Path) -> str:
-    name = _OF_DIFFUSERS.get(str(config.get("_class_name")))
+    kind = str(config.get("_class_name"))
+    name = _OF_NORM.get(str(config.get("norm_type"))) if kind == _BEFORE_SPLIT else _OF_DIFFUSERS.get(kind)
     if name is None:
         raise InputError(
             f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(_OF_DIFFUSERS)}; choose such a "

@@ -47,8 +47,7 @@ def by_hfr_signal(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """Two forward passes per image and level; power alone, without the mean, whatever else is asked."""
     measure = settings.measure
     check_grid(scan.grid, measure)
-    if len(evidence.images) < 2 or scan.batch < 2:
-        raise InputError("got one image in a batch, expected two or more to tell it from their mean; raise --batch")
+    scan.check_company(evidence.images)
     if measure.dc or not measure.power:
         raise InputError(f"got {measure} for hfr-signal, expected power without the mean; leave those options out")
 

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aselect_edge.errors import InputError
 from aselect_edge.records import LevelWeight, Tap
 from aselect_edge.select.choice import Choice, Parameters, Settings, default_tap
 from aselect_edge.select.evidence import Evidence
@@ -28,8 +27,7 @@ ENTROPY, RATE, HIDDEN, SIDE = 0.05, 1e-2, 32, 8
 
 def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """The mode of the mean of p over all images, at the asked tap or the default; the record keeps the whole of p."""
-    if len(evidence.images) < 2 or scan.batch < 2:
-        raise InputError("got one image in a batch, expected two or more to tell it from their mean; raise --batch")
+    scan.check_company(evidence.images)
     tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
     inputs, rewards = [], []
     parts = batches(len(evidence.images), scan.batch)

@@ -107,6 +107,14 @@ class Scan:
         found = {tap: read(feature) for tap, feature in self.walk(x0, noise)}
         return torch.stack([found[tap] for tap in self.taps])
 
+    def check_company(self, images: Images) -> None:
+        """Raise InputError where batches of one image would be centred over their images."""
+        if len(images) < 2 or self.batch < 2:
+            raise InputError(
+                f"got {len(images)} images in batches of {self.batch}, expected two or more, to tell an image from "
+                "what all have in common; raise --images or --batch"
+            )
+
     def fresh_noise(self, x0: Tensor, part: range, draw: int) -> Tensor:
         """Independent noise for every image and draw, the same whoever computes it; like x0."""
         shape = tuple(x0.shape[1:])
