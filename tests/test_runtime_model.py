@@ -121,6 +121,16 @@ def test_devices_that_are_not_here(seg_model: Path) -> None:
         open_model(seg_model, "cuda")
 
 
+def test_a_cuda_that_does_not_load_is_told(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime goes on with the CPU where CUDA's libraries are missing."""
+    monkeypatch.setattr("aselect_runtime.model.available", lambda: ["cpu", "cuda"])
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(EngineError, match="cannot load its CUDA"),
+    ):
+        open_model(seg_model, "cuda")
+
+
 def test_a_model_in_memory_gives_the_outputs_that_are_named(seg_model: Path) -> None:
     session = OnnxSession((seg_model / "model.onnx").read_bytes(), "cpu")
     frames = np.zeros((1, 24, 32, 3), np.uint8)

@@ -191,11 +191,11 @@ function tell() {
     { colour: "--second", points: mine.map(({ at, infer }) => [at, infer]) },
     { colour: "--accent", points: mine.map(({ at, age }) => [at, age]) },
   ]);
-  const latest = mine.at(-1);
-  $("fps-now").textContent = page.fresh ? `${page.fresh.fps.toFixed(1)} fps` : "–";
+  const latest = mine.findLast(({ at }) => now - at < SILENCE * 1000);
+  const silent = Math.min(...[...page.streams.values()].map(({ at }) => now - at)) / 1000;
+  $("fps-now").textContent = silent > SILENCE ? "–" : `${page.fresh.fps.toFixed(1)} fps`; // without a stream: Infinity
   $("latency-now").textContent = latest ? `${latest.age.toFixed(latest.age < 100 ? 1 : 0)} ms` : "–";
   if (document.body.dataset.connection !== "open" || !page.streams.size) return;
-  const silent = Math.min(...[...page.streams.values()].map(({ at }) => now - at)) / 1000;
   const lost = page.fresh.sources.filter(({ state }) => state === "lost").length;
   if (silent > SILENCE) status("connecting", `No new frame for ${Math.floor(silent)} s`);
   else if (lost) status("connecting", `${lost} of ${page.fresh.sources.length} cameras lost`);
