@@ -44,7 +44,7 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
     for stage, times in summary.stages.items():
         print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
     for source in summary.sources if len(summary.sources) > 1 else ():
-        fault = f", last fault: {source.fault}" if source.fault else ""
+        fault = f", last fault: {source.fault.removeprefix(f'{source.name}: ')}" if source.fault else ""
         print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{fault}", file=stream)
     for sink in summary.sinks:
         if sink.dropped:
