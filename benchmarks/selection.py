@@ -235,7 +235,7 @@ def measures(
     evidence = gather_evidence(data, request, scan, print)
 
     def look(x0: torch.Tensor, noise: Any, _part: range) -> torch.Tensor:
-        return torch.stack([readings(feature) for feature in scan.features(x0, noise).values()])
+        return scan.readings(x0, noise, readings)
 
     sums = scan.sweep(evidence.images, look, 2 * len(MEASURES), "measures").unflatten(2, (len(MEASURES), 2))
     found = {}

@@ -41,4 +41,4 @@ STRATEGIES = {
 }
 
 DEFAULT = "hfr"
-"""The label-free strategy with the least paired regret in benchmarks/results/selection.json."""
+"""The paper's. `python -m benchmarks.selection` ranks those without labels by paired regret."""
