@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones import DiT, load_backbone
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.records import Manifest, Report
 
@@ -65,6 +65,7 @@ def test_a_street_comes_out_as_video_lines_and_picture(exported: Path, tmp_path:
 def test_the_shipped_bundle_is_a_cut_of_a_dit_that_ships() -> None:
     bundle = load_bundle(SHIPPED["seg"])
     backbone = load_backbone("shipped").model
+    assert isinstance(backbone, DiT)
     assert bundle.record.backbone.config == backbone.config.to_json()
     assert max(tap.block for tap in bundle.record.taps) < len(backbone.blocks) - 1
     assert np.isclose(bundle.record.noise.alpha**2 + bundle.record.noise.sigma**2, 1)

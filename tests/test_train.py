@@ -189,6 +189,7 @@ def test_rare_classes_weigh_more(street_data: Path) -> None:
 
 def test_windows_carry_the_positions_of_where_they_lie(backbone_folder: Path) -> None:
     model = load_backbone(str(backbone_folder)).model
+    assert isinstance(model, DiT)
     positions, corners, side = window_positions(model, np.random.default_rng(0), 8, (16, 24), 20)
     assert side == 8
     table = model.positions((4, 6)).unflatten(0, (4, 6))
@@ -288,8 +289,10 @@ def test_a_random_backbone_is_not_the_pretrained_one(backbone_folder: Path, stre
         random_backbone=True,
         recipe=RECIPE,
     )
-    pretrained = load_backbone(str(backbone_folder)).model
-    assert not torch.equal(outcome.model.backbone.patch_embed.weight, pretrained.patch_embed.weight)
+    trained, pretrained = outcome.model.backbone, load_backbone(str(backbone_folder)).model
+    assert isinstance(trained, DiT)
+    assert isinstance(pretrained, DiT)
+    assert not torch.equal(trained.patch_embed.weight, pretrained.patch_embed.weight)
 
 
 def test_an_out_that_is_not_ours_is_refused_before_training(
