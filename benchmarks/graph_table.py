@@ -36,8 +36,9 @@ def _model(found: dict[str, Any]) -> str:
         for name, row in found["variants"].items()
     ]
     limit = found["limit"]
-    rows.append(f"| limit: the products alone, fp32 | {limit['f32 [ms]']:,.0f} ms | | | |")
-    rows.append(f"| limit: the products alone, bf16 | {limit['bf16 [ms]']:,.0f} ms | | | |")
+    for kind in ("f32", "bf16"):
+        if f"{kind} [ms]" in limit:
+            rows.append(f"| limit: the products alone, {kind} | {limit[f'{kind} [ms]']:,.0f} ms | | | |")
     goals = [f"- {name}: {value:.2f} (aim: {GOALS[name]})" for name, value in found["goals"].items()]
     return "\n".join([*head, *rows, "", *goals, f"- {_exports(found['exports'])}", *_autoencoder(found)])
 
