@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from aselect_edge.errors import InputError
 from aselect_export.weights import Graph
+from aselect_runtime.onnx_session import physical_cores
 
 _LARGEST, _ENERGY, _LOST, _VARIED = "largest", "energy", "lost", "varied"
 
@@ -37,17 +40,18 @@ class Span:
 def measure(graph: Graph, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Span]:
     """The span of every FP32 and FP16 tensor of a graph, weights included, over batches of frames."""
     kinds = float_tensors(graph.model)
-    session = Graph(measuring(graph.model, kinds), graph.folder).session()
+    with Graph(measuring(graph.model, kinds), graph.folder).saved() as path:
+        session = _session(path)
+    names = [output.name for output in session.get_outputs() if "/" in output.name]
     largest: dict[str, float] = {}
     sums: dict[str, float] = {}
     for frames in batches:
-        for output, value in session.infer(frames).items():
+        for output, value in zip(names, session.run(names, {"frames": frames}), strict=True):
             what, _, name = output.partition("/")
             if what == _LARGEST:
                 largest[name] = max(largest.get(name, 0.0), float(value))
-            elif what in (_ENERGY, _LOST, _VARIED):
+            else:
                 sums[output] = sums.get(output, 0.0) + float(value)
-    session.close()
     spans = {name: _span(name, value, sums) for name, value in largest.items()}
     for weight in graph.model.graph.initializer:
         if weight.name in kinds:
@@ -63,17 +67,30 @@ def measuring(model: ModelProto, kinds: Mapping[str, int]) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(model)
     weights = {weight.name for weight in model.graph.initializer}
-    made = [name for node in model.graph.node for name in node.output if name in kinds and name not in weights]
-    nodes: list[NodeProto] = []
-    for name in made:
-        nodes += _statistics(name, kinds[name])
-        whats = (_LARGEST, _ENERGY, *((_LOST, _VARIED) if kinds[name] == TensorProto.FLOAT else ()))
-        outputs = [helper.make_tensor_value_info(f"{what}/{name}", TensorProto.FLOAT, []) for what in whats]
-        copy.graph.output.extend(outputs)
-    copy.graph.node.extend(nodes)
-    last = helper.make_tensor("last/axis", TensorProto.INT64, [1], [-1])
-    copy.graph.initializer.append(last)
+    del copy.graph.node[:]
+    for node in model.graph.node:
+        copy.graph.node.append(node)
+        for name in node.output:
+            if name not in kinds or name in weights:
+                continue
+            copy.graph.node.extend(_statistics(name, kinds[name]))
+            whats = (_LARGEST, _ENERGY, *((_LOST, _VARIED) if kinds[name] == TensorProto.FLOAT else ()))
+            scalars = [helper.make_tensor_value_info(f"{what}/{name}", TensorProto.FLOAT, []) for what in whats]
+            copy.graph.output.extend(scalars)
+    copy.graph.initializer.append(helper.make_tensor("last/axis", TensorProto.INT64, [1], [-1]))
     return copy
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    """A session that computes a tensor's numbers as soon as it has the tensor, and then lets go of it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = physical_cores()
+    # The default order leaves all numbers for the end, and with them every tensor in memory: gigabytes.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def float_tensors(model: ModelProto) -> dict[str, int]:

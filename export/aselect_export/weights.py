@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,20 +58,24 @@ class Graph:
 
     def session(self) -> OnnxSession:
         """ONNX Runtime on the CPU, reading the weights from where they are."""
-        path = self._save()
-        try:
+        with self.saved() as path:
             return OnnxSession(path, "cpu")
-        finally:
-            path.unlink()
 
     def check(self) -> Graph:
         """The graph itself; raises onnx.checker.ValidationError unless it is valid ONNX with consistent types."""
-        path = self._save()
-        try:
+        with self.saved() as path:
             onnx.checker.check_model(path, full_check=True)
+        return self
+
+    @contextmanager
+    def saved(self) -> Iterator[Path]:
+        """A file of the graph beside its weights, for as long as the context lasts."""
+        path = self.folder / f"{id(self.model):x}.onnx"
+        path.write_bytes(self.model.SerializeToString())
+        try:
+            yield path
         finally:
             path.unlink()
-        return self
 
     def copy(self) -> Graph:
         """The same graph, whose nodes may be changed without changing this one's; the weights stay shared."""
@@ -84,16 +89,9 @@ class Graph:
             with path.open("wb") as stream:
                 self._stream(stream)
             return
-        scratch = self._save()
-        try:
-            onnx_ir.save(onnx_ir.load(scratch), path, external_data=f"{path.name}{DATA}", size_threshold_bytes=INLINE)
-        finally:
-            scratch.unlink()
-
-    def _save(self) -> Path:
-        path = self.folder / f"{id(self.model):x}.onnx"
-        path.write_bytes(self.model.SerializeToString())
-        return path
+        with self.saved() as scratch:
+            model = onnx_ir.load(scratch)
+            onnx_ir.save(model, path, external_data=f"{path.name}{DATA}", size_threshold_bytes=INLINE)
 
     def _size(self) -> int:
         inline: int = self.model.ByteSize()
