@@ -2,9 +2,9 @@
 
     python -m benchmarks.engines [--xl-blocks 14] [--targets sm86,sm89] [--out benchmarks/results/engines.json]
 
-Each build is a process of its own, from start to end, so that its peak memory is its own. The shape of DiT-XL/2
-has random weights: 256 tokens of width 1152. A precision that cannot be exported is listed with its reason. The rows
-of a GPU are there only where TensorRT finds one.
+Adds to what the file holds of other runs. Each build is a process of its own, from start to end, so that its peak
+memory is its own. The shape of DiT-XL/2 has random weights: 256 tokens of width 1152. A precision that cannot be
+exported is listed with its reason. The rows of a GPU are there only where TensorRT finds one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
@@ -26,6 +29,7 @@ from aselect_edge.files import atomic_write
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
+from aselect_edge.scenes import Street
 from aselect_runtime.engines import runnable
 from benchmarks.main_job import EXPORT, process, processor
 
@@ -39,6 +43,7 @@ print(engine.file)
 PRECISIONS = ("fp32", "fp16", "int8")
 XL = DiTConfig(16, 72, in_channels=3, num_layers=28, patch_size=16, sample_size=16, num_embeds_ada_norm=1000)
 XL_SIZE = (256, 256)
+FRAMES = 8
 
 
 def main() -> None:
@@ -50,6 +55,8 @@ def main() -> None:
     arguments = parser.parse_args()
     figures, skipped = names_checked(), {}
     with tempfile.TemporaryDirectory() as name:
+        # Random weights have no ranges of their own, and no answers whose accuracy could be lost.
+        calibration = ["--data", streets(Path(name) / "streets"), "--calib-images", FRAMES, "--max-drop", 1]
         bundles = {f"shipped {task}": path for task, path in SHIPPED.items()}
         if arguments.xl_blocks:
             label = f"DiT-XL/2 shape, {arguments.xl_blocks}.query"
@@ -57,7 +64,7 @@ def main() -> None:
         for label, bundle in bundles.items():
             for precision in arguments.precisions.split(","):
                 row, folder = f"{label}, {precision}", Path(name) / label.replace("/", "-") / precision
-                reason = export(bundle, precision, folder)
+                reason = export(bundle, precision, folder, calibration if label.startswith("DiT-XL") else [])
                 if reason:
                     skipped[row] = reason
                     continue
@@ -70,12 +77,19 @@ def main() -> None:
     report(figures, skipped, arguments.out)
 
 
-def export(bundle: Path, precision: str, folder: Path) -> str | None:
-    """Export a bundle; returns why it could not be done, None if it was."""
+def streets(folder: Path) -> Path:
+    """A folder of synthetic frames."""
+    folder.mkdir()
+    for seed in range(FRAMES):
+        cv2.imwrite(str(folder / f"{seed}.png"), Street(seed, *XL_SIZE).frame(seed)[0])
+    return folder
+
+
+def export(bundle: Path, precision: str, folder: Path, calibration: Sequence[Any]) -> str | None:
+    """Export a bundle, INT8 with its options of `calibration`; returns why it could not be done, None if it was."""
     command = [sys.executable, "-c", EXPORT, "--model", bundle, "--precision", precision, "--out", folder]
-    done = subprocess.run(
-        [*map(str, command), "--engine", "none", "--no-ladder"], capture_output=True, text=True, check=False
-    )
+    command += ["--engine", "none", "--no-ladder", *(calibration if precision == "int8" else [])]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
@@ -141,6 +155,13 @@ def report(figures: dict[str, float], skipped: dict[str, str], out: Path) -> Non
         print(f"  {row:<72}{value:>12.2f}")
     for row, reason in skipped.items():
         print(f"  {row:<72}left out: {reason}")
+    before: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    figures = before.get("figures", {}) | figures
+    skipped = {
+        row: why
+        for row, why in (before.get("skipped", {}) | skipped).items()
+        if not any(name.startswith(row) for name in figures)
+    }
     record = {"date": str(datetime.date.today()), "machine": machine, "figures": figures, "skipped": skipped}
     atomic_write(out, json.dumps(record, indent=2) + "\n")
     print(out)
