@@ -34,21 +34,39 @@ SPEED_ROWS = {
 
 def main() -> None:
     """Print the tables or write them into their pages."""
-    pages = {"README.md": {"figures": figures(), "accuracy": accuracy()}}
+    for page, tables in pages().items():
+        if "--write" in sys.argv[1:]:
+            write(ROOT / page, tables)
+        else:
+            print("\n\n".join(tables.values()))
+
+
+def pages() -> dict[str, dict[str, str]]:
+    """The tables of each page, by name; those of benchmarks that have not been run yet are left out."""
+    found = {"README.md": {"figures": figures(), "accuracy": accuracy()}}
     if (RESULTS / "selection.json").is_file():
         result = load("selection")
-        pages["docs/selection.md"] = {
+        found["docs/selection.md"] = {
             "selection": selection_table.picks(result),
             "selection-cost": selection_table.cost(result),
             "selection-shapes": selection_table.shapes(result),
         }
     if (RESULTS / "graph.json").is_file():
-        pages["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
-    for page, tables in pages.items():
-        if "--write" in sys.argv[1:]:
-            write(ROOT / page, tables)
-        else:
-            print("\n\n".join(tables.values()))
+        found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
+    if (RESULTS / "runtime.json").is_file():
+        parts = load("runtime").items()
+        tables = [listed(result, f"python -m benchmarks.runtime {part}") for part, result in parts]
+        found["docs/streams.md"] = {"runtime": "\n\n".join(tables)}
+    if (RESULTS / "engines.json").is_file():
+        found["docs/jetson.md"] = {"engines": listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")}
+    return found
+
+
+def listed(result: dict[str, Any], command: str) -> str:
+    """Every figure of a result, row by row, under the command that prints them."""
+    rows = [f"| {name} | {v if isinstance(v, str) else f'{v:,.2f}'} |" for name, v in result["figures"].items()]
+    caption = f"Measured {result['date']} on {result['machine']}."
+    return "\n".join([f"| `{command}` | |", "|---|---|", *rows, "", caption])
 
 
 def write(path: Path, tables: dict[str, str]) -> None:
