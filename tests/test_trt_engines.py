@@ -27,15 +27,19 @@ from aselect_edge.errors import (
     WriteError,
 )
 from aselect_edge.files import sha256
+from aselect_edge.frames import Frame
 from aselect_edge.records import Engine, Manifest, Parity, Report
 from aselect_runtime import open_model
 from aselect_runtime.engines import BuildOptions, add_engines
 from aselect_runtime.engines.cache import Key, find, load_plan
 from aselect_runtime.engines.gpu import Gpu
 from aselect_runtime.engines.lock import LOCK, building
-from aselect_runtime.engines.parity import climb, compare
+from aselect_runtime.engines.parity import climb, compare, measure
 from aselect_runtime.engines.versions import available
 from aselect_runtime.engines.watch import Silence, Told
+from aselect_runtime.folder import load_folder
+from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.results import Arrays
 from tests.fake_gpu import Machine, fake_machine
 
 WriteModel = Callable[..., Path]
@@ -398,16 +402,40 @@ def test_the_ladder_takes_the_first_rung_that_passes() -> None:
 
 
 def test_a_rung_that_does_not_run_gives_way_to_the_next_and_is_no_miss() -> None:
-    def measure(rung: str, _: str) -> Parity:
+    def measured(rung: str, _: str) -> Parity:
         if rung == "a":
             raise EngineError("no kernel")
         return parity(0.3 if rung == "b" else 1.0)
 
-    assert climb(("a", "b", "c"), str.upper, measure).rung == "c"
+    assert climb(("a", "b", "c"), str.upper, measured).rung == "c"
     with pytest.raises(GateError, match=r"on b 30\.000%, expected"):
-        climb(("a", "b"), str.upper, measure)
+        climb(("a", "b"), str.upper, measured)
     with pytest.raises(EngineError, match="no kernel"):
-        climb(("a",), str.upper, measure)
+        climb(("a",), str.upper, measured)
+
+
+@pytest.mark.parametrize(("precision", "passes"), [("int8", True), ("fp16", False)])
+def test_int8_may_differ_a_little_more(seg_model: Path, precision: str, passes: bool) -> None:
+    manifest, graph = load_folder(seg_model)
+    manifest = manifest.model_copy(update={"precision": precision})
+    frames = np.random.default_rng(0).integers(0, 256, manifest.input.shape, np.uint8)
+    session = OnnxSession(graph, "cpu")
+
+    class Nearly:
+        device = "tensorrt"
+
+        def infer(self, batch: Frame) -> Arrays:
+            answer = dict(session.infer(batch))
+            answer["class_map"] = answer["class_map"].copy()
+            answer["class_map"].flat[: answer["class_map"].size // 100] ^= 1  # one pixel of a hundred
+            return answer
+
+        def close(self) -> None:
+            session.close()
+
+    found = measure(Nearly(), "engine", graph, manifest, frames, {})
+    assert found.passed is passes
+    assert 0.985 < found.agreement < 0.995
 
 
 def test_values_that_are_not_finite_never_pass() -> None:

@@ -26,6 +26,9 @@ from aselect_runtime.session import Session
 VERIFY = "verify.npz"
 AGREEMENT = 0.995
 """Gate on the share of pixels (frames, for classification) with the same class; that of the exported graphs."""
+INT8_AGREEMENT = 0.98
+"""The same for INT8, whose accuracy was gated by its metric at export: it differs from FP32 by design, and runtimes
+round its ties differently. An engine that answers wrongly is far below."""
 
 Answers = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -107,21 +110,22 @@ def measure(session: Session, engine: str, graph: Path, manifest: Manifest, fram
     Where ONNX Runtime is not installed, against the answers that the folder carries (torch's, float32).
     """
     batch = manifest.input.shape[0]
+    gate = INT8_AGREEMENT if manifest.precision == "int8" and graph.name == manifest.model else AGREEMENT
     groups = [frames[start : start + batch] for start in range(0, len(frames), batch)]
     got = _together(list(infer_all(session, groups)))
     try:
         reference = OnnxSession(graph, "cpu")
     except MissingDependencyError:
-        return compare(got, stored, engine, "the folder's stored answers")
+        return compare(got, stored, engine, "the folder's stored answers", gate)
     try:
         expected = _together([reference.infer(group) for group in groups])
     finally:
         reference.close()
-    return compare(got, expected, engine, f"onnxruntime cpu, {graph.name}")
+    return compare(got, expected, engine, f"onnxruntime cpu, {graph.name}", gate)
 
 
-def compare(got: Answers, expected: Answers, graph: str, reference: str) -> Parity:
-    """Classes and scores of two answers, with the gate on the classes.
+def compare(got: Answers, expected: Answers, graph: str, reference: str, gate: float = AGREEMENT) -> Parity:
+    """Classes and scores of two answers, with the gate on the share of equal classes.
 
     `max_error` is over the float outputs that both have (`scores`, or `confidence`), not over logits, which an engine
     does not put out. A value that is not finite can never pass.
@@ -137,7 +141,7 @@ def compare(got: Answers, expected: Answers, graph: str, reference: str) -> Pari
         frames=len(classes[0]),
         max_error=min(error, float(np.finfo(np.float32).max)),  # JSON has no infinity
         agreement=agreement,
-        passed=agreement >= AGREEMENT,
+        passed=agreement >= gate,
     )
 
 
