@@ -2,7 +2,7 @@
 
     python3 rtsp_server.py PORT [FILE.mp4]     serves rtsp://127.0.0.1:PORT/live until it is killed
 
-It shows a moving ball as JPEG, or the H.264 of a file over and over. With RTSP_USER and RTSP_PASSWORD in the
+It shows a moving ball as JPEG, or the H.264 of a file to its end. With RTSP_USER and RTSP_PASSWORD in the
 environment it asks for them. It needs a Python with PyGObject, which is often the system's and not this one's.
 """
 
@@ -25,7 +25,7 @@ BALL = (
     "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=25/1 ! "
     "jpegenc ! rtpjpegpay name=pay0"
 )
-FILE = "multifilesrc loop=true location={file} ! qtdemux ! h264parse config-interval=-1 ! rtph264pay name=pay0"
+FILE = "filesrc location={file} ! qtdemux ! h264parse config-interval=-1 ! rtph264pay name=pay0"
 
 
 def interpreter() -> str | None:
