@@ -31,7 +31,8 @@ from aselect_edge.perception import Perception
 from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
 from aselect_edge.scenes import Street
 from aselect_runtime.engines import runnable
-from benchmarks.main_job import EXPORT, process, processor
+from benchmarks.main_job import EXPORT, process
+from benchmarks.process import processor
 
 BUILD = """
 import sys

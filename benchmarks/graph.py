@@ -24,7 +24,7 @@ import numpy as np
 from aselect_edge.files import atomic_write
 from benchmarks import process
 from benchmarks.graph_variants import bf16_is_worth_it
-from benchmarks.main_job import processor
+from benchmarks.process import processor
 
 REPEATS = {"shipped": 3, "xl": 2, "sd3": 1}
 ROUND = ("eager", "compiled", "plain", "ours", "ours-openvino-f32", "ours-openvino-bf16", "limit")

@@ -41,7 +41,8 @@ from aselect_edge.perception import Perception
 from aselect_edge.records import HeadSpec, Noise, Resize, Tap
 from aselect_export.graph import LOGITS, trace, without_logits
 from aselect_runtime.onnx_session import OnnxSession, physical_cores
-from benchmarks.main_job import processor
+from benchmarks import process
+from benchmarks.process import processor
 
 ROOT = Path(__file__).parent.parent
 PEERS = {"modelopt": "nvidia-modelopt[onnx]", "nncf": "nncf"}
@@ -146,18 +147,11 @@ def run_row(interpreter: Path, row: str, fp32: Path, frames: Path, out: Path) ->
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (ENTROPY_MEMORY, ENTROPY_MEMORY))
 
-    command = [interpreter, ROOT / "benchmarks" / "int8_rows.py", row, fp32, frames, out]
-    with tempfile.TemporaryFile() as said:
-        started = time.perf_counter()
-        child = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said, preexec_fn=limit)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - started
-        child.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
-    if child.returncode or not out.exists():
-        return lines[-1] if lines else f"exit code {child.returncode}"
-    return {"seconds": seconds, "peak_mb": usage.ru_maxrss / 1000}
+    done = process.run([interpreter, ROOT / "benchmarks" / "int8_rows.py", row, fp32, frames, out], limit)
+    if done.code or not out.exists():
+        lines = (done.errors or done.output).strip().splitlines()
+        return lines[-1] if lines else f"exit code {done.code}"
+    return {"seconds": done.seconds, "peak_mb": done.peak_mb}
 
 
 def environment(row: str) -> Path:

@@ -12,7 +12,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.files import atomic_write
 from aselect_edge.records import Manifest
 from benchmarks import runtime
-from benchmarks.process import run
+from benchmarks.process import processor, run
 
 EXPORT = "from aselect_export.cli import export; export()"
 EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
@@ -94,15 +93,6 @@ def process(code: str, *arguments: Any) -> tuple[float, float, str]:
     if done.code:
         sys.exit(f"{arguments}: {done.errors}")
     return done.seconds, done.peak_mb, done.output
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
 
 
 if __name__ == "__main__":

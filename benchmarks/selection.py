@@ -34,7 +34,7 @@ from aselect_edge.select.run import gather_evidence, prepare_scan
 from aselect_edge.select.team import Team
 from aselect_edge.training import Recipe
 from benchmarks import shapes
-from benchmarks.main_job import processor
+from benchmarks.process import processor
 from benchmarks.selection_table import interval, ranking
 
 Table = NDArray[np.float64]

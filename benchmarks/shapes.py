@@ -7,10 +7,7 @@ Run through `python -m benchmarks.selection shapes`.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -25,6 +22,7 @@ from aselect_edge.select import STRATEGIES, Request, Settings
 from aselect_edge.select.evidence import Evidence, Images
 from aselect_edge.select.run import prepare_scan
 from aselect_edge.select.team import Team
+from benchmarks.process import run
 
 SHAPES: dict[str, tuple[type[Backbone], dict[str, Any], int]] = {
     "DiT-XL/2, 256x256": (
@@ -85,15 +83,10 @@ def measure(sigmas: int, images: int, device: str) -> dict[str, Any]:
     for name in SHAPES:
         command = [sys.executable, "-m", "benchmarks.selection", "shape", name, "--sigmas", str(sigmas)]
         command += ["--images", str(images), "--device", device]
-        with tempfile.TemporaryFile() as output:
-            child = subprocess.Popen(command, stdout=output)
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-            output.seek(0)
-            text = output.read().decode()
-        if child.returncode:
-            sys.exit(f"{name}: exit {child.returncode}")
-        figures[name] = json.loads(text.splitlines()[-1]) | {"peak memory [MB]": usage.ru_maxrss / 1000}
+        done = run(command)
+        if done.code:
+            sys.exit(f"{name}: {done.errors}")
+        figures[name] = json.loads(done.output.splitlines()[-1]) | {"peak memory [MB]": done.peak_mb}
         print(f"{name}: {figures[name]}", flush=True)
     return {"sigmas": sigmas, "images": images, "device": device, "figures": figures}
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.dit import Block, DiT
-from aselect_edge.backbones.family import Affine, Condition, Folded
+from aselect_edge.backbones.family import Affine, Condition
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream
 from aselect_edge.records import Component, Noise, Tap
 
 
-class FoldedDiT(Folded):
+class FoldedDiT(OneStream):
     """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
 
     def __init__(
@@ -44,14 +44,6 @@ class FoldedDiT(Folded):
             with model.held(model.conditioning[index], model.blocks[index]):
                 c = model.conditioning[index](timestep, condition["label"])
                 self.blocks.append(FoldedBlock(model.blocks[index], c, wanted, end))  # type: ignore[arg-type]
-
-    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
-        x = self.embed(values)  # (N·K, T, D)
-        seen: dict[Tap, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            x, read = block(x)
-            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
-        return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
 
 
 class FoldedBlock(nn.Module):

@@ -1,12 +1,13 @@
-"""What the folded blocks of several families share: how far a block goes, and its MLP."""
+"""What the folded blocks of several families share: the way through the blocks, how far each goes, its MLP."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.fold.algebra import after_adaln, gated, joined
-from aselect_edge.records import Component
+from aselect_edge.backbones.family import Folded
+from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, gated, joined
+from aselect_edge.records import Component, Tap
 
 STAGE: dict[Component, int] = {
     "hidden": 0,
@@ -24,6 +25,20 @@ PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
 
 Part = tuple[Tensor, Tensor]
 """Weight and bias of a linear layer, to be joined with others."""
+
+
+class OneStream(Folded):
+    """The folded families whose blocks pass on image tokens alone: `block(x)` is the next x and what taps read."""
+
+    embed: FoldedEmbedding
+
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        x = self.embed(values)  # (N·K, T, D)
+        seen: dict[Tap, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x, read = block(x)
+            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
+        return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
 
 
 def scaled(part: Part, factor: float) -> Part:

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition, Folded
+from aselect_edge.backbones.family import Affine, Condition
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, plain, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, OneStream, plain, scaled
 from aselect_edge.records import Component, Noise, Tap
 
 
-class FoldedPixArt(Folded):
+class FoldedPixArt(OneStream):
     """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
 
     def __init__(
@@ -45,14 +45,6 @@ class FoldedPixArt(Folded):
             block, stage = model.model.transformer_blocks[index], WHOLE if index < deepest else end
             with model.held(*([block] if stage else [])):
                 self.blocks.append(FoldedBlock(block, shared, tokens, wanted, stage))
-
-    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
-        x = self.embed(values)  # (N·K, T, D)
-        seen: dict[Tap, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            x, read = block(x)
-            seen |= {Tap(block=index, component=component): value for component, value in read.items()}
-        return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
 
 
 class FoldedBlock(nn.Module):

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from aselect_edge.files import atomic_write
+from benchmarks.process import processor
 from benchmarks.runtime import cpu, efficiency, faults, overload, speed, streams
-from benchmarks.runtime.standin import processor
 
 RESULTS = Path(__file__).parent.parent / "results" / "runtime.json"
 
