@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from aselect_edge.errors import InputError
 from aselect_edge.frames import Frame, list_images, read_image
 
 NO_CLASS = -1
+UNLABELLED = 255
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,19 @@ class Source:
     weight: float
     crop: tuple[float, float]
     """Smallest and largest side of a crop, as a share of what fits in the picture."""
+    maps: tuple[Frame, ...] = ()
+    """A class map (H, W) of each picture, or none at all."""
+
+
+class Crops(NamedTuple):
+    """What a batch holds; NO_CLASS and UNLABELLED where nothing is known."""
+
+    images: NDArray[np.uint8]
+    """(N, height, width, 3) BGR."""
+    labels: NDArray[np.int64]
+    """(N,)"""
+    maps: NDArray[np.uint8]
+    """(N, height, width)"""
 
 
 @dataclass(frozen=True)
@@ -49,33 +64,56 @@ class Corpus:
             sources.append(Source(clips, np.full(len(clips), NO_CLASS), 0.1, (0.35, 1.0)))
         if not sources:
             raise InputError(f"{data}: got none of camvid, cub40, tinyimagenet, video; expected at least one of them")
-        return cls((*sources, _streets(200)))
+        return cls((*sources, _streets(600)))
 
-    def batch(
-        self, rng: np.random.Generator, count: int, size: tuple[int, int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Random crops (count, height, width, 3) BGR and their classes (count,), NO_CLASS where there is none."""
+    def batch(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> Crops:
+        """Random crops (height, width) of random pictures."""
         weights = np.array([source.weight for source in self.sources])
         images, labels = np.empty((count, *size, 3), np.uint8), np.full(count, NO_CLASS)
+        maps = np.full((count, *size), UNLABELLED, np.uint8)
         for i in range(count):
             source = self.sources[rng.choice(len(self.sources), p=weights / weights.sum())]
             index = rng.integers(len(source.pictures))
-            images[i] = random_crop(rng, source.pictures[index], size, source.crop)
-            labels[i] = source.labels[index]
-        return images, labels
+            crop = random_crop(rng, source.pictures[index].shape[:2], size, source.crop)
+            images[i], labels[i] = crop.picture(source.pictures[index]), source.labels[index]
+            if source.maps:
+                maps[i] = crop.labels(source.maps[index])
+        return Crops(images, labels, maps)
 
 
-def random_crop(rng: np.random.Generator, picture: Frame, size: tuple[int, int], share: tuple[float, float]) -> Frame:
-    """A crop of random scale and place, of the aspect ratio of `size` (height, width), mirrored half of the time."""
-    height, width = picture.shape[:2]
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, brought to `size` (height, width)."""
+
+    rows: slice
+    columns: slice
+    mirrored: bool
+    size: tuple[int, int]
+
+    def picture(self, picture: Frame) -> Frame:
+        """The part of a picture (H, W, 3)."""
+        shrinks = self.rows.stop - self.rows.start > self.size[0]
+        return self._resized(picture, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def labels(self, labels: Frame) -> Frame:
+        """The same part of its class map (H, W)."""
+        return self._resized(labels, cv2.INTER_NEAREST)
+
+    def _resized(self, whole: Frame, how: int) -> Frame:
+        part = whole[self.rows, self.columns]
+        part = np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
+        return cv2.resize(part, self.size[::-1], interpolation=how)  # type: ignore[return-value]
+
+
+def random_crop(
+    rng: np.random.Generator, picture: tuple[int, ...], size: tuple[int, int], share: tuple[float, float]
+) -> Crop:
+    """A crop of random scale and place in a picture (height, width), of the aspect ratio of `size`; half are mirrored."""
+    height, width = picture
     fit = min(height / size[0], width / size[1]) * rng.uniform(*share)
     h, w = max(1, min(height, round(size[0] * fit))), max(1, min(width, round(size[1] * fit)))
-    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    crop = picture[top : top + h, left : left + w]
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    how = cv2.INTER_AREA if h > size[0] else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(crop), size[::-1], interpolation=how)  # type: ignore[return-value]
+    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    return Crop(slice(top, top + h), slice(left, left + w), bool(rng.random() < 0.5), size)
 
 
 def _tinyimagenet(folder: Path, limit: int) -> Source:
@@ -96,8 +134,9 @@ def _tinyimagenet(folder: Path, limit: int) -> Source:
 def _streets(count: int, frames: int = 4) -> Source:
     """A pool, because drawing a new street takes longer than training on it."""
     streets = [scenes.Street(seed=seed, height=180, width=240) for seed in range(count)]
-    pictures = tuple(street.frame(index * 200)[0] for street in streets for index in range(frames))
-    return Source(pictures, np.full(len(pictures), NO_CLASS), 0.1, (0.35, 1.0))
+    drawn = [street.frame(index * 200) for street in streets for index in range(frames)]
+    pictures, maps = zip(*drawn, strict=True)
+    return Source(pictures, np.full(len(pictures), NO_CLASS), 0.25, (0.35, 1.0), maps)
 
 
 def _clip(path: Path, every: int = 5) -> list[Frame]:

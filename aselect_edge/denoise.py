@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,19 @@ from torch import Tensor
 from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.noise import cumulative_alphas
 from aselect_edge.errors import InputError
+
+
+class Noised(NamedTuple):
+    """Pictures at noise levels of their own."""
+
+    x: Tensor
+    """(N, C, H, W)"""
+    timestep: Tensor
+    """(N,)"""
+    target: Tensor
+    """What the model should answer, (N, C, H, W)."""
+    signal: Tensor
+    """Share of the picture in the power, alpha squared, (N,)."""
 
 
 class Denoising:
@@ -30,16 +43,20 @@ class Denoising:
             )
         self.cumulative = torch.from_numpy(cumulative_alphas(schedule)).float().to(device)
 
-    def __call__(self, model: DiT, x0: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
-        """x0 (N, 3, H, W) in [-1, 1], label (N,), positions as `DiT.forward` takes them -> scalar loss."""
+    def noised(self, x0: Tensor) -> Noised:
+        """x0 (N, C, H, W) in [-1, 1] at a random noise level each."""
         t = torch.randint(0, len(self.cumulative), (len(x0),), device=x0.device)
         alpha = self.cumulative[t].sqrt()[:, None, None, None]
         sigma = (1 - self.cumulative[t]).sqrt()[:, None, None, None]
         eps = torch.randn_like(x0)
         target = eps if self.kind == "epsilon" else alpha * eps - sigma * x0
-        prediction = model(alpha * x0 + sigma * eps, t, label, positions).float()
+        return Noised(alpha * x0 + sigma * eps, t, target, self.cumulative[t])
+
+    def __call__(self, model: DiT, noised: Noised, label: Tensor, positions: Tensor | None = None) -> Tensor:
+        """label (N,), positions as `DiT.forward` takes them -> scalar loss."""
+        prediction = model(noised.x, noised.timestep, label, positions).float()
         # A model with learned variance has twice the channels; its loss is on the first half.
-        return F.mse_loss(prediction[:, : x0.shape[1]], target)
+        return F.mse_loss(prediction[:, : noised.x.shape[1]], noised.target)
 
 
 def window_positions(

@@ -5,19 +5,22 @@ where they lie in the full frame (64 tokens instead of 432, so an order of magni
 some full frames, class-conditional where a picture has a class (10 % label dropout), AdamW, EMA. Only training
 images are read: `camvid/train`, `cub40/train`, `tinyimagenet`, the clips, and synthetic streets.
 
-It resumes from its checkpoint, runs on a GPU in bf16 when there is one, and writes a diffusers pipeline folder.
+With `--taught`, the labels of Tiny ImageNet and of the synthetic streets teach beside the denoising loss (see
+`teaching`). It resumes from its checkpoint, runs on a GPU in bf16 when there is one, and writes a diffusers
+pipeline folder.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,12 +31,15 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 from torch import Tensor
 
-from aselect_edge.backbones import DiT, DiTConfig, save_backbone
+from aselect_edge import scenes
+from aselect_edge.backbones import DiT, DiTConfig, load_backbone, save_backbone
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.command import entry
-from aselect_edge.corpus import Corpus
+from aselect_edge.corpus import NO_CLASS, Corpus
 from aselect_edge.denoise import Denoising, window_positions
+from aselect_edge.errors import InputError
 from aselect_edge.files import atomic_write
+from aselect_edge.teaching import Lesson, Teacher
 from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = DiTConfig(
@@ -46,6 +52,8 @@ CONFIG = DiTConfig(
     num_embeds_ada_norm=200,
 )
 FRAME = (144, 192)
+SAVE_EVERY = 200
+"""Steps from one checkpoint to the next."""
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -68,6 +76,8 @@ class Recipe:
     warmup: int = 200
     label_dropout: float = 0.1
     ema: float = 0.999
+    lesson: Lesson | None = None
+    """What labels teach; None leaves them out."""
     seed: int = 0
 
 
@@ -77,21 +87,39 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(rgb).float() / 127.5 - 1
 
 
-def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Endless (x0, label, positions); a label of -1 means that the picture has none."""
-    step = start
-    while True:
+class Batch(NamedTuple):
+    """Pictures with what is known of them, and what the model is told."""
+
+    x0: Tensor
+    """(N, 3, H, W) in [-1, 1]."""
+    label: Tensor
+    """Class (N,), or NO_CLASS."""
+    told: Tensor
+    """The class that conditions the model (N,): the label, or the null class where there is none or it is dropped."""
+    maps: Tensor
+    """Class maps (N, H, W), UNLABELLED where nothing is known."""
+    positions: Tensor | None
+    """Position embeddings of windows; None for full frames."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+
+def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[Batch]:
+    """Endless batches from step `start` on."""
+    for step in itertools.count(start):
         rng = np.random.default_rng((recipe.seed, step))
         if step % recipe.frame_every == recipe.frame_every - 1:
-            images, labels = corpus.batch(rng, recipe.frame_batch, FRAME)
+            crops = corpus.batch(rng, recipe.frame_batch, FRAME)
             positions = None
         else:
-            images, labels = corpus.batch(rng, recipe.window_batch, (recipe.window, recipe.window))
+            crops = corpus.batch(rng, recipe.window_batch, (recipe.window, recipe.window))
             positions = window_positions(model, rng, recipe.window, FRAME, recipe.window_batch)[0]
-        dropped = rng.random(len(labels)) < recipe.label_dropout
-        labels = np.where(dropped | (labels < 0), model.null_label, labels)
-        yield to_tensor(images), torch.from_numpy(labels), positions
-        step += 1
+        dropped = rng.random(len(crops.labels)) < recipe.label_dropout
+        told = np.where(dropped | (crops.labels == NO_CLASS), model.null_label, crops.labels)
+        tensors = (torch.from_numpy(each) for each in (crops.labels, told, crops.maps))
+        yield Batch(to_tensor(crops.images), *tensors, positions)
 
 
 @torch.no_grad()
@@ -101,55 +129,91 @@ def update_ema(average: DiT, model: DiT, decay: float) -> None:
         a.lerp_(b, 1 - decay)
 
 
-def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG) -> Path:
-    """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder."""
-    torch.manual_seed(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = DiT(config, tied=True)
-    initialise(model)
-    average = deepcopy(model).requires_grad_(False).to(device)
-    model.to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
-    loss_of = Denoising(SCHEDULE, device)
-    checkpoint = out / "checkpoint.pt"
-    step, seen, curve = 0, 0, []
-    if checkpoint.is_file():
-        state = read_checkpoint(checkpoint)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, seen, curve = state["step"], state["seen"], state["curve"]
-    stream = batches(corpus, recipe, model, step)
-    started, loss_sum, loss_count = time.monotonic(), 0.0, 0
+class Run:
+    """The state of a run: the model, its average, the optimiser, where it stands, and its checkpoint."""
+
+    def __init__(self, out: Path, recipe: Recipe, config: DiTConfig, start: DiT | None) -> None:
+        torch.manual_seed(recipe.seed)
+        self.out, self.recipe = out, recipe
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = DiT(config, tied=True)
+        initialise(self.model)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
+        self.average = deepcopy(self.model).requires_grad_(False).to(self.device)
+        self.model.to(self.device)
+        self.denoising = Denoising(SCHEDULE, self.device)
+        self.teacher = Teacher(self.model, recipe.lesson).to(self.device) if recipe.lesson else None
+        learned = [*self.model.parameters(), *(self.teacher.parameters() if self.teacher else ())]
+        self.optimiser = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.01)
+        self.step, self.seen, self.curve = 0, 0, list[list[float]]()
+        self.checkpoint = out / "checkpoint.pt"
+        if self.checkpoint.is_file():
+            self._resume(read_checkpoint(self.checkpoint))
+        self.started, self.losses = time.monotonic(), list[float]()
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        return parts | ({"teacher": self.teacher} if self.teacher else {})
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        parts = self._parts()
+        if ("teacher" in state) != ("teacher" in parts):
+            raise InputError(
+                f"{self.checkpoint}: got a run {'with' if 'teacher' in state else 'without'} --taught, expected this "
+                "run's recipe; choose another --out"
+            )
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        self.step, self.seen, self.curve = state["step"], state["seen"], state["curve"]
+
+    def learn(self, batch: Batch) -> float:
+        """One step; its loss."""
+        recipe, batch = self.recipe, batch.to(self.device)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.seen / recipe.samples))
+        rate = min(1.0, (self.step + 1) / recipe.warmup) * (0.05 + 0.95 * cosine)
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            noised = self.denoising.noised(batch.x0)
+            loss = self.denoising(self.model, noised, batch.told, batch.positions)
+            if self.teacher:
+                loss = loss + self.teacher(batch.label, batch.told, batch.maps, noised.signal)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        update_ema(self.average, self.model, min(recipe.ema, (self.step + 1) / (self.step + 10)))
+        self.step, self.seen = self.step + 1, self.seen + len(batch.x0)
+        self.losses.append(loss.item())
+        return self.losses[-1]
+
+    def save(self) -> None:
+        """Write the checkpoint, the curve and the averaged backbone."""
+        self.curve.append([self.seen, sum(self.losses) / len(self.losses), time.monotonic() - self.started])
+        self.losses.clear()
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        write_checkpoint(self.checkpoint, state | {"step": self.step, "seen": self.seen, "curve": self.curve})
+        curve = {"columns": ["samples", "loss", "seconds"], "rows": self.curve}
+        atomic_write(self.out / "curve.json", json.dumps(curve))
+        save_backbone(self.average, SCHEDULE, self.out)
+
+
+def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG, start: DiT | None = None) -> Path:
+    """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder.
+
+    A fresh run begins with the weights of `start`, or with random ones.
+    """
+    run = Run(out, recipe, config, start)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("pretrain", total=recipe.samples, completed=seen)
-        while seen < recipe.samples:
-            x0, label, positions = next(stream)
-            rate = min(1.0, (step + 1) / recipe.warmup) * (
-                0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * seen / recipe.samples))
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * rate
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                place = None if positions is None else positions.to(device)
-                loss = loss_of(model, x0.to(device), label.to(device), place)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            update_ema(average, model, min(recipe.ema, (step + 1) / (step + 10)))
-            step, seen = step + 1, seen + len(x0)
-            loss_sum, loss_count = loss_sum + loss.item(), loss_count + 1
-            progress.update(task, completed=seen, description=f"pretrain, loss {loss.item():.3f}")
-            if step % 200 == 0 or seen >= recipe.samples:
-                curve.append([seen, loss_sum / loss_count, time.monotonic() - started])
-                loss_sum, loss_count = 0.0, 0
-                state = {"model": model.state_dict(), "average": average.state_dict()}
-                state |= {"optimiser": optimiser.state_dict(), "step": step, "seen": seen, "curve": curve}
-                write_checkpoint(checkpoint, state)
-                atomic_write(out / "curve.json", json.dumps({"columns": ["samples", "loss", "seconds"], "rows": curve}))
-                save_backbone(average, SCHEDULE, out)
+        task = progress.add_task("pretrain", total=recipe.samples, completed=run.seen)
+        stream = batches(corpus, recipe, run.model, run.step)
+        while run.seen < recipe.samples:
+            loss = run.learn(next(stream))
+            progress.update(task, completed=run.seen, description=f"pretrain, loss {loss:.3f}")
+            if run.step % SAVE_EVERY == 0 or run.seen >= recipe.samples:
+                run.save()
     return out
 
 
@@ -159,12 +223,26 @@ def main(
     samples: Annotated[int, typer.Option(help="Pictures to train on, windows and frames alike.")] = 200_000,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 is all.")] = 0,
     limit: Annotated[int, typer.Option(help="Pictures of tinyimagenet to hold in memory.")] = 50_000,
+    taught: Annotated[bool, typer.Option("--taught", help="Let labels teach beside the denoising loss.")] = False,
+    start: Annotated[str, typer.Option(help="A backbone of the same shape to begin with, not random weights.")] = "",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Pretrain the backbone."""
     if threads:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-    pretrain(Corpus.load(data, limit), out, Recipe(samples=samples))
+    recipe = Recipe(samples=samples, seed=seed)
+    if taught:
+        lesson = Lesson(classes=CONFIG.num_embeds_ada_norm, map_classes=len(scenes.CLASSES))
+        recipe = replace(recipe, lesson=lesson, label_dropout=0.5)
+    pretrain(Corpus.load(data, limit), out, recipe, start=_backbone(start) if start else None)
+
+
+def _backbone(source: str) -> DiT:
+    model = load_backbone(source).model
+    if not isinstance(model, DiT) or model.config != CONFIG:
+        raise InputError(f"{source}: got another architecture, expected this recipe's DiT; leave --start out")
+    return model
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from aselect_edge import corpus as corpora
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone
 from aselect_edge.backbones.dit import initialise
-from aselect_edge.corpus import NO_CLASS, Corpus, Source, random_crop
+from aselect_edge.corpus import NO_CLASS, UNLABELLED, Corpus, Source, random_crop
 from aselect_edge.denoise import Denoising
 from aselect_edge.errors import InputError
 from aselect_edge.pretrain import SCHEDULE, Recipe, batches, pretrain, to_tensor
+from aselect_edge.teaching import Lesson
 
 TINY = DiTConfig(2, 16, 3, num_layers=1, patch_size=8, sample_size=192, num_embeds_ada_norm=5)
+LESSON = Lesson(classes=5, map_classes=3, class_block=0, map_block=0)
 RECIPE = Recipe(samples=40, window=16, window_batch=4, frame_batch=1, frame_every=4, warmup=2)
 
 
@@ -71,6 +73,18 @@ def test_a_resumed_run_keeps_its_weights(corpus: Corpus, tmp_path: Path) -> None
         torch.testing.assert_close(value, before[name])
 
 
+def test_a_taught_run_goes_on_and_starts_from_other_weights(corpus: Corpus, tmp_path: Path) -> None:
+    start = load_backbone(str(pretrain(corpus, tmp_path / "plain", RECIPE, TINY))).model
+    taught = replace(RECIPE, lesson=LESSON, learning_rate=0.0)
+    out = pretrain(corpus, tmp_path / "taught", taught, TINY, start)
+    for name, value in load_backbone(str(out)).model.state_dict().items():
+        torch.testing.assert_close(value, start.state_dict()[name])
+    pretrain(corpus, out, replace(taught, samples=60), TINY)
+    assert len(json.loads((out / "curve.json").read_text())["rows"]) == 2
+    with pytest.raises(InputError, match="without --taught"):
+        pretrain(corpus, tmp_path / "plain", replace(taught, samples=60), TINY)
+
+
 def test_the_denoising_loss_falls(corpus: Corpus) -> None:
     torch.manual_seed(0)
     model = DiT(TINY, tied=True)
@@ -78,8 +92,8 @@ def test_the_denoising_loss_falls(corpus: Corpus) -> None:
     loss_of, optimiser = Denoising(SCHEDULE, torch.device("cpu")), torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     windows = batches(corpus, replace(RECIPE, window_batch=32, frame_every=1000), model, 0)
-    for x0, label, positions in itertools.islice(windows, 120):
-        loss = loss_of(model, x0, label, positions)
+    for batch in itertools.islice(windows, 120):
+        loss = loss_of(model, loss_of.noised(batch.x0), batch.told, batch.positions)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -98,14 +112,14 @@ def test_batches_repeat_and_mix_windows_with_frames(corpus: Corpus) -> None:
     model = DiT(TINY, tied=True)
     stream, again = (batches(corpus, RECIPE, model, start) for start in (0, 2))
     seen = [next(stream) for _ in range(4)]
-    assert [tuple(x.shape) for x, _, _ in seen] == [(4, 3, 16, 16)] * 3 + [(1, 3, 144, 192)]
-    assert [None if p is None else tuple(p.shape) for _, _, p in seen] == [(4, 4, 32)] * 3 + [None]
+    assert [tuple(batch.x0.shape) for batch in seen] == [(4, 3, 16, 16)] * 3 + [(1, 3, 144, 192)]
+    assert [None if b.positions is None else tuple(b.positions.shape) for b in seen] == [(4, 4, 32)] * 3 + [None]
     for ours, theirs in zip(seen[2:], again, strict=False):
-        torch.testing.assert_close(ours[0], theirs[0])
-        torch.testing.assert_close(ours[1], theirs[1])
-    labels = torch.cat([label for _, label, _ in seen])
-    assert labels.min() >= 0
-    assert labels.max() <= model.null_label
+        torch.testing.assert_close(ours.x0, theirs.x0)
+        torch.testing.assert_close(ours.told, theirs.told)
+    told = torch.cat([batch.told for batch in seen])
+    assert told.min() >= 0
+    assert told.max() <= model.null_label
 
 
 def test_pictures_become_rgb_from_minus_one_to_one() -> None:
@@ -122,15 +136,16 @@ def test_pictures_become_rgb_from_minus_one_to_one() -> None:
 def test_a_crop_of_any_picture_has_the_size_asked_for(
     picture: tuple[int, int], size: tuple[int, int], seed: int
 ) -> None:
-    crop = random_crop(np.random.default_rng(seed), np.full((*picture, 3), 7, np.uint8), size, (0.3, 1.0))
-    np.testing.assert_array_equal(crop, np.full((*size, 3), 7, np.uint8))
+    crop = random_crop(np.random.default_rng(seed), picture, size, (0.3, 1.0))
+    np.testing.assert_array_equal(crop.picture(np.full((*picture, 3), 7, np.uint8)), np.full((*size, 3), 7, np.uint8))
+    np.testing.assert_array_equal(crop.labels(np.full(picture, 7, np.uint8)), np.full(size, 7, np.uint8))
 
 
 def test_a_corpus_is_read_from_its_training_parts_only(
     street_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streets = corpora._streets
-    monkeypatch.setattr(corpora, "_streets", lambda _: streets(1, 1))  # the pool of 800 takes a while to draw
+    monkeypatch.setattr(corpora, "_streets", lambda _: streets(1, 1))  # the whole pool takes a while to draw
     shutil.copytree(street_data, tmp_path / "camvid")
     tiny = tmp_path / "tinyimagenet"
     tiny.mkdir()
@@ -145,8 +160,11 @@ def test_a_corpus_is_read_from_its_training_parts_only(
     assert [len(source.pictures) for source in corpus.sources] == [6, 2, 1]
     greys = [int(picture[0, 0, 0]) for picture in corpus.sources[1].pictures]
     assert dict(zip(greys, corpus.sources[1].labels, strict=True)) == {20: 1, 10: 0}
-    images, labels = corpus.batch(np.random.default_rng(0), 12, (16, 16))
-    assert (images.shape, labels.shape) == ((12, 16, 16, 3), (12,))
+    images, labels, maps = corpus.batch(np.random.default_rng(0), 12, (16, 16))
+    assert (images.shape, labels.shape, maps.shape) == ((12, 16, 16, 3), (12,), (12, 16, 16))
+    mapped = (maps != UNLABELLED).any((1, 2))
+    assert mapped.any()  # the streets
+    assert (labels[mapped] == NO_CLASS).all()
 
 
 def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
