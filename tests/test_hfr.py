@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from aselect_edge.select.hfr import (
     Measure,
     bands,
     check_grid,
-    cross_spectra,
+    energies,
     high_frequency_ratio,
     ratio,
-    shared_bands,
+    shared_energies,
     spectrum,
 )
 
@@ -55,6 +56,24 @@ def test_a_tone_over_the_flattened_tokens_is_read_in_one_dimension(cycles: int, 
     assert high_frequency_ratio(sequence, Measure(dimensions=1)) == pytest.approx(expected, abs=1e-6)
     assert spectrum(sequence, Measure(dimensions=1)).shape == (1, 1, 24)
     assert spectrum(sequence).shape == (1, 4, 6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 14), st.integers(1, 14)),
+    dimensions=st.sampled_from([1, 2]),
+    dc=st.booleans(),
+    cutoff=st.floats(0.02, 0.69),
+    seed=st.integers(0, 99),
+)
+def test_the_few_low_frequencies_say_what_the_whole_spectrum_says(
+    grid: tuple[int, int], dimensions: Literal[1, 2], dc: bool, cutoff: float, seed: int
+) -> None:
+    features = torch.randn(2, *grid, 3, generator=torch.Generator().manual_seed(seed)) + 3
+    measure = Measure(dimensions, cutoff=cutoff, dc=dc)
+    expected, got = bands(spectrum(features, measure), measure), energies(features, measure)
+    torch.testing.assert_close(got[:, 1], expected[:, 1], rtol=1e-4, atol=0)
+    torch.testing.assert_close(ratio(got), ratio(expected), rtol=0, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,7 +138,7 @@ def test_a_constant_has_no_high_frequencies(grid: tuple[int, int], mode: Measure
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     features = torch.zeros(2, 4, 4, 2)
     features[0, 1, 2, 0] = value
-    for look in (spectrum, lambda f: cross_spectra(f, f)):
+    for look in (spectrum, energies, lambda f: shared_energies(f, f)):
         with pytest.raises(InputError, match="NaN or infinite"):
             look(features)
 
@@ -154,13 +173,14 @@ def centred(features: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.3, 3.0])
-def test_two_draws_share_the_signal_alone(power: float) -> None:
+@pytest.mark.parametrize("cutoff", [0.07, 0.15, 0.4])
+def test_two_draws_share_the_signal_alone(power: float, cutoff: float) -> None:
+    measure = Measure(cutoff=cutoff)
     signal, first, second = signal_and_noise(400, (12, 16), power)
-    shared, total = cross_spectra(first, second)
-    truth = spectrum(centred(signal)).sum(0)
-    assert float((shared - truth).abs().max() / truth.max()) < 0.05 * (1 + power)
-    noise_share = float((total.sum() - truth.sum()) / total.sum())
-    assert noise_share == pytest.approx(power / (power + float(signal.square().mean())), abs=0.02)
+    shared, total = shared_energies(first, second, measure)
+    high, own = energies(centred(signal), measure).sum(0)
+    assert float(abs(shared - high) / own) < 0.05 * (1 + power)
+    assert float((total - own) / total) == pytest.approx(power / (power + float(signal.square().mean())), abs=0.02)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.3, 3.0])
@@ -171,7 +191,7 @@ def test_the_plain_ratio_is_biased_as_derived_and_the_shared_one_is_not(power: f
     noise_share = power / (power + float(signal.square().mean()))  # ν
     plain = high_frequency_ratio(centred(first))
     assert plain == pytest.approx((1 - noise_share) * own + noise_share * white, abs=0.02)
-    assert float(ratio(shared_bands(first, second))) == pytest.approx((1 - noise_share) * own, abs=0.02)
+    assert float(ratio(shared_energies(first, second))) == pytest.approx((1 - noise_share) * own, abs=0.02)
     if power:
         assert plain > own + 0.1
 
@@ -179,14 +199,14 @@ def test_the_plain_ratio_is_biased_as_derived_and_the_shared_one_is_not(power: f
 def test_what_all_images_have_in_common_is_no_signal() -> None:
     signal, first, second = signal_and_noise(16, (12, 16), 0.3)
     position = 50 * torch.randn(1, 12, 16, 8, generator=torch.Generator().manual_seed(1))
-    want, got = shared_bands(first, second), shared_bands(first + position, second + position)
+    want, got = shared_energies(first, second), shared_energies(first + position, second + position)
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="two or more"):
-        shared_bands(signal[:1], signal[:1])
+        shared_energies(signal[:1], signal[:1])
 
 
 def test_batches_of_the_shared_power_add_up_without_bias() -> None:
     _, first, second = signal_and_noise(600, (12, 16), 0.3)
-    pieces = torch.stack([shared_bands(a, b) for a, b in zip(first.split(4), second.split(4), strict=True)]).sum(0)
-    assert float(ratio(pieces)) == pytest.approx(float(ratio(shared_bands(first, second))), abs=0.01)
-    assert float(pieces[1] / shared_bands(first, second)[1]) == pytest.approx(3 / 4, abs=0.01)
+    pieces = torch.stack([shared_energies(a, b) for a, b in zip(first.split(4), second.split(4), strict=True)]).sum(0)
+    assert float(ratio(pieces)) == pytest.approx(float(ratio(shared_energies(first, second))), abs=0.01)
+    assert float(pieces[1] / shared_energies(first, second)[1]) == pytest.approx(3 / 4, abs=0.01)

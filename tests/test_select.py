@@ -29,7 +29,7 @@ from aselect_edge.select.by_hfr import caution
 from aselect_edge.select.by_hfr_adaptive import BUDGET, ties
 from aselect_edge.select.choice import Choice, default_tap
 from aselect_edge.select.evidence import NO_LABEL, Evidence, Images, Labelled
-from aselect_edge.select.hfr import ratio, shared_bands
+from aselect_edge.select.hfr import ratio, shared_energies
 from aselect_edge.select.scan import Scan, batches, candidate_taps
 
 STEPS = [0, 100, 600]
@@ -116,7 +116,7 @@ def test_hfr_signal_scores_what_two_draws_share(scan: Scan, images: Images) -> N
     _check(choice, scan)
     score, x0 = choice.scores[40], scan.x0(images, range(5))
     first, second = (scan.features(x0, score.noise, scan.fresh_noise(x0, range(5), draw)) for draw in (0, 1))
-    expected = ratio(shared_bands(first[score.tap], second[score.tap]))
+    expected = ratio(shared_energies(first[score.tap], second[score.tap]))
     assert score.value == pytest.approx(float(expected), rel=1e-5)
     assert scan.tally.passes == 2 * len(images) * len(STEPS) + 2 * len(images)
     low, high = (np.mean([s.value for s in choice.scores if s.noise == scan.levels[i]]) for i in (0, 2))

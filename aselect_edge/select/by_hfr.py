@@ -10,7 +10,7 @@ from torch import Tensor
 from aselect_edge.records import Noise
 from aselect_edge.select.choice import Choice, Settings, best_of
 from aselect_edge.select.evidence import Evidence
-from aselect_edge.select.hfr import bands, check_grid, ratio, spectrum
+from aselect_edge.select.hfr import check_grid, energies, ratio
 from aselect_edge.select.scan import Scan
 
 
@@ -24,7 +24,7 @@ def by_hfr(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     check_grid(scan.grid, measure)
 
     def look(x0: Tensor, noise: Noise, _part: range) -> Tensor:
-        return scan.readings(x0, noise, lambda feature: bands(spectrum(feature, measure), measure).sum(0))
+        return scan.readings(x0, noise, lambda feature: energies(feature, measure).sum(0))
 
     scores = scan.scores(ratio(scan.sweep(evidence.images, look, 2, "hfr")))
     choice = best_of(scores, f"{measure}.", asdict(measure))

@@ -27,7 +27,7 @@ from scipy.stats import t as student
 
 from aselect_edge.select.choice import Choice, Settings, best_of
 from aselect_edge.select.evidence import Evidence, Images
-from aselect_edge.select.hfr import Measure, bands, check_grid, ratio, spectrum
+from aselect_edge.select.hfr import Measure, check_grid, energies, ratio
 from aselect_edge.select.scan import Scan, batches
 
 BUDGET = 0.1
@@ -108,7 +108,7 @@ def _look(scan: Scan, images: Images, levels: list[int], part: range, measure: M
         found = scan.readings(
             scan.x0(images, chosen),
             scan.levels[levels[row]],
-            lambda feature: bands(spectrum(feature, measure), measure),
+            lambda feature: energies(feature, measure),
         )
         energies[row, piece.start : piece.stop] = found.cpu().transpose(0, 1)
     return scan.team.sum(energies).numpy()

@@ -18,7 +18,7 @@ the real part of the cross-spectrum estimates the signal's power without bias, f
 keeps the noise in the denominator, so a level that drowns its features is penalised rather than rewarded.
 
 The position embedding is common to both draws and to all images, and must not count as signal. Each batch is
-therefore centred over its images, token by token and channel by channel (`cross_spectra`): that removes what all
+therefore centred over its images, token by token and channel by channel (`shared_energies`): that removes what all
 images share, costs a factor (B - 1)/B that cancels in the ratio, and needs no second pass and no sums of T x D
 numbers per candidate, which for DiT-XL/2 would be gigabytes. It takes batches of two or more images.
 
@@ -39,7 +39,7 @@ from aselect_edge.errors import InputError
 from aselect_edge.records import Noise
 from aselect_edge.select.choice import Choice, Settings, best_of
 from aselect_edge.select.evidence import Evidence
-from aselect_edge.select.hfr import check_grid, ratio, shared_bands
+from aselect_edge.select.hfr import check_grid, ratio, shared_energies
 from aselect_edge.select.scan import Scan
 
 
@@ -54,7 +54,7 @@ def by_hfr_signal(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     def look(x0: Tensor, noise: Noise, part: range) -> Tensor:
         first, second = (scan.walk(x0, noise, scan.fresh_noise(x0, part, draw)) for draw in (0, 1))
         both = zip(first, second, strict=True)  # side by side, so that memory holds one block of each
-        shared = {tap: shared_bands(one, other, measure) for (tap, one), (_, other) in both}
+        shared = {tap: shared_energies(one, other, measure) for (tap, one), (_, other) in both}
         return torch.stack([shared[tap] for tap in scan.taps])
 
     values = ratio(scan.sweep(evidence.images, look, 2, "hfr-signal"))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from aselect_edge.records import LevelWeight, Tap
 from aselect_edge.select.choice import Choice, Parameters, Settings, default_tap
 from aselect_edge.select.evidence import Evidence
-from aselect_edge.select.hfr import Measure, bands, ratio, spectrum
+from aselect_edge.select.hfr import Measure, energies, ratio
 from aselect_edge.select.scan import Scan, batches
 
 ENTROPY, RATE, HIDDEN, SIDE = 0.05, 1e-2, 32, 8
@@ -53,7 +53,7 @@ def _rewards(scan: Scan, x0: Tensor, part: range, tap: Tap, measure: Measure) ->
         first, second = (scan.features(x0, noise, scan.fresh_noise(x0, part, n), [tap])[tap] for n in (0, 1))
         one, other = ((draw - draw.mean(0)).flatten(1).float() for draw in (first, second))
         fidelity = F.cosine_similarity(one, other).clamp(min=0)
-        columns.append(fidelity.cpu() + ratio(bands(spectrum(first, measure), measure)).float().cpu())
+        columns.append(fidelity.cpu() + ratio(energies(first, measure)).float().cpu())
     return torch.stack(columns, dim=1)
 
 
