@@ -54,4 +54,4 @@ def denoising_loss(
     positions, corners, side = window_positions(backbone, rng, recipe.window, frame, count)
     windows = [pixels[i % len(pixels), :, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)]
     x0 = torch.stack(windows).flip(1) / 127.5 - 1
-    return loss(backbone, x0, torch.full((count,), backbone.null_label), positions)
+    return loss(backbone, loss.noised(x0), torch.full((count,), backbone.null_label), positions)
