@@ -140,10 +140,15 @@ class BackboneSource(Frozen):
     """The file in the bundle with what the model is conditioned on; None is the model's own default."""
 
 
+HeadKind = Literal["linear", "attention", "conv", "edge"]
+HEAD_KINDS: dict[Task, tuple[HeadKind, ...]] = {"cls": ("linear", "attention"), "seg": ("linear", "conv", "edge")}
+"""The heads that each task has."""
+
+
 class HeadSpec(Frozen):
     """The task head: its kind and the arguments it is built with."""
 
-    kind: Literal["linear", "conv"]
+    kind: HeadKind
     channels: Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -257,7 +262,7 @@ class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
 
     kind: ClassVar[str] = "bundle"
-    version: ClassVar[tuple[int, int]] = (1, 1)
+    version: ClassVar[tuple[int, int]] = (1, 2)
 
     task: Task
     classes: Classes

@@ -11,12 +11,13 @@ import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import save_bundle
-from aselect_edge.heads import build_head
+from aselect_edge.heads import build_head, taps_for
 from aselect_edge.perception import Perception
 from aselect_edge.records import (
     BackboneSource,
     Bundle,
     ClassInfo,
+    HeadKind,
     HeadSpec,
     Noise,
     Resize,
@@ -31,14 +32,19 @@ DEPTH = 2
 Change = Callable[[Perception], None]
 
 
-def write_bundle(folder: Path, task: Task = "seg", change: Change = lambda _: None) -> Path:
-    """A bundle with random weights that answers with several classes; `change` alters the weights before saving."""
+def write_bundle(
+    folder: Path, task: Task = "seg", change: Change = lambda _: None, kind: HeadKind | None = None
+) -> Path:
+    """A bundle with random weights that answers with several classes; `change` alters the weights before saving.
+
+    The head is `conv` for segmentation and `linear` for classification, if `kind` says nothing else.
+    """
     torch.manual_seed(0)
     config = DiTConfig(2, 16, in_channels=3, num_layers=DEPTH + 1, sample_size=8, patch_size=8, num_embeds_ada_norm=4)
     backbone = DiT(config)
-    taps = (Tap.parse(f"{DEPTH}.query"),)
-    spec = HeadSpec(kind="conv" if task == "seg" else "linear", channels=16)
-    head = build_head(spec, task, [config.width], len(CLASSES))
+    spec = HeadSpec(kind=kind or ("conv" if task == "seg" else "linear"), channels=16)
+    taps = taps_for(spec, (Tap.parse(f"{DEPTH}.query"),))
+    head = build_head(spec, task, [config.width] * len(taps), len(CLASSES))
     noise = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
     model = Perception(backbone, head, noise, taps, SIZE, 0).eval().requires_grad_(False)
     for name, weight in model.named_parameters():
@@ -55,7 +61,7 @@ def write_bundle(folder: Path, task: Task = "seg", change: Change = lambda _: No
         noise=noise,
         head=spec,
     )
-    save_bundle(folder, record, Selection(backbone="random", noise=noise, tap=taps[0], strategy="manual"), model)
+    save_bundle(folder, record, Selection(backbone="random", noise=noise, tap=taps[-1], strategy="manual"), model)
     return folder
 
 

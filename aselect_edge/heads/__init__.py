@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.errors import InputError
+from aselect_edge.heads.attention import AttentionClassifier
 from aselect_edge.heads.conv import ConvDecoder
+from aselect_edge.heads.edge import EdgeDecoder
 from aselect_edge.heads.linear import LinearClassifier, LinearSegmenter
-from aselect_edge.records import HeadSpec, Task
+from aselect_edge.records import HEAD_KINDS, HeadSpec, Tap, Task
 
-__all__ = ["Head", "build_head"]
+__all__ = ["Head", "build_head", "taps_for"]
+
+NARROWEST = {"linear": 1, "attention": 1, "conv": 4, "edge": 8}
+"""The fewest `channels` that leave one at the last of a head's stages."""
 
 
 class Head(nn.Module):
@@ -28,17 +33,73 @@ class Head(nn.Module):
         self.body = body
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        normed = [norm(feature) for norm, feature in zip(self.norms, features, strict=True)]
-        return self.body(torch.cat(normed, dim=3).permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+        return self.body(self.normed(features))  # type: ignore[no-any-return]
+
+    def normed(self, features: Sequence[Tensor]) -> Tensor:
+        """The maps, each normed, as one (N, D, rows, columns)."""
+        maps = [norm(feature) for norm, feature in zip(self.norms, features, strict=True)]
+        return torch.cat(maps, dim=3).permute(0, 3, 1, 2)
+
+
+class EdgeHead(Head):
+    """A head whose first tap is shallow and goes to a finer grid than the others.
+
+    The shallow map has no LayerNorm: before the first block there are no massive activations yet, and how bright and
+    how rich in contrast a patch is beside its neighbours is what tells an edge.
+    """
+
+    def __init__(self, tap_widths: Sequence[int], body: EdgeDecoder) -> None:
+        super().__init__(tap_widths[1:], body)
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        shallow, *deep = features
+        return self.body(self.normed(deep), shallow.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
 
 
 def build_head(spec: HeadSpec, task: Task, tap_widths: Sequence[int], classes: int) -> Head:
-    """A head with fresh weights; raises InputError for a kind that the task does not have."""
+    """A head with fresh weights for the taps that `taps_for` gives.
+
+    Raises InputError for a kind that the task does not have, too few channels, or an edge head without a shallow tap.
+    """
+    if spec.kind not in HEAD_KINDS[task]:
+        called = {"cls": "classification", "seg": "segmentation"}[task]
+        raise InputError(
+            f"got the head {spec.kind!r} for {called}, expected {' or '.join(HEAD_KINDS[task])}; change --head"
+        )
+    if spec.channels < NARROWEST[spec.kind]:
+        raise InputError(
+            f"got {spec.channels} channels for the head {spec.kind!r}, expected at least {NARROWEST[spec.kind]}; "
+            "give it more"
+        )
+    if spec.kind == "edge":
+        if len(tap_widths) < 2:
+            raise InputError(
+                "got one tap for the head 'edge', expected a shallow one before the others; give two taps, such as "
+                "0.hidden,3.query"
+            )
+        return EdgeHead(tap_widths, EdgeDecoder(sum(tap_widths[1:]), tap_widths[0], classes, spec.channels))
     width = sum(tap_widths)
-    if task == "cls":
-        if spec.kind != "linear":
-            raise InputError(f"got the head {spec.kind!r} for classification, expected 'linear'; change --head")
-        return Head(tap_widths, LinearClassifier(width, classes))
-    if spec.kind == "linear":
-        return Head(tap_widths, LinearSegmenter(width, classes))
-    return Head(tap_widths, ConvDecoder(width, classes, spec.channels))
+    if spec.kind == "conv":
+        return Head(tap_widths, ConvDecoder(width, classes, spec.channels))
+    if spec.kind == "attention":
+        return Head(tap_widths, AttentionClassifier(width, classes, spec.channels))
+    return Head(tap_widths, (LinearSegmenter if task == "seg" else LinearClassifier)(width, classes))
+
+
+def taps_for(spec: HeadSpec, taps: Sequence[Tap]) -> tuple[Tap, ...]:
+    """The taps that a head reads, in its order, when these are asked for.
+
+    The edge head's first is a tap of block 0: one of those asked for, or else `0.hidden`, which costs nothing. Raises
+    InputError where no deeper tap is left.
+    """
+    if spec.kind != "edge":
+        return tuple(taps)
+    shallow = next((tap for tap in taps if tap.block == 0), None) if len(taps) > 1 else None
+    shallow = shallow or Tap(block=0, component="hidden")
+    deep = tuple(tap for tap in taps if tap != shallow)
+    if not deep:
+        raise InputError(
+            f"got the tap {shallow} alone for the head 'edge', expected a deeper one beside it; "
+            f"give --taps {shallow},<block>.<component> or another --head"
+        )
+    return shallow, *deep

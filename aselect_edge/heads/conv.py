@@ -10,7 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    """Convolution, BatchNorm, ReLU; the grid stays."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
@@ -21,7 +22,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.convs = nn.Sequential(_conv(channels, channels), _conv(channels, channels))
+        self.convs = nn.Sequential(convolution(channels, channels), convolution(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.convs(x)  # type: ignore[no-any-return]
@@ -32,7 +33,7 @@ class Upsample(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.expand = _conv(inputs, 4 * outputs, kernel=1)
+        self.expand = convolution(inputs, 4 * outputs, kernel=1)
         self.shuffle = nn.PixelShuffle(2)
         self.refine = Residual(outputs)
 
@@ -46,7 +47,7 @@ class ConvDecoder(nn.Module):
     def __init__(self, width: int, classes: int, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _conv(width, channels, kernel=1),
+            convolution(width, channels, kernel=1),
             Residual(channels),
             Residual(channels),
             Upsample(channels, channels // 2),
