@@ -1,0 +1,195 @@
+"""Fine-tuning: which of a backbone's weights learn, and the denoising loss that they learn beside the task.
+
+Low-rank adaptation is Hu et al.'s (arXiv 2106.09685). It is written out here in a few lines because the usual
+library of it comes with a trainer's dependencies, and because a merged backbone has to be an ordinary one again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.family import Backbone, expand
+from aselect_edge.backbones.noise import FlowSchedule
+from aselect_edge.backbones.wrapped import Wrapped
+from aselect_edge.denoise import Denoising, Noised, window_positions
+from aselect_edge.errors import InputError
+from aselect_edge.perception import Perception
+from aselect_edge.training.recipe import Recipe
+
+Noising = Callable[[Tensor], Noised]
+"""Clean inputs x0 (N, C, h, w) -> the same at random noise levels, with what the model should answer."""
+
+
+@dataclass(frozen=True)
+class Unfreeze:
+    """What learns: the whole backbone, its last `count` blocks before the taps, or updates of rank `count`."""
+
+    kind: Literal["all", "last", "lora"] = "all"
+    count: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Unfreeze:
+        """Read `all`, `last:N` or `lora:R`; raises InputError."""
+        if text == "all":
+            return cls()
+        found = re.fullmatch(r"(last|lora):([1-9]\d{0,4})", text, re.ASCII)
+        if found is None:
+            raise InputError(
+                f"got {text!r} to unfreeze, expected all, last:N or lora:R, N blocks or rank R from 1; "
+                "change --unfreeze"
+            )
+        return cls(found[1], int(found[2]))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "all" else f"{self.kind}:{self.count}"
+
+
+class LowRank(nn.Linear):
+    """A frozen linear layer plus a learning update of rank R: y = W·x + b + up·(down·x), zero at first.
+
+    The update is scaled by 1, the paper's alpha / R for alpha = R.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        # On the meta device, because the weights are the given layer's own.
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.down = nn.Parameter(self.weight.new_empty(rank, self.in_features))  # (R, in)
+        self.up = nn.Parameter(self.weight.new_zeros(self.out_features, rank))  # (out, R)
+        nn.init.normal_(self.down, std=linear.in_features**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + F.linear(F.linear(x, self.down), self.up)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The same function as an ordinary layer."""
+        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        plain.weight, plain.bias = nn.Parameter(self.weight + self.up @ self.down), self.bias
+        return plain
+
+
+def unfreeze(model: Perception, how: Unfreeze) -> list[nn.Parameter]:
+    """Let only what `how` says of the backbone learn, and return it; the head is left as it is.
+
+    `last:N` counts from the last block that the taps depend on; embedders, and the blocks after, stay frozen.
+    Nothing before the first learning block is kept for the backward pass. `lora:R` puts updates around every linear
+    layer of the blocks that the taps depend on, until `merge`. Raises InputError where the model has not so many
+    blocks, or is narrower than the rank.
+    """
+    backbone = model.backbone
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    if how.kind == "all":
+        backbone.requires_grad_(True)
+        return list(backbone.parameters())
+    blocks = _blocks(backbone)[: _reach(model)]
+    if how.kind == "last":
+        _check(how, len(blocks), f"the taps depend on {len(blocks)} blocks")
+        chosen = blocks[len(blocks) - how.count :].requires_grad_(True)
+        return list(chosen.parameters())
+    _check(how, backbone.width if len(blocks) else 0, f"the model is {backbone.width} wide, with {len(blocks)} blocks")
+    added: list[nn.Parameter] = []
+    for parent, name, linear in list(_linears(blocks)):
+        lowered = LowRank(linear, how.count)
+        setattr(parent, name, lowered)
+        added += [lowered.down, lowered.up]
+    return added
+
+
+def merge(model: Perception) -> None:
+    """Put what low-rank updates have learnt into the plain layers: bundle, fold and export see an ordinary backbone.
+
+    The function stays the same up to rounding. Does nothing to a model without such updates.
+    """
+    for parent, name, linear in list(_linears(model.backbone)):
+        if isinstance(linear, LowRank):
+            setattr(parent, name, linear.merged())
+
+
+def noising_of(backbone: Backbone, schedule: dict[str, Any] | None) -> Noising | None:
+    """How a backbone was trained to denoise; None for one whose output layer is not there, which cannot.
+
+    `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v), SiT
+    the velocity of its straight path. SD3 and PixArt are read without their output layer, as are cut models.
+    """
+    if not isinstance(backbone, DiT) or not backbone.whole:
+        return None
+    meant = backbone.schedule(schedule)
+    if isinstance(meant, FlowSchedule):
+        return on_straight_path
+    return Denoising(meant.config, torch.device("cpu")).noised
+
+
+def on_straight_path(x0: Tensor) -> Noised:
+    """x = t·x0 + (1 - t)·eps at uniform t, whose velocity is x0 - eps (SiT, arXiv 2401.08740; t = 1 is data)."""
+    t, eps = torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
+    alpha = t[:, None, None, None]
+    return Noised(alpha * x0 + (1 - alpha) * eps, t, x0 - eps, t.square())
+
+
+def joint_loss(
+    task: Tensor, model: Perception, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
+) -> Tensor:
+    """The task's loss plus `recipe.denoising` times the denoising loss, so that the backbone stays a denoiser.
+
+    Second-hand texts about A-SelecT describe such a joint loss; they give neither its weight nor how often it is
+    computed, and the paper itself keeps its backbone frozen. Both are this project's choice.
+    """
+    return task + recipe.denoising * denoising_loss(model, pixels, noising, rng, recipe)
+
+
+def denoising_loss(
+    model: Perception, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
+) -> Tensor:
+    """The generative loss on small windows of the clean inputs of pixels (N, 3, H, W), cheaper than whole frames.
+
+    A window is `recipe.window` of the model's own input wide and high: pixels, or latents of the frozen encoder. The
+    model is conditioned as it is deployed. `rng` alone decides the windows and the noise.
+    """
+    backbone, count = cast(DiT, model.backbone), recipe.denoising_windows
+    with torch.no_grad():
+        x0 = model.encoder.x0(pixels[:count])
+    frame = (x0.shape[2], x0.shape[3])
+    positions, corners, side = window_positions(backbone, rng, recipe.window, frame, count)
+    windows = torch.stack([x0[i % len(x0), :, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        noised = noising(windows)
+    label = expand(model.condition, count)["label"]
+    prediction = backbone(noised.x, noised.timestep, label, positions)
+    # A model with learned variance has twice the channels; its loss is on the first half.
+    return F.mse_loss(prediction[:, : backbone.channels], noised.target)
+
+
+def _reach(model: Perception) -> int:
+    """How many blocks the taps depend on: of the block of a `hidden` tap, only what enters it is read."""
+    return max(tap.block + (tap.component != "hidden") for tap in model.taps)
+
+
+def _blocks(backbone: Backbone) -> nn.ModuleList:
+    blocks = backbone.model.transformer_blocks if isinstance(backbone, Wrapped) else backbone.blocks
+    return cast(nn.ModuleList, blocks)
+
+
+def _linears(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """(module it is in, its name there, itself) of every linear layer below `root`."""
+    for parent in root.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                yield parent, name, child
+
+
+def _check(how: Unfreeze, most: int, why: str) -> None:
+    if how.count > most:
+        expected = f"at most {how.kind}:{most}" if most else "all"
+        raise InputError(f"got --unfreeze {how}, expected {expected}, because {why}; change --unfreeze")
