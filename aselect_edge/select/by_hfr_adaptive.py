@@ -51,8 +51,8 @@ def by_hfr_adaptive(scan: Scan, evidence: Evidence, settings: Settings) -> Choic
         new = range(had, min(len(images), max(FIRST, 2 * had), had + (budget - spent) // len(left)))
         if not new:
             break
-        energies = _look(scan, images, left, new, settings.measure)
-        for level, rows in zip(left, energies, strict=True):
+        looked = _look(scan, images, left, new, settings.measure)
+        for level, rows in zip(left, looked, strict=True):
             seen[level] = np.concatenate([seen[level], rows])
         spent += len(new) * len(left)
         scan.report("hfr-adaptive", spent / budget)
@@ -84,8 +84,8 @@ def _upper_bound(rival: Energies, winner: Energies, confidence: float, compariso
     if both < 2:
         return np.inf
     ratios, influence = [], np.zeros(both)
-    for energies, sign in ((rival, 1.0), (winner, -1.0)):
-        high, total = energies.T
+    for each, sign in ((rival, 1.0), (winner, -1.0)):
+        high, total = each.T
         value = high.sum() / total.sum() if total.sum() > 0 else 0.0
         ratios.append(value)
         influence += sign * (high - value * total) / max(total.mean(), np.finfo(float).tiny)
@@ -93,15 +93,15 @@ def _upper_bound(rival: Energies, winner: Energies, confidence: float, compariso
     return float(ratios[0] - ratios[1] + error * student.ppf(1 - (1 - confidence) / comparisons, both - 1))
 
 
-def _best(energies: Energies) -> tuple[int, float]:
+def _best(seen: Energies) -> tuple[int, float]:
     """The tap with the highest ratio over the images, and that ratio."""
-    values = ratio(torch.from_numpy(energies.sum(0)))
+    values = ratio(torch.from_numpy(seen.sum(0)))
     return int(values.argmax()), float(values.max())
 
 
 def _look(scan: Scan, images: Images, levels: list[int], part: range, measure: Measure) -> Energies:
     """Energies (levels, images, taps, 2) of the images of `part`, shared by the team image by image."""
-    energies = torch.zeros(len(levels), len(part), len(scan.taps), 2, dtype=torch.float64)
+    seen = torch.zeros(len(levels), len(part), len(scan.taps), 2, dtype=torch.float64)
     units = [(piece, row) for piece in batches(len(part), scan.batch) for row in range(len(levels))]
     for piece, row in scan.team.share(units):
         chosen = range(part[piece.start], part[piece.start] + len(piece))
@@ -110,8 +110,8 @@ def _look(scan: Scan, images: Images, levels: list[int], part: range, measure: M
             scan.levels[levels[row]],
             lambda feature: energies(feature, measure),
         )
-        energies[row, piece.start : piece.stop] = found.cpu().transpose(0, 1)
-    return scan.team.sum(energies).numpy()
+        seen[row, piece.start : piece.stop] = found.cpu().transpose(0, 1)
+    return scan.team.sum(seen).numpy()
 
 
 def _verdict(scan: Scan, undecided: list[int], confidence: float) -> str:
