@@ -1,8 +1,12 @@
-"""Training batches: augmented views of labelled frames, as pixels or as features of a frozen backbone."""
+"""Training batches of pixels: augmented views of labelled pictures."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -10,80 +14,142 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aselect_edge import scenes
-from aselect_edge.augment import Augmentation, labelled_view
-from aselect_edge.data import SegmentationData
+from aselect_edge.augment import Augmentation, classified_view, labelled_view
+from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.frames import Frame
 from aselect_edge.records import Resize
-from aselect_edge.training.recipe import Recipe, TellProgress
+from aselect_edge.training.recipe import Recipe
 
 DECODED_BYTES = 400_000_000
-"""Decoded frames kept in memory; beyond that they are read again."""
-FEATURE_BYTES = 2_000_000_000
-"""Features kept in memory; beyond that there are fewer views per frame."""
+"""Decoded pictures kept in memory; beyond that they are read again."""
+STREETS = 256
+"""Synthetic frames that views are drawn from: drawing one takes as long as training on it, so there are not more."""
+
+Label = TypeVar("Label", Frame, int)
 
 
-class Views:
-    """Random views of a split's frames, mixed with synthetic streets where the classes allow it."""
+class Views(Protocol):
+    """Random views of a split's pictures: what the loop and the feature cache ask of either task."""
+
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        """Pictures, of which each gives any number of views."""
+
+    def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, Frame | int]:
+        """One augmented frame at model size and its label, of picture `index` or else of any."""
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels (N, 3, H, W) float BGR 0..255, and int64 labels (N, H, W) or (N,)."""
+
+    def describe(self) -> str:
+        """What the views are made of; two that describe themselves alike give the same views."""
+
+
+class SegmentationViews:
+    """Views of frames and their label maps, mixed with synthetic streets where the classes are CamVid's."""
 
     def __init__(self, data: SegmentationData, imgsz: tuple[int, int], how: Resize, recipe: Recipe) -> None:
         self.data, self.imgsz, self.how, self.recipe = data, imgsz, how, recipe
+        self.augmentation = Augmentation()
         streets = tuple(info.name for info in data.classes) == scenes.CLASSES
-        self.streets = [scenes.Street(seed=s, height=240, width=320) for s in range(64 if streets else 0)]
-        self.pool: list[tuple[Frame, Frame]] = []
-        self.decoded: dict[int, tuple[Frame, Frame]] = {}
+        self.synthetic = recipe.synthetic if streets else 0.0
+        self.pictures, self.streets = _Decoded(data.read), _Decoded(_street)
 
-    def view(self, rng: np.random.Generator) -> tuple[Frame, Frame]:
-        """One augmented (frame, label) at model size."""
-        synthetic = self.streets and rng.random() < self.recipe.synthetic
-        frame, label = self._street(rng) if synthetic else self._labelled(int(rng.integers(len(self.data))))
-        ignore = self.data.ignore_index
-        return labelled_view(rng, frame, label, self.imgsz, self.how, ignore, Augmentation())
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, Frame]:
+        """One augmented (frame, label map), both at model size."""
+        if rng.random() < self.synthetic:
+            frame, label = self.streets.read(int(rng.integers(STREETS)))
+        else:
+            frame, label = self.pictures.read(int(rng.integers(len(self))) if index is None else index)
+        return labelled_view(rng, frame, label, self.imgsz, self.how, self.data.ignore_index, self.augmentation)
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """pixels (N, 3, H, W) float BGR, labels (N, H, W) int64."""
-        views = [self.view(rng) for _ in range(self.recipe.batch)]
-        return to_pixels(np.stack([f for f, _ in views])), torch.from_numpy(np.stack([y for _, y in views])).long()
+        """Pixels (N, 3, H, W) float BGR 0..255, labels (N, H, W) int64."""
+        frames, labels = zip(*(self.view(rng) for _ in range(self.recipe.batch)), strict=True)
+        return to_pixels(np.stack(frames)), torch.from_numpy(np.stack(labels)).long()
 
-    def _labelled(self, index: int) -> tuple[Frame, Frame]:
-        if index not in self.decoded:
-            pair = self.data.read(index)
-            if len(self.decoded) * pair[0].nbytes > DECODED_BYTES:
-                return pair
-            self.decoded[index] = pair
-        return self.decoded[index]
-
-    def _street(self, rng: np.random.Generator) -> tuple[Frame, Frame]:
-        # Drawing a street takes as long as training on it, so a pool grows slowly and is drawn from.
-        if len(self.pool) < 256:
-            street = self.streets[int(rng.integers(len(self.streets)))]
-            self.pool.append(street.frame(int(rng.integers(2000))))
-            return self.pool[-1]
-        return self.pool[int(rng.integers(len(self.pool)))]
+    def describe(self) -> str:
+        return _described(self.data, self.imgsz, self.how, self.augmentation, self.recipe, self.synthetic)
 
 
-class FrozenViews:
-    """Features of random views, computed once by a frozen backbone and kept in float16, in bounded memory."""
+class ClassificationViews:
+    """Views of pictures and their classes."""
 
-    def __init__(self, views: Views, extract: Callable[[Tensor], tuple[Tensor, ...]], tell: TellProgress) -> None:
-        """`extract` maps pixels to one feature map per tap."""
-        self.batch_size = views.recipe.batch
-        self.features: list[tuple[Tensor, ...]] = []
-        self.labels: list[Tensor] = []
-        rng = np.random.default_rng((views.recipe.seed, 1))
-        wanted, total = len(views.data) * views.recipe.views, 1
-        while len(self.labels) < total:
-            frame, label = views.view(rng)
-            with torch.no_grad():
-                self.features.append(tuple(feature[0].half() for feature in extract(to_pixels(frame[None]))))
-            self.labels.append(torch.from_numpy(label))
-            total = min(wanted, max(self.batch_size, FEATURE_BYTES // sum(f.nbytes for f in self.features[0])))
-            tell("features", len(self.labels) / total)
+    def __init__(self, data: ClassificationData, imgsz: tuple[int, int], how: Resize, recipe: Recipe) -> None:
+        self.data, self.imgsz, self.how, self.recipe = data, imgsz, how, recipe
+        self.augmentation = Augmentation()
+        self.pictures = _Decoded(data.read)
 
-    def batch(self, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
-        """One map (N, rows, columns, D) per tap, float32, and labels (N, H, W) int64."""
-        chosen = rng.integers(len(self.labels), size=self.batch_size)
-        maps = zip(*(self.features[i] for i in chosen), strict=True)
-        return tuple(torch.stack(m).float() for m in maps), torch.stack([self.labels[i] for i in chosen]).long()
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, int]:
+        """One augmented frame at model size, and its class."""
+        frame, label = self.pictures.read(int(rng.integers(len(self))) if index is None else index)
+        return classified_view(rng, frame, self.imgsz, self.how, self.augmentation), label
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels (N, 3, H, W) float BGR 0..255, labels (N,) int64."""
+        frames, labels = zip(*(self.view(rng) for _ in range(self.recipe.batch)), strict=True)
+        return to_pixels(np.stack(frames)), torch.tensor(labels, dtype=torch.int64)
+
+    def describe(self) -> str:
+        return _described(self.data, self.imgsz, self.how, self.augmentation, self.recipe, synthetic=0.0)
+
+
+class _Decoded(Generic[Label]):
+    """Pictures read once each, as long as the memory for them lasts."""
+
+    def __init__(self, read: Callable[[int], tuple[Frame, Label]]) -> None:
+        self._read, self._kept, self._bytes = read, dict[int, tuple[Frame, Label]](), 0
+
+    def read(self, index: int) -> tuple[Frame, Label]:
+        if index in self._kept:
+            return self._kept[index]
+        pair = self._read(index)
+        size = sum(part.nbytes for part in pair if isinstance(part, np.ndarray))
+        if self._bytes + size <= DECODED_BYTES:
+            self._kept[index] = pair
+            self._bytes += size
+        return pair
+
+
+def _street(index: int) -> tuple[Frame, Frame]:
+    """Frame and label of one of the streets; each shows another moment of one of 64 places."""
+    return scenes.Street(seed=index % 64, height=240, width=320).frame(index * 389 % 2000)
+
+
+def _described(
+    data: SegmentationData | ClassificationData,
+    imgsz: tuple[int, int],
+    how: Resize,
+    augmentation: Augmentation,
+    recipe: Recipe,
+    synthetic: float,
+) -> str:
+    content = {
+        "data": data_digest(data),
+        "imgsz": imgsz,
+        "resize": how.model_dump(),
+        "augmentation": asdict(augmentation),
+        "synthetic": synthetic,
+        "seed": recipe.seed,
+    }
+    return json.dumps(content, sort_keys=True)
+
+
+def data_digest(data: SegmentationData | ClassificationData) -> str:
+    """SHA-256 over the pictures' names, the classes and what says which picture has which."""
+    digest = hashlib.sha256(repr([info.name for info in data.classes]).encode())
+    for index in range(len(data)):
+        digest.update(data.name(index).encode() + b"\0")
+    labels = data.ignore_index if isinstance(data, SegmentationData) else data.labels
+    digest.update(repr(labels).encode())
+    return digest.hexdigest()
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:

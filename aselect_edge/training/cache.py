@@ -1,0 +1,134 @@
+"""Features of a frozen backbone, computed once and kept on disk: a head then trains without the backbone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aselect_edge.data import ClassificationData, SegmentationData
+from aselect_edge.frames import Frame, resize
+from aselect_edge.records import Resize
+from aselect_edge.training.recipe import TellProgress
+from aselect_edge.training.rows import Rows, stored_rows
+from aselect_edge.training.views import Views, data_digest, to_pixels
+
+CHUNK = 8
+"""Pictures per forward pass of the backbone."""
+LARGEST = float(np.finfo(np.float16).max)
+
+Extract = Callable[[Tensor], tuple[Tensor, ...]]
+"""Pixels (N, 3, H, W) float BGR 0..255 -> one map (N, rows, columns, D) per tap, of the frozen, folded backbone."""
+
+
+class FrozenViews:
+    """Random views of a split as features in place of pixels: `recipe.views` of each picture.
+
+    They are drawn ahead from the recipe's seed and kept in float16 below `folder`. Where `recipe.cache_bytes` do not
+    hold them all there are fewer: pictures take turns in random order, so that whatever fits is a fair sample.
+    """
+
+    def __init__(self, views: Views, extract: Extract, key: str, folder: Path, tell: TellProgress) -> None:
+        """`key` says what `extract` computes: backbone, taps, noise. The views describe themselves.
+
+        A killed run goes on where it stood, and a later one with the same key and views computes nothing. Raises
+        WriteError for a full disk.
+        """
+        recipe, self.batch_size = views.recipe, views.recipe.batch
+        order = np.random.default_rng((recipe.seed, 1)).permutation(len(views))
+
+        def compute(part: range) -> Rows:
+            rngs = [np.random.default_rng((recipe.seed, 1, row)) for row in part]
+            drawn = [views.view(rng, int(order[row % len(order)])) for rng, row in zip(rngs, part, strict=True)]
+            maps = _maps(extract, [frame for frame, _ in drawn])
+            return {**maps, "labels": np.stack([np.asarray(label) for _, label in drawn])}
+
+        rows = stored_rows(
+            folder,
+            _digest("views", key, views.describe()),
+            len(views) * recipe.views,
+            recipe.cache_bytes,
+            CHUNK,
+            compute,
+            lambda done, count: tell(f"features of {count} views", done / count),
+        )
+        self.labels = rows.pop("labels")
+        self.maps = tuple(rows.values())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
+        """One map (N, rows, columns, D) per tap, float32, and int64 labels (N, H, W) or (N,)."""
+        chosen = np.sort(rng.integers(len(self), size=self.batch_size))  # in the order in which they lie on the disk
+        maps = tuple(torch.from_numpy(stored[chosen]).float() for stored in self.maps)
+        return maps, torch.from_numpy(self.labels[chosen]).long()
+
+
+class FrozenFrames:
+    """Features of a split's whole frames through the deployed resize, to validate a head without the backbone.
+
+    Iterating gives, for every picture in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in
+    float32, the label map [H, W] in its own size or the class, and the picture's index. It can be iterated again and
+    again. Pictures beyond `cache_bytes` are not kept but pass the backbone every time.
+    """
+
+    def __init__(
+        self,
+        data: SegmentationData | ClassificationData,
+        imgsz: tuple[int, int],
+        how: Resize,
+        extract: Extract,
+        key: str,
+        folder: Path,
+        tell: TellProgress,
+        cache_bytes: int = 1_000_000_000,
+    ) -> None:
+        """`key`, `folder` and errors as those of `FrozenViews`; the folder must be another one."""
+        self.data, self.imgsz, self.how, self.extract = data, imgsz, how, extract
+        rows = stored_rows(
+            folder,
+            _digest("frames", key, data_digest(data), repr(imgsz), how.model_dump_json()),
+            len(data),
+            cache_bytes,
+            CHUNK,
+            lambda part: _maps(extract, [self._frame(index) for index in part]),
+            lambda done, count: tell(f"features of {count} frames", done / count),
+        )
+        self.maps = tuple(rows.values())
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Frame | int, int]]:
+        for index in range(len(self)):
+            if index < len(self.maps[0]):
+                stored = [maps[index : index + 1] for maps in self.maps]
+            else:
+                stored = list(_maps(self.extract, [self._frame(index)]).values())
+            yield tuple(torch.from_numpy(maps.astype(np.float32)) for maps in stored), self._label(index), index
+
+    def _frame(self, index: int) -> Frame:
+        return resize(self.data.read(index)[0], self.imgsz, self.how)
+
+    def _label(self, index: int) -> Frame | int:
+        return self.data.labels[index] if isinstance(self.data, ClassificationData) else self.data.read(index)[1]
+
+
+@torch.no_grad()
+def _maps(extract: Extract, frames: list[Frame]) -> dict[str, NDArray[np.float16]]:
+    """The maps of some frames at model size by name, in the order of the taps.
+
+    Raw residual streams of DiTs carry activations beyond float16, which are cut off there.
+    """
+    maps = extract(to_pixels(np.stack(frames)))
+    return {f"tap-{n}": each.clamp(-LARGEST, LARGEST).half().cpu().numpy() for n, each in enumerate(maps)}
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

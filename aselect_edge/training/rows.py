@@ -1,0 +1,165 @@
+"""Rows of arrays that took long to compute, in a folder: written as they come, so that a killed run goes on.
+
+One `.npy` file per array, read back through a memory map, and `index.json`, which says what they were computed from
+(`key`), how many rows are done and the checksum of each file so far. Whatever does not match is computed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from aselect_edge.errors import IntegrityError, WriteError
+from aselect_edge.files import atomic_write, inside
+
+INDEX, LOCK = "index.json", ".lock"
+
+Rows: TypeAlias = dict[str, NDArray[Any]]
+"""Arrays by name, which agree in their first axis."""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: PositiveInt
+    """Of the header and the rows that are done; what lies beyond them is a killed run's."""
+    crc32: NonNegativeInt
+
+
+class _Index(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    rows: PositiveInt
+    """How many there will be."""
+    done: NonNegativeInt
+    files: dict[str, _File]
+
+
+def stored_rows(
+    folder: Path,
+    key: str,
+    wanted: int,
+    limit: int,
+    chunk: int,
+    compute: Callable[[range], Rows],
+    tell: Callable[[int, int], None] = lambda _done, _rows: None,
+) -> Rows:
+    """As many rows of `wanted` as `limit` bytes hold, at least one, as read-only memory maps of files in `folder`.
+
+    `compute` makes the rows of a range, `chunk` at a time; those that an earlier call with the same `key`, `wanted`
+    and `limit` left in `folder` are not computed again, and those of another are removed. `tell` hears the rows done
+    and their number. One process writes at a time; another waits for it. Raises WriteError for a full or read-only
+    disk.
+    """
+    key = f"{key} {wanted} {limit}"
+    with _alone(folder):
+        index = _readable(folder, key)
+        if index is None:
+            index = _begun(folder, key, compute(range(min(chunk, wanted))), wanted, limit)
+        tell(index.done, index.rows)
+        while index.done < index.rows:
+            part = range(index.done, min(index.done + chunk, index.rows))
+            index = _append(folder, index, compute(part), len(part))
+            tell(index.done, index.rows)
+        return {name: np.load(_path(folder, name), mmap_mode="r") for name in index.files}
+
+
+def _path(folder: Path, name: str) -> Path:
+    return inside(folder, f"{name}.npy")
+
+
+def _readable(folder: Path, key: str) -> _Index | None:
+    """The index of what lies in `folder`; None if that is nothing, of another key, or damaged."""
+    try:
+        index = _Index.model_validate_json((folder / INDEX).read_bytes())
+        whole = all(_checksum(_path(folder, name), file.bytes) == file.crc32 for name, file in index.files.items())
+    except (OSError, ValidationError, IntegrityError):
+        return None
+    return index if whole and index.key == key and index.done <= index.rows else None
+
+
+def _checksum(path: Path, size: int) -> int | None:
+    """CRC-32 of a file's first `size` bytes; None if it is shorter."""
+    crc = 0
+    with path.open("rb") as stream:
+        while size and (data := stream.read(min(size, 1 << 20))):
+            crc, size = zlib.crc32(data, crc), size - len(data)
+    return None if size else crc
+
+
+def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Index:
+    """The index of new files that hold the rows of `first` which fit, in place of whatever was there."""
+    row = sum(array[0].nbytes for array in first.values())
+    rows = min(wanted, max(1, limit // row))
+    with _writing(folder):
+        (folder / INDEX).unlink(missing_ok=True)
+        for old in folder.glob("*.npy"):
+            old.unlink()  # not overwritten: another process may still have its pages mapped
+        free = shutil.disk_usage(folder).free
+        if free < rows * row:
+            raise WriteError(
+                f"{folder}: got {free / 1e9:.2f} GB free, expected {rows * row / 1e9:.2f} GB for {rows} rows of "
+                "features; free space, choose another place or a smaller cache"
+            )
+        files = {}
+        for name, array in first.items():
+            header = _header(array, rows)
+            _path(folder, name).write_bytes(header)
+            files[name] = _File(bytes=len(header), crc32=zlib.crc32(header))
+    done = min(rows, len(next(iter(first.values()))))
+    return _append(folder, _Index(key=key, rows=rows, done=0, files=files), first, done)
+
+
+def _header(array: NDArray[Any], rows: int) -> bytes:
+    """The start of a `.npy` file of so many rows like the array's."""
+    stream = io.BytesIO()
+    content = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(stream, {**content, "shape": (rows, *array.shape[1:]), "fortran_order": False})
+    return stream.getvalue()
+
+
+def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:
+    """The index after the first `count` of `rows`, which overwrite what lies behind the rows that are done."""
+    files = {}
+    for name, file in index.files.items():
+        data = np.ascontiguousarray(rows[name][:count]).tobytes()
+        with _writing(folder), _path(folder, name).open("r+b") as stream:
+            stream.seek(file.bytes)
+            stream.write(data)
+        files[name] = _File(bytes=file.bytes + len(data), crc32=zlib.crc32(data, file.crc32))
+    index = index.model_copy(update={"done": index.done + count, "files": files})
+    atomic_write(folder / INDEX, index.model_dump_json())
+    return index
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process writes to `folder`; a process that dies lets go."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / LOCK).open("wb")
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: could not write the features ({error.strerror}), expected a writable place with room for "
+            "them; free space, choose another place or a smaller cache"
+        ) from error
