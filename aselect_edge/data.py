@@ -29,6 +29,10 @@ class SegmentationData:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def name(self, index: int) -> str:
+        """What the picture is called."""
+        return self.pairs[index][0].name
+
     def read(self, index: int) -> tuple[Frame, Frame]:
         """(BGR uint8 [H, W, 3], labels uint8 [H, W]); raises InputError for a bad or mismatched pair."""
         image_path, label_path = self.pairs[index]
@@ -77,6 +81,10 @@ class ClassificationData:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def name(self, index: int) -> str:
+        """What the picture is called."""
+        return self.paths[index].name
 
     def read(self, index: int) -> tuple[Frame, int]:
         """(BGR uint8 [H, W, 3], class); raises InputError for an unreadable image."""

@@ -28,16 +28,18 @@ JUNK = st.recursive(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    for kind in ("images", "labels"):
-        (tmp_path / "train" / kind).mkdir(parents=True)
-    for name in ("b", "a"):
-        cv2.imwrite(str(tmp_path / f"train/images/{name}.png"), np.full((4, 6, 3), 9, np.uint8))
-        cv2.imwrite(str(tmp_path / f"train/labels/{name}.png"), np.array([[0, 1, 2, 255, 0, 1]] * 4, np.uint8))
+    root = tmp_path / "masks"
+    for split, names in (("train", ("b", "a")), ("val", ("v",))):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for name in names:
+            cv2.imwrite(str(root / split / f"images/{name}.png"), np.full((4, 6, 3), 9, np.uint8))
+            cv2.imwrite(str(root / split / f"labels/{name}.png"), np.array([[0, 1, 2, 255, 0, 1]] * 4, np.uint8))
     _classes(
-        tmp_path,
+        root,
         [{"id": 2, "name": "two"}, {"id": 0, "name": "zero", "color_rgb": [1, 2, 3]}, {"id": 1, "name": "one"}],
     )
-    return tmp_path
+    return root
 
 
 def _classes(data: Path, entries: object, **more: object) -> Path:
@@ -67,11 +69,10 @@ def test_missing_parts_are_named(data: Path) -> None:
     (data / "train/labels/b.png").unlink()
     with pytest.raises(InputError, match=r"labels/b\.png: no such file \(1 missing\)"):
         open_segmentation(data, "train")
-    with pytest.raises(InputError, match="val/images: no such folder"):
-        open_segmentation(data, "val")
-    (data / "classes.json").unlink()
-    with pytest.raises(InputError, match=r"classes\.json: unreadable"):
-        open_segmentation(data, "train")
+    with pytest.raises(InputError, match=r"got no test split .*expected one of train, val"):
+        open_segmentation(data, "test")
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        open_segmentation(data / "nowhere", "val")
 
 
 @pytest.mark.parametrize(
@@ -153,12 +154,13 @@ def test_the_streets_of_these_tests_are_such_a_folder(street_data: Path, tmp_pat
 
 @pytest.fixture
 def birds(tmp_path: Path) -> Path:
+    root = tmp_path / "birds"
     for split, names in (("train", ("b.wren", "a.jay", "c.owl")), ("val", ("a.jay", "c.owl"))):
         for name in names:
-            (tmp_path / split / name).mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for copy in range(2):
-                cv2.imwrite(str(tmp_path / split / name / f"{copy}.jpg"), np.full((4, 6, 3), 9, np.uint8))
-    return tmp_path
+                cv2.imwrite(str(root / split / name / f"{copy}.jpg"), np.full((4, 6, 3), 9, np.uint8))
+    return root
 
 
 def test_folders_are_classes_in_the_order_of_trains_names(birds: Path) -> None:
@@ -182,7 +184,7 @@ def test_classes_json_orders_and_names_the_folders(birds: Path, key: str) -> Non
 
 
 def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> None:
-    with pytest.raises(InputError, match="test: no such folder"):
+    with pytest.raises(InputError, match=r"got no test split .*expected one of train, val"):
         open_classification(birds, "test")
     (birds / "val/d.tit").mkdir()
     with pytest.raises(InputError, match=r"d\.tit: not one of the 3 classes"):
@@ -192,11 +194,13 @@ def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> Non
         open_classification(birds, "train")
 
 
-def test_a_segmentation_folder_is_not_one_of_classes(data: Path) -> None:
-    (data / "classes.json").unlink()
-    with pytest.raises(InputError, match="take --task seg"):
+def test_the_other_task_is_offered(data: Path, birds: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"one of these layouts .*take --task seg, which folders of masks fits"):
         open_classification(data, "train")
-    for kind in ("images", "labels"):
-        shutil.rmtree(data / "train" / kind)
-    with pytest.raises(InputError, match="got no folders"):
-        open_classification(data, "train")
+    with pytest.raises(InputError, match="take --task cls, which one folder of classes fits"):
+        open_segmentation(birds / "train", "train")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for open_ in (open_segmentation, open_classification):
+        with pytest.raises(InputError, match=r"got nothing, expected one of these layouts .*check --data"):
+            open_(empty, "train")

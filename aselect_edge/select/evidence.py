@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.data import open_classification, open_segmentation, training_pictures
 from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame, list_images, read_image, resize, resize_label
+from aselect_edge.frames import Frame, read_image, resize, resize_label
 from aselect_edge.records import DataFingerprint, Resize, Task
 
 UNREADABLE_SHARE = 0.05
@@ -95,11 +95,10 @@ class Evidence:
 
 
 def open_images(data: Path, count: int, seed: int, warn: Warn) -> Images:
-    """At most `count` images, at random, of a folder (its `train` part if it has one) or frames of a video."""
+    """At most `count` images, at random, of a folder (its training part if it has one) or frames of a video."""
     if data.is_file():
         return _film(data, count)
-    folder = next((f for f in (data / "train" / "images", data / "train") if f.is_dir()), data)
-    paths = _some(list_images(folder), count, seed)
+    paths = _some(training_pictures(data), count, seed)
     kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape, warn)
     return _images(paths, kept, fingerprint)
 
@@ -109,13 +108,13 @@ def open_labelled(
 ) -> Labelled:
     """At most `count` labelled images of a split, at random; of a classification set as many of each class."""
     if task == "cls":
-        folder = open_classification(data, split)
+        folder = open_classification(data, split, warn)
         chosen = _balanced(folder.labels, count, seed)
         paths = [folder.paths[i] for i in chosen]
         kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape, warn)
         labels = torch.tensor([folder.labels[chosen[n]] for n in kept], dtype=torch.int16)
         return Labelled(_images(paths, kept, fingerprint), labels, len(folder.classes))
-    pairs = open_segmentation(data, split)
+    pairs = open_segmentation(data, split, warn)
     chosen = _some(list(range(len(pairs))), count, seed)
     paths = [pairs.pairs[i][0] for i in chosen]
 

@@ -1,0 +1,20 @@
+"""Labelled pictures as they lie in people's folders: two doors, one small reader per layout behind them.
+
+`docs/data.md` shows each layout. A layout is recognised by what is in the folder.
+"""
+
+from __future__ import annotations
+
+from aselect_edge.data.classes import read_classes
+from aselect_edge.data.doors import is_labelled, open_classification, open_segmentation, training_pictures
+from aselect_edge.data.sets import ClassificationData, SegmentationData
+
+__all__ = [
+    "ClassificationData",
+    "SegmentationData",
+    "is_labelled",
+    "open_classification",
+    "open_segmentation",
+    "read_classes",
+    "training_pictures",
+]

@@ -1,0 +1,69 @@
+"""The classes of a data set: from `classes.json`, or by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import ValidationError
+
+from aselect_edge.errors import InputError
+from aselect_edge.records import ClassInfo
+
+FILE = "classes.json"
+Colour = tuple[int, int, int]
+
+
+def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
+    """Classes in the order of their ids, and the ignore index (255 where the file names none)."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        entries = sorted(content["classes"], key=lambda entry: entry["id"])
+        classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
+        ids = [entry["id"] for entry in entries]
+        ignore = int(content.get("ignore_index", 255))
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected the list of classes; add it") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise InputError(
+            f'{path}: not understood ({reason}), expected {{"classes": [{{"id": 0, "name": "road"}}, …]}}; correct it'
+        ) from error
+    if not 0 <= ignore <= 255:
+        raise InputError(f"{path}: got ignore_index {ignore}, expected 0 to 255; correct it")
+    names = [info.name for info in classes]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: got a class name twice among {', '.join(names)}, expected unique ones; rename it")
+    known = [i for i in ids if i != ignore]
+    if known != list(range(len(known))) or not known:
+        raise InputError(f"{path}: got class ids {ids}, expected 0 to {len(ids) - 1} without gaps; renumber them")
+    return tuple(info for info, i in zip(classes, ids, strict=True) if i != ignore), ignore
+
+
+def name_classes(names: Sequence[str], source: Path, colours: Sequence[Colour] = ()) -> tuple[ClassInfo, ...]:
+    """Classes by name, with `colours` or some of their own; raises InputError for none, an empty or a double name."""
+    doubles = (
+        [name for index, name in enumerate(names) if name in names[:index]] if len(set(names)) < len(names) else []
+    )
+    if not names or not all(names) or doubles:
+        got = f"the class {doubles[0]!r} twice" if doubles else "a class without a name" if names else "no class"
+        raise InputError(f"{source}: got {got}, expected a name for each class of its own; correct it")
+    colours = colours or [_colour(index) for index in range(len(names))]
+    try:
+        return tuple(ClassInfo(name=n, colour=c) for n, c in zip(names, colours, strict=True))
+    except ValidationError as error:
+        raise InputError(
+            f"{source}: got a class that cannot be one ({error.errors()[0]['msg']}), expected names of at most 200 "
+            "letters; shorten it"
+        ) from error
+
+
+def _colour(index: int) -> Colour:
+    """A colour of its own for a class that names none: hues a golden angle apart."""
+    hsv = np.array([[[int(index * 137.508) % 180, 200, 230]]], np.uint8)
+    red, green, blue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
+    return int(red), int(green), int(blue)

@@ -1,0 +1,68 @@
+"""Label files: PNGs whose values are class indices, or numbers that a table turns into such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame
+
+NO_LABEL = 255
+_ONE_BYTE = frozenset({"1", "L", "P"})
+
+
+def open_png(path: Path) -> tuple[str, NDArray[Any]]:
+    """Pillow's mode of a picture and its values as they are stored; of a palette picture the indices.
+
+    Not OpenCV, which turns the indices of a palette picture into colours.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.mode, np.asarray(picture)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected the label of an image; add it") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(str(path), "it")
+        raise InputError(f"{path}: does not decode ({reason}), expected a PNG of labels; replace it") from error
+
+
+def read_indices(path: Path) -> Frame:
+    """A label file's values, uint8 [H, W]; raises InputError unless it has one channel of at most 8 bits."""
+    mode, values = open_png(path)
+    if mode not in _ONE_BYTE:
+        raise InputError(f"{path}: not an 8-bit single-channel PNG, expected class indices; convert it")
+    return values.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Remapped:
+    """Reads masks whose values are not the classes: `known` says which value is which class, or no label."""
+
+    known: Mapping[int, int]
+
+    def __call__(self, path: Path) -> Frame:
+        """Class map uint8 [H, W]; raises InputError for a value that is not known."""
+        values = read_indices(path)
+        present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        unknown = [int(value) for value in present if value not in self.known]
+        if unknown:
+            raise InputError(
+                f"{path}: got the value {unknown[0]}, expected one of {_ranges(self.known)}; correct the label"
+            )
+        table = np.zeros(256, np.uint8)
+        table[list(self.known)] = list(self.known.values())
+        return table[values]
+
+
+def _ranges(values: Mapping[int, int]) -> str:
+    ordered = sorted(values)
+    return (
+        ", ".join(map(str, ordered)) if len(ordered) <= 12 else f"the {len(ordered)} from {ordered[0]} to {ordered[-1]}"
+    )

@@ -1,0 +1,110 @@
+"""What an opened split is: pictures with a class map or a class each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, Self, TypeAlias
+
+import numpy as np
+
+from aselect_edge.data.masks import read_indices
+from aselect_edge.errors import InputError
+from aselect_edge.frames import Frame, read_image
+from aselect_edge.records import ClassInfo
+
+Decode: TypeAlias = Callable[[Path], Frame]
+"""A label file -> class map uint8 [H, W]; raises InputError for what it cannot read."""
+Warn: TypeAlias = Callable[[str], None]
+
+
+class Split(Protocol):
+    """What both kinds of data have in common."""
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """In the order of their indices."""
+
+    def __len__(self) -> int: ...
+
+    def path(self, index: int) -> Path:
+        """The picture's file."""
+
+    def name(self, index: int) -> str:
+        """The picture's file name behind its folder's: the same wherever the data lie."""
+
+    def subset(self, indices: Iterable[int]) -> Self:
+        """These pictures alone, in this order."""
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """One split: paired image and label paths, the classes, and the label value that means "no label"."""
+
+    pairs: tuple[tuple[Path, Path], ...]
+    classes: tuple[ClassInfo, ...]
+    ignore_index: int
+    decode: Decode = read_indices
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def path(self, index: int) -> Path:
+        """The picture's file."""
+        return self.pairs[index][0]
+
+    def name(self, index: int) -> str:
+        """Folder and file name of the picture."""
+        return "/".join(self.path(index).parts[-2:])
+
+    def subset(self, indices: Iterable[int]) -> Self:
+        """These pictures alone, in this order."""
+        return replace(self, pairs=tuple(self.pairs[index] for index in indices))
+
+    def read(self, index: int) -> tuple[Frame, Frame]:
+        """(BGR uint8 [H, W, 3], labels uint8 [H, W]); raises InputError for a bad or mismatched pair."""
+        image_path, label_path = self.pairs[index]
+        image, label = read_image(image_path), self.decode(label_path)
+        if label.shape != image.shape[:2]:
+            raise InputError(
+                f"{label_path}: got {label.shape[0]}x{label.shape[1]}, expected the image's "
+                f"{image.shape[0]}x{image.shape[1]}; resize it with nearest neighbour"
+            )
+        present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+        unknown = np.setdiff1d(present, [*range(len(self.classes)), self.ignore_index])
+        if unknown.size:
+            raise InputError(
+                f"{label_path}: got class {unknown[0]}, expected 0 to {len(self.classes) - 1} or "
+                f"{self.ignore_index} (no label); correct the label or classes.json"
+            )
+        return image, label
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """One split: image paths, the class of each, and the classes."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[ClassInfo, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> Path:
+        """The picture's file."""
+        return self.paths[index]
+
+    def name(self, index: int) -> str:
+        """Folder and file name of the picture."""
+        return "/".join(self.path(index).parts[-2:])
+
+    def subset(self, indices: Iterable[int]) -> Self:
+        """These pictures alone, in this order."""
+        chosen = list(indices)
+        return replace(self, paths=tuple(self.paths[i] for i in chosen), labels=tuple(self.labels[i] for i in chosen))
+
+    def read(self, index: int) -> tuple[Frame, int]:
+        """(BGR uint8 [H, W, 3], class); raises InputError for an unreadable image."""
+        return read_image(self.paths[index]), self.labels[index]
