@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 
 from aselect_edge.files import atomic_file
-from aselect_edge.records import COMPONENTS, Selection
+from aselect_edge.frames import Frame
+from aselect_edge.records import COMPONENTS, ClassInfo, Selection
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
 
-_INK, _ACCENT = "#333333", "#d1495b"
+_INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
+_UNLABELLED = (40, 40, 40)
+"""RGB of pixels that have no class."""
+_SHOWN = 480
+"""Longest side of a frame in a picture of examples, in pixels."""
 
 
 def draw_selection(selection: Selection, path: Path) -> bool:
@@ -85,6 +93,124 @@ def draw_curve(rows: Sequence[Sequence[float]], names: Sequence[str], path: Path
     for axis, name, values in zip(np.atleast_1d(axes), names[1:], columns[1:], strict=True):
         axis.plot(columns[0], values, color=_INK)
         axis.set(xlabel=names[0], title=name)
+    _save(figure, path)
+
+
+def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path: Path) -> None:
+    """Counts (C, C), true class by predicted class, as shares of the true class in percent; a grey row has no count."""
+    counts = np.asarray(matrix, float)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = 100 * np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    few = len(classes) <= 15
+    cell, font = (0.5, 9.0) if few else (0.24, 7.0)
+    names = [_short(info.name) for info in classes]
+    margin = 0.35 + max(map(len, names)) * font * 0.0088
+    side = max(len(classes) * cell, 2.4)
+    figure, axis = plt.subplots(figsize=(side + margin + 1.1, side + margin + 0.9), constrained_layout=True)
+    colours = plt.get_cmap("Blues").with_extremes(bad=_FAINT)
+    image = axis.imshow(shares, cmap=colours, vmin=0, vmax=100)
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
+    axis.set_yticks(range(len(names)), names, fontsize=font)
+    axis.tick_params(length=0)
+    axis.set_xlabel("predicted", fontsize=font + 2)
+    axis.set_ylabel("true", fontsize=font + 2)
+    right = np.divide(np.trace(counts), counts.sum()) if counts.any() else 0.0
+    axis.set_title(f"% of each true class; {100 * right:.1f} % of all is right", fontsize=font + 2, pad=10)
+    _grid(axis, len(names))
+    for row, column in np.argwhere(shares >= (0.5 if few else 5)):  # where there are many, the small ones are noise
+        share = shares[row, column]
+        ink = "white" if share > 55 else _INK
+        axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=font - 1, color=ink)
+    bar = figure.colorbar(image, shrink=0.6, aspect=30, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=font)
+    _save(figure, path)
+
+
+def _grid(axis: Any, count: int) -> None:
+    """White lines between the cells of a map."""
+    axis.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+    axis.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=0.8)
+    axis.tick_params(which="minor", length=0)
+    axis.spines[:].set_visible(False)
+
+
+def _short(name: str, length: int = 28) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+Example = tuple[Frame, Frame | int, Frame | int]
+"""A frame [H, W, 3] BGR, its label and the prediction: class maps uint8 [H, W], or classes."""
+
+
+def draw_examples(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
+    """Frames beside what they are labelled and what was predicted: maps laid over them, or classes written below."""
+    mapped = [row for row in rows if isinstance(row[1], np.ndarray)]
+    if mapped:
+        _draw_maps(mapped, classes, path)
+    else:
+        _draw_classes(rows, classes, path)
+
+
+def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
+    palette = np.full((256, 3), _UNLABELLED, np.uint8)
+    palette[: len(classes)] = [info.colour for info in classes]
+    shape = rows[0][0].shape
+    figure, axes = plt.subplots(
+        len(rows), 3, figsize=(12, 0.6 + len(rows) * 4 * shape[0] / shape[1]), squeeze=False, layout="constrained"
+    )
+    seen: set[int] = set()
+    for line, (frame, label, prediction) in zip(axes, rows, strict=True):
+        picture = _shrunk(frame)
+        line[0].imshow(picture)
+        for axis, given in zip(line[1:], (label, prediction), strict=True):
+            classmap = cv2.resize(np.asarray(given), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            axis.imshow((0.3 * picture + 0.7 * palette[classmap]).astype(np.uint8))
+            seen.update(np.unique(classmap).tolist())
+    for axis, title in zip(axes[0], ("frame", "labelled", "predicted"), strict=True):
+        axis.set_title(title, color=_INK)
+    names = [(info.name, info.colour) for n, info in enumerate(classes) if n in seen]
+    if any(n >= len(classes) for n in seen):
+        names.append(("no label", _UNLABELLED))
+    patches = [Patch(color=np.array(colour) / 255, label=_short(name)) for name, colour in names]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
+    _save_pictures(figure, axes, path)
+
+
+def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
+    columns = max(1, min(4, len(rows)))
+    lines = -(-len(rows) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 3.1 * lines), squeeze=False, layout="constrained")
+    for axis, (frame, label, prediction) in zip(axes.flat, rows, strict=False):
+        right = label == prediction
+        axis.imshow(_shrunk(frame))
+        said = _short(classes[int(prediction)].name)
+        axis.set_title(said, fontsize=10, color=_INK if right else _ACCENT)
+        if not right:
+            axis.text(
+                0.5,
+                -0.03,
+                f"is {_short(classes[int(label)].name)}",
+                fontsize=9,
+                color=_INK,
+                ha="center",
+                va="top",
+                transform=axis.transAxes,
+            )
+    _save_pictures(figure, axes, path)
+
+
+def _shrunk(frame: Frame) -> Frame:
+    """A frame in RGB, no larger than a picture shows it."""
+    scale = min(1.0, _SHOWN / max(frame.shape[:2]))
+    height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
+    return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def _save_pictures(figure: Any, axes: Any, path: Path) -> None:
+    for axis in axes.flat:
+        axis.set_axis_off()
     _save(figure, path)
 
 
