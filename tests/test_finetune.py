@@ -44,8 +44,8 @@ TAP = Tap(block=1, component="query")
 """Of three blocks: one before it, one that only the denoising loss reaches."""
 RECIPE = Recipe(batch=2, denoising_windows=2, window=4)
 WAYS = ("all", "last:1", "lora:2")
-EXPORTED = {"dit-pixels": "all", "sit": "lora:2", "sd3": "lora:2", "pixart": "last:1"}
-"""Exporting takes seconds, and a bundle's graph comes from `deployed`, which is held against every way."""
+EXPORTED = {"dit-pixels": "all", "sd3": "lora:2", "pixart": "last:1"}
+"""Exporting takes seconds, and a bundle's graph comes from `deployed`, which is held against every way and family."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Family:
         return perception(backbone, head, record)
 
 
-@pytest.fixture(scope="module", params=["dit", "sit", "sd3", "pixart", "dit-pixels"])
+@pytest.fixture(scope="module", params=["dit-pixels", "sit", "sd3", "pixart"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     folder, name = tmp_path_factory.mktemp(request.param), request.param.removesuffix("-pixels")
     record = bundle_of(name, folder).record
@@ -329,14 +329,15 @@ def test_windows_are_cut_from_what_the_encoder_gives(family: Family) -> None:
     assert labels[0].tolist() == [1, 1], "the model's own condition"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows=st.integers(1, 6), columns=st.integers(1, 6), window=st.integers(1, 40))
 def test_windows_fit_any_frame(rows: int, columns: int, window: int) -> None:
-    torch.manual_seed(0)
     size = (rows * 4, columns * 4)
     model = Perception(DiT(CONFIG), build_head(HEAD, "seg", [24], 2), NOISE, [TAP], size, 0)
-    noising = noising_of(model.backbone, None)
-    assert noising is not None
     recipe = Recipe(batch=2, denoising_windows=3, window=window)
-    loss = denoising_loss(model, pixels(size=size), noising, np.random.default_rng(0), recipe)
-    assert torch.isfinite(loss)
+
+    def noising(x0: Tensor) -> Noised:
+        assert x0.shape == (3, 3, *[min(max(1, window // 4), rows, columns) * 4] * 2)
+        return on_straight_path(x0)
+
+    assert torch.isfinite(denoising_loss(model, pixels(size=size), noising, np.random.default_rng(0), recipe))
