@@ -45,7 +45,9 @@ def labelled_view(
     return recolour(rng, resize(view, size, how), a), resize_label(labels, size, how, ignore)
 
 
-def classified_view(rng: np.random.Generator, frame: Frame, size: tuple[int, int], how: Resize, a: Augmentation) -> Frame:
+def classified_view(
+    rng: np.random.Generator, frame: Frame, size: tuple[int, int], how: Resize, a: Augmentation
+) -> Frame:
     """A random crop, mirror, colour and erased rectangle of a frame [H, W, 3], at `size` (height, width).
 
     Half of the views are whole frames through the deployed resize, as those of `labelled_view` are.

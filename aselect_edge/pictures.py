@@ -217,6 +217,8 @@ def _save_pictures(figure: Any, axes: Any, path: Path) -> None:
 def _save(figure: Any, path: Path) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    try:
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        plt.close(figure)

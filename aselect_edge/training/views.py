@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 from aselect_edge import scenes
 from aselect_edge.augment import Augmentation, classified_view, labelled_view
 from aselect_edge.data import ClassificationData, SegmentationData
+from aselect_edge.errors import InputError
+from aselect_edge.files import sha256
 from aselect_edge.frames import Frame
 from aselect_edge.records import Resize
 from aselect_edge.training.recipe import Recipe
@@ -143,13 +146,28 @@ def _described(
 
 
 def data_digest(data: SegmentationData | ClassificationData) -> str:
-    """SHA-256 over the pictures' names, the classes and what says which picture has which."""
-    digest = hashlib.sha256(repr([info.name for info in data.classes]).encode())
-    for index in range(len(data)):
-        digest.update(data.name(index).encode() + b"\0")
-    labels = data.ignore_index if isinstance(data, SegmentationData) else data.labels
-    digest.update(repr(labels).encode())
+    """SHA-256 over the classes and the pictures' names, files and labels; raises InputError for a file it cannot read.
+
+    It is the same wherever the data lie, and another one once a label is corrected.
+    """
+    labelled: Sequence[tuple[tuple[Path, ...], int]]
+    if isinstance(data, SegmentationData):
+        labelled = [(pair, data.ignore_index) for pair in data.pairs]
+    else:
+        labelled = [((path,), label) for path, label in zip(data.paths, data.labels, strict=True)]
+    digest = hashlib.sha256(json.dumps([info.name for info in data.classes]).encode())
+    for index, (files, label) in enumerate(labelled):
+        digest.update(json.dumps([data.name(index), label]).encode())
+        for path in files:
+            digest.update(_file_digest(path).encode())
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected a picture or its label; check it") from error
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
