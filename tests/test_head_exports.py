@@ -1,0 +1,163 @@
+"""Every head of every task as part of the exported graph: exact, plain, in every precision, taken by TensorRT."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from aselect_calibration import Int8Weights, calibrate, calibration_frames, find_layers, prepare, quantised
+from aselect_calibration.graphs import exposing
+from aselect_calibration.layers import Layer
+from aselect_edge.bundle import load_bundle
+from aselect_edge.frames import Frame
+from aselect_edge.records import HEAD_KINDS, HeadKind, Manifest, Report, Resize, Task
+from aselect_edge.scenes import CLASSES, Street
+from aselect_export import cli, export
+from aselect_export.exporting import ExportResult
+from aselect_export.graph import LOGITS, without_logits
+from aselect_export.weights import Graph, WeightFile
+from aselect_runtime.cli import run
+from aselect_runtime.engines import build_engine
+from aselect_runtime.engines.versions import available
+from tests.bundles import DEPTH, SIZE, command, write_bundle
+from tests.test_export_graph import FORBIDDEN, operations
+
+HEADS = [(task, kind) for task, kinds in HEAD_KINDS.items() for kind in kinds]
+NORMS = {"linear": 1, "conv": 1, "edge": 1, "attention": 6}
+"""LayerNormalization nodes of a head: before it, two in each transformer block, one before the last layer."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tiny bundle with one kind of head, and its export in half precision with the whole ladder."""
+
+    task: Task
+    kind: HeadKind
+    bundle: Path
+    result: ExportResult
+
+    def graph(self, name: str) -> ModelProto:
+        return onnx.load(self.result.folder / name)
+
+
+@pytest.fixture(scope="module", params=HEADS, ids="-".join)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    task, kind = request.param
+    folder = tmp_path_factory.mktemp(kind)
+    bundle = write_bundle(folder / "bundle", task, kind=kind)
+    return Made(task, kind, bundle, export(load_bundle(bundle), "fp16", folder / "out", engine="none"))
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames without labels."""
+    folder = tmp_path_factory.mktemp("streets")
+    for seed in range(4):
+        cv2.imwrite(str(folder / f"{seed}.png"), Street(seed, *SIZE).frame(40)[0])
+    return folder
+
+
+@dataclass(frozen=True)
+class InInt8:
+    """A graph, and the same with every layer that INT8 is for in INT8; both with their logits as an output."""
+
+    exact: Graph
+    int8: Graph
+    layers: tuple[Layer, ...]
+
+
+@pytest.fixture(scope="module")
+def in_int8(made: Made, streets: Path, tmp_path_factory: pytest.TempPathFactory) -> InInt8:
+    folder = tmp_path_factory.mktemp("int8")
+    graph = exposing(Graph(made.graph("model.fp32.onnx"), folder), [LOGITS])
+    weights, layers = WeightFile(folder, "int8.weights"), find_layers(graph, LOGITS)
+    ranges = calibrate(graph, layers, calibration_frames(streets, 4, SIZE, Resize()), "mse", weights)
+    ready = prepare(graph, layers, ranges, weights)
+    int8 = quantised(ready.graph, layers, ranges.layers, Int8Weights(ready.graph, weights), weights, outputs=False)
+    return InInt8(Graph(graph.model, folder), Graph(int8.model, folder).check(), layers)
+
+
+def test_the_folded_graph_answers_as_the_torch_reference(made: Made) -> None:
+    assert made.result.rung == "fp16"
+    errors = {parity.graph: parity.max_error for parity in made.result.report.parity}
+    assert errors["fp32"] <= 1e-4
+    assert 0 < errors["fp16"] < 2e-2
+
+
+def test_the_head_is_plain_nodes(made: Made) -> None:
+    for name in ("model.onnx", "model.fp32.onnx"):
+        model = made.graph(name)
+        found = operations(model)
+        assert not (FORBIDDEN | {"BatchNormalization", "Dropout", "Sqrt", "Pow"}) & set(found)
+        assert found["LayerNormalization"] == 2 * DEPTH + 1 + NORMS[made.kind]
+        assert {node.name.split(".")[0] for node in model.graph.node if node.name.startswith("head")} == {"head"}
+        kept = made.result.report.kept_fp32.get("model.onnx", {})
+        assert not [node for node in kept if node.startswith("head") and re.search(r"(Conv|Gemm|MatMul)(_\d+)?$", node)]
+
+
+def test_int8_takes_every_layer_but_the_last_of_the_head(made: Made, in_int8: InInt8, streets: Path) -> None:
+    nodes = {node.output[0]: node for node in in_int8.int8.model.graph.node}
+    weights = {weight.name for weight in in_int8.exact.model.graph.initializer}
+    products = [node for node in in_int8.exact.model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    *others, last = [node.output[0] for node in products if node.input[1] in weights]
+    assert [layer.node for layer in in_int8.layers] == others
+    assert nodes[last].name.startswith("head.body.classify" if made.kind != "conv" else "head.body.layers")
+    assert nodes[last].input[1] in weights
+    frames = list(calibration_frames(streets, 4, SIZE, Resize()))
+    exact, got = (logits(graph, frames) for graph in (in_int8.exact, in_int8.int8))
+    assert 0 < ((got - exact) ** 2).mean() / exact.var() < 0.05
+
+
+def logits(graph: Graph, frames: list[Frame]) -> NDArray[np.float32]:
+    session = graph.session()
+    return np.concatenate([session.infer(frame[None], [LOGITS])[LOGITS] for frame in frames])
+
+
+@pytest.mark.skipif(not available("rtx"), reason="tensorrt-rtx is not installed")
+def test_tensorrt_builds_it_in_every_precision(made: Made, in_int8: InInt8, tmp_path: Path) -> None:
+    without_logits(in_int8.int8).write(tmp_path / "model.int8.onnx")
+    exported = [made.result.folder / name for name in ("model.onnx", "model.fp32.onnx")]
+    for path in (*exported, tmp_path / "model.int8.onnx"):
+        build_engine(path, tmp_path / "rtx.engine", "sm86", "rtx")
+        assert (tmp_path / "rtx.engine").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_classifier_goes_from_bundle_to_answers(
+    precision: str,
+    streets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle, out, lines = (
+        write_bundle(tmp_path / "cls", "cls", kind="attention"),
+        tmp_path / "out",
+        tmp_path / "top.jsonl",
+    )
+    asked = ["--task", "cls", "--model", str(bundle), "--precision", precision, "--engine", "none", "--out", str(out)]
+    asked += ["--data", str(streets), "--calib-images", "4"] if precision == "int8" else []
+    assert command(cli.export, monkeypatch, *asked) == 0
+    assert Manifest.load(out / "manifest.json").precision == precision
+    assert command(run, monkeypatch, str(out), str(streets), "--output", str(lines), "--device", "cpu") == 0
+    capsys.readouterr()
+    answers = [json.loads(line)["top"] for line in lines.read_text().splitlines()]
+    assert len(answers) == 4
+    for top in answers:
+        assert set(top) <= set(CLASSES)
+        assert list(top.values()) == sorted(top.values(), reverse=True)
+    with np.load(out / "verify.npz") as arrays:
+        np.testing.assert_allclose(arrays["scores"].sum(1), 1, rtol=1e-5)
+    found = Report.load(out / "report.json").quantisation
+    assert (found is not None) == (precision == "int8")
+    assert found is None or any(layer.int8 for layer in found.layers if layer.layer.startswith("head"))
