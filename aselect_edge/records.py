@@ -119,7 +119,13 @@ def _unique_names(classes: tuple[ClassInfo, ...]) -> tuple[ClassInfo, ...]:
     return classes
 
 
-Classes = Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=255), AfterValidator(_unique_names)]
+Classes = Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=10_000), AfterValidator(_unique_names)]
+
+
+def _fit_in_a_map(record: Bundle | Manifest) -> None:
+    """Class maps are uint8, and 255 is no label."""
+    if record.task == "seg" and len(record.classes) > 255:
+        raise ValueError(f"got {len(record.classes)} classes to segment, expected at most 255")
 
 
 class BackboneSource(Frozen):
@@ -279,6 +285,11 @@ class Bundle(Record):
     metrics: dict[str, Finite] = {}
     files: dict[str, Sha256] = {}
 
+    @model_validator(mode="after")
+    def _classes_fit_the_task(self) -> Bundle:
+        _fit_in_a_map(self)
+        return self
+
 
 class Engine(Frozen):
     """What a TensorRT engine file was built for; the file itself keeps its plain bytes."""
@@ -326,6 +337,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _outputs_fit_the_task(self) -> Manifest:
+        _fit_in_a_map(self)
         batch, height, width, _ = self.input.shape
         answer = {
             "seg": TensorSpec(name="class_map", dtype="uint8", shape=(batch, height, width)),

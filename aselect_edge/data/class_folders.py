@@ -9,7 +9,7 @@ from aselect_edge.data.classes import FILE, name_classes, read_classes
 from aselect_edge.data.layout import FOLDERS, Layout, split_folders
 from aselect_edge.data.sets import ClassificationData, Warn
 from aselect_edge.errors import InputError
-from aselect_edge.frames import list_images
+from aselect_edge.frames import IMAGE_SUFFIXES, list_images
 from aselect_edge.records import ClassInfo
 
 _SPLITS = frozenset(name for names in FOLDERS.values() for name in names)
@@ -26,8 +26,12 @@ def _classed(data: Path) -> dict[str, Path]:
 
 
 def _is_flat(data: Path) -> bool:
-    names = set(_below(data))
-    return len(names) > 1 and not names & (_SPLITS | _OF_MASKS)
+    names = _below(data)
+    return len(names) > 1 and not {*names} & (_SPLITS | _OF_MASKS) and all(_has_picture(data / name) for name in names)
+
+
+def _has_picture(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
 
 
 def _read_split(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of

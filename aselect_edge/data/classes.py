@@ -26,6 +26,8 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
         ids = [entry["id"] for entry in entries]
         ignore = int(content.get("ignore_index", 255))
+        # A class 255 of many is one to classify, unless the file says otherwise.
+        void = ignore if "ignore_index" in content or len(ids) <= 255 else None
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected the list of classes; add it") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -38,10 +40,13 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
     names = [info.name for info in classes]
     if len(set(names)) < len(names):
         raise InputError(f"{path}: got a class name twice among {', '.join(names)}, expected unique ones; rename it")
-    known = [i for i in ids if i != ignore]
+    known = [i for i in ids if i != void]
     if known != list(range(len(known))) or not known:
-        raise InputError(f"{path}: got class ids {ids}, expected 0 to {len(ids) - 1} without gaps; renumber them")
-    return tuple(info for info, i in zip(classes, ids, strict=True) if i != ignore), ignore
+        wrong = next((i for i, at in zip(known, range(len(known)), strict=True) if i != at), "none")
+        raise InputError(
+            f"{path}: got class id {wrong} out of turn, expected 0, 1, 2 and so on without gaps; renumber them"
+        )
+    return tuple(info for info, i in zip(classes, ids, strict=True) if i != void), ignore
 
 
 def name_classes(names: Sequence[str], source: Path, colours: Sequence[Colour] = ()) -> tuple[ClassInfo, ...]:

@@ -40,7 +40,8 @@ class Painter:
         self._manifest = manifest
         self._colours = {item.name: item.colour[::-1] for item in manifest.classes}
         self._lut = np.zeros((256, 1, 3), np.uint8)
-        self._lut[: len(manifest.classes), 0] = [item.colour[::-1] for item in manifest.classes]
+        if manifest.task == "seg":  # a classifier may have more classes than a map has values
+            self._lut[: len(manifest.classes), 0] = [item.colour[::-1] for item in manifest.classes]
         self._pictures = FrameRing(PICTURES)
         self._layers = FrameRing(1)
 
