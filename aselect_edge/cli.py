@@ -6,14 +6,20 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aselect_edge.command import choice, entry, parse_size
 from aselect_edge.errors import InputError
 from aselect_edge.records import COMPONENTS
+
+if TYPE_CHECKING:
+    from aselect_edge.backbones import LoadedBackbone
+    from aselect_edge.records import HeadSpec
+    from aselect_edge.training import Recipe
 
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -73,8 +79,6 @@ def _select(
     """
     from rich.console import Console
 
-    from aselect_edge.backbones import load_backbone
-    from aselect_edge.backbones.prompt import load_condition
     from aselect_edge.pictures import draw_selection
     from aselect_edge.records import Tap
     from aselect_edge.select import STRATEGIES, Measure, Request, Settings, select_tap
@@ -106,16 +110,8 @@ def _select(
     # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with assemble() as team, _progress(console, shown=team.leads) as tell:
-        loaded = load_backbone(
-            backbone,
-            revision or None,
-            console.print,
-            family=family or None,
-            vae=vae or None,
-            label=None if label < 0 else label,
-            heads=heads or None,
-            condition=load_condition(Path(condition)) if condition else None,
-        )
+        given = _Given(family, vae, heads, condition, revision)
+        loaded = given.load(backbone, None if label < 0 else label, None, console.print)
         selection = select_tap(loaded, data, request, team=team, resume=out, report=tell, warn=console.print)
     if not team.leads:
         return
@@ -133,13 +129,17 @@ def _select(
 def _train(
     backbone: Annotated[str, typer.Option(help=_WHAT)],
     selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
-    data: Annotated[Path, typer.Option(help="Folder with train/ and val/, each images/ and labels/.")],
-    out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
-    task: Annotated[str, typer.Option(help="seg; cls is not in this version.")] = "seg",
+    data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
+    out: Annotated[Path, typer.Option(help="The bundle folder to write; <out>.training is kept beside it.")],
+    task: Annotated[str, typer.Option(help="seg or cls.")] = "seg",
     taps: Annotated[str, typer.Option(help="Replaces the selection's tap, for example 0.hidden,3.query.")] = "",
     imgsz: _Size = "",
-    head: Annotated[str, typer.Option(help="conv or linear.")] = "conv",
-    finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone's blocks too.")] = False,
+    head: Annotated[
+        str, typer.Option(help="seg: conv, edge or linear; cls: attention or linear. The first is meant.")
+    ] = "",
+    loss: Annotated[str, typer.Option(help="seg: dice or lovasz, beside the cross-entropy.")] = "dice",
+    finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone too.")] = False,
+    unfreeze: Annotated[str, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank).")] = "all",
     random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: forget the weights.")] = False,
     noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over so many draws, a pass each.")] = 1,
     family: _Family = "",
@@ -148,8 +148,15 @@ def _train(
     condition: _Condition = "",
     label: Annotated[int, typer.Option(min=-1, help="Class to condition on; -1 is the selection's.")] = -1,
     revision: _Revision = "",
-    samples: Annotated[int, typer.Option(min=1, help="Frames to train on, views of one frame counted each.")] = 16_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    samples: Annotated[int, typer.Option(min=0, help="Views of frames to train on; 0 is the task's own.")] = 0,
+    batch: Annotated[int, typer.Option(min=0, help="Frames per step; 0 is the task's own.")] = 0,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Stop after so many validations without a better figure; 0 never.")
+    ] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where features of the frozen backbone are kept; runs may share it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, views and noise; the same gives the same bundle.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all.")] = 0,
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
@@ -158,51 +165,95 @@ def _train(
     import torch
     from rich.console import Console
 
-    from aselect_edge.backbones import load_backbone
-    from aselect_edge.backbones.prompt import load_condition
-    from aselect_edge.records import HeadSpec, Selection, Tap
-    from aselect_edge.training import Recipe, train_bundle
+    from aselect_edge.records import Selection, Tap
+    from aselect_edge.training import TrainRequest, Unfreeze, train_bundle
 
     choice(task, ("seg", "cls"), "--task")
-    choice(head, ("conv", "linear"), "--head")
+    if unfreeze != "all" and not finetune:
+        raise InputError(f"got --unfreeze {unfreeze} without --finetune, expected both; add --finetune")
     if threads:
         torch.set_num_threads(threads)
     chosen = Selection.load(selection)
-    read = [Tap.parse(tap) for tap in taps.split(",") if tap]
-    deepest = max(tap.block for tap in read or [chosen.tap])
+    read = tuple(Tap.parse(tap) for tap in taps.split(",") if tap)
+    deepest = max(tap.block for tap in read or (chosen.tap,))
+    request = TrainRequest(
+        task=task,  # type: ignore[arg-type]
+        source=backbone,
+        selection=chosen,
+        data=data,
+        out=out,
+        taps=read,
+        imgsz=parse_size(imgsz) if imgsz else None,
+        head=_head(task, head),
+        recipe=_recipe(task, loss, samples, batch, patience, seed),
+        unfreeze=Unfreeze.parse(unfreeze) if finetune else None,
+        random_backbone=random_backbone,
+        noise_draws=noise_draws,
+        cache=cache,
+    )
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:
-        loaded = load_backbone(
-            backbone,
-            revision or None,
-            console.print,
-            family=family or None,
-            vae=vae or None,
-            label=chosen.label if label < 0 else label,
-            depth=None if finetune or random_backbone else 1 + deepest,
-            heads=heads or None,
-            condition=load_condition(Path(condition)) if condition else None,
-        )
-        outcome = train_bundle(
-            task,  # type: ignore[arg-type]
-            loaded,
-            chosen,
-            data,
-            out,
-            read,
-            parse_size(imgsz) if imgsz else None,
-            HeadSpec(kind=head, channels=128),  # type: ignore[arg-type]
-            finetune,
-            random_backbone,
-            noise_draws,
-            Recipe(samples=samples, seed=seed),
-            tell,
-            console.print,
-        )
+        given = _Given(family, vae, heads, condition, revision)
+        depth = None if finetune or random_backbone else 1 + deepest
+        loaded = given.load(backbone, chosen.label if label < 0 else label, depth, console.print)
+        outcome = train_bundle(replace(request, source=loaded), tell, console.print)
+    figures = outcome.figures
     if as_json:
-        print(json.dumps({"out": str(out), "val_miou": outcome.val_miou}))
+        print(json.dumps({"out": str(out), f"val_{figures.metric}": figures.score, **figures.others}))
     else:
-        print(f"val mIoU {outcome.val_miou:.3f}\n{out}")
+        print(f"val {figures.metric} {figures.score:.3f}\n{out}\npictures: {request.workdir}")
+
+
+def _head(task: str, kind: str) -> HeadSpec | None:
+    """The head that was asked for; None for the task's own."""
+    from aselect_edge.records import HEAD_KINDS, HeadSpec
+
+    if not kind:
+        return None
+    choice(kind, HEAD_KINDS[task], "--head")  # type: ignore[index]
+    return HeadSpec(kind=kind, channels=128)  # type: ignore[arg-type]
+
+
+def _recipe(task: str, loss: str, samples: int, batch: int, patience: int, seed: int) -> Recipe:
+    """The task's recipe with what was asked for in place of its own."""
+    from aselect_edge.training import RECIPES
+
+    own = RECIPES[task]  # type: ignore[index]
+    return replace(
+        own,
+        overlap=choice(loss, ("dice", "lovasz"), "--loss"),  # type: ignore[arg-type]
+        samples=samples or own.samples,
+        batch=batch or own.batch,
+        patience=patience,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What was said about a backbone, as the options have it: empty or 0 is nothing."""
+
+    family: str
+    vae: str
+    heads: int
+    condition: str
+    revision: str
+
+    def load(self, source: str, label: int | None, depth: int | None, warn: Callable[[str], None]) -> LoadedBackbone:
+        from aselect_edge.backbones import load_backbone
+        from aselect_edge.backbones.prompt import load_condition
+
+        return load_backbone(
+            source,
+            self.revision or None,
+            warn,
+            family=self.family or None,
+            vae=self.vae or None,
+            label=label,
+            depth=depth,
+            heads=self.heads or None,
+            condition=load_condition(Path(self.condition)) if self.condition else None,
+        )
 
 
 @contextmanager

@@ -1,38 +1,81 @@
-"""Segmentation figures from one confusion matrix."""
+"""The figures of both tasks, counted by torchmetrics."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchmetrics.classification import MulticlassJaccardIndex
+
+Metric = Literal["miou", "top1"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How good the answers to a split are; shares, 0 to 1."""
+
+    metric: Metric
+    """mIoU (segmentation) or top-1 accuracy (classification)."""
+    score: float
+    others: dict[str, float]
+    """Segmentation: `pixel_accuracy`, `mean_accuracy`; classification: `mean_accuracy` and, of more than 5 classes,
+    `top5`. `mean_accuracy` is the mean over classes of the share of a class that was found."""
+    per_class: tuple[float | None, ...]
+    """IoU, or the share that was found; None for a class that is absent."""
+    matrix: NDArray[np.int64]
+    """Counts (true class, predicted class)."""
+    images: int
 
 
 class Confusion:
     """Counts (true class, predicted class) over label maps; `ignore` marks pixels without a label."""
 
     def __init__(self, classes: int, ignore: int) -> None:
-        self.classes, self.ignore = classes, ignore
-        self.matrix: NDArray[np.int64] = np.zeros((classes, classes), np.int64)
+        self.classes = classes
+        self._counts = MulticlassJaccardIndex(
+            classes, average="none", ignore_index=ignore, zero_division=math.nan, validate_args=False
+        )
 
-    def update(self, prediction: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    def update(self, prediction: NDArray[Any], target: NDArray[Any]) -> None:
         """Count the pixels of one prediction and its target, integer arrays of the same shape."""
-        known = target != self.ignore
-        pairs = target[known].astype(np.int64) * self.classes + prediction[known]
-        self.matrix += np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
+        self._counts.update(torch.tensor(prediction), torch.tensor(target))
+
+    @property
+    def matrix(self) -> NDArray[np.int64]:
+        """The counts so far, (C, C)."""
+        counts: NDArray[np.int64] = self._counts.confmat.numpy()
+        return counts
 
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union per class (C,); NaN for a class that is neither there nor predicted."""
-        hit = np.diag(self.matrix).astype(np.float64)
-        union = self.matrix.sum(axis=0) + self.matrix.sum(axis=1) - hit
-        iou: NDArray[np.float64] = np.full(self.classes, np.nan)
-        np.divide(hit, union, out=iou, where=union > 0)
-        return iou
+        if not self.matrix.any():
+            return np.full(self.classes, np.nan)
+        return self._counts.compute().double().numpy()  # type: ignore[no-any-return]
+
+    def found(self) -> NDArray[np.float64]:
+        """The share of each true class that was predicted as such (C,); NaN for a class that is not there."""
+        there = self.matrix.sum(axis=1)
+        shares: NDArray[np.float64] = np.full(self.classes, np.nan)
+        np.divide(np.diag(self.matrix), there, out=shares, where=there > 0)
+        return shares
 
     def miou(self) -> float:
         """Mean of `iou` over the classes that have one; 0 if none has."""
-        iou = self.iou()
-        return float(np.nanmean(iou)) if np.isfinite(iou).any() else 0.0
+        return _mean(self.iou())
+
+    def mean_accuracy(self) -> float:
+        """Mean of `found` over the classes that are there; 0 if none is."""
+        return _mean(self.found())
 
     def accuracy(self) -> float:
         """Share of labelled pixels with the right class; 0 if there is none."""
         total = self.matrix.sum()
         return float(np.trace(self.matrix) / total) if total else 0.0
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0

@@ -31,10 +31,10 @@ import torch
 from numpy.typing import NDArray
 
 from aselect_calibration.frames import calibration_frames
+from aselect_edge import evaluation
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.data import open_segmentation
-from aselect_edge.evaluation import segmentation_confusion
 from aselect_edge.files import atomic_write
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
@@ -173,12 +173,12 @@ def accuracies(
     found = {}
     for row, path in graphs.items():
         session = OnnxSession(path, "cpu")
-        found[row] = segmentation_confusion(
+        found[row] = evaluation.measure(
             lambda frames, s=session: s.infer(frames, ["class_map"])["class_map"],  # type: ignore[misc]
             data,
             size,
             how,
-        ).miou()
+        ).score
         session.close()
     return found
 

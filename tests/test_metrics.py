@@ -33,11 +33,14 @@ def _confusion(parts: list[list[tuple[int, int]]]) -> Confusion:
 def test_figures_equal_counting(pixels: list[tuple[int, int]], cut: int) -> None:
     confusion = _confusion([part for part in (pixels[:cut], pixels[cut:]) if part])
     expected = [_naive_iou(pixels, of) for of in range(4)]
-    np.testing.assert_allclose(confusion.iou(), expected)
+    np.testing.assert_allclose(confusion.iou(), expected, rtol=1e-6)
     seen = [value for value in expected if not math.isnan(value)]
-    assert confusion.miou() == pytest.approx(sum(seen) / len(seen) if seen else 0.0)
+    assert confusion.miou() == pytest.approx(sum(seen) / len(seen) if seen else 0.0, rel=1e-6)
     known = [(p, t) for p, t in pixels if t != IGNORE]
     assert confusion.accuracy() == pytest.approx(sum(p == t for p, t in known) / len(known) if known else 0.0)
+    found = [[p == t for p, t in known if t == of] for of in range(4)]
+    shares = [sum(right) / len(right) for right in found if right]
+    assert confusion.mean_accuracy() == pytest.approx(sum(shares) / len(shares) if shares else 0.0)
 
 
 def test_rows_are_truth_and_columns_are_predictions() -> None:
@@ -50,5 +53,5 @@ def test_rows_are_truth_and_columns_are_predictions() -> None:
 def test_nothing_counted_is_zero_and_not_nan() -> None:
     confusion = Confusion(4, IGNORE)
     confusion.update(np.zeros((2, 2), np.uint8), np.full((2, 2), IGNORE, np.uint8))
-    assert (confusion.miou(), confusion.accuracy()) == (0.0, 0.0)
+    assert (confusion.miou(), confusion.accuracy(), confusion.mean_accuracy()) == (0.0, 0.0, 0.0)
     assert np.isnan(confusion.iou()).all()

@@ -46,43 +46,55 @@ class RunState:
 
     step: int = 0
     best: float = -1.0
-    loss_sum: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last validation."""
     curve: list[tuple[int, float, float]] = field(default_factory=list)
+    """(samples seen, mean loss since the row before, figure on val)."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def validated(self, miou: float, batch: int, weights: dict[str, Tensor]) -> None:
-        """Add a row to the curve, and keep the weights if they are the best."""
-        since = self.step - (self.curve[-1][0] // batch if self.curve else 0)
-        self.curve.append((self.step * batch, self.loss_sum / since, miou))
-        self.loss_sum = 0.0
-        if miou > self.best:
-            self.best, self.best_weights = miou, {name: value.clone() for name, value in weights.items()}
+    @property
+    def stale(self) -> int:
+        """Validations since the best one."""
+        figures = [figure for _, _, figure in self.curve]
+        return len(figures) - 1 - figures.index(max(figures)) if figures else 0
 
-    def save(self, workdir: Path, task: str, *parts: Any) -> None:
-        """Write checkpoint and curve; `parts` are what has a state_dict."""
+    def stepped(self, loss: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.losses.append(loss)
+
+    def validated(self, figure: float, batch: int, weights: dict[str, Tensor]) -> None:
+        """Add a row to the curve, and keep the weights if they are the best."""
+        self.curve.append((self.step * batch, sum(self.losses) / len(self.losses), figure))
+        self.losses.clear()
+        if figure > self.best:
+            self.best, self.best_weights = figure, {name: value.clone() for name, value in weights.items()}
+
+    def save(self, workdir: Path, identity: str, figure: str, *parts: Any) -> None:
+        """Write checkpoint and curve, where `figure` names its last column; `parts` are what has a state_dict."""
         states = [part.state_dict() for part in parts]
-        content = {"task": task, "step": self.step, "best": self.best, "curve": self.curve}
+        content = {"identity": identity, "step": self.step, "best": self.best, "curve": self.curve}
         write_checkpoint(workdir / CHECKPOINT, {**content, "states": states, "best_weights": self.best_weights})
         text = io.StringIO()
-        csv.writer(text).writerows([("samples", "loss", "val_miou"), *self.curve])
+        csv.writer(text).writerows([("samples", "loss", figure), *self.curve])
         atomic_write(workdir / CURVE, text.getvalue())
 
     @classmethod
-    def resume(cls, workdir: Path, task: str, *parts: Any) -> RunState:
-        """The state to go on from: a fresh one, or the checkpoint's if it is of the same task."""
+    def resume(cls, workdir: Path, identity: str, *parts: Any) -> RunState:
+        """The state to go on from: a fresh one, or the checkpoint's if it is of the same run."""
         path = workdir / CHECKPOINT
         if not path.is_file():
             return cls()
         content = read_checkpoint(path)
-        if content.get("task") != task:
+        if content.get("identity") != identity:
             raise InputError(
-                f"{path}: got a checkpoint of another backbone, tap, size or recipe, expected this run's; remove it "
-                "or choose another --out"
+                f"{path}: got a checkpoint of another backbone, tap, size, data or recipe, expected this run's; remove "
+                "it or choose another --out"
             )
         try:
             for part, state in zip(parts, content["states"], strict=True):
                 part.load_state_dict(state)
-            curve = [(int(samples), float(loss), float(miou)) for samples, loss, miou in content["curve"]]
-            return cls(content["step"], content["best"], 0.0, curve, content["best_weights"])
+            curve = [(int(samples), float(loss), float(figure)) for samples, loss, figure in content["curve"]]
+            return cls(content["step"], content["best"], [], curve, content["best_weights"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise IntegrityError(f"{path}: incomplete ({error}), expected a checkpoint; remove it") from error

@@ -1,57 +1,49 @@
-"""The losses of segmentation."""
+"""What losses are made of: weights for rare classes, and the overlap of a class with its prediction."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aselect_edge.backbones.dit import DiT
-from aselect_edge.backbones.family import Backbone
-from aselect_edge.data import SegmentationData
-from aselect_edge.denoise import Denoising, window_positions
-from aselect_edge.perception import upsample
-from aselect_edge.training.recipe import Recipe
 
+def rare_weights(counts: Tensor) -> Tensor:
+    """Weights (C,) of the cross-entropy from how often each class was seen (C,).
 
-def class_weights(data: SegmentationData) -> Tensor:
-    """Weights (C,) of the cross-entropy: inverse square root of the pixel share, mean 1, at most 5."""
-    counts = np.zeros(256, np.int64)
-    for index in range(0, len(data), max(1, len(data) // 200)):
-        counts += np.bincount(data.read(index)[1].ravel(), minlength=256)
-    share = counts[: len(data.classes)] / max(1, counts[: len(data.classes)].sum())
-    weights = 1 / np.sqrt(np.maximum(share, 1e-4))
-    return torch.from_numpy(np.minimum(weights / weights.mean(), 5.0)).float()
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: int, dice: float) -> Tensor:
-    """Weighted cross-entropy plus `dice` times the soft Dice loss (Milletari et al., arXiv 1606.04797).
-
-    logits (N, C, h, w) are brought bilinearly to the labels' (N, H, W), as the deployed graph does.
+    The inverse square root of its share, mean 1, at most 5; all 1 where all classes are as frequent.
     """
-    if (labels == ignore).all():
-        return logits.sum() * 0  # a mean over nothing would be NaN, and the weights with it
-    logits = upsample(logits, (labels.shape[1], labels.shape[2]))
-    loss = F.cross_entropy(logits, labels, weights, ignore_index=ignore)
-    if not dice:
-        return loss
+    share = counts.double() / counts.sum().clamp(min=1)
+    weights = share.clamp(min=1e-4).rsqrt()
+    return (weights / weights.mean()).clamp(max=5.0).float()
+
+
+def dice_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    """Soft Dice loss (Milletari et al., arXiv 1606.04797), the mean over the classes that are there.
+
+    probability (N, C, H, W), labels (N, H, W), where `ignore` does not count.
+    """
     known = (labels != ignore)[:, None]
-    one_hot = F.one_hot(labels.where(known[:, 0], 0), logits.shape[1]).permute(0, 3, 1, 2) * known
-    probability = logits.softmax(1) * known
+    one_hot = F.one_hot(labels.where(known[:, 0], 0), probability.shape[1]).permute(0, 3, 1, 2) * known
+    probability = probability * known
     overlap = (probability * one_hot).sum((0, 2, 3))
-    total = probability.sum((0, 2, 3)) + one_hot.sum((0, 2, 3))
-    present = one_hot.sum((0, 2, 3)) > 0
-    return loss + dice * (1 - (2 * overlap + 1) / (total + 1))[present].mean()
+    there = one_hot.sum((0, 2, 3))
+    total = probability.sum((0, 2, 3)) + there
+    return (1 - (2 * overlap + 1) / (total + 1))[there > 0].mean()
 
 
-def denoising_loss(
-    loss: Denoising, backbone: Backbone, pixels: Tensor, rng: np.random.Generator, recipe: Recipe
-) -> Tensor:
-    """The generative loss on small windows of pixels (N, 3, H, W), a fraction of the cost of whole frames."""
-    assert isinstance(backbone, DiT)  # whoever asks for it has checked
-    frame, count = (pixels.shape[2], pixels.shape[3]), recipe.denoising_windows
-    positions, corners, side = window_positions(backbone, rng, recipe.window, frame, count)
-    windows = [pixels[i % len(pixels), :, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)]
-    x0 = torch.stack(windows).flip(1) / 127.5 - 1
-    return loss(backbone, loss.noised(x0), torch.full((count,), backbone.null_label), positions)
+def lovasz_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    """Lovász-softmax (Berman et al., arXiv 1705.08790, algorithm 1), the mean over the classes that are there.
+
+    The convex surrogate of 1 - IoU; same arguments as `dice_loss`.
+    """
+    known = labels != ignore
+    p, y = probability.permute(0, 2, 3, 1)[known], labels[known]  # (M, C), (M,)
+    losses = []
+    for index in y.unique():
+        true = (y == index).float()
+        errors, order = (true - p[:, index]).abs().sort(descending=True)
+        true = true[order]
+        union = true.sum() + (1 - true).cumsum(0)
+        jaccard = 1 - (true.sum() - true.cumsum(0)) / union  # 1 - IoU if so many of the worst were wrong
+        losses.append(errors @ jaccard.diff(prepend=jaccard.new_zeros(1)))
+    return torch.stack(losses).mean()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+from aselect_edge.metrics import Figures
 from aselect_edge.perception import Perception
+from aselect_edge.records import HeadSpec, Task
 
 TellProgress = Callable[[str, float], None]
 """Told what is being done and the share that is done, 0 to 1."""
+
+Overlap = Literal["dice", "lovasz"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,13 @@ class Recipe:
     backbone_rate: float = 5e-4
     weight_decay: float = 0.03
     warmup: int = 100
+    """Steps until the full learning rate, at most a tenth of all."""
     ema: float = 0.998
-    dice: float = 0.5
+    overlap: Overlap = "dice"
+    """Segmentation: the loss of each class's overlap beside the cross-entropy."""
+    overlap_weight: float = 0.5
+    label_smoothing: float = 0.1
+    """Classification: the share of each label that is spread over all classes."""
     denoising: float = 0.2
     """Weight of the generative loss when fine-tuning; 0 leaves it out."""
     denoising_windows: int = 8
@@ -33,15 +43,28 @@ class Recipe:
     """Share of synthetic streets in a batch; only where the classes are CamVid's."""
     views: int = 8
     """Augmented views per frame whose frozen features are computed once."""
+    cache_bytes: int = 4_000_000_000
+    """Most that the features of all views may take on disk."""
     validations: int = 10
+    patience: int = 0
+    """Validations without a better figure after which training ends; 0 never."""
     seed: int = 0
+
+
+RECIPES: dict[Task, Recipe] = {"seg": Recipe(), "cls": Recipe(samples=64_000, batch=32, learning_rate=1e-3)}
+"""Where `aselect-train` starts from."""
+HEADS: dict[Task, HeadSpec] = {
+    "seg": HeadSpec(kind="conv", channels=128),
+    "cls": HeadSpec(kind="attention", channels=128),
+}
+"""The head that `aselect-train` trains if none is asked for."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The model with its best weights on val, and the learning curve."""
+    """The model with its best weights on val, what they reach there, and the learning curve."""
 
     model: Perception
-    val_miou: float
+    figures: Figures
     curve: tuple[tuple[int, float, float], ...]
-    """(samples seen, mean training loss, val mIoU)."""
+    """(samples seen, mean training loss, figure on val)."""

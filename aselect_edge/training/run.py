@@ -2,127 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT, initialise
-from aselect_edge.backbones.family import Pixels
 from aselect_edge.backbones.prompt import CONDITION
 from aselect_edge.bundle import RECORD, perception, save_bundle
-from aselect_edge.data import SegmentationData, open_segmentation
 from aselect_edge.errors import InputError
 from aselect_edge.files import check_replaceable
-from aselect_edge.heads import build_head
-from aselect_edge.pictures import draw_curve
-from aselect_edge.records import BackboneSource, Bundle, HeadSpec, Resize, Selection, Tap, Task
-from aselect_edge.training.loop import train_segmentation
-from aselect_edge.training.recipe import Outcome, Recipe, TellProgress
+from aselect_edge.heads import build_head, taps_for
+from aselect_edge.perception import Perception
+from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Tap
+from aselect_edge.training.finetune import Noising, noising_of
+from aselect_edge.training.goal import Warn, open_goal
+from aselect_edge.training.loop import train_model
+from aselect_edge.training.recipe import HEADS, RECIPES, Outcome, TellProgress
+from aselect_edge.training.report import draw_report
+from aselect_edge.training.request import TrainRequest
 
 
 def train_bundle(
-    task: Task,
-    source: str | LoadedBackbone,
-    selection: Selection,
-    data: Path,
-    out: Path,
-    taps: Sequence[Tap] = (),
-    imgsz: tuple[int, int] | None = None,
-    head: HeadSpec | None = None,
-    finetune: bool = False,
-    random_backbone: bool = False,
-    noise_draws: int = 1,
-    recipe: Recipe | None = None,
+    request: TrainRequest,
     tell: TellProgress = lambda _what, _share: None,
-    warn: Callable[[str], None] = lambda _line: None,
+    warn: Warn = lambda _line: None,
 ) -> Outcome:
-    """Train a head (and with `finetune` the backbone) and write the bundle to `out`.
+    """Train as requested and write the bundle to `request.out`.
 
-    Reads `data/train` and `data/val`; checkpoints and the learning curve go to `<out>.training`. `taps` replace
-    the selection's tap. A `source` by name is conditioned on the selection's class. `noise_draws` averages the
-    features over so many draws of the noise, at as many forward passes. `random_backbone` keeps the architecture and
-    forgets the weights: the baseline that says what pretraining buys.
+    Reads the splits `train` and `val` of the data; checkpoint, curves, pictures and, if not elsewhere, cached
+    features go to `request.workdir`. Raises InputError for what cannot be done, before anything is trained.
     """
-    if task != "seg":
-        raise InputError("got --task cls, expected seg; classification is trained in a later version")
-    selection.check_deployable()
-    check_replaceable(out, RECORD)  # now rather than after hours of training
-    recipe = recipe or Recipe()
-    train, val = open_segmentation(data, "train"), open_segmentation(data, "val")
-    chosen = tuple(taps) or (selection.tap,)
-    if isinstance(source, str):
-        # Fine-tuning keeps the whole model a denoiser; frozen features need no block beyond the taps.
-        depth = None if finetune or random_backbone else 1 + max(tap.block for tap in chosen)
-        source = load_backbone(source, warn=warn, label=selection.label, depth=depth)
-    backbone = source
-    if selection.backbone != backbone.source:
-        warn(f"the selection was made on {selection.backbone}, not on {backbone.source}; its tap may not be the best")
-    if random_backbone:
-        backbone = _randomised(backbone, recipe.seed)
-    own_weights = finetune or random_backbone
-    record = _record(backbone, train, selection, chosen, imgsz, head, finetune, own_weights, noise_draws)
-    if finetune and not (isinstance(backbone.model, DiT) and backbone.model.channels == Pixels.channels):
-        raise InputError(
-            f"got --finetune with {backbone.model.family} on {backbone.model.channels} channels, expected a DiT on "
-            "pixels, whose denoising loss keeps it a DiT; train without --finetune"
-        )
-    torch.manual_seed(recipe.seed)
-    body = build_head(record.head, task, [backbone.model.width] * len(record.taps), len(train.classes))
-    model = perception(backbone, body, record)
-    workdir = out.with_name(out.name + ".training")
-    outcome = train_segmentation(
-        model, train, val, record.resize, recipe, workdir, backbone.schedule.config, finetune, tell
+    request.selection.check_deployable()
+    check_replaceable(request.out, RECORD)  # now rather than after hours of training
+    recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
+    goal = open_goal(request.task, request.data, recipe, warn)
+    taps = taps_for(head, request.taps or (request.selection.tap,))
+    backbone = _backbone(request, taps, recipe.seed, warn)
+    record = _record(request, backbone, goal.train.classes, taps, head)
+    model = _model(backbone, record, recipe.seed)
+    outcome = train_model(
+        model,
+        goal,
+        record.resize,
+        recipe,
+        request.workdir,
+        request.cache,
+        request.unfreeze,
+        _noising(request, backbone, warn),
+        tell,
     )
-    draw_curve(outcome.curve, ("samples", "loss", "val mIoU"), workdir / "curve.png")
-    metrics = {"val_miou": outcome.val_miou, "samples": float(recipe.samples)}
-    save_bundle(out, record.model_copy(update={"metrics": metrics}), selection, outcome.model)
+    draw_report(outcome, goal, record.resize, request.workdir)
+    figures = outcome.figures
+    metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
+    save_bundle(request.out, record.model_copy(update={"metrics": metrics}), request.selection, outcome.model)
     return outcome
 
 
+def _backbone(request: TrainRequest, taps: Sequence[Tap], seed: int, warn: Warn) -> LoadedBackbone:
+    """The backbone, loaded if only its name is given, with the weights that the request wants."""
+    backbone, selection = request.source, request.selection
+    if isinstance(backbone, str):
+        # Fine-tuning keeps the whole model a denoiser; frozen features need no block beyond the taps.
+        whole = request.unfreeze is not None or request.random_backbone
+        depth = None if whole else 1 + max(tap.block for tap in taps)
+        backbone = load_backbone(backbone, warn=warn, label=selection.label, depth=depth)
+    if selection.backbone != backbone.source:
+        warn(f"the selection was made on {selection.backbone}, not on {backbone.source}; its tap may not be the best")
+    return _randomised(backbone, seed) if request.random_backbone else backbone
+
+
+def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> Perception:
+    """The record's model, its head with fresh weights of the seed."""
+    torch.manual_seed(seed)
+    widths = [backbone.model.width] * len(record.taps)
+    return perception(backbone, build_head(record.head, record.task, widths, len(record.classes)), record)
+
+
+def _noising(request: TrainRequest, backbone: LoadedBackbone, warn: Warn) -> Noising | None:
+    """How to noise for the joint loss of fine-tuning; None for a frozen backbone or one that cannot denoise here."""
+    if request.unfreeze is None:
+        return None
+    noising = noising_of(backbone.model, backbone.schedule.config)
+    if noising is None:
+        warn(f"{backbone.model.family} is read without its output layer, so it is fine-tuned by the task's loss alone")
+    return noising
+
+
 def _record(
-    backbone: LoadedBackbone,
-    train: SegmentationData,
-    selection: Selection,
-    taps: tuple[Tap, ...],
-    imgsz: tuple[int, int] | None,
-    head: HeadSpec | None,
-    finetune: bool,
-    own_weights: bool,
-    noise_draws: int,
+    request: TrainRequest, backbone: LoadedBackbone, classes: tuple[ClassInfo, ...], taps: Sequence[Tap], head: HeadSpec
 ) -> Bundle:
     """The bundle's record, made before training so that what it refuses is refused early."""
     side = backbone.side
     try:
         return Bundle(
-            task="seg",
-            classes=train.classes,
-            imgsz=imgsz or (side, side),
+            task=request.task,
+            classes=classes,
+            imgsz=request.imgsz or (side, side),
             resize=Resize(),
-            backbone=BackboneSource(
-                family=backbone.model.family,  # type: ignore[arg-type]
-                config=backbone.model.to_json(),
-                source=backbone.source,
-                revision=backbone.revision,
-                file="backbone.safetensors" if own_weights else None,
-                vae=backbone.vae,
-                schedule=backbone.schedule.config,
-                label=backbone.label,
-                condition=CONDITION,
-            ),
-            taps=taps,
-            noise=selection.noise,
-            noise_seed=selection.seed,
-            noise_draws=noise_draws,
-            head=head or HeadSpec(kind="conv", channels=128),
-            finetuned=finetune,
+            backbone=_source(backbone, own_weights=request.unfreeze is not None or request.random_backbone),
+            taps=tuple(taps),
+            noise=request.selection.noise,
+            noise_seed=request.selection.seed,
+            noise_draws=request.noise_draws,
+            head=head,
+            finetuned=request.unfreeze is not None,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise InputError(f"{fault['loc'][0]}: {fault['msg']}; got {fault['input']!r}, change the option") from error
+
+
+def _source(backbone: LoadedBackbone, own_weights: bool) -> BackboneSource:
+    return BackboneSource(
+        family=backbone.model.family,  # type: ignore[arg-type]
+        config=backbone.model.to_json(),
+        source=backbone.source,
+        revision=backbone.revision,
+        file="backbone.safetensors" if own_weights else None,
+        vae=backbone.vae,
+        schedule=backbone.schedule.config,
+        label=backbone.label,
+        condition=CONDITION,
+    )
 
 
 def _randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:

@@ -98,21 +98,34 @@ def _export(
 
 
 def _evaluate(
-    model: Annotated[Path, typer.Argument(help="A bundle, an export folder or a .onnx file.")],
-    data: Annotated[Path, typer.Option(help="A split root with labels: DIR/<split>/...")],
+    model: Annotated[Path, typer.Argument(help="A bundle, an export folder, a .onnx file or a folder's .engine.")],
+    data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino; a bundle runs in torch.")
+    ] = "auto",
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split."""
+    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class."""
     from rich.console import Console
     from rich.progress import Progress
 
     from aselect_export.evaluation import evaluate
+    from aselect_runtime.engines.watch import Lines
+    from aselect_runtime.model import Device
 
+    choice(device, get_args(Device), "--device")
     with Progress(console=Console(stderr=True), transient=True) as bar:
         job = bar.add_task("evaluating", total=None)
-        found = evaluate(model, data, split, lambda done, total: bar.update(job, completed=done, total=total))
+        found = evaluate(
+            model,
+            data,
+            split,
+            device,  # type: ignore[arg-type]
+            lambda done, total: bar.update(job, completed=done, total=total),
+            Lines(),
+        )
     if as_json:
         print(found.to_json())
     else:
@@ -167,7 +180,8 @@ def _print_export(result: ExportResult, following: str) -> None:
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    width = max(len(name) for name in found.per_class)
-    for name, value in found.per_class.items():
+    figures = {**found.per_class, **found.others, found.metric: found.score}
+    width = max(map(len, figures))
+    for name, value in figures.items():
         print(f"{name:<{width}}  {'absent' if value is None else f'{value:.4f}'}")
-    print(f"{found.metric:<{width}}  {found.score:.4f}  ({found.images} images of {found.split})")
+    print(f"{found.images} images of {found.split}, on {found.device}")

@@ -1,30 +1,34 @@
-"""Accuracy of a bundle, an export folder or a lone graph on labelled images.
+"""Accuracy of a bundle, an export folder, a lone graph or an engine on labelled images.
 
-Segmentation is measured by `aselect_edge.evaluation`, as training measures it.
+All are measured by `aselect_edge.evaluation`, as training measures.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.errors import InputError
-from aselect_edge.frames import list_images, read_image, resize
-from aselect_edge.records import ClassInfo, Resize, Task
+from aselect_edge.evaluation import Data, measure
+from aselect_edge.metrics import Figures
+from aselect_edge.records import ClassInfo, Manifest, Resize, Task
 from aselect_runtime import open_model
+from aselect_runtime.engines.watch import Silence, Watch
+from aselect_runtime.folder import MANIFEST
+from aselect_runtime.model import Device
+from aselect_runtime.session import Session
 
 if TYPE_CHECKING:
     from aselect_edge.bundle import LoadedBundle
 
 Frames = NDArray[np.uint8]
-Metric = Literal["miou", "top1"]
-Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
 
 
@@ -38,35 +42,54 @@ class Model:
     shape: tuple[int, int, int]
     """Batch, height, width."""
     predict: Callable[[Frames], NDArray[Any]]
+    device: str
+    """What runs it, for people: `torch cpu`, `cpu` (ONNX Runtime), `openvino`, `tensorrt`."""
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: mIoU (seg) or top-1 accuracy (cls) as `score`, and the same per class (None: class absent)."""
+    """What came out: mIoU (seg) or top-1 accuracy (cls) as `score`, and per class (None: class absent)."""
 
     model: str
     data: str
     split: str
+    device: str
     task: Task
     images: int
     metric: str
     score: float
+    others: dict[str, float]
+    """The other figures of the task; see `metrics.Figures`."""
     per_class: dict[str, float | None]
+    """IoU (seg), or the share of a class's images that was found (cls)."""
 
     def to_json(self) -> str:
         """One JSON object on one line."""
         return json.dumps(asdict(self))
 
 
-def evaluate(model: Path, data: Path, split: str = "test", progress: Progress = lambda _done, _all: None) -> Evaluation:
-    """Measure a bundle (through torch), an export folder or a .onnx file (through ONNX Runtime) on a split of `data`.
+def evaluate(
+    model: Path,
+    data: Path,
+    split: str = "test",
+    device: Device = "auto",
+    progress: Progress = lambda _done, _all: None,
+    watch: Watch | None = None,
+) -> Evaluation:
+    """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
-    Raises InputError if the model or the data cannot be used, or if their classes differ.
+    Raises InputError if the model or the data cannot be used, or if their classes differ; besides, what `open_model`
+    raises. `watch` is told how the building of an engine goes.
     """
-    opened = _open(model)
-    metric, score, per_class, images = accuracy(opened, data, split, progress)
-    classes = dict(zip((info.name for info in opened.classes), per_class, strict=True))
-    return Evaluation(str(model), str(data), split, opened.task, images, metric, score, classes)
+    opened = _open(model, device, watch or Silence())
+    try:
+        found = accuracy(opened, data, split, progress)
+    finally:
+        opened.close()
+    per_class = dict(zip((info.name for info in opened.classes), found.per_class, strict=True))
+    measured = (found.images, found.metric, found.score, found.others, per_class)
+    return Evaluation(str(model), str(data), split, opened.device, opened.task, *measured)
 
 
 def accuracy(
@@ -75,103 +98,89 @@ def accuracy(
     split: str,
     progress: Progress = lambda _done, _all: None,
     most: int | None = None,
-) -> tuple[Metric, float, list[float | None], int]:
-    """Metric, score, score per class and number of images; of a split with more than `most`, so many spread over it."""
-    measure = _segmentation if model.task == "seg" else _classification
-    return measure(model, data, split, progress, most)
+) -> Figures:
+    """Figures on a split; of one with more than `most` images, on so many spread over it."""
+    images: Data = open_segmentation(data, split) if model.task == "seg" else open_classification(data, split)
+    _check_classes(images, model, data)
+    if most is not None and most < len(images):
+        images = images.subset([index * len(images) // most for index in range(most)])
+    batch, height, width = model.shape
+    return measure(model.predict, images, (height, width), model.resize, batch, progress)
 
 
-def is_labelled(data: Path, split: str, task: Task) -> bool:
-    """Whether `data` looks like a split root with labels for a task."""
-    if task == "seg":
-        return (data / split / "labels").is_dir()
-    return (data / split).is_dir() and any(path.is_dir() for path in (data / split).iterdir())
-
-
-def _open(path: Path) -> Model:
+def _open(path: Path, device: Device, watch: Watch) -> Model:
     if (path / "bundle.json").exists():
         from aselect_edge.bundle import load_bundle
 
-        return _torch_model(load_bundle(path))
-    return _onnx_model(path)
+        return _torch_model(load_bundle(path), device)
+    return _runtime_model(*(_engine(path) if path.suffix == ".engine" else open_model(path, device, watch)))
 
 
-def _torch_model(bundle: LoadedBundle) -> Model:
+def _torch_model(bundle: LoadedBundle, device: Device) -> Model:
     import torch
 
     from aselect_export.graph import DeployedGraph
 
-    record = bundle.record
-    graph = DeployedGraph(bundle.deployed(), record.task).eval()
+    there = ("auto", "cpu", *(("cuda",) if torch.cuda.is_available() else ()))
+    if device not in there:
+        raise InputError(
+            f"got --device {device} for a bundle, expected {' or '.join(there)}, where torch runs it here; "
+            "change --device, or evaluate what aselect-export made of it"
+        )
+    record, on = bundle.record, there[-1] if device == "auto" else device
+    graph = DeployedGraph(bundle.deployed(), record.task).eval().to(on)
 
     def predict(frames: Frames) -> NDArray[Any]:
         with torch.inference_mode():
-            answer: NDArray[Any] = graph(torch.from_numpy(frames))[0].numpy()
+            answer: NDArray[Any] = graph(torch.from_numpy(frames).to(on))[0].cpu().numpy()
         return answer
 
-    return Model(record.task, record.classes, record.resize, (1, *record.imgsz), predict)
+    return Model(record.task, record.classes, record.resize, (1, *record.imgsz), predict, f"torch {on}")
 
 
-def _onnx_model(path: Path) -> Model:
-    manifest, session = open_model(path, "cpu")
+def _engine(path: Path) -> tuple[Manifest, Session]:
+    """This very engine of an export folder, whatever else the folder holds."""
+    from aselect_runtime.engines.cache import load_plan
+    from aselect_runtime.engines.tensorrt_session import TensorRtSession
+    from aselect_runtime.folder import load_folder
+
+    folder = path.absolute().parent.parent
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{path}: got an engine outside an export folder, expected FOLDER/engines/NAME.engine, whose manifest "
+            "says what it answers; give the engine in its folder"
+        )
+    manifest, _ = load_folder(folder)
+    name = path.absolute().relative_to(folder).as_posix()
+    engine = next((each for each in manifest.engines if each.file == name), None)
+    if engine is None:
+        known = ", ".join(each.file for each in manifest.engines) or "none"
+        raise InputError(f"{path}: not an engine of its folder's manifest, expected one of: {known}; run aselect-build")
+    builder = "rtx" if engine.builder == "tensorrt-rtx" else "tensorrt"
+    session = TensorRtSession(load_plan(folder, engine), builder, str(path))  # type: ignore[arg-type]
+    try:
+        session.check(manifest)
+    except BaseException:
+        session.close()
+        raise
+    return manifest, session
+
+
+def _runtime_model(manifest: Manifest, session: Session) -> Model:
     batch, height, width, _ = manifest.input.shape
-    name = manifest.outputs[0].name
+    answer = "class_map" if manifest.task == "seg" else "scores"
 
     def predict(frames: Frames) -> NDArray[Any]:
-        return session.infer(frames)[name]
+        return session.infer(frames)[answer]
 
-    return Model(manifest.task, manifest.classes, manifest.resize, (batch, height, width), predict)
-
-
-def _segmentation(
-    model: Model, data: Path, split: str, progress: Progress, most: int | None
-) -> tuple[Metric, float, list[float | None], int]:
-    from aselect_edge.data import open_segmentation
-    from aselect_edge.evaluation import segmentation_confusion
-
-    images = open_segmentation(data, split)
-    _check_classes([info.name for info in images.classes], model, data)
-    images = replace(images, pairs=tuple(_spread(images.pairs, most)))
-    batch, *size = model.shape
-    confusion = segmentation_confusion(model.predict, images, (size[0], size[1]), model.resize, batch, progress)
-    per_class = [None if np.isnan(value) else float(value) for value in confusion.iou()]
-    return "miou", float(confusion.miou()), per_class, len(images)
+    shape = (batch, height, width)
+    return Model(manifest.task, manifest.classes, manifest.resize, shape, predict, session.device, session.close)
 
 
-def _classification(
-    model: Model, data: Path, split: str, progress: Progress, most: int | None
-) -> tuple[Metric, float, list[float | None], int]:
-    root = data / split
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    _check_classes([path.name for path in folders], model, root)
-    names = [info.name for info in model.classes]
-    images = _spread([(path, names.index(folder.name)) for folder in folders for path in list_images(folder)], most)
-    right, total = np.zeros(len(names)), np.zeros(len(names))
-    batch, *size = model.shape
-    for start in range(0, len(images), batch):
-        group = images[start : start + batch]
-        frames = [resize(read_image(path), (size[0], size[1]), model.resize) for path, _ in group]
-        # A graph's batch is fixed: the last one is filled up by repeating its last frame.
-        scores = model.predict(np.stack(frames + frames[-1:] * (batch - len(group))))
-        for score, (_, label) in zip(scores, group, strict=False):
-            total[label] += 1
-            right[label] += int(score.argmax()) == label
-        progress(start + len(group), len(images))
-    per_class = [float(r / t) if t else None for r, t in zip(right, total, strict=True)]
-    return "top1", float(right.sum() / total.sum()), per_class, len(images)
-
-
-def _spread(items: Sequence[Item], most: int | None) -> Sequence[Item]:
-    count = len(items) if most is None else min(most, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
-
-
-def _check_classes(found: list[str], model: Model, where: Path) -> None:
-    expected = [info.name for info in model.classes]
-    # Folders come sorted by name, so for classification the order says nothing.
-    same = found == expected if model.task == "seg" else bool(found) and set(found) <= set(expected)
-    if not same:
+def _check_classes(images: Data, model: Model, where: Path) -> None:
+    found, expected = ([info.name for info in each.classes] for each in (images, model))
+    if found != expected:
         raise InputError(
-            f"{where}: got the classes {', '.join(found) or 'none'}, expected the model's: {', '.join(expected)}; "
+            f"{where}: got the classes {', '.join(found)}, expected the model's: {', '.join(expected)}; "
             "evaluate on data with the classes that the model was trained on"
         )

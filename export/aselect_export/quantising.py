@@ -24,9 +24,11 @@ from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
 from aselect_edge.bundle import LoadedBundle
+from aselect_edge.data import is_labelled
 from aselect_edge.errors import GateError
+from aselect_edge.metrics import Figures
 from aselect_edge.records import LayerDecision, Quantisation
-from aselect_export.evaluation import Model, accuracy, is_labelled
+from aselect_export.evaluation import Model, accuracy
 from aselect_export.graph import LOGITS
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.measuring import measure
@@ -190,8 +192,10 @@ def _yardstick(
     """The task metric where `data` has labels, else agreement with the FP32 graph."""
     record = bundle.record
     if data is not None and is_labelled(data, "val", record.task):
-        metric, before, _, images = _accuracy(debug, bundle, trial, data)
-        return Yardstick(metric, images, before, lambda graph: _accuracy(graph, bundle, trial, data)[1])
+        before = _accuracy(debug, bundle, trial, data)
+        return Yardstick(
+            before.metric, before.images, before.score, lambda graph: _accuracy(graph, bundle, trial, data).score
+        )
     looked_at = trial.frames if frames is None else _spread(frames, COMPARED, trial.batch)
     exact = _classes(debug, trial, looked_at)
     return Yardstick(
@@ -199,9 +203,7 @@ def _yardstick(
     )
 
 
-def _accuracy(
-    graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path
-) -> tuple[Literal["miou", "top1"], float, list[float | None], int]:
+def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:
     """See `evaluation.accuracy`, on the validation split: training has seen `train`, and `test` is for reporting."""
     session = graph.session()
     output = "class_map" if trial.task == "seg" else "scores"
@@ -211,7 +213,8 @@ def _accuracy(
 
     record = bundle.record
     shape = (trial.batch, trial.frames.shape[1], trial.frames.shape[2])
-    found = accuracy(Model(record.task, record.classes, record.resize, shape, predict), data, "val", most=SCORED)
+    model = Model(record.task, record.classes, record.resize, shape, predict, session.device)
+    found = accuracy(model, data, "val", most=SCORED)
     session.close()
     return found
 

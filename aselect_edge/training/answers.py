@@ -1,0 +1,33 @@
+"""From logits to answers, and from a torch model to its figures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.data import SegmentationData
+from aselect_edge.evaluation import Answers, Data, measure
+from aselect_edge.frames import Frame
+from aselect_edge.metrics import Figures
+from aselect_edge.perception import upsample
+from aselect_edge.records import Resize
+from aselect_edge.training.views import to_pixels
+
+
+def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
+    """Logits of either task as `evaluation` compares them: class maps uint8 (N, H, W) or scores (N, C)."""
+    if isinstance(data, SegmentationData):
+        return upsample(logits, imgsz).argmax(1).to(torch.uint8).numpy()  # type: ignore[no-any-return]
+    return logits.softmax(1).numpy()  # type: ignore[no-any-return]
+
+
+def answer_frames(model: nn.Module, frames: Frame, data: Data, imgsz: tuple[int, int]) -> Answers:
+    """What a torch model (pixels -> logits) in eval mode answers to frames uint8 (N, H, W, 3)."""
+    with torch.no_grad():
+        return answers(model(to_pixels(frames)), data, imgsz)
+
+
+def evaluate(model: nn.Module, data: Data, imgsz: tuple[int, int], how: Resize, batch: int = 8) -> Figures:
+    """Figures of a torch model (pixels -> logits) over a split."""
+    model.eval()
+    return measure(lambda frames: answer_frames(model, frames, data, imgsz), data, imgsz, how, batch)

@@ -1,0 +1,44 @@
+"""What is to be learnt: the task's data, views and loss behind one door, so that the loop need not know the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.evaluation import Data
+from aselect_edge.records import Resize, Task
+from aselect_edge.training.classifying import Classifying
+from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.segmenting import Segmenting
+from aselect_edge.training.views import Views
+
+Warn = Callable[[str], None]
+
+
+class Goal(Protocol):
+    """A task on a labelled folder."""
+
+    @property
+    def train(self) -> Data:
+        """The split that is learnt from."""
+
+    @property
+    def val(self) -> Data:
+        """The split that chooses the best weights."""
+
+    def views(self, imgsz: tuple[int, int], how: Resize) -> Views:
+        """Random views of `train` at model size."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The task's loss over a batch of views, a scalar."""
+
+
+def open_goal(task: Task, data: Path, recipe: Recipe, warn: Warn = lambda _line: None) -> Goal:
+    """The task on the splits `train` and `val` of a folder; raises InputError. `warn` hears where val comes from."""
+    if task == "seg":
+        return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val", warn), recipe)
+    return Classifying(open_classification(data, "train"), open_classification(data, "val", warn), recipe)

@@ -1,0 +1,44 @@
+"""Of what a checkpoint and a cache of features are: only the same run takes them up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from torch import Tensor, nn
+
+from aselect_edge.evaluation import Data
+from aselect_edge.perception import Perception
+from aselect_edge.records import Resize
+from aselect_edge.training.finetune import Unfreeze
+from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.views import data_digest
+
+
+def features_digest(model: Perception) -> str:
+    """SHA-256 over everything that decides the features: weights, condition, noise, taps and size."""
+    digest = hashlib.sha256()
+    encoder = model.encoder.state_dict().values() if isinstance(model.encoder, nn.Module) else ()
+    tensors: Iterable[Tensor] = (*model.backbone.state_dict().values(), *encoder, *model.condition.values(), model.eps)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    digest.update(json.dumps([*map(str, model.taps), model.noise.model_dump(), model.imgsz]).encode())
+    return digest.hexdigest()
+
+
+def run_identity(
+    model: Perception, train: Data, val: Data, how: Resize, recipe: Recipe, unfreeze: Unfreeze | None
+) -> str:
+    """What is trained, on what and how, as JSON."""
+    content = {
+        "recipe": asdict(recipe),
+        "unfreeze": str(unfreeze),
+        "features": features_digest(model),
+        "head": str(model.head),
+        "resize": how.model_dump(),
+        "train": data_digest(train),
+        "val": data_digest(val),
+    }
+    return json.dumps(content)

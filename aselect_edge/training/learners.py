@@ -1,0 +1,104 @@
+"""What learns: a head on cached features of a frozen backbone, or a model with its backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.evaluation import score_of
+from aselect_edge.metrics import Figures
+from aselect_edge.perception import Perception
+from aselect_edge.records import Resize
+from aselect_edge.training.answers import answers, evaluate
+from aselect_edge.training.cache import FrozenFrames, FrozenViews
+from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
+from aselect_edge.training.goal import Goal
+from aselect_edge.training.identity import features_digest
+from aselect_edge.training.recipe import Recipe, TellProgress
+
+
+class Learner(Protocol):
+    """What the loop steps, averages and measures."""
+
+    module: nn.Module
+    groups: list[dict[str, Any]]
+    """Parameter groups of the optimiser, each with its full learning rate as `base`."""
+
+    def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
+        """The loss to minimise over the next batch, and the task's share of it."""
+
+    def measure(self, module: nn.Module) -> Figures:
+        """Figures on val of `module`, which is this learner's or its average."""
+
+
+class HeadLearner:
+    """The head alone; the folded backbone runs once per view and once per frame of val."""
+
+    def __init__(
+        self, model: Perception, goal: Goal, how: Resize, recipe: Recipe, folder: Path, tell: TellProgress
+    ) -> None:
+        """`folder` is where features are kept."""
+        self.module, self.goal, self.imgsz, self.how = model.head, goal, model.imgsz, how
+        self.groups = [_group(list(model.head.parameters()), recipe.learning_rate)]
+        extract, key = model.deployed().features, features_digest(model)
+        self.views = FrozenViews(goal.views(model.imgsz, how), extract, key, folder / "train", tell)
+        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, key, folder / "val", tell)
+
+    def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
+        """See Learner."""
+        features, labels = self.views.batch(rng)
+        loss = self.goal.loss(self.module(features), labels)
+        return loss, loss.item()
+
+    @torch.no_grad()
+    def measure(self, module: nn.Module) -> Figures:
+        """See Learner."""
+        module.eval()
+        score = score_of(self.goal.val, self.how)
+        for features, label, _ in self.frames:
+            score.add(answers(module(features), self.goal.val, self.imgsz)[0], label)
+        return score.figures()
+
+
+class ModelLearner:
+    """The head and parts of the backbone, together with the denoising loss where the backbone can denoise."""
+
+    def __init__(
+        self,
+        model: Perception,
+        goal: Goal,
+        how: Resize,
+        recipe: Recipe,
+        what: Unfreeze,
+        noising: Noising | None,
+    ) -> None:
+        """`what` of the backbone learns; without `noising` it does so for the task alone."""
+        self.module = self.model = model
+        self.goal, self.how, self.recipe = goal, how, recipe
+        self.noising = noising if recipe.denoising else None
+        learning = unfreeze(model, what)
+        self.groups = [
+            _group(list(model.head.parameters()), recipe.learning_rate),
+            _group(learning, recipe.backbone_rate),
+        ]
+        self.views = goal.views(model.imgsz, how)
+
+    def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
+        """See Learner."""
+        pixels, labels = self.views.batch(rng)
+        task = self.goal.loss(self.model(pixels), labels)
+        if self.noising is None or step % self.recipe.denoising_every:
+            return task, task.item()
+        return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe), task.item()
+
+    def measure(self, module: nn.Module) -> Figures:
+        """See Learner."""
+        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch)
+
+
+def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": rate, "base": rate}

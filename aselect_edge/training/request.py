@@ -1,0 +1,45 @@
+"""What `aselect-train` is asked to do, as one record: the command and the benchmarks fill the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aselect_edge.backbones import LoadedBackbone
+from aselect_edge.records import HeadSpec, Selection, Tap, Task
+from aselect_edge.training.finetune import Unfreeze
+from aselect_edge.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A head, and with `unfreeze` parts of the backbone, to be trained on a labelled folder.
+
+    What is None is the task's own: see `HEADS` and `RECIPES`.
+    """
+
+    task: Task
+    source: str | LoadedBackbone
+    """A backbone, or the name of one, which is then conditioned on the selection's class."""
+    selection: Selection
+    data: Path
+    out: Path
+    taps: tuple[Tap, ...] = ()
+    """They replace the selection's tap."""
+    imgsz: tuple[int, int] | None = None
+    """Height and width; None is the backbone's own square."""
+    head: HeadSpec | None = None
+    recipe: Recipe | None = None
+    unfreeze: Unfreeze | None = None
+    """What of the backbone learns too; None leaves it frozen."""
+    random_backbone: bool = False
+    """Keep the architecture and forget the weights: the baseline that says what pretraining buys."""
+    noise_draws: int = 1
+    """Features are the mean over so many draws of the noise, at as many forward passes."""
+    cache: Path | None = None
+    """Where the features of a frozen backbone are kept, which runs may share; None is in `workdir`."""
+
+    @property
+    def workdir(self) -> Path:
+        """Checkpoint, curves and pictures."""
+        return self.out.with_name(self.out.name + ".training")
