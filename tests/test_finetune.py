@@ -25,6 +25,7 @@ from aselect_edge.errors import InputError
 from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.records import Bundle, HeadSpec, Noise, Selection, Tap
+from aselect_edge.training import train_bundle
 from aselect_edge.training.finetune import (
     LowRank,
     Unfreeze,
@@ -36,6 +37,7 @@ from aselect_edge.training.finetune import (
     unfreeze,
 )
 from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.request import TrainRequest
 from aselect_export import export
 from tests.test_export_families import DIT, bundle_of, condition_of
 
@@ -341,3 +343,32 @@ def test_windows_fit_any_frame(rows: int, columns: int, window: int) -> None:
         return on_straight_path(x0)
 
     assert torch.isfinite(denoising_loss(model, pixels(size=size), noising, np.random.default_rng(0), recipe))
+
+
+@pytest.mark.parametrize(("family", "way"), [("sit", "lora:2"), ("sd3", "last:1")], indirect=["family"])
+def test_a_bundle_is_fine_tuned_further(family: Family, way: str, street_data: Path, tmp_path: Path) -> None:
+    """From the published model, and from a bundle, which is cut and knows its autoencoder only by name."""
+    selection = Selection(backbone="random", noise=family.record.noise, tap=TAP, strategy="manual")
+    recipe = Recipe(samples=4, batch=2, validations=1, window=4, denoising_windows=2, synthetic=0)
+    source: str | LoadedBackbone = family.backbone()
+    for name in ("first", "second"):
+        request = TrainRequest(
+            task="seg",
+            source=source,
+            selection=selection,
+            data=street_data,
+            out=tmp_path / name,
+            imgsz=SIZE,
+            head=HEAD,
+            recipe=recipe,
+            unfreeze=Unfreeze.parse(way),
+        )
+        told: list[str] = []
+        model = train_bundle(request, warn=told.append).model
+        alone = [line for line in told if "task's loss alone" in line]
+        assert bool(alone) == (family.name == "sd3" or name == "second")
+        saved = load_bundle(request.out)
+        assert saved.record.finetuned
+        with torch.no_grad():
+            assert (saved.deployed()(pixels()) - model(pixels())).abs().max() < 0.05 * model(pixels()).abs().max()
+        source = str(request.out)

@@ -178,8 +178,11 @@ def shipped_schedule() -> dict[str, Any]:
 def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
     from aselect_edge.bundle import load_bundle
 
-    # What a bundle was made with is in its record, and need not be told again by who names it.
-    return replace(load_bundle(path).backbone(lean), source=str(path.resolve()), revision=None, vae=None, label=None)
+    loaded = load_bundle(path).backbone(lean)
+    # What a bundle was made with is in its record, and need not be told again by who names it; but one made from it,
+    # with weights of its own, has to find the autoencoder.
+    vae = None if isinstance(loaded.encoder, Pixels) else loaded.vae or loaded.source
+    return replace(loaded, source=str(path.resolve()), revision=None, vae=vae, label=None)
 
 
 def _family_of(config: dict[str, Any], where: Path) -> str:
