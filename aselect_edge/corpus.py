@@ -97,7 +97,8 @@ class Crop:
 
     def labels(self, labels: Frame) -> Frame:
         """The same part of its class map (H, W)."""
-        return self._resized(labels, cv2.INTER_NEAREST)
+        # The exact one: plain INTER_NEAREST takes a cell's corner, half a cell beside what the picture shows.
+        return self._resized(labels, cv2.INTER_NEAREST_EXACT)
 
     def _resized(self, whole: Frame, how: int) -> Frame:
         part = whole[self.rows, self.columns]
@@ -108,7 +109,7 @@ class Crop:
 def random_crop(
     rng: np.random.Generator, picture: tuple[int, ...], size: tuple[int, int], share: tuple[float, float]
 ) -> Crop:
-    """A crop of random scale and place in a picture (height, width), of the aspect ratio of `size`; half are mirrored."""
+    """A crop of random scale and place in a picture (height, width), shaped like `size`; half are mirrored."""
     height, width = picture
     fit = min(height / size[0], width / size[1]) * rng.uniform(*share)
     h, w = max(1, min(height, round(size[0] * fit))), max(1, min(width, round(size[1] * fit)))

@@ -29,7 +29,7 @@ class Noised(NamedTuple):
 
 
 class Denoising:
-    """Mean squared error of a model's own prediction at uniformly drawn timesteps of its schedule.
+    """Mean squared error of a model's own prediction at randomly drawn timesteps of its schedule.
 
     The target follows `prediction_type`: `epsilon` (Ho et al., arXiv 2006.11239) or `v_prediction`,
     v = alpha·eps - sigma·x0 (Salimans and Ho, arXiv 2202.00512).
@@ -43,9 +43,10 @@ class Denoising:
             )
         self.cumulative = torch.from_numpy(cumulative_alphas(schedule)).float().to(device)
 
-    def noised(self, x0: Tensor) -> Noised:
-        """x0 (N, C, H, W) in [-1, 1] at a random noise level each."""
-        t = torch.randint(0, len(self.cumulative), (len(x0),), device=x0.device)
+    def noised(self, x0: Tensor, timesteps: Tensor | None = None) -> Noised:
+        """x0 (N, C, H, W) in [-1, 1] at a random noise level each, of `timesteps` (M,) or else of all, uniformly."""
+        t = torch.randint(0, len(self.cumulative if timesteps is None else timesteps), (len(x0),), device=x0.device)
+        t = t if timesteps is None else timesteps[t]
         alpha = self.cumulative[t].sqrt()[:, None, None, None]
         sigma = (1 - self.cumulative[t]).sqrt()[:, None, None, None]
         eps = torch.randn_like(x0)

@@ -6,8 +6,8 @@ some full frames, class-conditional where a picture has a class (10 % label drop
 images are read: `camvid/train`, `cub40/train`, `tinyimagenet`, the clips, and synthetic streets.
 
 With `--taught`, the labels of Tiny ImageNet and of the synthetic streets teach beside the denoising loss (see
-`teaching`). It resumes from its checkpoint, runs on a GPU in bf16 when there is one, and writes a diffusers
-pipeline folder.
+`teaching`). With `--curriculum N`, it trains on N chosen timesteps instead of all (see `curriculum`). It resumes
+from its checkpoint, runs on a GPU in bf16 when there is one, and writes a diffusers pipeline folder.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import math
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -36,10 +36,11 @@ from aselect_edge.backbones import DiT, DiTConfig, load_backbone, save_backbone
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.command import entry
 from aselect_edge.corpus import NO_CLASS, Corpus
+from aselect_edge.curriculum import By, Curriculum, choose
 from aselect_edge.denoise import Denoising, window_positions
-from aselect_edge.errors import InputError
+from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import atomic_write
-from aselect_edge.teaching import Lesson, Teacher
+from aselect_edge.teaching import Lesson, Teacher, watching
 from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = DiTConfig(
@@ -78,6 +79,8 @@ class Recipe:
     ema: float = 0.999
     lesson: Lesson | None = None
     """What labels teach; None leaves them out."""
+    curriculum: Curriculum | None = None
+    """Which timesteps are trained on; None is all of them, uniformly."""
     seed: int = 0
 
 
@@ -103,7 +106,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+        return Batch._make(None if part is None else part.to(device) for part in self)
 
 
 def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[Batch]:
@@ -147,14 +150,20 @@ class Run:
         learned = [*self.model.parameters(), *(self.teacher.parameters() if self.teacher else ())]
         self.optimiser = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.01)
         self.step, self.seen, self.curve = 0, 0, list[list[float]]()
+        self.chosen: list[tuple[int, list[int]]] = []
+        """Samples seen, and the timesteps that the curriculum went on with."""
         self.checkpoint = out / "checkpoint.pt"
         if self.checkpoint.is_file():
             self._resume(read_checkpoint(self.checkpoint))
-        self.started, self.losses = time.monotonic(), list[float]()
+        earlier = self.curve[-1][2] if self.curve else 0.0
+        self.started, self.losses = time.monotonic() - earlier, list[float]()
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
         return parts | ({"teacher": self.teacher} if self.teacher else {})
+
+    def _curriculum(self) -> dict[str, Any] | None:
+        return asdict(self.recipe.curriculum) if self.recipe.curriculum else None
 
     def _resume(self, state: dict[str, Any]) -> None:
         parts = self._parts()
@@ -163,22 +172,45 @@ class Run:
                 f"{self.checkpoint}: got a run {'with' if 'teacher' in state else 'without'} --taught, expected this "
                 "run's recipe; choose another --out"
             )
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        self.step, self.seen, self.curve = state["step"], state["seen"], state["curve"]
+        if state.get("curriculum") != self._curriculum():
+            raise InputError(
+                f"{self.checkpoint}: got a run with the curriculum {state.get('curriculum')}, expected this run's, "
+                f"{self._curriculum()}; give the same --curriculum and --curriculum-by, or choose another --out"
+            )
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.seen, self.curve = state["step"], state["seen"], state["curve"]
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise IntegrityError(
+                f"{self.checkpoint}: incomplete ({error}), expected a checkpoint; remove it"
+            ) from error
+        self.chosen = state.get("chosen", [])
+
+    def renew(self, corpus: Corpus) -> None:
+        """Choose the curriculum's timesteps where that is due, by the averaged model on pictures of the corpus."""
+        curriculum = self.recipe.curriculum
+        if curriculum and curriculum.due(self.seen, self.chosen[-1][0] if self.chosen else None):
+            rng = np.random.default_rng((self.recipe.seed, self.step, curriculum.pictures))
+            pictures = corpus.batch(rng, curriculum.pictures, FRAME).images
+            self.chosen.append((self.seen, choose(curriculum, self.average, SCHEDULE, pictures, self.recipe.seed)))
 
     def learn(self, batch: Batch) -> float:
         """One step; its loss."""
         recipe, batch = self.recipe, batch.to(self.device)
+        # Noise of its own for every step, so that a resumed run draws what an uninterrupted one would.
+        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, self.step)).generate_state(1)[0]))
+        timesteps = torch.tensor(self.chosen[-1][1], device=self.device) if self.chosen else None
         cosine = 0.5 * (1 + math.cos(math.pi * self.seen / recipe.samples))
         rate = min(1.0, (self.step + 1) / recipe.warmup) * (0.05 + 0.95 * cosine)
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            noised = self.denoising.noised(batch.x0)
-            loss = self.denoising(self.model, noised, batch.told, batch.positions)
+            noised = self.denoising.noised(batch.x0, timesteps)
+            with watching(self.model, recipe.lesson.blocks if recipe.lesson else ()) as seen:
+                loss = self.denoising(self.model, noised, batch.told, batch.positions)
             if self.teacher:
-                loss = loss + self.teacher(batch.label, batch.told, batch.maps, noised.signal)
+                loss = loss + self.teacher(seen, batch.label, batch.told, batch.maps, noised.signal)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -189,14 +221,16 @@ class Run:
         return self.losses[-1]
 
     def save(self) -> None:
-        """Write the checkpoint, the curve and the averaged backbone."""
+        """Write the averaged backbone and the curve; last the checkpoint, so that it never runs ahead of them."""
         self.curve.append([self.seen, sum(self.losses) / len(self.losses), time.monotonic() - self.started])
         self.losses.clear()
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        write_checkpoint(self.checkpoint, state | {"step": self.step, "seen": self.seen, "curve": self.curve})
-        curve = {"columns": ["samples", "loss", "seconds"], "rows": self.curve}
-        atomic_write(self.out / "curve.json", json.dumps(curve))
         save_backbone(self.average, SCHEDULE, self.out)
+        curve = {"columns": ["samples", "loss", "seconds"], "rows": self.curve}
+        choices = {"curriculum": self._curriculum(), "chosen": self.chosen} if self.recipe.curriculum else {}
+        atomic_write(self.out / "curve.json", json.dumps(curve | choices))
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        progress = {"step": self.step, "seen": self.seen, "curve": self.curve}
+        write_checkpoint(self.checkpoint, state | progress | choices)
 
 
 def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG, start: DiT | None = None) -> Path:
@@ -210,6 +244,7 @@ def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONF
         task = progress.add_task("pretrain", total=recipe.samples, completed=run.seen)
         stream = batches(corpus, recipe, run.model, run.step)
         while run.seen < recipe.samples:
+            run.renew(corpus)
             loss = run.learn(next(stream))
             progress.update(task, completed=run.seen, description=f"pretrain, loss {loss:.3f}")
             if run.step % SAVE_EVERY == 0 or run.seen >= recipe.samples:
@@ -224,6 +259,10 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 is all.")] = 0,
     limit: Annotated[int, typer.Option(help="Pictures of tinyimagenet to hold in memory.")] = 50_000,
     taught: Annotated[bool, typer.Option("--taught", help="Let labels teach beside the denoising loss.")] = False,
+    curriculum: Annotated[
+        int, typer.Option(min=0, max=1000, help="Train on so many chosen timesteps; 0 is all of them.")
+    ] = 0,
+    curriculum_by: Annotated[str, typer.Option(help="What chooses them: hfr, learned or even (the control).")] = "hfr",
     start: Annotated[str, typer.Option(help="A backbone of the same shape to begin with, not random weights.")] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -235,6 +274,8 @@ def main(
     if taught:
         lesson = Lesson(classes=CONFIG.num_embeds_ada_norm, map_classes=len(scenes.CLASSES))
         recipe = replace(recipe, lesson=lesson, label_dropout=0.5)
+    if curriculum:
+        recipe = replace(recipe, curriculum=Curriculum(curriculum, cast(By, curriculum_by)))
     pretrain(Corpus.load(data, limit), out, recipe, start=_backbone(start) if start else None)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -17,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_edge import corpus as corpora
+from aselect_edge import pretrain as pretraining
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.corpus import NO_CLASS, UNLABELLED, Corpus, Source, random_crop
+from aselect_edge.curriculum import RULES, Curriculum, choose
 from aselect_edge.denoise import Denoising
-from aselect_edge.errors import InputError
-from aselect_edge.pretrain import SCHEDULE, Recipe, batches, pretrain, to_tensor
+from aselect_edge.errors import InputError, IntegrityError
+from aselect_edge.pretrain import SCHEDULE, Recipe, Run, batches, main, pretrain, to_tensor
 from aselect_edge.teaching import Lesson
 
 TINY = DiTConfig(2, 16, 3, num_layers=1, patch_size=8, sample_size=192, num_embeds_ada_norm=5)
@@ -83,6 +87,108 @@ def test_a_taught_run_goes_on_and_starts_from_other_weights(corpus: Corpus, tmp_
     assert len(json.loads((out / "curve.json").read_text())["rows"]) == 2
     with pytest.raises(InputError, match="without --taught"):
         pretrain(corpus, tmp_path / "plain", replace(taught, samples=60), TINY)
+
+
+CURRICULA = [None, Curriculum(7, "hfr", warmup=8, every=16, pictures=2, levels=3)]
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA, ids=["uniform", "curriculum"])
+@pytest.mark.parametrize("lesson", [None, LESSON], ids=["plain", "taught"])
+def test_an_interrupted_run_ends_like_one_that_was_not(
+    corpus: Corpus,
+    tmp_path: Path,
+    lesson: Lesson | None,
+    curriculum: Curriculum | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pretraining, "SAVE_EVERY", 3)
+    recipe = replace(RECIPE, lesson=lesson, curriculum=curriculum)
+    pretrain(corpus, tmp_path / "whole", recipe, TINY)
+    saves = itertools.count(1)
+
+    class PowerCutError(Exception):
+        pass
+
+    def save(run: Run) -> None:
+        whole_save(run)
+        if next(saves) == 2:
+            raise PowerCutError
+
+    whole_save = Run.save
+    monkeypatch.setattr(Run, "save", save)
+    with pytest.raises(PowerCutError):
+        pretrain(corpus, tmp_path / "cut", recipe, TINY)
+    pretrain(corpus, tmp_path / "cut", recipe, TINY)
+    whole, cut = (torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "cut"))
+    assert whole["step"] == cut["step"] > 6
+    assert whole.get("chosen") == cut.get("chosen")
+    for part in ("model", "average"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, cut[part][name]), name
+    seconds = [row[2] for row in cut["curve"]]
+    assert seconds == sorted(seconds)
+
+
+def test_a_curriculum_begins_after_its_warmup_and_is_chosen_anew(corpus: Corpus, tmp_path: Path) -> None:
+    out = pretrain(corpus, tmp_path, replace(RECIPE, samples=44, curriculum=CURRICULA[1]), TINY)
+    curve = json.loads((out / "curve.json").read_text())
+    assert curve["curriculum"]["by"] == "hfr"
+    assert [seen for seen, _ in curve["chosen"]] == [8, 25, 43]  # 13 samples in four steps
+    for _, timesteps in curve["chosen"]:
+        assert len(set(timesteps)) == 7
+        assert timesteps == sorted(timesteps)
+    with pytest.raises(InputError, match="--curriculum"):
+        pretrain(corpus, tmp_path, replace(RECIPE, samples=60), TINY)
+
+
+@pytest.mark.parametrize("by", RULES)
+def test_each_rule_keeps_as_many_timesteps_as_asked_for(by: str, corpus: Corpus) -> None:
+    model = DiT(TINY, tied=True)
+    initialise(model)
+    pictures = corpus.batch(np.random.default_rng(0), 3, (64, 64)).images
+    curriculum = Curriculum(11, by, levels=4)  # type: ignore[arg-type]
+    chosen = choose(curriculum, model, SCHEDULE, pictures, 0)
+    assert chosen == choose(curriculum, model, SCHEDULE, pictures, 0)
+    assert len(set(chosen)) == 11
+    assert set(chosen) <= set(range(1000))
+    if by == "even":
+        assert (chosen[0], chosen[-1]) == (0, 999)
+
+
+def test_hfr_keeps_the_timesteps_of_the_highest_ratio() -> None:
+    torch.manual_seed(0)
+    model = DiT(TINY, tied=True)
+    initialise(model)  # its tokens are its input's, so noise is what high frequencies there are
+    flat = np.full((2, 64, 64, 3), 200, np.uint8)
+    assert choose(Curriculum(50, "hfr"), model, SCHEDULE, flat, 0) == list(range(950, 1000))
+
+
+def test_a_curriculum_of_nonsense_is_refused() -> None:
+    with pytest.raises(InputError, match="--curriculum-by"):
+        Curriculum(by="luck")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 or more"):
+        Curriculum(0)
+
+
+def test_noise_is_drawn_from_the_timesteps_asked_for() -> None:
+    denoising = Denoising(SCHEDULE, torch.device("cpu"))
+    noised = denoising.noised(torch.zeros(200, 3, 8, 8), torch.tensor([3, 700]))
+    assert set(noised.timestep.tolist()) == {3, 700}
+    assert denoising.noised(torch.zeros(200, 3, 8, 8)).timestep.unique().numel() > 100
+
+
+def test_a_checkpoint_of_another_shape_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    pretrain(corpus, tmp_path, RECIPE, TINY)
+    with pytest.raises(IntegrityError, match="incomplete"):
+        pretrain(corpus, tmp_path, RECIPE, replace(TINY, num_layers=2))
+
+
+def test_the_page_names_options_that_exist() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    lines = re.findall(r"python -m aselect_edge\.pretrain(.*)", page.replace("\\\n", " "))
+    used = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
+    assert len(lines) > 2
+    assert used <= {"--" + name.replace("_", "-") for name in inspect.signature(main).parameters}
 
 
 def test_the_denoising_loss_falls(corpus: Corpus) -> None:
