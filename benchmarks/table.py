@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import graph_table, selection_table
+from benchmarks import accuracy_report, graph_table, selection_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,7 +43,9 @@ def main() -> None:
 
 def pages() -> dict[str, dict[str, str]]:
     """The tables of each page, by name; those of benchmarks that have not been run yet are left out."""
-    found = {"README.md": {"figures": figures(), "accuracy": accuracy()}}
+    found = {"README.md": {"figures": figures()}}
+    if (RESULTS / "accuracy.json").is_file():
+        found["README.md"]["accuracy"] = accuracy()
     if (RESULTS / "selection.json").is_file():
         result = load("selection")
         found["docs/selection.md"] = {
@@ -92,22 +94,16 @@ def figures() -> str:
 
 
 def accuracy() -> str:
-    """What pretraining and selection buy, and the classes one by one."""
-    result, main_job = load("comparisons"), load("main_job")
-    rows = [
-        f"| {name} | {100 * row['test_miou']:.1f} % | {100 * row['val_miou']:.1f} % | {row['samples']:,.0f} |"
-        for name, row in result["figures"].items()
-    ]
-    head = ["| CamVid, 11 classes, one seed | test mIoU | val mIoU | frames seen |", "|---|---|---|---|"]
+    """The shipped recipe beside its alternatives, task by task, and the classes of the shipped graph one by one."""
     prefix, suffix = "CamVid test IoU ", ", fp16 [%]"
     classes = {
         key.removeprefix(prefix).removesuffix(suffix): value
-        for key, value in main_job["figures"].items()
+        for key, value in load("main_job")["figures"].items()
         if key.startswith(prefix)
     }
     each = ", ".join(f"{name} {value:.0f}" for name, value in classes.items())
-    caption = f"Measured {result['date']} with `python -m benchmarks.comparisons`."
-    return "\n".join([*head, *rows, "", caption, "", f"IoU of the shipped fp16 graph on the test split in %: {each}."])
+    tables = [accuracy_report.table(task, result) for task, result in load("accuracy").items()]
+    return "\n\n".join([*tables, f"IoU of the shipped fp16 graph on the test split in %: {each}."])
 
 
 def load(name: str) -> dict[str, Any]:

@@ -1,0 +1,179 @@
+"""The CNN's row of the accuracy benchmark: as fast as the deployed model, trained by the same loop, views and loss.
+
+    python -m benchmarks.accuracy_cnn --outline BUNDLE --data DIR --out FOLDER [--samples N] [--seed S]
+
+The bundle `--outline` says what it must be as fast as; the width that makes it so is kept beside `--out`, for all
+seeds. Writes `model.onnx`, which aselect-eval measures, and `outcome.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.bundle import load_bundle
+from aselect_edge.files import atomic_write
+from aselect_edge.metrics import Figures
+from aselect_edge.records import Bundle
+from aselect_edge.training.answers import evaluate
+from aselect_edge.training.goal import Goal, open_goal
+from aselect_edge.training.loop import learn
+from aselect_edge.training.recipe import RECIPES, Recipe
+from aselect_export.graph import describe, trace, without_logits
+from aselect_export.package import draft_manifest
+from benchmarks.cnn import build_cnn
+
+THREADS = 2
+"""Of ONNX Runtime, where latencies are compared."""
+WIDTHS = (0.05, 6.0)
+CLOSE, TOLERANCE = 0.03, 0.10
+"""How far the latencies' ratio may be from 1: where the search stops, and at all."""
+TRIES = 10
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outline", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=16_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of training; 0 is all")
+    parser.add_argument("--runs", type=int, default=40)
+    arguments = parser.parse_args(words)
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    match = matched(arguments.outline, out.with_name("cnn-match.json"), arguments.runs)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    record = load_bundle(arguments.outline).record
+    recipe = replace(RECIPES[record.task], samples=arguments.samples, seed=arguments.seed)
+    torch.manual_seed(recipe.seed)
+    model = build_cnn(record.task, len(record.classes), match["width"])
+    val = train_cnn(model, open_goal(record.task, arguments.data, recipe), record, recipe, out, match["width"])
+    save_graph(model, record, out / "model.onnx")
+    atomic_write(out / "outcome.json", json.dumps({"val": val, "match": match}, indent=2) + "\n")
+
+
+@dataclass
+class CnnLearner:
+    """See aselect_edge.training.learners.Learner: the whole CNN, which has nothing that is not new."""
+
+    module: nn.Module
+    goal: Goal
+    record: Bundle
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        rate = self.recipe.learning_rate
+        self.groups = [{"params": list(self.module.parameters()), "lr": rate, "base": rate}]
+        self.views = self.goal.views(self.record.imgsz, self.record.resize)
+
+    def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
+        """See Learner."""
+        pixels, labels = self.views.batch(rng)
+        loss = self.goal.loss(self.module(pixels), labels)
+        return loss, loss.item()
+
+    def measure(self, module: nn.Module) -> Figures:
+        """See Learner."""
+        return evaluate(module, self.goal.val, self.record.imgsz, self.record.resize, self.recipe.batch)
+
+
+def train_cnn(model: nn.Module, goal: Goal, record: Bundle, recipe: Recipe, workdir: Path, width: float) -> float:
+    """Train in place to the best averaged weights on val; their figure there. An interrupted run goes on."""
+    identity = json.dumps({"width": width, "imgsz": record.imgsz, "recipe": asdict(recipe)})
+    state = learn(CnnLearner(model, goal, record, recipe), recipe, identity, workdir, lambda _what, _share: None)
+    model.load_state_dict(state.best_weights)
+    return state.best
+
+
+def save_graph(model: nn.Module, record: Bundle, path: Path) -> None:
+    """The graph of a CNN, with the answers and the classes of the bundle that it stands in for."""
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = without_logits(trace(model.eval(), record.task, 1, record.imgsz, Path(scratch)))
+        describe(graph, draft_manifest(record.model_copy(update={"taps": ()}), graph, "fp32", ()))
+        graph.write(path)
+
+
+def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
+    """The width whose latency is the deployed model's, with both in milliseconds; from `kept` where it is there."""
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    bundle = load_bundle(outline)
+    record = bundle.record
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_graph(bundle.deployed(), record, folder / "dit.onnx")
+        dit = open_session(folder / "dit.onnx")
+        frame = np.random.default_rng(0).integers(0, 256, (1, *record.imgsz, 3), dtype=np.uint8)
+
+        def beside(width: float) -> tuple[float, float]:
+            save_graph(build_cnn(record.task, len(record.classes), width), record, folder / "cnn.onnx")
+            return latencies(dit, open_session(folder / "cnn.onnx"), frame, runs)
+
+        width, (dit_ms, cnn_ms) = search_width(beside)
+    if abs(cnn_ms / dit_ms - 1) > TOLERANCE:
+        sys.exit(
+            f"got {cnn_ms:.1f} ms of the CNN at width {width:.2f} beside {dit_ms:.1f} ms, expected the same within "
+            f"{TOLERANCE:.0%}; run it again on a machine that does nothing else"
+        )
+    found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": THREADS}
+    atomic_write(kept, json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def search_width(beside: Callable[[float], tuple[float, float]]) -> tuple[float, tuple[float, float]]:
+    """The width at which the second latency is nearest to the first, by bisection over its logarithm."""
+    low, high = WIDTHS
+    tried: dict[float, tuple[float, float]] = {}
+
+    def distance(width: float) -> float:
+        dit, cnn = tried[width]
+        return abs(cnn / dit - 1)
+
+    while len(tried) < TRIES:
+        width = (low * high) ** 0.5
+        tried[width] = dit, cnn = beside(width)
+        if distance(width) <= CLOSE:
+            break
+        low, high = (low, width) if cnn > dit else (width, high)
+    best = min(tried, key=distance)
+    return best, tried[best]
+
+
+def open_session(path: Path) -> Any:
+    """An ONNX Runtime session on the threads that all latencies are taken with."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def latencies(first: Any, second: Any, frame: Any, runs: int) -> tuple[float, float]:
+    """Median milliseconds of two sessions, taken in turns after three that warm up."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for turn in range(runs + 3):
+        for session, times in zip((first, second), taken, strict=True):
+            start = time.perf_counter()
+            session.run(None, {"frames": frame})
+            if turn >= 3:
+                times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken[0]), 1e3 * statistics.median(taken[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The accuracy benchmark's figures: gathered from a working folder, held against the goals, printed as tables."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy_rows import ROWS
+from benchmarks.process import processor
+from benchmarks.selection_table import interval
+
+PAIRS = {
+    "frozen": ("frozen-random", "frozen-fixed", "frozen-exhaustive"),
+    "finetuned": ("finetuned-random", "cnn"),
+}
+"""What each row is held against, seed by seed."""
+DATA = {"seg": ("CamVid, 11 classes", "test mIoU", "val mIoU"), "cls": ("cub40, 40 birds", "test top-1", "val top-1")}
+INT8 = Path(__file__).parent / "results" / "int8.json"
+MIOU_GOAL, SPEED_GOAL = 0.50, 20.0
+FASTEST_MS = 1e3 / SPEED_GOAL
+
+
+def gather(work: Path) -> dict[str, Any]:
+    """All that is done in a task's working folder."""
+    job = json.loads((work / "job.json").read_text(encoding="utf-8"))
+    rows = {name: row for name in ROWS if (row := _row(work, name))}
+    pairs = [
+        {"row": name, "against": other, **difference}
+        for name, others in PAIRS.items()
+        for other in others
+        if (difference := _difference(rows.get(name), rows.get(other)))
+    ]
+    return {
+        "date": str(datetime.date.today()),
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "job": job,
+        "rows": rows,
+        "pairs": pairs,
+        "goals": goals(job["task"], rows, pairs),
+    }
+
+
+def _row(work: Path, name: str) -> dict[str, Any] | None:
+    """Figures of a row over the seeds that are done."""
+    seeds = {
+        path.stem.rpartition("-")[2]: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(work.glob(f"{name}-*.json"))
+        if path.stem.rpartition("-")[0] == name
+    }
+    if not seeds:
+        return None
+    figures = list(seeds.values())
+    return {
+        "title": ROWS[name].title,
+        "test": interval([one["test"] for one in figures]),
+        "val": interval([one["val"] for one in figures]),
+        "samples": figures[0]["samples"],
+        "seeds": seeds,
+    }
+
+
+def _difference(row: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Paired over the seeds that both have."""
+    both = sorted(set(row["seeds"]) & set(other["seeds"])) if row and other else []
+    if not row or not other or not both:
+        return None
+    gains = [row["seeds"][seed]["test"] - other["seeds"][seed]["test"] for seed in both]
+    return {"seeds": len(both), "difference": interval(gains)}
+
+
+def goals(task: str, rows: dict[str, Any], pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each goal with its figure; `met` is None where it was not measured or one seed cannot tell."""
+    held = {(pair["row"], pair["against"]): pair for pair in pairs}
+    found = [
+        _above("frozen features above those of random weights", held.get(("frozen", "frozen-random"))),
+        _above("fine-tuned above the same architecture from scratch", held.get(("finetuned", "finetuned-random"))),
+        _above("fine-tuned above the CNN of the same latency", held.get(("finetuned", "cnn"))),
+    ]
+    if task == "seg":
+        mean = rows["finetuned"]["test"]["mean"] if "finetuned" in rows else None
+        figure = "" if mean is None else f"{100 * mean:.1f} %"
+        found.append(
+            _goal(f"fine-tuned at least {MIOU_GOAL:.2f} mIoU", figure, None if mean is None else mean >= MIOU_GOAL)
+        )
+        found.append(_speed())
+    return found
+
+
+def _above(title: str, pair: dict[str, Any] | None) -> dict[str, Any]:
+    if pair is None:
+        return _goal(title, "", None)
+    cell, seeds = pair["difference"], pair["seeds"]
+    if seeds == 1:
+        return _goal(title, f"{100 * cell['mean']:+.1f} points, one seed", None)
+    return _goal(title, f"{_points(cell, signed=True)} points, {seeds} seeds", cell["mean"] - cell["half"] > 0)
+
+
+def _speed() -> dict[str, Any]:
+    """From the INT8 benchmark's result, where there is one."""
+    title = f"at least {SPEED_GOAL:.0f} frames/s at INT8 on 2 CPU cores"
+    if not INT8.is_file():
+        return _goal(title, "", None)
+    result = json.loads(INT8.read_text(encoding="utf-8"))
+    speed = 1e3 / result["rows"]["ours"]["latency_ms"]
+    return _goal(title, f"{speed:.1f} frames/s with {result['threads']} thread(s)", speed >= SPEED_GOAL)
+
+
+def _goal(title: str, figure: str, met: bool | None) -> dict[str, Any]:
+    return {"goal": title, "figure": figure, "met": met}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Everything, for reading."""
+    for task, result in found.items():
+        print("\n" + table(task, result))
+
+
+def table(task: str, result: dict[str, Any]) -> str:
+    """Rows, paired differences and goals of a task as Markdown."""
+    what, test, val = DATA[task]
+    lines = [f"| {what} | {test} | {val} | seeds | pictures seen |", "|---|---|---|---|---|"]
+    for row in result["rows"].values():
+        cells = [_points(row[split]) + " %" for split in ("test", "val")]
+        lines.append(f"| {row['title']} | {' | '.join(cells)} | {len(row['seeds'])} | {row['samples']:,} |")
+    lines += ["", "| paired over seeds, points | difference |", "|---|---|"]
+    for pair in result["pairs"]:
+        title = f"{ROWS[pair['row']].title} − {ROWS[pair['against']].title}"
+        lines.append(f"| {title} | {_points(pair['difference'], signed=True)} |")
+    lines += ["", "| goal | | |", "|---|---|---|"]
+    verdicts = {True: "met", False: "missed", None: "not shown"}
+    lines += [f"| {one['goal']} | {one['figure']} | {verdicts[one['met']]} |" for one in result["goals"]]
+    return "\n".join([*lines, "", caption(result)])
+
+
+def caption(result: dict[str, Any]) -> str:
+    """How it was measured."""
+    job = result["job"]
+    words = (
+        f"Mean ± half of the 95 % interval over seeds (Student's t); input {job['imgsz']}, head `{job['head']}`. "
+        f"Measured {result['date']} on {result['machine']}, with `python -m benchmarks.accuracy`."
+    )
+    cnn = next(iter(result["rows"].get("cnn", {"seeds": {}})["seeds"].values()), None)
+    if cnn is None:
+        return words
+    match = cnn["match"]
+    return words + (
+        f" The CNN is a MobileNetV2 {'U-Net ' if job['task'] == 'seg' else ''}of width {match['width']:.2f}: "
+        f"{match['cnn_ms']:.1f} ms a picture beside {match['dit_ms']:.1f} ms of the deployed fp32 graph, in turns on "
+        f"ONNX Runtime, {match['threads']} threads."
+    )
+
+
+def _points(cell: dict[str, float], signed: bool = False) -> str:
+    mean = f"{100 * cell['mean']:{'+' if signed else ''}.1f}"
+    return f"{mean} ± {100 * cell['half']:.1f}" if cell["half"] else mean  # one seed has no interval
