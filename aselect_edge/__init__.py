@@ -1,7 +1,7 @@
 """Floor 1: records and errors, backbones, the fold, selection, heads and training.
 
     selection = select_tap("shipped", Path("camvid"), Request(images=64, imgsz=(144, 192)))
-    train_bundle("seg", "shipped", selection, Path("camvid"), Path("bundle"), imgsz=(144, 192))
+    train_bundle(TrainRequest("seg", "shipped", selection, Path("camvid"), Path("bundle"), imgsz=(144, 192)))
     bundle = load_bundle(Path("bundle"))
 
 Importing this package loads nothing heavy, because a device without torch imports its records.

@@ -199,7 +199,8 @@ def _train(
         outcome = train_bundle(replace(request, source=loaded), tell, console.print)
     figures = outcome.figures
     if as_json:
-        print(json.dumps({"out": str(out), f"val_{figures.metric}": figures.score, **figures.others}))
+        shares = {figures.metric: figures.score, **figures.others}
+        print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
         print(f"val {figures.metric} {figures.score:.3f}\n{out}\npictures: {request.workdir}")
 

@@ -54,7 +54,7 @@ class Confusion:
         """Intersection over union per class (C,); NaN for a class that is neither there nor predicted."""
         if not self.matrix.any():
             return np.full(self.classes, np.nan)
-        return self._counts.compute().double().numpy()  # type: ignore[no-any-return]
+        return self._counts.compute().double().numpy()
 
     def found(self) -> NDArray[np.float64]:
         """The share of each true class that was predicted as such (C,); NaN for a class that is not there."""

@@ -89,7 +89,10 @@ def test_train_writes_a_bundle(
     code, out, err = run(cli.train, *arguments, "--json")
     assert code == 0, err
     loaded = load_bundle(tmp_path / "bundle")
-    assert json.loads(out) == {"out": str(tmp_path / "bundle"), "val_miou": loaded.record.metrics["val_miou"]}
+    answer = json.loads(out)
+    assert answer.keys() == {"out", "val_miou", "val_pixel_accuracy", "val_mean_accuracy"}
+    assert answer["out"] == str(tmp_path / "bundle")
+    assert answer["val_miou"] == loaded.record.metrics["val_miou"]
     assert [str(tap) for tap in loaded.record.taps] == ["0.hidden", "1.query"]
     assert loaded.record.imgsz == (16, 24)
     assert loaded.record.noise == Selection.load(selection).noise
@@ -136,6 +139,11 @@ def test_select_tells_a_mistake_in_one_line(
         ["--task", "cls"],
         ["--task", "depth"],
         ["--head", "deep"],
+        ["--head", "attention"],
+        ["--loss", "hinge"],
+        ["--unfreeze", "last:1"],
+        ["--finetune", "--unfreeze", "first:1"],
+        ["--finetune", "--unfreeze", "last:9"],
         ["--taps", "query"],
         ["--taps", "9.query"],
         ["--imgsz", "17x24"],

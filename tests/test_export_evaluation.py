@@ -2,34 +2,80 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from aselect_edge.errors import InputError
+from aselect_edge.bundle import load_bundle
+from aselect_edge.data import open_segmentation
+from aselect_edge.errors import EngineError, InputError
 from aselect_edge.frames import resize
 from aselect_edge.records import Resize
 from aselect_edge.scenes import CLASSES, Street
+from aselect_edge.training.answers import evaluate as measure_in_training
 from aselect_export import cli, evaluate
 from aselect_export.exporting import ExportResult
 from aselect_runtime import open_model
+from aselect_runtime.model import Device
 from tests.bundles import command
 
 
 def test_evaluation_is_perfect_on_the_models_own_answers(seg_export: ExportResult, labelled: Path) -> None:
-    found = evaluate(seg_export.folder / "model.fp32.onnx", labelled)
+    found = evaluate(seg_export.folder / "model.fp32.onnx", labelled, device="cpu")
     assert found.score == 1.0
+    assert found.others == {"pixel_accuracy": 1.0, "mean_accuracy": 1.0}
     assert (found.metric, found.images) == ("miou", 2)
     present = [value for value in found.per_class.values() if value is not None]
     assert len(present) >= 3
     assert set(present) == {1.0}
 
 
-def test_bundle_and_folder_score_alike(seg_export: ExportResult, seg_bundle: Path, labelled: Path) -> None:
-    assert evaluate(seg_bundle, labelled).score > 0.99
-    assert evaluate(seg_export.folder, labelled).score > 0.97
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_every_way_of_running_a_model_gives_the_same_figures(
+    seg_export: ExportResult, seg_bundle: Path, labelled: Path, device: Device
+) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    torch = evaluate(seg_bundle, labelled, device="cpu")
+    assert torch.score > 0.99
+    assert torch.device == "torch cpu"
+    for model in (seg_export.folder, seg_export.folder / "model.onnx", seg_export.folder / "model.fp32.onnx"):
+        found = evaluate(model, labelled, device=device)
+        assert found.device == device
+        assert found.score == pytest.approx(torch.score, abs=0.03)
+        assert found.others["pixel_accuracy"] == pytest.approx(torch.others["pixel_accuracy"], abs=0.01)
+        assert found.per_class.keys() == torch.per_class.keys()
+
+
+def test_torch_measures_as_training_does(seg_bundle: Path, labelled: Path) -> None:
+    bundle = load_bundle(seg_bundle)
+    record = bundle.record
+    trained = measure_in_training(bundle.deployed(), open_segmentation(labelled, "test"), record.imgsz, record.resize)
+    found = evaluate(seg_bundle, labelled, device="cpu")
+    assert (found.score, found.others, tuple(found.per_class.values())) == (
+        trained.score,
+        trained.others,
+        trained.per_class,
+    )
+
+
+def test_a_bundle_runs_where_torch_does(seg_bundle: Path, labelled: Path) -> None:
+    with pytest.raises(InputError, match="--device tensorrt for a bundle, expected auto or cpu"):
+        evaluate(seg_bundle, labelled, device="tensorrt")
+
+
+def test_an_engine_is_known_by_its_folder(seg_export: ExportResult, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "lone.engine").write_bytes(b"engine")
+    with pytest.raises(InputError, match="engine outside an export folder"):
+        evaluate(tmp_path / "lone.engine", labelled)
+    with pytest.raises(InputError, match="not an engine of its folder's manifest"):
+        evaluate(seg_export.folder / "engines" / "other.engine", labelled)
+    for engine in seg_export.manifest.engines:  # built ahead of time: found, though there is no GPU here to run it
+        with pytest.raises(EngineError, match="no NVIDIA driver"):
+            evaluate(seg_export.folder / engine.file, labelled)
 
 
 def test_a_classifier_is_right_about_its_own_answers_and_wrong_about_others(
@@ -44,9 +90,18 @@ def test_a_classifier_is_right_about_its_own_answers_and_wrong_about_others(
         label = CLASSES[(answer + (index == 2)) % len(CLASSES)]
         (tmp_path / "test" / label).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / "test" / label / f"{index}.png"), frame)
-    found = evaluate(cls_export.folder, tmp_path)
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"classes": [{"id": index, "name": name} for index, name in enumerate(CLASSES)]})
+    )
+    found = evaluate(cls_export.folder, tmp_path, device="cpu")
     assert (found.metric, found.images) == ("top1", 3)
     assert found.score == pytest.approx(2 / 3)
+    scores = np.stack([session.infer(pair)["scores"][0] for pair in inputs])
+    labels = [answers[0], answers[1], (answers[2] + 1) % len(CLASSES)]
+    ranks = [(row > row[label]).sum() for row, label in zip(scores, labels, strict=True)]
+    assert found.others["top5"] == pytest.approx(np.mean([rank < 5 for rank in ranks]))
+    present = [value for value in found.per_class.values() if value is not None]
+    assert found.others["mean_accuracy"] == pytest.approx(sum(present) / len(present))
 
 
 def test_evaluation_refuses_other_classes(

@@ -23,8 +23,17 @@ SURFACE = {
         "load_backbone",
         "save_backbone",
     },
-    "aselect_edge.heads": {"Head", "build_head"},
-    "aselect_edge.training": {"Outcome", "Recipe", "train_bundle"},
+    "aselect_edge.data": {
+        "ClassificationData",
+        "SegmentationData",
+        "is_labelled",
+        "open_classification",
+        "open_segmentation",
+        "read_classes",
+        "training_pictures",
+    },
+    "aselect_edge.heads": {"Head", "build_head", "taps_for"},
+    "aselect_edge.training": {"RECIPES", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"},
     "aselect_edge.select": {"STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"},
 }
 TORCH_FREE = (
@@ -34,8 +43,6 @@ TORCH_FREE = (
     "frames",
     "scenes",
     "data",
-    "metrics",
-    "evaluation",
     "augment",
     "command",
     "cli",

@@ -280,7 +280,7 @@ def test_the_learned_selector_keeps_its_whole_distribution(scan: Scan, images: I
 def test_a_gate_mixes_and_cannot_be_deployed(
     scan: Scan, backbone_folder: Path, street_data: Path, tmp_path: Path
 ) -> None:
-    from aselect_edge.training import train_bundle
+    from aselect_edge.training import TrainRequest, train_bundle
 
     choice = _choose("gate", scan, _labelled(_halves(6), _halves(4, 2)))
     assert [entry.noise for entry in choice.mixture] == list(scan.levels)
@@ -288,7 +288,7 @@ def test_a_gate_mixes_and_cannot_be_deployed(
     assert choice.scores[0].value > 0.8
     selection = select_tap(str(backbone_folder), street_data, _request("gate"))
     with pytest.raises(InputError, match="mixes 3 noise levels"):
-        train_bundle("seg", str(backbone_folder), selection, street_data, tmp_path / "bundle")
+        train_bundle(TrainRequest("seg", str(backbone_folder), selection, street_data, tmp_path / "bundle"))
     assert not list(tmp_path.iterdir())
 
 

@@ -17,8 +17,8 @@ from aselect_edge.training.views import to_pixels
 def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
     """Logits of either task as `evaluation` compares them: class maps uint8 (N, H, W) or scores (N, C)."""
     if isinstance(data, SegmentationData):
-        return upsample(logits, imgsz).argmax(1).to(torch.uint8).numpy()  # type: ignore[no-any-return]
-    return logits.softmax(1).numpy()  # type: ignore[no-any-return]
+        return upsample(logits, imgsz).argmax(1).to(torch.uint8).numpy()
+    return logits.softmax(1).numpy()
 
 
 def answer_frames(model: nn.Module, frames: Frame, data: Data, imgsz: tuple[int, int]) -> Answers:

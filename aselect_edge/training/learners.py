@@ -42,7 +42,8 @@ class HeadLearner:
         self, model: Perception, goal: Goal, how: Resize, recipe: Recipe, folder: Path, tell: TellProgress
     ) -> None:
         """`folder` is where features are kept."""
-        self.module, self.goal, self.imgsz, self.how = model.head, goal, model.imgsz, how
+        self.module: nn.Module = model.head
+        self.goal, self.imgsz, self.how = goal, model.imgsz, how
         self.groups = [_group(list(model.head.parameters()), recipe.learning_rate)]
         extract, key = model.deployed().features, features_digest(model)
         self.views = FrozenViews(goal.views(model.imgsz, how), extract, key, folder / "train", tell)
@@ -77,8 +78,8 @@ class ModelLearner:
         noising: Noising | None,
     ) -> None:
         """`what` of the backbone learns; without `noising` it does so for the task alone."""
-        self.module = self.model = model
-        self.goal, self.how, self.recipe = goal, how, recipe
+        self.module: nn.Module = model
+        self.model, self.goal, self.how, self.recipe = model, goal, how, recipe
         self.noising = noising if recipe.denoising else None
         learning = unfreeze(model, what)
         self.groups = [
