@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_edge.augment import Augmentation, labelled_view, recolour
+from aselect_edge.augment import Augmentation, classified_view, erase, labelled_view, recolour
 from aselect_edge.frames import Frame, placement, resize, resize_label
 from aselect_edge.records import Resize
 
@@ -86,3 +86,27 @@ def test_views_repeat_with_the_generator_and_leave_the_frame_alone() -> None:
     np.testing.assert_array_equal(first[1], again[1])
     np.testing.assert_array_equal(frame, kept[0])
     np.testing.assert_array_equal(label, kept[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), size=SIZE, how=HOW)
+def test_a_view_of_any_picture_has_the_models_size(
+    seed: int, shape: tuple[int, int], size: tuple[int, int], how: Resize
+) -> None:
+    frame = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    view = classified_view(np.random.default_rng(seed), frame, size, how, Augmentation(erased=0.5))
+    assert (view.shape, view.dtype) == ((*size, 3), np.uint8)
+    labels = labelled_view(np.random.default_rng(seed), frame, frame[..., 0], size, how, IGNORE, Augmentation())[1]
+    assert labels.shape == size
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), shape=st.tuples(st.integers(8, 64), st.integers(8, 64)))
+def test_a_small_rectangle_of_one_colour_is_erased(seed: int, shape: tuple[int, int]) -> None:
+    frame = np.full((*shape, 3), (1, 2, 3), np.uint8)
+    erased = erase(np.random.default_rng(seed), frame)
+    rows, columns = np.nonzero((erased != frame).any(2))
+    part = erased[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert (part == part[0, 0]).all()
+    assert 0 < part.size / frame.size < 0.35
+    assert (frame == (1, 2, 3)).all()

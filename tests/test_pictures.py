@@ -11,10 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
 from aselect_edge import pictures
 from aselect_edge.errors import WriteError
+from aselect_edge.files import atomic_file
 from aselect_edge.pictures import Example, draw_confusion, draw_curve, draw_examples
 from aselect_edge.records import ClassInfo
 
@@ -31,11 +33,10 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     @contextmanager
     def kept(path: Path) -> Iterator[Path]:
-        drawn.append(pictures.plt.gcf())
-        with original(path) as temporary:
+        drawn.append(plt.gcf())
+        with atomic_file(path) as temporary:
             yield temporary
 
-    original = pictures.atomic_file
     monkeypatch.setattr(pictures, "atomic_file", kept)
     return drawn
 
@@ -112,4 +113,4 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
         draw_curve([(8, 2.0)], ("samples", "loss"), tmp_path / "file" / "curve.png")
-    assert pictures.plt.get_fignums() == []
+    assert plt.get_fignums() == []

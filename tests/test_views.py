@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,6 @@ from aselect_edge.data import ClassificationData, SegmentationData, open_classif
 from aselect_edge.errors import InputError, WriteError
 from aselect_edge.frames import resize
 from aselect_edge.records import Resize
-from aselect_edge.training import rows as rows_module
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.rows import Rows, stored_rows
@@ -281,9 +281,9 @@ def test_rows_in_use_survive_another_key(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = rows_module.shutil.disk_usage(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(rows_module.shutil, "disk_usage", lambda _folder: usage._replace(free=10))
+        patch.setattr(shutil, "disk_usage", lambda _folder: usage._replace(free=10))
         with pytest.raises(WriteError, match=r"got 0\.00 GB free, expected .* for 10 rows"):
             _store(tmp_path)
 

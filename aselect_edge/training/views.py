@@ -28,7 +28,7 @@ DECODED_BYTES = 400_000_000
 STREETS = 256
 """Synthetic frames that views are drawn from: drawing one takes as long as training on it, so there are not more."""
 
-Label = TypeVar("Label", Frame, int)
+Label = TypeVar("Label")
 
 
 class Views(Protocol):
@@ -108,7 +108,8 @@ class _Decoded(Generic[Label]):
     """Pictures read once each, as long as the memory for them lasts."""
 
     def __init__(self, read: Callable[[int], tuple[Frame, Label]]) -> None:
-        self._read, self._kept, self._bytes = read, dict[int, tuple[Frame, Label]](), 0
+        self._read, self._bytes = read, 0
+        self._kept: dict[int, tuple[Frame, Label]] = {}
 
     def read(self, index: int) -> tuple[Frame, Label]:
         if index in self._kept:
