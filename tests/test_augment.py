@@ -95,7 +95,8 @@ def test_a_view_of_any_picture_has_the_models_size(
 ) -> None:
     frame = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
     view = classified_view(np.random.default_rng(seed), frame, size, how, Augmentation(erased=0.5))
-    assert (view.shape, view.dtype) == ((*size, 3), np.uint8)
+    assert view.shape == (*size, 3)
+    assert view.dtype == np.uint8
     labels = labelled_view(np.random.default_rng(seed), frame, frame[..., 0], size, how, IGNORE, Augmentation())[1]
     assert labels.shape == size
 
