@@ -17,7 +17,6 @@ from aselect_edge.records import COMPONENTS, ClassInfo, Selection
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
 from matplotlib.patches import Patch
 
 _INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
@@ -174,7 +173,7 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
     names = [(info.name, info.colour) for n, info in enumerate(classes) if n in seen]
     if any(n >= len(classes) for n in seen):
         names.append(("no label", _UNLABELLED))
-    patches = [Patch(color=to_hex(np.array(colour) / 255), label=_short(name)) for name, colour in names]
+    patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*colour), label=_short(name)) for name, colour in names]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
     _save_pictures(figure, axes, path)
 
