@@ -357,7 +357,8 @@ class Parity(Frozen):
     max_error: float
     """max |delta| / max |reference| of the scores before argmax or softmax."""
     agreement: Annotated[float, Field(ge=0, le=1)]
-    """Share of pixels (segmentation) or frames (classification) with the same class."""
+    """Share of pixels (segmentation) or frames (classification) with the same class; a frame whose two classes the
+    reference hardly tells apart counts as one with the same."""
     passed: bool
 
     @field_validator("max_error")
