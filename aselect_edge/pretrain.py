@@ -121,8 +121,8 @@ def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[
             positions = window_positions(model, rng, recipe.window, FRAME, recipe.window_batch)[0]
         dropped = rng.random(len(crops.labels)) < recipe.label_dropout
         told = np.where(dropped | (crops.labels == NO_CLASS), model.null_label, crops.labels)
-        tensors = (torch.from_numpy(each) for each in (crops.labels, told, crops.maps))
-        yield Batch(to_tensor(crops.images), *tensors, positions)
+        label, given, maps = (torch.from_numpy(each) for each in (crops.labels, told, crops.maps))
+        yield Batch(to_tensor(crops.images), label, given, maps, positions)
 
 
 @torch.no_grad()

@@ -96,7 +96,8 @@ def _cells(maps: Tensor, tokens: int) -> Tensor:
     height, width = maps.shape[1:]
     side = round((height * width / tokens) ** 0.5) // DETAIL
     middle = maps[:, side // 2 :: side, side // 2 :: side].long()  # (N, rows·DETAIL, columns·DETAIL)
-    return middle.unflatten(2, (-1, DETAIL)).unflatten(1, (-1, DETAIL)).transpose(2, 3).flatten(3).flatten(1, 2)
+    cells: Tensor = middle.unflatten(2, (-1, DETAIL)).unflatten(1, (-1, DETAIL)).transpose(2, 3)
+    return cells.flatten(3).flatten(1, 2)
 
 
 def _mean(losses: Tensor, weights: Tensor, least: int) -> Tensor:

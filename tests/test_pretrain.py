@@ -79,6 +79,7 @@ def test_a_resumed_run_keeps_its_weights(corpus: Corpus, tmp_path: Path) -> None
 
 def test_a_taught_run_goes_on_and_starts_from_other_weights(corpus: Corpus, tmp_path: Path) -> None:
     start = load_backbone(str(pretrain(corpus, tmp_path / "plain", RECIPE, TINY))).model
+    assert isinstance(start, DiT)
     taught = replace(RECIPE, lesson=LESSON, learning_rate=0.0)
     out = pretrain(corpus, tmp_path / "taught", taught, TINY, start)
     for name, value in load_backbone(str(out)).model.state_dict().items():

@@ -1,0 +1,160 @@
+"""Is a timestep curriculum worth it? The same small budget from the same start: all timesteps, or N of them.
+
+    python -m benchmarks.curriculum [--samples 3000] [--seeds 3] [--out benchmarks/results/curriculum.json]
+
+A seed draws pictures, order and noise, the same for every rule; only the timesteps differ. A quarter of the budget
+sees all timesteps, then N are chosen at every quarter. Figures: the denoising loss over all timesteps on pictures of
+camvid/val and cub40/val, and the best ridge probe of CamVid's classes (scored on val) at the smallest noise, both of
+the averaged model. Intervals are Student's, 95 %, over seeds, of the rule itself and of what it has beyond uniform in
+the same seed. Needs $ASELECT_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
+from aselect_edge.backbones.noise import candidate_timesteps
+from aselect_edge.corpus import Corpus, random_crop
+from aselect_edge.curriculum import RULES, By, Curriculum
+from aselect_edge.denoise import Denoising
+from aselect_edge.files import atomic_write
+from aselect_edge.frames import list_images, read_image
+from aselect_edge.pretrain import FRAME, SCHEDULE, Recipe, pretrain, to_tensor
+from aselect_edge.select import Request, select_tap
+from benchmarks.curriculum_table import table
+from benchmarks.process import processor
+from benchmarks.selection_table import interval
+
+UNIFORM = "uniform"
+HELD_OUT = ("camvid/val/images", "cub40/val")
+SMALLEST = 0
+"""The timestep of the smallest noise."""
+Figures = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=3000, help="of each run")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--timesteps", type=int, default=80, help="that a curriculum keeps")
+    parser.add_argument("--start", default="shipped", help="backbone that all runs go on from")
+    parser.add_argument("--limit", type=int, default=10_000, help="pictures of tinyimagenet to hold in memory")
+    parser.add_argument("--held-out", type=int, default=16, help="pictures of each set for the loss")
+    parser.add_argument("--labelled", type=int, default=40, help="training images of the probe, and as many of val")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/curriculum.json"))
+    arguments = parser.parse_args()
+    if "ASELECT_DATA" not in os.environ:
+        sys.exit("ASELECT_DATA is not set, expected the folder that holds camvid and cub40; set it")
+    torch.set_num_threads(arguments.threads)
+    result = measure(Path(os.environ["ASELECT_DATA"]), arguments)
+    print(table(result))
+    atomic_write(arguments.out, json.dumps(result, indent=2) + "\n")
+
+
+def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
+    """Every rule's figures over the seeds, and what it has beyond uniform, pair by pair."""
+    corpus, pictures = Corpus.load(data, job.limit), held_out(data, job.held_out)
+    start = load_backbone(job.start)
+    runs: dict[str, list[Figures]] = {rule: [] for rule in (UNIFORM, *RULES)}
+    chosen: dict[str, list[list[int]]] = {}
+    for seed in range(job.seeds):
+        for rule, found in runs.items():
+            recipe = recipe_of(rule, job.samples, job.timesteps, seed)
+            with tempfile.TemporaryDirectory() as folder:
+                out = pretrain(corpus, Path(folder), recipe, dit(start).config, dit(start))
+                curve = json.loads((out / "curve.json").read_text(encoding="utf-8"))
+                found.append(figures(load_backbone(str(out)), pictures, data, job.labelled))
+            found[-1]["seconds"] = curve["rows"][-1][2]
+            if rule != UNIFORM:
+                chosen.setdefault(rule, []).append(curve["chosen"][-1][1])
+            print(f"seed {seed}, {rule}: {found[-1]}", file=sys.stderr)
+    return {
+        "date": str(datetime.date.today()),
+        "machine": f"{os.cpu_count()} cores, {processor()}, {torch.get_num_threads()} threads",
+        "job": {key: value for key, value in vars(job).items() if key not in ("out", "threads")},
+        "start": figures(start, pictures, data, job.labelled),
+        "rows": {rule: summary(found, runs[UNIFORM]) for rule, found in runs.items()},
+        "chosen": chosen,
+    }
+
+
+def recipe_of(rule: str, samples: int, timesteps: int, seed: int) -> Recipe:
+    """A short run: small batches, so that there are steps enough, and a rate that does not undo the start."""
+    quarter = max(1, samples // 4)
+    curriculum = None if rule == UNIFORM else Curriculum(timesteps, cast(By, rule), warmup=quarter, every=quarter)
+    return Recipe(
+        samples, window_batch=16, frame_batch=2, learning_rate=2e-4, warmup=20, curriculum=curriculum, seed=seed
+    )
+
+
+def dit(backbone: LoadedBackbone) -> DiT:
+    """The model of a backbone that can be pretrained on."""
+    if not isinstance(backbone.model, DiT):
+        sys.exit(f"{backbone.source}: got {backbone.model.family}, expected a DiT; change --start")
+    return backbone.model
+
+
+def held_out(data: Path, count: int) -> Tensor:
+    """`count` pictures of each set that no run reads, (N, 3, H, W) in [-1, 1]: always the same largest crops."""
+    rng, found = np.random.default_rng(0), []
+    for name in HELD_OUT:
+        paths = list_images(data / name)
+        for index in np.linspace(0, len(paths) - 1, count).round().astype(int):
+            picture = read_image(paths[index])
+            found.append(random_crop(rng, picture.shape[:2], FRAME, (1.0, 1.0)).picture(picture))
+    return to_tensor(np.stack(found))
+
+
+def figures(backbone: LoadedBackbone, pictures: Tensor, data: Path, labelled: int) -> Figures:
+    """The denoising loss over all timesteps and at the smaller half of them, and the probe's mIoU."""
+    losses = denoising_losses(dit(backbone), pictures)
+    request = Request("probe", images=labelled, imgsz=FRAME, timesteps=[SMALLEST])
+    probe = max(score.value for score in select_tap(backbone, data / "camvid", request).scores)
+    return {
+        "loss": float(np.mean(losses)),
+        "loss, less noisy half": float(np.mean(losses[: len(losses) // 2])),
+        "probe mIoU": probe,
+    }
+
+
+@torch.no_grad()
+def denoising_losses(model: DiT, pictures: Tensor, levels: int = 20, batch: int = 8) -> list[float]:
+    """The mean loss of the pictures at `levels` timesteps spread over the schedule, always with the same noise."""
+    denoising, losses = Denoising(SCHEDULE, pictures.device), []
+    for timestep in candidate_timesteps(count=levels):
+        torch.manual_seed(timestep)
+        parts = []
+        for x0 in pictures.split(batch):
+            noised = denoising.noised(x0, torch.tensor([timestep]))
+            nothing = torch.full((len(x0),), model.null_label)
+            parts.append(len(x0) * denoising(model, noised, nothing).item())
+        losses.append(sum(parts) / len(pictures))
+    return losses
+
+
+def summary(own: list[Figures], uniform: list[Figures]) -> dict[str, dict[str, dict[str, float]]]:
+    """Of each figure its interval over the seeds, and that of the differences to uniform."""
+    return {
+        name: {
+            "own": interval([run[name] for run in own]),
+            "beyond uniform": interval([run[name] - other[name] for run, other in zip(own, uniform, strict=True)]),
+        }
+        for name in own[0]
+    }
+
+
+if __name__ == "__main__":
+    main()
