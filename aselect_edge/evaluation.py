@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.classification import MulticlassAccuracy
 
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.frames import Frame, resize, restore
-from aselect_edge.metrics import Confusion, Figures
+from aselect_edge.metrics import Confusion, Figures, TopAccuracy
 from aselect_edge.records import Resize
 
 Data = SegmentationData | ClassificationData
@@ -61,15 +59,13 @@ class ClassificationScore:
         classes = len(data.classes)
         self.confusion = Confusion(classes, NO_CLASS)
         self._images = 0
-        self._top = (
-            MulticlassAccuracy(classes, top_k=TOP, average="micro", validate_args=False) if classes > TOP else None
-        )
+        self._top = TopAccuracy(classes, TOP) if classes > TOP else None
 
     def add(self, answer: Answers, label: int) -> None:
         """See Score."""
         self.confusion.update(answer[None].argmax(1), np.array([label]))
         if self._top:
-            self._top.update(torch.tensor(answer[None]), torch.tensor([label]))
+            self._top.update(answer, label)
         self._images += 1
 
     def figures(self) -> Figures:
@@ -77,7 +73,7 @@ class ClassificationScore:
         counted = self.confusion
         others = {"mean_accuracy": counted.mean_accuracy()}
         if self._top and self._images:
-            others[f"top{TOP}"] = float(self._top.compute())
+            others[f"top{TOP}"] = self._top.share()
         return Figures("top1", counted.accuracy(), others, _per_class(counted.found()), counted.matrix, self._images)
 
 

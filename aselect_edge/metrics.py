@@ -1,4 +1,7 @@
-"""The figures of both tasks, counted by torchmetrics."""
+"""The figures of both tasks, counted by torchmetrics.
+
+It is imported when the first count begins: it brings torch, transformers and SciPy with it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.classification import MulticlassJaccardIndex
 
 Metric = Literal["miou", "top1"]
 
@@ -35,6 +36,8 @@ class Confusion:
     """Counts (true class, predicted class) over label maps; `ignore` marks pixels without a label."""
 
     def __init__(self, classes: int, ignore: int) -> None:
+        from torchmetrics.classification import MulticlassJaccardIndex
+
         self.classes = classes
         self._counts = MulticlassJaccardIndex(
             classes, average="none", ignore_index=ignore, zero_division=math.nan, validate_args=False
@@ -42,6 +45,8 @@ class Confusion:
 
     def update(self, prediction: NDArray[Any], target: NDArray[Any]) -> None:
         """Count the pixels of one prediction and its target, integer arrays of the same shape."""
+        import torch
+
         self._counts.update(torch.tensor(prediction), torch.tensor(target))
 
     @property
@@ -75,6 +80,25 @@ class Confusion:
         """Share of labelled pixels with the right class; 0 if there is none."""
         total = self.matrix.sum()
         return float(np.trace(self.matrix) / total) if total else 0.0
+
+
+class TopAccuracy:
+    """The share of pictures whose class is among the `top` highest scores."""
+
+    def __init__(self, classes: int, top: int) -> None:
+        from torchmetrics.classification import MulticlassAccuracy
+
+        self._counts = MulticlassAccuracy(classes, top_k=top, average="micro", validate_args=False)
+
+    def update(self, scores: NDArray[Any], label: int) -> None:
+        """Count one picture's scores (C,)."""
+        import torch
+
+        self._counts.update(torch.tensor(scores[None]), torch.tensor([label]))
+
+    def share(self) -> float:
+        """Of the pictures so far, at least one."""
+        return float(self._counts.compute())
 
 
 def _mean(values: NDArray[np.float64]) -> float:

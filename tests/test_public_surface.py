@@ -43,6 +43,8 @@ TORCH_FREE = (
     "frames",
     "scenes",
     "data",
+    "metrics",
+    "evaluation",
     "augment",
     "command",
     "cli",
