@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_edge.metrics import Confusion
@@ -29,6 +29,7 @@ def _confusion(parts: list[list[tuple[int, int]]]) -> Confusion:
     return confusion
 
 
+@settings(deadline=None)  # the first one imports torch
 @given(pixels=PIXELS, cut=st.integers(0, 30))
 def test_figures_equal_counting(pixels: list[tuple[int, int]], cut: int) -> None:
     confusion = _confusion([part for part in (pixels[:cut], pixels[cut:]) if part])
