@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report, graph_table, selection_table
+from benchmarks import accuracy_report, curriculum_table, graph_table, selection_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -53,6 +53,8 @@ def pages() -> dict[str, dict[str, str]]:
             "selection-cost": selection_table.cost(result),
             "selection-shapes": selection_table.shapes(result),
         }
+    if (RESULTS / "curriculum.json").is_file():
+        found["docs/pretraining.md"] = {"curriculum": curriculum_table.table(load("curriculum"))}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
     if (RESULTS / "runtime.json").is_file():
