@@ -56,7 +56,7 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    match = matched(arguments.outline, out.with_name("cnn-match.json"), arguments.runs)
+    match = matched(arguments.outline, out.with_name("latency-match.json"), arguments.runs)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     record = load_bundle(arguments.outline).record
@@ -124,7 +124,9 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
 
         def beside(width: float) -> tuple[float, float]:
             save_graph(build_cnn(record.task, len(record.classes), width), record, folder / "cnn.onnx")
-            return latencies(dit, open_session(folder / "cnn.onnx"), frame, runs)
+            found = latencies(dit, open_session(folder / "cnn.onnx"), frame, runs)
+            print(f"width {width:.2f}: {found[1]:.1f} ms beside {found[0]:.1f} ms", file=sys.stderr, flush=True)
+            return found
 
         width, (dit_ms, cnn_ms) = search_width(beside)
     if abs(cnn_ms / dit_ms - 1) > TOLERANCE:

@@ -47,8 +47,7 @@ def _row(work: Path, name: str) -> dict[str, Any] | None:
     """Figures of a row over the seeds that are done."""
     seeds = {
         path.stem.rpartition("-")[2]: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(work.glob(f"{name}-*.json"))
-        if path.stem.rpartition("-")[0] == name
+        for path in sorted(work.glob(f"{name}-[0-9]*.json"))
     }
     if not seeds:
         return None

@@ -117,6 +117,8 @@ def test_rows_of_another_job_are_not_mixed_in(tmp_path: Path) -> None:
 def write_rows(work: Path, scores: dict[str, list[float]]) -> None:
     claim(work, JOB)
     match = {"width": 1.5, "dit_ms": 30.0, "cnn_ms": 31.0, "threads": 2}
+    for kept in ("latency-match", "selection-exhaustive-0", "selection-selected"):  # what lies beside the rows
+        (work / f"{kept}.json").write_text(json.dumps(match))
     for name, values in scores.items():
         for seed, value in enumerate(values):
             figures: dict[str, Any] = {"test": value, "val": value + 0.1, "samples": 80, "match": match}
