@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
 from aselect_edge.errors import InputError
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.metrics import Figures
@@ -100,12 +100,22 @@ def accuracy(
     most: int | None = None,
 ) -> Figures:
     """Figures on a split; of one with more than `most` images, on so many spread over it."""
-    images: Data = open_segmentation(data, split) if model.task == "seg" else open_classification(data, split)
-    _check_classes(images, model, data)
+    images = _in_classes_of(model, _opened(model.task, data, split), data)
     if most is not None and most < len(images):
         images = images.subset([index * len(images) // most for index in range(most)])
     batch, height, width = model.shape
     return measure(model.predict, images, (height, width), model.resize, batch, progress)
+
+
+def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, ...]) -> bool:
+    """Whether a split has labels of any of these classes; folders of cameras or days look like classes, too."""
+    if not is_labelled(data, split, task):
+        return False
+    return not {info.name for info in _opened(task, data, split).classes}.isdisjoint(info.name for info in classes)
+
+
+def _opened(task: Task, data: Path, split: str) -> Data:
+    return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
 
 
 def _open(path: Path, device: Device, watch: Watch) -> Model:
@@ -177,10 +187,15 @@ def _runtime_model(manifest: Manifest, session: Session) -> Model:
     return Model(manifest.task, manifest.classes, manifest.resize, shape, predict, session.device, session.close)
 
 
-def _check_classes(images: Data, model: Model, where: Path) -> None:
+def _in_classes_of(model: Model, images: Data, where: Path) -> Data:
+    """The images with their labels in the model's order of classes, some of which a classifier may not meet."""
     found, expected = ([info.name for info in each.classes] for each in (images, model))
-    if found != expected:
+    if found == expected:
+        return images
+    if isinstance(images, SegmentationData) or not set(found) <= set(expected):
         raise InputError(
             f"{where}: got the classes {', '.join(found)}, expected the model's: {', '.join(expected)}; "
             "evaluate on data with the classes that the model was trained on"
         )
+    labels = tuple(expected.index(found[label]) for label in images.labels)
+    return replace(images, labels=labels, classes=model.classes)

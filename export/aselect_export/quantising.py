@@ -24,11 +24,10 @@ from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
 from aselect_edge.bundle import LoadedBundle
-from aselect_edge.data import is_labelled
 from aselect_edge.errors import GateError
 from aselect_edge.metrics import Figures
 from aselect_edge.records import LayerDecision, Quantisation
-from aselect_export.evaluation import Model, accuracy
+from aselect_export.evaluation import Model, accuracy, has_labels_of
 from aselect_export.graph import LOGITS
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.measuring import measure
@@ -191,7 +190,7 @@ def _yardstick(
 ) -> Yardstick:
     """The task metric where `data` has labels, else agreement with the FP32 graph."""
     record = bundle.record
-    if data is not None and is_labelled(data, "val", record.task):
+    if data is not None and has_labels_of(data, "val", record.task, record.classes):
         before = _accuracy(debug, bundle, trial, data)
         return Yardstick(
             before.metric, before.images, before.score, lambda graph: _accuracy(graph, bundle, trial, data).score
