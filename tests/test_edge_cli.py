@@ -95,6 +95,8 @@ def test_train_writes_a_bundle(
     assert answer["val_miou"] == loaded.record.metrics["val_miou"]
     assert [str(tap) for tap in loaded.record.taps] == ["0.hidden", "1.query"]
     assert loaded.record.imgsz == (16, 24)
+    left = {path.name for path in (tmp_path / "bundle.training").iterdir()}
+    assert left == {"checkpoint.pt", "confusion.png", "curve.csv", "curve.png", "examples.png", "features"}
     assert loaded.record.noise == Selection.load(selection).noise
 
 

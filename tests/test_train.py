@@ -33,16 +33,25 @@ from aselect_edge.training.goal import open_goal
 from aselect_edge.training.learners import HeadLearner
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.loss import dice_loss, lovasz_loss, rare_weights
+from aselect_edge.training.report import draw_report
 from aselect_edge.training.segmenting import Segmenting, segmentation_loss
 
 SIZE = (24, 32)
-RECIPE = Recipe(samples=24, batch=4, warmup=1, views=2, validations=3, window=16, denoising_windows=2, ema=0.5)
+RECIPE = Recipe(
+    samples=24, batch=4, warmup=1, views=2, validations=3, window=16, denoising_windows=2, ema=0.5, synthetic=0
+)
 NOISE = Noise(alpha=0.99, sigma=0.14, model_timestep=50)
 LINEAR = HeadSpec(kind="linear", channels=1)
 QUERY = Tap(block=1, component="query")
 SELECTION = Selection(backbone="another", noise=NOISE, tap=QUERY, strategy="hfr", seed=5)
 
 Train = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than the training of most tests here; one draws by itself, and so does the command's."""
+    monkeypatch.setattr("aselect_edge.training.run.draw_report", lambda *_: None)
 
 
 @pytest.fixture
@@ -302,13 +311,20 @@ def test_a_bundle_comes_out_and_works(
     assert loaded.record.metrics == {metric: outcome.figures.score, "samples": RECIPE.samples}
     pixels = torch.rand(2, 3, *SIZE) * 255
     torch.testing.assert_close(loaded.deployed()(pixels), outcome.model(pixels), rtol=0.05, atol=0.05)
-    for picture in ("curve", "confusion", "examples"):
-        assert read_image(request.workdir / f"{picture}.png").std() > 1
     assert (request.workdir / "curve.csv").read_text().splitlines()[0] == f"samples,loss,{metric}"
 
 
 @pytest.mark.parametrize("task", ["seg", "cls"])
-@pytest.mark.parametrize("unfreeze", [None, Unfreeze()])
+def test_pictures_are_left_to_judge_by(request_of: Callable[..., TrainRequest], task: Task) -> None:
+    request = request_of(task)
+    outcome = train_bundle(request)
+    goal = open_goal(task, request.data, RECIPE)
+    draw_report(outcome, goal, Resize(), request.workdir)
+    for picture in ("curve", "confusion", "examples"):
+        assert read_image(request.workdir / f"{picture}.png").std() > 1
+
+
+@pytest.mark.parametrize(("task", "unfreeze"), [("seg", None), ("cls", Unfreeze())])
 def test_the_same_seed_gives_the_same_bundle(
     request_of: Callable[..., TrainRequest], tmp_path: Path, task: Task, unfreeze: Unfreeze | None
 ) -> None:
