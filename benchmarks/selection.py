@@ -60,7 +60,7 @@ class Job:
     labelled: int
 
 
-JOBS = (Job("camvid", "seg", (96, 128), 64, 40), Job("cub40", "cls", (64, 64), 64, 200))
+JOBS = (Job("camvid", "seg", (96, 128), 32, 40), Job("cub40", "cls", (64, 64), 32, 100))
 
 
 def main() -> None:
