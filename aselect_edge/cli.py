@@ -34,6 +34,7 @@ _Condition = Annotated[
 _Label = Annotated[int, typer.Option(min=-1, help="Class to condition on; -1 is none.")]
 _Revision = Annotated[str, typer.Option(help="Revision of a hub id.")]
 _Data = Annotated[Path, typer.Option(help="Folder with train/ and val/; without labels any images, or a video.")]
+_Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 _Size = Annotated[str, typer.Option(metavar="HxW", help="Input size; the backbone's own square if left out.")]
 
 _STRATEGIES = (
@@ -68,7 +69,7 @@ def _select(
     label: _Label = -1,
     revision: _Revision = "",
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: _Device = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
@@ -157,6 +158,7 @@ def _train(
         Path | None, typer.Option(help="Where features of the frozen backbone are kept; runs may share it.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, views and noise; the same gives the same bundle.")] = 0,
+    device: _Device = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all.")] = 0,
     as_json: _Json = False,
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
@@ -190,6 +192,7 @@ def _train(
         random_backbone=random_backbone,
         noise_draws=noise_draws,
         cache=cache,
+        device=device,
     )
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:

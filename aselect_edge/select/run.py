@@ -12,6 +12,7 @@ import torch
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.command import choice
+from aselect_edge.device import find_device
 from aselect_edge.errors import InputError
 from aselect_edge.records import Component, Cost, Selection, Task
 from aselect_edge.select.by_fixed import TIMESTEPS
@@ -59,8 +60,9 @@ def select_tap(
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")
     backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
-    backbone.model.to(_device(request.device))
-    backbone.encoder.to(_device(request.device))
+    device = find_device(request.device)
+    backbone.model.to(device)
+    backbone.encoder.to(device)
     scan = prepare_scan(backbone, request, team, report)
     evidence = gather_evidence(data, request, scan, warn if team.leads else lambda _line: None)
     scan = replace(scan, store=_store(scan, evidence, request, resume))
@@ -159,13 +161,3 @@ def _record(choice: Choice, scan: Scan, evidence: Evidence, strategy: str, cost:
         cost=cost,
         parameters=dict(choice.parameters),
     )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"got --device {name!r} ({reason}), expected cpu or a device that torch finds here") from error
-    return device

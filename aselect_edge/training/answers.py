@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.data import SegmentationData
+from aselect_edge.device import CPU
 from aselect_edge.evaluation import Answers, Data, measure
 from aselect_edge.frames import Frame
 from aselect_edge.metrics import Figures
@@ -17,17 +18,21 @@ from aselect_edge.training.views import to_pixels
 def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
     """Logits of either task as `evaluation` compares them: class maps uint8 (N, H, W) or scores (N, C)."""
     if isinstance(data, SegmentationData):
-        return upsample(logits, imgsz).argmax(1).to(torch.uint8).numpy()
-    return logits.softmax(1).numpy()
+        return upsample(logits, imgsz).argmax(1).to(torch.uint8).cpu().numpy()
+    return logits.softmax(1).cpu().numpy()
 
 
-def answer_frames(model: nn.Module, frames: Frame, data: Data, imgsz: tuple[int, int]) -> Answers:
-    """What a torch model (pixels -> logits) in eval mode answers to frames uint8 (N, H, W, 3)."""
+def answer_frames(
+    model: nn.Module, frames: Frame, data: Data, imgsz: tuple[int, int], device: torch.device = CPU
+) -> Answers:
+    """What a torch model (pixels -> logits) on `device`, in eval mode, answers to frames uint8 (N, H, W, 3)."""
     with torch.no_grad():
-        return answers(model(to_pixels(frames)), data, imgsz)
+        return answers(model(to_pixels(frames).to(device)), data, imgsz)
 
 
-def evaluate(model: nn.Module, data: Data, imgsz: tuple[int, int], how: Resize, batch: int = 8) -> Figures:
-    """Figures of a torch model (pixels -> logits) over a split."""
+def evaluate(
+    model: nn.Module, data: Data, imgsz: tuple[int, int], how: Resize, batch: int = 8, device: torch.device = CPU
+) -> Figures:
+    """Figures of a torch model (pixels -> logits) on `device` over a split."""
     model.eval()
-    return measure(lambda frames: answer_frames(model, frames, data, imgsz), data, imgsz, how, batch)
+    return measure(lambda frames: answer_frames(model, frames, data, imgsz, device), data, imgsz, how, batch)

@@ -16,7 +16,7 @@ from aselect_edge.frames import Frame, resize
 from aselect_edge.records import Resize
 from aselect_edge.training.recipe import TellProgress
 from aselect_edge.training.rows import Rows, stored_rows
-from aselect_edge.training.views import Views, data_digest, to_pixels
+from aselect_edge.training.views import Views, to_pixels
 
 CHUNK = 8
 """Pictures per forward pass of the backbone."""
@@ -34,7 +34,7 @@ class FrozenViews:
     """
 
     def __init__(self, views: Views, extract: Extract, key: str, folder: Path, tell: TellProgress) -> None:
-        """`key` says what `extract` computes: backbone, taps, noise. The views describe themselves.
+        """`key` says what `extract` computes, backbone, taps and noise, and of which data. The views say how.
 
         A killed run goes on where it stood, and a later one with the same key and views computes nothing. Raises
         WriteError for a full disk.
@@ -93,7 +93,7 @@ class FrozenFrames:
         self.data, self.imgsz, self.how, self.extract = data, imgsz, how, extract
         rows = stored_rows(
             folder,
-            _digest("frames", key, data_digest(data), repr(imgsz), how.model_dump_json()),
+            _digest("frames", key, repr(imgsz), how.model_dump_json()),
             len(data),
             cache_bytes,
             CHUNK,

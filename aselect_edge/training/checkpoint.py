@@ -51,6 +51,7 @@ class RunState:
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     """(samples seen, mean loss since the row before, figure on val)."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    """On the CPU."""
 
     @property
     def stale(self) -> int:
@@ -68,7 +69,7 @@ class RunState:
         self.curve.append((self.step * batch, sum(self.losses) / len(self.losses), figure))
         self.losses.clear()
         if figure > self.best:
-            self.best, self.best_weights = figure, {name: value.clone() for name, value in weights.items()}
+            self.best, self.best_weights = figure, {name: value.to("cpu", copy=True) for name, value in weights.items()}
 
     def save(self, workdir: Path, identity: str, figure: str, *parts: Any) -> None:
         """Write checkpoint and curve, where `figure` names its last column; `parts` are what has a state_dict."""

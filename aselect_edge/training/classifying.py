@@ -26,4 +26,6 @@ class Classifying:
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See Goal: logits (N, C), labels (N,); weighted cross-entropy with label smoothing."""
-        return F.cross_entropy(logits, labels, self.weights, label_smoothing=self.recipe.label_smoothing)
+        return F.cross_entropy(
+            logits, labels, self.weights.to(logits.device), label_smoothing=self.recipe.label_smoothing
+        )

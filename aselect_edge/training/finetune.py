@@ -21,6 +21,7 @@ from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.wrapped import Wrapped
 from aselect_edge.denoise import Denoising, Noised, window_positions
+from aselect_edge.device import CPU
 from aselect_edge.errors import InputError
 from aselect_edge.perception import Perception
 from aselect_edge.training.recipe import Recipe
@@ -116,8 +117,8 @@ def merge(model: Perception) -> None:
             setattr(parent, name, linear.merged())
 
 
-def noising_of(backbone: Backbone, schedule: dict[str, Any] | None) -> Noising | None:
-    """How a backbone was trained to denoise; None for one whose output layer is not there, which cannot.
+def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torch.device = CPU) -> Noising | None:
+    """How a backbone was trained to denoise, on `device`; None for one whose output layer is not there, which cannot.
 
     `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v), SiT
     the velocity of its straight path. SD3 and PixArt are read without their output layer, as are cut models.
@@ -127,7 +128,7 @@ def noising_of(backbone: Backbone, schedule: dict[str, Any] | None) -> Noising |
     meant = backbone.schedule(schedule)
     if isinstance(meant, FlowSchedule):
         return on_straight_path
-    return Denoising(meant.config, torch.device("cpu")).noised
+    return Denoising(meant.config, device).noised
 
 
 def on_straight_path(x0: Tensor) -> Noised:
@@ -165,10 +166,16 @@ def denoising_loss(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**63)))
         noised = noising(windows)
-    label = expand(model.condition, count)["label"]
-    prediction = backbone(noised.x, noised.timestep, label, positions)
+    label = expand(model.condition, count, x0.device)["label"]
+    with reduced(x0.device):
+        prediction = backbone(noised.x, noised.timestep, label, positions.to(x0.device))
     # A model with learned variance has twice the channels; its loss is on the first half.
-    return F.mse_loss(prediction[:, : backbone.channels], noised.target)
+    return F.mse_loss(prediction[:, : backbone.channels].float(), noised.target)
+
+
+def reduced(device: torch.device) -> torch.autocast:
+    """Where a forward pass that learns is computed in bfloat16: on CUDA. Weights and losses stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def _reach(model: Perception) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
@@ -28,17 +28,29 @@ def features_digest(model: Perception) -> str:
     return digest.hexdigest()
 
 
-def run_identity(
-    model: Perception, train: Data, val: Data, how: Resize, recipe: Recipe, unfreeze: Unfreeze | None
-) -> str:
-    """What is trained, on what and how, as JSON."""
+@dataclass(frozen=True)
+class Digests:
+    """Of the features and of either split's files: each reads all of them, so that a run does it once."""
+
+    features: str
+    train: str
+    val: str
+
+    @classmethod
+    def of(cls, model: Perception, train: Data, val: Data) -> Digests:
+        """Before any of the model learns; raises InputError for a file that cannot be read."""
+        return cls(features_digest(model), data_digest(train), data_digest(val))
+
+
+def run_identity(model: Perception, digests: Digests, how: Resize, recipe: Recipe, unfreeze: Unfreeze | None) -> str:
+    """What is trained, on what and how, as JSON; not on which device, so that a run may go on on another."""
     content = {
         "recipe": asdict(recipe),
         "unfreeze": str(unfreeze),
-        "features": features_digest(model),
+        "features": digests.features,
         "head": str(model.head),
         "resize": how.model_dump(),
-        "train": data_digest(train),
-        "val": data_digest(val),
+        "train": digests.train,
+        "val": digests.val,
     }
     return json.dumps(content)

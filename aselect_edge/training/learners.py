@@ -15,9 +15,9 @@ from aselect_edge.perception import Perception
 from aselect_edge.records import Resize
 from aselect_edge.training.answers import answers, evaluate
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
-from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
+from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, reduced, unfreeze
 from aselect_edge.training.goal import Goal
-from aselect_edge.training.identity import features_digest
+from aselect_edge.training.identity import Digests
 from aselect_edge.training.recipe import Recipe, TellProgress
 
 
@@ -39,20 +39,34 @@ class HeadLearner:
     """The head alone; the folded backbone runs once per view and once per frame of val."""
 
     def __init__(
-        self, model: Perception, goal: Goal, how: Resize, recipe: Recipe, folder: Path, tell: TellProgress
+        self,
+        model: Perception,
+        goal: Goal,
+        how: Resize,
+        recipe: Recipe,
+        digests: Digests,
+        folder: Path,
+        tell: TellProgress,
+        device: torch.device,
     ) -> None:
-        """`folder` is where features are kept."""
-        self.module: nn.Module = model.head
+        """`folder` is where features are kept. The model is on the CPU, where it is folded; then its head moves."""
+        backbone = model.deployed().to(device)
+        self.module: nn.Module = model.head.to(device)
+        self.device = device
         self.goal, self.imgsz, self.how = goal, model.imgsz, how
         self.groups = [_group(list(model.head.parameters()), recipe.learning_rate)]
-        extract, key = model.deployed().features, features_digest(model)
-        self.views = FrozenViews(goal.views(model.imgsz, how), extract, key, folder / "train", tell)
-        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, key, folder / "val", tell)
+
+        def extract(pixels: Tensor) -> tuple[Tensor, ...]:
+            return backbone.features(pixels.to(device))
+
+        keys = [f"{digests.features} {split}" for split in (digests.train, digests.val)]
+        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", tell)
+        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", tell)
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
         features, labels = self.views.batch(rng)
-        loss = self.goal.loss(self.module(features), labels)
+        loss = self.goal.loss(self.module(self._moved(features)), labels.to(self.device))
         return loss, loss.item()
 
     @torch.no_grad()
@@ -61,8 +75,11 @@ class HeadLearner:
         module.eval()
         score = score_of(self.goal.val, self.how)
         for features, label, _ in self.frames:
-            score.add(answers(module(features), self.goal.val, self.imgsz)[0], label)
+            score.add(answers(module(self._moved(features)), self.goal.val, self.imgsz)[0], label)
         return score.figures()
+
+    def _moved(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(each.to(self.device) for each in features)
 
 
 class ModelLearner:
@@ -76,9 +93,11 @@ class ModelLearner:
         recipe: Recipe,
         what: Unfreeze,
         noising: Noising | None,
+        device: torch.device,
     ) -> None:
-        """`what` of the backbone learns; without `noising` it does so for the task alone."""
-        self.module: nn.Module = model
+        """`what` of the backbone learns; without `noising`, which is on `device`, it does so for the task alone."""
+        self.module: nn.Module = model.to(device)
+        self.device = device
         self.model, self.goal, self.how, self.recipe = model, goal, how, recipe
         self.noising = noising if recipe.denoising else None
         learning = unfreeze(model, what)
@@ -90,15 +109,17 @@ class ModelLearner:
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """See Learner."""
-        pixels, labels = self.views.batch(rng)
-        task = self.goal.loss(self.model(pixels), labels)
+        pixels, labels = (each.to(self.device) for each in self.views.batch(rng))
+        with reduced(self.device):
+            logits = self.model(pixels)
+        task = self.goal.loss(logits.float(), labels)
         if self.noising is None or step % self.recipe.denoising_every:
             return task, task.item()
         return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe), task.item()
 
     def measure(self, module: nn.Module) -> Figures:
         """See Learner."""
-        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch)
+        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.device)
 
 
 def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from aselect_edge.device import CPU
 from aselect_edge.perception import Perception
 from aselect_edge.records import Resize
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.goal import Goal
-from aselect_edge.training.identity import run_identity
+from aselect_edge.training.identity import Digests, run_identity
 from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe, TellProgress
 
@@ -31,24 +32,27 @@ def train_model(
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
     tell: TellProgress = lambda _what, _share: None,
+    device: torch.device = CPU,
 ) -> Outcome:
-    """Train `model` in place and return it with its best averaged weights on val.
+    """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
 
     Frozen, only the head learns, on features kept in `cache` (None: in `workdir`). With `unfreeze`, so much of the
-    backbone learns too, jointly with its denoising loss where there is a `noising`. A checkpoint in `workdir`
-    resumes an interrupted run of the same recipe.
+    backbone learns too, jointly with its denoising loss where there is a `noising` on `device`. A checkpoint in
+    `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
     """
-    identity = run_identity(model, goal.train, goal.val, how, recipe, unfreeze)
+    digests = Digests.of(model, goal.train, goal.val)
+    identity = run_identity(model, digests, how, recipe, unfreeze)
     torch.manual_seed(recipe.seed)
     learner: Learner
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, cache or workdir / "features", tell)
+        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", tell, device)
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising)
+        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
     state = learn(learner, recipe, identity, workdir, tell)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
-    return Outcome(model.eval(), learner.measure(learner.module), tuple(state.curve))
+    figures = learner.measure(learner.module)
+    return Outcome(model.cpu().eval(), figures, tuple(state.curve))
 
 
 def learn(learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: TellProgress) -> RunState:

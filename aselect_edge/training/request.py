@@ -38,6 +38,8 @@ class TrainRequest:
     """Features are the mean over so many draws of the noise, at as many forward passes."""
     cache: Path | None = None
     """Where the features of a frozen backbone are kept, which runs may share; None is in `workdir`."""
+    device: str = "cpu"
+    """As torch names it: `cpu`, `cuda`, `cuda:1`."""
 
     @property
     def workdir(self) -> Path:

@@ -42,7 +42,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: i
     if (labels == ignore).all():
         return logits.sum() * 0  # a mean over nothing would be NaN, and the weights with it
     logits = upsample(logits, (labels.shape[1], labels.shape[2]))
-    loss = F.cross_entropy(logits, labels, weights, ignore_index=ignore)
+    loss = F.cross_entropy(logits, labels, weights.to(logits.device), ignore_index=ignore)
     if not recipe.overlap_weight:
         return loss
     overlap = {"dice": dice_loss, "lovasz": lovasz_loss}[recipe.overlap]

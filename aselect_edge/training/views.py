@@ -46,7 +46,7 @@ class Views(Protocol):
         """Pixels (N, 3, H, W) float BGR 0..255, and int64 labels (N, H, W) or (N,)."""
 
     def describe(self) -> str:
-        """What the views are made of; two that describe themselves alike give the same views."""
+        """How the views are made; two that describe themselves alike give the same views of the same data."""
 
 
 class SegmentationViews:
@@ -76,7 +76,7 @@ class SegmentationViews:
         return to_pixels(np.stack(frames)), torch.from_numpy(np.stack(labels)).long()
 
     def describe(self) -> str:
-        return _described(self.data, self.imgsz, self.how, self.augmentation, self.recipe, self.synthetic)
+        return _described(self.imgsz, self.how, self.augmentation, self.recipe, self.synthetic)
 
 
 class ClassificationViews:
@@ -101,7 +101,7 @@ class ClassificationViews:
         return to_pixels(np.stack(frames)), torch.tensor(labels, dtype=torch.int64)
 
     def describe(self) -> str:
-        return _described(self.data, self.imgsz, self.how, self.augmentation, self.recipe, synthetic=0.0)
+        return _described(self.imgsz, self.how, self.augmentation, self.recipe)
 
 
 class _Decoded(Generic[Label]):
@@ -128,15 +128,9 @@ def _street(index: int) -> tuple[Frame, Frame]:
 
 
 def _described(
-    data: SegmentationData | ClassificationData,
-    imgsz: tuple[int, int],
-    how: Resize,
-    augmentation: Augmentation,
-    recipe: Recipe,
-    synthetic: float,
+    imgsz: tuple[int, int], how: Resize, augmentation: Augmentation, recipe: Recipe, synthetic: float = 0.0
 ) -> str:
     content = {
-        "data": data_digest(data),
         "imgsz": imgsz,
         "resize": how.model_dump(),
         "augmentation": asdict(augmentation),
