@@ -1,0 +1,73 @@
+"""Latencies side by side, and what ONNX Runtime's own profile allows INT8 to gain."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from aselect_calibration import find_layers
+from aselect_export.graph import LOGITS
+from aselect_export.weights import Graph
+from aselect_runtime.onnx_session import OnnxSession, physical_cores
+
+VNNI_GAIN = 4
+"""INT8 products per instruction over FP32 ones of the same vector width (VPDPBUSD beside VFMADD231PS)."""
+
+
+def latencies(graphs: dict[str, Path], frame: NDArray[np.uint8], runs: int) -> dict[str, float]:
+    """Median milliseconds of every graph, taken in turns."""
+    sessions = {row: OnnxSession(path, "cpu") for row, path in graphs.items()}
+    taken: dict[str, list[float]] = {row: [] for row in graphs}
+    for turn in range(runs + 3):
+        for row, session in sessions.items():
+            started = time.perf_counter()
+            session.infer(frame)
+            if turn >= 3:
+                taken[row].append(time.perf_counter() - started)
+    return {row: 1e3 * statistics.median(times) for row, times in taken.items()}
+
+
+def amdahl(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> dict[str, float]:
+    """The share of an FP32 graph's time in the products that INT8 is for, and the latency ratio that it allows."""
+    share = product_share(fp32, frame, folder)
+    return {"share_of_products": share, "latency_ratio_limit": 1 - share + share / VNNI_GAIN}
+
+
+def product_share(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> float:
+    """The share of the FP32 graph's time, by ONNX Runtime's own profile, in the products that INT8 is for."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = physical_cores()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime.InferenceSession(fp32, options, providers=["CPUExecutionProvider"])
+    for _ in range(20):
+        session.run(None, {"frames": frame})
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event["name"].endswith("_kernel_time"):
+            times.setdefault((event["args"]["op_name"], event["name"]), []).append(event["dur"])
+    medians = {node: statistics.median(taken) for node, taken in times.items()}
+    left_out = products_left_out(fp32)
+    # Attention's inner products are MatMul; those with weights have become Gemm.
+    products = sum(
+        taken
+        for (operation, name), taken in medians.items()
+        if operation in ("Gemm", "Conv", "FusedConv") and not name.startswith(left_out)
+    )
+    return products / sum(medians.values())
+
+
+def products_left_out(fp32: Path) -> tuple[str, ...]:
+    """How the profile's names of those products begin that stay FP32: the head's last, and attention's inner ones."""
+    graph = Graph(onnx.load(fp32), fp32.parent)
+    served = {layer.node for layer in find_layers(graph, LOGITS)}
+    nodes = [node for node in graph.model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
+    # ONNX Runtime calls a convolution after its output once it has changed its layout.
+    return (LOGITS, *(node.name for node in nodes if node.output[0] not in served))

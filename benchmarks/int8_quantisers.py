@@ -1,0 +1,96 @@
+"""Run every quantiser of int8_rows on a graph: what each costs, or why it gave none."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.errors import AselectError
+from aselect_runtime.onnx_session import OnnxSession
+from benchmarks import process
+
+ROOT = Path(__file__).parent.parent
+PEERS = {"modelopt": "nvidia-modelopt[onnx]", "nncf": "nncf"}
+TITLES = {
+    "ours": "ours, every layer",
+    "ort_default": "onnxruntime `quantize_static`, defaults",
+    "ort_entropy": "onnxruntime, entropy, per channel",
+    "modelopt": "NVIDIA Model Optimizer",
+    "nncf": "NNCF",
+}
+MEMORY = 12 * 2**30
+"""Bytes that a row may take; onnxruntime's entropy calibrator keeps every activation of every frame."""
+FEWER = 16
+"""Calibration frames of a row that ran out of that memory, in its second try."""
+
+
+def make_rows(
+    fp32: Path, frames: NDArray[np.uint8], folder: Path, peers: bool, names: Iterable[str] = TITLES
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Run the quantisers: seconds, peak memory and frames of each that worked, and why the others did not.
+
+    The graph of a row that worked is `folder/<row>.onnx`.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for row in names:
+        interpreter = Path(sys.executable) if row not in PEERS else environment(row) if peers else "needs --peers"
+        if isinstance(interpreter, str):
+            skipped[row] = interpreter
+            continue
+        for count in sorted({len(frames), min(FEWER, len(frames))}, reverse=True):
+            saved = folder / f"frames{count}.npz"
+            np.savez(saved, frames=frames[:: len(frames) // count][:count])
+            found = run_row(interpreter, row, fp32, saved, folder / f"{row}.onnx")
+            if isinstance(found, dict):
+                rows[row] = found | {"frames": count}
+                skipped.pop(row, None)
+                break
+            skipped[row] = found
+    return rows, skipped
+
+
+def run_row(interpreter: Path, row: str, fp32: Path, frames: Path, out: Path) -> dict[str, Any] | str:
+    """Seconds and peak megabytes of one quantiser, or why it made no graph that ONNX Runtime loads."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+    done = process.run([interpreter, ROOT / "benchmarks" / "int8_rows.py", row, fp32, frames, out], limit)
+    if done.code or not out.exists():
+        return last_line(done.errors or done.output) or f"exit code {done.code}"
+    try:
+        OnnxSession(out, "cpu").close()
+    except AselectError as error:
+        return last_line(str(error))
+    return {"seconds": done.seconds, "peak_mb": done.peak_mb}
+
+
+def environment(row: str) -> Path | str:
+    """The interpreter of a peer's own environment, made when it is first needed, or why it could not be made."""
+    folder = ROOT / "runs" / f"venv-{row}"
+    interpreter = folder / "bin" / "python"
+    if interpreter.exists():
+        return interpreter
+    venv.create(folder, with_pip=True)
+    install = [interpreter, "-m", "pip", "install", "-q", PEERS[row], "onnx", "onnxruntime"]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shutil.rmtree(folder)  # half an environment would be taken for a whole one by the next run
+        return last_line(done.stderr)
+    return interpreter
+
+
+def last_line(text: str) -> str:
+    """What a program said last, which is why it failed; one table cell long."""
+    lines = text.strip().splitlines()
+    return lines[-1].replace("|", "/")[:300] if lines else ""
