@@ -1,4 +1,4 @@
-"""The INT8 benchmark: both tasks by the same code, and what it says of the goals."""
+"""The INT8 benchmark: its rows, and what it says of the goals."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from aselect_edge.bundle import load_bundle
 from aselect_edge.records import Task
-from aselect_edge.scenes import CLASSES, Street
 from aselect_export.graph import trace, without_logits
 from benchmarks import accuracy_report
-from benchmarks.int8 import JOBS, Effort, measure
+from benchmarks.int8 import Effort, measure
 from benchmarks.int8_latency import products_left_out
 from benchmarks.int8_quantisers import make_rows
-from benchmarks.int8_table import goals, table, write_docs
+from benchmarks.int8_table import goals, write_docs
 from tests.bundles import write_bundle
 
 ROW = {"score": 0.5, "latency_ms": 30.0, "bytes": 250, "seconds": 20.0, "peak_mb": 600.0, "frames": 128}
@@ -47,42 +45,6 @@ RECORD: dict[str, Any] = {
     "skipped": {"cls": "cub40 test top-1: no bundle ships"},
     "xl": XL,
 }
-
-
-@pytest.fixture(scope="module")
-def data(street_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the jobs look for their data: streets as CamVid's, and as cub40 pictures of three of the classes."""
-    root = tmp_path_factory.mktemp("data")
-    camvid, birds = (root / job.folder for job in JOBS)
-    camvid.mkdir()
-    (camvid / "classes.json").symlink_to(street_data / "classes.json")
-    for split, source in (("train", "train"), ("val", "val"), ("test", "val")):
-        (camvid / split).symlink_to(street_data / source)
-        for index, name in enumerate(CLASSES[:3]):
-            (birds / split / name).mkdir(parents=True)
-            for copies in range(2):
-                cv2.imwrite(str(birds / split / name / f"{copies}.png"), Street(2 * index + copies, 48, 64).frame(9)[0])
-    return root
-
-
-def test_both_tasks_are_measured_by_the_same_code(data: Path, tmp_path: Path) -> None:
-    bundles = {job.task: write_bundle(tmp_path / f"{job.task}-bundle", job.task) for job in JOBS}
-    effort = Effort(frames=4, runs=2, images=2, peers=False, rows=("ours", "nncf"))
-    record = json.loads(json.dumps(measure(effort, bundles, data, tmp_path)))
-    assert record["skipped"] == {}
-    assert list(record["tasks"]) == ["seg", "cls"]
-    for task in record["tasks"].values():
-        assert task["skipped"] == {"nncf": "needs --peers"}
-        assert task["images"] == 2
-        assert task["rows"]["ours"]["frames"] == 4
-        assert task["rows"]["ours"]["bytes"] < task["rows"]["fp32"]["bytes"]
-        assert task["frames_per_second"]["ours"] == pytest.approx(1e3 / task["rows"]["ours"]["latency_ms"])
-        assert 0 < task["amdahl"]["share_of_products"] < 1
-        assert "given_back" in task["export"] or "expected" in task["export"]["failed"]
-    assert record["tasks"]["seg"]["export"].get("metric", "miou") == "miou"
-    assert record["tasks"]["cls"]["export"].get("metric", "top1") == "top1"
-    text = table(record | {"xl": XL})
-    assert "| FP32 |" in text.split("cub40 test top-1")[1]
 
 
 def test_a_task_without_a_bundle_is_named(tmp_path: Path) -> None:
