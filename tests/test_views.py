@@ -95,7 +95,7 @@ def test_views_of_a_seed_do_not_depend_on_what_was_drawn_before(streets: Segment
 
 
 def test_views_that_differ_describe_themselves_differently(
-    streets: SegmentationData, colours: ClassificationData
+    streets: SegmentationData,
 ) -> None:
     described = {
         SegmentationViews(streets, SIZE, Resize(), RECIPE).describe(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -173,9 +174,9 @@ def denoising_loss(
     return F.mse_loss(prediction[:, : backbone.channels].float(), noised.target)
 
 
-def reduced(device: torch.device) -> torch.autocast:
+def reduced(device: torch.device) -> AbstractContextManager[object]:
     """Where a forward pass that learns is computed in bfloat16: on CUDA. Weights and losses stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 def _reach(model: Perception) -> int:
