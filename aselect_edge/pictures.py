@@ -22,6 +22,8 @@ from matplotlib.patches import Patch
 _INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
 _UNLABELLED = (40, 40, 40)
 """RGB of pixels that have no class."""
+_MOST_CLASSES = 60
+"""Classes in a picture of confusions, so that it can be looked at as a whole."""
 _SHOWN = 480
 """Longest side of a frame in a picture of examples, in pixels."""
 
@@ -97,15 +99,20 @@ def draw_curve(rows: Sequence[Sequence[float]], names: Sequence[str], path: Path
 
 
 def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path: Path) -> None:
-    """Counts (C, C), true class by predicted class, as shares of the true class in percent; a grey row has no count."""
+    """Counts (C, C), true class by predicted class, as shares of the true class in percent; a grey row has no count.
+
+    Of many classes only the most confused ones are shown, in their order; the title says so.
+    """
     counts = np.asarray(matrix, float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = 100 * np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-    few = len(classes) <= 15
+    shown = _most_confused(counts, _MOST_CLASSES)
+    shares = shares[np.ix_(shown, shown)]
+    few = len(shown) <= 15
     cell, font = (0.5, 9.0) if few else (0.24, 7.0)
-    names = [_short(info.name) for info in classes]
+    names = [_short(classes[index].name) for index in shown]
     margin = 0.35 + max(map(len, names)) * font * 0.0088
-    side = max(len(classes) * cell, 2.4)
+    side = max(len(names) * cell, 2.4)
     figure, axis = plt.subplots(figsize=(side + margin + 1.1, side + margin + 0.9), constrained_layout=True)
     colours = plt.get_cmap("Blues").with_extremes(bad=_FAINT)
     image = axis.imshow(shares, cmap=colours, vmin=0, vmax=100)
@@ -115,7 +122,8 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     axis.set_xlabel("predicted", fontsize=font + 2)
     axis.set_ylabel("true", fontsize=font + 2)
     right = np.divide(np.trace(counts), counts.sum()) if counts.any() else 0.0
-    axis.set_title(f"% of each true class; {100 * right:.1f} % of all is right", fontsize=font + 2, pad=10)
+    part = f"the {len(names)} most confused of {len(classes)} classes\n" if len(names) < len(classes) else ""
+    axis.set_title(f"{part}% of each true class; {100 * right:.1f} % of all is right", fontsize=font + 2, pad=10)
     _grid(axis, len(names))
     for row, column in np.argwhere(shares >= (0.5 if few else 5)):  # where there are many, the small ones are noise
         share = shares[row, column]
@@ -125,6 +133,16 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=font)
     _save(figure, path)
+
+
+def _most_confused(counts: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """At most so many indices, ascending: of the pairs of classes that are most often taken for one another."""
+    if len(counts) <= most:
+        return np.arange(len(counts))
+    between = np.triu(counts + counts.T, 1)
+    pairs = np.stack(np.unravel_index(np.argsort(-between, axis=None, kind="stable"), between.shape), axis=1)
+    found: list[int] = list(dict.fromkeys(pairs[between[pairs[:, 0], pairs[:, 1]] > 0].ravel().tolist()))
+    return np.array(sorted([*found, *(index for index in range(len(counts)) if index not in found)][:most]))
 
 
 def _grid(axis: Any, count: int) -> None:

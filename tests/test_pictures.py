@@ -54,7 +54,23 @@ def test_a_confusion_shows_shares_of_the_true_class(figures: list[Any], tmp_path
     assert cv2.imread(str(tmp_path / "confusion.png")) is not None
 
 
-@pytest.mark.parametrize("count", [1, 2, 40])
+def test_of_hundreds_of_classes_the_most_confused_are_shown(figures: list[Any], tmp_path: Path) -> None:
+    classes = [ClassInfo(name=f"class {n}", colour=(n % 256, 0, 0)) for n in range(555)]
+    matrix = 9 * np.eye(555, dtype=np.int64)
+    matrix[500, 3], matrix[3, 500], matrix[77, 76] = 2, 1, 4
+    path = tmp_path / "confusion.png"
+    draw_confusion(matrix, classes, path)
+    axis = figures[0].axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert "the 60 most confused of 555 classes" in axis.get_title()
+    assert len(names) == 60
+    assert {"class 3", "class 76", "class 77", "class 500"} < {*names}
+    assert names == sorted(names, key=lambda name: int(name.split()[1]))
+    assert axis.images[0].get_array()[names.index("class 77"), names.index("class 76")] == pytest.approx(100 * 4 / 13)
+    assert max(cv2.imread(str(path)).shape) < 2600
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
 def test_names_of_many_classes_do_not_overlap(figures: list[Any], tmp_path: Path, count: int) -> None:
     classes = [ClassInfo(name=f"{n:03d}.Black_footed_Albatross_of_the_west", colour=(n, n, n)) for n in range(count)]
     draw_confusion(np.eye(count, dtype=np.int64) * 7, classes, tmp_path / "confusion.png")
