@@ -17,6 +17,8 @@ from aselect_edge.errors import InputError
 from aselect_edge.records import COMPONENTS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from aselect_edge.backbones import LoadedBackbone
     from aselect_edge.records import HeadSpec
     from aselect_edge.training import Recipe
@@ -150,7 +152,7 @@ def _train(
     label: Annotated[int, typer.Option(min=-1, help="Class to condition on; -1 is the selection's.")] = -1,
     revision: _Revision = "",
     samples: Annotated[int, typer.Option(min=0, help="Views of frames to train on; 0 is the task's own.")] = 0,
-    batch: Annotated[int, typer.Option(min=0, help="Frames per step; 0 is the task's own.")] = 0,
+    batch: Annotated[int, typer.Option(min=0, help="Frames per step; 0 is the task's own, at most --samples.")] = 0,
     patience: Annotated[
         int, typer.Option(min=0, help="Stop after so many validations without a better figure; 0 never.")
     ] = 0,
@@ -227,7 +229,7 @@ def _recipe(task: str, loss: str, samples: int, batch: int, patience: int, seed:
         own,
         overlap=choice(loss, ("dice", "lovasz"), "--loss"),  # type: ignore[arg-type]
         samples=samples or own.samples,
-        batch=batch or own.batch,
+        batch=batch or min(own.batch, samples or own.batch),
         patience=patience,
         seed=seed,
     )
@@ -261,10 +263,10 @@ class _Given:
 
 
 @contextmanager
-def _progress(console: object, shown: bool = True) -> Iterator[Callable[[str, float], None]]:
+def _progress(console: Console, shown: bool = True) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import Progress
 
-    with Progress(console=console, disable=not shown) as progress:  # type: ignore[arg-type]
+    with Progress(console=console, disable=not (shown and console.is_terminal)) as progress:
         task = progress.add_task("starting", total=1.0)
         yield lambda what, share: progress.update(task, description=what, completed=share)
 

@@ -79,8 +79,8 @@ def test_missing_parts_are_named(data: Path) -> None:
     ("label", "fault"),
     [
         (np.zeros((4, 5), np.uint8), "got 4x5, expected the image's 4x6"),
-        (np.zeros((4, 6, 3), np.uint8), "not an 8-bit single-channel"),
-        (np.zeros((4, 6), np.uint16), "not an 8-bit single-channel"),
+        (np.zeros((4, 6, 3), np.uint8), "got the mode RGB, expected class indices .* labelmap.txt"),
+        (np.full((4, 6), 300, np.uint16), "got the value 300, expected classes from 0 to 255"),
         (np.full((4, 6), 3, np.uint8), "got class 3, expected 0 to 2 or 255"),
     ],
 )

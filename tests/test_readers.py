@@ -75,6 +75,23 @@ def voc(data: Path) -> None:
         indexed.save(data / f"SegmentationClass/{name}.png")
 
 
+COLOURS = np.array([[0, 0, 0], [250, 50, 83], [50, 183, 250]], np.uint8)
+LABELMAP = (
+    "# label:color_rgb:parts:actions",
+    *(f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(("background", "kerb stone", "road"), COLOURS, strict=True)),
+)
+INDICES = np.array([[0, 1, 2, 2, 0, 1]] * ROWS)
+
+
+def cvat(data: Path) -> None:
+    text(data / "labelmap.txt", LABELMAP)
+    names = [f"clip/frame {number:02d}" for number in range(40)]
+    text(data / "ImageSets/Segmentation/default.txt", [f'"{name}"' for name in names])
+    for name in names:
+        image(data / f"JPEGImages/{name}.jpg")
+        mask(data / f"SegmentationClass/{name}.png", COLOURS[INDICES])
+
+
 def coco(data: Path) -> None:
     categories = [{"id": 92, "name": "banner", "isthing": 0}, {"id": 1, "name": "person", "isthing": 1}]
     for split, name in (("train", "000000000009"), ("val", "000000000139")):
@@ -160,6 +177,7 @@ def flat_classes(data: Path) -> None:
 
 MASKS: dict[str, tuple[Make, list[str], list[int]]] = {
     "flat": (flat_masks, ["class-0", "class-3", "class-6"], [0, 1, 2, 255, 0, 1]),
+    "cvat": (cvat, ["background", "kerb stone", "road"], [0, 1, 2, 2, 0, 1]),
     "voc": (voc, ["background", "aeroplane", "bicycle"], [0, 0, 20, 255, 0, 0]),
     "coco": (coco, ["person", "banner"], [1] * COLUMNS),
     "ade20k": (ade20k, ["screen door", "wall", "screen"], [255, 1, 3, 255, 255, 1]),
@@ -292,6 +310,61 @@ def test_splits_go_by_several_names(tmp_path: Path, split: str) -> None:
     flat_classes(tmp_path / "training")
     flat_classes(tmp_path / split)
     assert [len(open_classification(tmp_path, name)) for name in ("train", "val")] == [40, 40]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_colours_are_classes_where_a_labelmap_says_so(tmp_path: Path, mode: str) -> None:
+    flat_masks(tmp_path)
+    text(tmp_path / "labelmap.txt", LABELMAP)
+    coloured = Image.fromarray(INDICES.astype(np.uint8) if mode == "L" else COLOURS[INDICES])
+    for path in (tmp_path / "masks").iterdir():
+        coloured.convert(mode, palette=Image.Palette.ADAPTIVE).save(path)
+    data = open_segmentation(tmp_path, "train")
+    assert [(info.name, info.colour) for info in data.classes][1] == ("kerb stone", (250, 50, 83))
+    np.testing.assert_array_equal(data.read(0)[1], INDICES)
+
+
+def test_masks_of_16_bits_are_read(tmp_path: Path) -> None:
+    flat_masks(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        cv2.imwrite(str(path), VALUES.astype(np.uint16))
+    np.testing.assert_array_equal(open_segmentation(tmp_path, "val").read(0)[1], VALUES)
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["road:1,2"], "got 'road:1,2', expected name:red,green,blue"),
+        (["road:1,2,300::"], "expected name:red,green,blue"),
+        (["road:::"], "expected name:red,green,blue"),
+        (["road:0,0,0", "sky:0,0,0"], "two classes of the same colour"),
+        (["road:0,0,0", "road:1,0,0"], "the class 'road' twice"),
+        ([], "got no class"),
+        (["background:0,0,0::"], "got the colour 250,50,83, expected one of the 1 in labelmap.txt"),
+    ],
+)
+def test_what_is_wrong_with_a_labelmap_is_named(tmp_path: Path, lines: list[str], fault: str) -> None:
+    cvat(tmp_path)
+    text(tmp_path / "labelmap.txt", lines)
+    with pytest.raises(InputError, match=fault):
+        open_segmentation(tmp_path, "train").read(0)
+
+
+def test_pictures_of_an_export_may_be_of_any_kind(tmp_path: Path) -> None:
+    cvat(tmp_path)
+    first = tmp_path / "JPEGImages/clip/frame 00.jpg"
+    first.rename(first.with_suffix(".JPEG"))
+    assert open_segmentation(tmp_path, "train").path(0) == first.with_suffix(".JPEG")
+    first.with_suffix(".JPEG").unlink()
+    with pytest.raises(InputError, match=r"frame 00\.jpg: no such file, .*default\.txt lists it"):
+        open_segmentation(tmp_path, "train")
+
+
+def test_an_export_without_pictures_is_named(tmp_path: Path) -> None:
+    cvat(tmp_path)
+    (tmp_path / "JPEGImages").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"got no JPEGImages/.*export with images"):
+        open_segmentation(tmp_path, "train")
 
 
 def test_values_that_train_does_not_have_are_refused(tmp_path: Path) -> None:

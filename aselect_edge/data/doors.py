@@ -13,6 +13,7 @@ from aselect_edge.data.birds import BIRDS
 from aselect_edge.data.cars import CARS
 from aselect_edge.data.cityscapes import CITYSCAPES
 from aselect_edge.data.coco_panoptic import COCO_PANOPTIC
+from aselect_edge.data.colour_masks import CVAT
 from aselect_edge.data.dogs import DOGS
 from aselect_edge.data.flowers import FLOWERS
 from aselect_edge.data.layout import D, Layout, find, offered, open_split
@@ -24,6 +25,7 @@ from aselect_edge.records import Task
 
 # The first that fits is taken: what only one set has comes before what many have.
 SEGMENTATION: tuple[Layout[SegmentationData], ...] = (
+    CVAT,
     VOC,
     COCO_PANOPTIC,
     ADE20K,

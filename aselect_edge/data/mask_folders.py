@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from aselect_edge.data.classes import FILE, name_classes, read_classes
+from aselect_edge.data.colour_masks import FILE as LABELMAP
+from aselect_edge.data.colour_masks import read_labelmap
 from aselect_edge.data.layout import Layout, split_folders
 from aselect_edge.data.masks import NO_LABEL, Remapped, read_indices
 from aselect_edge.data.sets import SegmentationData, Warn
@@ -38,8 +40,11 @@ def _read_flat(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa:
 
 
 def _read(data: Path, folder: Path, train: Path, warn: Warn) -> SegmentationData:
-    """The pairs of a folder; where there is no `classes.json`, the classes are the values in the masks of `train`."""
+    """The pairs of a folder; the classes are `labelmap.txt`'s, `classes.json`'s or the values in `train`'s masks."""
     pairs = _pairs(folder)
+    if (data / LABELMAP).is_file():
+        coloured, decode = read_labelmap(data / LABELMAP)
+        return SegmentationData(pairs, coloured, NO_LABEL, decode)
     if (data / FILE).is_file():
         classes, ignore = read_classes(data / FILE)
         return SegmentationData(pairs, classes, ignore)

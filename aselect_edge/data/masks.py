@@ -18,14 +18,14 @@ NO_LABEL = 255
 _ONE_BYTE = frozenset({"1", "L", "P"})
 
 
-def open_png(path: Path) -> tuple[str, NDArray[Any]]:
-    """Pillow's mode of a picture and its values as they are stored; of a palette picture the indices.
+def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
+    """Pillow's mode of a picture and its values as they are stored; of a palette picture the indices, or its `colours`.
 
     Not OpenCV, which turns the indices of a palette picture into colours.
     """
     try:
         with Image.open(path) as picture:
-            return picture.mode, np.asarray(picture)
+            return picture.mode, np.asarray(picture.convert("RGB") if colours and picture.mode == "P" else picture)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected the label of an image; add it") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
@@ -34,10 +34,15 @@ def open_png(path: Path) -> tuple[str, NDArray[Any]]:
 
 
 def read_indices(path: Path) -> Frame:
-    """A label file's values, uint8 [H, W]; raises InputError unless it has one channel of at most 8 bits."""
+    """A label file's values, uint8 [H, W]; raises InputError unless it has one channel with values of up to 255."""
     mode, values = open_png(path)
-    if mode not in _ONE_BYTE:
-        raise InputError(f"{path}: not an 8-bit single-channel PNG, expected class indices; convert it")
+    if mode not in _ONE_BYTE and not mode.startswith("I"):
+        raise InputError(
+            f"{path}: got the mode {mode}, expected class indices in a single channel; convert it, or, if its colours "
+            "are the classes, put a labelmap.txt with lines such as road:128,64,128 at the top of the data"
+        )
+    if values.max(initial=0) > NO_LABEL or values.min(initial=0) < 0:
+        raise InputError(f"{path}: got the value {values.max()}, expected classes from 0 to {NO_LABEL}; renumber them")
     return values.astype(np.uint8)
 
 

@@ -38,7 +38,14 @@ class Goal(Protocol):
 
 
 def open_goal(task: Task, data: Path, recipe: Recipe, warn: Warn = lambda _line: None) -> Goal:
-    """The task on the splits `train` and `val` of a folder; raises InputError. `warn` hears where val comes from."""
+    """The task on the splits `train` and `val` of a folder; raises InputError. `warn` hears where val comes from and
+    what is missing."""
     if task == "seg":
         return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val", warn), recipe)
-    return Classifying(open_classification(data, "train"), open_classification(data, "val", warn), recipe)
+    train, val = open_classification(data, "train"), open_classification(data, "val", warn)
+    for split, opened in (("train", train), ("val", val)):
+        absent = [info.name for index, info in enumerate(opened.classes) if index not in opened.labels]
+        if absent:
+            names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+            warn(f"{data}: {split} has no picture of {names}; its figures say nothing of that")
+    return Classifying(train, val, recipe)
