@@ -16,12 +16,14 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 NAME = "pretended"
 _CROSSING = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default, torch.ops.aten._local_scalar_dense.default}
 _CPU = torch.device("cpu")
+_KEPT: list[torch.library.Library] = []
+"""A library that is let go takes its registrations back."""
 
 
 class Pretended(Tensor):
-    """A tensor on the device; its values lie in `values`, on the CPU."""
+    """A tensor on the device; its values lie in `held`, on the CPU."""
 
-    values: Tensor
+    held: Tensor
 
     @staticmethod
     def __new__(cls, values: Tensor) -> Pretended:
@@ -34,16 +36,18 @@ class Pretended(Tensor):
             device=torch.device(NAME, 0),
             requires_grad=False,
         )
-        made.values = values
+        made.held = values
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return dispatched(func, args, dict(kwargs or {}))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Saved as what it is read back as, a tensor on the CPU."""
-        return self.values.__reduce_ex__(protocol)
+        return self.held.__reduce_ex__(protocol)
 
 
 def dispatched(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -59,7 +63,7 @@ def dispatched(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = func(*tree_map(_values, args), **tree_map(_values, kwargs))
     if func is torch.ops.aten._to_copy.default and not away:
         return result.clone() if wanted is not None else result
-    known = {id(leaf.values): leaf for leaf in given if isinstance(leaf, Pretended)}
+    known = {id(leaf.held): leaf for leaf in given if isinstance(leaf, Pretended)}
 
     def wrapped(value: Any) -> Any:
         if not isinstance(value, Tensor) or not away:
@@ -72,12 +76,11 @@ def dispatched(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _values(value: Any) -> Any:
-    return value.values if isinstance(value, Pretended) else value
+    return value.held if isinstance(value, Pretended) else value
 
 
 def register() -> None:
     """Make the device known to torch; once per process, for good."""
     _setup_privateuseone_for_python_backend(NAME)
-    global _library
-    _library = torch.library.Library("_", "IMPL")
-    _library.fallback(lambda func, *args, **kwargs: dispatched(func, args, kwargs), "PrivateUse1")
+    _KEPT.append(torch.library.Library("_", "IMPL"))
+    _KEPT[0].fallback(lambda func, *args, **kwargs: dispatched(func, args, kwargs), "PrivateUse1")

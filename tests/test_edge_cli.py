@@ -146,6 +146,8 @@ def test_select_tells_a_mistake_in_one_line(
         ["--unfreeze", "last:1"],
         ["--finetune", "--unfreeze", "first:1"],
         ["--finetune", "--unfreeze", "last:9"],
+        ["--device", "abacus"],
+        ["--device", "cuda:99"],
         ["--taps", "query"],
         ["--taps", "9.query"],
         ["--imgsz", "17x24"],

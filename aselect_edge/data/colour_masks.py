@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aselect_edge.data.classes import Colour, name_classes
 from aselect_edge.data.layout import Layout
@@ -45,7 +46,8 @@ class Coloured:
             raise InputError(
                 f"{path}: got the colour {colour}, expected one of the {len(known)} in {FILE}; add its class there"
             )
-        return found.astype(np.uint8)
+        classes: Frame = found.astype(np.uint8)
+        return classes
 
 
 def read_labelmap(path: Path) -> tuple[tuple[ClassInfo, ...], Coloured]:
@@ -66,9 +68,10 @@ def read_labelmap(path: Path) -> tuple[tuple[ClassInfo, ...], Coloured]:
     return name_classes(names, path, colours), Coloured(tuple(colours))
 
 
-def _codes(colours: Frame) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _codes(colours: Frame) -> NDArray[np.int64]:
     """A number for each colour (…, 3)."""
-    return colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    codes: NDArray[np.int64] = colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return codes
 
 
 def _lists(data: Path) -> dict[str, Path]:
