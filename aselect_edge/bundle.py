@@ -23,7 +23,7 @@ from aselect_edge.heads import Head, build_head
 from aselect_edge.perception import FoldedPerception, Perception
 from aselect_edge.records import Bundle, Selection
 
-SHIPPED: dict[str, Path] = {"seg": Path(__file__).parent / "bundles" / "seg"}
+SHIPPED: dict[str, Path] = {task: Path(__file__).parent / "bundles" / task for task in ("seg", "cls")}
 """The bundles inside the package, by task."""
 
 RECORD = BUNDLE

@@ -20,9 +20,9 @@ EXPORT = "from aselect_export.cli import export; export()"
 EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
 RUN = "from aselect_runtime.cli import run; run()"
 
-camvid = pytest.mark.skipif(
-    not (Path(os.environ.get("ASELECT_DATA", "-")) / "camvid").is_dir(), reason="ASELECT_DATA has no camvid"
-)
+DATA = Path(os.environ.get("ASELECT_DATA", "-"))
+camvid = pytest.mark.skipif(not (DATA / "camvid").is_dir(), reason="ASELECT_DATA has no camvid")
+cub40 = pytest.mark.skipif(not (DATA / "cub40").is_dir(), reason="ASELECT_DATA has no cub40")
 
 
 def command(code: str, *arguments: str | Path) -> str:
@@ -62,8 +62,10 @@ def test_a_street_comes_out_as_video_lines_and_picture(exported: Path, tmp_path:
     assert picture.std() > 20
 
 
-def test_the_shipped_bundle_is_a_cut_of_a_dit_that_ships() -> None:
-    bundle = load_bundle(SHIPPED["seg"])
+@pytest.mark.parametrize("task", SHIPPED)
+def test_a_shipped_bundle_is_a_cut_of_a_dit_that_ships(task: str) -> None:
+    bundle = load_bundle(SHIPPED[task])
+    assert bundle.record.task == task
     backbone = load_backbone("shipped").model
     assert isinstance(backbone, DiT)
     assert bundle.record.backbone.config == backbone.config.to_json()
@@ -73,7 +75,29 @@ def test_the_shipped_bundle_is_a_cut_of_a_dit_that_ships() -> None:
 
 @camvid
 def test_the_shipped_bundle_is_useful_on_camvid(exported: Path) -> None:
-    data = Path(os.environ["ASELECT_DATA"]) / "camvid"
-    result = json.loads(command(EVALUATE, exported, "--data", data, "--split", "test", "--json"))
+    result = json.loads(command(EVALUATE, exported, "--data", DATA / "camvid", "--split", "test", "--json"))
     assert result["images"] == 233
     assert result["score"] >= 0.40
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("main-job") / "cls-fp16"
+    command(EXPORT, "--task", "cls", "--precision", "fp16", "--out", folder)
+    return folder
+
+
+def test_the_shipped_classifier_names_what_it_sees(classifier: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    command(RUN, classifier, "synthetic://street", "--max-frames", "2", "--output", lines)
+    tops = [json.loads(line)["top"] for line in lines.read_text().splitlines()]
+    names = {info.name for info in Manifest.load(classifier / "manifest.json").classes}
+    assert len(names) == 40
+    assert all(set(top) <= names and all(0 < score <= 1 for score in top.values()) for top in tops)
+
+
+@cub40
+def test_the_shipped_classifier_is_better_than_guessing(classifier: Path) -> None:
+    result = json.loads(command(EVALUATE, classifier, "--data", DATA / "cub40", "--split", "test", "--json"))
+    assert result["images"] == 1111
+    assert result["score"] >= 4 / 40

@@ -67,8 +67,6 @@ def _export(
     choice(engine, get_args(EngineChoice), "--engine")
     choice(layout, get_args(Format), "--format")
     settings = Int8Settings(calib_images, calib, max_drop, rest)  # type: ignore[arg-type]
-    if task is None and model is None:
-        raise InputError("got neither --task nor --model, expected one; for example --task seg")
     if task is not None:
         choice(task, get_args(Task), "--task")
     bundle = open_bundle(task, model)  # type: ignore[arg-type]

@@ -188,11 +188,8 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
     from aselect_edge.bundle import SHIPPED, load_bundle
 
     if model is None:
-        if task not in SHIPPED:
-            raise InputError(
-                f"got --task {task} and no --model, expected one of {', '.join(sorted(SHIPPED))}, for which a bundle "
-                "ships; give --model BUNDLE, a folder that aselect-train wrote"
-            )
+        if task is None:
+            raise InputError("got neither --task nor --model, expected one; for example --task seg")
         model = SHIPPED[task]
     bundle = load_bundle(model)
     if task is not None and bundle.record.task != task:
