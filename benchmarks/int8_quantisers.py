@@ -82,7 +82,7 @@ def environment(row: str) -> Path | str:
     if interpreter.exists():
         return interpreter
     venv.create(folder, with_pip=True)
-    install = [interpreter, "-m", "pip", "install", "-q", PEERS[row], "onnx", "onnxruntime"]
+    install = [str(interpreter), "-m", "pip", "install", "-q", PEERS[row], "onnx", "onnxruntime"]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(folder)  # half an environment would be taken for a whole one by the next run

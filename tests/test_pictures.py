@@ -67,7 +67,9 @@ def test_of_hundreds_of_classes_the_most_confused_are_shown(figures: list[Any], 
     assert {"class 3", "class 76", "class 77", "class 500"} < {*names}
     assert names == sorted(names, key=lambda name: int(name.split()[1]))
     assert axis.images[0].get_array()[names.index("class 77"), names.index("class 76")] == pytest.approx(100 * 4 / 13)
-    assert max(cv2.imread(str(path)).shape) < 2600
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    assert max(picture.shape) < 2600
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from aselect_edge.command import choice, entry, parse_size
-from aselect_edge.errors import InputError
 from aselect_edge.records import Task
 
 if TYPE_CHECKING:

@@ -34,7 +34,9 @@ def _keep(
     console = Console(stderr=True)
     with console.status("tracing the deployed graph") as status:
         keep_ranges(model, data, settings, status.update)
-    console.print(f"wrote {model / 'ranges.json'}; next: aselect-export --model {model} --precision int8", soft_wrap=True)
+    console.print(
+        f"wrote {model / 'ranges.json'}; next: aselect-export --model {model} --precision int8", soft_wrap=True
+    )
 
 
 def keep_ranges(
