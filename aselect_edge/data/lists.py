@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,3 @@ def numbered(value: str, most: int, source: Path) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= most:
         raise InputError(f"{source}: got the class {value!r}, expected 1 to {most}; correct the list")
     return int(value) - 1
-
-
-def check_equal(lengths: Sequence[int], source: Path) -> None:
-    """Raise InputError unless the columns of a list are equally long."""
-    if len(set(lengths)) > 1:
-        raise InputError(f"{source}: got columns of {lengths} entries, expected as many in each; fetch the file again")
