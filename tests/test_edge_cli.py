@@ -57,7 +57,7 @@ def test_select_writes_a_record_and_its_picture(
 ) -> None:
     out = tmp_path / "selection.json"
     arguments = ["--data", street_data, "--out", out, "--imgsz", "24x32", "--timesteps", "0,300", "--images", 3]
-    code, printed, err = run(cli.select, backbone_folder, *arguments, "--blocks", 2)
+    code, printed, err = run(cli.select, backbone_folder, *arguments, "--strategy", "hfr", "--blocks", 2)
     assert (code, printed) == (0, ""), err
     record = Selection.load(out)
     assert {score.noise.model_timestep for score in record.scores} == {0, 300}
@@ -65,6 +65,19 @@ def test_select_writes_a_record_and_its_picture(
     assert str(record.tap) in err
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png"]
+
+
+def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
+    run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
+) -> None:
+    out = tmp_path / "selection.json"
+    arguments = ["--data", street_data, "--out", out, "--imgsz", "24x32", "--timesteps", "300,10", "--tap", "1.mlp"]
+    code, _, err = run(cli.select, backbone_folder, *arguments)
+    assert code == 0, err
+    record = Selection.load(out)
+    assert (record.strategy, str(record.tap), record.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
+    assert "nothing was measured" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]  # there is nothing to draw
 
 
 def test_select_prints_json_and_nothing_else(
@@ -109,7 +122,7 @@ def test_train_writes_a_bundle(
         ["--tap", "9.query"],
         ["--dimensions", "3"],
         ["--cutoff", "2"],
-        ["--imgsz", "16x16"],
+        ["--strategy", "hfr", "--imgsz", "16x16"],
         ["--label", "7"],
         ["--device", "abacus"],
         ["--imgsz", "16"],
