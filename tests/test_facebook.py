@@ -282,7 +282,21 @@ def test_a_checkpoint_goes_from_selection_to_a_bundle(
             command()
         assert not caught.value.code, capsys.readouterr().err
 
-    run(cli.select, path, *options, "--timesteps", "50,500", "--label", 2, "--images", 2, "--out", record)
+    run(
+        cli.select,
+        path,
+        *options,
+        "--strategy",
+        "hfr",
+        "--timesteps",
+        "50,500",
+        "--label",
+        2,
+        "--images",
+        2,
+        "--out",
+        record,
+    )
     chosen = Selection.load(record)
     assert chosen.label == 2
     assert {score.noise.model_timestep for score in chosen.scores} == {0.95, 0.5}

@@ -19,7 +19,7 @@ from aselect_edge.select import Request, Settings, resume, select_tap
 from aselect_edge.select.resume import Store
 from aselect_edge.select.team import Team
 
-REQUEST = Request(images=6, imgsz=(24, 32), timesteps=[0, 100, 600], batch=2, settings=Settings(steps=5))
+REQUEST = Request("hfr", images=6, imgsz=(24, 32), timesteps=[0, 100, 600], batch=2, settings=Settings(steps=5))
 
 
 def _comparable(selection: Selection) -> Selection:
