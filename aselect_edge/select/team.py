@@ -48,5 +48,6 @@ def assemble() -> Iterator[Team]:
     dist.init_process_group("gloo")
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # who leaves first must not tear down a connection that another still uses
     finally:
         dist.destroy_process_group()
