@@ -178,15 +178,13 @@ def _train(
     if threads:
         torch.set_num_threads(threads)
     chosen = Selection.load(selection)
-    read = tuple(Tap.parse(tap) for tap in taps.split(",") if tap)
-    deepest = max(tap.block for tap in read or (chosen.tap,))
     request = TrainRequest(
         task=task,  # type: ignore[arg-type]
         source=backbone,
         selection=chosen,
         data=data,
         out=out,
-        taps=read,
+        taps=tuple(Tap.parse(tap) for tap in taps.split(",") if tap),
         imgsz=parse_size(imgsz) if imgsz else None,
         head=_head(task, head),
         recipe=_recipe(task, loss, samples, batch, patience, seed),
@@ -199,8 +197,7 @@ def _train(
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:
         given = _Given(family, vae, heads, condition, revision)
-        depth = None if finetune or random_backbone else 1 + deepest
-        loaded = given.load(backbone, chosen.label if label < 0 else label, depth, console.print)
+        loaded = given.load(backbone, chosen.label if label < 0 else label, request.depth, console.print)
         outcome = train_bundle(replace(request, source=loaded), tell, console.print)
     figures = outcome.figures
     if as_json:

@@ -29,7 +29,7 @@ class Noised(NamedTuple):
 
 
 class Denoising:
-    """Mean squared error of a model's own prediction at randomly drawn timesteps of its schedule.
+    """Pictures at randomly drawn timesteps of a schedule, and what a model should answer there.
 
     The target follows `prediction_type`: `epsilon` (Ho et al., arXiv 2006.11239) or `v_prediction`,
     v = alpha·eps - sigma·x0 (Salimans and Ho, arXiv 2202.00512).
@@ -53,11 +53,12 @@ class Denoising:
         target = eps if self.kind == "epsilon" else alpha * eps - sigma * x0
         return Noised(alpha * x0 + sigma * eps, t, target, self.cumulative[t])
 
-    def __call__(self, model: DiT, noised: Noised, label: Tensor, positions: Tensor | None = None) -> Tensor:
-        """label (N,), positions as `DiT.forward` takes them -> scalar loss."""
-        prediction = model(noised.x, noised.timestep, label, positions).float()
-        # A model with learned variance has twice the channels; its loss is on the first half.
-        return F.mse_loss(prediction[:, : noised.x.shape[1]], noised.target)
+
+def prediction_error(model: DiT, noised: Noised, label: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Mean squared error of the model's answer, a scalar; label (N,), positions as `DiT.forward` takes them."""
+    prediction = model(noised.x, noised.timestep, label, positions).float()
+    # A model with learned variance has twice the channels; its loss is on the first half.
+    return F.mse_loss(prediction[:, : noised.x.shape[1]], noised.target)
 
 
 def window_positions(

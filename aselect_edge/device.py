@@ -1,6 +1,8 @@
-"""The device that a command was asked to compute on."""
+"""The device that a command was asked to compute on, and the precision of what learns there."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -18,3 +20,8 @@ def find_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"got --device {name!r} ({reason}), expected cpu or a device that torch finds here") from error
     return device
+
+
+def reduced(device: torch.device) -> AbstractContextManager[object]:
+    """Where a forward pass that learns is computed in bfloat16: on CUDA. Weights and losses stay in float32."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

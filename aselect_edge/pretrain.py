@@ -37,7 +37,8 @@ from aselect_edge.backbones.dit import initialise
 from aselect_edge.command import entry
 from aselect_edge.corpus import NO_CLASS, Corpus
 from aselect_edge.curriculum import By, Curriculum, choose
-from aselect_edge.denoise import Denoising, window_positions
+from aselect_edge.denoise import Denoising, prediction_error, window_positions
+from aselect_edge.device import reduced
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.files import atomic_write
 from aselect_edge.teaching import Lesson, Teacher, watching
@@ -205,10 +206,10 @@ class Run:
         rate = min(1.0, (self.step + 1) / recipe.warmup) * (0.05 + 0.95 * cosine)
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with reduced(self.device):
             noised = self.denoising.noised(batch.x0, timesteps)
             with watching(self.model, recipe.lesson.blocks if recipe.lesson else ()) as seen:
-                loss = self.denoising(self.model, noised, batch.told, batch.positions)
+                loss = prediction_error(self.model, noised, batch.told, batch.positions)
             if self.teacher:
                 loss = loss + self.teacher(seen, batch.label, batch.told, batch.maps, noised.signal)
         self.optimiser.zero_grad(set_to_none=True)

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -34,10 +31,10 @@ from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import RECIPES, Recipe
 from aselect_export.graph import describe, trace, without_logits
 from aselect_export.package import draft_manifest
+from aselect_runtime.onnx_session import physical_cores
 from benchmarks.cnn import build_cnn
+from benchmarks.latency import latencies
 
-THREADS = 2
-"""Of ONNX Runtime, where latencies are compared."""
 WIDTHS = (0.05, 6.0)
 CLOSE, TOLERANCE = 0.03, 0.10
 """How far the latencies' ratio may be from 1: where the search stops, and at all."""
@@ -118,15 +115,15 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
     record = bundle.record
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_graph(bundle.deployed(), record, folder / "dit.onnx")
-        dit = open_session(folder / "dit.onnx")
+        graphs = {name: folder / f"{name}.onnx" for name in ("dit", "cnn")}
+        save_graph(bundle.deployed(), record, graphs["dit"])
         frame = np.random.default_rng(0).integers(0, 256, (1, *record.imgsz, 3), dtype=np.uint8)
 
         def beside(width: float) -> tuple[float, float]:
-            save_graph(build_cnn(record.task, len(record.classes), width), record, folder / "cnn.onnx")
-            found = latencies(dit, open_session(folder / "cnn.onnx"), frame, runs)
-            print(f"width {width:.2f}: {found[1]:.1f} ms beside {found[0]:.1f} ms", file=sys.stderr, flush=True)
-            return found
+            save_graph(build_cnn(record.task, len(record.classes), width), record, graphs["cnn"])
+            found = latencies(graphs, frame, runs)
+            print(f"width {width:.2f}: {found['cnn']:.1f} ms beside {found['dit']:.1f} ms", file=sys.stderr, flush=True)
+            return found["dit"], found["cnn"]
 
         width, (dit_ms, cnn_ms) = search_width(beside)
     if abs(cnn_ms / dit_ms - 1) > TOLERANCE:
@@ -134,7 +131,7 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
             f"got {cnn_ms:.1f} ms of the CNN at width {width:.2f} beside {dit_ms:.1f} ms, expected the same within "
             f"{TOLERANCE:.0%}; run it again on a machine that does nothing else"
         )
-    found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": THREADS}
+    found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": physical_cores()}
     atomic_write(kept, json.dumps(found, indent=2) + "\n")
     return found
 
@@ -156,25 +153,6 @@ def search_width(beside: Callable[[float], tuple[float, float]]) -> tuple[float,
         low, high = (low, width) if cnn > dit else (width, high)
     best = min(tried, key=distance)
     return best, tried[best]
-
-
-def open_session(path: Path) -> Any:
-    """An ONNX Runtime session on the threads that all latencies are taken with."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def latencies(first: Any, second: Any, frame: Any, runs: int) -> tuple[float, float]:
-    """Median milliseconds of two sessions, taken in turns after three that warm up."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(runs + 3):
-        for session, times in zip((first, second), taken, strict=True):
-            start = time.perf_counter()
-            session.run(None, {"frames": frame})
-            if turn >= 3:
-                times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(taken[0]), 1e3 * statistics.median(taken[1])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
 from aselect_edge.backbones.noise import candidate_timesteps
 from aselect_edge.corpus import Corpus, random_crop
 from aselect_edge.curriculum import RULES, By, Curriculum
-from aselect_edge.denoise import Denoising
+from aselect_edge.denoise import Denoising, prediction_error
 from aselect_edge.files import atomic_write
 from aselect_edge.frames import list_images, read_image
 from aselect_edge.pretrain import FRAME, SCHEDULE, Recipe, pretrain, to_tensor
@@ -140,7 +140,7 @@ def denoising_losses(model: DiT, pictures: Tensor, levels: int = 20, batch: int 
         for x0 in pictures.split(batch):
             noised = denoising.noised(x0, torch.tensor([timestep]))
             nothing = torch.full((len(x0),), model.null_label)
-            parts.append(len(x0) * denoising(model, noised, nothing).item())
+            parts.append(len(x0) * prediction_error(model, noised, nothing).item())
         losses.append(sum(parts) / len(pictures))
     return losses
 

@@ -1,6 +1,6 @@
 """The deployed graph beside what one would do without it: latency, bytes, peak memory, cost of the export.
 
-    python -m benchmarks.graph [--model shipped|xl|sd3 ...] [--variant NAME ...] [--repeats N] [--out runs/graph.json]
+    python -m benchmarks.graph [--model shipped|xl|sd3 ...] [--repeats N] [--out runs/graph.json]
 
 Every variant is a process of its own on 2 threads, in interleaved rounds; figures are medians over the rounds. All
 start from latents (the shipped model: from pixels); the autoencoder is timed apart. Weights of XL and SD3 are random,
@@ -43,19 +43,13 @@ TITLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(REPEATS), action="append")
-    parser.add_argument(
-        "--variant", choices=("eager", "compiled"), action="append", help="measure only these again, into --out"
-    )
     parser.add_argument("--repeats", type=int, help=f"rounds; {REPEATS} if left out")
     parser.add_argument("--out", type=Path, default=Path("runs/graph.json"))
     arguments = parser.parse_args()
     record: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"models": {}}
     for key in arguments.model or REPEATS:
         with tempfile.TemporaryDirectory() as name:
-            if arguments.variant:
-                found = again(key, Path(name), arguments.variant, record["models"][key])
-            else:
-                found = measure(key, Path(name), arguments.repeats or REPEATS[key])
+            found = measure(key, Path(name), arguments.repeats or REPEATS[key])
         record["models"][key] = found
         show(found)
     record |= {"date": str(datetime.date.today()), "machine": f"{os.cpu_count()} cores, {processor()}", "threads": 2}
@@ -67,7 +61,8 @@ def measure(key: str, folder: Path, repeats: int) -> dict[str, Any]:
     """All figures of one model."""
     from benchmarks.graph_models import SHAPES
 
-    make(key, folder)
+    make = f"from pathlib import Path; from benchmarks.graph_models import make; make({key!r}, Path({str(folder)!r}))"
+    finished("making the model", process.run([sys.executable, "-c", make]))
     exports = {name: variant(f"export-{name}", key, folder)[0] for name in ("plain", "ours")}
     names = [name for name in ROUND if name != "ours-openvino-bf16" or bf16_is_worth_it(key)]
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -85,22 +80,6 @@ def measure(key: str, folder: Path, repeats: int) -> dict[str, Any]:
     if SHAPES[key].autoencoder is not None:
         found["autoencoder"] = variant("autoencoder", key, folder)[0]
     return found | {"exports": exports, "goals": goals(medians, limit)}
-
-
-def again(key: str, folder: Path, names: list[str], before: dict[str, Any]) -> dict[str, Any]:
-    """Some of torch's own variants once more; the rest of the model's figures stay."""
-    make(key, folder)
-    variants = dict(before["variants"])
-    for name in names:
-        figures, peak = variant(name, key, folder)
-        variants[name] = variants[name] | figures | {"peak [MB]": peak}
-    return before | {"variants": variants, "goals": goals(variants, before["limit"])}
-
-
-def make(key: str, folder: Path) -> None:
-    """Write the model, in a process of its own."""
-    code = f"from pathlib import Path; from benchmarks.graph_models import make; make({key!r}, Path({str(folder)!r}))"
-    finished("making the model", process.run([sys.executable, "-c", code]))
 
 
 def variant(name: str, key: str, folder: Path) -> tuple[dict[str, float], float]:

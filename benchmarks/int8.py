@@ -36,10 +36,11 @@ from aselect_edge.records import Bundle, Task
 from aselect_export.evaluation import Model, accuracy
 from aselect_export.graph import trace, without_logits
 from aselect_runtime.onnx_session import OnnxSession, physical_cores
-from benchmarks.int8_latency import amdahl, latencies
+from benchmarks.int8_amdahl import amdahl
 from benchmarks.int8_quantisers import TITLES, last_line, make_rows
 from benchmarks.int8_table import table, write_docs
 from benchmarks.int8_xl import XL_BLOCKS, xl_figures
+from benchmarks.latency import latencies
 from benchmarks.process import processor
 
 EXPORT = "from aselect_export.cli import export; export()"

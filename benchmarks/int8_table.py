@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.int8_latency import VNNI_GAIN
+from benchmarks.int8_amdahl import VNNI_GAIN
 from benchmarks.int8_quantisers import ROOT, TITLES
 from benchmarks.int8_xl import XL_BLOCKS
 

@@ -14,8 +14,8 @@ from aselect_edge.heads import build_head
 from aselect_edge.perception import Perception
 from aselect_edge.records import HeadSpec, Noise, Tap
 from aselect_export.graph import trace, without_logits
-from benchmarks.int8_latency import latencies
 from benchmarks.int8_quantisers import run_row
+from benchmarks.latency import latencies
 
 XL_BLOCKS = 10
 """Blocks of the graph of tap 9.query."""

@@ -104,8 +104,7 @@ def figures() -> str:
 
 def accuracy() -> str:
     """The shipped recipe beside its alternatives, task by task."""
-    tables = [accuracy_report.table(task, result) for task, result in load("accuracy").items()]
-    return "\n\n".join(tables)
+    return "\n\n".join(accuracy_report.table(task, result) for task, result in load("accuracy").items())
 
 
 def load(name: str) -> dict[str, Any]:

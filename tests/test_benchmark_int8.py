@@ -15,7 +15,7 @@ from aselect_edge.records import Task
 from aselect_export.graph import trace, without_logits
 from benchmarks import accuracy_report
 from benchmarks.int8 import Effort, measure
-from benchmarks.int8_latency import products_left_out
+from benchmarks.int8_amdahl import products_left_out
 from benchmarks.int8_quantisers import make_rows
 from benchmarks.int8_table import goals, write_docs
 from tests.bundles import write_bundle

@@ -24,7 +24,7 @@ from aselect_edge.backbones import DiT, DiTConfig, load_backbone
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.corpus import NO_CLASS, UNLABELLED, Corpus, Source, random_crop
 from aselect_edge.curriculum import RULES, Curriculum, choose
-from aselect_edge.denoise import Denoising
+from aselect_edge.denoise import Denoising, prediction_error
 from aselect_edge.errors import InputError, IntegrityError
 from aselect_edge.pretrain import SCHEDULE, Recipe, Run, batches, main, pretrain, to_tensor
 from aselect_edge.teaching import Lesson
@@ -196,11 +196,11 @@ def test_the_denoising_loss_falls(corpus: Corpus) -> None:
     torch.manual_seed(0)
     model = DiT(TINY, tied=True)
     initialise(model)
-    loss_of, optimiser = Denoising(SCHEDULE, torch.device("cpu")), torch.optim.AdamW(model.parameters(), lr=3e-3)
+    denoising, optimiser = Denoising(SCHEDULE, torch.device("cpu")), torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     windows = batches(corpus, replace(RECIPE, window_batch=32, frame_every=1000), model, 0)
     for batch in itertools.islice(windows, 120):
-        loss = loss_of(model, loss_of.noised(batch.x0), batch.told, batch.positions)
+        loss = prediction_error(model, denoising.noised(batch.x0), batch.told, batch.positions)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -21,8 +20,8 @@ from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.wrapped import Wrapped
-from aselect_edge.denoise import Denoising, Noised, window_positions
-from aselect_edge.device import CPU
+from aselect_edge.denoise import Denoising, Noised, prediction_error, window_positions
+from aselect_edge.device import CPU, reduced
 from aselect_edge.errors import InputError
 from aselect_edge.perception import Perception
 from aselect_edge.training.recipe import Recipe
@@ -169,14 +168,7 @@ def denoising_loss(
         noised = noising(windows)
     label = expand(model.condition, count, x0.device)["label"]
     with reduced(x0.device):
-        prediction = backbone(noised.x, noised.timestep, label, positions.to(x0.device))
-    # A model with learned variance has twice the channels; its loss is on the first half.
-    return F.mse_loss(prediction[:, : backbone.channels].float(), noised.target)
-
-
-def reduced(device: torch.device) -> AbstractContextManager[object]:
-    """Where a forward pass that learns is computed in bfloat16: on CUDA. Weights and losses stay in float32."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+        return prediction_error(backbone, noised, label, positions.to(x0.device))
 
 
 def _reach(model: Perception) -> int:

@@ -42,6 +42,15 @@ class TrainRequest:
     """As torch names it: `cpu`, `cuda`, `cuda:1`."""
 
     @property
+    def depth(self) -> int | None:
+        """How many blocks of the backbone are needed; None is all.
+
+        Fine-tuning keeps the whole model a denoiser; frozen features need no block beyond the taps.
+        """
+        whole = self.unfreeze is not None or self.random_backbone
+        return None if whole else 1 + max(tap.block for tap in self.taps or (self.selection.tap,))
+
+    @property
     def workdir(self) -> Path:
         """Checkpoint, curves and pictures."""
         return self.out.with_name(self.out.name + ".training")

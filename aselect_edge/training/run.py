@@ -42,7 +42,7 @@ def train_bundle(
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
     goal = open_goal(request.task, request.data, recipe, warn)
     taps = taps_for(head, request.taps or (request.selection.tap,))
-    backbone = _backbone(request, taps, recipe.seed, warn)
+    backbone = _backbone(request, recipe.seed, warn)
     record = _record(request, backbone, goal.train.classes, taps, head)
     model = _model(backbone, record, recipe.seed)
     outcome = train_model(
@@ -64,14 +64,11 @@ def train_bundle(
     return outcome
 
 
-def _backbone(request: TrainRequest, taps: Sequence[Tap], seed: int, warn: Warn) -> LoadedBackbone:
+def _backbone(request: TrainRequest, seed: int, warn: Warn) -> LoadedBackbone:
     """The backbone, loaded if only its name is given, with the weights that the request wants."""
     backbone, selection = request.source, request.selection
     if isinstance(backbone, str):
-        # Fine-tuning keeps the whole model a denoiser; frozen features need no block beyond the taps.
-        whole = request.unfreeze is not None or request.random_backbone
-        depth = None if whole else 1 + max(tap.block for tap in taps)
-        backbone = load_backbone(backbone, warn=warn, label=selection.label, depth=depth)
+        backbone = load_backbone(backbone, warn=warn, label=selection.label, depth=request.depth)
     if selection.backbone != backbone.source:
         warn(f"the selection was made on {selection.backbone}, not on {backbone.source}; its tap may not be the best")
     return _randomised(backbone, seed) if request.random_backbone else backbone

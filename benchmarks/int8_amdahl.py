@@ -1,10 +1,9 @@
-"""Latencies side by side, and what ONNX Runtime's own profile allows INT8 to gain."""
+"""What ONNX Runtime's own profile allows INT8 to gain."""
 
 from __future__ import annotations
 
 import json
 import statistics
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +14,10 @@ from numpy.typing import NDArray
 from aselect_calibration import find_layers
 from aselect_export.graph import LOGITS
 from aselect_export.weights import Graph
-from aselect_runtime.onnx_session import OnnxSession, physical_cores
+from aselect_runtime.onnx_session import physical_cores
 
 VNNI_GAIN = 4
 """INT8 products per instruction over FP32 ones of the same vector width (VPDPBUSD beside VFMADD231PS)."""
-
-
-def latencies(graphs: dict[str, Path], frame: NDArray[np.uint8], runs: int) -> dict[str, float]:
-    """Median milliseconds of every graph, taken in turns."""
-    sessions = {row: OnnxSession(path, "cpu") for row, path in graphs.items()}
-    taken: dict[str, list[float]] = {row: [] for row in graphs}
-    for turn in range(runs + 3):
-        for row, session in sessions.items():
-            started = time.perf_counter()
-            session.infer(frame)
-            if turn >= 3:
-                taken[row].append(time.perf_counter() - started)
-    return {row: 1e3 * statistics.median(times) for row, times in taken.items()}
 
 
 def amdahl(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> dict[str, float]:
