@@ -18,6 +18,7 @@ PAIRS = {
 }
 """What each row is held against, seed by seed."""
 DATA = {"seg": ("CamVid, 11 classes", "test mIoU", "val mIoU"), "cls": ("cub40, 40 birds", "test top-1", "val top-1")}
+ASKED = ("task", "selection", "taps", "imgsz", "head", "samples", "frozen_samples")
 INT8 = Path(__file__).parent / "results" / "int8.json"
 MIOU_GOAL, SPEED_GOAL = 0.50, 20.0
 FASTEST_MS = 1e3 / SPEED_GOAL
@@ -138,8 +139,8 @@ def caption(result: dict[str, Any]) -> str:
     """How it was measured."""
     job = result["job"]
     words = (
-        f"Mean ± half of the 95 % interval over seeds (Student's t); input {job['imgsz']}, head `{job['head']}`. "
-        f"Measured {result['date']} on {result['machine']}, with `python -m benchmarks.accuracy`."
+        f"Mean ± half of the 95 % interval over seeds (Student's t). Measured {result['date']} on {result['machine']}, "
+        f"with `{command(job)}`."
     )
     cnn = next(iter(result["rows"].get("cnn", {"seeds": {}})["seeds"].values()), None)
     if cnn is None:
@@ -150,6 +151,12 @@ def caption(result: dict[str, Any]) -> str:
         f"{match['cnn_ms']:.1f} ms a picture beside {match['dit_ms']:.1f} ms of the deployed fp32 graph, in turns on "
         f"ONNX Runtime, {match['threads']} threads."
     )
+
+
+def command(job: dict[str, Any]) -> str:
+    """What a working folder's rows were asked for with."""
+    options = [f"--{name.replace('_', '-')} {job[name]}" for name in ASKED if job[name]]
+    return " ".join(["python -m benchmarks.accuracy", *options])
 
 
 def _points(cell: dict[str, float], signed: bool = False) -> str:

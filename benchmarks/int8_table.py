@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.int8_amdahl import VNNI_GAIN
-from benchmarks.int8_quantisers import ROOT, TITLES
+from benchmarks.int8_quantisers import PEERS, ROOT, TITLES
 from benchmarks.int8_xl import XL_BLOCKS
 
 PAGE = ROOT / "docs" / "int8.md"
@@ -38,7 +38,7 @@ def table(record: dict[str, Any]) -> str:
         *(f"- {reason}." for reason in record["skipped"].values()),
         "",
         f"Measured {record['date']} on {record['machine']}, ONNX Runtime {record['onnxruntime']}, "
-        f"{record['threads']} thread(s), with `python -m benchmarks.int8`.",
+        f"{record['threads']} thread(s), with `{_command(record)}`.",
         "",
         "| goal | | |",
         "|---|---|---|",
@@ -46,6 +46,11 @@ def table(record: dict[str, Any]) -> str:
     verdicts = {True: "met", False: "missed", None: "not shown"}
     lines += [f"| {goal.title} | {goal.figure} | {verdicts[goal.met]} |" for goal in goals(record)]
     return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _command(record: dict[str, Any]) -> str:
+    peers = any(PEERS.keys() & task["rows"].keys() for task in record["tasks"].values())
+    return "python -m benchmarks.int8" + (" --peers" if peers else "")
 
 
 def task_table(task: dict[str, Any]) -> str:
