@@ -18,7 +18,7 @@ PAIRS = {
 }
 """What each row is held against, seed by seed."""
 DATA = {"seg": ("CamVid, 11 classes", "test mIoU", "val mIoU"), "cls": ("cub40, 40 birds", "test top-1", "val top-1")}
-ASKED = ("task", "selection", "taps", "imgsz", "head", "samples", "frozen_samples")
+ASKED = ("task", "backbone", "selection", "taps", "imgsz", "head", "samples", "frozen_samples")
 INT8 = Path(__file__).parent / "results" / "int8.json"
 MIOU_GOAL, SPEED_GOAL = 0.50, 20.0
 FASTEST_MS = 1e3 / SPEED_GOAL
