@@ -21,7 +21,6 @@ DATA = {"seg": ("CamVid, 11 classes", "test mIoU", "val mIoU"), "cls": ("cub40, 
 ASKED = ("task", "backbone", "selection", "taps", "imgsz", "head", "samples", "frozen_samples")
 INT8 = Path(__file__).parent / "results" / "int8.json"
 MIOU_GOAL, SPEED_GOAL = 0.50, 20.0
-FASTEST_MS = 1e3 / SPEED_GOAL
 
 
 def gather(work: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def shapes(result: dict[str, Any]) -> str:
     note = (
         f"`hfr`, {part['sigmas']} noise levels x {part['images']} images, random weights, float32, without the "
         f"autoencoder, on {part['device']}. Measured {part['date']} on {part['machine']}, with "
-        "`python -m benchmarks.selection shapes`."
+        f"`python -m benchmarks.selection shapes --sigmas {part['sigmas']}`."
     )
     return _table(["scan", "candidates", "seconds", "peak memory, MB"], rows) + "\n\n" + note
 
