@@ -82,6 +82,7 @@ def _select(
     """
     from rich.console import Console
 
+    from aselect_edge.device import find_device
     from aselect_edge.pictures import draw_selection
     from aselect_edge.records import Tap
     from aselect_edge.select import STRATEGIES, Measure, Request, Settings, select_tap
@@ -101,7 +102,7 @@ def _select(
         blocks=blocks or None,
         batch=batch,
         seed=seed,
-        device=device,
+        device=find_device(device),  # refused here, not after a backbone of gigabytes is read
         settings=Settings(
             measure=Measure(dimensions, not amplitude, cutoff, dc),  # type: ignore[arg-type]
             tap=Tap.parse(tap) if tap else None,
@@ -169,6 +170,7 @@ def _train(
     import torch
     from rich.console import Console
 
+    from aselect_edge.device import find_device
     from aselect_edge.records import Selection, Tap
     from aselect_edge.training import TrainRequest, Unfreeze, train_bundle
 
@@ -192,7 +194,7 @@ def _train(
         random_backbone=random_backbone,
         noise_draws=noise_draws,
         cache=cache,
-        device=device,
+        device=find_device(device),
     )
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with _progress(console) as tell:

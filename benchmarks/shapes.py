@@ -105,7 +105,7 @@ def scan_one(name: str, sigmas: int, images: int, device: str) -> None:
     backbone = LoadedBackbone(model, Latents(model.channels), condition, kind.schedule(None), name)
     frame = torch.zeros(side, side, 3, dtype=torch.uint8).numpy()
     reads = tuple((lambda: frame) for _ in range(images))
-    request = Request(imgsz=(side, side), timesteps=backbone.schedule.candidates(sigmas), device=device)
+    request = Request(imgsz=(side, side), timesteps=backbone.schedule.candidates(sigmas), device=torch.device(device))
     scan = prepare_scan(backbone, request, Team(), lambda _what, _share: None)
     evidence = Evidence(Images(reads, DataFingerprint(images=images, sha256="0" * 64)))
     start = time.perf_counter()

@@ -55,7 +55,7 @@ def main(backbone: str, streets: str, birds: str, out: str) -> None:
     for name, (task, head, unfreeze, recipe) in PATHS.items():
         how = Unfreeze.parse(unfreeze) if unfreeze else None
         plain = TrainRequest(task, backbone, selection, folders[task], Path(out), (), (24, 32), head, recipe, how)
-        there = replace(plain, device=pretended_device.NAME)
+        there = replace(plain, device=torch.device(pretended_device.NAME))
         curves[name] = [
             _trained([replace(each, out=Path(out) / f"{name} {order}") for each in devices])
             for order, devices in enumerate(([plain], [there, plain], [plain, there]))
@@ -68,7 +68,7 @@ def _trained(requests: list[TrainRequest]) -> Any:
     step = loop._step
     for request in requests:
         last = request is requests[-1]
-        device = pretended_device.NAME + ":0" if request.device == pretended_device.NAME else "cpu"
+        device = pretended_device.NAME + ":0" if request.device.type == pretended_device.NAME else "cpu"
         loop._step = _watched(step, device, 99 if last else STEPS // 2)
         try:
             curve = train_bundle(request).curve

@@ -180,6 +180,16 @@ def test_train_tells_a_mistake_in_one_line(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_wrong_device_is_told_before_the_backbone_is_read(run: Run, selection: Path, tmp_path: Path) -> None:
+    for command in (
+        [cli.select, "no/such/folder"],
+        [cli.train, "--backbone", "no/such/folder", "--selection", selection, "--out", tmp_path / "bundle"],
+    ):
+        code, _, err = run(*command, "--data", tmp_path, "--device", "abacus")
+        assert code == 1
+        assert "got --device 'abacus'" in err
+
+
 @pytest.mark.parametrize("command", [cli.select, cli.train])
 def test_usage_and_help(run: Run, command: Callable[[], None]) -> None:
     assert run(command, "--nonsense")[0] == 2

@@ -79,10 +79,10 @@ def test_a_run_on_a_gpu_goes_on_on_the_cpu(
     request = TrainRequest(
         task, str(backbone_folder), selection, data, tmp_path / "bundle", imgsz=(24, 32), recipe=recipe
     )
-    request = replace(request, unfreeze=unfreeze, device="cuda")
+    request = replace(request, unfreeze=unfreeze, device=torch.device("cuda"))
     there = train_bundle(request)
     assert all(parameter.device.type == "cpu" for parameter in there.model.parameters())
-    here = train_bundle(replace(request, device="cpu"))  # nothing is left to do but to measure
+    here = train_bundle(replace(request, device=torch.device("cpu")))  # nothing is left to do but to measure
     assert here.curve == there.curve
     assert here.figures.score == pytest.approx(there.figures.score, abs=0.02)
     pixels = torch.rand(1, 3, 24, 32) * 255

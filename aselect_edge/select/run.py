@@ -12,7 +12,7 @@ import torch
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.command import choice
-from aselect_edge.device import find_device
+from aselect_edge.device import CPU
 from aselect_edge.errors import InputError
 from aselect_edge.records import Component, Cost, Selection, Task
 from aselect_edge.select.by_fixed import TIMESTEPS
@@ -37,7 +37,7 @@ class Request:
     blocks: int | None = None
     batch: int = 8
     seed: int = 0
-    device: str = "cpu"
+    device: torch.device = CPU
     settings: Settings = field(default_factory=Settings)
 
 
@@ -60,9 +60,8 @@ def select_tap(
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")
     backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
-    device = find_device(request.device)
-    backbone.model.to(device)
-    backbone.encoder.to(device)
+    backbone.model.to(request.device)
+    backbone.encoder.to(request.device)
     scan = prepare_scan(backbone, request, team, report)
     evidence = gather_evidence(data, request, scan, warn if team.leads else lambda _line: None)
     scan = replace(scan, store=_store(scan, evidence, request, resume))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from aselect_edge.backbones import LoadedBackbone
+from aselect_edge.device import CPU
 from aselect_edge.records import HeadSpec, Selection, Tap, Task
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import Recipe
@@ -38,8 +41,7 @@ class TrainRequest:
     """Features are the mean over so many draws of the noise, at as many forward passes."""
     cache: Path | None = None
     """Where the features of a frozen backbone are kept, which runs may share; None is in `workdir`."""
-    device: str = "cpu"
-    """As torch names it: `cpu`, `cuda`, `cuda:1`."""
+    device: torch.device = CPU
 
     @property
     def depth(self) -> int | None:

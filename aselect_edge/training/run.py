@@ -12,7 +12,6 @@ from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT, initialise
 from aselect_edge.backbones.prompt import CONDITION
 from aselect_edge.bundle import RECORD, perception, save_bundle
-from aselect_edge.device import find_device
 from aselect_edge.errors import InputError
 from aselect_edge.files import check_replaceable
 from aselect_edge.heads import build_head, taps_for
@@ -37,7 +36,6 @@ def train_bundle(
     features go to `request.workdir`. Raises InputError for what cannot be done, before anything is trained.
     """
     request.selection.check_deployable()
-    device = find_device(request.device)
     check_replaceable(request.out, RECORD)  # now rather than after hours of training
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
     goal = open_goal(request.task, request.data, recipe, warn)
@@ -53,9 +51,9 @@ def train_bundle(
         request.workdir,
         request.cache,
         request.unfreeze,
-        _noising(request, backbone, device, warn),
+        _noising(request, backbone, warn),
         tell,
-        device,
+        request.device,
     )
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
@@ -81,11 +79,11 @@ def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> Perception:
     return perception(backbone, build_head(record.head, record.task, widths, len(record.classes)), record)
 
 
-def _noising(request: TrainRequest, backbone: LoadedBackbone, device: torch.device, warn: Warn) -> Noising | None:
+def _noising(request: TrainRequest, backbone: LoadedBackbone, warn: Warn) -> Noising | None:
     """How to noise for the joint loss of fine-tuning; None for a frozen backbone or one that cannot denoise here."""
     if request.unfreeze is None:
         return None
-    noising = noising_of(backbone.model, backbone.schedule.config, device)
+    noising = noising_of(backbone.model, backbone.schedule.config, request.device)
     if noising is None:
         warn(f"{backbone.model.family} is read without its output layer, so it is fine-tuned by the task's loss alone")
     return noising
