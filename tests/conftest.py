@@ -19,6 +19,8 @@ from onnx import TensorProto, helper
 from aselect_edge.files import sha256
 from aselect_edge.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
 from aselect_runtime.onnx_session import METADATA_KEY
+from tests.engine_folder import add_rungs
+from tests.fake_gpu import Machine, fake_machine
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -50,6 +52,18 @@ def seg_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cls_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder of a classification model that tells dark, middle and bright frames."""
     return _write_model(tmp_path_factory.mktemp("models") / "cls", "cls")
+
+
+@pytest.fixture
+def ladder(tmp_path: Path, write_model: WriteModel) -> Path:
+    """An export folder with two fallback rungs, verification frames and a report."""
+    return add_rungs(write_model(tmp_path / "seg"))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A device with TensorRT and a stand-in GPU."""
+    return fake_machine(monkeypatch)
 
 
 @pytest.fixture(scope="session")

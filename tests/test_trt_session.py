@@ -23,11 +23,6 @@ from aselect_runtime.onnx_session import OnnxSession
 from tests.fake_gpu import MAGIC, POISON, FakeDriver, Machine, MisuseError, fake_machine
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return fake_machine(monkeypatch)
-
-
 def plan(folder: Path, version: str = "10.14.1.48", graph: str = "model.onnx") -> bytes:
     head = json.dumps({"version": version, "graph": graph}).encode()
     return MAGIC + head + b"\n" + (folder / "model.onnx").read_bytes()
