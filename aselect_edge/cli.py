@@ -154,6 +154,11 @@ def _train(
     revision: _Revision = "",
     samples: Annotated[int, typer.Option(min=0, help="Views of frames to train on; 0 is the task's own.")] = 0,
     batch: Annotated[int, typer.Option(min=0, help="Frames per step; 0 is the task's own, at most --samples.")] = 0,
+    lr: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate of the head; 0 is the task's own.")] = 0.0,
+    backbone_lr: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="With --finetune: of the backbone; 0 is 5e-4, meant for the shipped one."),
+    ] = 0.0,
     patience: Annotated[
         int, typer.Option(min=0, help="Stop after so many validations without a better figure; 0 never.")
     ] = 0,
@@ -177,6 +182,8 @@ def _train(
     choice(task, ("seg", "cls"), "--task")
     if unfreeze != "all" and not finetune:
         raise InputError(f"got --unfreeze {unfreeze} without --finetune, expected both; add --finetune")
+    if backbone_lr and not finetune:
+        raise InputError(f"got --backbone-lr {backbone_lr:g} without --finetune, expected both; add --finetune")
     if threads:
         torch.set_num_threads(threads)
     chosen = Selection.load(selection)
@@ -189,7 +196,7 @@ def _train(
         taps=tuple(Tap.parse(tap) for tap in taps.split(",") if tap),
         imgsz=parse_size(imgsz) if imgsz else None,
         head=_head(task, head),
-        recipe=_recipe(task, loss, samples, batch, patience, seed),
+        recipe=_recipe(task, loss, samples, batch, lr, backbone_lr, patience, seed),
         unfreeze=Unfreeze.parse(unfreeze) if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
@@ -219,7 +226,9 @@ def _head(task: str, kind: str) -> HeadSpec | None:
     return HeadSpec(kind=kind, channels=128)  # type: ignore[arg-type]
 
 
-def _recipe(task: str, loss: str, samples: int, batch: int, patience: int, seed: int) -> Recipe:
+def _recipe(
+    task: str, loss: str, samples: int, batch: int, lr: float, backbone_lr: float, patience: int, seed: int
+) -> Recipe:
     """The task's recipe with what was asked for in place of its own."""
     from aselect_edge.training import RECIPES
 
@@ -229,6 +238,8 @@ def _recipe(task: str, loss: str, samples: int, batch: int, patience: int, seed:
         overlap=choice(loss, ("dice", "lovasz"), "--loss"),  # type: ignore[arg-type]
         samples=samples or own.samples,
         batch=batch or min(own.batch, samples or own.batch),
+        learning_rate=lr or own.learning_rate,
+        backbone_rate=backbone_lr or own.backbone_rate,
         patience=patience,
         seed=seed,
     )

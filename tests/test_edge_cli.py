@@ -157,6 +157,7 @@ def test_select_tells_a_mistake_in_one_line(
         ["--head", "attention"],
         ["--loss", "hinge"],
         ["--unfreeze", "last:1"],
+        ["--backbone-lr", "1e-4"],
         ["--finetune", "--unfreeze", "first:1"],
         ["--finetune", "--unfreeze", "last:9"],
         ["--device", "abacus"],

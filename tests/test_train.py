@@ -127,6 +127,11 @@ def test_what_should_learn_learns(train: Train, backbone_folder: Path, street_da
     assert bool(changed) == finetune
 
 
+def test_a_loss_that_diverges_ends_the_run(train: Train) -> None:
+    with pytest.raises(InputError, match=r"got a loss of (nan|inf) after \d+ samples.*lower --lr"):
+        train(recipe=replace(RECIPE, learning_rate=1e36, samples=80))
+
+
 def test_the_loss_falls_on_what_a_linear_head_can_learn(train: Train) -> None:
     outcome = train(recipe=replace(RECIPE, samples=600, validations=15, learning_rate=0.03, synthetic=0))
     assert outcome.curve[-1][1] < 0.8 * outcome.curve[0][1]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aselect_edge.device import CPU
+from aselect_edge.errors import InputError
 from aselect_edge.perception import Perception
 from aselect_edge.records import Resize
 from aselect_edge.training.checkpoint import RunState
@@ -56,7 +57,7 @@ def train_model(
 
 
 def learn(learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: TellProgress) -> RunState:
-    """Step until the budget is spent or val has stopped getting better."""
+    """Step until the budget is spent or val has stopped getting better; raises InputError when the loss diverges."""
     optimiser = torch.optim.AdamW(learner.groups, weight_decay=recipe.weight_decay)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.ema), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
@@ -69,6 +70,7 @@ def learn(learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: 
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * _rate(state.step, steps, recipe.warmup)
         loss, task = learner.losses(state.step, rng)
+        _check_finite(loss, state.step * recipe.batch, workdir)
         _step(optimiser, loss)
         average.update_parameters(learner.module)
         state.stepped(task)
@@ -78,6 +80,14 @@ def learn(learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: 
             state.validated(figures.score, recipe.batch, average.module.state_dict())
             state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
     return state
+
+
+def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:
+    if not math.isfinite(loss.item()):
+        raise InputError(
+            f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower --lr and, with "
+            "--finetune, --backbone-lr"
+        )
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
