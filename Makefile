@@ -26,6 +26,7 @@ test: setup
 test-wheel: setup
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel .
+	@test -z "$$(find build/wheel -name '*.whl' -size +40000000c)" || { echo "got a wheel of more than 40 MB"; exit 1; }
 	$(PYTHON) -m venv build/wheel/offline
 	build/wheel/offline/bin/pip install -q -c constraints.txt "$$(ls build/wheel/*.whl)[export]"
 	$(PYTHON) -m venv build/wheel/runtime
