@@ -29,7 +29,8 @@ def table(result: dict[str, Any]) -> str:
     caption = (
         f"Mean over {job['seeds']} seeds ± half of the 95 % interval, differences paired; {job['samples']:,} samples "
         f"from `{job['start']}`, loss on {2 * job['held_out']} pictures, probe on {job['labelled']} labelled ones. "
-        f"Measured {result['date']} on {result['machine']}, with `python -m benchmarks.curriculum`."
+        f"Measured {result['date']} on {result['machine']}, with `python -m benchmarks.curriculum "
+        f"--samples {job['samples']}`."
     )
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption
