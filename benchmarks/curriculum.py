@@ -83,7 +83,7 @@ def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
             print(f"seed {seed}, {rule}: {found[-1]}", file=sys.stderr)
     return {
         "date": str(datetime.date.today()),
-        "machine": f"{os.cpu_count()} cores, {processor()}, {torch.get_num_threads()} threads",
+        "machine": f"{os.cpu_count()} cores, {processor()}, {torch.get_num_threads()} thread(s)",
         "job": {key: value for key, value in vars(job).items() if key not in ("out", "threads")},
         "start": figures(start, pictures, data, job.labelled),
         "rows": {rule: summary(found, runs[UNIFORM]) for rule, found in runs.items()},
