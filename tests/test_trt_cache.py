@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aselect_edge.errors import (
-    GateError,
-    InputError,
-    IntegrityError,
-    MissingDependencyError,
-    WriteError,
-)
+from aselect_edge.errors import GateError, InputError, IntegrityError, MissingDependencyError, WriteError
 from aselect_edge.files import sha256
 from aselect_edge.records import Engine, Manifest, Report
 from aselect_runtime import open_model

@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aselect_edge.errors import (
-    EngineError,
-    GateError,
-    IntegrityError,
-)
+from aselect_edge.errors import EngineError, GateError, IntegrityError
 from aselect_edge.files import sha256
 from aselect_edge.records import Manifest, Report
 from aselect_runtime import open_model

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aselect_edge.errors import (
-    EngineError,
-    GateError,
-)
+from aselect_edge.errors import EngineError, GateError
 from aselect_edge.frames import Frame
 from aselect_edge.records import Parity
 from aselect_runtime.engines.parity import climb, compare, measure

@@ -31,12 +31,18 @@ def hold(folder: Path, entered: Any, leave: Any) -> None:
         leave.wait(30)
 
 
-def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path: Path) -> None:
+def other_builder(folder: Path) -> tuple[Any, Any]:
+    """A process that holds the folder's lock, and the event that lets it go."""
     context = multiprocessing.get_context("spawn")
     entered, leave = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, entered, leave))
-    other.start()
+    process = context.Process(target=hold, args=(folder, entered, leave))
+    process.start()
     assert entered.wait(30)
+    return process, leave
+
+
+def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path: Path) -> None:
+    other, leave = other_builder(tmp_path)
     said: list[str] = []
 
     def tell(line: str) -> None:
@@ -60,11 +66,7 @@ def test_the_wait_for_another_process_can_be_ended(tmp_path: Path) -> None:
 
 
 def test_a_process_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    entered, leave = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, entered, leave))
-    other.start()
-    assert entered.wait(30)
+    other, _ = other_builder(tmp_path)
     other.kill()
     other.join()
     with building(tmp_path, Told(lambda line: pytest.fail(line))):
