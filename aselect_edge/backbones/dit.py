@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -82,6 +83,7 @@ class DiTConfig:
         return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 
 
+@lru_cache(maxsize=8)
 def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
     """Sine-cosine position table (T, D) of a grid (rows, columns), row-major.
 
@@ -266,7 +268,12 @@ class DiT(Backbone):
         conditions = self._conditions(timestep, label)
         for block, c in zip(self.blocks, conditions, strict=True):
             h = block(h, c)
-        shift, scale = self.final_adaln(F.silu(conditions[0]))[:, None].chunk(2, dim=2)
+        return self.decode(h, conditions[0], (rows, columns))
+
+    def decode(self, h: Tensor, c: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The output layer: tokens (N, T, D) after the last block and the condition (N, D) -> (N, C_out, H, W)."""
+        rows, columns = grid
+        shift, scale = self.final_adaln(F.silu(c))[:, None].chunk(2, dim=2)
         h = self.final(self.final_norm(h) * (1 + scale) + shift)  # (N, T, p·p·C_out)
         patch = self.config.patch_size
         h = h.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))  # (N, rows, columns, p, p, C_out)

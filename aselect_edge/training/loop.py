@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,26 +57,35 @@ def train_model(
     return Outcome(model.cpu().eval(), figures, tuple(state.curve))
 
 
-def learn(learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: TellProgress) -> RunState:
-    """Step until the budget is spent or val has stopped getting better; raises InputError when the loss diverges."""
+def learn(
+    learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: TellProgress, seconds: float = math.inf
+) -> RunState:
+    """Step until the budget is spent or val has stopped getting better; raises InputError when the loss diverges.
+
+    The budget is the recipe's samples, or `seconds` of this call where they are over first: the learning rate follows
+    whichever is further spent, so that a run cut by time ends on its schedule, with a validated average.
+    """
     optimiser = torch.optim.AdamW(learner.groups, weight_decay=recipe.weight_decay)
-    average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.ema), use_buffers=True)
-    state = RunState.resume(workdir, identity, learner.module, average, optimiser)
     steps = max(1, recipe.samples // recipe.batch)
+    average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
+    state = RunState.resume(workdir, identity, learner.module, average, optimiser)
     every = max(1, steps // recipe.validations)
+    began = time.monotonic()
+    spent = state.step / steps
     learner.module.train()
-    while state.step < steps and not (recipe.patience and state.stale >= recipe.patience):
+    while spent < 1 and not (recipe.patience and state.stale >= recipe.patience):
         rng = np.random.default_rng((recipe.seed, 2, state.step))
         torch.manual_seed(int(rng.integers(2**62)))  # dropout, too, goes on as if there had been no interruption
         for group in optimiser.param_groups:
-            group["lr"] = group["base"] * _rate(state.step, steps, recipe.warmup)
+            group["lr"] = group["base"] * _rate(state.step, spent, min(recipe.warmup, max(1, steps // 10)))
         loss, task = learner.losses(state.step, rng)
         _check_finite(loss, state.step * recipe.batch, workdir)
         _step(optimiser, loss)
         average.update_parameters(learner.module)
         state.stepped(task)
-        tell(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", state.step / steps)
-        if state.step % every == 0 or state.step == steps:
+        spent = max(state.step / steps, (time.monotonic() - began) / seconds)
+        tell(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
+        if state.step % every == 0 or spent >= 1:
             figures = learner.measure(average.module)
             state.validated(figures.score, recipe.batch, average.module.state_dict())
             state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
@@ -107,7 +117,6 @@ def _warm_average(decay: float) -> Any:
     return update
 
 
-def _rate(step: int, steps: int, warmup: int) -> float:
-    """Share of the base learning rate: linear warm-up, then a cosine to 1 %."""
-    warm = min(warmup, max(1, steps // 10))
-    return min(1.0, (step + 1) / warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+def _rate(step: int, spent: float, warmup: int) -> float:
+    """Share of the base learning rate: linear warm-up over so many steps, then a cosine to 1 % of the budget spent."""
+    return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(spent, 1.0))))

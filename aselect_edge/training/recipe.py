@@ -50,6 +50,13 @@ class Recipe:
     """Validations without a better figure after which training ends; 0 never."""
     seed: int = 0
 
+    def average_decay(self, steps: int) -> float:
+        """Decay of the weights' moving average in a run of so many steps: `ema`, but over a tenth of the run at most.
+
+        An average over 1 / (1 - 0.998) = 500 steps would still hold the first ones at the end of a run of 250.
+        """
+        return min(self.ema, 1 - 1 / max(2.0, 0.1 * steps))
+
 
 RECIPES: dict[Task, Recipe] = {"seg": Recipe(), "cls": Recipe(samples=64_000, batch=32, learning_rate=1e-3)}
 """Where `aselect-train` starts from."""

@@ -1,0 +1,96 @@
+"""Features of a frozen teacher beside the generative loss (REPA, arXiv 2410.06940), at two depths of a DiT.
+
+The student's tokens pass a small projector each and are held against the teacher's features by negative cosine: a
+token against the teacher's stride 16 and stride 32 features where it lies, the mean of the tokens against the
+teacher's pooled features. Stride 32 and pooled features carry recognition, stride 16 places. Targets are standardised
+channel by channel, because a few strong channels would decide the cosine alone. The projectors are thrown away.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from research.teacher import Features
+
+
+class Standardise(nn.Module):
+    """(x - mean) / standard deviation of every channel, measured once on pictures of the corpus."""
+
+    mean: Tensor
+    gain: Tensor
+
+    def __init__(self, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        for index, width in enumerate(widths):
+            self.register_buffer(f"mean{index}", torch.zeros(width))
+            self.register_buffer(f"gain{index}", torch.ones(width))
+
+    @torch.no_grad()
+    def measure(self, batches: list[Features]) -> None:
+        """Take mean and deviation from features of some batches."""
+        for index in range(3):
+            rows = torch.cat([_rows(batch[index]).float() for batch in batches])
+            getattr(self, f"mean{index}").copy_(rows.mean(0))
+            getattr(self, f"gain{index}").copy_(1 / (rows.std(0) + 1e-4))
+
+    def forward(self, features: Features) -> Features:
+        parts = []
+        for index, part in enumerate(features):
+            shape = (1, -1, 1, 1) if part.ndim == 4 else (1, -1)
+            mean, gain = getattr(self, f"mean{index}").view(shape), getattr(self, f"gain{index}").view(shape)
+            parts.append((part.float() - mean) * gain)
+        return Features._make(parts)
+
+
+class Projector(nn.Module):
+    """Tokens (N, T, D) of one depth -> the teacher's features of each token and of the picture."""
+
+    def __init__(self, width: int, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        middle, deep, pooled = widths
+        self.split = (middle, deep)
+        self.dense = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 512), nn.SiLU(), nn.Linear(512, middle + deep))
+        self.whole = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1024), nn.SiLU(), nn.Linear(1024, pooled))
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        middle, deep = self.dense(tokens).split(self.split, dim=2)
+        return middle, deep, self.whole(tokens.mean(dim=1))
+
+
+class Alignment(nn.Module):
+    """The loss, on tokens that enter some blocks of the student."""
+
+    def __init__(self, width: int, widths: tuple[int, int, int], blocks: dict[int, float]) -> None:
+        """`blocks` weighs the depths: block whose input is aligned -> weight."""
+        super().__init__()
+        self.weights = blocks
+        self.projectors = nn.ModuleDict({str(block): Projector(width, widths) for block in blocks})
+
+    def forward(self, seen: dict[int, Tensor], targets: Features, grid: tuple[int, int], signal: Tensor) -> Tensor:
+        """seen: tokens (N, T, D) by block; targets standardised; signal (N,) weighs the pictures. A scalar."""
+        middle, deep = (_rows_of_tokens(part, grid) for part in targets[:2])
+        weight = signal / signal.sum().clamp(min=1e-6)
+        loss = signal.new_zeros(())
+        for block, share in self.weights.items():
+            m, d, p = self.projectors[str(block)](seen[block])
+            far = _distance(m, middle).mean(1) + _distance(d, deep).mean(1) + 2 * _distance(p, targets.pooled)
+            loss = loss + share * (far * weight).sum() / 4
+        return loss
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine over the last axis, in float32."""
+    return 1 - F.cosine_similarity(a.float(), b, dim=-1)
+
+
+def _rows(part: Tensor) -> Tensor:
+    return part.permute(0, 2, 3, 1).flatten(0, 2) if part.ndim == 4 else part
+
+
+def _rows_of_tokens(part: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Dense features (N, C, h, w) at the student's token grid, (N, T, C)."""
+    if part.shape[2:] != grid:
+        part = F.interpolate(part, size=grid, mode="bilinear", align_corners=False)
+    return part.flatten(2).transpose(1, 2)

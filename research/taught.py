@@ -1,0 +1,268 @@
+"""Pretraining a small pixel-space DiT with a teacher beside the denoising, on a corpus that lives on the device.
+
+Each step draws pictures once, asks the teacher once, and gives the student both halves: nearly clean, aligned only
+and stopped after the deepest aligned block, as it will be deployed; and at any noise level, denoised by all blocks
+and aligned as much as the noise left of the picture. Without a teacher only the second half is left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from aselect_edge.backbones import DiT, DiTConfig, save_backbone
+from aselect_edge.backbones.dit import initialise
+from aselect_edge.denoise import Denoising
+from aselect_edge.device import reduced
+from aselect_edge.errors import InputError
+from aselect_edge.files import atomic_write
+from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
+from research.alignment import Alignment, Standardise
+from research.resident import NO_CLASS, Crops, Resident, mixed
+from research.teacher import Teacher
+
+CONFIG = DiTConfig(
+    num_attention_heads=7,
+    attention_head_dim=32,
+    in_channels=3,
+    num_layers=8,
+    sample_size=224,
+    patch_size=16,
+    num_embeds_ada_norm=200,
+)
+"""7.8 million parameters; 15.6 MB in float16."""
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+}
+CHECKPOINT, CURVE = "checkpoint.pt", "curve.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Budget, batches and optimiser; the run ends at `samples` pictures or `seconds`, whichever comes first."""
+
+    samples: int = 10**9
+    seconds: float = math.inf
+    batch: int = 512
+    crop: tuple[int, int] = (224, 224)
+    frame_batch: int = 256
+    frame: tuple[int, int] = (288, 384)
+    frame_every: int = 5
+    clean_steps: int = 60
+    """The nearly clean half is at a timestep below this."""
+    aligned: dict[int, float] = field(default_factory=lambda: {4: 0.5, 6: 1.0})
+    """Block whose input is aligned -> weight."""
+    denoising: float = 1.0
+    noisy_alignment: float = 0.5
+    mixed: float = 0.25
+    label_dropout: float = 0.5
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.03
+    """Share of the budget until the full learning rate."""
+    ema: float = 0.999
+    compiled: bool = False
+    save_every: float = 60.0
+    """Seconds from one checkpoint to the next."""
+    seed: int = 0
+
+
+class Run:
+    """The state of a run: model, average, projectors, optimiser, and where it stands."""
+
+    def __init__(
+        self, out: Path, recipe: Recipe, corpus: Resident, teacher: Teacher | None, device: torch.device, config: DiTConfig
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.out, self.recipe, self.corpus, self.teacher, self.device = out, recipe, corpus, teacher, device
+        self.model = DiT(config, tied=True)
+        initialise(self.model)
+        self.average = deepcopy(self.model).requires_grad_(False).to(device)
+        self.model.to(device)
+        self.denoising = Denoising(SCHEDULE, device)
+        self.tables = {size: self.model.positions(self.model.grid(*size)).to(device) for size in (recipe.crop, recipe.frame)}
+        parameters = list(self.model.parameters())
+        if teacher is not None:
+            self.alignment = Alignment(config.width, teacher.widths, recipe.aligned).to(device)
+            self.standardise = Standardise(teacher.widths).to(device)
+            parameters += list(self.alignment.parameters())
+        self.optimiser = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=device.type == "cuda"
+        )
+        self.step, self.seen, self.spent = 0, 0, 0.0
+        self.curve: list[list[float]] = []
+        """Pictures seen, seconds, denoising loss, alignment loss."""
+        self.losses: list[Tensor] = []
+        if (out / CHECKPOINT).is_file():
+            self._resume(read_checkpoint(out / CHECKPOINT))
+        elif teacher is not None:
+            self._standardise()
+        if recipe.compiled:
+            for block in self.model.blocks:
+                block.compile(dynamic=False)
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        return parts | ({"alignment": self.alignment, "standardise": self.standardise} if self.teacher else {})
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        parts = self._parts()
+        if set(parts) != set(state["parts"]):
+            raise InputError(
+                f"{self.out / CHECKPOINT}: got a run {'without' if self.teacher else 'with'} a teacher, expected this run's "
+                "recipe; choose another --out"
+            )
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.step, self.seen, self.spent, self.curve = state["step"], state["seen"], state["spent"], state["curve"]
+
+    @torch.no_grad()
+    def _standardise(self) -> None:
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
+        count = min(self.recipe.batch, 256)
+        batches = [self.corpus.batch(generator, count, self.recipe.crop, False).pixels for _ in range(8)]
+        self.standardise.measure([self._asked(pixels) for pixels in batches])
+
+    @torch.no_grad()
+    def _asked(self, pixels: Tensor) -> Any:
+        assert self.teacher is not None
+        with reduced(self.device):
+            return self.teacher(pixels.to(memory_format=torch.channels_last))
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, 0 to 1."""
+        return max(self.seen / self.recipe.samples, self.spent / self.recipe.seconds)
+
+    def learn(self, generator: torch.Generator) -> None:
+        """One step."""
+        recipe = self.recipe
+        frames = self.step % recipe.frame_every == recipe.frame_every - 1
+        size, count = (recipe.frame, recipe.frame_batch) if frames else (recipe.crop, recipe.batch)
+        crops = self.corpus.batch(generator, count, size, frames)
+        pixels = crops.pixels if frames else mixed(generator, crops.pixels, recipe.mixed)
+        targets = self.standardise(self._asked(pixels)) if self.teacher else None
+        rate = recipe.learning_rate * min(1.0, (self.share + 1e-3) / recipe.warmup) * _cosine(self.share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = self._losses(pixels / 127.5 - 1, crops, targets, size)
+        parts.sum().backward()
+        torch.nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
+        self.optimiser.step()
+        with torch.no_grad():
+            decay = min(recipe.ema, (self.step + 1) / (self.step + 10))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        self.step, self.seen = self.step + 1, self.seen + count
+        self.losses.append(parts.detach())
+
+    def _losses(self, x0: Tensor, crops: Crops, targets: Any, size: tuple[int, int]) -> Tensor:
+        """(denoising, alignment), weighted."""
+        recipe, model = self.recipe, self.model
+        null = torch.full_like(crops.labels, model.null_label)
+        grid, table = model.grid(*size), self.tables[size]
+        dropped = torch.rand(len(x0), device=self.device) < recipe.label_dropout
+        label = torch.where(dropped | (crops.labels == NO_CLASS), null, crops.labels)
+        zero = x0.new_zeros(())
+        with reduced(self.device):
+            noised = self.denoising.noised(x0)
+            seen, answer = walk(model, noised.x, noised.timestep, label, table, recipe.aligned, whole=True)
+            assert answer is not None
+            generative = recipe.denoising * F.mse_loss(answer.float(), noised.target)
+            if targets is None:
+                return torch.stack([generative, zero])
+            near = torch.randint(recipe.clean_steps, (len(x0),), device=self.device)
+            clean = self.denoising.noised(x0, near)
+            clear, _ = walk(model, clean.x, clean.timestep, null, table, recipe.aligned, whole=False)
+        aligned = self.alignment(clear, targets, grid, torch.ones_like(noised.signal))
+        noisy = self.alignment(seen, targets, grid, noised.signal)
+        return torch.stack([generative, aligned + recipe.noisy_alignment * noisy])
+
+    def save(self) -> None:
+        """Write the averaged backbone and the curve; last the checkpoint, so that it never runs ahead of them."""
+        if self.losses:
+            means = torch.stack(self.losses).mean(0).tolist()
+            self.curve.append([self.seen, round(self.spent, 1), *means])
+            self.losses.clear()
+        save_backbone(self.average, SCHEDULE, self.out)
+        rows = {"columns": ["pictures", "seconds", "denoising", "alignment"], "rows": self.curve}
+        atomic_write(self.out / CURVE, json.dumps(rows | {"recipe": _plain(self.recipe)}))
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {"parts": parts, "step": self.step, "seen": self.seen, "spent": self.spent, "curve": self.curve}
+        write_checkpoint(self.out / CHECKPOINT, state)
+
+
+def pretrain(
+    corpus: Resident,
+    out: Path,
+    recipe: Recipe,
+    teacher: Teacher | None = None,
+    device: torch.device | None = None,
+    config: DiTConfig = CONFIG,
+) -> Path:
+    """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder."""
+    device = device or torch.device("cpu")
+    run = Run(out, recipe, corpus, teacher, device, config)
+    saved = began = time.monotonic() - run.spent
+    saved = time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("pretrain", total=1.0)
+        while run.share < 1:
+            generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + run.step)
+            torch.manual_seed(recipe.seed * 1_000_003 + run.step)
+            run.learn(generator)
+            if device.type == "cuda" and run.step % 20 == 0:
+                torch.cuda.synchronize(device)
+            run.spent = time.monotonic() - began
+            if time.monotonic() - saved > recipe.save_every or run.share >= 1:
+                run.save()
+                saved = time.monotonic()
+                log.info("pretrain: %d pictures, %.0f s, losses %s", *run.curve[-1][:2], run.curve[-1][2:])
+            progress.update(task, completed=run.share)
+    return out
+
+
+def walk(
+    model: DiT, x: Tensor, timestep: Tensor, label: Tensor, table: Tensor, wanted: dict[int, float], whole: bool
+) -> tuple[dict[int, Tensor], Tensor | None]:
+    """Tokens (N, T, D) that enter the wanted blocks, and the model's answer (N, C, H, W) if all blocks are to run.
+
+    Otherwise the pass stops before the deepest of them.
+    """
+    h = model.patch_embed(x).flatten(2).transpose(1, 2) + table
+    c = model.conditioning[0](timestep, label)
+    seen: dict[int, Tensor] = {}
+    for index, block in enumerate(model.blocks):
+        if index in wanted:
+            seen[index] = h
+            if not whole and index == max(wanted):
+                return seen, None
+        h = block(h, c)
+    return seen, model.decode(h, c, model.grid(*x.shape[2:]))
+
+
+def _cosine(share: float) -> float:
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON, in which infinity has no place."""
+    return {key: None if value == math.inf else value for key, value in asdict(recipe).items()}
