@@ -9,12 +9,12 @@ from math import inf
 from time import monotonic
 from urllib.parse import urlsplit
 
-from aselect_edge.errors import InputError, MissingDependencyError
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.health import Health
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result, areas, top_scores
-from aselect_runtime.sinks import Write
-from aselect_runtime.sources import redact
+from aselect_runtime.sinks.sink import Write
+from aselect_runtime.sources.redaction import redact
 
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest

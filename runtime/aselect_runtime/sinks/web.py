@@ -19,10 +19,10 @@ from itertools import count
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from aselect_edge.errors import InputError, MissingDependencyError
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks import Write
+from aselect_runtime.sinks.sink import Write
 
 try:
     from aiohttp import web as http

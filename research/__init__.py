@@ -1,0 +1,1 @@
+"""Pretraining and its studies: run from a checkout, in no wheel."""
