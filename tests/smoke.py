@@ -6,6 +6,7 @@ python smoke.py device FOLDER        runs FOLDER on a synthetic street, where th
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import json
 import subprocess
@@ -46,6 +47,7 @@ def alone() -> None:
     """Nothing is here that a device does not need."""
     for module in ("torch", "diffusers", "transformers", "onnx", "safetensors", "matplotlib"):
         assert importlib.util.find_spec(module) is None, f"{module} is installed, expected the runtime's packages alone"
+    assert (importlib.resources.files("aselect_runtime.sinks") / "page" / "index.html").is_file()
     for room in ("aselect_edge", "aselect_weights", "aselect_calibration", "aselect_export", "research"):
         assert importlib.util.find_spec(room) is None, f"{room} is installed, expected aselect_runtime alone"
 

@@ -27,7 +27,7 @@ class Entry:
     """Looked at where `--images` names no number."""
 
 
-STRATEGIES = {
+FOR_USE = {
     "hfr": Entry(by_hfr, labels=False),
     "hfr-signal": Entry(by_hfr_signal, labels=False),
     "hfr-adaptive": Entry(by_hfr_adaptive, labels=False),
@@ -35,10 +35,17 @@ STRATEGIES = {
     "exhaustive": Entry(by_exhaustive, labels=True, images=256),
     "smallest-sigma": Entry(by_smallest_sigma, labels=False),
     "fixed": Entry(by_fixed, labels=False),
+}
+"""Those that a user should take."""
+
+STUDIES = {
     "uniform": Entry(by_uniform, labels=False),
     "learned": Entry(by_learned, labels=False),
     "gate": Entry(by_gate, labels=True, images=256),
 }
+"""Those that show what a choice is worth; `studies` says what each is."""
+
+STRATEGIES = FOR_USE | STUDIES
 
 DEFAULT = "smallest-sigma"
 """The least paired regret of those without labels in `python -m benchmarks.selection`. The paper's is `hfr`."""

@@ -114,7 +114,7 @@ def test_frames_of_another_shape(seg_model: Path) -> None:
 
 def test_missing_openvino_says_how_to_get_it(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingDependencyError, match=r"aselect-edge\[openvino\]"):
+    with pytest.raises(MissingDependencyError, match=r"aselect-runtime\[openvino\]"):
         OpenVinoSession(seg_model / "model.onnx")
 
 

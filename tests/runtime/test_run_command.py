@@ -144,7 +144,7 @@ def test_missing_onnxruntime_says_how_to_get_it_on_a_jetson_too(seg_model: Path)
     code = "import sys; sys.modules['onnxruntime'] = None; from aselect_runtime.commands.run import run; run()"
     command = [sys.executable, "-c", code, str(seg_model), STREET, "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    _assert_one_line(done, "pip install onnxruntime (on a Jetson", "'aselect-edge[cpu]' (elsewhere)")
+    _assert_one_line(done, "pip install onnxruntime (on a Jetson", "'aselect-runtime[cpu]' (elsewhere)")
 
 
 def test_missing_package_is_one_line(seg_model: Path) -> None:

@@ -70,8 +70,8 @@ def reporting(*, verbose: bool) -> Iterator[None]:
 
 def _missing(module: str) -> MissingDependencyError:
     return MissingDependencyError(
-        f"got no Python package {module!r}, expected it installed; install aselect-edge with the extra cpu "
-        "(or jetson) to run models, with the extra export to train and export them"
+        f"got no Python package {module!r}, expected it installed; install aselect-runtime with the extra "
+        "cpu (or jetson) to run models, aselect-edge with the extra export to train and export them"
     )
 
 

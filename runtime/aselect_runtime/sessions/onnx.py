@@ -100,7 +100,7 @@ def _onnxruntime() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "got no onnxruntime, expected it for running .onnx models; pip install onnxruntime (on a Jetson, whose "
-            "JetPack has OpenCV already) or pip install 'aselect-edge[cpu]' (elsewhere)"
+            "JetPack has OpenCV already) or pip install 'aselect-runtime[cpu]' (elsewhere)"
         ) from error
     return onnxruntime
 

@@ -102,7 +102,7 @@ def _openvino() -> Any:
         import openvino
     except ImportError as error:
         raise MissingDependencyError(
-            "got no openvino, expected it for --device openvino; pip install 'aselect-edge[openvino]' or use "
+            "got no openvino, expected it for --device openvino; pip install 'aselect-runtime[openvino]' or use "
             "--device auto"
         ) from error
     return openvino

@@ -23,7 +23,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise MissingDependencyError(
-        "got no prometheus_client, expected it for metrics; pip install 'aselect-edge[metrics]'"
+        "got no prometheus_client, expected it for metrics; pip install 'aselect-runtime[metrics]'"
     ) from error
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

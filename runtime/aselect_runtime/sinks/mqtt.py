@@ -28,7 +28,7 @@ try:
     from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo
     from paho.mqtt.enums import CallbackAPIVersion
 except ImportError as error:
-    raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-edge[mqtt]'") from error
+    raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-runtime[mqtt]'") from error
 
 PASSWORD = "ASELECT_MQTT_PASSWORD"
 """Environment variable with the password: a URI on the command line can be read by every user of the machine."""
