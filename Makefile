@@ -24,7 +24,7 @@ test: setup
 
 # The wheels as a stranger gets them: the workstation's three together, the device's one alone.
 test-wheel: setup
-	rm -rf build/wheel && mkdir -p build/wheel
+	rm -rf build runtime/build weights/build && mkdir -p build/wheel
 	for room in runtime weights .; do $(BIN)/python -m build --wheel --outdir build/wheel $$room; done
 	@test -z "$$(find build/wheel -name 'aselect_runtime*.whl' -size +999999c)" || { echo "got a device wheel of 1 MB or more"; exit 1; }
 	@test -z "$$(find build/wheel -name '*.whl' -size +40000000c)" || { echo "got a wheel of more than 40 MB"; exit 1; }
@@ -51,4 +51,4 @@ $(VENV)/installed: pyproject.toml runtime/pyproject.toml weights/pyproject.toml 
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info */*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build */build dist demo *.egg-info */*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,8 +17,8 @@ from aselect_runtime.files import sha256
 from aselect_runtime.records import Selection, Tap, Task
 from benchmarks.selection import JOBS as SCANS
 
-TRAIN = "from aselect_edge.commands.select import train; train()"
-EVALUATE = "from aselect_export.commands.export import evaluate; evaluate()"
+TRAIN = "from aselect_edge.commands.train import train; train()"
+EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
 PICKS = Path(__file__).parent / "results" / "selection.json"
 
 Level = Literal["selected", "fixed", "exhaustive"]

@@ -25,7 +25,7 @@ from benchmarks import runtime
 from benchmarks.process import processor, run
 
 EXPORT = "from aselect_export.commands.export import export; export()"
-EVALUATE = "from aselect_export.commands.export import evaluate; evaluate()"
+EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ torch.set_num_threads(1)
 def folded_at(block):
     backbone = load_backbone(sys.argv[1], depth=block + 1, lean=True)
     noise, tap = Noise(alpha=0.9, sigma=0.436, model_timestep=190), Tap(block=block, component="query")
-    return fold(backbone.model, noise, [tap], (32, 32), 0, backbone.condition)
+    return fold(backbone.model, FoldSpec.of(backbone.model, noise, [tap], (32, 32), condition=backbone.condition))
 folded_at(0)  # the libraries' own memory
 before = status("VmHWM")
 folded = folded_at(int(sys.argv[2]))

@@ -125,7 +125,7 @@ import sys, tempfile
 from pathlib import Path
 import onnxruntime, torch
 from aselect_edge.backbones.dit import DiT, DiTConfig
-from aselect_edge.fold import fold
+from aselect_edge.fold import FoldSpec, fold
 from aselect_runtime.records import Noise, Tap
 from aselect_export.graph import trace_module
 
@@ -135,7 +135,8 @@ def memory(key):
 config = DiTConfig(8, 96, in_channels=3, num_layers=6, patch_size=4, sample_size=16, num_embeds_ada_norm=3)
 noise, tap = Noise(alpha=0.9, sigma=0.4, model_timestep=50), Tap.parse("5.query")
 def folded():
-    return fold(DiT(config, tied=True), noise, [tap], (16, 16)).eval()
+    model = DiT(config, tied=True)
+    return fold(model, FoldSpec.of(model, noise, [tap], (16, 16))).eval()
 
 class First(torch.nn.Module):
     def __init__(self, model):

@@ -17,7 +17,7 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_runtime.records import Manifest, Report
 
 EXPORT = "from aselect_export.commands.export import export; export()"
-EVALUATE = "from aselect_export.commands.export import evaluate; evaluate()"
+EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
 RUN = "from aselect_runtime.commands.run import run; run()"
 
 DATA = Path(os.environ.get("ASELECT_DATA", "-"))

@@ -186,7 +186,7 @@ def test_a_checkpoint_of_another_shape_is_refused(corpus: Corpus, tmp_path: Path
 
 def test_the_page_names_options_that_exist() -> None:
     page = (Path(__file__).parents[2] / "docs" / "pretraining.md").read_text(encoding="utf-8")
-    lines = re.findall(r"python -m aselect_edge\.pretrain(.*)", page.replace("\\\n", " "))
+    lines = re.findall(r"python -m research\.pretrain(.*)", page.replace("\\\n", " "))
     used = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
     assert len(lines) > 2
     assert used <= {"--" + name.replace("_", "-") for name in inspect.signature(main).parameters}

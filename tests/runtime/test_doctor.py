@@ -180,7 +180,7 @@ def test_one_healthy_machine_is_examined_by_every_check() -> None:
     assert {finding.check for finding in examine(ORIN)} == set(wanted.split())
 
 
-DOCTOR = "from aselect_runtime.commands.build import doctor as main; main()"
+DOCTOR = "from aselect_runtime.commands.doctor import doctor as main; main()"
 
 
 def test_the_real_command_on_this_machine() -> None:

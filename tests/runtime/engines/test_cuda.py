@@ -11,7 +11,7 @@ import inspect
 import numpy as np
 import pytest
 
-from aselect_runtime.engines import cuda_python, device_memory
+from aselect_runtime.engines import cuda_python, opening
 from aselect_runtime.engines.device_memory import DeviceMemory
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.opening import open_memory
@@ -108,7 +108,7 @@ def test_both_implement_the_protocol() -> None:
 
 
 def test_a_machine_without_either_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_memory, "find_spec", lambda _: None)
+    monkeypatch.setattr(opening, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match="pip install cuda-bindings"):
         open_memory()
 
