@@ -18,9 +18,9 @@ from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.progress import Watch
 from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.sessions.session import Session
 from aselect_runtime.sources import open_source
-from aselect_runtime.sources.redaction import redact
 
 OWN = ("capture", "resize", "infer")
 """Stages that work and do not wait for another."""

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.redaction import redact
 from aselect_runtime.sources import open_source
 from aselect_runtime.sources.gstreamer import has_gstreamer, pipeline_of
-from aselect_runtime.sources.redaction import redact
 from aselect_runtime.sources.rings import FrameRing
 from tests.runtime import faulty
 

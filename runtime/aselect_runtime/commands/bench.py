@@ -30,7 +30,7 @@ def _bench(
     capture and resize, whose times are shown. Let the machine do nothing else meanwhile.
     """
     from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.sources.redaction import redact
+    from aselect_runtime.redaction import redact
 
     source = filled_in(source)
     # As in aselect-run: FFmpeg quotes addresses as they are.

@@ -85,7 +85,7 @@ def _run(
     1 at the end. After any other error no output but the lines so far is left behind.
     """
     from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.sources.redaction import redact
+    from aselect_runtime.redaction import redact
 
     inputs, outputs = [filled_in(uri) for uri in inputs], [filled_in(uri) for uri in output or []]
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.

@@ -14,7 +14,7 @@ from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.streams import Films, Intake, Live, Patience, Ready
 from aselect_runtime.pipeline.timing import Stopwatch
 from aselect_runtime.records import Manifest
-from aselect_runtime.sources.redaction import redact
+from aselect_runtime.redaction import redact
 from aselect_runtime.sources.source import Source
 
 JOIN = 5.0

@@ -16,9 +16,9 @@ from aselect_runtime.health import SinkHealth, SinkState
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.timing import Stopwatch, lap
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Sink, SinkClosed, writes_files
-from aselect_runtime.sources.redaction import redact
 
 DEPTH = 4
 """Results that may wait for a sink: enough to hide jitter, few enough to bound memory and delay."""

@@ -33,12 +33,12 @@ from aselect_runtime.pipeline.outlets import DEPTH, Outlet, Plan, open_outlets, 
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
 from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
 from aselect_runtime.sessions.session import Session
 from aselect_runtime.sinks import open_sink
 from aselect_runtime.sinks.recording import recording
 from aselect_runtime.sources import open_source
-from aselect_runtime.sources.redaction import redact
 
 ESSENTIAL = frozenset({"infer", "results"})
 """Stages without which nothing works: a stall of one of these stops the pings to the service manager."""

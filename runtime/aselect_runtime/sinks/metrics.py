@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result, areas, top_scores
 from aselect_runtime.sinks.sink import Write
-from aselect_runtime.sources.redaction import redact
 
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest

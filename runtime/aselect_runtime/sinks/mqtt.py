@@ -19,10 +19,10 @@ from urllib.parse import unquote, urlsplit
 
 from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.lines import described
 from aselect_runtime.sinks.sink import Write
-from aselect_runtime.sources.redaction import redact
 
 try:
     from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.sink import Sink, writes_files
-from aselect_runtime.sources.redaction import redact
 
 SCHEMES = {
     "display": "display",

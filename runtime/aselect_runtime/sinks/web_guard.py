@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.sources.redaction import redact
+from aselect_runtime.redaction import redact
 
 TOKEN = "ASELECT_WEB_TOKEN"
 """Environment variable with the token; without it one is made up for each run."""

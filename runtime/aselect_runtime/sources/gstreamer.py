@@ -7,9 +7,9 @@ import re
 import cv2
 
 from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.opencv import FPS, LiveCapture
-from aselect_runtime.sources.redaction import redact
 
 SINK = "appsink drop=true max-buffers=1 sync=false"
 """Hands only the newest frame to OpenCV, and does not wait for its presentation time."""

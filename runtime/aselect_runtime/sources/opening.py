@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.sources.redaction import redact
+from aselect_runtime.redaction import redact
 from aselect_runtime.sources.source import VIDEO_SUFFIXES, Source
 
 HERE = (
