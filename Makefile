@@ -33,8 +33,8 @@ test-wheel: setup
 		build/wheel/aselect_weights-*.whl "$$(ls build/wheel/aselect_edge-*.whl)[export]"
 	$(PYTHON) -m venv build/wheel/device
 	build/wheel/device/bin/pip install -q -c constraints.txt "$$(ls build/wheel/aselect_runtime-*.whl)[cpu,web]"
-	cd build/wheel && workstation/bin/python ../../tests/smoke.py workstation exported
-	cd build/wheel && device/bin/python ../../tests/smoke.py device exported
+	cd build/wheel && workstation/bin/python -I ../../tests/smoke.py workstation exported
+	cd build/wheel && device/bin/python -I ../../tests/smoke.py device exported
 
 bench: setup
 	$(BIN)/python -m benchmarks.main_job
