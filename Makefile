@@ -20,19 +20,21 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
-# The wheel as a stranger gets it: once with the offline extras, once with the runtime's alone.
+# The wheels as a stranger gets them: the workstation's three together, the device's one alone.
 test-wheel: setup
-	rm -rf build/wheel && mkdir -p build/wheel
-	$(BIN)/python -m build --wheel --outdir build/wheel .
+	rm -rf build runtime/build weights/build && mkdir -p build/wheel
+	for room in runtime weights .; do $(BIN)/python -m build --wheel --outdir build/wheel $$room; done
+	@test -z "$$(find build/wheel -name 'aselect_runtime*.whl' -size +999999c)" || { echo "got a device wheel of 1 MB or more"; exit 1; }
 	@test -z "$$(find build/wheel -name '*.whl' -size +40000000c)" || { echo "got a wheel of more than 40 MB"; exit 1; }
-	$(PYTHON) -m venv build/wheel/offline
-	build/wheel/offline/bin/pip install -q -c constraints.txt "$$(ls build/wheel/*.whl)[export]"
-	$(PYTHON) -m venv build/wheel/runtime
-	build/wheel/runtime/bin/pip install -q -c constraints.txt "$$(ls build/wheel/*.whl)[cpu]"
-	cd build/wheel && offline/bin/python ../../tests/smoke.py offline exported
-	cd build/wheel && runtime/bin/python ../../tests/smoke.py runtime exported
+	$(PYTHON) -m venv build/wheel/workstation
+	build/wheel/workstation/bin/pip install -q -c constraints.txt build/wheel/aselect_runtime-*.whl \
+		build/wheel/aselect_weights-*.whl "$$(ls build/wheel/aselect_edge-*.whl)[export]"
+	$(PYTHON) -m venv build/wheel/device
+	build/wheel/device/bin/pip install -q -c constraints.txt "$$(ls build/wheel/aselect_runtime-*.whl)[cpu,web]"
+	cd build/wheel && workstation/bin/python -I ../../tests/smoke.py workstation exported
+	cd build/wheel && device/bin/python -I ../../tests/smoke.py device exported
 
 bench: setup
 	$(BIN)/python -m benchmarks.main_job
@@ -43,10 +45,10 @@ format: setup
 
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml runtime/pyproject.toml weights/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ./runtime -e ./weights -e '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build */build dist demo *.egg-info */*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,9 +24,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.files import atomic_write
-from aselect_edge.records import Bundle, Selection
 from aselect_edge.training.recipe import RECIPES
+from aselect_runtime.files import atomic_write
+from aselect_runtime.records import Bundle, Selection
 from benchmarks.accuracy_report import gather, show
 from benchmarks.accuracy_rows import (
     PLANS,

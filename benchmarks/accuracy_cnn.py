@@ -22,16 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.bundle import load_bundle
-from aselect_edge.files import atomic_write
-from aselect_edge.metrics import Figures
-from aselect_edge.records import Bundle
+from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.answers import evaluate
 from aselect_edge.training.goal import Goal, open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import RECIPES, Recipe
 from aselect_export.graph import describe, trace, without_logits
 from aselect_export.package import draft_manifest
-from aselect_runtime.onnx_session import physical_cores
+from aselect_runtime.files import atomic_write
+from aselect_runtime.records import Bundle
+from aselect_runtime.sessions.onnx import physical_cores
 from benchmarks.cnn import build_cnn
 from benchmarks.latency import latencies
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.loading import SHIPPED as SHIPPED_BACKBONE
 from aselect_edge.bundle import SHIPPED
-from aselect_edge.files import sha256
-from aselect_edge.records import Selection, Tap, Task
-from aselect_edge.select import Request, select_tap
+from aselect_edge.selection import Request, select_tap
+from aselect_runtime.files import sha256
+from aselect_runtime.records import Selection, Tap, Task
 from benchmarks.selection import JOBS as SCANS
 
-TRAIN = "from aselect_edge.cli import train; train()"
-EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
+TRAIN = "from aselect_edge.commands.train import train; train()"
+EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
 PICKS = Path(__file__).parent / "results" / "selection.json"
 
 Level = Literal["selected", "fixed", "exhaustive"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import MobileNetV2Config, MobileNetV2Model
 
-from aselect_edge.records import Task
+from aselect_runtime.records import Task
 
 SKIPS = (1, 4, 11)
 """The layers after which a map of stride 4, 8 and 16 is complete; the stem's has stride 2, the last layer's 32."""

@@ -26,16 +26,16 @@ from torch import Tensor
 
 from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
 from aselect_edge.backbones.noise import candidate_timesteps
-from aselect_edge.corpus import Corpus, random_crop
-from aselect_edge.curriculum import RULES, By, Curriculum
-from aselect_edge.denoise import Denoising, prediction_error
-from aselect_edge.files import atomic_write
-from aselect_edge.frames import list_images, read_image
-from aselect_edge.pretrain import FRAME, SCHEDULE, Recipe, pretrain, to_tensor
-from aselect_edge.select import Request, select_tap
+from aselect_edge.selection import Request, select_tap
+from aselect_edge.training.denoise import Denoising, prediction_error
+from aselect_runtime.files import atomic_write
+from aselect_runtime.frames import list_images, read_image
 from benchmarks.curriculum_table import table
 from benchmarks.process import processor
 from benchmarks.selection_table import interval
+from research.corpus import Corpus, random_crop
+from research.curriculum import RULES, By, Curriculum
+from research.pretrain import FRAME, SCHEDULE, Recipe, pretrain, to_tensor
 
 UNIFORM = "uniform"
 HELD_OUT = ("camvid/val/images", "cub40/val")

@@ -25,12 +25,12 @@ import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import SHIPPED, save_bundle
-from aselect_edge.files import atomic_write
+from aselect_edge.bundle.model import Perception
 from aselect_edge.heads import build_head
-from aselect_edge.perception import Perception
-from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
-from aselect_edge.scenes import Street
 from aselect_runtime.engines import runnable
+from aselect_runtime.files import atomic_write
+from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
+from aselect_runtime.scenes import Street
 from benchmarks.main_job import EXPORT, process
 from benchmarks.process import processor
 
@@ -106,8 +106,8 @@ def build(row: str, folder: Path, target: str) -> dict[str, float]:
 
 def names_checked() -> dict[str, float]:
     """How many names of NVIDIA's interfaces the code touches, each checked by the tests."""
-    from tests.test_trt_cuda import names
-    from tests.test_trt_names import TABLED, USED
+    from tests.runtime.engines.test_cuda import names
+    from tests.runtime.engines.test_names import TABLED, USED
 
     return {
         "TensorRT names checked against TensorRT-RTX": float(len(USED)),

@@ -16,10 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from aselect_edge.bundle import load_bundle
-from aselect_edge.errors import AselectError
-from aselect_edge.records import Manifest
 from aselect_runtime import open_model
+from aselect_runtime.errors import AselectError
 from aselect_runtime.model import Device
+from aselect_runtime.records import Manifest
 
 RUNS, WARM_UP = 300, 30
 GEMM = 8192

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from aselect_edge.files import atomic_write
+from aselect_runtime.files import atomic_write
 from benchmarks import process
 from benchmarks.graph_variants import bf16_is_worth_it
 from benchmarks.process import processor

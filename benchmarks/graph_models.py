@@ -16,8 +16,8 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.family import PIXELS, Affine
 from aselect_edge.backbones.loading import SHIPPED
 from aselect_edge.backbones.prompt import CONDITION, load_condition, save_condition
-from aselect_edge.fold import fixed_noise, fold
-from aselect_edge.records import Noise, Tap
+from aselect_edge.fold import FoldSpec, fixed_noise, fold
+from aselect_runtime.records import Noise, Tap
 
 NOISE = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
 
@@ -189,7 +189,16 @@ class Features(nn.Module):
         loaded = load_backbone("shipped" if key == "shipped" else str(folder), depth=depth, lean=True)
         affine = PIXELS if key == "shipped" else Affine()
         self.backbone = fold(
-            loaded.model, NOISE, shape.taps, shape.values[1:], 0, condition=loaded.condition, affine=affine
+            loaded.model,
+            FoldSpec.of(
+                loaded.model,
+                NOISE,
+                shape.taps,
+                shape.values[1:],
+                noise_seed=0,
+                condition=loaded.condition,
+                affine=affine,
+            ),
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

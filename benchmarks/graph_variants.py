@@ -152,6 +152,7 @@ def autoencoder(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
     import torch
 
     from aselect_edge.backbones.encoders import load_encoder
+    from aselect_edge.fold import deployed_encoder
     from aselect_export.graph import trace_module
     from benchmarks.graph_models import SHAPES
 
@@ -161,7 +162,7 @@ def autoencoder(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
     pixels = torch.rand(1, 3, height * encoder.stride, width * encoder.stride) * 255
     path = folder / "encoder" / "model.onnx"
     path.parent.mkdir(exist_ok=True)
-    graph = trace_module(encoder.deployed().eval(), pixels, "x", ["latents"], path.parent)
+    graph = trace_module(deployed_encoder(encoder).eval(), pixels, "x", ["latents"], path.parent)
     graph.write(path)
     np.save(folder / "encoder.x.npy", pixels.numpy())
     with torch.no_grad():

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 
 from aselect_calibration.frames import calibration_frames
 from aselect_edge.bundle import SHIPPED, load_bundle
-from aselect_edge.files import atomic_write
-from aselect_edge.metrics import Figures
-from aselect_edge.records import Bundle, Task
+from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Model, accuracy
 from aselect_export.graph import trace, without_logits
-from aselect_runtime.onnx_session import OnnxSession, physical_cores
+from aselect_runtime.files import atomic_write
+from aselect_runtime.records import Bundle, Task
+from aselect_runtime.sessions.onnx import OnnxSession, physical_cores
 from benchmarks.int8_amdahl import amdahl
 from benchmarks.int8_quantisers import TITLES, last_line, make_rows
 from benchmarks.int8_table import table, write_docs
@@ -43,7 +43,7 @@ from benchmarks.int8_xl import XL_BLOCKS, xl_figures
 from benchmarks.latency import latencies
 from benchmarks.process import processor
 
-EXPORT = "from aselect_export.cli import export; export()"
+EXPORT = "from aselect_export.commands.export import export; export()"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.errors import AselectError
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.errors import AselectError
+from aselect_runtime.sessions.onnx import OnnxSession
 from benchmarks import process
 
 ROOT = Path(__file__).parent.parent

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.bundle.model import Perception
 from aselect_edge.heads import build_head
-from aselect_edge.perception import Perception
-from aselect_edge.records import HeadSpec, Noise, Tap
 from aselect_export.graph import trace, without_logits
+from aselect_runtime.records import HeadSpec, Noise, Tap
 from benchmarks.int8_quantisers import run_row
 from benchmarks.latency import latencies
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.sessions.onnx import OnnxSession
 
 
 def latencies(graphs: dict[str, Path], frame: NDArray[np.uint8], runs: int) -> dict[str, float]:

@@ -19,13 +19,13 @@ from typing import Any
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import SHIPPED, load_bundle
-from aselect_edge.files import atomic_write
-from aselect_edge.records import Manifest
+from aselect_runtime.files import atomic_write
+from aselect_runtime.records import Manifest
 from benchmarks import runtime
 from benchmarks.process import processor, run
 
-EXPORT = "from aselect_export.cli import export; export()"
-EVALUATE = "from aselect_export.cli import evaluate; evaluate()"
+EXPORT = "from aselect_export.commands.export import export; export()"
+EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
 
 
 def main() -> None:

@@ -26,13 +26,13 @@ from scipy.stats import spearmanr
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.data import open_segmentation
-from aselect_edge.files import atomic_write
-from aselect_edge.records import Selection, Task
-from aselect_edge.select import STRATEGIES, Measure, Request, Settings, select_tap
-from aselect_edge.select.hfr import bands, ratio, spectrum
-from aselect_edge.select.run import gather_evidence, prepare_scan
-from aselect_edge.select.team import Team
+from aselect_edge.selection import STRATEGIES, Measure, Request, Settings, select_tap
+from aselect_edge.selection.hfr import bands, ratio, spectrum
+from aselect_edge.selection.run import gather_evidence, prepare_scan
+from aselect_edge.selection.team import Team
 from aselect_edge.training import Recipe
+from aselect_runtime.files import atomic_write
+from aselect_runtime.records import Selection, Task
 from benchmarks import shapes
 from benchmarks.process import processor
 from benchmarks.selection_table import interval, ranking

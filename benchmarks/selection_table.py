@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from aselect_edge.select import STRATEGIES
+from aselect_edge.selection import STRATEGIES
 
 NAMES = {"camvid": "CamVid, mIoU over tokens", "cub40": "cub40, accuracy"}
 

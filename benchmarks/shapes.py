@@ -17,11 +17,11 @@ from aselect_edge.backbones import Backbone, Encoder, LoadedBackbone
 from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Affine
 from aselect_edge.backbones.sd3 import SD3
-from aselect_edge.records import DataFingerprint
-from aselect_edge.select import STRATEGIES, Request, Settings
-from aselect_edge.select.evidence import Evidence, Images
-from aselect_edge.select.run import prepare_scan
-from aselect_edge.select.team import Team
+from aselect_edge.selection import STRATEGIES, Request, Settings
+from aselect_edge.selection.evidence import Evidence, Images
+from aselect_edge.selection.run import prepare_scan
+from aselect_edge.selection.team import Team
+from aselect_runtime.records import DataFingerprint
 from benchmarks.process import run
 
 SHAPES: dict[str, tuple[type[Backbone], dict[str, Any], int]] = {

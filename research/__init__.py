@@ -1,1 +1,1 @@
-"""Research beside the product: how the shipped backbone is pretrained, and studies. Runnable and tested, in no wheel."""
+"""Pretraining and its studies: run from a checkout, in no wheel."""

@@ -29,11 +29,11 @@ from torch import nn
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.bundle import perception, save_bundle
 from aselect_edge.data import open_classification, open_segmentation
-from aselect_edge.errors import AselectError, InputError
-from aselect_edge.files import atomic_write
+from aselect_runtime.errors import AselectError, InputError
+from aselect_runtime.files import atomic_write
 from aselect_edge.heads import build_head
-from aselect_edge.records import HeadSpec, Selection, Tap, Task
-from aselect_edge.select import Request, select_tap
+from aselect_runtime.records import HeadSpec, Selection, Tap, Task
+from aselect_edge.selection import Request, select_tap
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe

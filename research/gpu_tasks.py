@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aselect_edge import scenes
+from aselect_runtime import scenes
 from aselect_edge.data import ClassificationData, SegmentationData
-from aselect_edge.device import reduced
-from aselect_edge.evaluation import Data
-from aselect_edge.frames import resize
+from aselect_edge.backbones.device import reduced
+from aselect_edge.evaluation.measuring import Data
+from aselect_runtime.frames import resize
 from aselect_edge.heads import build_head
-from aselect_edge.metrics import Figures
-from aselect_edge.perception import Perception, upsample
-from aselect_edge.records import HeadSpec, Resize, Task
+from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.bundle.model import Perception, upsample
+from aselect_runtime.records import HeadSpec, Resize, Task
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aselect_edge.errors import InputError
-from aselect_edge.files import inside
-from aselect_edge.frames import Frame, list_images, read_image
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import inside
+from aselect_runtime.frames import Frame, list_images, read_image
 from research.teacher import load_teacher, save_teacher
 
 VERSION = 1

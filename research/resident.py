@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aselect_edge import scenes
-from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame, list_images, read_image
+from aselect_runtime import scenes
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame, list_images, read_image
 from research.pack import clip_frames, read_tiny
 
 NO_CLASS = -1

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from aselect_edge.backbones import DiT, DiTConfig, save_backbone
 from aselect_edge.backbones.dit import initialise
-from aselect_edge.denoise import Denoising
-from aselect_edge.device import reduced
-from aselect_edge.errors import InputError
-from aselect_edge.files import atomic_write
+from aselect_edge.training.denoise import Denoising
+from aselect_edge.backbones.device import reduced
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import atomic_write
 from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
 from research.alignment import Alignment, Standardise
 from research.resident import NO_CLASS, Crops, Resident, mixed

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 """The file in the package's folder `models/`."""

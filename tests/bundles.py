@@ -11,9 +11,9 @@ import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import save_bundle
+from aselect_edge.bundle.model import Perception
 from aselect_edge.heads import build_head, taps_for
-from aselect_edge.perception import Perception
-from aselect_edge.records import (
+from aselect_runtime.records import (
     BackboneSource,
     Bundle,
     ClassInfo,
@@ -25,7 +25,7 @@ from aselect_edge.records import (
     Tap,
     Task,
 )
-from aselect_edge.scenes import CLASSES, COLOURS
+from aselect_runtime.scenes import CLASSES, COLOURS
 
 SIZE = (48, 64)
 DEPTH = 2

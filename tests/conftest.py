@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,17 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores: threads of each would only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from aselect_edge.files import sha256
-from aselect_edge.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
-from aselect_runtime.onnx_session import METADATA_KEY
-from tests.engine_folder import add_rungs
-from tests.fake_gpu import Machine, fake_machine
+from aselect_runtime.files import sha256
+from aselect_runtime.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
+from aselect_runtime.sessions.onnx import METADATA_KEY
+from tests.runtime.engines.engine_folder import add_rungs
+from tests.runtime.engines.fake_gpu import Machine, fake_machine
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -152,8 +156,8 @@ def cls_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
 @pytest.fixture(scope="session")
 def labelled(seg_export: ExportResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set whose labels are the exported fp32 graph's own answers, at twice the model's size."""
-    from aselect_edge.scenes import CLASSES, Street
     from aselect_runtime import open_model
+    from aselect_runtime.scenes import CLASSES, Street
 
     root = tmp_path_factory.mktemp("data")
     _, session = open_model(seg_export.folder / "model.fp32.onnx", "cpu")
@@ -174,7 +178,7 @@ def labelled(seg_export: ExportResult, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as CamVid's: 6 streets in train, 3 in val, 48x64, eleven classes; sky and road alone cover half."""
-    from aselect_edge.scenes import CLASSES, COLOURS, Street
+    from aselect_runtime.scenes import CLASSES, COLOURS, Street
 
     data = tmp_path_factory.mktemp("streets")
     for split, count in (("train", 6), ("val", 3)):

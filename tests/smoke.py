@@ -1,11 +1,12 @@
-"""Smoke test of the installed wheel, run by `make test-wheel` far from the sources.
+"""Smoke test of the installed wheels, run by `make test-wheel` far from the sources.
 
-python smoke.py offline FOLDER   exports the shipped bundle to FOLDER and evaluates nothing else
-python smoke.py runtime FOLDER   runs FOLDER on a synthetic street, in an environment without torch
+python smoke.py workstation FOLDER   exports the shipped bundle to FOLDER and evaluates nothing else
+python smoke.py device FOLDER        runs FOLDER on a synthetic street, where the runtime alone is installed
 """
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import json
 import subprocess
@@ -23,16 +24,16 @@ def command(name: str, *arguments: str) -> str:
     return result.stdout
 
 
-def offline(folder: str) -> None:
+def workstation(folder: str) -> None:
     """Everything that an engineer's workstation has."""
     summary = json.loads(command("aselect-export", "--task", "seg", "--precision", "fp16", "--out", folder, "--json"))
     assert (Path(folder) / "manifest.json").is_file(), summary
     for name in ("aselect-select", "aselect-train", "aselect-eval"):
         command(name, "--help")
-    runtime(folder)
+    device(folder)
 
 
-def runtime(folder: str) -> None:
+def device(folder: str) -> None:
     """Everything that a device has."""
     street = "synthetic://street?size=180x240"
     summary = command("aselect-run", folder, street, "--max-frames", "5", "--output", "lines.jsonl", "--json")
@@ -42,11 +43,20 @@ def runtime(folder: str) -> None:
     assert abs(sum(lines[0]["areas"].values()) - 1) < 1e-3, lines[0]
 
 
-if __name__ == "__main__":
-    import aselect_edge
+def alone() -> None:
+    """Nothing is here that a device does not need."""
+    for module in ("torch", "diffusers", "transformers", "onnx", "safetensors", "matplotlib"):
+        assert importlib.util.find_spec(module) is None, f"{module} is installed, expected the runtime's packages alone"
+    assert (importlib.resources.files("aselect_runtime.sinks") / "page" / "index.html").is_file()
+    for room in ("aselect_edge", "aselect_weights", "aselect_calibration", "aselect_export", "research"):
+        assert importlib.util.find_spec(room) is None, f"{room} is installed, expected aselect_runtime alone"
 
-    assert "site-packages" in aselect_edge.__file__, f"not the installed wheel: {aselect_edge.__file__}"
-    if sys.argv[1] == "runtime":
-        assert importlib.util.find_spec("torch") is None, "torch is installed, expected the runtime's packages alone"
-    {"offline": offline, "runtime": runtime}[sys.argv[1]](sys.argv[2])
+
+if __name__ == "__main__":
+    import aselect_runtime
+
+    assert "site-packages" in aselect_runtime.__file__, f"not the installed wheel: {aselect_runtime.__file__}"
+    if sys.argv[1] == "device":
+        alone()
+    {"workstation": workstation, "device": device}[sys.argv[1]](sys.argv[2])
     print(f"smoke test passed: {sys.argv[1]}")

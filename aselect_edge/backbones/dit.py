@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Backbone, Condition, Folded, of_block
+from aselect_edge.backbones.family import Backbone, Condition, of_block
 from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
-from aselect_edge.errors import InputError
-from aselect_edge.records import Component, Noise, Tap
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Component, Tap
 
 See = Callable[[Component, Tensor], None]
 Count = Annotated[int, Field(ge=1, le=65536)]
@@ -300,19 +300,6 @@ class DiT(Backbone):
             with self.held(self.conditioning[index], self.blocks[index]):
                 h = self.blocks[index](h, self.conditioning[index](timestep, condition["label"]), see)
             yield from ((Tap(block=index, component=component), value) for component, value in seen.items())
-
-    def fold(
-        self,
-        noise: Noise,
-        taps: Sequence[Tap],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> Folded:
-        from aselect_edge.fold.dit import FoldedDiT
-
-        return FoldedDiT(self, noise, tuple(taps), size, eps, condition, affine)
 
     def _embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
         table = self.positions(self.grid(*x.shape[2:])) if positions is None else positions

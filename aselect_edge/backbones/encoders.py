@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aselect_edge.backbones.family import Affine, Encoder
 from aselect_edge.backbones.folders import local_folder, part_of, read_json, weight_files
 from aselect_edge.backbones.store import Stored, WeightStore, fill
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 """Names inside the middle block's attention, ours and those of autoencoders saved before diffusers 0.18."""
@@ -74,11 +74,6 @@ class KLEncoder(Encoder):
             moments = self.quant_conv(moments)
         return moments.chunk(2, dim=1)[0]  # type: ignore[no-any-return]
 
-    def deployed(self) -> nn.Module:
-        from aselect_edge.fold.encoders import DeployedKL
-
-        return DeployedKL(self.encoder, self.quant_conv)
-
 
 class TinyEncoder(Encoder):
     """`AutoencoderTiny` (TAESD), whose latents are already scaled: its `scaling_factor` is 1 as a rule."""
@@ -96,11 +91,6 @@ class TinyEncoder(Encoder):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
-
-    def deployed(self) -> nn.Module:
-        from aselect_edge.fold.encoders import DeployedTiny
-
-        return DeployedTiny(self.encoder.layers)
 
 
 def _affine(scaling: float, shift: float | None) -> Affine:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aselect_edge.backbones.dit import DiTConfig
 from aselect_edge.backbones.store import Stored, shapes_of
-from aselect_edge.errors import InputError, IntegrityError
+from aselect_runtime.errors import InputError, IntegrityError
 
 HEADS = {1152: 16, 1024: 16, 768: 12, 384: 6}
 """Attention heads of the published widths (XL, L, B, S); a file does not say."""

@@ -7,7 +7,7 @@ T = rows·columns tokens, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.store import WeightStore, return_freed_memory
-from aselect_edge.errors import InputError
-from aselect_edge.records import COMPONENTS, Component, Noise, Tap
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import COMPONENTS, Component, Tap
 
 Condition = Mapping[str, Tensor]
 """What a model is conditioned on besides the timestep, each tensor for one image (1, …): a class label, or the
@@ -39,22 +39,11 @@ PIXELS = Affine(1 / 127.5, -1.0, reverse=True)
 """BGR 0..255, as cameras deliver, to RGB -1..1."""
 
 
-class Folded(nn.Module):
-    """A folded, truncated backbone: values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap.
-
-    Noise, condition and timestep are constants inside; `blocks` holds what is left of each block.
-    """
-
-    taps: tuple[Tap, ...]
-    grid: tuple[int, int]
-    blocks: nn.ModuleList
-
-
 class Backbone(nn.Module, ABC):
     """A whole, unfolded model of one family: the reference that everything deployed is held against.
 
     It is built on the meta device and then filled, so it holds parameters and no buffers. A lean one stays on meta
-    in its `streamed` parts: `walk` and `fold` use those inside `held`, block by block.
+    in its `streamed` parts: `walk` and the fold use those inside `held`, block by block.
     """
 
     family: ClassVar[str]
@@ -136,20 +125,8 @@ class Backbone(nn.Module, ABC):
         """All that `walk` comes by."""
         return dict(self.walk(x, timestep, condition, taps))
 
-    @abstractmethod
-    def fold(
-        self,
-        noise: Noise,
-        taps: Sequence[Tap],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> Folded:
-        """Fold and truncate for values of `size` (h, w): x = alpha · affine(value) + sigma · eps, eps (K, C, h, w).
-
-        Exact up to float32 rounding. Features are the mean over the K draws of the noise, 1 as a rule.
-        """
+    def check_condition(self, condition: Condition) -> None:
+        """Raises InputError for a condition that is not of this model."""
 
     @contextmanager
     def held(self, *parts: nn.Module) -> Iterator[None]:
@@ -218,10 +195,6 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, H, W) BGR float 0..255 -> values (N, C, H/stride, W/stride)."""
-
-    def deployed(self) -> nn.Module:
-        """The same function in the form that joins the deployed graph."""
-        return self
 
     def x0(self, pixels: Tensor) -> Tensor:
         """The model's clean input of a batch of pixels."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.errors import InputError, IntegrityError
-from aselect_edge.files import inside
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.files import inside
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"

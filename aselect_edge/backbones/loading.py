@@ -1,43 +1,32 @@
-"""Loading a backbone, whatever it comes as, and saving one as the folder that diffusers writes."""
+"""Loading a backbone, whatever it comes as."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from aselect_edge.backbones.dit import DiT, diffusers_keys
+import aselect_weights
+from aselect_edge.backbones.building import build, fill_backbone, own_places
+from aselect_edge.backbones.bundled import BUNDLE, read_bundle
+from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.facebook import facebook_config, facebook_places, family_of_file
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
-from aselect_edge.backbones.folders import PROMPT, WEIGHTS, beside, local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.folders import PROMPT, beside, local_folder, part_of, read_json, weight_files
 from aselect_edge.backbones.noise import Schedule
-from aselect_edge.backbones.store import Stored, WeightStore, fill
-from aselect_edge.errors import InputError
-from aselect_edge.files import atomic_write
+from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.backbones.registry import family_class, family_of_config
+from aselect_edge.backbones.store import WeightStore
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import inside
+from aselect_runtime.records import Bundle
 
-BUNDLE = "bundle.json"
-"""What makes a folder a bundle."""
-SHIPPED = Path(__file__).parents[1] / "bundles" / "backbone"
-"""The small pixel-space DiT inside the package; its source is written `shipped`."""
-
-FAMILIES = {
-    "dit": "aselect_edge.backbones.dit:DiT",
-    "sit": "aselect_edge.backbones.sit:SiT",
-    "sd3": "aselect_edge.backbones.sd3:SD3",
-    "pixart": "aselect_edge.backbones.pixart:PixArt",
-}
-"""A family's name -> the class that is it."""
-_OF_DIFFUSERS = {"DiTTransformer2DModel": "dit", "SD3Transformer2DModel": "sd3", "PixArtTransformer2DModel": "pixart"}
-_BEFORE_SPLIT, _OF_NORM = "Transformer2DModel", {"ada_norm_zero": "dit", "ada_norm_single": "pixart"}
-"""The class that diffusers had for all of them until 0.28, which the published DiT and PixArt still name."""
+SHIPPED = aselect_weights.backbone
+"""The small pixel-space DiT that ships; its source is written `shipped`."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ def load_backbone(
         folder = path if source == "shipped" else local_folder(source, revision)
         transformer = part_of(folder, "transformer")
         config = read_json(transformer / "config.json")
-        kind = family_class(family or _family_of(config, transformer))
+        kind = family_class(family or family_of_config(config, transformer))
         model = build(kind, config, depth)
         fill_backbone(model, WeightStore(weight_files(transformer), own_places(model)), lean)
     encoder, origin = _encoder(model, folder, vae, source)
@@ -125,75 +114,46 @@ def load_backbone(
     return LoadedBackbone(model, encoder, condition, schedule, name, revision, origin, label)
 
 
-def family_class(name: str) -> type[Backbone]:
-    """The class of a family; raises InputError for an unknown name."""
-    home = FAMILIES.get(name)
-    if home is None:
-        raise InputError(f"got the family {name!r}, expected one of {', '.join(FAMILIES)}; change --family")
-    module, _, kind = home.partition(":")
-    found: type[Backbone] = getattr(import_module(module), kind)
-    return found
-
-
-def build(family: type[Backbone], config: dict[str, Any], depth: int | None = None) -> Backbone:
-    """An unfilled model on the meta device."""
-    with torch.device("meta"):
-        return family.from_json(config, depth)
-
-
-def own_places(model: Backbone) -> dict[str, Stored]:
-    """Where the parameters of a model are in files with diffusers' names."""
-    return {ours: Stored(theirs) for ours, theirs in model.keys().items()}
-
-
-def fill_backbone(model: Backbone, store: WeightStore, lean: bool = False) -> None:
-    """Give an unfilled model its weights, all of them or, if `lean`, all but the streamed; eval mode.
-
-    Raises IntegrityError for a tensor that is missing or of another shape.
-    """
-    fill(model, store, "backbone weights", model.streamed if lean else ())
-    model.store = store if lean else None
-    model.requires_grad_(not lean)
-
-
-def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a pipeline folder that diffusers and `load_backbone` read."""
-    state = model.state_dict()
-    keys = diffusers_keys(model.config)
-    tensors = {theirs: state[ours].detach().to("cpu", dtype).clone() for ours, theirs in keys.items()}
-    transformer, scheduler = folder / "transformer", folder / "scheduler"
-    atomic_write(transformer / "config.json", json.dumps(model.config.to_json(), indent=2) + "\n")
-    # Through bytes, because safetensors and torch report a full disk as errors of their own kinds.
-    atomic_write(transformer / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    atomic_write(
-        scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2)
-    )
-
-
 def shipped_schedule() -> dict[str, Any]:
     """The shipped backbone's scheduler configuration."""
     return read_json(SHIPPED / "scheduler" / "scheduler_config.json")
 
 
-def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
-    from aselect_edge.bundle import load_bundle
+def backbone_of(folder: Path, record: Bundle, lean: bool = False) -> LoadedBackbone:
+    """The blocks that a bundle's taps need, with what encodes for them and what they are conditioned on."""
+    source = record.backbone
+    depth = 1 + max(tap.block for tap in record.taps)
+    condition = None if source.condition is None else load_condition(inside(folder, source.condition))
+    if source.file is None:
+        return load_backbone(
+            source.source,
+            source.revision,
+            family=source.family,
+            vae=source.vae,
+            label=source.label,
+            heads=source.config.get("num_attention_heads"),
+            condition=condition,
+            depth=depth,
+            lean=lean,
+        )
+    model = build(family_class(source.family), source.config, depth)
+    fill_backbone(model, WeightStore([inside(folder, source.file)], own_places(model)), lean)
+    if condition is None:
+        condition = model.condition(source.label)
+    encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
+    # Bundles before 1.1 do not keep their schedule; the shipped backbone's is known.
+    known = shipped_schedule() if source.schedule is None and source.source == "shipped" else source.schedule
+    schedule = model.schedule(known)
+    name, revision = source.source, source.revision
+    return LoadedBackbone(model, encoder, condition, schedule, name, revision, source.vae, source.label)
 
-    loaded = load_bundle(path).backbone(lean)
+
+def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
+    loaded = backbone_of(path, read_bundle(path), lean)
     # What a bundle was made with is in its record, and need not be told again by who names it; but one made from it,
     # with weights of its own, has to find the autoencoder.
     vae = None if isinstance(loaded.encoder, Pixels) else loaded.vae or loaded.source
     return replace(loaded, source=str(path.resolve()), revision=None, vae=vae, label=None)
-
-
-def _family_of(config: dict[str, Any], where: Path) -> str:
-    kind = str(config.get("_class_name"))
-    name = _OF_NORM.get(str(config.get("norm_type"))) if kind == _BEFORE_SPLIT else _OF_DIFFUSERS.get(kind)
-    if name is None:
-        raise InputError(
-            f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(_OF_DIFFUSERS)}; choose such a "
-            "backbone"
-        )
-    return name
 
 
 def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str) -> tuple[Encoder, str | None]:

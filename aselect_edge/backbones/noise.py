@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.errors import InputError
-from aselect_edge.records import Noise
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Noise
 
 DIT_SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,

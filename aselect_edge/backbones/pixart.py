@@ -7,7 +7,7 @@ each block (adaLN-single). PixArt-alpha at 1024 px is also told the picture's si
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +16,12 @@ from diffusers import PixArtTransformer2DModel
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition, Folded, expand, of_block
+from aselect_edge.backbones.family import Condition, expand, of_block
 from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
-from aselect_edge.errors import InputError
-from aselect_edge.records import Component, Noise, Tap
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Component, Tap
 
 _COUNTS = (
     "num_attention_heads",
@@ -67,7 +67,7 @@ class PixArt(Wrapped):
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         condition = prompt_condition(self.family, self.model.config, label, folder)
-        self._check(condition)
+        self.check_condition(condition)
         return condition
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
@@ -104,7 +104,7 @@ class PixArt(Wrapped):
     ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
         self.grid(*x.shape[2:])
-        self._check(condition)
+        self.check_condition(condition)
         batch = expand(condition, len(x), x.device)
         h = self.model.pos_embed(x)  # (N, T, D)
         modulation = self.modulation(timestep, (x.shape[2], x.shape[3]))
@@ -116,21 +116,7 @@ class PixArt(Wrapped):
                 h, read = _watch(block, h, modulation, caption, bias, of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
-    def fold(
-        self,
-        noise: Noise,
-        taps: Sequence[Tap],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> Folded:
-        from aselect_edge.fold.pixart import FoldedPixArt
-
-        self._check(condition)
-        return FoldedPixArt(self, noise, tuple(taps), size, eps, condition, affine)
-
-    def _check(self, condition: Condition) -> None:
+    def check_condition(self, condition: Condition) -> None:
         config = self.model.config
         channels = config.caption_channels or config.cross_attention_dim
         length = condition["prompt"].shape[1] if "prompt" in condition and condition["prompt"].ndim == 3 else None

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from aselect_edge.backbones.family import Condition
 from aselect_edge.backbones.folders import beside, read_json
-from aselect_edge.errors import InputError, IntegrityError, MissingDependencyError
-from aselect_edge.files import atomic_write
+from aselect_runtime.errors import InputError, IntegrityError, MissingDependencyError
+from aselect_runtime.files import atomic_write
 
 CONDITION = "condition.safetensors"
 """A file of this name in a pipeline's folder is taken instead of running its text encoders."""

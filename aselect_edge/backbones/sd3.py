@@ -11,19 +11,19 @@ and diffusers' versions apply it differently. It is not applied here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition, Folded, expand, of_block
+from aselect_edge.backbones.family import Condition, expand, of_block
 from aselect_edge.backbones.noise import FlowSchedule, Schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
-from aselect_edge.errors import InputError
-from aselect_edge.records import Component, Noise, Tap
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Component, Tap
 
 _COUNTS = (
     "sample_size",
@@ -61,7 +61,7 @@ class SD3(Wrapped):
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         condition = prompt_condition(self.family, self.model.config, label, folder)
-        self._check(condition)
+        self.check_condition(condition)
         return condition
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class SD3(Wrapped):
     ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
         self.grid(*x.shape[2:])
-        self._check(condition)
+        self.check_condition(condition)
         batch = expand(condition, len(x), x.device)
         h = self.model.pos_embed(x)  # (N, T, D)
         c = self.model.time_text_embed(timestep, batch["pooled"])  # (N, D)
@@ -95,21 +95,7 @@ class SD3(Wrapped):
                 context, h, read = _watch(block, h, context, c, of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
-    def fold(
-        self,
-        noise: Noise,
-        taps: Sequence[Tap],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> Folded:
-        from aselect_edge.fold.sd3 import FoldedSD3
-
-        self._check(condition)
-        return FoldedSD3(self, noise, tuple(taps), size, eps, condition, affine)
-
-    def _check(self, condition: Condition) -> None:
+    def check_condition(self, condition: Condition) -> None:
         config = self.model.config
         shapes = {"prompt": (1, None, config.joint_attention_dim), "pooled": (1, config.pooled_projection_dim)}
         self.check(condition, shapes)

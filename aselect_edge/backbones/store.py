@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from aselect_edge.errors import IntegrityError
+from aselect_runtime.errors import IntegrityError
 
 
 class Stored(NamedTuple):

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Backbone, Condition
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 _COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=65536, strict=True)])
 

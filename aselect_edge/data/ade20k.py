@@ -9,8 +9,8 @@ from aselect_edge.data.layout import Layout, split_folders
 from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, Remapped
 from aselect_edge.data.sets import SegmentationData, Warn
-from aselect_edge.errors import InputError
-from aselect_edge.frames import list_images
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import list_images
 
 _NAMES = "objectInfo150.txt"
 

@@ -8,7 +8,7 @@ from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
 from aselect_edge.data.sets import ClassificationData, Warn
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 _TREE = "hierarchy.txt"

@@ -10,7 +10,7 @@ from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, numbered, read_matlab
 from aselect_edge.data.sets import ClassificationData, Warn
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 _META, _TRAIN = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat"
 # The labels of the test pictures are published apart, in a file that lies beside the kit or in it.

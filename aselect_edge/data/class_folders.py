@@ -8,9 +8,9 @@ from pathlib import Path
 from aselect_edge.data.classes import FILE, name_classes, read_classes
 from aselect_edge.data.layout import FOLDERS, Layout, split_folders
 from aselect_edge.data.sets import ClassificationData, Warn
-from aselect_edge.errors import InputError
-from aselect_edge.frames import IMAGE_SUFFIXES, list_images
-from aselect_edge.records import ClassInfo
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import IMAGE_SUFFIXES, list_images
+from aselect_runtime.records import ClassInfo
 
 _SPLITS = frozenset(name for names in FOLDERS.values() for name in names)
 _OF_MASKS = frozenset({"images", "labels", "masks", "annotations"})

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from aselect_edge.errors import InputError
-from aselect_edge.records import ClassInfo
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import ClassInfo
 
 FILE = "classes.json"
 Colour = tuple[int, int, int]

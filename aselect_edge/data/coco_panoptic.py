@@ -16,8 +16,8 @@ from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, open_png
 from aselect_edge.data.sets import SegmentationData, Warn
-from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame
 
 _YEARS = ("2017", "2018", "")
 

@@ -14,9 +14,9 @@ from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
 from aselect_edge.data.masks import NO_LABEL, open_png
 from aselect_edge.data.sets import SegmentationData, Warn
-from aselect_edge.errors import InputError
-from aselect_edge.frames import IMAGE_SUFFIXES, Frame
-from aselect_edge.records import ClassInfo
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import IMAGE_SUFFIXES, Frame
+from aselect_runtime.records import ClassInfo
 
 FILE = "labelmap.txt"
 _LISTS, _WHOLE = Path("ImageSets/Segmentation"), "default"

@@ -19,9 +19,9 @@ from aselect_edge.data.flowers import FLOWERS
 from aselect_edge.data.layout import D, Layout, find, offered, open_split
 from aselect_edge.data.sets import ClassificationData, SegmentationData, Warn
 from aselect_edge.data.voc import VOC
-from aselect_edge.errors import InputError
-from aselect_edge.frames import list_images
-from aselect_edge.records import Task
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import list_images
+from aselect_runtime.records import Task
 
 # The first that fits is taken: what only one set has comes before what many have.
 SEGMENTATION: tuple[Layout[SegmentationData], ...] = (

@@ -10,7 +10,7 @@ from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, numbered, read_matlab
 from aselect_edge.data.sets import ClassificationData, Warn
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 _LABELS, _SPLITS = "imagelabels.mat", "setid.mat"
 _VARIABLES = {"train": "trnid", "val": "valid", "test": "tstid"}

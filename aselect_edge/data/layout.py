@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from aselect_edge.data.sets import Split, Warn
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 HELD_OUT = 0.1
 """Share of the training pictures that becomes `val` where a set has none."""

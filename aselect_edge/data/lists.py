@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.errors import InputError, IntegrityError
-from aselect_edge.files import inside
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.files import inside
 
 
 def read_rows(path: Path, columns: int = 2) -> list[list[str]]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame
 
 NO_LABEL = 255
 _ONE_BYTE = frozenset({"1", "L", "P"})

@@ -10,9 +10,9 @@ from typing import Protocol, Self, TypeAlias
 import numpy as np
 
 from aselect_edge.data.masks import read_indices
-from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame, read_image
-from aselect_edge.records import ClassInfo
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame, read_image
+from aselect_runtime.records import ClassInfo
 
 Decode: TypeAlias = Callable[[Path], Frame]
 """A label file -> class map uint8 [H, W]; raises InputError for what it cannot read."""

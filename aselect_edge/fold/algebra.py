@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine
-from aselect_edge.records import Noise
+from aselect_edge.fold.spec import FoldSpec
 
 
 def after_adaln(linear: nn.Linear, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,9 +63,10 @@ class FoldedEmbedding(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, embed: nn.Conv2d, positions: Tensor, noise: Noise, eps: Tensor, affine: Affine) -> None:
-        """`embed` is the patch embedding, `positions` (1, T, D) or (T, D), `eps` (K, C, h, w)."""
+    def __init__(self, embed: nn.Conv2d, positions: Tensor, spec: FoldSpec) -> None:
+        """`embed` is the patch embedding, `positions` (1, T, D) or (T, D)."""
         super().__init__()
+        noise, eps, affine = spec.noise, spec.eps, spec.affine
         weight = embed.weight.double()
         folded = weight * (noise.alpha * affine.gain)
         self.conv = nn.Conv2d(

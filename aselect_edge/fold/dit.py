@@ -10,39 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.dit import Block, DiT
-from aselect_edge.backbones.family import Affine, Condition
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
 from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream
-from aselect_edge.records import Component, Noise, Tap
+from aselect_edge.fold.spec import FoldSpec
+from aselect_runtime.records import Component
 
 
 class FoldedDiT(OneStream):
     """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
 
-    def __init__(
-        self,
-        model: DiT,
-        noise: Noise,
-        taps: tuple[Tap, ...],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> None:
+    def __init__(self, model: DiT, spec: FoldSpec) -> None:
         super().__init__()
-        self.taps, self.grid = taps, model.grid(*size)
-        self.embed = FoldedEmbedding(model.patch_embed, model.positions(self.grid), noise, eps, affine)
-        timestep = torch.tensor([noise.model_timestep])
+        self.taps, self.grid = spec.taps, model.grid(*spec.size)
+        self.embed = FoldedEmbedding(model.patch_embed, model.positions(self.grid), spec)
+        timestep = torch.tensor([spec.noise.model_timestep])
         self.blocks = nn.ModuleList()
-        deepest = max(tap.block for tap in taps)
+        deepest = spec.deepest
         for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in taps if tap.block == index)
+            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
             end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
             if end == 0:  # a hidden tap: its block does nothing
                 self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
                 continue
             with model.held(model.conditioning[index], model.blocks[index]):
-                c = model.conditioning[index](timestep, condition["label"])
+                c = model.conditioning[index](timestep, spec.condition["label"])
                 self.blocks.append(FoldedBlock(model.blocks[index], c, wanted, end))  # type: ignore[arg-type]
 
 

@@ -7,16 +7,39 @@ convolution pads with what normalises to zero (127.5), where the original pads n
 from __future__ import annotations
 
 import copy
+from functools import singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import PIXELS, Affine
+from aselect_edge.backbones.encoders import KLEncoder, TinyEncoder
+from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
 from aselect_edge.fold.algebra import attend, dense, joined
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
 """BGR 0..255 to RGB 0..1, as TAESD takes it."""
+
+
+@singledispatch
+def deployed_encoder(encoder: Encoder) -> nn.Module:
+    """The same function of pixels (N, 3, H, W) in the form that joins the deployed graph; a kind registers its own."""
+    raise NotImplementedError(f"got {type(encoder).__name__}, expected an encoder with a registered form")
+
+
+@deployed_encoder.register
+def _(encoder: Pixels) -> nn.Module:
+    return encoder
+
+
+@deployed_encoder.register
+def _(encoder: KLEncoder) -> nn.Module:
+    return DeployedKL(encoder.encoder, encoder.quant_conv)
+
+
+@deployed_encoder.register
+def _(encoder: TinyEncoder) -> nn.Module:
+    return DeployedTiny(encoder.encoder.layers)
 
 
 class FirstConvolution(nn.Module):

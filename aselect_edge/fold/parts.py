@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Folded
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, gated, joined
-from aselect_edge.records import Component, Tap
+from aselect_edge.fold.spec import Folded
+from aselect_runtime.records import Component, Tap
 
 STAGE: dict[Component, int] = {
     "hidden": 0,

@@ -12,36 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, gated, joined
 from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, OneStream, plain, scaled
-from aselect_edge.records import Component, Noise, Tap
+from aselect_edge.fold.spec import FoldSpec
+from aselect_runtime.records import Component
 
 
 class FoldedPixArt(OneStream):
     """values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap."""
 
-    def __init__(
-        self,
-        model: PixArt,
-        noise: Noise,
-        taps: tuple[Tap, ...],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> None:
+    def __init__(self, model: PixArt, spec: FoldSpec) -> None:
         super().__init__()
-        self.taps, self.grid = taps, model.grid(*size)
-        self.embed = FoldedEmbedding(model.model.pos_embed.proj, model.positions(self.grid), noise, eps, affine)
-        shared = model.modulation(torch.tensor([noise.model_timestep]), size).unflatten(1, (6, -1))[0]  # (6, D)
-        tokens = model.caption(condition["prompt"])[:, condition["mask"][0].bool()]  # (1, valid, C)
-        deepest = max(tap.block for tap in taps)
-        end = max(STAGE[tap.component] for tap in taps if tap.block == deepest)
+        self.taps, self.grid = spec.taps, model.grid(*spec.size)
+        self.embed = FoldedEmbedding(model.model.pos_embed.proj, model.positions(self.grid), spec)
+        shared = model.modulation(torch.tensor([spec.noise.model_timestep]), spec.size).unflatten(1, (6, -1))[
+            0
+        ]  # (6, D)
+        tokens = model.caption(spec.condition["prompt"])[:, spec.condition["mask"][0].bool()]  # (1, valid, C)
+        deepest = spec.deepest
+        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
         self.blocks = nn.ModuleList()
         for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in taps if tap.block == index)
+            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
             block, stage = model.model.transformer_blocks[index], WHOLE if index < deepest else end
             with model.held(*([block] if stage else [])):
                 self.blocks.append(FoldedBlock(block, shared, tokens, wanted, stage))

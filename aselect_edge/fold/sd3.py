@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Affine, Condition, Folded
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
 from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, RMSNorm, scaled
-from aselect_edge.records import Component, Noise, Tap
+from aselect_edge.fold.spec import Folded, FoldSpec
+from aselect_runtime.records import Component, Tap
 
 Context = Literal["none", "read", "carried"]
 """What a block does with its context: nothing, attend to it, or also carry it on to the next block."""
@@ -36,30 +36,21 @@ class FoldedSD3(Folded):
 
     context: Tensor
 
-    def __init__(
-        self,
-        model: SD3,
-        noise: Noise,
-        taps: tuple[Tap, ...],
-        size: tuple[int, int],
-        eps: Tensor,
-        condition: Condition,
-        affine: Affine,
-    ) -> None:
+    def __init__(self, model: SD3, spec: FoldSpec) -> None:
         super().__init__()
-        self.taps, self.grid = taps, model.grid(*size)
+        self.taps, self.grid = spec.taps, model.grid(*spec.size)
         whole = model.model
-        self.embed = FoldedEmbedding(whole.pos_embed.proj, model.positions(self.grid), noise, eps, affine)
-        c = whole.time_text_embed(torch.tensor([noise.model_timestep]), condition["pooled"])  # (1, D)
-        constant = whole.context_embedder(condition["prompt"])  # (1, L, D)
-        deepest = max(tap.block for tap in taps)
-        end = max(STAGE[tap.component] for tap in taps if tap.block == deepest)
+        self.embed = FoldedEmbedding(whole.pos_embed.proj, model.positions(self.grid), spec)
+        c = whole.time_text_embed(torch.tensor([spec.noise.model_timestep]), spec.condition["pooled"])  # (1, D)
+        constant = whole.context_embedder(spec.condition["prompt"])  # (1, L, D)
+        deepest = spec.deepest
+        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
         uses = contexts(deepest, end)
         if uses[0] == "carried":
             self.register_buffer("context", constant)
         self.blocks = nn.ModuleList()
         for index, use in enumerate(uses):
-            wanted = frozenset(tap.component for tap in taps if tap.block == index)
+            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
             block = whole.transformer_blocks[index]
             stage = WHOLE if index < deepest else end
             with model.held(*_read(block, stage, wanted)):

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.errors import InputError
 from aselect_edge.heads.attention import AttentionClassifier
 from aselect_edge.heads.conv import ConvDecoder
 from aselect_edge.heads.edge import EdgeDecoder
 from aselect_edge.heads.linear import LinearClassifier, LinearSegmenter
-from aselect_edge.records import HEAD_KINDS, HeadSpec, Tap, Task
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import HEAD_KINDS, HeadSpec, Tap, Task
 
 __all__ = ["Head", "build_head", "taps_for"]
 

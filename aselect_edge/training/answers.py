@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aselect_edge.backbones.device import CPU
+from aselect_edge.bundle.model import upsample
 from aselect_edge.data import SegmentationData
-from aselect_edge.device import CPU
 from aselect_edge.evaluation import Answers, Data, measure
-from aselect_edge.frames import Frame
-from aselect_edge.metrics import Figures
-from aselect_edge.perception import upsample
-from aselect_edge.records import Resize
+from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.views import to_pixels
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Resize
 
 
 def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aselect_edge.data import ClassificationData, SegmentationData
-from aselect_edge.frames import Frame, resize
-from aselect_edge.records import Resize
 from aselect_edge.training.recipe import TellProgress
 from aselect_edge.training.rows import Rows, stored_rows
 from aselect_edge.training.views import Views, to_pixels
+from aselect_runtime.frames import Frame, resize
+from aselect_runtime.records import Resize
 
 CHUNK = 8
 """Pictures per forward pass of the backbone."""

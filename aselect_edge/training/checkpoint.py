@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aselect_edge.errors import InputError, IntegrityError
-from aselect_edge.files import atomic_write
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.files import atomic_write
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.csv"
 

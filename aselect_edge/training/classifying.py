@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aselect_edge.data import ClassificationData
-from aselect_edge.records import Resize
 from aselect_edge.training.loss import rare_weights
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import ClassificationViews
+from aselect_runtime.records import Resize
 
 
 class Classifying:

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aselect_edge.backbones.device import CPU, reduced
 from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.wrapped import Wrapped
-from aselect_edge.denoise import Denoising, Noised, prediction_error, window_positions
-from aselect_edge.device import CPU, reduced
-from aselect_edge.errors import InputError
-from aselect_edge.perception import Perception
+from aselect_edge.bundle.model import Perception
+from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
 from aselect_edge.training.recipe import Recipe
+from aselect_runtime.errors import InputError
 
 Noising = Callable[[Tensor], Noised]
 """Clean inputs x0 (N, C, h, w) -> the same at random noise levels, with what the model should answer."""

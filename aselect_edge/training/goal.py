@@ -10,11 +10,11 @@ from torch import Tensor
 
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation import Data
-from aselect_edge.records import Resize, Task
 from aselect_edge.training.classifying import Classifying
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.segmenting import Segmenting
 from aselect_edge.training.views import Views
+from aselect_runtime.records import Resize, Task
 
 Warn = Callable[[str], None]
 

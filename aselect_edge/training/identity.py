@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
+from aselect_edge.bundle.model import Perception
 from aselect_edge.evaluation import Data
-from aselect_edge.perception import Perception
-from aselect_edge.records import Resize
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import data_digest
+from aselect_runtime.records import Resize
 
 
 def features_digest(model: Perception) -> str:

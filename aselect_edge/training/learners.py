@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.device import reduced
+from aselect_edge.backbones.device import reduced
+from aselect_edge.bundle.model import Perception
 from aselect_edge.evaluation import score_of
-from aselect_edge.metrics import Figures
-from aselect_edge.perception import Perception
-from aselect_edge.records import Resize
+from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.answers import answers, evaluate
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
 from aselect_edge.training.recipe import Recipe, TellProgress
+from aselect_runtime.records import Resize
 
 
 class Learner(Protocol):

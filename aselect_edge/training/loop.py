@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from aselect_edge.device import CPU
-from aselect_edge.errors import InputError
-from aselect_edge.perception import Perception
-from aselect_edge.records import Resize
+from aselect_edge.backbones.device import CPU
+from aselect_edge.bundle.model import Perception
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
 from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe, TellProgress
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Resize
 
 
 def train_model(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from aselect_edge.metrics import Figures
-from aselect_edge.perception import Perception
-from aselect_edge.records import HeadSpec, Task
+from aselect_edge.bundle.model import Perception
+from aselect_edge.evaluation.metrics import Figures
+from aselect_runtime.records import HeadSpec, Task
 
 TellProgress = Callable[[str, float], None]
 """Told what is being done and the share that is done, 0 to 1."""

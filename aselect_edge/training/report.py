@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from aselect_edge.frames import resize, restore
-from aselect_edge.pictures import draw_confusion, draw_curve, draw_examples
-from aselect_edge.records import Resize
+from aselect_edge.evaluation.pictures import draw_confusion, draw_curve, draw_examples
 from aselect_edge.training.answers import answer_frames
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Outcome
+from aselect_runtime.frames import resize, restore
+from aselect_runtime.records import Resize
 
 EXAMPLES = 6
 TITLES = {"miou": "val mIoU", "top1": "val top-1 accuracy"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from aselect_edge.backbones import LoadedBackbone
-from aselect_edge.device import CPU
-from aselect_edge.records import HeadSpec, Selection, Tap, Task
+from aselect_edge.backbones.device import CPU
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import Recipe
+from aselect_runtime.records import HeadSpec, Selection, Tap, Task
 
 
 @dataclass(frozen=True)

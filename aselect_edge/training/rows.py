@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
-from aselect_edge.errors import IntegrityError, WriteError
-from aselect_edge.files import atomic_write, inside
+from aselect_runtime.errors import IntegrityError, WriteError
+from aselect_runtime.files import atomic_write, inside
 
 INDEX, LOCK = "index.json", ".lock"
 

@@ -12,17 +12,17 @@ from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT, initialise
 from aselect_edge.backbones.prompt import CONDITION
 from aselect_edge.bundle import RECORD, perception, save_bundle
-from aselect_edge.errors import InputError
-from aselect_edge.files import check_replaceable
+from aselect_edge.bundle.model import Perception
 from aselect_edge.heads import build_head, taps_for
-from aselect_edge.perception import Perception
-from aselect_edge.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Tap
 from aselect_edge.training.finetune import Noising, noising_of
 from aselect_edge.training.goal import Warn, open_goal
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.recipe import HEADS, RECIPES, Outcome, TellProgress
 from aselect_edge.training.report import draw_report
 from aselect_edge.training.request import TrainRequest
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import check_replaceable
+from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Tap
 
 
 def train_bundle(

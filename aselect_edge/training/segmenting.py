@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aselect_edge.bundle.model import upsample
 from aselect_edge.data import SegmentationData
-from aselect_edge.perception import upsample
-from aselect_edge.records import Resize
 from aselect_edge.training.loss import dice_loss, lovasz_loss, rare_weights
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import SegmentationViews
+from aselect_runtime.records import Resize
 
 COUNTED = 200
 """Label maps, at most, that say how much of the pixels each class has."""

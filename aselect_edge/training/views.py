@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aselect_edge import scenes
-from aselect_edge.augment import Augmentation, classified_view, labelled_view
 from aselect_edge.data import ClassificationData, SegmentationData
-from aselect_edge.errors import InputError
-from aselect_edge.files import sha256
-from aselect_edge.frames import Frame
-from aselect_edge.records import Resize
+from aselect_edge.data.augment import Augmentation, classified_view, labelled_view
 from aselect_edge.training.recipe import Recipe
+from aselect_runtime import scenes
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import sha256
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Resize
 
 DECODED_BYTES = 400_000_000
 """Decoded pictures kept in memory; beyond that they are read again."""

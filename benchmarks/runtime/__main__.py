@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.files import atomic_write
+from aselect_runtime.files import atomic_write
 from benchmarks.process import processor
 from benchmarks.runtime import cpu, efficiency, faults, overload, speed, streams
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aselect_edge.frames import resize
 from aselect_runtime import open_source, run_pipeline
-from aselect_runtime.drawing import Painter
+from aselect_runtime.frames import resize
 from aselect_runtime.results import Result
 from aselect_runtime.sinks import encoders
+from aselect_runtime.sinks.drawing import Painter
 from aselect_runtime.sinks.lines import described
 from benchmarks.runtime.standin import Sleeping, films, resident, standin_manifest
+from tests.runtime import faulty
 
 INFER_MS = 20.0
 HELD = 6
@@ -85,6 +86,7 @@ def memory(folder: Path, minutes: float) -> dict[str, float | str]:
         if not sizes and time.monotonic() - start > early:
             sizes.append(resident())
 
+    faulty.register()
     uri = "test://fault?fps=25&drop=0.001&resize=0.001&frames=1000000000"
     outputs = [str(folder / "memory.jsonl"), str(folder / "memory.mkv")]
     run_pipeline(standin_manifest(), Sleeping(INFER_MS), [uri], outputs, max_seconds=60 * minutes, on_frame=note)

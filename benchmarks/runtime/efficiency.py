@@ -15,10 +15,10 @@ from statistics import median
 
 import cv2
 
-from aselect_edge.frames import resize
 from aselect_runtime import run_pipeline
-from aselect_runtime.drawing import Painter
+from aselect_runtime.frames import resize
 from aselect_runtime.results import Captured, Result, SourceInfo
+from aselect_runtime.sinks.drawing import Painter
 from aselect_runtime.sinks.lines import described
 from benchmarks.runtime import peer
 from benchmarks.runtime.standin import Sleeping, films, standin_manifest

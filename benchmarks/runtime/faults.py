@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aselect_edge.errors import AselectError
 from aselect_runtime import open_source, run_pipeline
+from aselect_runtime.errors import AselectError
+from aselect_runtime.pipeline.streams import Patience
+from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.results import Result
-from aselect_runtime.streams import Patience
-from aselect_runtime.timing import RunSummary
 from benchmarks.runtime.standin import Sleeping, resident, standin_manifest
-from tests.rtsp_server import free_port, interpreter, serving
+from tests.runtime.rtsp_server import free_port, interpreter, serving
 
 PATIENCE = Patience(first_delay=0.1, longest_delay=0.5)
 WAIT = 60.0

@@ -7,6 +7,7 @@ import numpy as np
 from aselect_runtime import run_pipeline
 from aselect_runtime.results import Result
 from benchmarks.runtime.standin import Sleeping, standin_manifest
+from tests.runtime import faulty
 
 INFER_MS = 40.0
 FPS = 50.0
@@ -19,6 +20,7 @@ def measure(minutes: float) -> dict[str, float | str]:
     def note(result: Result) -> None:
         ages.append((result.t_result - result.captured.t_capture) * 1000)
 
+    faulty.register()
     uri = f"test://fault?fps={FPS}&frames=1000000000"
     summary = run_pipeline(standin_manifest(), Sleeping(INFER_MS), [uri], max_seconds=60 * minutes, on_frame=note)
     tenth = max(1, len(ages) // 10)

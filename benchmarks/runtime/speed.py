@@ -19,11 +19,11 @@ from statistics import median
 import cv2
 import numpy as np
 
-from aselect_edge.frames import resize
 from aselect_runtime import open_model, open_source
+from aselect_runtime.frames import resize
 
-RUN = [sys.executable, "-c", "from aselect_runtime.cli import run; run()"]
-IMPORTS = "import aselect_runtime.cli, aselect_runtime.model, aselect_runtime.pipeline, onnxruntime"
+RUN = [sys.executable, "-c", "from aselect_runtime.commands.run import run; run()"]
+IMPORTS = "import aselect_runtime.commands.run, aselect_runtime.model, aselect_runtime.pipeline.run, onnxruntime"
 BARE_SECONDS = 3.0
 
 

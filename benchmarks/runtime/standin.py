@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aselect_edge.frames import Frame
-from aselect_edge.records import ClassInfo, Manifest, Noise, Resize, TensorSpec
-from aselect_edge.scenes import CLASSES, COLOURS
 from aselect_runtime import open_source
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import ClassInfo, Manifest, Noise, Resize, TensorSpec
 from aselect_runtime.results import Arrays
+from aselect_runtime.scenes import CLASSES, COLOURS
 from benchmarks.runtime.speed import default_video
 
 HEIGHT, WIDTH, CELL = 144, 192, 4

@@ -11,7 +11,7 @@ from shutil import which
 from aselect_runtime import run_pipeline
 from aselect_runtime.results import Result
 from benchmarks.runtime.standin import Sleeping, films, standin_manifest
-from tests.rtsp_server import free_port, interpreter, serving
+from tests.runtime.rtsp_server import free_port, interpreter, serving
 
 INFER_MS = 10.0
 COUNT = 4

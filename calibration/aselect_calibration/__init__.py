@@ -1,4 +1,4 @@
-"""Floor 3, calibration: what INT8 needs to know about activations, and the graph that is made of it.
+"""Floor 2, calibration: what INT8 needs to know about activations, and the graph that is made of it.
 
 layers = find_layers(graph, "logits")
 ranges = calibrate(graph, layers, calibration_frames(Path("camvid"), 128, (144, 192), resize), "mse", weights)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.thresholds import Method
-from aselect_edge.errors import IntegrityError, RecordError, WriteError
-from aselect_edge.records import DataFingerprint
+from aselect_runtime.errors import IntegrityError, RecordError, WriteError
+from aselect_runtime.records import DataFingerprint
 
 
 def cache_folder() -> Path:

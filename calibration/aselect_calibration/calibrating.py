@@ -14,7 +14,7 @@ from aselect_calibration.observing import channel_samples, histograms
 from aselect_calibration.ranges import NormSmoothing, Range, Ranges
 from aselect_calibration.smoothing import Smoothing, by_norm, search, smoothed
 from aselect_calibration.thresholds import Method, threshold
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 Report = Callable[[str], None]
 """Told what is being done, for a status line."""

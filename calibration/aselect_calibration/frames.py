@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.errors import InputError
-from aselect_edge.files import sha256
-from aselect_edge.frames import Frame, list_images, read_image, resize
-from aselect_edge.records import DataFingerprint, Resize
-from aselect_runtime.sources import VIDEO_SUFFIXES
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import sha256
+from aselect_runtime.frames import Frame, list_images, read_image, resize
+from aselect_runtime.records import DataFingerprint, Resize
+from aselect_runtime.sources.source import VIDEO_SUFFIXES
 from aselect_runtime.sources.video import Video
 
 THUMBNAIL = (12, 16)

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.sessions.onnx import OnnxSession
 
 
 class Graph(Protocol):

@@ -8,7 +8,7 @@ from typing import Literal
 from onnx import NodeProto
 
 from aselect_calibration.graphs import Graph, consumers, producers
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 
 _BEHIND = frozenset({"Add", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Relu", "Identity"})
 """What may stand between the last product and the logits."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from aselect_calibration.graphs import Graph, exposing, shapes
 from aselect_calibration.histogram import Histogram
-from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame
 
 Activation = NDArray[np.float32]
 Progress = Callable[[int, int], None]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import matplotlib
 
-from aselect_edge.files import atomic_file
-from aselect_edge.records import Quantisation
+from aselect_runtime.files import atomic_file
+from aselect_runtime.records import Quantisation
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

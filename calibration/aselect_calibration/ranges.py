@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from aselect_edge.records import DataFingerprint, Frozen, Record, Sha256
+from aselect_runtime.records import DataFingerprint, Frozen, Record, Sha256
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from aselect_calibration.thresholds import Method
-from aselect_edge.command import choice
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import choice
 
 Rest = Literal["fp16", "fp32"]
 

@@ -1,4 +1,4 @@
-"""Floor 4, export: the ONNX graph, its precision, its verification and its evaluation.
+"""Floor 3, export: the ONNX graph, its precision, its verification and its evaluation.
 
 bundle = open_bundle("seg", None)
 result = export(bundle, "fp16", Path("seg-fp16"), targets=("sm86",))

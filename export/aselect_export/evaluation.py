@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
-from aselect_edge.errors import InputError
 from aselect_edge.evaluation import Data, measure
-from aselect_edge.metrics import Figures
-from aselect_edge.records import ClassInfo, Manifest, Resize, Task
+from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime import open_model
-from aselect_runtime.engines.watch import Silence, Watch
+from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
 from aselect_runtime.model import Device
-from aselect_runtime.session import Session
+from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
+from aselect_runtime.sessions.session import Session
 
 if TYPE_CHECKING:
     from aselect_edge.bundle import LoadedBundle

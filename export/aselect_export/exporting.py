@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aselect_calibration.settings import Int8Settings
-from aselect_edge.command import choice
-from aselect_edge.errors import InputError
-from aselect_edge.files import atomic_folder
-from aselect_edge.records import Engine, Manifest, Precision, Report, Task
 from aselect_runtime.engines import build_engine, check_target, engine_name
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.versions import Builder as EngineBuilder
 from aselect_runtime.engines.versions import available
-from aselect_runtime.engines.watch import Told
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import atomic_folder
+from aselect_runtime.options import choice
+from aselect_runtime.progress import Told
+from aselect_runtime.records import Engine, Manifest, Precision, Report, Task
 
 if TYPE_CHECKING:
     from torch import nn

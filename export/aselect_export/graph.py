@@ -19,12 +19,12 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
-from aselect_edge.errors import InputError
-from aselect_edge.perception import upsample
-from aselect_edge.records import Manifest, Task, TensorSpec
+from aselect_edge.bundle.model import upsample
 from aselect_export.naming import name_parts
 from aselect_export.weights import Graph, store
-from aselect_runtime.onnx_session import METADATA_KEY
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Manifest, Task, TensorSpec
+from aselect_runtime.sessions.onnx import METADATA_KEY
 
 OPSET = 20
 """LayerNormalization (17) and Gelu (20) are single nodes; the newest that TensorRT 10.3 reads."""

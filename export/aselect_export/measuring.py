@@ -17,9 +17,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from aselect_edge.errors import InputError
 from aselect_export.weights import Graph
-from aselect_runtime.onnx_session import physical_cores
+from aselect_runtime.errors import InputError
+from aselect_runtime.sessions.onnx import physical_cores
 
 _LARGEST, _ENERGY, _LOST, _VARIED = "largest", "energy", "lost", "varied"
 

@@ -24,9 +24,7 @@ from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
 from aselect_edge.bundle import LoadedBundle
-from aselect_edge.errors import GateError
-from aselect_edge.metrics import Figures
-from aselect_edge.records import LayerDecision, Quantisation
+from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Model, accuracy, has_labels_of
 from aselect_export.graph import LOGITS
 from aselect_export.ladder import Candidate, Trial
@@ -34,6 +32,8 @@ from aselect_export.measuring import measure
 from aselect_export.precision import Plan, convert, fp16, products
 from aselect_export.verify import answer_of_graph, batches
 from aselect_export.weights import Graph, WeightFile
+from aselect_runtime.errors import GateError
+from aselect_runtime.records import LayerDecision, Quantisation
 
 Progress = Callable[[str], None]
 

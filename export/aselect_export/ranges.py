@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aselect_calibration.settings import Int8Settings
-from aselect_edge.command import entry
-from aselect_edge.files import sha256
+from aselect_runtime.commands.entry import entry
+from aselect_runtime.files import sha256
 
 if TYPE_CHECKING:
     from aselect_calibration.ranges import Ranges

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aselect_calibration.frames import calibration_frames
-from aselect_edge.frames import list_images, read_image, resize
-from aselect_edge.perception import upsample
-from aselect_edge.records import Parity, Resize, Task
+from aselect_edge.bundle.model import upsample
 from aselect_export.graph import LOGITS
 from aselect_export.measuring import measure
 from aselect_export.precision import LIMIT, half_tensors
 from aselect_export.weights import Graph
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.frames import list_images, read_image, resize
+from aselect_runtime.records import Parity, Resize, Task
+from aselect_runtime.sessions.onnx import OnnxSession
 
 Rung = Literal["fp32", "mixed", "fp16", "int8"]
 Frames = NDArray[np.uint8]
@@ -94,7 +94,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
     the validation images are taken. Raises InputError if there is no readable image.
     """
     if data is None:
-        from aselect_edge.scenes import Street
+        from aselect_runtime.scenes import Street
 
         height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
         street = Street(seed=0, height=height, width=width)

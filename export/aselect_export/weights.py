@@ -19,9 +19,9 @@ import onnx_ir
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from aselect_edge.errors import IntegrityError
-from aselect_edge.files import inside
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.errors import IntegrityError
+from aselect_runtime.files import inside
+from aselect_runtime.sessions.onnx import OnnxSession
 
 INLINE = 1024
 """Tensors below this many bytes stay within the graph, where passes look at their values."""

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from aselect_edge.errors import InputError
-from aselect_edge.frames import Frame, resize
-from aselect_edge.records import Manifest
-from aselect_runtime.engines.watch import Watch
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame, resize
 from aselect_runtime.model import Device, open_model
-from aselect_runtime.pipeline import run_pipeline
-from aselect_runtime.session import Session
-from aselect_runtime.sources import open_source, redact
-from aselect_runtime.timing import RunSummary
+from aselect_runtime.pipeline.run import run_pipeline
+from aselect_runtime.pipeline.timing import RunSummary
+from aselect_runtime.progress import Watch
+from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
+from aselect_runtime.sessions.session import Session
+from aselect_runtime.sources import open_source
 
 OWN = ("capture", "resize", "infer")
 """Stages that work and do not wait for another."""

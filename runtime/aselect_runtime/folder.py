@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aselect_edge.errors import IntegrityError
-from aselect_edge.files import check_files, inside
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import IntegrityError
+from aselect_runtime.files import check_files, inside
+from aselect_runtime.records import Manifest
 
 MANIFEST = "manifest.json"
 

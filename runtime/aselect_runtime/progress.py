@@ -1,55 +1,84 @@
-"""What a person sees of a run, on stderr: a live line while it runs, a table at its end."""
+"""Watching work that takes long, on a terminal, in a log or in silence."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol
 
-from aselect_runtime.results import Result
-from aselect_runtime.timing import RunSummary
+
+class Watch(Protocol):
+    """Is told how a build goes; called from the thread that builds, and must not raise."""
+
+    def say(self, line: str) -> None:
+        """What begins now, in plain words."""
+
+    def advance(self, fraction: float, phase: str) -> None:
+        """How much of the build is done, 0 to 1 and never falling, and the phase that runs."""
+
+
+class Silence:
+    """A Watch that nobody looks at."""
+
+    def say(self, line: str) -> None:
+        """See Watch."""
+
+    def advance(self, fraction: float, phase: str) -> None:
+        """See Watch."""
+
+
+class Lines:
+    """A Watch that prints each line on stderr, for logs."""
+
+    def say(self, line: str) -> None:
+        """See Watch."""
+        print(line, file=sys.stderr, flush=True)
+
+    def advance(self, fraction: float, phase: str) -> None:
+        """See Watch."""
+
+
+class Told:
+    """A Watch for who wants the lines alone."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def say(self, line: str) -> None:
+        """See Watch."""
+        self._tell(line)
+
+    def advance(self, fraction: float, phase: str) -> None:
+        """See Watch."""
 
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Callable[[Result], None] | None]:
-    """Yield the callback that moves the live line, or None when stderr is not a terminal."""
+def terminal_watch() -> Iterator[Watch]:
+    """A progress bar on stderr once a build reports progress; plain lines where stderr is no terminal."""
     if not sys.stderr.isatty():
-        yield None
+        yield Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    rate = TextColumn("{task.fields[rate]}")
-    with Progress(*columns, rate, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("frames", total=total, rate="")
-
-        def on_frame(result: Result) -> None:  # noqa: ARG001
-            speed = bar.tasks[task].speed
-            bar.update(task, advance=1, rate=f"{speed:.1f} fps" if speed else "")
-
-        yield on_frame
-
-
-def print_summary(summary: RunSummary, stream: TextIO) -> None:
-    """A plain table: aligned columns need no library, and importing one takes time."""
-    print(
-        f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
-        + (f", {summary.dropped} dropped" if summary.dropped else "")
-        + (f", {summary.reconnects} reconnects" if summary.reconnects else ""),
-        file=stream,
+    columns = (
+        TextColumn("{task.percentage:3.0f} %"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[phase]}"),
     )
-    print(f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}", file=stream)
-    for stage, times in summary.stages.items():
-        print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
-    for source in summary.sources if len(summary.sources) > 1 else ():
-        fault = f", last fault: {source.fault.removeprefix(f'{source.name}: ')}" if source.fault else ""
-        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{fault}", file=stream)
-    for sink in summary.sinks:
-        if sink.dropped:
-            print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)
-    for stage, times_stuck in summary.stalls.items():
-        print(f"{stage}: stuck {times_stuck} times", file=stream)
-    for output in summary.outputs:
-        print(f"wrote {output}", file=stream)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    class Bar:
+        def say(self, line: str) -> None:
+            bar.console.print(line, markup=False, highlight=False)
+            for task in bar.task_ids:
+                bar.reset(task, visible=False)
+
+        def advance(self, fraction: float, phase: str) -> None:
+            task = bar.task_ids[0] if bar.task_ids else bar.add_task("", total=1.0, phase="")
+            bar.update(task, completed=fraction, phase=phase, visible=True)
+
+    with bar:
+        yield Bar()

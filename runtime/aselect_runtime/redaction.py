@@ -1,4 +1,7 @@
-"""Keeping passwords and tokens out of logs, results and errors."""
+"""Keeping passwords and tokens out of logs, results and errors.
+
+It stands outside the rooms that import OpenCV, because commands ask it whether OpenCV may speak before they load it.
+"""
 
 from __future__ import annotations
 

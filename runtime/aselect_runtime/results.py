@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.errors import EngineError
-from aselect_edge.frames import Frame, placement
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import EngineError
+from aselect_runtime.frames import Frame, placement
 from aselect_runtime.health import Health
+from aselect_runtime.records import Manifest
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aselect_edge.files import check_replaceable
 from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
+from aselect_runtime.files import check_replaceable
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult

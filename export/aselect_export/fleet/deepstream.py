@@ -15,9 +15,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from aselect_edge.errors import InputError
-from aselect_edge.files import atomic_folder
-from aselect_edge.records import Manifest
 from aselect_export.fleet.rewriting import (
     Frames,
     class_probabilities,
@@ -26,8 +23,11 @@ from aselect_export.fleet.rewriting import (
     load,
     planar_input,
 )
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import atomic_folder
 from aselect_runtime.folder import load_folder
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.records import Manifest
+from aselect_runtime.sessions.onnx import OnnxSession
 
 MODEL, CONFIG, LABELS = "model.deepstream.onnx", "config_infer.txt", "labels.txt"
 PIXELS, PROBABILITIES = "pixels", "probabilities"

@@ -13,10 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from aselect_edge.errors import GateError, InputError
-from aselect_edge.records import Manifest
 from aselect_runtime.engines.parity import verification_frames
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.errors import GateError, InputError
+from aselect_runtime.records import Manifest
+from aselect_runtime.sessions.onnx import OnnxSession
 
 AGREEMENT = 0.999
 """Gate on the share of pixels or frames with the same class: the same arithmetic up to ties."""

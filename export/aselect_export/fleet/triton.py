@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from aselect_edge.errors import AselectError
-from aselect_edge.files import atomic_folder
-from aselect_edge.records import Engine, Manifest, TensorSpec
 from aselect_export.fleet.rewriting import Frames, frames_of, free_batch, hold_against, load
 from aselect_runtime.engines.cache import load_plan
+from aselect_runtime.errors import AselectError
+from aselect_runtime.files import atomic_folder
 from aselect_runtime.folder import load_folder
-from aselect_runtime.onnx_session import OnnxSession
+from aselect_runtime.records import Engine, Manifest, TensorSpec
+from aselect_runtime.sessions.onnx import OnnxSession
 
 MARKER = "triton.json"
 """Lies at the root of a repository that was written here; Triton looks at folders alone."""

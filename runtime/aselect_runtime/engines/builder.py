@@ -15,11 +15,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from aselect_edge.errors import EngineError, InputError
-from aselect_edge.files import atomic_write, sha256
-from aselect_edge.records import Engine
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.log import brief, first, logger, remedy
+from aselect_runtime.engines.phases import PhaseTree
 from aselect_runtime.engines.versions import (
     MODULES,
     PREFIXES,
@@ -31,7 +29,10 @@ from aselect_runtime.engines.versions import (
     times_kernels,
     version,
 )
-from aselect_runtime.engines.watch import PhaseTree, Silence, Watch
+from aselect_runtime.errors import EngineError, InputError
+from aselect_runtime.files import atomic_write, sha256
+from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.records import Engine
 
 WEIGHTS = ".data"
 """What the file of a large graph's weights has after the graph's own name."""

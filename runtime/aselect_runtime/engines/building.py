@@ -7,19 +7,19 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event
 
-from aselect_edge.errors import EngineError, GateError, InputError
-from aselect_edge.files import check_files, inside, sha256
-from aselect_edge.records import Engine, Manifest, Parity, Report
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
-from aselect_runtime.engines.device_memory import open_memory
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.lock import building
+from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Climbed, climb, measure, verification_frames
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
-from aselect_runtime.engines.watch import Silence, Watch
+from aselect_runtime.errors import EngineError, GateError, InputError
+from aselect_runtime.files import check_files, inside, sha256
 from aselect_runtime.folder import MANIFEST, load_folder
+from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.records import Engine, Manifest, Parity, Report
 
 REPORT = "report.json"
 _CANDIDATE = "engines/.candidate.engine"

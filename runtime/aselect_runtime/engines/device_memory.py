@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from aselect_edge.errors import MissingDependencyError
 
 HostBuffer = NDArray[np.uint8]
 
@@ -85,29 +82,6 @@ class DeviceMemory(Protocol):
         """Release a graph that is not running."""
 
 
-def open_memory() -> DeviceMemory:
-    """cuda-python where it is installed, else pycuda; raises MissingDependencyError if neither is."""
-    if _installed("cuda.bindings.runtime") or _installed("cuda.cudart"):
-        from aselect_runtime.engines.cuda_python import CudaPython
-
-        return CudaPython()
-    if _installed("pycuda.driver"):
-        from aselect_runtime.engines.py_cuda import PyCuda
-
-        return PyCuda()
-    raise MissingDependencyError(
-        "got neither cuda-python nor pycuda, expected one for running TensorRT engines; pip install cuda-bindings "
-        "(12.9 on JetPack 6, 13 on JetPack 7)"
-    )
-
-
 def byte_view(buffer: HostBuffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """The bytes of a host buffer seen as an array."""
     return buffer.view(dtype).reshape(shape)
-
-
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent package is missing, or is another one of the same name
-        return False

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.errors import EngineError
-from aselect_edge.frames import Frame
 from aselect_runtime.engines.device_memory import DeviceMemory, HostBuffer, byte_view
 from aselect_runtime.engines.log import first, logger, remedy
 from aselect_runtime.engines.versions import MODULES, Builder, load
+from aselect_runtime.errors import EngineError
+from aselect_runtime.frames import Frame
 
 SETS = 2
 

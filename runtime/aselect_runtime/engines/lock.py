@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from aselect_edge.errors import WriteError
-from aselect_runtime.engines.watch import Watch
+from aselect_runtime.errors import WriteError
+from aselect_runtime.progress import Watch
 
 LOCK = "engines/.lock"
 POLL = 0.2

@@ -15,13 +15,13 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.errors import EngineError, GateError, IntegrityError, MissingDependencyError
-from aselect_edge.files import check_files
-from aselect_edge.frames import Frame
-from aselect_edge.records import Manifest, Parity
 from aselect_runtime.engines.tensorrt_session import infer_all
-from aselect_runtime.onnx_session import OnnxSession
-from aselect_runtime.session import Session
+from aselect_runtime.errors import EngineError, GateError, IntegrityError, MissingDependencyError
+from aselect_runtime.files import check_files
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Manifest, Parity
+from aselect_runtime.sessions.onnx import OnnxSession
+from aselect_runtime.sessions.session import Session
 
 VERIFY = "verify.npz"
 AGREEMENT = 0.995

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from aselect_edge.errors import EngineError
 from aselect_runtime.engines.device_memory import HostBuffer
+from aselect_runtime.errors import EngineError
 
 
 class PyCuda:

@@ -10,15 +10,16 @@ from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from aselect_edge.errors import EngineError, IntegrityError
-from aselect_edge.frames import Frame
-from aselect_edge.records import Manifest
-from aselect_runtime.engines.device_memory import DeviceMemory, open_memory
+from aselect_runtime.engines.device_memory import DeviceMemory
 from aselect_runtime.engines.execution import SETS, Execution
 from aselect_runtime.engines.gpu import find_gpu
+from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.versions import Builder
+from aselect_runtime.errors import EngineError, IntegrityError
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Arrays
-from aselect_runtime.session import Session
+from aselect_runtime.sessions.session import Session
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import importlib
 import re
 from typing import Any, Literal
 
-from aselect_edge.errors import MissingDependencyError
+from aselect_runtime.errors import MissingDependencyError
 
 Builder = Literal["tensorrt", "rtx"]
 MODULES: dict[Builder, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import cv2
 
-from aselect_edge.errors import MissingDependencyError
-from aselect_edge.records import Manifest
-from aselect_runtime.drawing import Painter
+from aselect_runtime.errors import MissingDependencyError
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks import SinkClosed, Write
+from aselect_runtime.sinks.drawing import Painter
+from aselect_runtime.sinks.sink import SinkClosed, Write
 
 QUIT = frozenset({27, ord("q")})
 """Escape, or q."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aselect_edge.frames import Frame
+from aselect_runtime.frames import Frame
 from aselect_runtime.sources.gstreamer import has_gstreamer
 
 Size = tuple[int, int]

@@ -9,10 +9,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.errors import WriteError
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import WriteError
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result, areas, top_scores
-from aselect_runtime.sinks import Write
+from aselect_runtime.sinks.sink import Write
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import cv2
 
-from aselect_edge.errors import InputError
-from aselect_edge.files import atomic_folder
-from aselect_edge.frames import restore
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import atomic_folder
+from aselect_runtime.frames import restore
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks import Write
+from aselect_runtime.sinks.sink import Write
 
 MARKER = "masks.json"
 """Names the classes, and marks the folder as one that a later run may replace."""

@@ -9,12 +9,12 @@ from math import inf
 from time import monotonic
 from urllib.parse import urlsplit
 
-from aselect_edge.errors import InputError, MissingDependencyError
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.health import Health
+from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result, areas, top_scores
-from aselect_runtime.sinks import Write
-from aselect_runtime.sources import redact
+from aselect_runtime.sinks.sink import Write
 
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
@@ -23,7 +23,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise MissingDependencyError(
-        "got no prometheus_client, expected it for metrics; pip install 'aselect-edge[metrics]'"
+        "got no prometheus_client, expected it for metrics; pip install 'aselect-runtime[metrics]'"
     ) from error
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

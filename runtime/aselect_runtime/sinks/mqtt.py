@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from aselect_edge.errors import InputError, MissingDependencyError
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks import Write
 from aselect_runtime.sinks.lines import described
-from aselect_runtime.sources import redact
+from aselect_runtime.sinks.sink import Write
 
 try:
     from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo
     from paho.mqtt.enums import CallbackAPIVersion
 except ImportError as error:
-    raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-edge[mqtt]'") from error
+    raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-runtime[mqtt]'") from error
 
 PASSWORD = "ASELECT_MQTT_PASSWORD"
 """Environment variable with the password: a URI on the command line can be read by every user of the machine."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import cv2
 
-from aselect_edge.errors import WriteError
-from aselect_edge.files import atomic_file
-from aselect_edge.records import Manifest
-from aselect_runtime.drawing import Painter
+from aselect_runtime.errors import WriteError
+from aselect_runtime.files import atomic_file
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks import Write
+from aselect_runtime.sinks.drawing import Painter
+from aselect_runtime.sinks.sink import Write
 
 
 @contextmanager

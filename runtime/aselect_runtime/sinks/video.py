@@ -9,13 +9,14 @@ from pathlib import Path
 
 import cv2
 
-from aselect_edge.errors import WriteError
-from aselect_edge.files import atomic_file
-from aselect_edge.frames import Frame, resize
-from aselect_edge.records import Manifest, Resize
-from aselect_runtime.drawing import Painter
+from aselect_runtime.errors import WriteError
+from aselect_runtime.files import atomic_file
+from aselect_runtime.frames import Frame, resize
+from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
-from aselect_runtime.sinks import Write, encoders
+from aselect_runtime.sinks import encoders
+from aselect_runtime.sinks.drawing import Painter
+from aselect_runtime.sinks.sink import Write
 
 LONGEST = 1.0
 """Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the film."""

@@ -19,16 +19,16 @@ from itertools import count
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from aselect_edge.errors import InputError, MissingDependencyError
-from aselect_edge.records import Manifest
+from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks import Write
+from aselect_runtime.sinks.sink import Write
 
 try:
     from aiohttp import web as http
 except ImportError as error:
     raise MissingDependencyError(
-        "got no aiohttp, expected it for the live page; pip install 'aselect-edge[web]'"
+        "got no aiohttp, expected it for the live page; pip install 'aselect-runtime[web]'"
     ) from error
 
 from aselect_runtime.sinks.web_guard import TOKEN, Address, Guard
@@ -121,7 +121,7 @@ def _application(guard: Guard, hub: Hub, metrics: Metrics | None) -> http.Applic
 
     async def measured(_: http.Request) -> http.Response:
         if metrics is None:
-            raise http.HTTPNotFound(text="No metrics here: install aselect-edge with the extra metrics.\n")
+            raise http.HTTPNotFound(text="No metrics here: install aselect-runtime with the extra metrics.\n")
         return http.Response(body=metrics.exposition(), headers={"Content-Type": metrics.content_type})
 
     application.add_routes([page(name, kind) for name, kind in PAGE.values()])

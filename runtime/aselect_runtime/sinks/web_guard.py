@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
-from aselect_edge.errors import InputError
-from aselect_runtime.sources import redact
+from aselect_runtime.errors import InputError
+from aselect_runtime.redaction import redact
 
 TOKEN = "ASELECT_WEB_TOKEN"
 """Environment variable with the token; without it one is made up for each run."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import cv2
 
-from aselect_edge.frames import Frame
-from aselect_edge.records import Manifest
+from aselect_runtime.frames import Frame
 from aselect_runtime.health import Health
+from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result, class_map
 from aselect_runtime.sinks.lines import described
 

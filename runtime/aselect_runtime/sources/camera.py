@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 

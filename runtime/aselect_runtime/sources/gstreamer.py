@@ -6,9 +6,9 @@ import re
 
 import cv2
 
-from aselect_edge.errors import InputError, MissingDependencyError
+from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources import redact
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 
 SINK = "appsink drop=true max-buffers=1 sync=false"

@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
+from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources import VIDEO_SUFFIXES, Source, redact
 from aselect_runtime.sources.opencv import FPS, LiveCapture
+from aselect_runtime.sources.source import VIDEO_SUFFIXES, Source
 from aselect_runtime.sources.video import Film
 
 OPEN_TIMEOUT = 10.0

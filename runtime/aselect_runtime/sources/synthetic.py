@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from urllib.parse import parse_qsl, urlsplit
 
-from aselect_edge.errors import InputError
-from aselect_edge.scenes import Street
+from aselect_runtime.errors import InputError
 from aselect_runtime.results import Captured, SourceInfo
+from aselect_runtime.scenes import Street
 
 EXAMPLE = "synthetic://street?seed=0&size=360x640&frames=300&fps=15"
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import cv2
 
-from aselect_edge.errors import InputError
+from aselect_runtime.errors import InputError
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.sources.opencv import frames, rate
 

@@ -1,0 +1,29 @@
+"""The files of a bundle, read and checked; what they hold is the business of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.files import check_files
+from aselect_runtime.records import Bundle
+
+BUNDLE = "bundle.json"
+"""What makes a folder a bundle."""
+SELECTION, HEAD = "selection.json", "head.safetensors"
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The record of a bundle folder whose files are all there and whole.
+
+    Raises InputError (no folder), RecordError (bad record) or IntegrityError (missing, corrupt or unlisted file).
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
+    record = Bundle.load(path / BUNDLE)
+    needed = [SELECTION, HEAD, *filter(None, (record.backbone.file, record.backbone.condition))]
+    unlisted = [name for name in needed if name not in record.files]
+    if unlisted:
+        raise IntegrityError(f"{path / BUNDLE}: got no hash of {unlisted[0]}, expected one; train the bundle again")
+    check_files(path, record.files)
+    return record

@@ -1,0 +1,27 @@
+"""The device that a command was asked to compute on, and the precision of what learns there."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from aselect_runtime.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name such as `cpu`, `cuda` or `cuda:1`; raises InputError unless torch can compute on it here."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # not on meta, which computes nothing
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"got --device {name!r} ({reason}), expected cpu or a device that torch finds here") from error
+    return device
+
+
+def reduced(device: torch.device) -> AbstractContextManager[object]:
+    """Where a forward pass that learns is computed in bfloat16: on CUDA. Weights and losses stay in float32."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

@@ -1,0 +1,93 @@
+"""The families of Diffusion Transformers that are understood: each registers here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aselect_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from aselect_edge.backbones.family import Backbone
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the parts of a family are; a part is imported when it is first asked for."""
+
+    name: str
+    """In records and options."""
+    backbone: str
+    """module:class of the reference, a `Backbone`."""
+    fold: str
+    """module:class that `aselect_edge.fold.fold` makes of a reference and a FoldSpec."""
+    diffusers: str | None = None
+    """diffusers' class, as config.json names it."""
+    norm_type: str | None = None
+    """Tells the family in the configurations that diffusers wrote before 0.28, when all shared one class."""
+
+
+FAMILIES: dict[str, Family] = {}
+_SHARED_CLASS = "Transformer2DModel"
+"""The class that diffusers had for all of them until 0.28, which the published DiT and PixArt still name."""
+
+
+def register(family: Family) -> None:
+    """Make a family known; one of the same name is replaced."""
+    FAMILIES[family.name] = family
+
+
+register(
+    Family(
+        "dit",
+        "aselect_edge.backbones.dit:DiT",
+        "aselect_edge.fold.dit:FoldedDiT",
+        "DiTTransformer2DModel",
+        "ada_norm_zero",
+    )
+)
+register(Family("sit", "aselect_edge.backbones.sit:SiT", "aselect_edge.fold.dit:FoldedDiT"))
+register(Family("sd3", "aselect_edge.backbones.sd3:SD3", "aselect_edge.fold.sd3:FoldedSD3", "SD3Transformer2DModel"))
+register(
+    Family(
+        "pixart",
+        "aselect_edge.backbones.pixart:PixArt",
+        "aselect_edge.fold.pixart:FoldedPixArt",
+        "PixArtTransformer2DModel",
+        "ada_norm_single",
+    )
+)
+
+
+def find_family(name: str) -> Family:
+    """The family of this name; raises InputError for an unknown one."""
+    if name not in FAMILIES:
+        raise InputError(f"got the family {name!r}, expected one of {', '.join(FAMILIES)}; change --family")
+    return FAMILIES[name]
+
+
+def family_class(name: str) -> type[Backbone]:
+    """The class of a family's reference; raises InputError for an unknown name."""
+    found: type[Backbone] = imported(find_family(name).backbone)
+    return found
+
+
+def family_of_config(config: Mapping[str, Any], where: Path) -> str:
+    """The name of the family whose `config.json` this is; raises InputError where none has such a class."""
+    kind, norm = str(config.get("_class_name")), str(config.get("norm_type"))
+    for family in FAMILIES.values():
+        if kind == family.diffusers or (kind == _SHARED_CLASS and norm == family.norm_type):
+            return family.name
+    known = [family.diffusers for family in FAMILIES.values() if family.diffusers]
+    raise InputError(
+        f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(known)}; choose such a backbone"
+    )
+
+
+def imported(home: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = home.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,113 @@
+"""A bundle: the folder that training writes and export reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+import aselect_weights
+from aselect_edge.backbones import LoadedBackbone
+from aselect_edge.backbones.building import build
+from aselect_edge.backbones.bundled import BUNDLE, HEAD, SELECTION, read_bundle
+from aselect_edge.backbones.loading import backbone_of
+from aselect_edge.backbones.prompt import save_condition
+from aselect_edge.bundle.model import FoldedPerception, Perception
+from aselect_edge.heads import Head, build_head
+from aselect_runtime.errors import IntegrityError
+from aselect_runtime.files import atomic_folder, sha256
+from aselect_runtime.records import Bundle, Selection
+
+SHIPPED: dict[str, Path] = {"seg": aselect_weights.seg, "cls": aselect_weights.cls}
+"""The bundles that ship, by task."""
+
+RECORD = BUNDLE
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """A bundle whose files were checked against their hashes."""
+
+    folder: Path
+    record: Bundle
+    selection: Selection
+
+    def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> Perception:
+        """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32.
+
+        A `lean` one has one block in memory at a time and reads each again for every batch.
+        """
+        record = self.record
+        backbone = self.backbone(lean)
+        head = build_head(record.head, record.task, [backbone.model.width] * len(record.taps), len(record.classes))
+        _load_head(head, self.folder / HEAD)
+        return perception(backbone, head, record, imgsz).eval().requires_grad_(False)
+
+    def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedPerception:
+        """The folded, truncated model; same signature as the reference. Folded block by block, in little memory."""
+        return self.reference(imgsz, lean=True).deployed()
+
+    def backbone(self, lean: bool = False) -> LoadedBackbone:
+        """The blocks that the taps need, with what encodes for them and what they are conditioned on."""
+        return backbone_of(self.folder, self.record, lean)
+
+
+def perception(
+    backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple[int, int] | None = None
+) -> Perception:
+    """The unfolded model that a record describes."""
+    return Perception(
+        backbone.model,
+        head,
+        record.noise,
+        record.taps,
+        imgsz or record.imgsz,
+        record.noise_seed,
+        backbone.encoder,
+        backbone.condition,
+        record.noise_draws,
+    )
+
+
+def load_bundle(path: Path) -> LoadedBundle:
+    """Open a bundle folder; raises InputError, RecordError or IntegrityError."""
+    return LoadedBundle(path, read_bundle(path), Selection.load(path / SELECTION))
+
+
+def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perception) -> None:
+    """Write a bundle atomically; weights in float16, the backbone's only if the record names a file for it.
+
+    The backbone is cut after the deepest tap's block: later blocks cannot reach the taps.
+    """
+    with atomic_folder(folder, RECORD) as temporary:
+        selection.save(temporary / SELECTION)
+        _save(model.head.state_dict(), temporary / HEAD)
+        if record.backbone.condition is not None:
+            save_condition(model.condition, temporary / record.backbone.condition)
+        if record.backbone.file is not None:
+            state = model.backbone.state_dict()
+            cut = build(type(model.backbone), model.backbone.to_json(), 1 + max(tap.block for tap in record.taps))
+            _save({theirs: state[ours] for ours, theirs in cut.keys().items()}, temporary / record.backbone.file)
+        hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        record.model_copy(update={"files": hashes}).save(temporary / RECORD)
+
+
+def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    tensors = {k: v.detach().cpu() for k, v in state.items()}
+    # BatchNorm's running variance can leave float16's range, so buffers and norms stay as they are.
+    half = {k: (v.half() if v.ndim > 1 else v).clone() for k, v in tensors.items()}
+    path.write_bytes(save(half, metadata={"format": "pt"}))
+
+
+def _load_head(head: Head, path: Path) -> None:
+    try:
+        state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+        nn.Module.load_state_dict(head, state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise IntegrityError(f"{path}: not this head's weights ({reason}), expected what bundle.json says") from error

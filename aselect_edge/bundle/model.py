@@ -1,0 +1,102 @@
+"""The whole model, pixels to logits: as the reference that is trained, and folded as it is deployed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels, expand
+from aselect_edge.fold import Folded, FoldSpec, deployed_encoder, fixed_noise, fold
+from aselect_edge.heads import Head
+from aselect_runtime.records import Noise, Tap
+
+
+class Perception(nn.Module):
+    """Unfolded: pixels (N, 3, H, W), BGR, float 0..255 -> logits. What is trained, and the reference of parity."""
+
+    eps: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        noise: Noise,
+        taps: Sequence[Tap],
+        imgsz: tuple[int, int],
+        noise_seed: int | None,
+        encoder: Encoder | None = None,
+        condition: Condition | None = None,
+        noise_draws: int = 1,
+    ) -> None:
+        """Without `encoder` the model takes pixels; without `condition` it is the model's own default."""
+        super().__init__()
+        self.backbone, self.head, self.encoder = backbone, head, encoder or Pixels()
+        self.condition = backbone.condition() if condition is None else condition
+        self.noise, self.taps, self.imgsz, self.noise_seed = noise, tuple(taps), imgsz, noise_seed
+        self.size = self.encoder.size(*imgsz)
+        self.grid = backbone.grid(*self.size)
+        eps = fixed_noise((backbone.channels, *self.size), noise_seed, noise_draws)
+        self.register_buffer("eps", eps, persistent=False)
+
+    def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """One map (N, rows, columns, D) per tap, the mean over the draws of the noise."""
+        x0 = self.encoder.x0(pixels)
+        x = (self.noise.alpha * x0[:, None] + self.noise.sigma * self.eps).flatten(0, 1)  # (N·K, C, h, w)
+        timestep = torch.full((len(x),), self.noise.model_timestep, device=x.device)
+        seen = self.backbone.features(x, timestep, expand(self.condition, len(x), x.device), self.taps)
+        means = (seen[tap].unflatten(0, (-1, len(self.eps))).mean(1) for tap in self.taps)
+        return tuple(mean.unflatten(1, self.grid) for mean in means)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+
+    def deployed(self) -> FoldedPerception:
+        """The same function, folded and truncated; eval mode, float32."""
+        spec = FoldSpec.of(
+            self.backbone,
+            self.noise,
+            self.taps,
+            self.size,
+            noise_seed=self.noise_seed,
+            draws=len(self.eps),
+            condition=self.condition,
+            affine=self.encoder.affine,
+        )
+        encoder, folded = deployed_encoder(self.encoder), fold(self.backbone, spec)
+        return FoldedPerception(encoder, folded, fused(self.head)).eval().requires_grad_(False)
+
+
+class FoldedPerception(nn.Module):
+    """Folded: same signature as `Perception`."""
+
+    def __init__(self, encoder: nn.Module, backbone: Folded, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.backbone, self.head = encoder, backbone, head
+
+    def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """One map (N, rows, columns, D) per tap."""
+        return self.backbone(self.encoder(pixels))  # type: ignore[no-any-return]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (N, C, h, w) at (height, width), bilinear: the one rule of training, evaluation and the deployed graph."""
+    return nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def fused(head: nn.Module) -> nn.Module:
+    """A copy in eval mode with every BatchNorm folded into the convolution before it."""
+    head = copy.deepcopy(head).eval()
+    for module in head.modules():
+        if isinstance(module, nn.Sequential):
+            for index in range(len(module) - 1):
+                conv, norm = module[index], module[index + 1]
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return head

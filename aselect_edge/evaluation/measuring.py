@@ -1,0 +1,116 @@
+"""The one way of measuring: torch, ONNX and engines, training and the gate of INT8 compare the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.data import ClassificationData, SegmentationData
+from aselect_edge.evaluation.metrics import Confusion, Figures, TopAccuracy
+from aselect_runtime.frames import Frame, resize, restore
+from aselect_runtime.records import Resize
+
+Data = SegmentationData | ClassificationData
+Answers = NDArray[Any]
+"""Class maps uint8 [N, h, w] at model size, or scores [N, C] of each class."""
+Predict = Callable[[Frame], Answers]
+"""Frames uint8 [N, H, W, 3] at model size -> answers."""
+
+NO_CLASS = -1
+TOP = 5
+
+
+class Score(Protocol):
+    """Answers held against labels, one by one."""
+
+    def add(self, answer: Answers, label: Any) -> None:
+        """Count one answer, without the N of a batch, and its label as `data.read` gives it."""
+
+    def figures(self) -> Figures:
+        """What was counted so far."""
+
+
+class SegmentationScore:
+    """Each class map brought back to its label's own size and compared there."""
+
+    def __init__(self, data: SegmentationData, how: Resize) -> None:
+        self._how, self._images = how, 0
+        self.confusion = Confusion(len(data.classes), data.ignore_index)
+
+    def add(self, answer: Answers, label: Frame) -> None:
+        """See Score."""
+        self.confusion.update(restore(answer, label.shape, self._how), label)
+        self._images += 1
+
+    def figures(self) -> Figures:
+        """See Score."""
+        counted = self.confusion
+        others = {"pixel_accuracy": counted.accuracy(), "mean_accuracy": counted.mean_accuracy()}
+        return Figures("miou", counted.miou(), others, _per_class(counted.iou()), counted.matrix, self._images)
+
+
+class ClassificationScore:
+    """The class of the highest score compared with the label."""
+
+    def __init__(self, data: ClassificationData) -> None:
+        classes = len(data.classes)
+        self.confusion = Confusion(classes, NO_CLASS)
+        self._images = 0
+        self._top = TopAccuracy(classes, TOP) if classes > TOP else None
+
+    def add(self, answer: Answers, label: int) -> None:
+        """See Score."""
+        self.confusion.update(answer[None].argmax(1), np.array([label]))
+        if self._top:
+            self._top.update(answer, label)
+        self._images += 1
+
+    def figures(self) -> Figures:
+        """See Score."""
+        counted = self.confusion
+        others = {"mean_accuracy": counted.mean_accuracy()}
+        if self._top and self._images:
+            others[f"top{TOP}"] = self._top.share()
+        return Figures("top1", counted.accuracy(), others, _per_class(counted.found()), counted.matrix, self._images)
+
+
+def score_of(data: Data, how: Resize) -> Score:
+    """An empty score for the answers to a split."""
+    return SegmentationScore(data, how) if isinstance(data, SegmentationData) else ClassificationScore(data)
+
+
+def measure(
+    predict: Predict,
+    data: Data,
+    size: tuple[int, int],
+    how: Resize,
+    batch: int = 1,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Figures:
+    """The figures of a model over a split.
+
+    A last batch that is not full is padded by repeating its last frame, because a graph's batch is fixed.
+    `progress` is told the images done and their number.
+    """
+    score = score_of(data, how)
+    for done, frames, labels in _batches(data, size, how, batch):
+        filled = frames + frames[-1:] * (batch - len(frames))
+        for answer, label in zip(predict(np.stack(filled)), labels, strict=False):
+            score.add(answer, label)
+        progress(done, len(data))
+    return score.figures()
+
+
+def _batches(
+    data: Data, size: tuple[int, int], how: Resize, batch: int
+) -> Iterator[tuple[int, list[Frame], list[Any]]]:
+    for start in range(0, len(data), batch):
+        pairs = [data.read(index) for index in range(start, min(start + batch, len(data)))]
+        yield start + len(pairs), [resize(frame, size, how) for frame, _ in pairs], [label for _, label in pairs]
+
+
+def _per_class(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(value) else float(value) for value in values)

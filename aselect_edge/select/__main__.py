@@ -1,8 +1,0 @@
-"""`aselect-select` for several processes: `torchrun --nproc-per-node N -m aselect_edge.select BACKBONE …`."""
-
-from __future__ import annotations
-
-from aselect_edge.cli import select
-
-if __name__ == "__main__":
-    select()

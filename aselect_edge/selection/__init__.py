@@ -1,0 +1,15 @@
+"""Selection: at which noise level, block and component does a frozen backbone know most? One file per strategy.
+
+    selection = select_tap("shipped", Path("camvid"), Request(strategy="hfr", images=64))
+
+`hfr` is A-SelecT's label-free score (arXiv 2603.25758); `STRATEGIES` lists what else there is.
+"""
+
+from __future__ import annotations
+
+from aselect_edge.selection.choice import Settings
+from aselect_edge.selection.hfr import Measure, high_frequency_ratio
+from aselect_edge.selection.run import Request, select_tap
+from aselect_edge.selection.strategies import STRATEGIES
+
+__all__ = ["STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"]

@@ -1,0 +1,14 @@
+"""The least noise there is: the baseline that any score that merely falls with sigma has to beat."""
+
+from __future__ import annotations
+
+from aselect_edge.selection.choice import Choice, Settings, default_tap
+from aselect_edge.selection.evidence import Evidence
+from aselect_edge.selection.scan import Scan
+
+
+def by_smallest_sigma(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:  # noqa: ARG001 - looks at nothing
+    """The level of the smallest sigma, at the asked tap or where the authors read theirs; no forward pass."""
+    noise = min(scan.levels, key=lambda level: level.sigma)
+    tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
+    return Choice(noise, tap, note="The smallest sigma; nothing was measured.", parameters={"tap": str(tap)})

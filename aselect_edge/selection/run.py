@@ -1,0 +1,162 @@
+"""From a folder to `selection.json`: what `aselect-select` does."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.device import CPU
+from aselect_edge.selection.by_fixed import TIMESTEPS
+from aselect_edge.selection.choice import Choice, Settings
+from aselect_edge.selection.evidence import Evidence, open_images, open_labelled
+from aselect_edge.selection.resume import Store, scan_key
+from aselect_edge.selection.scan import Scan, candidate_taps
+from aselect_edge.selection.strategies import DEFAULT, STRATEGIES
+from aselect_edge.selection.team import Team
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import choice
+from aselect_runtime.records import Component, Cost, Selection, Task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is scanned; None leaves it to the strategy or the backbone."""
+
+    strategy: str = DEFAULT
+    task: Task = "seg"
+    images: int | None = None
+    imgsz: tuple[int, int] | None = None
+    timesteps: Sequence[float] | None = None
+    components: Sequence[Component] | None = None
+    blocks: int | None = None
+    batch: int = 8
+    seed: int = 0
+    device: torch.device = CPU
+    settings: Settings = field(default_factory=Settings)
+
+
+def select_tap(
+    source: str | LoadedBackbone,
+    data: Path,
+    request: Request | None = None,
+    *,
+    team: Team | None = None,
+    resume: Path | None = None,
+    report: Callable[[str, float], None] = lambda _what, _share: None,
+    warn: Callable[[str], None] = lambda _line: None,
+) -> Selection:
+    """Scan a backbone on images of `data` and choose as the request says.
+
+    `data` is a split root (its `train` is used, and `val` to score what was fitted to labels) or, without labels, any
+    folder of images or a video. With `resume`, an interrupted scan of the same things goes on from that file, which
+    is gone when the scan is done. All of a team get the same answer.
+    """
+    request, team = request or Request(), team or Team()
+    choice(request.strategy, tuple(STRATEGIES), "strategy")
+    backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
+    backbone.model.to(request.device)
+    backbone.encoder.to(request.device)
+    scan = prepare_scan(backbone, request, team, report)
+    evidence = gather_evidence(data, request, scan, warn if team.leads else lambda _line: None)
+    scan = replace(scan, store=_store(scan, evidence, request, resume))
+    began = time.monotonic()
+    chosen = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
+    seconds = time.monotonic() - began + scan.tally.seconds
+    cost = Cost(forward_passes=int(team.sum(torch.tensor(scan.tally.passes))), seconds=seconds)
+    scan.store.discard()
+    return _record(chosen, scan, evidence, request.strategy, cost)
+
+
+def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callable[[str, float], None]) -> Scan:
+    """What the request scans; raises InputError for what the backbone cannot take, before anything is read."""
+    model = backbone.model
+    components = tuple(dict.fromkeys(request.components or model.components))
+    taps = candidate_taps(components, model.depth, request.blocks)
+    model.wanted((*taps, *filter(None, [request.settings.tap])))  # what the family does not have is refused here
+    default = TIMESTEPS if request.strategy == "fixed" else backbone.schedule.candidates()
+    scan = Scan(
+        backbone,
+        tuple(dict.fromkeys(backbone.schedule.levels(request.timesteps or default))),
+        taps,
+        request.imgsz or (backbone.side, backbone.side),
+        seed=request.seed,
+        batch=request.batch,
+        team=team,
+        report=report,
+    )
+    backbone.grid(scan.imgsz)  # and so is a size
+    return scan
+
+
+def gather_evidence(data: Path, request: Request, scan: Scan, warn: Callable[[str], None]) -> Evidence:
+    """The images, and labels where the strategy asks for them, that the request looks at."""
+    entry = STRATEGIES[request.strategy]
+    count = request.images or entry.images
+    if not entry.labels:
+        return Evidence(open_images(data, count, request.seed, warn))
+    train, val = (
+        open_labelled(data, split, request.task, count, request.seed, scan.imgsz, scan.resize, warn)
+        for split in ("train", "val")
+    )
+    if train.classes != val.classes:
+        raise InputError(
+            f"{data}: got {train.classes} classes in train and {val.classes} in val, expected the same; add a "
+            "classes.json or the missing folders"
+        )
+    return Evidence(train.images, train, val)
+
+
+def _store(scan: Scan, evidence: Evidence, request: Request, path: Path | None) -> Store:
+    if path is None:
+        return Store()
+    labels = (evidence.train, evidence.val) if evidence.train and evidence.val else ()
+    key = scan_key(
+        strategy=request.strategy,
+        settings=asdict(request.settings),
+        backbone=[scan.backbone.source, scan.backbone.revision, _weights(scan)],
+        levels=[level.model_dump() for level in scan.levels],
+        taps=[str(tap) for tap in scan.taps],
+        frames=[scan.imgsz, scan.resize.model_dump(), scan.seed, scan.batch],
+        images=evidence.images.fingerprint.model_dump(),
+        labels=[[part.images.fingerprint.sha256, _digest([part.labels])] for part in labels],
+        team=[scan.team.rank, scan.team.size],
+    )
+    place = f"-{scan.team.rank}" if scan.team.size > 1 else ""
+    return Store(path.with_name(f".{path.name}{place}.scan"), key)
+
+
+def _weights(scan: Scan) -> str:
+    """What tells two sets of weights and conditions apart: sums over each tensor, which cost one pass over memory."""
+    tensors = [*scan.backbone.model.state_dict().values(), *scan.backbone.condition.values()]
+    return _digest([torch.stack([t.double().sum(), t.double().square().sum()]).cpu() for t in tensors])
+
+
+def _digest(tensors: Sequence[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _record(choice: Choice, scan: Scan, evidence: Evidence, strategy: str, cost: Cost) -> Selection:
+    return Selection(
+        backbone=scan.backbone.source,
+        noise=choice.noise,
+        tap=choice.tap,
+        strategy=strategy,
+        scores=choice.scores,
+        data=evidence.images.fingerprint,
+        seed=scan.seed,
+        label=scan.backbone.label,
+        note=choice.note,
+        distribution=choice.distribution,
+        mixture=choice.mixture,
+        cost=cost,
+        parameters=dict(choice.parameters),
+    )

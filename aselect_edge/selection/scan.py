@@ -1,0 +1,189 @@
+"""The scan: one forward pass per image and noise level shows every block and component."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aselect_edge.backbones import LoadedBackbone
+from aselect_edge.backbones.family import expand
+from aselect_edge.fold import fixed_noise
+from aselect_edge.selection.evidence import Images
+from aselect_edge.selection.resume import Store
+from aselect_edge.selection.team import Team
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Component, Noise, Resize, Score, Tap
+
+T = TypeVar("T")
+Look = Callable[[Tensor, Noise, range], Tensor]
+"""What a strategy reads off a batch x0 (N, C, h, w), the images of `range`, at a level: (taps, width) to add up."""
+
+
+@dataclass
+class Tally:
+    """What this process spent: forward passes (one image at one noise level is one), seconds before a resume."""
+
+    passes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is scanned and how: a backbone at noise levels and taps, frames of one size, the processes that share it."""
+
+    backbone: LoadedBackbone
+    levels: tuple[Noise, ...]
+    taps: tuple[Tap, ...]
+    imgsz: tuple[int, int]
+    resize: Resize = field(default_factory=Resize)
+    seed: int = 0
+    batch: int = 8
+    team: Team = field(default_factory=Team)
+    store: Store = field(default_factory=Store)
+    report: Callable[[str, float], None] = lambda _what, _share: None
+    tally: Tally = field(default_factory=Tally)
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Token rows and columns; raises InputError for a size that the backbone cannot take."""
+        return self.backbone.grid(self.imgsz)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.backbone.model.parameters()).device
+
+    @torch.no_grad()
+    def x0(self, images: Images, part: range) -> Tensor:
+        """The model's clean input (N, C, h, w) of the images of `part`."""
+        frames = images.frames(part, self.imgsz, self.resize)
+        return self.backbone.x0(frames.permute(0, 3, 1, 2).float().to(self.device))
+
+    @torch.no_grad()
+    def walk(
+        self, x0: Tensor, noise: Noise, eps: Tensor | None = None, taps: Sequence[Tap] | None = None
+    ) -> Iterator[tuple[Tap, Tensor]]:
+        """Every tap (all of the scan's by default) of a batch, each (N, rows, columns, D), one after the other.
+
+        `eps` is the noise, like x0; by default the one draw that a deployed model has as its constant.
+        Raises InputError where the backbone's tokens do not make up its grid, or are not finite.
+        """
+        if eps is None:
+            eps = fixed_noise((x0.shape[1], x0.shape[2], x0.shape[3]), self.seed)
+        x = noise.alpha * x0 + noise.sigma * eps.to(x0)
+        timestep = torch.full((len(x),), noise.model_timestep, device=x.device)
+        condition = expand(self.backbone.condition, len(x), x.device)
+        self.tally.passes += len(x)
+        rows, columns = self.grid
+        for tap, feature in self.backbone.model.walk(x, timestep, condition, self.taps if taps is None else taps):
+            if feature.shape[1] != rows * columns:
+                raise InputError(
+                    f"got {feature.shape[1]} tokens at {tap}, expected {rows}x{columns} for frames of "
+                    f"{self.imgsz[0]}x{self.imgsz[1]}; change --imgsz"
+                )
+            if not feature.sum(dtype=torch.float32).isfinite():
+                raise InputError(
+                    f"features of {tap} hold NaN or infinite values at sigma {noise.sigma:.3f}, expected finite ones; "
+                    "use another backbone or check its weights"
+                )
+            yield tap, feature.unflatten(1, self.grid)
+
+    def features(
+        self, x0: Tensor, noise: Noise, eps: Tensor | None = None, taps: Sequence[Tap] | None = None
+    ) -> dict[Tap, Tensor]:
+        """All that `walk` comes by, in the order of the taps."""
+        found = dict(self.walk(x0, noise, eps, taps))
+        return {tap: found[tap] for tap in (self.taps if taps is None else taps)}
+
+    def readings(self, x0: Tensor, noise: Noise, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `read` makes of each tap's feature, (taps, …); the features of one block are in memory at a time."""
+        found = {tap: read(feature) for tap, feature in self.walk(x0, noise)}
+        return torch.stack([found[tap] for tap in self.taps])
+
+    def check_company(self, images: Images) -> None:
+        """Raise InputError where batches of one image would be centred over their images."""
+        if len(images) < 2 or self.batch < 2:
+            raise InputError(
+                f"got {len(images)} images in batches of {self.batch}, expected two or more, to tell an image from "
+                "what all have in common; raise --images or --batch"
+            )
+
+    def fresh_noise(self, x0: Tensor, part: range, draw: int) -> Tensor:
+        """Independent noise for every image and draw, the same whoever computes it; like x0."""
+        shape = tuple(x0.shape[1:])
+        draws = [np.random.Generator(np.random.PCG64([self.seed, draw, index])) for index in part]
+        return torch.from_numpy(np.stack([rng.standard_normal(shape, np.float32) for rng in draws])).to(x0)
+
+    def sweep(self, images: Images, look: Look, width: int, what: str) -> Tensor:
+        """Running sums (levels, taps, width) float64 of `look` over all images and levels: all that memory holds.
+
+        Shared by the team, image batch by image batch, and resumed from the store.
+        """
+        units = [(part, level) for part in batches(len(images), self.batch) for level in range(len(self.levels))]
+        loaded: tuple[range, Tensor] | None = None
+
+        def step(sums: Tensor, unit: tuple[range, int]) -> None:
+            nonlocal loaded
+            part, level = unit
+            if loaded is None or loaded[0] != part:
+                loaded = part, self.x0(images, part)
+            sums[level] += look(loaded[1], self.levels[level], part).cpu().double()
+
+        shape = (len(self.levels), len(self.taps), width)
+        return self._resumed(torch.zeros(shape, dtype=torch.float64), units, step, what)
+
+    def by_level(self, score: Callable[[Noise], Sequence[float]], what: str) -> Tensor:
+        """Scores (levels, taps) where a level is scored as a whole; shared by the team, resumed from the store."""
+
+        def step(scores: Tensor, level: int) -> None:
+            scores[level] = torch.tensor(list(score(self.levels[level])), dtype=torch.float64)
+
+        shape = (len(self.levels), len(self.taps))
+        return self._resumed(torch.zeros(shape, dtype=torch.float64), range(len(self.levels)), step, what)
+
+    def _resumed(self, sums: Tensor, units: Sequence[T], step: Callable[[Tensor, T], None], what: str) -> Tensor:
+        """`sums` after a `step` for each of this process's units, over the whole team."""
+        mine = self.team.share(units)
+        began, kept = time.monotonic(), self.store.load()
+        earlier = Tally(int(kept["passes"]), float(kept["seconds"])) if kept else Tally()
+        sums, done = (kept["sums"], int(kept["done"])) if kept else (sums, 0)
+        before = self.tally.passes
+        for unit in mine[done:]:
+            step(sums, unit)
+            done += 1
+            passes, seconds = earlier.passes + self.tally.passes - before, earlier.seconds + time.monotonic() - began
+            facts = {"done": done, "passes": passes, "seconds": seconds}
+            self.store.keep({"sums": sums, **{name: torch.tensor(value) for name, value in facts.items()}})
+            self.report(what, done / len(mine))
+        self.tally.passes += earlier.passes
+        self.tally.seconds += earlier.seconds
+        return self.team.sum(sums)
+
+    def scores(self, values: Tensor) -> tuple[Score, ...]:
+        """The table (levels, taps) as records."""
+        return tuple(
+            Score(noise=noise, tap=tap, value=float(value))
+            for noise, row in zip(self.levels, values, strict=True)
+            for tap, value in zip(self.taps, row, strict=True)
+        )
+
+
+def batches(count: int, size: int) -> list[range]:
+    """The indices 0 to count - 1 in pieces of `size`; a last one of a single index joins the piece before it."""
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    ends = [*starts[1:], count]
+    return [range(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def candidate_taps(components: Sequence[Component], depth: int, blocks: int | None) -> tuple[Tap, ...]:
+    """Every component of the first `blocks` blocks (all of them for None)."""
+    return tuple(Tap(block=b, component=c) for b in range(min(blocks or depth, depth)) for c in components)

@@ -1,0 +1,51 @@
+"""The table of strategies: a new one is one file and one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aselect_edge.selection.by_exhaustive import by_exhaustive
+from aselect_edge.selection.by_fixed import by_fixed
+from aselect_edge.selection.by_hfr import by_hfr
+from aselect_edge.selection.by_hfr_adaptive import by_hfr_adaptive
+from aselect_edge.selection.by_hfr_signal import by_hfr_signal
+from aselect_edge.selection.by_probe import by_probe
+from aselect_edge.selection.by_smallest_sigma import by_smallest_sigma
+from aselect_edge.selection.choice import Strategy
+from aselect_edge.selection.studies.by_gate import by_gate
+from aselect_edge.selection.studies.by_learned import by_learned
+from aselect_edge.selection.studies.by_uniform import by_uniform
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a strategy chooses, and whether it reads labels; without them any images do."""
+
+    choose: Strategy
+    labels: bool
+    images: int = 64
+    """Looked at where `--images` names no number."""
+
+
+FOR_USE = {
+    "hfr": Entry(by_hfr, labels=False),
+    "hfr-signal": Entry(by_hfr_signal, labels=False),
+    "hfr-adaptive": Entry(by_hfr_adaptive, labels=False),
+    "probe": Entry(by_probe, labels=True, images=256),
+    "exhaustive": Entry(by_exhaustive, labels=True, images=256),
+    "smallest-sigma": Entry(by_smallest_sigma, labels=False),
+    "fixed": Entry(by_fixed, labels=False),
+}
+"""Those that a user should take."""
+
+STUDIES = {
+    "uniform": Entry(by_uniform, labels=False),
+    "learned": Entry(by_learned, labels=False),
+    "gate": Entry(by_gate, labels=True, images=256),
+}
+"""Those that show what a choice is worth; `studies` says what each is."""
+
+STRATEGIES = FOR_USE | STUDIES
+
+DEFAULT = "smallest-sigma"
+"""The least paired regret of those without labels in `python -m benchmarks.selection`. The paper's is `hfr`."""

@@ -1,0 +1,1 @@
+"""The commands of export: each parses, makes one call, prints."""

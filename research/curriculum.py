@@ -1,0 +1,90 @@
+"""A timestep curriculum: pretraining on some of the schedule's timesteps, chosen anew as the model learns.
+
+From secondary sources: texts about A-SelecT tell of a learned selector g(x0) -> p(t) that keeps some 80 of 1000
+timesteps for pretraining. The paper's abstract and the authors' released code do not have it: they take a backbone
+that others trained on all timesteps. The texts leave open how the selector picks and how often; scoring a few noise
+levels with the model so far, keeping the best timesteps between them, and everything else here are this project's
+reading. `even`, as many timesteps spread evenly, is the control: it tells fewer timesteps from well-chosen ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_edge.backbones import DiT, LoadedBackbone
+from aselect_edge.backbones.family import Pixels
+from aselect_edge.backbones.noise import DiffusionSchedule, candidate_timesteps
+from aselect_edge.selection import Settings
+from aselect_edge.selection.by_hfr import by_hfr
+from aselect_edge.selection.choice import default_tap
+from aselect_edge.selection.evidence import Evidence, Images
+from aselect_edge.selection.scan import Scan, candidate_taps
+from aselect_edge.selection.studies.by_learned import by_learned
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import choice
+from aselect_runtime.records import DataFingerprint
+
+By = Literal["hfr", "learned", "even"]
+RULES: tuple[str, ...] = get_args(By)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """How many timesteps, by what, and when they are chosen; `warmup` and `every` count samples of the run."""
+
+    timesteps: int = 80
+    by: By = "hfr"
+    warmup: int = 10_000
+    """So many samples come first with all timesteps: a fresh model's features say nothing yet."""
+    every: int = 10_000
+    """From one choice to the next."""
+    pictures: int = 16
+    levels: int = 21
+    """Noise levels that are scored; between them, scores are interpolated."""
+
+    def __post_init__(self) -> None:
+        choice(self.by, RULES, "--curriculum-by")
+        if self.timesteps < 1:
+            raise InputError(f"got a curriculum of {self.timesteps} timesteps, expected 1 or more; change --curriculum")
+
+    def due(self, seen: int, last: int | None) -> bool:
+        """Whether timesteps are to be chosen after `seen` samples, the last time having been after `last`."""
+        return seen >= self.warmup and (last is None or seen - last >= self.every)
+
+
+def choose(
+    curriculum: Curriculum, model: DiT, schedule: dict[str, Any], pictures: NDArray[np.uint8], seed: int
+) -> list[int]:
+    """The timestep indices to go on with, ascending; pictures (N, H, W, 3) BGR are what the model is scored on.
+
+    `hfr` keeps the timesteps of the highest High-Frequency Ratio of the features, `learned` the most probable
+    ones of the selector, each at the default tap; without a class. The model's mode and weights are left alone.
+    """
+    meant = DiffusionSchedule(schedule)
+    total = schedule["num_train_timesteps"]
+    if curriculum.by == "even":
+        return candidate_timesteps(total, curriculum.timesteps)
+    steps = meant.candidates(curriculum.levels)
+    tap = default_tap(candidate_taps(model.components, model.depth, None), model.depth)
+    backbone = LoadedBackbone(model, Pixels(), model.condition(), meant, "pretraining")
+    scan = Scan(backbone, meant.levels(steps), (tap,), (pictures.shape[1], pictures.shape[2]), seed=seed)
+    evidence, settings = Evidence(_images(pictures)), Settings(tap=tap)
+    if curriculum.by == "hfr":
+        scores = [score.value for score in by_hfr(scan, evidence, settings).scores]
+    else:
+        scores = [entry.weight for entry in by_learned(scan, evidence, settings).distribution]
+    everywhere = np.interp(np.arange(total), steps, scores)
+    best: list[int] = np.argsort(-everywhere, kind="stable")[: curriculum.timesteps].tolist()
+    return sorted(best)
+
+
+def _images(pictures: NDArray[np.uint8]) -> Images:
+    digest = hashlib.sha256(pictures.tobytes()).hexdigest()
+    reads = tuple(partial(np.copy, picture) for picture in pictures)
+    return Images(reads, DataFingerprint(images=len(pictures), sha256=digest))

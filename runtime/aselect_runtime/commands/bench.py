@@ -1,0 +1,50 @@
+"""aselect-bench: parse, one call, print."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from aselect_runtime.commands.entry import entry
+from aselect_runtime.commands.run import DeviceName, Model, quiet_libraries
+
+
+def _bench(
+    model: Model,
+    source: Annotated[str, typer.Option(help="what to measure on: any input of aselect-run")] = "synthetic://street",
+    device: Annotated[
+        list[DeviceName] | None, typer.Option("--device", help="what to run on; repeat it to compare")
+    ] = None,
+    warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="milliseconds to warm up for")] = 200.0,
+    iterations: Annotated[int, typer.Option(min=1, help="least number of calls of the session")] = 10,
+    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="least seconds of each measurement")] = 3.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks and the messages of FFmpeg")] = False,
+) -> None:
+    """Measure a model on this machine: the session alone, then the whole pipeline over a source.
+
+    The session is measured as trtexec does it: a warm-up, then at least so many iterations and at least so long, on
+    one batch in host memory. The pipeline has no output; what it cannot keep of the session's rate is lost to
+    capture and resize, whose times are shown. Let the machine do nothing else meanwhile.
+    """
+    from aselect_runtime.commands.variables import filled_in
+    from aselect_runtime.redaction import redact
+
+    source = filled_in(source)
+    # As in aselect-run: FFmpeg quotes addresses as they are.
+    quiet_libraries(verbose and redact(source) == source)
+    from aselect_runtime.bench import Plan, benchmark, report
+    from aselect_runtime.progress import terminal_watch
+
+    plan = Plan(warmup, iterations, duration)
+    with terminal_watch() as watch:
+        benchmarks = [benchmark(model, name.value, source, plan, watch) for name in device or [DeviceName.auto]]
+    if as_json:
+        print(json.dumps({"benchmarks": [item.to_dict() for item in benchmarks]}))
+    else:
+        print(report(benchmarks, plan))
+
+
+bench = entry(_bench)

@@ -1,0 +1,48 @@
+"""aselect-build: parse, one call, print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aselect_runtime.commands.entry import entry
+
+
+def _build(
+    folder: Annotated[Path, typer.Argument(help="export folder")],
+    target: Annotated[str, typer.Option(metavar="SM[,SM]", help="build ahead of time, for example sm86,sm89")] = "",
+    workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use")] = None,
+    optimization_level: Annotated[
+        int | None,
+        typer.Option("--optimization-level", min=0, max=5, help="0 builds fast, 5 builds the fastest engine"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the engines as one JSON object on stdout")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks")] = False,  # noqa: ARG001 - for `entry`
+) -> None:
+    """Build TensorRT engines for an export folder: for the GPU at hand, or ahead of time for other ones.
+
+    An engine for the GPU at hand is held against ONNX Runtime before it replaces an older one; if it misses its gate
+    the folder's next graph is built (mixed, fp32), and if none passes the exit code is 3. Ctrl-C leaves the folder as
+    it was.
+    """
+    from aselect_runtime.commands.signals import stop_on_signals
+    from aselect_runtime.engines import BuildOptions, add_engines
+    from aselect_runtime.progress import terminal_watch
+
+    targets = [part.strip() for part in target.split(",") if part.strip()]
+    with stop_on_signals() as stop, terminal_watch() as watch:
+        engines = add_engines(folder, targets, BuildOptions(workspace, optimization_level), watch, stop)
+    if as_json:
+        print(json.dumps({"engines": [engine.model_dump() for engine in engines]}))
+        return
+    for engine in engines:
+        verified = "not verified: no GPU ran it" if engine.agreement is None else f"{engine.agreement:.3%} same class"
+        print(
+            f"{folder / engine.file}  {(folder / engine.file).stat().st_size / 1e6:.1f} MB  {engine.model}, {verified}"
+        )
+
+
+build = entry(_build)

@@ -1,0 +1,38 @@
+"""aselect-doctor: parse, one call, print."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from aselect_runtime.commands.entry import entry
+
+
+def _doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="print facts and findings as one JSON object")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks")] = False,  # noqa: ARG001 - for `entry`
+) -> None:
+    """Look at this machine and say what is wrong for aselect-run, with the command that mends it.
+
+    The exit code is 1 if something keeps models from running here.
+    """
+    from aselect_runtime.doctor import examine, probe
+
+    facts = probe()
+    findings = examine(facts)
+    if as_json:
+        told = asdict(facts) | {"opencv_build": bool(facts.opencv_build)}
+        print(json.dumps({"facts": told, "findings": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            print(f"{finding.level:<6}{finding.check:<12}{finding.what}")
+            if finding.mend:
+                print(f"{'':<18}→ {finding.mend}")
+    if any(finding.level == "error" for finding in findings):
+        raise SystemExit(1)
+
+
+doctor = entry(_doctor)

@@ -1,0 +1,55 @@
+"""What a person sees of a run, on stderr: a live line while it runs, a table at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from aselect_runtime.pipeline.timing import RunSummary
+from aselect_runtime.results import Result
+
+
+@contextmanager
+def progress(total: int | None) -> Iterator[Callable[[Result], None] | None]:
+    """Yield the callback that moves the live line, or None when stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(*columns, rate, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("frames", total=total, rate="")
+
+        def on_frame(result: Result) -> None:  # noqa: ARG001
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=1, rate=f"{speed:.1f} fps" if speed else "")
+
+        yield on_frame
+
+
+def print_summary(summary: RunSummary, stream: TextIO) -> None:
+    """A plain table: aligned columns need no library, and importing one takes time."""
+    print(
+        f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
+        + (f", {summary.dropped} dropped" if summary.dropped else "")
+        + (f", {summary.reconnects} reconnects" if summary.reconnects else ""),
+        file=stream,
+    )
+    print(f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}", file=stream)
+    for stage, times in summary.stages.items():
+        print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
+    for source in summary.sources if len(summary.sources) > 1 else ():
+        fault = f", last fault: {source.fault.removeprefix(f'{source.name}: ')}" if source.fault else ""
+        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{fault}", file=stream)
+    for sink in summary.sinks:
+        if sink.dropped:
+            print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)
+    for stage, times_stuck in summary.stalls.items():
+        print(f"{stage}: stuck {times_stuck} times", file=stream)
+    for output in summary.outputs:
+        print(f"wrote {output}", file=stream)

@@ -1,0 +1,131 @@
+"""aselect-run: parse, one call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aselect_runtime.commands.entry import entry
+
+
+class DeviceName(str, Enum):
+    """What can be asked for with --device."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+    openvino = "openvino"
+
+
+Model = Annotated[Path, typer.Argument(help="export folder, or a .onnx file of aselect-export")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="video file, image, folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string or "
+        "synthetic://street; cameras and streams run side by side, files one after the other",
+        metavar="INPUT...",
+    ),
+]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help=".mp4/.mkv overlay, .jsonl results, .png last frame, folder/ masks, display://, http://host:port live "
+        "page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are filled in; repeatable",
+    ),
+]
+MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="stop after this many frames")]
+MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", min=0.001, help="stop after this time")]
+DeviceOption = Annotated[
+    DeviceName,
+    typer.Option("--device", help="what to run on; auto takes the fastest that is here"),
+]
+Smooth = Annotated[
+    float | None,
+    typer.Option(
+        "--smooth",
+        min=0.01,
+        max=1.0,
+        help="average over time; the weight of a new frame, for example 0.4; default: off",
+    ),
+]
+Record = Annotated[
+    Path | None,
+    typer.Option("--record-calibration", help="folder for model inputs, spread over the run, for calibrating INT8"),
+]
+Json = Annotated[bool, typer.Option("--json", help="print the summary as one JSON object on stdout")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="show tracebacks and the messages of FFmpeg")]
+
+
+def _run(
+    model: Model,
+    inputs: Inputs,
+    output: Outputs = None,
+    max_frames: MaxFrames = None,
+    max_seconds: MaxSeconds = None,
+    device: DeviceOption = DeviceName.auto,
+    smooth: Smooth = None,
+    record_calibration: Record = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run an exported model on videos, images, cameras and streams.
+
+    Ctrl-C or SIGTERM end the run in order: the outputs are completed and the exit code is 0; a second one leaves at
+    once. A camera that is lost is connected again for as long as the run lasts; if no camera ever delivers, the exit
+    code is 1. An output that fails is named and left out while the run goes on; if it was a file, the exit code is
+    1 at the end. After any other error no output but the lines so far is left behind.
+    """
+    from aselect_runtime.commands.variables import filled_in
+    from aselect_runtime.redaction import redact
+
+    inputs, outputs = [filled_in(uri) for uri in inputs], [filled_in(uri) for uri in output or []]
+    # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
+    quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
+    # Imported here so that --help and usage errors do not wait for OpenCV.
+    from aselect_runtime.commands.live import print_summary, progress
+    from aselect_runtime.commands.signals import stop_on_signals
+    from aselect_runtime.model import open_model
+    from aselect_runtime.pipeline.run import run_pipeline
+    from aselect_runtime.progress import terminal_watch
+
+    with terminal_watch() as watch:
+        manifest, session = open_model(model, device.value, watch)
+    try:
+        with stop_on_signals() as stop, progress(max_frames) as on_frame:
+            summary = run_pipeline(
+                manifest,
+                session,
+                inputs,
+                outputs,
+                max_frames=max_frames,
+                max_seconds=max_seconds,
+                stop=stop,
+                on_frame=on_frame,
+                smooth=smooth,
+                record=record_calibration,
+            )
+    finally:
+        session.close()
+    if as_json:
+        print(json.dumps(summary.to_dict()))
+    else:
+        print_summary(summary, sys.stderr)
+
+
+def quiet_libraries(verbose: bool) -> None:
+    """Keep FFmpeg and OpenCV from writing to stderr by themselves: what matters comes as an error of ours."""
+    if not verbose:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+run = entry(_run)

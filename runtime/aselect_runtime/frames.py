@@ -1,0 +1,101 @@
+"""Frames: reading images and the one resize that training, calibration, evaluation and the runtime obey.
+
+A frame is uint8 [H, W, 3] in BGR order, as OpenCV delivers it. Needs NumPy and OpenCV only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Resize
+
+Frame: TypeAlias = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PAD = 114
+"""Grey value of letterbox borders."""
+
+_INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
+
+
+def resize(frame: Frame, size: tuple[int, int], how: Resize, out: Frame | None = None) -> Frame:
+    """Fit a frame [H, W, 3] to `size` (height, width) as the record says; returns a contiguous uint8 array.
+
+    `stretch` ignores the aspect ratio; `letterbox` keeps it and centres the picture on grey. With `out`, an array of
+    the result's shape, the result is written there and `out` is returned.
+    """
+    height, width = size
+    top, left, inner_height, inner_width = placement(frame.shape[:2], size, how)
+    interpolation = _INTERPOLATION[how.interpolation]
+    if out is not None and (inner_height, inner_width) == (height, width):
+        return cv2.resize(frame, (width, height), dst=out, interpolation=interpolation)  # type: ignore[return-value]
+    if frame.shape[:2] == (inner_height, inner_width):
+        inner = frame
+    else:
+        inner = cv2.resize(frame, (inner_width, inner_height), interpolation=interpolation)  # type: ignore[assignment]
+    if (inner_height, inner_width) == (height, width) and out is None:
+        return np.ascontiguousarray(inner)
+    canvas = np.empty((height, width, *frame.shape[2:]), np.uint8) if out is None else out
+    canvas[:] = PAD
+    canvas[top : top + inner_height, left : left + inner_width] = inner
+    return canvas
+
+
+def placement(frame: tuple[int, ...], size: tuple[int, int], how: Resize) -> tuple[int, int, int, int]:
+    """Where a frame of shape (height, width) lands in the model input: (top, left, height, width) in pixels."""
+    height, width = size
+    if how.mode == "stretch":
+        return 0, 0, height, width
+    scale = min(height / frame[0], width / frame[1])
+    inner_height = min(height, max(1, round(frame[0] * scale)))
+    inner_width = min(width, max(1, round(frame[1] * scale)))
+    return (height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width
+
+
+def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) -> Frame:
+    """Fit a label map [H, W] to `size` as `frames.resize` fits its frame: nearest neighbour, borders ignored."""
+    if how.mode == "stretch":
+        return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    top, left, h, w = placement(label.shape, size, how)
+    canvas = np.full(size, ignore, np.uint8)
+    canvas[top : top + h, left : left + w] = cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST)
+    return canvas
+
+
+def restore(class_map: Frame, frame: tuple[int, ...], how: Resize) -> Frame:
+    """Bring a class map [h, w] of the model input back to the frame's (height, width), nearest neighbour."""
+    top, left, inner_height, inner_width = placement(frame, class_map.shape[:2], how)
+    inner = class_map[top : top + inner_height, left : left + inner_width]
+    return cv2.resize(inner, (frame[1], frame[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+
+
+def read_image(path: Path) -> Frame:
+    """Decode an image file to a BGR frame; raises InputError if it is missing, empty or corrupt."""
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
+    # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
+    try:
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # a header that claims more pixels than OpenCV dares to allocate
+        frame = None
+    if frame is None:
+        raise InputError(f"{path}: got {data.size} bytes that do not decode, expected an image; replace or remove it")
+    return frame  # type: ignore[return-value]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted by path; raises InputError if there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected a folder of images; check the path")
+    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not images:
+        raise InputError(f"{folder}: got no image, expected at least one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return images

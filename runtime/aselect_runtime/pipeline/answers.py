@@ -1,0 +1,96 @@
+"""From what the session says about a batch to results in every output."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aselect_runtime.health import SinkHealth
+from aselect_runtime.pipeline.monitor import Monitor
+from aselect_runtime.pipeline.outlets import Outlet
+from aselect_runtime.pipeline.smoothing import Smoothing
+from aselect_runtime.pipeline.streams import Ready
+from aselect_runtime.pipeline.timing import Stopwatch
+from aselect_runtime.records import Manifest
+from aselect_runtime.results import Arrays, Result, check_answer
+
+_log = logging.getLogger("aselect_runtime")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The session's outputs for a batch; they may have padding behind it. Times are of the whole batch."""
+
+    batch: list[Ready]
+    outputs: Arrays
+    infer_ms: float
+    t_result: float
+    """Unix."""
+    t_monotonic: float
+
+
+class Answering:
+    """Checks, averages and hands on; for one thread. `smooth` is the weight of a new frame, None for no average."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        outlets: Sequence[Outlet],
+        monitor: Monitor,
+        watch: Stopwatch,
+        smooth: float | None,
+        on_frame: Callable[[Result], None] | None,
+    ) -> None:
+        self._manifest = manifest
+        self._outlets = outlets
+        self._monitor = monitor
+        self._watch = watch
+        self._on_frame = on_frame
+        self._smooth = smooth
+        self._smoothings: dict[int, Smoothing] = {}
+        self._ended: set[Outlet] = set()
+
+    def __call__(self, answer: Answer) -> bool:
+        """Hand on one batch; False when there were outputs and none is left. Raises EngineError for nonsense."""
+        for position, ready in enumerate(answer.batch):
+            result = self._result(answer, ready, {name: array[position] for name, array in answer.outputs.items()})
+            self._monitor.answered(ready.stream)
+            for outlet in self._outlets:
+                outlet.offer(result)
+            if self._on_frame is not None:
+                self._on_frame(result)
+        return not self._outlets or self._any_left()
+
+    def _result(self, answer: Answer, ready: Ready, outputs: Arrays) -> Result:
+        wait_ms = (answer.t_monotonic - ready.t_ready) * 1000 - answer.infer_ms
+        self._watch.add("wait", wait_ms)
+        self._watch.add("infer", answer.infer_ms)
+        self._watch.add("age", (answer.t_monotonic - ready.captured.t_monotonic) * 1000)
+        latency = {
+            "capture": ready.capture_ms,
+            "resize": ready.resize_ms,
+            "wait": wait_ms,
+            "infer": answer.infer_ms,
+        }
+        rounded = {stage: round(value, 3) for stage, value in latency.items()}
+        health = self._monitor.health(self._sinks)
+        check_answer(ready.captured, outputs, self._manifest)
+        if self._smooth is not None:
+            if ready.stream not in self._smoothings:
+                self._smoothings[ready.stream] = Smoothing(self._smooth, len(self._manifest.classes))
+            outputs = self._smoothings[ready.stream](ready.captured, outputs)
+        return Result(ready.captured, outputs, answer.t_result, rounded, health, ready.stream, ready.pixels)
+
+    def _any_left(self) -> bool:
+        """Whether an output still works; those that failed are named once, unless the run ends with them."""
+        ended = {outlet for outlet in self._outlets if outlet.ended}
+        if len(ended) == len(self._outlets):
+            return False
+        for outlet in ended - self._ended:
+            _log.warning("%s; going on without %s", outlet.fault or "closed", outlet.name)
+        self._ended = ended
+        return True
+
+    def _sinks(self) -> tuple[SinkHealth, ...]:
+        return tuple(outlet.health() for outlet in self._outlets)

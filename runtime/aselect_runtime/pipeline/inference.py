@@ -1,0 +1,109 @@
+"""Batches into the session, answers out, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from aselect_runtime.errors import EngineError
+from aselect_runtime.frames import Frame
+from aselect_runtime.pipeline.answers import Answer
+from aselect_runtime.pipeline.feed import Feed
+from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.streams import Ready
+from aselect_runtime.records import Manifest
+from aselect_runtime.results import Arrays
+from aselect_runtime.sessions.session import Session
+
+if TYPE_CHECKING:
+    from aselect_runtime.engines.tensorrt_session import PipelinedSession
+
+
+class _OneByOne:
+    """A session that works while it is called, in the words of one that does not."""
+
+    depth = 1
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def submit(self, frames: Frame) -> None:
+        self._outputs = self._session.infer(frames)
+
+    def collect(self) -> Arrays:
+        return self._outputs
+
+
+class Inference:
+    """Takes batches from a feed and puts their answers, for as long as `put` says True.
+
+    With `ahead`, a session that can take a batch while it works on another gets one as soon as one is there; an answer
+    never waits for a batch that is not. Without, a batch is taken when the session is free for it: a frame that waits
+    in the feed may still give way to a newer one, and one that waits inside the session grows old.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        session: Session,
+        put: Callable[[Answer], bool],
+        heartbeat: Heartbeat,
+        *,
+        ahead: bool,
+    ) -> None:
+        overlaps = hasattr(session, "submit") and hasattr(session, "collect")
+        self._session = cast("PipelinedSession", session) if overlaps else _OneByOne(session)
+        self._depth = self._session.depth if ahead else 1
+        self._put = put
+        self._heartbeat = heartbeat
+        self._size = manifest.input.shape[0]
+        self._whole: Frame = np.zeros(manifest.input.shape, np.uint8)
+        self._pending: deque[tuple[list[Ready], float]] = deque()
+        """Batches in the session, with the monotonic times at which they went in."""
+        self._free_since = 0.0
+
+    def run(self, feed: Feed[Ready], most: int | None) -> int:
+        """Run up to `most` frames; how many were answered. Leaves nothing pending in the session, whatever happens.
+
+        Raises EngineError of the session, and what the feed raises once every frame before it is answered.
+        """
+        answered, left = 0, self._size if most is None else most
+        try:
+            while True:
+                wanted = min(self._size, left) if len(self._pending) < self._depth else 0
+                if wanted and (batch := feed.take(wanted, wait=not self._pending)):
+                    self._submit(batch)
+                    left -= 0 if most is None else len(batch)
+                elif self._pending and (answer := self._collect()):
+                    answered += len(answer.batch)
+                else:
+                    return answered
+        finally:
+            with suppress(EngineError):  # whoever uses the session next must find it free
+                for _ in range(len(self._pending)):
+                    self._session.collect()
+
+    def _submit(self, batch: list[Ready]) -> None:
+        """A batch that is not full is padded with what lies in the buffer."""
+        for position, ready in enumerate(batch if self._size > 1 else ()):
+            self._whole[position] = ready.pixels
+        start = time.monotonic()
+        with self._heartbeat.busy("infer"):
+            self._session.submit(self._whole if self._size > 1 else batch[0].pixels[None])
+        self._pending.append((batch, start))
+
+    def _collect(self) -> Answer | None:
+        """The oldest answer, which was put; None if nobody wants it. Its time is counted from when it was its turn."""
+        batch, start = self._pending.popleft()
+        with self._heartbeat.busy("infer"):
+            outputs = self._session.collect()
+        now = time.monotonic()
+        spent = now - max(start, self._free_since)
+        self._free_since = now
+        answer = Answer(batch, outputs, spent * 1000, time.time(), now)
+        return answer if self._put(answer) else None

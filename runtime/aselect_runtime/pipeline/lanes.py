@@ -1,0 +1,110 @@
+"""Which inputs run side by side, and the threads that do it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from aselect_runtime.errors import AselectError, InputError
+from aselect_runtime.pipeline.feed import Feed
+from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.monitor import Monitor
+from aselect_runtime.pipeline.streams import Films, Intake, Live, Patience, Ready
+from aselect_runtime.pipeline.timing import Stopwatch
+from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
+from aselect_runtime.sources.source import Source
+
+JOIN = 5.0
+"""Seconds that a capture thread has to end; one that hangs in a read is left behind."""
+
+_log = logging.getLogger("aselect_runtime")
+
+
+class Lanes:
+    """A lane for each live source, and one for all films, which follow each other in it.
+
+    `connects` makes a fresh source for each input: one that was lost is not used again.
+    """
+
+    def __init__(self, sources: Sequence[Source], connects: Sequence[Callable[[], Source]]) -> None:
+        self._sources = sources
+        self._connects = connects
+        films = [number for number, source in enumerate(sources) if not source.info.live]
+        self.streams = [[n] for n, source in enumerate(sources) if source.info.live] + ([films] if films else [])
+        self.live = [sources[lane[0]].info.live for lane in self.streams]
+        self._losses: list[AselectError] = []
+
+    @contextmanager
+    def capturing(
+        self,
+        feed: Feed[Ready],
+        manifest: Manifest,
+        watch: Stopwatch,
+        monitor: Monitor,
+        heartbeat: Heartbeat,
+        stop: Event,
+        patience: Patience,
+    ) -> Iterator[None]:
+        """Runs the capture threads for as long as the block lasts; an error that ends the run goes to the feed."""
+        done = Event()
+
+        def over() -> bool:
+            return done.is_set() or stop.is_set()
+
+        def lost(stream: int, error: AselectError) -> None:
+            news = monitor.lost(stream, str(error))
+            if monitor.hopeless:
+                feed.fail(error)
+            elif news:
+                _log.warning("%s; trying again", error)
+
+        def work(lane: int) -> Callable[[], None]:
+            intake = Intake(lane, manifest, feed, watch, monitor)
+            streams = self.streams[lane]
+            if not self.live[lane]:
+                return Films([(n, self._sources[n]) for n in streams], intake, monitor, heartbeat, over)
+            live = Live(streams[0], self._connects[streams[0]], intake, patience, lost, over)
+            monitor.dropping(streams[0], lambda: live.dropped() + feed.dropped(lane))
+            return live
+
+        def run(lane: int, act: Callable[[], None]) -> None:
+            try:
+                act()
+            except BaseException as error:
+                self._ended_by(error, feed, monitor)
+            finally:
+                for stream in self.streams[lane]:
+                    monitor.ended(stream)
+                feed.close(lane)
+
+        works = [work(lane) for lane in range(len(self.streams))]
+        threads = [
+            Thread(target=run, args=(lane, act), name=f"capture {lane}", daemon=True) for lane, act in enumerate(works)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            feed.abandon()
+            for thread in threads:
+                thread.join(JOIN)
+
+    def _ended_by(self, error: BaseException, feed: Feed[Ready], monitor: Monitor) -> None:
+        # What a camera saw cannot be had again, unlike the frames of a film: what is there so far must be kept.
+        if isinstance(error, AselectError) and any(self.live) and monitor.began:
+            _log.warning("%s; going on without it", error)
+            self._losses.append(error)
+        else:
+            feed.fail(error)
+
+    def raise_losses(self, outputs: Sequence[str], frames: int) -> None:
+        """Raise InputError for an input that was given up while the run went on."""
+        if self._losses:
+            names = ", ".join(redact(uri) for uri in outputs)
+            kept = f"; {names}: complete without it ({frames} frames) and kept" if outputs else ""
+            raise InputError(f"{self._losses[0]}{kept}") from self._losses[0]

@@ -1,0 +1,118 @@
+"""What happens in a run, counted from every thread, and the snapshots that results carry."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from aselect_runtime.health import Health, SinkHealth, SourceHealth, SourceState
+from aselect_runtime.pipeline.board import power_mode, temperatures
+from aselect_runtime.pipeline.heartbeat import Heartbeat
+
+_log = logging.getLogger("aselect_runtime")
+
+FRESH = 0.5
+"""Seconds for which a snapshot is good: taking one for every frame would cost more than it tells."""
+
+
+@dataclass
+class _Input:
+    """Each field is written by one thread only."""
+
+    name: str
+    state: SourceState = "connecting"
+    frames: int = 0
+    delivered: int = 0
+    reconnects: int = 0
+    fault: str = ""
+    dropped: Callable[[], int] = lambda: 0
+
+
+class Monitor:
+    """The counts of one run."""
+
+    def __init__(self, names: list[str], heartbeat: Heartbeat) -> None:
+        self._inputs = [_Input(name) for name in names]
+        self._heartbeat = heartbeat
+        self._start = time.monotonic()
+        self._taken = -FRESH
+        self._health = Health()
+        self._temperatures: Mapping[str, float] = MappingProxyType({})
+        self._power_mode: str | None = None
+        self._rate = 0.0
+
+    def dropping(self, stream: int, dropped: Callable[[], int]) -> None:
+        """Say who knows how many frames of an input were dropped."""
+        self._inputs[stream].dropped = dropped
+
+    def delivered(self, stream: int) -> None:
+        """A frame came."""
+        own = self._inputs[stream]
+        if own.state == "lost":
+            own.reconnects += 1
+            _log.warning("%s: delivers again", own.name)
+        own.delivered += 1
+        own.state = "live"
+
+    def lost(self, stream: int, fault: str) -> bool:
+        """The connection broke or never was; False where that was known."""
+        own = self._inputs[stream]
+        news = own.state != "lost"
+        own.state, own.fault = "lost", fault
+        return news
+
+    def ended(self, stream: int) -> None:
+        """No more frames will come."""
+        self._inputs[stream].state = "ended"
+
+    def answered(self, stream: int) -> None:
+        """A frame has its result."""
+        self._inputs[stream].frames += 1
+
+    @property
+    def began(self) -> bool:
+        """Whether any input has delivered a frame."""
+        return any(own.delivered for own in self._inputs)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no input has ever delivered a frame and each has failed to."""
+        return not self.began and all(own.state == "lost" for own in self._inputs)
+
+    def look_at_the_board(self) -> None:
+        """Read temperatures and power mode: files that can take milliseconds, so not for the thread of the results."""
+        self._temperatures = MappingProxyType(temperatures())
+        self._power_mode = power_mode()
+
+    def sources(self) -> tuple[SourceHealth, ...]:
+        """The inputs as they are now."""
+        return tuple(
+            SourceHealth(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault)
+            for own in self._inputs
+        )
+
+    def health(self, sinks: Callable[[], tuple[SinkHealth, ...]]) -> Health:
+        """A snapshot, at most FRESH seconds old. For one thread."""
+        now = time.monotonic()
+        elapsed = now - self._taken
+        if elapsed < FRESH:
+            return self._health
+        sources = self.sources()
+        frames = sum(source.frames for source in sources)
+        if self._health.frames:
+            self._rate = (frames - self._health.frames) / elapsed
+        self._taken = now
+        self._health = Health(
+            frames,
+            round(now - self._start, 3),
+            round(self._rate, 2),
+            sources,
+            sinks(),
+            self._heartbeat.stuck(),
+            self._temperatures,
+            self._power_mode,
+        )
+        return self._health

@@ -1,0 +1,194 @@
+"""The outputs of a run, each behind a queue and a thread of its own, so that none holds up inference or another."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.health import SinkHealth, SinkState
+from aselect_runtime.pipeline.handoff import Handoff
+from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.timing import Stopwatch, lap
+from aselect_runtime.redaction import redact
+from aselect_runtime.results import Result
+from aselect_runtime.sinks.sink import Sink, SinkClosed, writes_files
+
+DEPTH = 4
+"""Results that may wait for a sink: enough to hide jitter, few enough to bound memory and delay."""
+FAREWELL = 5.0
+"""Seconds that an output on the network has to end, when the run is over."""
+
+_log = logging.getLogger("aselect_runtime")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An output, and which inputs it takes."""
+
+    uri: str
+    streams: frozenset[int]
+
+
+def plan_outputs(outputs: Sequence[str], inputs: Sequence[str], lanes: Sequence[Sequence[int]]) -> list[Plan]:
+    """What to open for the asked outputs; raises InputError where two files would be one.
+
+    `{source}` in a file's name stands for the input and makes one file of each, `{time}` for the start of the run. Of
+    several inputs that run side by side each gets its own films, pictures and masks, by a number in the name where
+    `{source}` is not there; lines and outputs on the network are shared.
+    """
+    everything = frozenset(range(len(inputs)))
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    plans: list[Plan] = []
+    for output in outputs:
+        uri = output.replace("{time}", moment) if writes_files(output) else output
+        if writes_files(uri) and "{source}" in uri:
+            names = _short_names(inputs)
+            plans += [Plan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
+        elif writes_files(uri) and len(lanes) > 1 and not uri.endswith(".jsonl"):
+            plans += [Plan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
+        else:
+            plans.append(Plan(uri, everything))
+    _refuse_clashes(inputs, [plan.uri for plan in plans if writes_files(plan.uri)])
+    return plans
+
+
+def _short_names(inputs: Sequence[str]) -> list[str]:
+    """A name for each input that fits into a file name, is unlike the others and holds no secret."""
+    names: list[str] = []
+    for number, uri in enumerate(inputs):
+        name = redact(uri)
+        name = name.split("://", 1)[1] if "://" in name else Path(uri).stem
+        name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
+        names.append(f"{name}-{number}" if name in names else name)
+    return names
+
+
+def _numbered(uri: str, number: int) -> str:
+    """film.mp4 -> film-0.mp4, masks/ -> masks-0/"""
+    if uri.endswith("/"):
+        return f"{uri.rstrip('/')}-{number}/"
+    path = Path(uri)
+    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+
+
+def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    taken = {Path(uri).resolve() for uri in inputs}
+    for uri in outputs:
+        path = Path(uri).resolve()
+        if path in taken:
+            raise InputError(f"{uri}: got this path twice, expected an output of its own; choose another --output")
+        taken.add(path)
+
+
+class _UndoneError(Exception):
+    """Raised inside a sink whose run has failed, so that it leaves nothing behind."""
+
+
+class Outlet:
+    """One output. A sink that fails is closed, named and counted, and the run goes on without it.
+
+    An input that delivers every frame waits for a sink that writes files; anything else is dropped where the sink is
+    too slow, the oldest result first.
+    """
+
+    def __init__(self, plan: Plan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
+        self.name = redact(plan.uri)
+        self.is_file = writes_files(plan.uri)
+        self.fault: BaseException | None = None
+        self._plan = plan
+        self._open = opened
+        self._watch = watch
+        self._heartbeat = heartbeat
+        self._stage = f"output {self.name}"
+        self._queue: Handoff[Result] = Handoff(DEPTH)
+        self._written = self._missed = 0
+        self._opened = Event()
+        self._thread = Thread(target=self._work, name=self._stage, daemon=True)
+
+    def start(self) -> None:
+        """Open the sink; raises what it raises."""
+        self._thread.start()
+        self._opened.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more results, because it failed or somebody closed it."""
+        return not self._thread.is_alive()
+
+    def offer(self, result: Result) -> None:
+        """Give it a result, if it is one of its inputs."""
+        if result.stream not in self._plan.streams:
+            return
+        weak = result.captured.source.live or not self.is_file
+        if not self._queue.put(result, newest_wins=weak):
+            self._missed += 1
+
+    def close(self, *, undo: bool = False) -> None:
+        """Complete the output, or undo it; waits for it, if it is a file."""
+        self._queue.close(_UndoneError() if undo else None)
+        self._thread.join(None if self.is_file else FAREWELL)
+        if self._thread.is_alive():
+            _log.warning("%s: did not end within %.0f s and was left alone", self.name, FAREWELL)
+
+    def health(self) -> SinkHealth:
+        """How it is doing."""
+        state: SinkState = "working"
+        if self.fault is not None:
+            state = "failed"
+        elif self._stage in self._heartbeat.stuck():
+            state = "stalled"
+        fault = "" if self.fault is None else redact(str(self.fault))
+        return SinkHealth(self.name, state, self._written, self._queue.dropped + self._missed, len(self._queue), fault)
+
+    def _work(self) -> None:
+        try:
+            with self._open() as write:
+                self._opened.set()
+                for result in self._queue:
+                    with self._heartbeat.busy(self._stage), lap() as spent:
+                        write(result)
+                    self._watch.add("output", spent.ms)
+                    self._written += 1
+        except (SinkClosed, _UndoneError):
+            pass
+        except BaseException as error:
+            self.fault = error
+        finally:
+            self._queue.abandon()
+            self._opened.set()
+
+
+@contextmanager
+def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
+    """Opens all; completes them after the block, or undoes them if it raises.
+
+    Raises what an output raises when it is opened, and at the end the fault of a file, or of the last output of all.
+    """
+    opened: list[Outlet] = []
+    try:
+        for outlet in outlets:
+            opened.append(outlet)
+            outlet.start()
+        yield
+    except BaseException:
+        for outlet in opened:
+            outlet.close(undo=True)
+        raise
+    for outlet in opened:
+        outlet.close()
+    faults = [(outlet.is_file, outlet.fault) for outlet in outlets if outlet.fault is not None]
+    if len(faults) < len(outlets):
+        faults = [(is_file, fault) for is_file, fault in faults if is_file]
+    for _, fault in faults[1:]:
+        _log.warning("%s", fault)
+    if faults:
+        raise faults[0][1]

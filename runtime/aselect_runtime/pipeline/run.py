@@ -1,0 +1,189 @@
+"""Frames in, results out: every stage overlaps with the others.
+
+    a grab thread for each live source
+    a capture thread for each lane     this thread              results thread            a thread for each sink
+    capture -> resize             ==>  batch -> infer      ==>  check -> smooth      ==>  draw, encode, send
+
+Each arrow `==>` is bounded. Films deliver every frame and wait where the next stage is behind; of a live source only
+the newest frame goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread, Timer
+
+import cv2
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.pipeline.answers import Answer, Answering
+from aselect_runtime.pipeline.feed import Feed
+from aselect_runtime.pipeline.handoff import Handoff
+from aselect_runtime.pipeline.heartbeat import Heartbeat, every
+from aselect_runtime.pipeline.inference import Inference
+from aselect_runtime.pipeline.lanes import Lanes
+from aselect_runtime.pipeline.monitor import Monitor
+from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
+from aselect_runtime.pipeline.outlets import DEPTH, Outlet, Plan, open_outlets, plan_outputs
+from aselect_runtime.pipeline.streams import Patience, Ready
+from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
+from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
+from aselect_runtime.results import Result
+from aselect_runtime.sessions.session import Session
+from aselect_runtime.sinks import open_sink
+from aselect_runtime.sinks.recording import recording
+from aselect_runtime.sources import open_source
+
+ESSENTIAL = frozenset({"infer", "results"})
+"""Stages without which nothing works: a stall of one of these stops the pings to the service manager."""
+ROUNDS = 2.0
+"""Seconds between two looks at stalls and at the board."""
+
+_log = logging.getLogger("aselect_runtime")
+
+
+def run_pipeline(
+    manifest: Manifest,
+    session: Session,
+    inputs: Sequence[str],
+    outputs: Sequence[str] = (),
+    *,
+    max_frames: int | None = None,
+    max_seconds: float | None = None,
+    stop: Event | None = None,
+    on_frame: Callable[[Result], None] | None = None,
+    smooth: float | None = None,
+    record: Path | None = None,
+    patience: Patience | None = None,
+) -> RunSummary:
+    """Run the inputs and write every result to all outputs: live inputs side by side, films one after the other.
+
+    Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
+    then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
+    result in the thread of the results. `smooth` averages answers over time (see Smoothing), `record` keeps model
+    inputs for a calibration.
+
+    Raises what ends the run: InputError of a film, or of the live inputs if none has ever delivered; EngineError of
+    the session. No output but the lines written so far is left behind then. Raises at the end, with all other
+    outputs complete: the fault of an output file, and an input that was given up while others went on.
+    """
+    sources = [open_source(uri) for uri in inputs]
+    watch, heartbeat = Stopwatch(), Heartbeat()
+    monitor = Monitor([source.info.name for source in sources], heartbeat)
+    lanes = Lanes(sources, [partial(open_source, uri) for uri in inputs])
+    plans = plan_outputs(outputs, inputs, lanes.streams)
+    outlets = [Outlet(plan, partial(open_sink, plan.uri, manifest), watch, heartbeat) for plan in plans]
+    if record is not None:
+        everything = frozenset(range(len(inputs)))
+        outlets.append(Outlet(Plan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
+    feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
+    stop = stop or Event()
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame)
+    with ExitStack() as stack:
+        stack.enter_context(_opencv_in_one_thread())
+        stack.enter_context(open_outlets(outlets))
+        stack.enter_context(_timer(max_seconds, stop))
+        stack.enter_context(_watching(monitor, heartbeat))
+        start = time.perf_counter()
+        with (
+            lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
+            _answering(answering, heartbeat) as put,
+        ):
+            # A live frame that waits inside the session grows old, where a newer one should take its place.
+            inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live))
+            frames = inference.run(feed, max_frames)
+        seconds = time.perf_counter() - start
+        if frames == 0:
+            names = ", ".join(redact(uri) for uri in inputs)
+            raise InputError(f"{names}: got no frame before the end, expected at least one; check the input")
+    lanes.raise_losses([plan.uri for plan in plans], frames)
+    return RunSummary(
+        frames=frames,
+        seconds=round(seconds, 3),
+        fps=round(frames / seconds, 2),
+        dropped=sum(source.dropped for source in monitor.sources()),
+        reconnects=sum(source.reconnects for source in monitor.sources()),
+        device=session.device,
+        stages=watch.percentiles(),
+        sources=monitor.sources(),
+        sinks=tuple(outlet.health() for outlet in outlets),
+        stalls=dict(heartbeat.stalls),
+        outputs=tuple(redact(plan.uri) for plan in plans),
+    )
+
+
+@contextmanager
+def _answering(answer: Answering, heartbeat: Heartbeat) -> Iterator[Callable[[Answer], bool]]:
+    """Runs the results thread; yields the way to it, which says False once it has ended. Its error is raised last."""
+    answers: Handoff[Answer] = Handoff(DEPTH)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for item in answers:
+                with heartbeat.busy("results"):
+                    if not answer(item):
+                        break
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            answers.abandon()
+
+    thread = Thread(target=work, name="results", daemon=True)
+    thread.start()
+    try:
+        yield answers.put
+    finally:
+        answers.close()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _opencv_in_one_thread() -> Iterator[None]:
+    """The stages keep the cores busy; OpenCV's own threads would only wait for each other, and spin while they do."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+@contextmanager
+def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = Timer(seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _watching(monitor: Monitor, heartbeat: Heartbeat) -> Iterator[None]:
+    """Looks after stalls and the board, and tells the service manager that the run is alive."""
+    limit = watchdog_seconds()
+
+    def look() -> None:
+        monitor.look_at_the_board()
+        for stage in heartbeat.newly_stuck():
+            _log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+        if ESSENTIAL.isdisjoint(heartbeat.stuck()):
+            sd_notify("WATCHDOG=1")
+
+    sd_notify("READY=1")
+    with every(min(ROUNDS, limit / 2) if limit else ROUNDS, look, "watchdog"):
+        yield
+    sd_notify("STOPPING=1")

@@ -1,0 +1,81 @@
+"""Calming flicker: an exponential average over the answers of one stream.
+
+A classification's scores are averaged as they are. A segmentation graph gives no scores, only the class of each pixel
+and one confidence for each cell, so what is averaged are votes: in each cell of the confidence map every class has
+the share of pixels that it won, weighted with the cell's confidence; the new map shows, for each pixel, the class
+with the most votes, interpolated between cells. Edges finer than a cell are lost with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame
+from aselect_runtime.results import Arrays, Captured
+
+PAUSE = 2.0
+"""Seconds without a frame after which the scene is another one, and the average starts anew."""
+LEAST = 0.01
+"""Weight of a vote without any confidence, so that every pixel has a winner."""
+
+Floats = NDArray[np.float32]
+
+
+class Smoothing:
+    """The average of one stream: `amount` (0 to 1) is the weight of the newest answer, 1 changes nothing."""
+
+    def __init__(self, amount: float, classes: int) -> None:
+        if not 0 < amount <= 1:
+            raise InputError(f"got --smooth {amount}, expected more than 0 and at most 1 (the weight of a new frame)")
+        self._amount = amount
+        self._classes = classes
+        self._average: Floats | None = None
+        self._shape: tuple[int, ...] = ()
+        self._seen = 0.0
+
+    def __call__(self, captured: Captured, outputs: Arrays) -> Arrays:
+        """The outputs of the stream's next frame, averaged with those before it."""
+        paused = captured.t_monotonic - self._seen > PAUSE
+        if paused or captured.frame.shape != self._shape:  # another size puts other pixels into a cell
+            self._average = None
+        self._seen, self._shape = captured.t_monotonic, captured.frame.shape
+        if "scores" in outputs:
+            return {**outputs, "scores": self._mix(outputs["scores"])}
+        votes = self._mix(self._votes(outputs["class_map"], outputs["confidence"]))
+        height, width = outputs["class_map"].shape
+        return {**outputs, "class_map": _winners(votes, (height, width)), "confidence": votes.max(axis=0)}
+
+    def _mix(self, new: NDArray[Any]) -> Floats:
+        if self._average is None:
+            self._average = new.astype(np.float32)
+        else:
+            self._average = self._average + np.float32(self._amount) * (new - self._average)
+        return self._average
+
+    def _votes(self, class_map: Frame, confidence: Floats) -> Floats:
+        """[C, h, w]: the share of each class in each cell, times the cell's confidence."""
+        height, width = confidence.shape
+        weight = np.clip(confidence, LEAST, 1)
+        votes = np.zeros((self._classes, height, width), np.float32)
+        for number in np.flatnonzero(np.bincount(class_map.ravel(), minlength=self._classes)):
+            won: Any = (class_map == number).view(np.uint8) * np.uint8(255)
+            votes[number] = cv2.resize(won, (width, height), interpolation=cv2.INTER_AREA)
+        votes *= weight / 255
+        return votes
+
+
+def _winners(votes: Floats, size: tuple[int, int]) -> Frame:
+    """The class with the most votes at each pixel of `size`, uint8 [H, W]; only classes that lead somewhere count."""
+    best = np.full(size, -1, np.float32)
+    winners = np.zeros(size, np.uint8)
+    for number in np.flatnonzero(votes.reshape(len(votes), -1).max(axis=1) > 0):
+        fine: Any = cv2.resize(votes[number], size[::-1], interpolation=cv2.INTER_LINEAR)
+        ahead = fine > best
+        winners[ahead] = number
+        np.maximum(best, fine, out=best)
+    return winners

@@ -1,0 +1,60 @@
+"""The immutable records that pass between stages; each is also a JSON file that a person can read.
+
+Torch-free: a device imports this module with NumPy and pydantic alone. Every record file carries
+`schema: "<kind>/<major>.<minor>"`. An older minor version loads (new fields have defaults), a newer minor or
+another major is refused.
+"""
+
+from __future__ import annotations
+
+from aselect_runtime.records.backbone import BackboneSource
+from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
+from aselect_runtime.records.bundle import Bundle
+from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
+from aselect_runtime.records.data import DataFingerprint
+from aselect_runtime.records.engine import Engine
+from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
+from aselect_runtime.records.manifest import Manifest, Precision
+from aselect_runtime.records.noise import LevelWeight, Noise
+from aselect_runtime.records.parity import Parity
+from aselect_runtime.records.quantisation import LayerDecision, Quantisation
+from aselect_runtime.records.report import Report
+from aselect_runtime.records.resize import Resize
+from aselect_runtime.records.selection import Cost, Score, Selection
+from aselect_runtime.records.tap import COMPONENTS, Component, Tap
+from aselect_runtime.records.tensors import Size, TensorSpec
+
+__all__ = [
+    "COMPONENTS",
+    "HEAD_KINDS",
+    "BackboneSource",
+    "Bundle",
+    "ClassInfo",
+    "Classes",
+    "Colour",
+    "Component",
+    "Cost",
+    "DataFingerprint",
+    "Engine",
+    "Finite",
+    "Frozen",
+    "HeadKind",
+    "HeadSpec",
+    "LayerDecision",
+    "LevelWeight",
+    "Manifest",
+    "Noise",
+    "Parity",
+    "Precision",
+    "Quantisation",
+    "Record",
+    "Report",
+    "Resize",
+    "Score",
+    "Selection",
+    "Sha256",
+    "Size",
+    "Tap",
+    "Task",
+    "TensorSpec",
+]

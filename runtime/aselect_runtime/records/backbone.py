@@ -1,0 +1,27 @@
+"""Where a backbone comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from aselect_runtime.records.base import Frozen
+
+
+class BackboneSource(Frozen):
+    """Where the backbone's weights are: in the bundle itself (`file`) or at a path or hub id (`source`)."""
+
+    family: Literal["dit", "sit", "sd3", "pixart"]
+    config: dict[str, Any]
+    source: str
+    revision: str | None = None
+    file: str | None = None
+    vae: str | None = None
+    """Where the autoencoder of a model on latents is, if not with `source`."""
+    schedule: dict[str, Any] | None = None
+    """diffusers' scheduler_config.json, as far as it says what timesteps mean; None in bundles before 1.1."""
+    label: Annotated[int, Field(ge=0)] | None = None
+    """The class that the model is conditioned on; None for none."""
+    condition: str | None = None
+    """The file in the bundle with what the model is conditioned on; None is the model's own default."""

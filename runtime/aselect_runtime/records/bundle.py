@@ -1,0 +1,43 @@
+"""`bundle.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from aselect_runtime.records.backbone import BackboneSource
+from aselect_runtime.records.base import Finite, Record, Sha256
+from aselect_runtime.records.classes import Classes, Task, check_count
+from aselect_runtime.records.head import HeadSpec
+from aselect_runtime.records.noise import Noise
+from aselect_runtime.records.resize import Resize
+from aselect_runtime.records.tap import Tap
+from aselect_runtime.records.tensors import Size
+
+
+class Bundle(Record):
+    """A trained model before export (`bundle.json` of a bundle folder)."""
+
+    kind: ClassVar[str] = "bundle"
+    version: ClassVar[tuple[int, int]] = (1, 2)
+
+    task: Task
+    classes: Classes
+    imgsz: Size
+    resize: Resize
+    backbone: BackboneSource
+    taps: Annotated[tuple[Tap, ...], Field(min_length=1, max_length=8)]
+    noise: Noise
+    noise_seed: int | None = 0
+    noise_draws: Annotated[int, Field(ge=1, le=64)] = 1
+    """Features are the mean over so many draws of the noise; a forward pass each."""
+    head: HeadSpec
+    finetuned: bool = False
+    metrics: dict[str, Finite] = Field(default_factory=dict)
+    files: dict[str, Sha256] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _classes_fit_the_task(self) -> Bundle:
+        check_count(self.task, self.classes)
+        return self

@@ -1,0 +1,27 @@
+"""`report.json`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from aselect_runtime.records.base import Finite, Record
+from aselect_runtime.records.parity import Parity
+from aselect_runtime.records.quantisation import Quantisation
+
+
+class Report(Record):
+    """What was measured about an export (`report.json`)."""
+
+    kind: ClassVar[str] = "report"
+    version: ClassVar[tuple[int, int]] = (1, 1)
+
+    parity: tuple[Parity, ...] = ()
+    accuracy: dict[str, Finite] = Field(default_factory=dict)
+    size: dict[str, int] = Field(default_factory=dict)
+    latency: dict[str, Finite] = Field(default_factory=dict)
+    kept_fp32: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """By graph of half precision: every node that nevertheless computes in FP32 -> why."""
+    quantisation: Quantisation | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,61 @@
+"""`selection.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.records.base import Finite, Frozen, Record
+from aselect_runtime.records.data import DataFingerprint
+from aselect_runtime.records.noise import LevelWeight, Noise
+from aselect_runtime.records.tap import Tap
+
+
+class Score(Frozen):
+    """The score of one candidate of a selection; higher is better."""
+
+    noise: Noise
+    tap: Tap
+    value: Finite
+
+
+class Cost(Frozen):
+    """What a selection cost: forward passes (one image at one noise level is one) and seconds of the search."""
+
+    forward_passes: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Selection(Record):
+    """What a strategy chose, with every score it looked at (`selection.json`)."""
+
+    kind: ClassVar[str] = "selection"
+    version: ClassVar[tuple[int, int]] = (1, 1)
+
+    backbone: str
+    noise: Noise
+    tap: Tap
+    strategy: str
+    scores: tuple[Score, ...] = ()
+    data: DataFingerprint | None = None
+    seed: int = 0
+    label: Annotated[int, Field(ge=0)] | None = None
+    """The class that the backbone was conditioned on; None for none."""
+    note: str = ""
+    distribution: tuple[LevelWeight, ...] = ()
+    """How likely the strategy thinks each noise level (`learned`); `noise` is then the mode."""
+    mixture: tuple[LevelWeight, ...] = ()
+    """The noise levels that a `gate` mixes; such a selection cannot be deployed."""
+    cost: Cost | None = None
+    parameters: dict[str, bool | int | Finite | str] = Field(default_factory=dict)
+    """What the strategy was set to."""
+
+    def check_deployable(self) -> None:
+        """Raise InputError for a mixture of noise levels: a deployed model has one."""
+        if len(self.mixture) > 1:
+            raise InputError(
+                f"got a selection that mixes {len(self.mixture)} noise levels ({self.strategy}), expected one noise "
+                "level to train and export; select again with another --strategy"
+            )

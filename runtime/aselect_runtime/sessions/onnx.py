@@ -1,0 +1,118 @@
+"""A session of ONNX Runtime, on the CPU or, where onnxruntime-gpu is installed, on CUDA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Manifest, TensorSpec
+from aselect_runtime.results import Arrays
+
+METADATA_KEY = "aselect_manifest"
+"""Key of the ONNX metadata under which a lone .onnx file carries its manifest as JSON."""
+
+TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+"""What ONNX Runtime calls the element types of a manifest."""
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxSession:
+    """Loads a .onnx file, or a serialized model from memory; raises IntegrityError if it cannot be loaded."""
+
+    def __init__(self, source: Path | bytes, device: str) -> None:
+        onnxruntime = _onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = physical_cores()
+        # Decoding and drawing share the cores with inference: a thread that spins between two operators takes
+        # time from them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # errors arrive as exceptions
+        providers = [PROVIDERS[device]] if device == "cpu" else [PROVIDERS[device], PROVIDERS["cpu"]]
+        self._name = "model in memory" if isinstance(source, bytes) else str(source)
+        content = source if isinstance(source, bytes) else str(source)
+        try:
+            self._session: Any = onnxruntime.InferenceSession(content, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise IntegrityError(
+                f"{self._name}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; "
+                "export it again"
+            ) from error
+        self.device = "cuda" if PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._input = self._session.get_inputs()[0].name
+
+    def metadata(self) -> dict[str, str]:
+        """The model's metadata_props."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise IntegrityError unless the graph has the manifest's input and outputs, with their types and shapes."""
+        inputs = [_described(node) for node in self._session.get_inputs()]
+        outputs = [_described(node) for node in self._session.get_outputs()]
+        wanted = [_specified(manifest.input)]
+        promised = [_specified(output) for output in manifest.outputs]
+        if inputs != wanted or any(output not in outputs for output in promised):
+            raise IntegrityError(
+                f"{self._name}: got the inputs {inputs} and outputs {outputs}, expected {wanted} and {promised} "
+                "as its manifest says; export it again"
+            )
+
+    def infer(self, frames: Frame, names: Sequence[str] | None = None) -> Arrays:
+        """See Session.infer; with `names`, only these outputs, of which a graph may have more than a manifest lists."""
+        wanted = self._outputs if names is None else list(names)
+        try:
+            return dict(zip(wanted, self._session.run(wanted, {self._input: frames}), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise EngineError(
+                f"ONNX Runtime failed on {self.device} ({_first_line(error)}), expected results for {frames.dtype} "
+                f"{list(frames.shape)}; try --device cpu or export the model again"
+            ) from error
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._session = None
+
+
+def available() -> list[str]:
+    """The devices that the installed ONNX Runtime offers, out of `cpu` and `cuda`."""
+    offered = _onnxruntime().get_available_providers()
+    return [device for device, provider in PROVIDERS.items() if provider in offered]
+
+
+def physical_cores() -> int:
+    """How many physical cores this process may use (hyper-threads of one core count once)."""
+    allowed = os.sched_getaffinity(0)
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    try:
+        return len({Path(siblings.format(cpu)).read_text() for cpu in allowed})
+    except OSError:  # not every container shows its topology
+        return len(allowed)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "got no onnxruntime, expected it for running .onnx models; pip install onnxruntime (on a Jetson, whose "
+            "JetPack has OpenCV already) or pip install 'aselect-runtime[cpu]' (elsewhere)"
+        ) from error
+    return onnxruntime
+
+
+def _described(node: Any) -> tuple[str, str, list[Any]]:
+    """Name, type and shape of an input or output; a side that the graph leaves open is a string or None."""
+    return node.name, node.type, list(node.shape)
+
+
+def _specified(spec: TensorSpec) -> tuple[str, str, list[Any]]:
+    return spec.name, TYPES[spec.dtype], list(spec.shape)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]

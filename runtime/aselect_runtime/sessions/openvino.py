@@ -1,0 +1,138 @@
+"""A session of OpenVINO on the CPU: what x86 edge boxes are fastest with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Manifest, TensorSpec
+from aselect_runtime.results import Arrays
+from aselect_runtime.sessions.onnx import physical_cores
+
+TYPES = {"uint8": "u8", "float32": "f32"}
+"""What OpenVINO calls the element types of a manifest."""
+
+METADATA = "framework"
+"""Where OpenVINO keeps the metadata_props of an ONNX model."""
+
+X86 = frozenset({"x86_64", "amd64"})
+
+
+class OpenVinoSession:
+    """Loads a .onnx file; raises IntegrityError if OpenVINO cannot.
+
+    Precision is what the graph says: OpenVINO's own lowering to bfloat16 or float16 is off, so float32 nodes compute
+    in float32 on every processor, and a float16 graph loses nothing but what its float16 weights lost. Nothing is
+    cached on disk.
+    """
+
+    device = "openvino"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",  # one frame at a time, as fast as possible
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": physical_cores(),
+            "CACHE_DIR": "",
+        }
+        core = _openvino().Core()
+        try:
+            with _silent_stderr():
+                self._model: Any = core.read_model(str(path))
+            self._request: Any = core.compile_model(self._model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:  # the only exception that OpenVINO knows
+            raise IntegrityError(
+                f"{path}: OpenVINO cannot load it ({_reason(error)}), expected an ONNX model that it supports; "
+                "export it again or use --device cpu"
+            ) from error
+        self._outputs = [port.get_any_name() for port in self._model.outputs]
+
+    def metadata(self) -> dict[str, str]:
+        """The model's metadata_props."""
+        info = self._model.get_rt_info()
+        return {key: value.astype(str) for key, value in info[METADATA].items()} if METADATA in info else {}
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise IntegrityError unless the graph has the manifest's input and outputs, with their types and shapes."""
+        inputs = [_described(port) for port in self._model.inputs]
+        outputs = [_described(port) for port in self._model.outputs]
+        wanted = [_specified(manifest.input)]
+        promised = [_specified(output) for output in manifest.outputs]
+        if inputs != wanted or any(output not in outputs for output in promised):
+            raise IntegrityError(
+                f"{self._path}: got the inputs {inputs} and outputs {outputs}, expected {wanted} and {promised} "
+                "as its manifest says; export it again"
+            )
+
+    def infer(self, frames: Frame) -> Arrays:
+        """See Session.infer; the outputs are copies, which later calls leave alone."""
+        try:
+            results = self._request.infer({0: frames}, share_inputs=True)
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO failed ({_reason(error)}), expected results for {frames.dtype} {list(frames.shape)}; "
+                "try --device cpu or export the model again"
+            ) from error
+        return {name: results[name] for name in self._outputs}
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._request = self._model = None
+
+
+def available() -> bool:
+    """Whether OpenVINO is installed on a processor that it is the fastest choice for (x86)."""
+    return platform.machine().lower() in X86 and find_spec("openvino") is not None
+
+
+def _openvino() -> Any:
+    # The converter, which the package imports along with itself, reports every import to a statistics server. A
+    # camera must not call anybody; OpenVINO goes on without the converter where that is missing.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError(
+            "got no openvino, expected it for --device openvino; pip install 'aselect-runtime[openvino]' or use "
+            "--device auto"
+        ) from error
+    return openvino
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps away what OpenVINO's protobuf library prints about a broken file beside the exception that says it."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _described(port: Any) -> tuple[str, str, list[Any]]:
+    """Name, type and shape of an input or output; a side that the graph leaves open is a string."""
+    shape = [side.get_length() if side.is_static else str(side) for side in port.get_partial_shape()]
+    return port.get_any_name(), port.get_element_type().get_type_name(), shape
+
+
+def _specified(spec: TensorSpec) -> tuple[str, str, list[Any]]:
+    return spec.name, TYPES[spec.dtype], list(spec.shape)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What an OpenVINO error says beside the places in its own source that it names."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return (said or lines or ["no reason given"])[-1][:300]

@@ -1,0 +1,132 @@
+"""Painting a result over its frame: class colours and a legend, or the best classes as bars."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Manifest
+from aselect_runtime.results import Result, areas, class_map, top_scores
+from aselect_runtime.sources.rings import FrameRing
+
+HEIGHTS = (480, 1080)
+"""Pictures are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
+OPACITY = 0.5
+PANEL = 0.35
+"""How much of the picture shines through behind the legend."""
+ROWS = 12
+"""A legend longer than this lists the largest classes only."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+WHITE = (255, 255, 255)
+
+Row = tuple[str, float, tuple[int, int, int]]
+"""Name, share from 0 to 1, and colour (BGR)."""
+
+
+PICTURES = 4
+"""Painted pictures that may be in use at a time before a new buffer is made."""
+
+
+class Painter:
+    """Paints results of one model. For one thread; its buffers are used again, those of pictures once nobody has them.
+
+    Fresh arrays of a picture's size cost more time, in page faults, than all the painting.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._colours = {item.name: item.colour[::-1] for item in manifest.classes}
+        self._lut = np.zeros((256, 1, 3), np.uint8)
+        if manifest.task == "seg":  # a classifier may have more classes than a map has values
+            self._lut[: len(manifest.classes), 0] = [item.colour[::-1] for item in manifest.classes]
+        self._pictures = FrameRing(PICTURES)
+        self._layers = FrameRing(1)
+
+    def paint(self, result: Result) -> Frame:
+        """A BGR picture [H, W, 3] at display size with even sides, which belongs to whoever holds it."""
+        frame = result.captured.frame
+        height, width = display_size(frame.shape[0], frame.shape[1])
+        picture = self._pictures.take((height, width, 3))
+        if self._manifest.task == "cls":
+            cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)
+            _bars(picture, self._rows(top_scores(result, self._manifest)))
+            return picture
+        if frame.shape[:2] != (height, width):
+            frame = cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+        cv2.addWeighted(frame, 1 - OPACITY, self._layer(result, (height, width)), OPACITY, 0, dst=picture)
+        shares = areas(result, self._manifest)
+        if len(shares) > ROWS:
+            shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
+        _legend(picture, self._rows(shares))
+        return picture
+
+    def _layer(self, result: Result, size: tuple[int, int]) -> Frame:
+        """The colours of the classes [H, W, 3]: looked up on the small map, which is far cheaper, and then enlarged."""
+        layer = self._layers.take((*size, 3))
+        small = cv2.applyColorMap(class_map(result, self._manifest), self._lut)
+        return cv2.resize(small, size[::-1], dst=layer, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+    def _rows(self, shares: dict[str, float]) -> list[Row]:
+        return [(name, share, self._colours[name]) for name, share in shares.items()]
+
+
+def display_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the picture of a frame: within HEIGHTS, aspect kept, even as video codecs want it."""
+    wanted = min(max(height, HEIGHTS[0]), HEIGHTS[1])
+    return wanted // 2 * 2, max(2, round(width * wanted / height / 2) * 2)
+
+
+def _legend(picture: Frame, rows: list[Row]) -> None:
+    unit = _unit(picture)
+    column = max(_text_width(name, unit) for name, _, _ in rows)
+    right = column + 9 * unit // 2
+    _panel(picture, right, len(rows), unit)
+    for number, (name, share, colour) in enumerate(rows):
+        top = unit + number * unit
+        cv2.rectangle(picture, (unit, top + 2), (unit + unit * 2 // 3, top + unit - 3), colour, cv2.FILLED)
+        _write(picture, name, 2 * unit, top + unit, unit)
+        _write_share(picture, share, right, top + unit, unit)
+
+
+def _bars(picture: Frame, rows: list[Row]) -> None:
+    unit = _unit(picture)
+    column = max(_text_width(name, unit) for name, _, _ in rows)
+    length = 6 * unit
+    right = column + length + 9 * unit // 2
+    _panel(picture, right, len(rows), unit)
+    for number, (name, share, colour) in enumerate(rows):
+        top = unit + number * unit
+        _write(picture, name, unit + unit // 2, top + unit, unit)
+        left = 2 * unit + column
+        cv2.rectangle(picture, (left, top + 3), (left + round(length * share), top + unit - 3), colour, cv2.FILLED)
+        _write_share(picture, share, right, top + unit, unit)
+
+
+def _panel(picture: Frame, right: int, rows: int, unit: int) -> None:
+    """Darken the corner that the legend is written on."""
+    corner = picture[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : right + unit // 2]
+    corner[:] = cv2.convertScaleAbs(corner, alpha=PANEL)
+
+
+def _write(picture: Frame, text: str, left: int, bottom: int, unit: int) -> None:
+    cv2.putText(picture, text, (left, bottom - unit // 4), FONT, unit / 40, WHITE, 1, cv2.LINE_AA)
+
+
+def _write_share(picture: Frame, share: float, right: int, bottom: int, unit: int) -> None:
+    """A percentage that ends at `right`; the font is proportional, so spaces would not align it."""
+    text = f"{share:.0%}"
+    _write(picture, text, right - _text_width(text, unit), bottom, unit)
+
+
+@lru_cache(maxsize=1024)
+def _text_width(text: str, unit: int) -> int:
+    (width, _), _ = cv2.getTextSize(text, FONT, unit / 40, 1)
+    return int(width)
+
+
+def _unit(picture: Frame) -> int:
+    """Height of a line of the legend in pixels."""
+    return max(12, int(picture.shape[0]) // 27)

@@ -1,0 +1,60 @@
+"""From a path or URI to the sink that it names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Manifest
+from aselect_runtime.redaction import redact
+from aselect_runtime.sinks.sink import Sink, writes_files
+
+SCHEMES = {
+    "display": "display",
+    "http": "web",
+    "https": "web",
+    "mqtt": "mqtt",
+    "mqtts": "mqtt",
+    "metrics": "metrics",
+}
+"""Scheme of an output -> module of this package. The module has a function of its own name that opens
+`(uri, manifest)` as a Sink, and is imported only when such an output is asked for."""
+
+HERE = (
+    ".mp4 or .mkv (overlay video), .jsonl (results), .png (overlay of the last frame), folder/ (masks), display://, "
+    "http://host:port (live page), mqtt://host/topic or metrics://host:port"
+)
+
+
+def open_sink(uri: str, manifest: Manifest) -> Sink:
+    """The sink that a path or URI names; raises InputError if there is none such or it does not suit the model."""
+    path = Path(uri)
+    if not writes_files(uri):
+        scheme = uri.split("://", 1)[0]
+        if scheme not in SCHEMES:
+            raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {HERE}")
+        name = SCHEMES[scheme]
+        opened: Sink = getattr(import_module(f"aselect_runtime.sinks.{name}"), name)(uri, manifest)
+        return opened
+    if not uri.endswith("/") and path.is_dir() and path.suffix:
+        raise InputError(f"{uri}: is a folder, expected a file; end it with / for masks or choose another name")
+    if uri.endswith("/") or not path.suffix:
+        from aselect_runtime.sinks.masks import masks
+
+        if manifest.task != "seg":
+            raise InputError(f"{uri}: got a classification model, expected segmentation for masks; write .jsonl")
+        return masks(path, manifest)
+    if path.suffix in {".mp4", ".mkv"}:
+        from aselect_runtime.sinks.video import video
+
+        return video(path, manifest)
+    if path.suffix == ".jsonl":
+        from aselect_runtime.sinks.lines import lines
+
+        return lines(path, manifest)
+    if path.suffix == ".png":
+        from aselect_runtime.sinks.picture import picture
+
+        return picture(path, manifest)
+    raise InputError(f"{uri}: got the suffix {path.suffix!r}, expected {HERE}")

@@ -1,0 +1,84 @@
+"""Recording model inputs for a later INT8 calibration: few pictures, all over the run, no two alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_runtime.files import atomic_write, check_replaceable
+from aselect_runtime.frames import read_image
+from aselect_runtime.results import Result
+from aselect_runtime.sinks.sink import Write
+
+LIMIT = 256
+"""Pictures at most. Where one more would come, every second one is removed and the interval doubled."""
+INTERVAL = 1.0
+"""Seconds of the source between two pictures at first."""
+ALIKE = 2.0
+"""Mean difference of two thumbnails, in grey levels, below which the pictures count as the same."""
+THUMBNAIL = (32, 32)
+MARKER = "calibration.txt"
+NOTE = "Frames as the model saw them, recorded by aselect-run for the calibration of INT8.\n"
+
+
+@contextmanager
+def recording(folder: Path, limit: int = LIMIT, interval: float = INTERVAL) -> Iterator[Write]:
+    """Writes numbered PNGs while the run goes on, each whole or not at all, and never more than `limit`.
+
+    An existing folder must be empty or an older recording, which is continued; raises InputError, WriteError.
+    """
+    check_replaceable(folder, MARKER)
+    atomic_write(folder / MARKER, NOTE)
+    kept = _Kept(folder, limit, interval)
+    yield kept.consider
+
+
+class _Kept:
+    """The pictures that are in the folder."""
+
+    def __init__(self, folder: Path, limit: int, interval: float) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._interval = interval
+        self._names = sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime)
+        self._number = 1 + max((int(path.stem) for path in self._names if path.stem.isdecimal()), default=-1)
+        self._thumbnails = [_thumbnail(read_image(path)) for path in self._names]
+        self._next: dict[int, float] = {}
+
+    def consider(self, result: Result) -> None:
+        """Keep the model input of a result, if it is time for one and it shows something new."""
+        captured = result.captured
+        # A film is read faster than it plays: its own time counts.
+        now = captured.t_monotonic if captured.source.live else captured.index / captured.source.fps
+        if result.pixels is None or now < self._next.get(result.stream, -np.inf):
+            return
+        self._next[result.stream] = now + self._interval
+        thumbnail = _thumbnail(result.pixels)
+        if any(np.abs(thumbnail - other).mean() < ALIKE for other in self._thumbnails):
+            return
+        if len(self._names) >= self._limit:
+            self._thin_out()
+        path = self._folder / f"{self._number:08d}.png"
+        atomic_write(path, cv2.imencode(".png", result.pixels)[1].tobytes())
+        self._number += 1
+        self._names.append(path)
+        self._thumbnails.append(thumbnail)
+
+    def _thin_out(self) -> None:
+        for path in self._names[1::2]:
+            path.unlink(missing_ok=True)
+        self._names = self._names[::2]
+        self._thumbnails = self._thumbnails[::2]
+        self._interval *= 2
+
+
+def _thumbnail(pixels: Any) -> NDArray[np.int16]:
+    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    small: NDArray[np.int16] = cv2.resize(grey, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.int16)
+    return small

@@ -1,0 +1,68 @@
+"""From a URI or path to the source that it names."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.redaction import redact
+from aselect_runtime.sources.source import VIDEO_SUFFIXES, Source
+
+HERE = (
+    "a video file, an image or a folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string "
+    "or synthetic://street"
+)
+SCHEMES = {
+    "synthetic": "aselect_runtime.sources.synthetic:Synthetic",
+    "rtsp": "aselect_runtime.sources.network:network",
+    "rtsps": "aselect_runtime.sources.network:network",
+    "http": "aselect_runtime.sources.network:network",
+    "https": "aselect_runtime.sources.network:network",
+}
+"""Scheme of an input -> module:function that makes a Source of the URI; imported only when one is asked for."""
+
+
+def open_source(uri: str) -> Source:
+    """The source that a URI or path names, not yet opened; raises InputError if there is none such."""
+    # Imported here so that one kind of source does not pay for the others.
+    if re.fullmatch(r"/dev/video\d+", uri):
+        from aselect_runtime.sources.camera import Camera
+
+        return Camera(Path(uri))
+    if " ! " in uri or uri.startswith("csi://"):
+        from aselect_runtime.sources.gstreamer import gstreamer
+
+        return gstreamer(uri)
+    if "://" in uri:
+        return _by_scheme(uri)
+    return _file(uri)
+
+
+def _by_scheme(uri: str) -> Source:
+    scheme = uri.split("://", 1)[0].lower()
+    if scheme in SCHEMES:
+        module, _, name = SCHEMES[scheme].partition(":")
+        opened: Source = getattr(import_module(module), name)(uri)
+        return opened
+    raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {HERE}; change the input")
+
+
+def _file(uri: str) -> Source:
+    from aselect_runtime.frames import IMAGE_SUFFIXES
+
+    path = Path(uri)
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        from aselect_runtime.sources.images import Images
+
+        return Images(path)
+    if not path.exists():
+        raise InputError(f"{uri}: no such input, expected {HERE}; check the path")
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(
+            f"{uri}: got the suffix {path.suffix!r}, expected {HERE} ({', '.join(sorted(VIDEO_SUFFIXES))})"
+        )
+    from aselect_runtime.sources.video import Video
+
+    return Video(path)

@@ -1,0 +1,263 @@
+"""Calibration's parts by themselves: frames, histograms, thresholds, rounding, the search for layers to give back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from aselect_calibration.cache import cached
+from aselect_calibration.frames import calibration_frames
+from aselect_calibration.histogram import BINS, Histogram
+from aselect_calibration.layers import Layer
+from aselect_calibration.ranges import Range, Ranges
+from aselect_calibration.rounding import round_activation, round_weight, weight_levels, weight_scales
+from aselect_calibration.sensitivity import give_back
+from aselect_calibration.smoothing import factors
+from aselect_calibration.thresholds import METHODS, Method, entropy, minmax, mse, percentile, threshold
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.records import DataFingerprint, Resize
+from aselect_runtime.scenes import Street
+
+SIZE = (24, 32)
+
+
+def write_images(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), Street(0, 48, 64).frame(40 * index)[0])
+    return folder
+
+
+def write_film(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def moments(count: int, repeated: int = 1) -> list[NDArray[np.uint8]]:
+    return [Street(0, 48, 64).frame(40 * index)[0] for index in range(count) for _ in range(repeated)]
+
+
+# frames
+
+
+def test_frames_are_spread_over_a_folder_and_can_be_read_twice(tmp_path: Path) -> None:
+    frames = calibration_frames(write_images(tmp_path / "images", 8), 4, SIZE, Resize())
+    first, second = list(frames), list(frames)
+    assert len(frames) == len(first) == 4
+    np.testing.assert_array_equal(first, second)
+    expected = cv2.resize(moments(8)[2], SIZE[::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(first[1], expected)
+
+
+def test_of_a_split_root_the_training_images_are_taken(street_data: Path) -> None:
+    assert len(list(calibration_frames(street_data, 6, SIZE, Resize()))) == 6
+    with pytest.raises(InputError, match=r"got 6 images, expected 7; .*--calib-images 6"):
+        calibration_frames(street_data, 7, SIZE, Resize())
+
+
+def test_near_duplicates_of_a_video_are_dropped(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", moments(5, repeated=4))
+    frames = list(calibration_frames(film, 5, SIZE, Resize()))
+    assert len(frames) == 5
+    assert all((a != b).mean() > 0.2 for a, b in itertools.pairwise(frames))
+    with pytest.raises(InputError, match="got 5 frames that differ, expected 6"):
+        calibration_frames(film, 6, SIZE, Resize())
+
+
+def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    before = calibration_frames(folder, 3, SIZE, Resize()).fingerprint
+    assert calibration_frames(folder, 3, SIZE, Resize()).fingerprint == before
+    cv2.imwrite(str(folder / "001.png"), 255 - moments(2)[1])
+    assert calibration_frames(folder, 3, SIZE, Resize()).fingerprint != before
+
+
+def test_a_constant_frame_is_named(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    cv2.imwrite(str(folder / "001.png"), np.full((48, 64, 3), 7, np.uint8))
+    with pytest.raises(InputError, match=r"001\.png: got one colour all over"):
+        list(calibration_frames(folder, 3, SIZE, Resize()))
+
+
+@pytest.mark.parametrize(("count", "match"), [(0, "at least 1"), (2, "got a file")])
+def test_data_that_cannot_calibrate_is_refused(tmp_path: Path, count: int, match: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no picture")
+    with pytest.raises(InputError, match=match):
+        calibration_frames(path, count, SIZE, Resize())
+
+
+# histograms
+
+values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
+
+
+@given(st.lists(values, min_size=1, max_size=5))
+def test_a_histogram_does_not_depend_on_how_the_values_arrive(parts: list[list[float]]) -> None:
+    streamed = Histogram()
+    for part in parts:
+        streamed = streamed.added(np.array(part, np.float32))
+    once = Histogram().added(np.concatenate([np.array(part, np.float32) for part in parts]))
+    assert (streamed.limit, streamed.largest) == (once.limit, once.largest)
+    np.testing.assert_array_equal(streamed.counts, once.counts)
+    assert streamed.counts.sum() == sum(map(len, parts))
+    assert streamed.largest <= streamed.limit
+
+
+def test_growing_by_more_than_all_bins_keeps_every_value() -> None:
+    histogram = Histogram().added(np.full(10, 1e-6, np.float32)).added(np.array([1e6], np.float32))
+    assert histogram.counts[0] == 10
+    assert histogram.counts.sum() == 11
+
+
+# thresholds
+
+
+@given(values, st.sampled_from(sorted(METHODS)))
+def test_a_threshold_is_positive_and_never_beyond_the_largest(numbers: list[float], method: Method) -> None:
+    histogram = Histogram().added(np.array(numbers, np.float32))
+    found = threshold(histogram, method)
+    assert 0 < found <= (histogram.largest or 1.0)
+
+
+def test_percentile_is_the_quantile_to_one_bin() -> None:
+    numbers = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    histogram = Histogram().added(numbers)
+    assert percentile(histogram, 99.0) == pytest.approx(np.quantile(np.abs(numbers), 0.99), abs=histogram.limit / BINS)
+
+
+def test_mse_finds_the_threshold_that_a_search_on_the_values_finds() -> None:
+    numbers = np.random.default_rng(0).laplace(size=20_000).astype(np.float32)
+    candidates = np.linspace(0.05, 1, 96) * np.abs(numbers).max()
+    errors = [float(((round_activation(numbers, t) - numbers) ** 2).mean()) for t in candidates]
+    found = mse(Histogram().added(numbers))
+    assert ((round_activation(numbers, found) - numbers) ** 2).mean() <= 1.02 * min(errors)
+
+
+def test_entropy_clips_outliers_and_is_not_misled_by_zeros() -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.abs(rng.standard_normal(50_000)).astype(np.float32)
+    outlier = np.array([40.0], np.float32)
+    assert 2.5 < entropy(Histogram().added(numbers).added(outlier)) < 20
+    # What a ReLU leaves: half of it zeros. Their number says nothing about the range of the rest.
+    plain, sparse = Histogram().added(numbers), Histogram().added(numbers).added(np.zeros(500_000, np.float32))
+    assert entropy(sparse) == pytest.approx(entropy(plain), rel=0.1)
+
+
+def test_minmax_of_zeros_alone_is_one() -> None:
+    histogram = Histogram().added(np.zeros(5, np.float32))
+    assert minmax(histogram) == 0
+    assert threshold(histogram, "minmax") == 1
+
+
+# rounding and smoothing
+
+
+def test_weights_round_to_half_a_step_of_their_own_channel() -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32) * np.array([1, 10, 100, 0], np.float32)
+    steps = np.abs(weight).max(axis=0) / 127
+    assert (np.abs(round_weight(weight, axis=1) - weight) <= steps / 2 + 1e-6).all()
+    levels = weight_levels(weight, weight_scales(weight, 1), 1)
+    assert levels.dtype == np.int8
+    assert np.abs(levels).max(axis=0).tolist() == [127, 127, 127, 0]
+
+
+def test_smoothing_balances_channels_and_full_strength_flattens_the_activation() -> None:
+    rng = np.random.default_rng(0)
+    largest = rng.uniform(1, 2, 16).astype(np.float32)
+    largest[3] = 200
+    weight = rng.standard_normal((16, 8)).astype(np.float32)
+    flat = largest / factors(largest, weight, 1.0)
+    assert flat.max() / flat.min() == pytest.approx(1, rel=1e-4)
+    half = largest / factors(largest, weight, 0.5)
+    assert half.max() / half.min() < largest.max() / largest.min() / 5
+    assert np.isfinite(factors(np.zeros(16, np.float32), weight * 0, 0.5)).all()
+
+
+# giving back
+
+layers = tuple(Layer(str(i), "MatMul", f"out{i}", f"in{i}", f"w{i}", 1, f"out{i}", None) for i in range(20))
+
+
+@given(st.integers(0, 19))
+def test_the_fewest_layers_are_given_back_in_few_measurements(needed: int) -> None:
+    calls = []
+
+    def drop(kept: Sequence[Layer]) -> float:
+        calls.append(len(kept))
+        return 0.1 if len(layers) - len(kept) < needed else 0.001
+
+    outcome = give_back(layers, drop, 0.003)
+    assert outcome.met
+    assert outcome.returned == layers[:needed]
+    assert len(calls) == len(outcome.measured) <= 10
+
+
+def test_when_nothing_may_stay_the_best_is_told() -> None:
+    outcome = give_back(layers, lambda kept: 0.5 + 0.01 * len(kept), 0.003)
+    assert not outcome.met
+    assert len(outcome.returned) == 19
+    assert outcome.drop == pytest.approx(0.51)
+
+
+# cache
+
+
+def make(graph: str = "a" * 64) -> Ranges:
+    return Ranges(
+        graph=graph,
+        data=DataFingerprint(images=2, sha256="b" * 64),
+        method="mse",
+        batch=1,
+        layers={"one": Range(input=1.0, output=2.0)},
+        smoothing={},
+    )
+
+
+def look_up(folder: Path, graph: str = "a" * 64, images: int = 2) -> tuple[Ranges, int]:
+    calls = []
+
+    def compute() -> Ranges:
+        calls.append(1)
+        return make(graph).model_copy(update={"data": DataFingerprint(images=images, sha256="b" * 64)})
+
+    found = cached(folder, graph, DataFingerprint(images=images, sha256="b" * 64), "mse", 1, compute)
+    return found, len(calls)
+
+
+def test_the_cache_is_used_for_the_same_question_only(tmp_path: Path) -> None:
+    assert look_up(tmp_path)[1] == 1
+    assert look_up(tmp_path) == (make(), 0)
+    assert look_up(tmp_path, graph="c" * 64)[1] == 1
+    assert look_up(tmp_path, images=3)[1] == 1
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_cache_that_cannot_be_kept_costs_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert look_up(tmp_path / "file" / "cache") == (make(), 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"schema": "ranges/9.0"}', make("d" * 64).to_json().encode()],
+    ids=["empty", "cut", "newer", "other"],
+)
+def test_a_bad_cache_is_named(tmp_path: Path, content: bytes) -> None:
+    look_up(tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"calibration cache .*remove"):
+        look_up(tmp_path)

@@ -1,0 +1,232 @@
+"""aselect-select and aselect-train as a shell calls them: exit codes, one line for errors, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aselect_edge.bundle import load_bundle
+from aselect_edge.commands.select import select
+from aselect_edge.commands.train import train
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import parse_size
+from aselect_runtime.records import Noise, Selection, Tap
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run(command, *arguments)`: (exit code, stdout, stderr)."""
+
+    def call(command: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["aselect", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            command()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def selection(tmp_path: Path) -> Path:
+    noise = Noise(alpha=0.8, sigma=0.6, model_timestep=300)
+    path = tmp_path / "selection.json"
+    Selection(backbone="any", noise=noise, tap=Tap(block=1, component="key"), strategy="hfr").save(path)
+    return path
+
+
+def _one_line(err: str) -> str:
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    assert "expected" in lines[0]
+    return lines[0]
+
+
+def test_select_writes_a_record_and_its_picture(
+    run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
+) -> None:
+    out = tmp_path / "selection.json"
+    arguments = ["--data", street_data, "--out", out, "--imgsz", "24x32", "--timesteps", "0,300", "--images", 3]
+    code, printed, err = run(select, backbone_folder, *arguments, "--strategy", "hfr", "--blocks", 2)
+    assert (code, printed) == (0, ""), err
+    record = Selection.load(out)
+    assert {score.noise.model_timestep for score in record.scores} == {0, 300}
+    assert {score.tap.block for score in record.scores} == {0, 1}
+    assert str(record.tap) in err
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png"]
+
+
+def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
+    run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
+) -> None:
+    out = tmp_path / "selection.json"
+    arguments = ["--data", street_data, "--out", out, "--imgsz", "24x32", "--timesteps", "300,10", "--tap", "1.mlp"]
+    code, _, err = run(select, backbone_folder, *arguments)
+    assert code == 0, err
+    record = Selection.load(out)
+    assert (record.strategy, str(record.tap), record.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
+    assert "nothing was measured" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]  # there is nothing to draw
+
+
+def test_select_prints_json_and_nothing_else(
+    run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path
+) -> None:
+    arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--imgsz", "16x24", "--timesteps", "10"]
+    code, out, _ = run(select, backbone_folder, *arguments, "--strategy", "probe", "--json")
+    assert code == 0
+    record = Selection.load(tmp_path / "s.json")
+    assert json.loads(out) == {
+        "out": str(tmp_path / "s.json"),
+        "tap": str(record.tap),
+        **record.noise.model_dump(),
+    }
+
+
+def test_train_writes_a_bundle(
+    run: Run, selection: Path, backbone_folder: Path, street_data: Path, tmp_path: Path
+) -> None:
+    arguments = ["--backbone", backbone_folder, "--selection", selection, "--data", street_data, "--head", "linear"]
+    arguments += ["--imgsz", "16x24", "--samples", "16", "--taps", "0.hidden,1.query", "--out", tmp_path / "bundle"]
+    code, out, err = run(train, *arguments, "--json")
+    assert code == 0, err
+    loaded = load_bundle(tmp_path / "bundle")
+    answer = json.loads(out)
+    assert answer.keys() == {"out", "val_miou", "val_pixel_accuracy", "val_mean_accuracy"}
+    assert answer["out"] == str(tmp_path / "bundle")
+    assert answer["val_miou"] == loaded.record.metrics["val_miou"]
+    assert [str(tap) for tap in loaded.record.taps] == ["0.hidden", "1.query"]
+    assert loaded.record.imgsz == (16, 24)
+    left = {path.name for path in (tmp_path / "bundle.training").iterdir()}
+    assert left == {"checkpoint.pt", "confusion.png", "curve.csv", "curve.png", "examples.png", "features"}
+    assert loaded.record.noise == Selection.load(selection).noise
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--strategy", "magic"],
+        ["--strategy", "probe", "--task", "cls"],
+        ["--components", "query,soul"],
+        ["--tap", "9.query"],
+        ["--dimensions", "3"],
+        ["--cutoff", "2"],
+        ["--strategy", "hfr", "--imgsz", "16x16"],
+        ["--label", "7"],
+        ["--device", "abacus"],
+        ["--imgsz", "16"],
+        ["--imgsz", "16x18"],
+        ["--imgsz", "0x0"],
+        ["--timesteps", "0,x"],
+        ["--timesteps", "1000"],
+        ["--timesteps", "nan"],
+        ["--timesteps", "0.5"],
+        ["--confidence", "1"],
+        ["--out", "/proc/none/selection.json"],
+        ["--out", "selection.png"],
+        ["--data", "no/such/folder"],
+    ],
+)
+def test_select_tells_a_mistake_in_one_line(
+    run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str]
+) -> None:
+    arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--imgsz", "24x32", "--timesteps", "0", *wrong]
+    code, out, err = run(select, backbone_folder, "--images", 2, *arguments)
+    assert (code, out) == (1, "")
+    _one_line(err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--task", "cls"],
+        ["--task", "depth"],
+        ["--head", "deep"],
+        ["--head", "attention"],
+        ["--loss", "hinge"],
+        ["--unfreeze", "last:1"],
+        ["--backbone-lr", "1e-4"],
+        ["--finetune", "--unfreeze", "first:1"],
+        ["--finetune", "--unfreeze", "last:9"],
+        ["--device", "abacus"],
+        ["--device", "cuda:99"],
+        ["--taps", "query"],
+        ["--taps", "9.query"],
+        ["--imgsz", "17x24"],
+        ["--selection", "none.json"],
+        ["--backbone", "no/such/folder"],
+        ["--data", "no/such/folder"],
+    ],
+)
+def test_train_tells_a_mistake_in_one_line(
+    run: Run, selection: Path, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str]
+) -> None:
+    arguments = ["--backbone", backbone_folder, "--selection", selection, "--data", street_data]
+    arguments += ["--imgsz", "16x24", "--samples", "8", "--out", tmp_path / "new" / "bundle"]
+    code, out, err = run(train, *arguments, *wrong)
+    assert (code, out) == (1, "")
+    _one_line(err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_device_is_told_before_the_backbone_is_read(run: Run, selection: Path, tmp_path: Path) -> None:
+    for command in (
+        [select, "no/such/folder"],
+        [train, "--backbone", "no/such/folder", "--selection", selection, "--out", tmp_path / "bundle"],
+    ):
+        code, _, err = run(*command, "--data", tmp_path, "--device", "abacus")
+        assert code == 1
+        assert "got --device 'abacus'" in err
+
+
+@pytest.mark.parametrize("command", [select, train])
+def test_usage_and_help(run: Run, command: Callable[[], None]) -> None:
+    assert run(command, "--nonsense")[0] == 2
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "--data" in out
+
+
+def test_verbose_shows_the_traceback(run: Run, backbone_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run(select, backbone_folder, "--data", tmp_path / "none", "--verbose")
+    assert code == 1
+    assert "Traceback" in err
+
+
+@given(height=st.integers(8, 8192), width=st.integers(8, 8192))
+def test_a_size_is_read_as_it_is_written(height: int, width: int) -> None:
+    assert parse_size(f"{height}x{width}") == parse_size(f"{height}X{width}") == (height, width)
+
+
+@given(text=st.text(min_size=1, max_size=12) | st.from_regex(r"-?\d{0,5}x?\d{0,5}", fullmatch=True))
+def test_any_text_is_a_size_or_an_input_error(text: str) -> None:
+    try:
+        size = parse_size(text)
+    except InputError:
+        return
+    assert min(size) >= 8
+
+
+def test_the_hub_offline_is_one_line(tmp_path: Path) -> None:
+    """In a process of its own: the hub client reads its settings when it is imported."""
+    code = (
+        "import sys; from aselect_edge.commands.select import select; "
+        "sys.argv[1:] = ['owner/name', '--data', '.']; select()"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "owner/name" in _one_line(done.stderr)

@@ -1,0 +1,148 @@
+"""Large scans: interrupted ones go on where they stood, and several processes give one answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from aselect_edge.selection import Request, Settings, resume, select_tap
+from aselect_edge.selection.resume import Store
+from aselect_edge.selection.team import Team
+from aselect_runtime.records import Selection
+
+REQUEST = Request("hfr", images=6, imgsz=(24, 32), timesteps=[0, 100, 600], batch=2, settings=Settings(steps=5))
+
+
+def _comparable(selection: Selection) -> Selection:
+    """Without the seconds, which differ from run to run."""
+    assert selection.cost is not None
+    return selection.model_copy(update={"cost": selection.cost.model_copy(update={"seconds": 0.0})})
+
+
+def _stop_at(share: float) -> Callable[[str, float], None]:
+    def report(_what: str, done: float) -> None:
+        if done >= share:
+            raise KeyboardInterrupt
+
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _write_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "EVERY", 0.0)
+
+
+@pytest.mark.parametrize("strategy", ["hfr", "hfr-signal", "fixed", "probe", "exhaustive"])
+def test_an_interrupted_scan_goes_on(backbone_folder: Path, street_data: Path, tmp_path: Path, strategy: str) -> None:
+    request, out = replace(REQUEST, strategy=strategy), tmp_path / "s.json"
+    whole = select_tap(str(backbone_folder), street_data, request)
+    with pytest.raises(KeyboardInterrupt):
+        select_tap(str(backbone_folder), street_data, request, resume=out, report=_stop_at(0.5))
+    assert [path.name for path in tmp_path.iterdir()] == [".s.json.scan"]
+    shares: list[float] = []
+    resumed = select_tap(
+        str(backbone_folder), street_data, request, resume=out, report=lambda _, share: shares.append(share)
+    )
+    assert _comparable(resumed) == _comparable(whole)
+    assert min(shares) > 0.5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(REQUEST, images=4),
+        replace(REQUEST, seed=1),
+        replace(REQUEST, blocks=2),
+        replace(REQUEST, imgsz=(32, 32)),
+        replace(REQUEST, timesteps=[0, 100, 601]),
+        replace(REQUEST, strategy="hfr-signal"),
+    ],
+)
+def test_another_scan_starts_over(backbone_folder: Path, street_data: Path, tmp_path: Path, other: Request) -> None:
+    out = tmp_path / "s.json"
+    with pytest.raises(KeyboardInterrupt):
+        select_tap(str(backbone_folder), street_data, REQUEST, resume=out, report=_stop_at(0.5))
+    shares: list[float] = []
+    select_tap(str(backbone_folder), street_data, other, resume=out, report=lambda _, share: shares.append(share))
+    assert shares[0] == pytest.approx(1 / len(shares))
+
+
+def test_a_file_that_is_no_scan_is_not_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "x.scan"
+    path.write_bytes(b"nonsense")
+    store = Store(path, "key")
+    assert store.load() == {}
+    store.keep({"sums": torch.ones(2)})
+    assert store.load()["sums"].tolist() == [1, 1]
+    assert Store(path, "another").load() == {}
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 5), (2, 5), (3, 3), (4, 2)])
+def test_a_team_shares_all_the_work_evenly(size: int, count: int) -> None:
+    parts = [Team(rank, size).share(range(count)) for rank in range(size)]
+    assert [item for part in parts for item in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@dataclass(frozen=True)
+class Threads(Team):
+    """A team of threads, for strategies whose sharing needs no processes of their own to be seen."""
+
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(2))
+    given: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.given[self.rank] = tensor
+        self.barrier.wait(timeout=60)
+        total = torch.stack([self.given[rank] for rank in range(self.size)]).sum(0)
+        self.barrier.wait(timeout=60)
+        return total
+
+
+def _same_answer(together: Selection, alone: Selection) -> None:
+    assert (together.tap, together.noise, together.data) == (alone.tap, alone.noise, alone.data)
+    assert [(score.noise, score.tap) for score in together.scores] == [(s.noise, s.tap) for s in alone.scores]
+    ours, theirs = ([score.value for score in part.scores] for part in (together, alone))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    assert together.cost is not None
+    assert alone.cost is not None
+    assert together.cost.forward_passes == alone.cost.forward_passes
+
+
+@pytest.mark.parametrize("strategy", ["hfr", "hfr-adaptive", "probe", "exhaustive"])
+def test_a_team_gives_the_answer_of_one(backbone_folder: Path, street_data: Path, strategy: str) -> None:
+    request = replace(REQUEST, strategy=strategy, images=5)
+    alone = select_tap(str(backbone_folder), street_data, request)
+    barrier, given = threading.Barrier(2), dict[int, torch.Tensor]()
+    with ThreadPoolExecutor(2) as pool:
+        teams = [Threads(rank, 2, barrier, given) for rank in range(2)]
+        found = list(pool.map(lambda team: select_tap(str(backbone_folder), street_data, request, team=team), teams))
+    assert _comparable(found[0]) == _comparable(found[1])
+    _same_answer(found[0], alone)
+
+
+def test_two_processes_under_torchrun_give_the_answer_of_one(
+    backbone_folder: Path, street_data: Path, tmp_path: Path
+) -> None:
+    alone = select_tap(str(backbone_folder), street_data, replace(REQUEST, strategy="hfr-signal", images=5))
+    out = tmp_path / "s.json"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [backbone_folder, "--data", street_data, "--out", out, "--images", 5, "--imgsz", "24x32"]
+    arguments += ["--timesteps", "0,100,600", "--batch", 2, "--strategy", "hfr-signal"]
+    command = [*torchrun, "-m", "aselect_edge.commands.select", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.count(str(out)) == 1  # only one of them reports
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.json", "s.png"]
+    _same_answer(Selection.load(out), alone)

@@ -1,0 +1,424 @@
+"""Training on tiny streets: what should learn learns, what is frozen stays, and runs go on where they stood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aselect_edge.backbones import DiT, load_backbone
+from aselect_edge.backbones.noise import DIT_SCHEDULE
+from aselect_edge.bundle import load_bundle
+from aselect_edge.bundle.model import Perception
+from aselect_edge.data import open_segmentation
+from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.heads import build_head
+from aselect_edge.training import Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
+from aselect_edge.training.answers import evaluate
+from aselect_edge.training.denoise import Denoising, window_positions
+from aselect_edge.training.finetune import noising_of
+from aselect_edge.training.goal import open_goal
+from aselect_edge.training.learners import HeadLearner
+from aselect_edge.training.loop import train_model
+from aselect_edge.training.loss import dice_loss, lovasz_loss, rare_weights
+from aselect_edge.training.report import draw_report
+from aselect_edge.training.segmenting import Segmenting, segmentation_loss
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.frames import read_image, resize
+from aselect_runtime.records import COMPONENTS, HeadSpec, Noise, Resize, Selection, Tap, Task
+
+SIZE = (24, 32)
+RECIPE = Recipe(
+    samples=24, batch=4, warmup=1, views=2, validations=3, window=16, denoising_windows=2, ema=0.5, synthetic=0
+)
+NOISE = Noise(alpha=0.99, sigma=0.14, model_timestep=50)
+LINEAR = HeadSpec(kind="linear", channels=1)
+QUERY = Tap(block=1, component="query")
+SELECTION = Selection(backbone="another", noise=NOISE, tap=QUERY, strategy="hfr", seed=5)
+
+Train = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than the training of most tests here; one draws by itself, and so does the command's."""
+    monkeypatch.setattr("aselect_edge.training.run.draw_report", lambda *_: None)
+
+
+@pytest.fixture
+def train(backbone_folder: Path, street_data: Path, tmp_path: Path) -> Train:
+    """`train(finetune=False, recipe=RECIPE, tap=QUERY)`: a run in the same working folder every time."""
+
+    def run(finetune: bool = False, recipe: Recipe = RECIPE, tap: Tap = QUERY) -> Outcome:
+        torch.manual_seed(0)
+        backbone = load_backbone(str(backbone_folder))
+        model = Perception(backbone.model, build_head(LINEAR, "seg", [32], 11), NOISE, [tap], SIZE, 0)
+        return train_model(
+            model,
+            open_goal("seg", street_data, recipe),
+            Resize(),
+            recipe,
+            tmp_path / "run",
+            unfreeze=Unfreeze() if finetune else None,
+            noising=noising_of(backbone.model, backbone.schedule.config),
+        )
+
+    return run
+
+
+@pytest.fixture
+def request_of(
+    backbone_folder: Path, street_data: Path, bird_data: Path, tmp_path: Path
+) -> Callable[..., TrainRequest]:
+    """`request_of(task="seg", **changes)`: a short run on streets or birds."""
+
+    def make(task: Task = "seg", **changes: Any) -> TrainRequest:
+        data = street_data if task == "seg" else bird_data
+        selection = SELECTION.model_copy(update={"backbone": str(backbone_folder)})
+        request = TrainRequest(task, str(backbone_folder), selection, data, tmp_path / "bundle", imgsz=SIZE)
+        return replace(request, **{"head": LINEAR, "recipe": RECIPE, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def bird_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of pictures, told apart by their colour; one has twice as many."""
+    root, rng = tmp_path_factory.mktemp("birds"), np.random.default_rng(0)
+    colours = {"blue": (200, 60, 40), "green": (40, 200, 60), "red": (50, 40, 210)}
+    for split, count in (("train", 8), ("val", 3)):
+        for name, colour in colours.items():
+            (root / split / name).mkdir(parents=True)
+            for index in range(count * (2 if name == "red" else 1)):
+                frame = np.clip(rng.normal(colour, 25, (30, 40, 3)), 0, 255).astype(np.uint8)
+                cv2.imwrite(str(root / split / name / f"{index}.png"), frame)
+    return root
+
+
+def _weights(outcome: Outcome) -> dict[str, torch.Tensor]:
+    return dict(outcome.model.named_parameters())
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_what_should_learn_learns(train: Train, backbone_folder: Path, street_data: Path, finetune: bool) -> None:
+    torch.manual_seed(0)
+    before = build_head(LINEAR, "seg", [32], 11).body.classify.weight  # type: ignore[union-attr]
+    outcome = train(finetune)
+    assert [row[0] for row in outcome.curve] == [8, 16, 24]
+    assert outcome.figures.score == pytest.approx(max(row[2] for row in outcome.curve), abs=1e-6)
+    direct = evaluate(outcome.model, open_segmentation(street_data, "val"), SIZE, Resize())
+    assert outcome.figures.score == pytest.approx(direct.score, abs=0.01)  # frozen features are kept in float16
+    assert not torch.equal(outcome.model.head.body.classify.weight, before)  # type: ignore[union-attr, arg-type]
+    original = load_backbone(str(backbone_folder)).model.state_dict()
+    changed = {
+        name for name, value in outcome.model.backbone.state_dict().items() if not torch.equal(value, original[name])
+    }
+    assert ("blocks.1.query.weight" in changed) == finetune
+    assert ("final.weight" in changed) == finetune  # by the denoising loss alone
+    assert bool(changed) == finetune
+
+
+def test_a_loss_that_diverges_ends_the_run(train: Train) -> None:
+    with pytest.raises(InputError, match=r"got a loss of (nan|inf) after \d+ samples.*lower --lr"):
+        train(recipe=replace(RECIPE, learning_rate=1e36, samples=80))
+
+
+def test_the_loss_falls_on_what_a_linear_head_can_learn(train: Train) -> None:
+    outcome = train(recipe=replace(RECIPE, samples=600, validations=15, learning_rate=0.03, synthetic=0))
+    assert outcome.curve[-1][1] < 0.8 * outcome.curve[0][1]
+    assert outcome.figures.score > 0.1  # one class everywhere would get a share of road over eleven classes
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finetune: bool
+) -> None:
+    whole = train(finetune)
+    (tmp_path / "run").rename(tmp_path / "whole")
+    calls, loss = 0, Segmenting.loss
+
+    def interrupted(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenting, "loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(finetune)
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+    resumed = train(finetune)
+    assert [row[0] for row in resumed.curve] == [row[0] for row in whole.curve]
+    np.testing.assert_allclose(resumed.curve, whole.curve, rtol=1e-5)
+    for name, value in _weights(whole).items():
+        torch.testing.assert_close(_weights(resumed)[name], value)
+
+
+def test_a_finished_run_is_not_trained_again(train: Train) -> None:
+    first, again = train(), train()
+    assert first.curve == again.curve
+    for name, value in _weights(first).items():
+        torch.testing.assert_close(_weights(again)[name], value)
+
+
+def test_a_checkpoint_of_another_run_is_refused(train: Train) -> None:
+    train()
+    with pytest.raises(InputError, match=r"checkpoint\.pt: got a checkpoint of another"):
+        train(recipe=replace(RECIPE, learning_rate=1.0))
+    with pytest.raises(InputError, match="another"):
+        train(tap=Tap(block=0, component="query"))
+    with pytest.raises(InputError, match="another"):
+        train(finetune=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04"])
+def test_a_corrupt_checkpoint_is_refused(train: Train, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"checkpoint\.pt: unreadable"):
+        train()
+
+
+def test_a_tap_beyond_the_backbone_is_refused(train: Train) -> None:
+    for finetune in (False, True):
+        with pytest.raises(InputError, match=r"got a tap at block 3, expected 0 to 2"):
+            train(finetune, tap=Tap(block=3, component="query"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), classes=st.integers(1, 4), ignored=st.floats(0, 1))
+def test_ignored_pixels_do_not_count_in_the_loss(seed: int, classes: int, ignored: float) -> None:
+    torch.manual_seed(seed)
+    logits, labels = torch.randn(2, classes, 4, 6), torch.randint(0, classes, (2, 4, 6))
+    hidden = torch.rand(2, 4, 6) < ignored
+    if hidden.all():
+        return
+    weights = torch.rand(classes) + 0.1
+    masked = labels.where(~hidden, 255)
+    loss = segmentation_loss(logits, masked, weights, 255, RECIPE)
+    scrambled = logits.where(~hidden[:, None], 100 * torch.randn(2, classes, 4, 6))
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(segmentation_loss(scrambled, masked, weights, 255, RECIPE), loss)
+    torch.testing.assert_close(
+        segmentation_loss(logits, masked, weights, 255, replace(RECIPE, overlap_weight=0)),
+        F.cross_entropy(logits, masked, weights, ignore_index=255),
+    )
+
+
+def test_the_loss_of_a_perfect_answer_is_the_least() -> None:
+    labels = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
+    perfect = 50.0 * F.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    weights = torch.ones(3)
+    assert segmentation_loss(perfect, labels, weights, 255, RECIPE) < 0.02
+    assert segmentation_loss(-perfect, labels, weights, 255, RECIPE) > 10
+
+
+def test_a_batch_without_any_label_teaches_nothing() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((1, 4, 4), 255), torch.ones(3), 255, RECIPE)
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_rare_classes_weigh_more() -> None:
+    weights = rare_weights(torch.tensor([900, 90, 9, 1, 0]))
+    assert (weights.diff() >= 0).all()
+    assert weights[0] < weights[1] < weights[2]
+    assert weights.max() <= 5
+    torch.testing.assert_close(rare_weights(torch.tensor([7, 7, 7])), torch.ones(3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), classes=st.integers(1, 4))
+def test_the_lovasz_loss_of_a_decision_is_the_jaccard_loss(seed: int, classes: int) -> None:
+    """At the corners of the cube the extension is the set function itself (arXiv 1705.08790, section 2)."""
+    torch.manual_seed(seed)
+    labels, said = torch.randint(0, classes, (2, 2, 4, 5))
+    hidden = torch.rand(2, 4, 5) < 0.2
+    if hidden.all():
+        return
+    loss = lovasz_loss(F.one_hot(said, classes).permute(0, 3, 1, 2).float(), labels.where(~hidden, 255), 255)
+    y, p = labels[~hidden], said[~hidden]
+    jaccard = [1 - ((y == c) & (p == c)).sum() / ((y == c) | (p == c)).sum() for c in y.unique()]
+    torch.testing.assert_close(loss, torch.stack(jaccard).mean())
+
+
+@pytest.mark.parametrize("overlap", [dice_loss, lovasz_loss])
+def test_overlap_losses_lead_to_the_labels(overlap: Callable[..., torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (1, 6, 6))
+    logits = torch.zeros(1, 3, 6, 6, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = overlap(logits.softmax(1), labels, 255)
+        loss.backward()
+        optimiser.step()
+    assert (logits.argmax(1) == labels).float().mean() > 0.95
+
+
+def test_windows_carry_the_positions_of_where_they_lie(backbone_folder: Path) -> None:
+    model = load_backbone(str(backbone_folder)).model
+    assert isinstance(model, DiT)
+    positions, corners, side = window_positions(model, np.random.default_rng(0), 8, (16, 24), 20)
+    assert side == 8
+    table = model.positions((4, 6)).unflatten(0, (4, 6))
+    assert positions.shape == (20, 4, 32)
+    for window, (top, left) in zip(positions, corners // 4, strict=True):
+        torch.testing.assert_close(window, table[top : top + 2, left : left + 2].flatten(0, 1))
+
+
+def test_what_the_record_refuses_is_refused_before_training(request_of: Callable[..., TrainRequest]) -> None:
+    taps = tuple(Tap(block=block, component=component) for block in (0, 1) for component in COMPONENTS)
+    with pytest.raises(InputError, match="taps"):
+        train_bundle(request_of(taps=taps), _never)
+
+
+def test_a_selection_made_elsewhere_is_told(request_of: Callable[..., TrainRequest]) -> None:
+    told: list[str] = []
+    train_bundle(request_of(selection=SELECTION), warn=told.append)
+    assert any("made on another" in line for line in told)
+
+
+def test_an_unknown_prediction_is_refused() -> None:
+    with pytest.raises(InputError, match="got prediction_type 'sample'"):
+        Denoising({**DIT_SCHEDULE, "prediction_type": "sample"}, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("task", ["seg", "cls"])
+@pytest.mark.parametrize(
+    ("unfreeze", "fresh"), [(None, False), (Unfreeze(), False), (Unfreeze.parse("lora:2"), False), (None, True)]
+)
+def test_a_bundle_comes_out_and_works(
+    request_of: Callable[..., TrainRequest], task: Task, unfreeze: Unfreeze | None, fresh: bool
+) -> None:
+    request = request_of(task, unfreeze=unfreeze, random_backbone=fresh)
+    outcome = train_bundle(request)
+    loaded = load_bundle(request.out)
+    assert loaded.record.task == task
+    assert loaded.record.noise_seed == 5
+    assert loaded.record.taps == (QUERY,)
+    assert (request.out / "backbone.safetensors").is_file() == (unfreeze is not None or fresh)
+    metric = {"seg": "val_miou", "cls": "val_top1"}[task]
+    assert loaded.record.metrics == {metric: outcome.figures.score, "samples": RECIPE.samples}
+    pixels = torch.rand(2, 3, *SIZE) * 255
+    torch.testing.assert_close(loaded.deployed()(pixels), outcome.model(pixels), rtol=0.05, atol=0.05)
+    assert (request.workdir / "curve.csv").read_text().splitlines()[0] == f"samples,loss,{metric}"
+
+
+@pytest.mark.parametrize("task", ["seg", "cls"])
+def test_pictures_are_left_to_judge_by(request_of: Callable[..., TrainRequest], task: Task) -> None:
+    request = request_of(task)
+    outcome = train_bundle(request)
+    goal = open_goal(task, request.data, RECIPE)
+    draw_report(outcome, goal, Resize(), request.workdir)
+    for picture in ("curve", "confusion", "examples"):
+        assert read_image(request.workdir / f"{picture}.png").std() > 1
+
+
+@pytest.mark.parametrize(("task", "unfreeze"), [("seg", None), ("cls", Unfreeze())])
+def test_the_same_seed_gives_the_same_bundle(
+    request_of: Callable[..., TrainRequest], tmp_path: Path, task: Task, unfreeze: Unfreeze | None
+) -> None:
+    # The task's own head: the one for classification has dropout.
+    runs = [request_of(task, unfreeze=unfreeze, head=None, out=tmp_path / name) for name in ("a", "b")]
+    other = replace(runs[0], out=tmp_path / "c", recipe=replace(RECIPE, seed=1))
+    for run in (*runs, other):
+        train_bundle(run)
+    a, b, c = (load_bundle(run.out).record.files for run in (*runs, other))
+    assert a == b
+    assert a["head.safetensors"] != c["head.safetensors"]
+
+
+def test_a_classifier_learns_what_it_is_shown(request_of: Callable[..., TrainRequest], bird_data: Path) -> None:
+    recipe = replace(RECIPE, samples=400, batch=8, learning_rate=0.03, validations=5)
+    outcome = train_bundle(request_of("cls", recipe=recipe))
+    assert outcome.figures.score > 0.8
+    assert outcome.figures.matrix.sum() == 12
+    assert outcome.figures.matrix.sum(1).tolist() == [3, 3, 6]
+    model = load_bundle(request_of().out).deployed()
+    frame = resize(read_image(bird_data / "val" / "red" / "0.png"), SIZE, Resize())
+    pixels = torch.from_numpy(frame)[None].permute(0, 3, 1, 2).float()
+    assert model(pixels).shape == (1, 3)
+
+
+def test_training_ends_when_val_has_stopped_getting_better(
+    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = HeadLearner.measure
+    scores = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.3])
+
+    def scored(self: HeadLearner, module: torch.nn.Module) -> Figures:
+        return replace(measure(self, module), score=next(scores))
+
+    recipe = replace(RECIPE, samples=80, validations=10, patience=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(HeadLearner, "measure", scored)
+        outcome = train_bundle(request_of(recipe=recipe))
+    assert [row[2] for row in outcome.curve] == [0.2, 0.5, 0.4, 0.5]  # as good is not better
+    assert load_bundle(request_of().out).record.metrics["samples"] == 32
+    again = train_bundle(request_of(recipe=recipe))
+    assert again.curve == outcome.curve
+
+
+def test_two_taps_and_a_shallow_one_are_trained(request_of: Callable[..., TrainRequest]) -> None:
+    taps = (Tap(block=0, component="mlp"), QUERY)
+    train_bundle(request_of(taps=taps))
+    assert load_bundle(request_of().out).record.taps == taps
+    train_bundle(request_of(head=HeadSpec(kind="edge", channels=8), out=request_of().out.with_name("edge")))
+    record = load_bundle(request_of().out.with_name("edge")).record
+    assert record.taps == (Tap(block=0, component="hidden"), QUERY)
+
+
+def test_runs_share_a_cache_of_features(request_of: Callable[..., TrainRequest], tmp_path: Path) -> None:
+    told: list[str] = []
+    cache = tmp_path / "cache"
+    for name in ("a", "b"):
+        told.clear()
+        recipe = replace(RECIPE, learning_rate=1e-3 if name == "a" else 1e-2)
+        request = request_of(cache=cache, out=tmp_path / name, recipe=recipe)
+        train_bundle(request, lambda what, share: told.append(f"{what} {share}"))
+        assert not (request.workdir / "features").exists()
+    assert not any(line.startswith("features") and not line.endswith(" 1.0") for line in told)
+
+
+def test_a_random_backbone_is_not_the_pretrained_one(
+    request_of: Callable[..., TrainRequest], backbone_folder: Path
+) -> None:
+    outcome = train_bundle(request_of(random_backbone=True))
+    trained, pretrained = outcome.model.backbone, load_backbone(str(backbone_folder)).model
+    assert isinstance(trained, DiT)
+    assert isinstance(pretrained, DiT)
+    assert not torch.equal(trained.patch_embed.weight, pretrained.patch_embed.weight)
+
+
+def test_an_out_that_is_not_ours_is_refused_before_training(
+    request_of: Callable[..., TrainRequest], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"bundle\.json"):
+        train_bundle(request_of(out=tmp_path), _never)
+
+
+def test_data_of_the_other_task_are_refused(request_of: Callable[..., TrainRequest], bird_data: Path) -> None:
+    with pytest.raises(InputError, match="--task cls"):
+        train_bundle(request_of(data=bird_data), _never)
+    with pytest.raises(InputError, match="expected linear or attention"):
+        train_bundle(request_of("cls", head=HeadSpec(kind="conv", channels=8)), _never)
+
+
+def _never(what: str, share: float) -> None:
+    pytest.fail(f"trained for nothing: {what} {share}")

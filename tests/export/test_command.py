@@ -1,0 +1,78 @@
+"""The command aselect-export: its JSON, and mistakes as one line that leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from aselect_export import open_bundle
+from aselect_export.commands.export import export as export_command
+from aselect_runtime.engines.versions import available
+from aselect_runtime.errors import InputError
+from tests.bundles import command, write_bundle
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--precision", "fp32", "--allow-mixed"], "leave it out"),
+        (["--precision", "fp12"], "expected one of fp32, fp16"),
+        (["--task", "pose"], "expected one of seg, cls"),
+        (["--task", "cls"], "use --task seg"),
+        (["--imgsz", "48"], "expected HxW"),
+        (["--imgsz", "50x64"], "multiples of the patch size 8"),
+        (["--engine", "onnx"], "expected one of auto"),
+        (["--engine", "none", "--target", "sm86"], "leave one out"),
+        pytest.param(
+            ["--target", "sm86,sm999"],
+            "sm999.*sm75.*sm86",
+            marks=pytest.mark.skipif(not available("rtx"), reason="tensorrt-rtx is not installed"),
+        ),
+        (["--data", "/nowhere"], "no such folder"),
+        (["--out", "/dev/null/export"], "could not write"),
+        (["--model", "/nowhere"], "no such folder"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(
+    arguments: list[str],
+    told: str,
+    seg_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = command(export_command, monkeypatch, "--model", str(seg_bundle), *arguments)
+    said = capsys.readouterr()
+    assert code == 1
+    assert re.search(told, said.err)
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "backbone.safetensors", "head.safetensors"])
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_a_damaged_bundle_is_refused(tmp_path: Path, name: str, size: int | None) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    content = (folder / name).read_bytes()
+    if size is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content[:size])
+    with pytest.raises(InputError, match=re.escape(name)):
+        open_bundle("seg", folder)
+
+
+def test_json_is_one_object_and_nothing_else(
+    seg_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--model", str(seg_bundle), "--precision", "fp32", "--engine", "none", "--out", str(out), "--json"]
+    assert command(export_command, monkeypatch, *arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == str(out)
+    assert found["manifest"]["precision"] == "fp32"

@@ -1,0 +1,116 @@
+"""Evaluation end to end: bundles, folders and lone graphs on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_edge.bundle import load_bundle
+from aselect_edge.data import open_segmentation
+from aselect_edge.training.answers import evaluate as measure_in_training
+from aselect_export import evaluate
+from aselect_export.commands.evaluate import evaluate as evaluate_command
+from aselect_export.exporting import ExportResult
+from aselect_runtime import open_model
+from aselect_runtime.errors import EngineError, InputError
+from aselect_runtime.frames import resize
+from aselect_runtime.model import Device
+from aselect_runtime.records import Resize
+from aselect_runtime.scenes import CLASSES, Street
+from tests.bundles import command
+
+
+def test_evaluation_is_perfect_on_the_models_own_answers(seg_export: ExportResult, labelled: Path) -> None:
+    found = evaluate(seg_export.folder / "model.fp32.onnx", labelled, device="cpu")
+    assert found.score == 1.0
+    assert found.others == {"pixel_accuracy": 1.0, "mean_accuracy": 1.0}
+    assert (found.metric, found.images) == ("miou", 2)
+    present = [value for value in found.per_class.values() if value is not None]
+    assert len(present) >= 3
+    assert set(present) == {1.0}
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_every_way_of_running_a_model_gives_the_same_figures(
+    seg_export: ExportResult, seg_bundle: Path, labelled: Path, device: Device
+) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    torch = evaluate(seg_bundle, labelled, device="cpu")
+    assert torch.score > 0.99
+    assert torch.device == "torch cpu"
+    for model in (seg_export.folder, seg_export.folder / "model.onnx", seg_export.folder / "model.fp32.onnx"):
+        found = evaluate(model, labelled, device=device)
+        assert found.device == device
+        assert found.score == pytest.approx(torch.score, abs=0.03)
+        assert found.others["pixel_accuracy"] == pytest.approx(torch.others["pixel_accuracy"], abs=0.01)
+        assert found.per_class.keys() == torch.per_class.keys()
+
+
+def test_torch_measures_as_training_does(seg_bundle: Path, labelled: Path) -> None:
+    bundle = load_bundle(seg_bundle)
+    record = bundle.record
+    trained = measure_in_training(bundle.deployed(), open_segmentation(labelled, "test"), record.imgsz, record.resize)
+    found = evaluate(seg_bundle, labelled, device="cpu")
+    assert (found.score, found.others, tuple(found.per_class.values())) == (
+        trained.score,
+        trained.others,
+        trained.per_class,
+    )
+
+
+def test_a_bundle_runs_where_torch_does(seg_bundle: Path, labelled: Path) -> None:
+    with pytest.raises(InputError, match="--device tensorrt for a bundle, expected auto or cpu"):
+        evaluate(seg_bundle, labelled, device="tensorrt")
+
+
+def test_an_engine_is_known_by_its_folder(seg_export: ExportResult, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "lone.engine").write_bytes(b"engine")
+    with pytest.raises(InputError, match="engine outside an export folder"):
+        evaluate(tmp_path / "lone.engine", labelled)
+    with pytest.raises(InputError, match="not an engine of its folder's manifest"):
+        evaluate(seg_export.folder / "engines" / "other.engine", labelled)
+    for engine in seg_export.manifest.engines:  # built ahead of time: found, though there is no GPU here to run it
+        with pytest.raises(EngineError, match="no NVIDIA driver"):
+            evaluate(seg_export.folder / engine.file, labelled)
+
+
+def test_a_classifier_is_right_about_its_own_answers_and_wrong_about_others(
+    cls_export: ExportResult, tmp_path: Path
+) -> None:
+    _, session = open_model(cls_export.folder, "cpu")
+    frames = np.stack([Street(seed=seed, height=32, width=40).frame(0)[0] for seed in range(3)])
+    inputs = [resize(frame, (8, 40), Resize())[None].repeat(2, axis=0) for frame in frames]
+    answers = [int(session.infer(pair)["scores"][0].argmax()) for pair in inputs]
+    for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
+        # One wrong label; three images do not fill two batches of two.
+        label = CLASSES[(answer + (index == 2)) % len(CLASSES)]
+        (tmp_path / "test" / label).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "test" / label / f"{index}.png"), frame)
+    # Two or three folders, by name, stand for all the classes of the model, in its order.
+    (tmp_path / "test").rename(tmp_path / "train")
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    found = evaluate(cls_export.folder, tmp_path, device="cpu")
+    assert (found.metric, found.images) == ("top1", 3)
+    assert found.score == pytest.approx(2 / 3)
+    scores = np.stack([session.infer(pair)["scores"][0] for pair in inputs])
+    labels = [answers[0], answers[1], (answers[2] + 1) % len(CLASSES)]
+    ranks = [(row > row[label]).sum() for row, label in zip(scores, labels, strict=True)]
+    assert found.others["top5"] == pytest.approx(np.mean([rank < 5 for rank in ranks]))
+    present = [value for value in found.per_class.values() if value is not None]
+    assert found.others["mean_accuracy"] == pytest.approx(sum(present) / len(present))
+
+
+def test_evaluation_refuses_other_classes(
+    seg_export: ExportResult, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "data"
+    other.mkdir()
+    (other / "test").symlink_to(labelled / "test")
+    (other / "classes.json").write_text((labelled / "classes.json").read_text().replace("Sky", "Sea"))
+    with pytest.raises(InputError, match=r"Sea.*expected the model's: Sky"):
+        evaluate(seg_export.folder, other)
+    assert command(evaluate_command, monkeypatch, str(seg_export.folder), "--data", str(other)) == 1

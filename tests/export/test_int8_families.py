@@ -1,0 +1,85 @@
+"""INT8 of every family's deployed graph, small: all its linear layers are found, named and close to FP32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aselect_calibration import Int8Weights, calibrate, calibration_frames, find_layers, prepare, quantised
+from aselect_calibration.ranges import Ranges
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.family import Backbone, Condition
+from aselect_edge.backbones.prompt import CONDITION, save_condition
+from aselect_edge.bundle import SHIPPED, load_bundle
+from aselect_edge.bundle.model import Perception
+from aselect_edge.heads import build_head
+from aselect_export.graph import LOGITS, trace
+from aselect_export.weights import Graph, WeightFile
+from aselect_runtime.records import HeadSpec, Noise, Resize, Tap
+from tests.edge.test_sd3 import random_condition, random_model
+
+SIZE = (16, 16)
+CLASSES = 5
+
+
+def deployed(model: Backbone, condition: Condition | None, tap: str, folder: Path) -> Graph:
+    torch.manual_seed(0)
+    head = build_head(HeadSpec(kind="linear", channels=1), "seg", [model.width], CLASSES)
+    for name, parameter in [*model.named_parameters(), *head.named_parameters()]:
+        with torch.no_grad():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 100
+            parameter.copy_(torch.randn_like(parameter) * fan**-0.5 + float("norm" in name and "linear" not in name))
+    noise = Noise(alpha=0.95, sigma=0.3, model_timestep=50.0)
+    perception = Perception(model, head, noise, (Tap.parse(tap),), SIZE, 0, condition=condition)
+    return trace(perception.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
+
+
+def dit_xl() -> Backbone:
+    """Two blocks of DiT-XL/2's width and heads."""
+    return DiT(DiTConfig(16, 72, in_channels=3, num_layers=2, patch_size=2, sample_size=16, num_embeds_ada_norm=2))
+
+
+def sd35(folder: Path) -> LoadedBackbone:
+    """Three small blocks of SD3.5: QK-norm, and a second attention in the first of them."""
+    random_model(qk_norm="rms_norm", dual_attention_layers=(0,)).save_pretrained(folder / "transformer")
+    save_condition(random_condition(), folder / CONDITION)
+    return load_backbone(str(folder))
+
+
+@pytest.mark.parametrize("family", ["dit-xl", "sd3.5"])
+def test_every_family_computes_in_int8(family: str, tmp_path: Path, street_data: Path) -> None:
+    if family == "dit-xl":
+        graph = deployed(dit_xl(), None, "1.query", tmp_path)
+        expected = {"block0.attention.qkv", "block0.attention.out", "block0.mlp.in", "block0.mlp.out"}
+    else:
+        loaded = sd35(tmp_path)
+        graph = deployed(loaded.model, loaded.condition, "2.query", tmp_path)
+        expected = {"block1.attention.qkv", "block1.attention.out", "block2.attention.query"}
+    weights = WeightFile(tmp_path, "int8.weights")
+    layers = find_layers(graph, LOGITS)
+    names = [layer.name for layer in layers]
+    assert len(set(names)) == len(names)
+    assert expected <= set(names)
+    assert not any("scores" in name or "mix" in name for name in names)
+    frames = calibration_frames(street_data, 4, SIZE, Resize())
+    ranges = calibrate(graph, layers, frames, "mse", weights)
+    ready = prepare(graph, layers, ranges, weights)
+    int8 = quantised(ready.graph, layers, ranges.layers, Int8Weights(ready.graph, weights), weights, outputs=True)
+    batch = next(iter(frames))[None]
+    exact, got = (
+        one.session().infer(batch, [LOGITS])[LOGITS] for one in (graph, Graph(int8.model, int8.folder).check())
+    )
+    noise = ((got - exact) ** 2).mean() / exact.var()
+    assert 0 < noise < 0.02
+    linears = [node for node in int8.model.graph.node if node.op_type in ("MatMul", "Conv")]
+    assert len([node for node in linears if ".dequantised" in node.input[1]]) == len(layers)
+
+
+def test_the_shipped_ranges_are_those_of_the_shipped_graph(tmp_path: Path) -> None:
+    bundle = load_bundle(SHIPPED["seg"])
+    graph = trace(bundle.deployed(), "seg", 1, bundle.record.imgsz, tmp_path)
+    ranges = Ranges.load(bundle.folder / "ranges.json")
+    prepare(graph, find_layers(graph, LOGITS), ranges, WeightFile(tmp_path, "int8.weights"))

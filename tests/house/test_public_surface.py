@@ -1,0 +1,110 @@
+"""What each room offers: its names, and that the torch-free part stays torch-free."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import aselect_edge
+import aselect_runtime
+import aselect_weights
+from aselect_runtime import errors
+
+SURFACE = {
+    "aselect_runtime": {"__version__", "open_model", "open_sink", "open_source", "run_pipeline"},
+    "aselect_runtime.pipeline": {"run_pipeline"},
+    "aselect_runtime.sessions": {"Session"},
+    "aselect_runtime.sinks": {"Sink", "SinkClosed", "Write", "open_sink"},
+    "aselect_runtime.sources": {"VIDEO_SUFFIXES", "Source", "open_source"},
+    "aselect_weights": {"__version__", "backbone", "cls", "seg"},
+    "aselect_edge": {"__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"},
+    "aselect_edge.backbones": {
+        "Backbone",
+        "DiT",
+        "DiTConfig",
+        "Encoder",
+        "LoadedBackbone",
+        "load_backbone",
+        "save_backbone",
+    },
+    "aselect_edge.data": {
+        "ClassificationData",
+        "SegmentationData",
+        "is_labelled",
+        "open_classification",
+        "open_segmentation",
+        "read_classes",
+        "training_pictures",
+    },
+    "aselect_edge.bundle": {
+        "RECORD",
+        "SHIPPED",
+        "FoldedPerception",
+        "LoadedBundle",
+        "Perception",
+        "fused",
+        "load_bundle",
+        "perception",
+        "save_bundle",
+        "upsample",
+    },
+    "aselect_edge.evaluation": {"Answers", "Confusion", "Data", "Figures", "TopAccuracy", "measure", "score_of"},
+    "aselect_edge.fold": {"FoldSpec", "Folded", "deployed_encoder", "fixed_noise", "fold"},
+    "aselect_edge.heads": {"Head", "build_head", "taps_for"},
+    "aselect_edge.training": {"RECIPES", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"},
+    "aselect_edge.selection": {"STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"},
+}
+TORCH_FREE = (
+    "aselect_runtime.errors",
+    "aselect_runtime.records",
+    "aselect_runtime.files",
+    "aselect_runtime.frames",
+    "aselect_runtime.scenes",
+    "aselect_runtime.commands.entry",
+    "aselect_edge.data",
+    "aselect_edge.data.augment",
+    "aselect_edge.evaluation",
+    "aselect_edge.evaluation.metrics",
+    "aselect_edge.commands.select",
+    "aselect_edge.commands.train",
+)
+
+
+@pytest.mark.parametrize("package", SURFACE)
+def test_each_door_opens_to_what_it_names(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) == SURFACE[package]
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert module.__doc__
+
+
+def test_every_error_is_ours_and_exits_with_a_code_of_its_kind() -> None:
+    classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    kinds = [kind for kind in classes if issubclass(kind, errors.AselectError)]
+    assert kinds == classes
+    assert {kind.exit_code for kind in kinds} == {1, 3}
+    assert all(kind.__doc__ for kind in kinds)
+
+
+def test_the_version_is_a_version_and_the_same_everywhere() -> None:
+    assert [part.isdecimal() for part in aselect_edge.__version__.split(".")] == [True] * 3
+    assert aselect_edge.__version__ == aselect_runtime.__version__ == aselect_weights.__version__
+
+
+def test_a_device_without_torch_can_use_what_it_needs() -> None:
+    names = ", ".join(TORCH_FREE)
+    heavy = ("torch", "diffusers", "onnx", "transformers", "safetensors", "matplotlib")
+    code = f"import sys; sys.modules |= dict.fromkeys({heavy!r}); import {names}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["aselect_edge", "aselect_runtime", "aselect_calibration", "aselect_export"])
+def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
+    code = f"import sys, {package}; print([m for m in ('torch', 'numpy', 'pydantic', 'cv2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

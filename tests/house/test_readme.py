@@ -1,0 +1,71 @@
+"""The README tells the truth: its commands exist with their options, its tables are what the benchmarks wrote."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.table import marked, pages
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENTRIES = {
+    "aselect-select": "from aselect_edge.commands.select import select as main",
+    "aselect-train": "from aselect_edge.commands.train import train as main",
+    "aselect-export": "from aselect_export.commands.export import export as main",
+    "aselect-eval": "from aselect_export.commands.evaluate import evaluate as main",
+    "aselect-build": "from aselect_runtime.commands.build import build as main",
+    "aselect-run": "from aselect_runtime.commands.run import run as main",
+    "aselect-bench": "from aselect_runtime.commands.bench import bench as main",
+    "aselect-doctor": "from aselect_runtime.commands.doctor import doctor as main",
+}
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines of a page's shell blocks, as words; a line that ends in a backslash goes on."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+COMMANDS = commands(README)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_commands_and_options_exist(name: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", f"{ENTRIES[name]}; main()", "--help"], capture_output=True, text=True, check=True
+    )
+    every = [command for page in PAGES.values() for command in commands(page) if command[0] == name]
+    used = {word.partition("=")[0] for command in every for word in command if word.startswith("--")}
+    assert all(re.search(rf"{option}\b", result.stdout) for option in used), (used, result.stdout)
+    declared = [(ROOT / place / "pyproject.toml").read_text(encoding="utf-8") for place in ("", "runtime")]
+    assert [f'{name} = "' in text for text in declared].count(True) == 1
+
+
+def test_every_command_is_known() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for command in COMMANDS:
+        assert command[0] in {*ENTRIES, "make", "pip"}, command
+        if command[0] == "make":
+            assert command[1] in targets
+
+
+def test_tables_are_the_measured_ones() -> None:
+    for page, tables in pages().items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name, table in tables.items():
+            assert marked(name, table) in text, (page, name)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert (folder / target).exists(), target

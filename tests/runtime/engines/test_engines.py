@@ -1,0 +1,112 @@
+"""Building on the device with a stand-in GPU: build, verify, climb, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aselect_runtime import open_model
+from aselect_runtime.engines import BuildOptions, add_engines
+from aselect_runtime.errors import EngineError, GateError, IntegrityError
+from aselect_runtime.files import sha256
+from aselect_runtime.progress import Told
+from aselect_runtime.records import Manifest, Report
+from tests.runtime.engines.engine_folder import ENGINE, listed
+from tests.runtime.engines.fake_gpu import Machine, fake_machine
+
+WriteModel = Callable[..., Path]
+
+
+def test_an_engine_is_built_verified_and_recorded(ladder: Path, machine: Machine) -> None:
+    said: list[str] = []
+    (engine,) = add_engines(ladder, (), watch=Told(said.append))
+    assert (engine.file, engine.gpu, engine.target, engine.model) == (ENGINE, "Fake Orin", "sm87", "model.onnx")
+    assert engine.agreement == 1.0
+    assert listed(ladder) == (engine,)
+    assert sha256(ladder / ENGINE) == engine.sha256
+    assert (ladder / ENGINE).with_suffix(".timing").read_bytes() == b"times"
+    report = Report.load(ladder / "report.json")
+    (parity,) = report.parity
+    assert (parity.graph, parity.reference) == (f"{ENGINE} (model.onnx)", "onnxruntime cpu, model.onnx")
+    assert parity.passed
+    assert report.size[ENGINE] == (ladder / ENGINE).stat().st_size
+    assert Manifest.load(ladder / "manifest.json").files["report.json"] == sha256(ladder / "report.json")
+    assert any("verifying" in line for line in said)
+    assert sorted(path.name for path in (ladder / "engines").iterdir()) == [
+        ".lock",
+        Path(ENGINE).name,
+        Path(ENGINE).with_suffix(".timing").name,
+    ]
+    machine.driver.check_clean()
+
+
+def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(ladder: Path, machine: Machine) -> None:
+    machine.trt.spoiled = {"model.onnx", "model.mixed.onnx"}  # one class everywhere, as TensorRT 10.3 to 10.7 did
+    said: list[str] = []
+    (engine,) = add_engines(ladder, (), watch=Told(said.append))
+    assert engine.model == "model.fp32.onnx"
+    assert [parity.passed for parity in Report.load(ladder / "report.json").parity] == [False, False, True]
+    assert any("model.onnx" in line and "failed" in line for line in said)
+    # Known from now on: it is not built again.
+    machine.trt.built.clear()
+    _, session = open_model(ladder, "tensorrt")
+    session.close()
+    assert (session.device, machine.trt.built) == ("tensorrt", [])
+
+
+def test_when_no_rung_answers_right_the_last_good_engine_stays(ladder: Path, machine: Machine) -> None:
+    add_engines(ladder, ())
+    before = {path: path.read_bytes() for path in ladder.rglob("*") if path.is_file()}
+    machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
+    with pytest.raises(GateError, match="upgrade TensorRT") as raised:
+        add_engines(ladder, ())
+    assert raised.value.exit_code == 3
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.suffix for path in ladder.rglob("*") if path.is_file() and path not in before} == {".failed"}
+    machine.driver.check_clean()
+
+
+def test_a_graph_that_cannot_be_built_gives_way_to_the_next(ladder: Path, machine: Machine) -> None:
+    machine.trt.refused = {"model.onnx"}
+    assert add_engines(ladder, ())[0].model == "model.mixed.onnx"
+    assert "ForeignNode" in Report.load(ladder / "report.json").notes[-1]
+    machine.trt.refused = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
+    with pytest.raises(EngineError, match="ForeignNode"):
+        add_engines(ladder, (), BuildOptions(optimization_level=1))
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_folder_without_verification_frames_says_so(tmp_path: Path, write_model: WriteModel) -> None:
+    said: list[str] = []
+    (engine,) = add_engines(write_model(tmp_path / "bare"), (), watch=Told(said.append))
+    assert engine.agreement is None
+    assert any("not verified" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PK\x03\x04nonsense", "expected frames"), (None, "whole batches"), (b"", "expected frames")],
+)
+def test_verification_frames_that_are_none(ladder: Path, machine: Machine, content: bytes | None, message: str) -> None:
+    if content is None:
+        np.savez_compressed(ladder / "verify.npz", frames=np.zeros((3, 5, 5, 3), np.uint8))
+    else:
+        (ladder / "verify.npz").write_bytes(content)
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        add_engines(ladder, ())
+    manifest = Manifest.load(ladder / "manifest.json")
+    files = manifest.files | {"verify.npz": sha256(ladder / "verify.npz")}
+    manifest.model_copy(update={"files": files}).save(ladder / "manifest.json")
+    with pytest.raises(IntegrityError, match=message):
+        add_engines(ladder, ())
+    assert machine.trt.built == []
+
+
+def test_the_known_bad_versions_are_named_before_they_build(ladder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_machine(monkeypatch, "10.3.0")
+    said: list[str] = []
+    add_engines(ladder, (), watch=Told(said.append))
+    assert any("answer wrongly" in line for line in said)

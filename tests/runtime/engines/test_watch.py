@@ -1,0 +1,94 @@
+"""Watching a build: the fraction that the bar shows, and what is made of TensorRT's words."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aselect_runtime.engines.log import brief, first, remedy
+from aselect_runtime.engines.phases import PhaseTree
+from aselect_runtime.progress import Lines, terminal_watch
+
+NAMES = st.sampled_from("abcdef")
+MOVES = st.one_of(
+    st.tuples(st.just("start"), NAMES, st.one_of(st.none(), NAMES), st.integers(-1, 5)),
+    st.tuples(st.just("step"), NAMES, st.none(), st.integers(-2, 9)),
+    st.tuples(st.just("finish"), NAMES, st.none(), st.just(0)),
+)
+
+
+@given(moves=st.lists(MOVES, max_size=40))
+def test_whatever_tensorrt_reports_the_fraction_is_one_and_never_falls(
+    moves: list[tuple[str, str, str | None, int]],
+) -> None:
+    tree, last = PhaseTree(), 0.0
+    for kind, name, parent, number in moves:
+        if kind == "start":
+            tree.start(name, parent, number)
+        elif kind == "step":
+            tree.step(name, number)
+        else:
+            tree.finish(name)
+        assert 0.0 <= last <= tree.fraction <= 1.0
+        last = tree.fraction
+        assert isinstance(tree.current, str)
+
+
+def test_phases_within_phases() -> None:
+    tree = PhaseTree()
+    tree.start("build", None, 4)
+    tree.step("build", 0)
+    assert tree.fraction == 0.25
+    tree.start("tactics", "build", 2)
+    tree.step("tactics", 0)
+    assert tree.fraction == 0.25 + 0.5 / 4
+    assert tree.current == "tactics"
+    tree.finish("tactics")
+    tree.finish("build")
+    assert tree.fraction == 1.0
+
+
+def test_without_a_terminal_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal_watch() as watch:
+        assert isinstance(watch, Lines)
+        watch.say("building")
+        watch.advance(0.5, "phase")
+    assert capsys.readouterr() == ("", "building\n")
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with terminal_watch() as watch:
+        watch.advance(0.1, "Timing tactics")
+        watch.say("verifying the engine [on frames]")
+        watch.advance(0.5, "Timing tactics")
+    assert "verifying the engine [on frames]" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", "--workspace"),
+        ("Cuda Runtime (out of memory)", "close other programs"),
+        ("Serialization assertion failed. Version tag does not match", "run aselect-build"),
+        ("Error Code 10: Could not find any implementation for node {ForeignNode[x]}", "otherwise"),
+        ("", "otherwise"),
+    ],
+)  # fmt: skip
+def test_what_to_do_is_read_from_tensorrts_words(words: str, advice: str) -> None:
+    assert advice in remedy([words], "otherwise")
+
+
+def test_long_errors_become_one_line() -> None:
+    assert brief("  one\n two \nthree") == "one - two"
+    assert first([]) == "no reason given"
+    assert first(["cause", "consequence"]) == "cause"

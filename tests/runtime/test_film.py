@@ -1,0 +1,155 @@
+"""How an overlay video keeps the time of a live source, and what encodes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_runtime.errors import WriteError
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import Manifest
+from aselect_runtime.results import Captured, Result, SourceInfo
+from aselect_runtime.sinks import encoders, open_sink
+
+CAMERA = SourceInfo("camera", fps=10, live=True)
+FILM = SourceInfo("film.mp4", fps=10)
+
+
+def _film(model: Path, path: Path, frames: Sequence[Captured]) -> int:
+    """How many pictures the film of these frames has."""
+    answer = {"class_map": np.zeros((24, 32), np.uint8)}
+    with open_sink(str(path), Manifest.load(model / "manifest.json")) as write:
+        for captured in frames:
+            write(Result(captured, answer, 0.0, {}))
+    capture = cv2.VideoCapture(str(path))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return count
+
+
+def _captured(source: SourceInfo, monotonic: float, unix: float = 0.0) -> Captured:
+    return Captured(np.zeros((24, 32, 3), np.uint8), 0, "frame", source, unix, monotonic)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "pictures"),
+    [
+        ([0, 0.1, 0.2, 0.3], 4),
+        ([0, 0.11, 0.19, 0.31], 4),  # a camera's jitter
+        ([0, 0.04, 0.08, 0.12, 0.16, 0.2], 3),  # faster than it said
+        ([0, 0.3, 0.6], 7),  # frames were dropped: the film still lasts as long
+        ([0, 3600, 3600.1], 12),  # a pause counts as one second, once
+    ],
+)
+def test_a_live_film_lasts_as_long_as_its_source(
+    seg_model: Path, tmp_path: Path, arrivals: list[float], pictures: int
+) -> None:
+    frames = [_captured(CAMERA, 500.0 + second) for second in arrivals]
+    assert _film(seg_model, tmp_path / "film.mp4", frames) == pictures
+
+
+def test_setting_the_clock_does_not_stretch_a_live_film(seg_model: Path, tmp_path: Path) -> None:
+    unix = [0.0, 0.1, 1.8e9, 5.0]
+    frames = [_captured(CAMERA, number / 10, time) for number, time in enumerate(unix)]
+    assert _film(seg_model, tmp_path / "film.mp4", frames) == 4
+
+
+def test_a_camera_after_a_file_starts_its_own_time(seg_model: Path, tmp_path: Path) -> None:
+    frames = [_captured(FILM, second / 1000) for second in range(20)]  # decoded much faster than it plays
+    frames += [_captured(CAMERA, 0.02 + second / 10) for second in range(3)]
+    assert _film(seg_model, tmp_path / "film.mp4", frames) == 23
+
+
+def _codec(path: Path) -> str:
+    capture = cv2.VideoCapture(str(path))
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    capture.release()
+    return code.to_bytes(4, "little").decode()
+
+
+def _absent(path: Path, *_: object) -> cv2.VideoWriter:
+    """An encoder that is not there, but has left its traces in the file."""
+    path.write_bytes(b"remains of a try")
+    return cv2.VideoWriter()
+
+
+def _mjpeg(path: Path, fps: float, size: encoders.Size) -> cv2.VideoWriter:
+    return cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), fps, size[::-1])
+
+
+class _Mute:
+    """Opens and takes frames, and writes nothing."""
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def write(self, _: Frame) -> None: ...
+
+    def release(self) -> None: ...
+
+
+def _mute(*_: object) -> cv2.VideoWriter:
+    return cast("cv2.VideoWriter", _Mute())
+
+
+@pytest.mark.parametrize("start", [_absent, _mute])
+def test_an_encoder_that_does_not_work_is_passed_over(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., cv2.VideoWriter]
+) -> None:
+    software = list(encoders.candidates())[-1]
+    monkeypatch.setattr(encoders, "candidates", lambda: iter([encoders.Encoder("broken", start), software]))
+    assert _film(seg_model, tmp_path / "film.mp4", [_captured(FILM, 0)] * 12) == 12
+    assert _codec(tmp_path / "film.mp4") == "FMP4"
+
+
+def test_the_first_encoder_that_works_is_taken_and_its_trial_is_not_in_the_film(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hardware = [encoders.Encoder("hardware", _mjpeg), encoders.Encoder("another", _absent)]
+    monkeypatch.setattr(encoders, "candidates", lambda: iter(hardware))
+    caplog.set_level("INFO", "aselect_runtime")
+    assert _film(seg_model, tmp_path / "film.mkv", [_captured(FILM, 0)] * 12) == 12
+    assert _codec(tmp_path / "film.mkv") == "MJPG"
+    assert "by hardware" in caplog.text
+
+
+def test_without_any_encoder_there_is_an_error_and_no_file(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "candidates", lambda: iter([encoders.Encoder("absent", _absent, hardware=False)]))
+    with pytest.raises(WriteError, match="expected an OpenCV with FFmpeg"):
+        _film(seg_model, tmp_path / "film.mp4", [_captured(FILM, 0)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hardware_is_tried_before_the_cpu_where_it_may_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> list[str]:
+        return [encoder.name.split()[1] for encoder in encoders.candidates()]
+
+    monkeypatch.setattr(encoders, "RENDER_NODES", tmp_path)
+    monkeypatch.setattr(encoders, "has_gstreamer", lambda: False)
+    assert names() == ["on"]
+    (tmp_path / "renderD128").touch()
+    assert names() == ["graphics", "on"]
+    monkeypatch.setattr(encoders, "has_gstreamer", lambda: True)
+    assert names() == ["Jetson's", "graphics", "on"]
+
+
+def test_encoders_that_this_machine_lacks_do_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "renderD128").touch()
+    monkeypatch.setattr(encoders, "RENDER_NODES", tmp_path)
+    monkeypatch.setattr(encoders, "has_gstreamer", lambda: True)
+    path = tmp_path / 'a "b" \\c.mp4'
+    writer = encoders.start(path, 25, (48, 64))
+    assert writer is not None
+    for _ in range(7):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    assert encoders.count_frames(path) == 7

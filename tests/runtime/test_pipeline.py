@@ -1,0 +1,426 @@
+"""Whole runs in one process: all sinks, batches, live sources, and errors from every thread."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_runtime import open_model, run_pipeline
+from aselect_runtime.errors import AselectError, EngineError, InputError, WriteError
+from aselect_runtime.frames import Frame
+from aselect_runtime.pipeline import run as pipeline
+from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.outlets import plan_outputs
+from aselect_runtime.pipeline.streams import Patience
+from aselect_runtime.pipeline.timing import STAGES, RunSummary
+from aselect_runtime.records import Resize
+from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
+from aselect_runtime.sources.source import Source
+
+STREET = "synthetic://street?size=48x64&frames=5"
+
+
+def _run(model: Path, inputs: list[str], outputs: list[Path | str], max_frames: int | None = None) -> RunSummary:
+    manifest, session = open_model(model, "cpu")
+    try:
+        return run_pipeline(manifest, session, inputs, [str(path) for path in outputs], max_frames=max_frames)
+    finally:
+        session.close()
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _frames(path: Path) -> list[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    frames: list[Frame] = []
+    while True:
+        found, frame = capture.read()
+        if not found:
+            capture.release()
+            return frames
+        frames.append(frame)  # type: ignore[arg-type]
+
+
+def test_whole_run_with_every_sink(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    names = ("film.mp4", "film.mkv", "film.jsonl", "last.png", "masks/")
+    summary = _run(seg_model, [str(clip)], [f"{tmp_path}/{name}" for name in names])
+
+    assert (summary.frames, summary.dropped, summary.device) == (12, 0, "cpu")
+    assert set(summary.stages) == set(STAGES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.strip("/") for name in names)
+
+    lines = _lines(tmp_path / "film.jsonl")
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert set(lines[0]) == {"frame", "source", "t_capture", "t_result", "latency_ms", "areas"}
+    assert lines[0]["areas"] == {"dark": 0.5, "middle": 0.0, "bright": 0.5}
+
+    mask = cv2.imread(str(tmp_path / "masks/clip-000004.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (96, 128)
+    assert set(mask[:, :56].ravel()) == {0}
+    assert set(mask[:, 72:].ravel()) == {2}
+    assert json.loads((tmp_path / "masks/masks.json").read_text())["classes"][2]["name"] == "bright"
+
+    for name in ("film.mp4", "film.mkv"):
+        film = _frames(tmp_path / name)
+        assert len(film) == 12
+        assert film[0].shape == (480, 640, 3)
+        # Half black, half the class's colour (RGB 20, 30, 200), as BGR.
+        assert np.abs(film[5][300, 100].astype(int) - (100, 15, 10)).max() < 12
+    picture = cv2.imread(str(tmp_path / "last.png"))
+    assert picture is not None
+    assert tuple(picture[300, 100]) == (100, 15, 10)
+
+
+def test_classification_run(cls_model: Path, clip: Path, tmp_path: Path) -> None:
+    _run(cls_model, [str(clip)], [tmp_path / "film.mp4", tmp_path / "film.jsonl"], max_frames=3)
+    lines = _lines(tmp_path / "film.jsonl")
+    assert len(lines) == 3
+    top = lines[0]["top"]
+    assert isinstance(top, dict)
+    assert set(top) == {"dark", "middle", "bright"}
+    assert list(top.values()) == sorted(top.values(), reverse=True)
+    assert len(_frames(tmp_path / "film.mp4")) == 3
+
+
+def test_letterbox_borders_count_for_nothing(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", resize=Resize(mode="letterbox"))
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((20, 80, 3), np.uint8))
+    _run(model, [str(tmp_path / "wide.png")], [tmp_path / "wide.jsonl", f"{tmp_path}/masks/"])
+    assert _lines(tmp_path / "wide.jsonl")[0]["areas"] == {"dark": 1.0, "middle": 0.0, "bright": 0.0}
+    mask = cv2.imread(str(tmp_path / "masks/wide.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (20, 80)
+
+
+def test_last_batch_is_padded_and_inputs_follow_each_other(
+    write_model: Callable[..., Path], clip: Path, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "model", batch=5)
+    summary = _run(model, [str(clip), STREET], [tmp_path / "all.jsonl", tmp_path / "all.mp4"])
+    lines = _lines(tmp_path / "all.jsonl")
+    assert summary.frames == len(lines) == 17
+    assert [line["frame"] for line in lines] == [*range(12), *range(5)]
+    assert {line["source"] for line in lines} == {str(clip), STREET}
+    assert len(_frames(tmp_path / "all.mp4")) == 17
+
+
+def test_error_of_a_late_input_leaves_nothing(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nonsense")
+    out = tmp_path / "out"
+    outputs: list[Path | str] = [out / "a.mp4", out / "a.jsonl", out / "a.png", f"{out}/masks/"]
+    with pytest.raises(InputError, match=r"bad\.mp4"):
+        _run(seg_model, [str(clip), str(bad)], outputs)
+    assert [path.name for path in out.iterdir()] == ["a.jsonl"]
+    assert len(_lines(out / "a.jsonl")) == 12
+
+
+@pytest.mark.parametrize("name", ["ftp://host/topic", "display://", "film.gif", "/proc/nothing/film.mp4"])
+def test_unusable_outputs(seg_model: Path, name: str) -> None:
+    with pytest.raises(AselectError, match="expected"):
+        _run(seg_model, [STREET], [name])
+
+
+def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="segmentation"):
+        _run(cls_model, [STREET], [f"{tmp_path}/masks/"])
+    precious = tmp_path / "photos" / "family.jpg"
+    precious.parent.mkdir()
+    precious.touch()
+    with pytest.raises(InputError, match=r"masks\.json"):
+        _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
+    assert precious.exists()
+
+
+def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    before = clip.read_bytes()
+    with pytest.raises(InputError, match="twice"):
+        _run(seg_model, [str(clip)], [clip])
+    assert clip.read_bytes() == before
+    with pytest.raises(InputError, match="twice"):
+        _run(seg_model, [str(clip)], [tmp_path / "a.png", tmp_path / "b" / ".." / "a.png"])
+
+
+def test_two_frames_of_one_name_are_refused(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two frames named clip-000000"):
+        _run(seg_model, [str(clip), str(clip)], [f"{tmp_path}/masks/"])
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Endless:
+    """A live source that is faster than any model, and is unplugged after `frames` if that is given."""
+
+    def __init__(self, frames: int | None = None, *, live: bool = True) -> None:
+        self.info = SourceInfo("endless", fps=100, live=live)
+        self.open = False
+        self._frames = frames
+
+    def __enter__(self) -> _Endless:
+        self.open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.open = False
+
+    def __iter__(self) -> Iterator[Captured]:
+        index = 0
+        while True:
+            if index == self._frames:
+                raise InputError(f"camera: got no frame {index}, expected a stream; check the cable")
+            time.sleep(0.001)
+            yield Captured(np.zeros((24, 32, 3), np.uint8), index, f"{index}", self.info)
+            index += 1
+
+
+class _Slow:
+    """A session that takes its time, and fails when told to."""
+
+    device = "slow"
+
+    def __init__(self, error: Exception | None = None, answer: Arrays | None = None) -> None:
+        self._error = error
+        self._answer = answer
+
+    def infer(self, frames: Frame) -> Arrays:
+        if self._error is not None:
+            raise self._error
+        time.sleep(0.01)
+        return {"class_map": np.zeros_like(frames[..., 0])} if self._answer is None else self._answer
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> _Endless:
+    source = _Endless()
+
+    def open_endless(uri: str) -> Source:
+        assert uri == "endless"
+        return source
+
+    monkeypatch.setattr(pipeline, "open_source", open_endless)
+    return source
+
+
+def test_live_source_drops_and_obeys_the_limits(seg_model: Path, endless: _Endless, tmp_path: Path) -> None:
+    manifest, _ = open_model(seg_model, "cpu")
+    summary = run_pipeline(manifest, _Slow(), ["endless"], [f"{tmp_path}/live.jsonl"], max_frames=8)
+    assert summary.frames == 8
+    assert summary.dropped > 0
+    numbers = [int(str(line["frame"])) for line in _lines(tmp_path / "live.jsonl")]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] > 8
+    assert not endless.open
+
+    assert run_pipeline(manifest, _Slow(), ["endless"], max_seconds=0.1).frames > 0
+    stop = Event()
+
+    def stop_soon(result: Result) -> None:
+        if result.captured.index > 5:
+            stop.set()
+
+    assert run_pipeline(manifest, _Slow(), ["endless"], stop=stop, on_frame=stop_soon).frames > 0
+
+
+def test_a_class_that_does_not_exist_is_an_error(seg_model: Path, tmp_path: Path) -> None:
+    manifest, _ = open_model(seg_model, "cpu")
+    answer = np.zeros((1, 24, 32), np.uint8)
+    answer[0, 5, 5] = 3
+    with pytest.raises(EngineError, match=r"frame 0: got the class 3 .*its 3 classes"):
+        run_pipeline(manifest, _Slow(answer={"class_map": answer}), [STREET], [f"{tmp_path}/masks/"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_that_are_not_finite_are_an_error(cls_model: Path) -> None:
+    manifest, _ = open_model(cls_model, "cpu")
+    answer = np.array([[0.5, np.nan, 0.5]], np.float32)
+    with pytest.raises(EngineError, match="frame 0: got scores that are not finite"):
+        run_pipeline(manifest, _Slow(answer={"scores": answer}), [STREET])
+
+
+def _unplug(monkeypatch: pytest.MonkeyPatch, frames: int, *, live: bool = True) -> _Endless:
+    source = _Endless(frames, live=live)
+    monkeypatch.setattr(pipeline, "open_source", lambda _: source)
+    return source
+
+
+QUICK = Patience(connect=1.0, grab=0.5, first_delay=0.01, longest_delay=0.02)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_camera_that_breaks_off_is_connected_again(
+    write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    _unplug(monkeypatch, frames=12)
+    manifest, session = open_model(write_model(tmp_path / "model", batch=batch), "cpu")
+    out = tmp_path / "out"
+    names = [f"{out}/a.jsonl", f"{out}/a.mp4", f"{out}/a.png", f"{out}/masks/"]
+    summary = run_pipeline(manifest, session, ["camera"], names, max_frames=30, patience=QUICK)
+    assert sorted(path.name for path in out.iterdir()) == ["a.jsonl", "a.mp4", "a.png", "masks"]
+    assert summary.frames == 30
+    assert summary.reconnects >= 2
+    assert summary.sources[0].reconnects == summary.reconnects
+    numbers = [int(str(line["frame"])) for line in _lines(out / "a.jsonl")]
+    assert numbers == sorted(set(numbers))  # they go on counting over a reconnect
+    assert _frames(out / "a.mp4")
+
+
+@pytest.mark.parametrize(("frames", "live"), [(0, True), (12, False)])
+def test_a_camera_that_never_delivered_and_a_broken_file_leave_nothing(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, live: bool
+) -> None:
+    _unplug(monkeypatch, frames, live=live)
+    manifest, session = open_model(seg_model, "cpu")
+    with pytest.raises(InputError, match=f"got no frame {frames}, .*check the cable$"):
+        run_pipeline(manifest, session, ["camera"], [f"{tmp_path}/a.mp4"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_that_fails_after_the_last_wanted_frame_is_no_error(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _unplug(monkeypatch, frames=1)
+    manifest, session = open_model(seg_model, "cpu")
+    assert run_pipeline(manifest, session, ["camera"], max_frames=1).frames == 1
+
+
+def test_a_stop_does_not_open_the_inputs_that_are_left(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nonsense")
+    manifest, session = open_model(seg_model, "cpu")
+    stop = Event()
+    street = "synthetic://street?size=48x64&frames=100000"
+    inputs = [street, str(tmp_path / "bad.mp4")]
+    summary = run_pipeline(manifest, session, inputs, stop=stop, on_frame=lambda _: stop.set())
+    assert summary.frames > 0
+
+
+def test_errors_of_every_thread_reach_the_caller(
+    seg_model: Path, endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = open_model(seg_model, "cpu")
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(EngineError, match="device lost"):
+        run_pipeline(manifest, _Slow(EngineError("device lost")), ["endless"], [str(path)])
+    assert not endless.open
+
+    @contextmanager
+    def broken(uri: str, _: object) -> Iterator[Callable[[Result], None]]:
+        def write(result: Result) -> None:
+            raise WriteError(f"{uri}: full at {result.captured.index}")
+
+        yield write
+
+    monkeypatch.setattr(pipeline, "open_sink", broken)
+    with pytest.raises(WriteError, match="full at"):
+        run_pipeline(manifest, _Slow(), ["endless"], [str(path)])
+    assert not endless.open
+    assert not [thread for thread in threading.enumerate() if thread.name in {"capture", "output"}]
+
+
+def _sinks(monkeypatch: pytest.MonkeyPatch, writes: dict[str, Callable[[Result], None]]) -> None:
+    """Let `name.jsonl` be written by the function of that name."""
+
+    @contextmanager
+    def opened(uri: str, _: object) -> Iterator[Callable[[Result], None]]:
+        yield writes[Path(uri).stem]
+
+    monkeypatch.setattr(pipeline, "open_sink", opened)
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_slow_output_holds_up_neither_the_session_nor_another(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick: list[int] = []
+    release = Event()
+
+    def slow(_: Result) -> None:
+        release.wait(10)
+
+    def count(result: Result) -> None:
+        quick.append(result.captured.index)
+        if len(quick) == 20:
+            release.set()
+
+    _sinks(monkeypatch, {"slow": slow, "quick": count})
+    manifest, _ = open_model(seg_model, "cpu")
+    summary = run_pipeline(manifest, _Slow(), ["endless"], ["slow.jsonl", "quick.jsonl"], max_frames=30)
+    slow_one, quick_one = summary.sinks
+    assert release.is_set()
+    assert slow_one.dropped >= 10
+    assert (quick_one.dropped, quick_one.written) == (0, 30)
+
+
+def test_a_film_waits_for_a_slow_output(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def slow(result: Result) -> None:
+        time.sleep(0.01)
+        seen.append(result.captured.index)
+
+    _sinks(monkeypatch, {"slow": slow})
+    manifest, session = open_model(seg_model, "cpu")
+    run_pipeline(manifest, session, ["synthetic://street?size=48x64&frames=20"], ["slow.jsonl"])
+    assert seen == list(range(20))
+
+
+@pytest.mark.usefixtures("endless")
+def test_an_output_that_fails_is_named_and_the_others_go_on(
+    seg_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Result] = []
+
+    def broken(result: Result) -> None:
+        raise WriteError(f"broken.jsonl: full at {result.captured.index}")
+
+    _sinks(monkeypatch, {"broken": broken, "good": seen.append})
+    manifest, _ = open_model(seg_model, "cpu")
+    with pytest.raises(WriteError, match=r"broken\.jsonl: full"):
+        run_pipeline(manifest, _Slow(), ["endless"], ["broken.jsonl", "good.jsonl"], max_frames=80)
+    assert len(seen) == 80
+    assert "going on without broken.jsonl" in caplog.text
+    failed = seen[-1].health.sinks[0]
+    assert (failed.state, failed.written) == ("failed", 0)
+    assert failed.dropped > 0
+
+
+def test_a_stage_that_is_stuck_is_named() -> None:
+    heartbeat = Heartbeat(limit=0.05)
+    with heartbeat.busy("infer"), heartbeat.busy("output a.mp4"):
+        assert heartbeat.newly_stuck() == ()
+        time.sleep(0.06)
+        assert heartbeat.newly_stuck() == ("infer", "output a.mp4")
+        assert heartbeat.newly_stuck() == ()
+    assert heartbeat.stuck() == ()
+    assert heartbeat.stalls == {"infer": 1, "output a.mp4": 1}
+
+
+def test_file_names_of_several_inputs() -> None:
+    def names(outputs: list[str], inputs: list[str], lanes: list[list[int]]) -> list[str]:
+        return [plan.uri for plan in plan_outputs(outputs, inputs, lanes)]
+
+    cameras = ["/dev/video0", "rtsp://joe:pw@door/1"]
+    assert names(["a.mp4", "m/", "a.jsonl", "mqtt://h/t"], cameras, [[0], [1]]) == [
+        *("a-0.mp4", "a-1.mp4", "m-0/", "m-1/", "a.jsonl", "mqtt://h/t")
+    ]
+    assert names(["{source}.jsonl"], cameras, [[0], [1]]) == ["video0.jsonl", "door-1.jsonl"]
+    assert names(["{source}.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4", "a-1.mp4"]
+    assert names(["a.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4"]
+    (stamped,) = names(["{time}.mkv"], cameras[:1], [[0]])
+    assert re.fullmatch(r"\d{8}T\d{6}Z\.mkv", stamped)
