@@ -77,7 +77,7 @@ def lift_tokens(model: Perception) -> None:
     """A common offset of all tokens: LayerNorm takes it away, but FP16 sums have lost the rest to it by then."""
     assert isinstance(model.backbone, DiT)
     assert model.backbone.patch_embed.bias is not None
-    model.backbone.patch_embed.bias.fill_(400.0)
+    model.backbone.patch_embed.bias.fill_(200.0)
 
 
 def lift_logits(model: Perception) -> None:
