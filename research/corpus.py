@@ -1,153 +1,217 @@
-"""The pretraining corpus: training pictures in memory, served as random crops."""
+"""A corpus that lives on the device: training pictures as uint8 tensors there, crops and colours drawn there too.
+
+Reading, cropping and copying on the CPU would be slower than the training step, so nothing leaves the device after
+loading. Every source is one tensor of pictures of one size.
+"""
 
 from __future__ import annotations
 
-import tarfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aselect_runtime import scenes
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, list_images, read_image
+from research.pack import clip_frames, read_tiny
 
 NO_CLASS = -1
-UNLABELLED = 255
+FULL = (360, 480)
+"""Height and width of stored street scenes, as CamVid has them."""
+BIRD = (256, 256)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures of one origin and how often a batch draws from it."""
+    """Pictures of one origin on the device."""
 
-    pictures: tuple[Frame, ...]
-    labels: NDArray[np.int64]
+    name: str
+    pictures: Tensor
+    """(N, 3, H, W) uint8, RGB."""
+    labels: Tensor
+    """(N,) class, or NO_CLASS."""
     weight: float
+    """Share of a batch of square crops."""
+    frame_weight: float
+    """Share of a batch of full frames; 0 for pictures that are no street scenes."""
     crop: tuple[float, float]
-    """Smallest and largest side of a crop, as a share of what fits in the picture."""
-    maps: tuple[Frame, ...] = ()
-    """A class map (H, W) of each picture, or none at all."""
+    """Smallest and largest side of a square crop, as a share of what fits in the picture."""
 
 
 class Crops(NamedTuple):
-    """What a batch holds; NO_CLASS and UNLABELLED where nothing is known."""
+    """A batch on the device."""
 
-    images: NDArray[np.uint8]
-    """(N, height, width, 3) BGR."""
-    labels: NDArray[np.int64]
+    pixels: Tensor
+    """(N, 3, H, W) RGB, 0..255, float."""
+    labels: Tensor
     """(N,)"""
-    maps: NDArray[np.uint8]
-    """(N, height, width)"""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Several sources; no validation or test picture is ever read."""
+    """The corpus."""
 
     sources: tuple[Source, ...]
 
-    @classmethod
-    def load(cls, data: Path, limit: int = 50_000) -> Corpus:
-        """Read the training pictures below `data`; raises InputError if none of the sets is there."""
-        sources = []
-        for name, weight, crop in (("camvid/train/images", 0.35, (0.35, 1.0)), ("cub40/train", 0.1, (0.4, 1.0))):
-            if (data / name).is_dir():
-                pictures = tuple(read_image(path) for path in list_images(data / name))
-                sources.append(Source(pictures, np.full(len(pictures), NO_CLASS), weight, crop))
-        if (data / "tinyimagenet/train.tar").is_file():
-            sources.append(_tinyimagenet(data / "tinyimagenet", limit))
-        clips = tuple(frame for path in sorted((data / "video").glob("*.mp4")) for frame in _clip(path))
-        if clips:
-            sources.append(Source(clips, np.full(len(clips), NO_CLASS), 0.1, (0.35, 1.0)))
+    @property
+    def count(self) -> int:
+        """Pictures of all sources."""
+        return sum(len(source.pictures) for source in self.sources)
+
+    def batch(self, generator: torch.Generator, count: int, size: tuple[int, int], frames: bool) -> Crops:
+        """Crops of `size`, each source by its share; of street scenes alone and nearly whole with `frames`."""
+        weights = [source.frame_weight if frames else source.weight for source in self.sources]
+        shares = _shares(weights, count)
+        parts = []
+        for source, share in zip(self.sources, shares, strict=True):
+            if share:
+                scale = (0.75, 1.0) if frames else source.crop
+                chosen = torch.randint(len(source.pictures), (share,), generator=generator, device=generator.device)
+                pixels = random_crops(generator, source.pictures[chosen], size, scale)
+                parts.append(Crops(pixels, source.labels[chosen]))
+        pixels = recoloured(generator, torch.cat([part.pixels for part in parts]))
+        return Crops(pixels, torch.cat([part.labels for part in parts]))
+
+
+def load_corpus(
+    data: Path, device: torch.device, streets: int = 1200, tiny: int | None = None, workers: int = 8
+) -> Corpus:
+    """Read the training pictures below `data` and draw synthetic streets; no picture of val or test is read.
+
+    Raises InputError if none of camvid, cub40, tinyimagenet and video is there.
+    """
+    sources: list[Source] = []
+    with ProcessPoolExecutor(workers) as pool:
+
+        def add(
+            name: str, pictures: list[Frame], size: tuple[int, int], weight: float, frame: float, crop: float
+        ) -> None:
+            resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in pictures]
+            sources.append(_source(name, np.stack(resized).astype(np.uint8), None, weight, frame, (crop, 1.0), device))
+
+        if (data / "camvid/train/images").is_dir():
+            pictures = list(pool.map(read_image, list_images(data / "camvid/train/images"), chunksize=16))
+            add("camvid", pictures, FULL, 0.15, 0.6, 0.4)
+        if (data / "cub40/train").is_dir():
+            birds = list(pool.map(read_image, list_images(data / "cub40/train"), chunksize=16))
+            add("cub40", birds, BIRD, 0.28, 0.0, 0.35)
+        if (data / "tinyimagenet").is_dir():
+            pixels, labels = read_tiny(data / "tinyimagenet", tiny)
+            sources.append(_source("tinyimagenet", pixels, labels, 0.45, 0.0, (0.6, 1.0), device))
+        if (data / "video").is_dir():
+            clips = [frame for path in sorted((data / "video").glob("*.mp4")) for frame in clip_frames(path)]
+            clips += [read_image(path) for path in sorted((data / "video").glob("*.bmp"))]
+            add("video", clips, FULL, 0.05, 0.2, 0.4)
         if not sources:
             raise InputError(f"{data}: got none of camvid, cub40, tinyimagenet, video; expected at least one of them")
-        return cls((*sources, _streets(600)))
-
-    def batch(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> Crops:
-        """Random crops (height, width) of random pictures."""
-        weights = np.array([source.weight for source in self.sources])
-        images, labels = np.empty((count, *size, 3), np.uint8), np.full(count, NO_CLASS)
-        maps = np.full((count, *size), UNLABELLED, np.uint8)
-        for i in range(count):
-            source = self.sources[rng.choice(len(self.sources), p=weights / weights.sum())]
-            index = rng.integers(len(source.pictures))
-            crop = random_crop(rng, source.pictures[index].shape[:2], size, source.crop)
-            images[i], labels[i] = crop.picture(source.pictures[index]), source.labels[index]
-            if source.maps:
-                maps[i] = crop.labels(source.maps[index])
-        return Crops(images, labels, maps)
+        add("streets", list(pool.map(street, range(streets), chunksize=8)), (240, 320), 0.07, 0.2, 0.4)
+    return Corpus(tuple(sources))
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A part of a picture, brought to `size` (height, width)."""
-
-    rows: slice
-    columns: slice
-    mirrored: bool
-    size: tuple[int, int]
-
-    def picture(self, picture: Frame) -> Frame:
-        """The part of a picture (H, W, 3)."""
-        shrinks = self.rows.stop - self.rows.start > self.size[0]
-        return self._resized(picture, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-    def labels(self, labels: Frame) -> Frame:
-        """The same part of its class map (H, W)."""
-        # The exact one: plain INTER_NEAREST takes a cell's corner, half a cell beside what the picture shows.
-        return self._resized(labels, cv2.INTER_NEAREST_EXACT)
-
-    def _resized(self, whole: Frame, how: int) -> Frame:
-        part = whole[self.rows, self.columns]
-        part = np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
-        return cv2.resize(part, self.size[::-1], interpolation=how)  # type: ignore[return-value]
+def street(index: int) -> Frame:
+    """The frame of `street_pair`."""
+    return street_pair(index)[0]
 
 
-def random_crop(
-    rng: np.random.Generator, picture: tuple[int, ...], size: tuple[int, int], share: tuple[float, float]
-) -> Crop:
-    """A crop of random scale and place in a picture (height, width), shaped like `size`; half are mirrored."""
-    height, width = picture
-    fit = min(height / size[0], width / size[1]) * rng.uniform(*share)
-    h, w = max(1, min(height, round(size[0] * fit))), max(1, min(width, round(size[1] * fit)))
-    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    return Crop(slice(top, top + h), slice(left, left + w), bool(rng.random() < 0.5), size)
+def street_pair(index: int, height: int = 240, width: int = 320) -> tuple[Frame, Frame]:
+    """Frame and class map of a synthetic street; each index shows another place and moment."""
+    return scenes.Street(seed=index % 600, height=height, width=width).frame(index * 389 % 2000)
 
 
-def _tinyimagenet(folder: Path, limit: int) -> Source:
-    classes = [line.split("\t")[0] for line in (folder / "classes.txt").read_text().splitlines()]
-    index = {name: i for i, name in enumerate(classes)}
-    pictures, labels = [], []
-    with tarfile.open(folder / "train.tar") as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
-        for member in members[:: max(1, len(members) // limit)]:
-            stream = archive.extractfile(member)
-            picture = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR) if stream else None
-            if picture is not None:
-                pictures.append(picture)
-                labels.append(index[member.name.split("/")[0]])
-    return Source(tuple(pictures), np.array(labels), 0.45, (0.7, 1.0))  # type: ignore[arg-type]
+def random_crops(
+    generator: torch.Generator,
+    pictures: Tensor,
+    size: tuple[int, int],
+    share: tuple[float, float],
+    stretch: float = 1.25,
+) -> Tensor:
+    """Random crops, half of them mirrored, of pictures (N, 3, H, W) uint8, at `size`; float, 0..255."""
+    return sample(pictures, crop_boxes(generator, pictures.shape, size, share, stretch), size, "bilinear")
 
 
-def _streets(count: int, frames: int = 4) -> Source:
-    """A pool, because drawing a new street takes longer than training on it."""
-    streets = [scenes.Street(seed=seed, height=180, width=240) for seed in range(count)]
-    drawn = [street.frame(index * 200) for street in streets for index in range(frames)]
-    pictures, maps = zip(*drawn, strict=True)
-    return Source(pictures, np.full(len(pictures), NO_CLASS), 0.25, (0.35, 1.0), maps)
+def crop_boxes(
+    generator: torch.Generator,
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    share: tuple[float, float],
+    stretch: float,
+) -> Tensor:
+    """Affine maps (N, 2, 3) from a crop's coordinates to its picture's, both -1..1, as `affine_grid` takes them."""
+    count, (height, width), device = shape[0], shape[2:4], generator.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator, device=device)
+
+    fit = min(height / size[0], width / size[1]) * uniform(*share)
+    ratio = torch.exp(uniform(-1, 1) * np.log(stretch) / 2)
+    tall = (size[0] * fit * ratio / height).clamp(max=1.0)
+    wide = (size[1] * fit / ratio / width).clamp(max=1.0)
+    down, right = uniform(-1, 1) * (1 - tall), uniform(-1, 1) * (1 - wide)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    zero = torch.zeros_like(tall)
+    rows = [torch.stack([wide * mirror, zero, right], dim=1), torch.stack([zero, tall, down], dim=1)]
+    return torch.stack(rows, dim=1)
 
 
-def _clip(path: Path, every: int = 5) -> list[Frame]:
-    capture = cv2.VideoCapture(str(path))
-    frames: list[Frame] = []
-    try:
-        while True:
-            good, frame = capture.read()
-            if not good:
-                return frames[::every]
-            frames.append(cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
-    finally:
-        capture.release()
+def sample(pictures: Tensor, boxes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Pictures (N, C, H, W) through affine maps (N, 2, 3), at `size`; float."""
+    grid = F.affine_grid(boxes, [len(pictures), 1, *size], align_corners=False)
+    return F.grid_sample(pictures.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def recoloured(generator: torch.Generator, pixels: Tensor, strength: float = 0.3) -> Tensor:
+    """Random brightness, contrast, saturation and white balance of pixels (N, 3, H, W), 0..255."""
+    count, device = len(pixels), pixels.device
+
+    def uniform(*shape: int) -> Tensor:
+        return 1 + strength * (2 * torch.rand(count, *shape, generator=generator, device=device) - 1)
+
+    grey = pixels.mean(dim=1, keepdim=True)
+    pixels = grey + (pixels - grey) * uniform(1, 1, 1)
+    pixels = (pixels - 127.5) * uniform(1, 1, 1) + 127.5 * uniform(1, 1, 1)
+    balance = 1 + (uniform(3, 1, 1) - 1) * 0.3
+    return (pixels * balance).clamp(0, 255)
+
+
+def mixed(generator: torch.Generator, pixels: Tensor, share: float) -> Tensor:
+    """The first `share` of a batch blended with other pictures of it (mixup, arXiv 1710.09412).
+
+    A teacher says of a blend what it says; more unlike pictures make the student match its function rather than
+    its answers to a few pictures (Beyer et al., arXiv 2106.05237).
+    """
+    count = int(len(pixels) * share)
+    if not count:
+        return pixels
+    order = torch.randperm(len(pixels), generator=generator, device=pixels.device)[:count]
+    weight = torch.rand(count, 1, 1, 1, generator=generator, device=pixels.device) * 0.5
+    return torch.cat([torch.lerp(pixels[:count], pixels[order], weight), pixels[count:]])
+
+
+def _source(
+    name: str,
+    pictures: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None,
+    weight: float,
+    frame_weight: float,
+    crop: tuple[float, float],
+    device: torch.device,
+) -> Source:
+    rgb = torch.from_numpy(np.ascontiguousarray(pictures[..., ::-1])).permute(0, 3, 1, 2).contiguous().to(device)
+    given = torch.full((len(rgb),), NO_CLASS) if labels is None else torch.from_numpy(labels)
+    return Source(name, rgb, given.to(device), weight, frame_weight, crop)
+
+
+def _shares(weights: list[float], count: int) -> list[int]:
+    """`count` split by weight; the largest source takes what rounding leaves."""
+    total = sum(weights)
+    shares = [int(count * weight / total) for weight in weights]
+    shares[int(np.argmax(weights))] += count - sum(shares)
+    return shares

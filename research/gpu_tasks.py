@@ -15,19 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aselect_runtime import scenes
-from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.backbones.device import reduced
-from aselect_edge.evaluation.measuring import Data
-from aselect_runtime.frames import resize
-from aselect_edge.heads import build_head
-from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.bundle.model import Perception, upsample
-from aselect_runtime.records import HeadSpec, Resize, Task
+from aselect_edge.data import ClassificationData, SegmentationData
+from aselect_edge.evaluation.measuring import Data
+from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.heads import build_head
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
-from research.resident import crop_boxes, recoloured, sample, street_pair
+from aselect_runtime import scenes
+from aselect_runtime.frames import resize
+from aselect_runtime.records import HeadSpec, Resize, Task
+from research.corpus import crop_boxes, recoloured, sample, street_pair
 from research.teacher import EfficientNetLite0
 
 STREETS = 256
@@ -75,8 +75,9 @@ class Labelled:
         pictures, labels = split.pixels[chosen], split.labels[chosen]
         smallest = 0.45 if self.task == "seg" else 0.35
         # Boxes relative to the picture, not to the aspect ratio of the input: the deployed resize stretches too.
-        boxes = crop_boxes(generator, pictures.shape, pictures.shape[2:4], (smallest, 1.0), 1.2)
-        whole = crop_boxes(generator, pictures.shape, pictures.shape[2:4], (1.0, 1.0), 1.0)
+        own = (pictures.shape[2], pictures.shape[3])
+        boxes = crop_boxes(generator, pictures.shape, own, (smallest, 1.0), 1.2)
+        whole = crop_boxes(generator, pictures.shape, own, (1.0, 1.0), 1.0)
         either = torch.rand(count, 1, 1, generator=generator, device=generator.device) < 0.5
         boxes = torch.where(either, boxes, whole)
         pixels = sample(pictures, boxes, self.imgsz, "bilinear")
@@ -106,7 +107,7 @@ def _split(data: Data, size: tuple[int, int], how: Resize, device: torch.device,
         return Split(_pixels(frames, device), torch.tensor([label for _, label in pairs], device=device))
     maps = [np.asarray(label) for _, label in pairs]
     if labels_too:
-        maps = [cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for each in maps]  # type: ignore[misc]
+        maps = [cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for each in maps]
     return Split(_pixels(frames, device), _stack(maps, device))
 
 

