@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from threading import Event, Thread
 
 from aselect_runtime.pipeline.handoff import Handoff
@@ -15,7 +15,7 @@ from aselect_runtime.sources.source import Source
 
 def iterate_pipeline(
     manifest: Manifest, session: Session, source: str | Source, *, smooth: float | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the results of one input, see `run_pipeline`; raises what that raises.
 
     A film waits for whoever iterates and gives every frame; of a live source only the newest result is kept. Closing
