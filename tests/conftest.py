@@ -127,7 +127,7 @@ def seg_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """That bundle exported to fp16, with its ladder and, where TensorRT-RTX is installed, an engine."""
-    from aselect_export import export, open_bundle
+    from aselect_export.exporting import export, open_bundle
     from aselect_runtime.engines.versions import available
 
     targets = ("sm86",) if available("rtx") else ()
@@ -138,7 +138,7 @@ def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ex
 @pytest.fixture(scope="session")
 def cls_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """A classifier exported to fp32 for two frames of 8x40."""
-    from aselect_export import export, open_bundle
+    from aselect_export.exporting import export, open_bundle
     from tests.bundles import write_bundle
 
     root = tmp_path_factory.mktemp("classifier")

@@ -40,7 +40,7 @@ class Model:
     """
 
     def __init__(self, path: str | Path, device: Device = "auto", *, watch: Watch | None = None) -> None:
-        self.manifest, self._session = open_model(Path(path), device, watch)
+        self.manifest, self._session = open_model(path, device, watch)
         self._closed = False
         self._run: Generator[Result, None, None] | None = None
         self._lock = Lock()
@@ -62,14 +62,13 @@ class Model:
         A list runs in batches of the size that the model was exported with, the last one padded; its frames may have
         different sizes. Raises InputError (no such frame, a closed model, one that a stream uses) and EngineError.
         """
-        given = list(frames) if isinstance(frames, (list, tuple)) else [frames]
-        for index, frame in enumerate(given):
-            _check_frame(frame, index)
+        single = not isinstance(frames, (list, tuple))
+        given = [_checked(frame, index) for index, frame in enumerate([frames] if single else frames)]
         size = self.manifest.input.shape[0]
         with self._lock:
             self._check_free()
             found = [each for at in range(0, len(given), size) for each in self._batch(given[at : at + size], at)]
-        return found if isinstance(frames, (list, tuple)) else found[0]
+        return found[0] if single else found
 
     def stream(self, source: str | Source, *, smooth: float | None = None) -> Generator[Result, None, None]:
         """Yield the results of a camera, stream, video or folder: a URI, see `open_source`, or an object.
@@ -111,10 +110,12 @@ class Model:
 
     def _batch(self, frames: Sequence[Frame], first: int) -> Iterator[Result]:
         """The results of at most one batch; `first` is the number of its first frame."""
-        pixels, resize_ms = np.zeros(self.manifest.input.shape, np.uint8), []
+        batch, height, width, channels = self.manifest.input.shape
+        pixels: Frame = np.zeros((batch, height, width, channels), np.uint8)
+        resize_ms = []
         for place, frame in enumerate(frames):
             with lap() as spent:
-                resize(frame, self.manifest.input.shape[1:3], self.manifest.resize, pixels[place])
+                resize(frame, (height, width), self.manifest.resize, pixels[place])
             resize_ms.append(round(spent.ms, 3))
         with lap() as inference:
             outputs = self._session.infer(pixels)
@@ -127,11 +128,11 @@ class Model:
             yield Result(captured, answer, self.manifest, now, latency, pixels=pixels[place])
 
 
-def _check_frame(frame: object, index: int) -> None:
-    """Raise InputError unless it is a frame."""
+def _checked(frame: object, index: int) -> Frame:
+    """The frame; raises InputError unless it is one."""
     if isinstance(frame, np.ndarray):
         if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
-            return
+            return frame
         got = f"{frame.dtype} {list(frame.shape)}"
     else:
         got = "None, which cv2.imread gives where it cannot read" if frame is None else type(frame).__name__
@@ -161,7 +162,7 @@ class _Backend:
     open: Callable[[_Asked], _AnySession]
 
 
-def open_model(path: Path, device: Device = "auto", watch: Watch | None = None) -> tuple[Manifest, Session]:
+def open_model(path: str | Path, device: Device = "auto", watch: Watch | None = None) -> tuple[Manifest, Session]:
     """Load an export folder or a .onnx file.
 
     `auto` takes the fastest backend that is here and takes the model; the session's `device` says which. On TensorRT
@@ -169,7 +170,7 @@ def open_model(path: Path, device: Device = "auto", watch: Watch | None = None) 
     (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what the manifest describes),
     MissingDependencyError or EngineError (the device cannot be had), GateError (no engine answers right).
     """
-    watch = watch or Silence()
+    path, watch = Path(path), watch or Silence()
     if path.is_dir():
         manifest, graph = load_folder(path)
         session = _open(_Asked(graph, path, manifest, watch), device)

@@ -15,13 +15,34 @@ import aselect_weights
 from aselect_runtime import errors
 
 SURFACE = {
-    "aselect_runtime": {"__version__", "open_model", "open_sink", "open_source", "run_pipeline"},
+    "aselect_runtime": {
+        "Captured",
+        "Model",
+        "Result",
+        "Sink",
+        "Source",
+        "SourceInfo",
+        "__version__",
+        "open_model",
+        "open_sink",
+        "open_source",
+        "run_pipeline",
+    },
     "aselect_runtime.pipeline": {"run_pipeline"},
     "aselect_runtime.sessions": {"Session"},
     "aselect_runtime.sinks": {"Sink", "SinkClosed", "Write", "open_sink"},
     "aselect_runtime.sources": {"VIDEO_SUFFIXES", "Source", "open_source"},
     "aselect_weights": {"__version__", "backbone", "cls", "seg"},
-    "aselect_edge": {"__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"},
+    "aselect_edge": {
+        "__version__",
+        "load_backbone",
+        "load_bundle",
+        "select",
+        "select_tap",
+        "train",
+        "train_bundle",
+    },
+    "aselect_export": {"Evaluation", "ExportResult", "evaluate", "export", "open_bundle"},
     "aselect_edge.backbones": {
         "Backbone",
         "DiT",

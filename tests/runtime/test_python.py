@@ -18,6 +18,7 @@ from aselect_runtime import Captured, Model, Result, SourceInfo, open_source
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import Resize
+from aselect_runtime.results import Arrays
 from tests.runtime.manifests import small_manifest
 
 
@@ -66,10 +67,10 @@ def test_a_frame_of_any_size_gives_a_result_at_its_size(seg_model: Path) -> None
         result = model(_halves(100, 60))
         assert model(_halves()[::-1, ::-1]).class_map[0, 0] == 2  # a view that is not contiguous
     assert isinstance(result, Result)
-    assert (result.class_map.shape, result.class_map.dtype) == ((100, 60), np.uint8)
+    assert result.class_map.shape == result.confidence.shape == (100, 60)
+    assert [result.class_map.dtype, result.confidence.dtype] == [np.uint8, np.float32]
     assert set(result.class_map[:, :28].ravel()) == {0}
     assert set(result.class_map[:, 32:].ravel()) == {2}
-    assert (result.confidence.shape, result.confidence.dtype) == ((100, 60), np.float32)
     assert result.areas == {"dark": 0.5, "middle": 0.0, "bright": 0.5}
     assert set(json.loads(result.to_json())) == {"t_result", "latency_ms", "areas"}
     assert set(result.latency_ms) == {"resize", "infer"}
@@ -83,7 +84,7 @@ def test_letterbox_borders_are_in_no_result(write_model: Callable[..., Path], tm
 
 
 def test_each_pixel_has_the_confidence_of_its_cell() -> None:
-    outputs = {"class_map": np.zeros((24, 32), np.uint8), "confidence": np.eye(2, dtype=np.float32)}
+    outputs: Arrays = {"class_map": np.zeros((24, 32), np.uint8), "confidence": np.eye(2, dtype=np.float32)}
     captured = Captured(_halves(48, 64), 0, "frame", SourceInfo("camera", 30))
     confidence = Result(captured, outputs, small_manifest(), 0.0, {}).confidence
     np.testing.assert_array_equal(confidence, np.kron(np.eye(2), np.ones((24, 32))))
@@ -117,7 +118,8 @@ def test_both_tasks_are_plotted(seg_model: Path, cls_model: Path) -> None:
     for folder in (seg_model, cls_model):
         with Model(folder, "cpu") as model:
             picture = model(_halves()).plot()
-        assert (picture.shape, picture.dtype) == ((480, 640, 3), np.uint8)
+        assert picture.shape == (480, 640, 3)
+        assert picture.dtype == np.uint8
         assert len(np.unique(picture)) > 2
 
 
