@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import aselect_edge
+import aselect_export
 import aselect_runtime
 import aselect_weights
 from aselect_runtime import errors
+from tests.house.test_readme import ENTRIES
 
 SURFACE = {
     "aselect_runtime": {
@@ -129,3 +133,22 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
     code = f"import sys, {package}; print([m for m in ('torch', 'numpy', 'pydantic', 'cv2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("function", "command", "own"),
+    [
+        (aselect_edge.select, "aselect-select", set()),
+        (aselect_edge.train, "aselect-train", {"threads"}),
+        (aselect_export.export, "aselect-export", {"no-ladder"}),
+        (aselect_export.evaluate, "aselect-eval", set()),
+    ],
+)
+def test_a_function_takes_its_commands_options(function: Callable[..., object], command: str, own: set[str]) -> None:
+    """By the same names; `own` are the command's alone."""
+    code = f"{ENTRIES[command]}; main()"
+    shown = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"^[│* ]*--([a-z][a-z-]+)", shown, re.MULTILINE)) - own
+    assert "data" in options
+    options -= {"help", "json", "verbose", "install-completion", "show-completion"}
+    assert {option.replace("-", "_") for option in options} <= inspect.signature(function).parameters.keys()
