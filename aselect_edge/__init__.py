@@ -1,10 +1,10 @@
 """Floor 1, the workstation: backbones, the fold, selection, heads and training.
 
-    selection = select_tap("shipped", Path("camvid"), Request(images=64, imgsz=(144, 192)))
-    train_bundle(TrainRequest("seg", "shipped", selection, Path("camvid"), Path("bundle"), imgsz=(144, 192)))
+    selection = select("shipped", "camvid", images=64, imgsz=(144, 192))
+    outcome = train("shipped", selection, "camvid", "bundle", imgsz=(144, 192))
     bundle = load_bundle(Path("bundle"))
 
-Importing this package loads nothing heavy.
+`select_tap` and `train_bundle` take the same as one record each. Importing this package loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aselect_edge.api import select, train
     from aselect_edge.backbones import load_backbone
     from aselect_edge.bundle import load_bundle
     from aselect_edge.selection import select_tap
     from aselect_edge.training import train_bundle
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"]
+__all__ = ["__version__", "load_backbone", "load_bundle", "select", "select_tap", "train", "train_bundle"]
 
-_HOMES = {"load_backbone": "backbones", "load_bundle": "bundle", "select_tap": "selection", "train_bundle": "training"}
+_HOMES = {
+    "load_backbone": "backbones",
+    "load_bundle": "bundle",
+    "select": "api",
+    "select_tap": "selection",
+    "train": "api",
+    "train_bundle": "training",
+}
 
 
 def __getattr__(name: str) -> Any:

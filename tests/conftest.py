@@ -21,21 +21,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from aselect_runtime.files import sha256
-from aselect_runtime.records import ClassInfo, Manifest, Noise, Resize, Task, TensorSpec
+from aselect_runtime.records import Manifest, Resize, Task
 from aselect_runtime.sessions.onnx import METADATA_KEY
 from tests.runtime.engines.engine_folder import add_rungs
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
+from tests.runtime.manifests import small_manifest
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
-
-HEIGHT, WIDTH = 24, 32
-CLASSES = (
-    ClassInfo(name="dark", colour=(20, 30, 200)),
-    ClassInfo(name="middle", colour=(40, 200, 60)),
-    ClassInfo(name="bright", colour=(230, 60, 50)),
-)
-
 
 WriteModel = Callable[..., Path]
 
@@ -134,7 +127,7 @@ def seg_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """That bundle exported to fp16, with its ladder and, where TensorRT-RTX is installed, an engine."""
-    from aselect_export import export, open_bundle
+    from aselect_export.exporting import export, open_bundle
     from aselect_runtime.engines.versions import available
 
     targets = ("sm86",) if available("rtx") else ()
@@ -145,7 +138,7 @@ def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ex
 @pytest.fixture(scope="session")
 def cls_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """A classifier exported to fp32 for two frames of 8x40."""
-    from aselect_export import export, open_bundle
+    from aselect_export.exporting import export, open_bundle
     from tests.bundles import write_bundle
 
     root = tmp_path_factory.mktemp("classifier")
@@ -196,18 +189,8 @@ def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _write_model(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:
     """An export folder whose model tells dark (below 64), middle and bright (from 192) by the blue channel."""
     folder.mkdir(parents=True, exist_ok=True)
-    graph, outputs = _segmentation(batch) if task == "seg" else _classification(batch)
-    manifest = Manifest(
-        task=task,
-        classes=CLASSES,
-        resize=resize or Resize(),
-        input=TensorSpec(name="frames", dtype="uint8", shape=(batch, HEIGHT, WIDTH, 3)),
-        outputs=outputs,
-        precision="fp32",
-        taps=(),
-        noise=Noise(alpha=1, sigma=0, model_timestep=0),
-        files={},
-    )
+    manifest = small_manifest(task, batch, resize)
+    graph = _segmentation(manifest) if task == "seg" else _classification(manifest)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     onnx.save(model, str(folder / "model.onnx"))
@@ -233,35 +216,27 @@ def _brightness() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     return nodes, [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
-def _segmentation(batch: int) -> tuple[onnx.GraphProto, tuple[TensorSpec, ...]]:
+def _segmentation(manifest: Manifest) -> onnx.GraphProto:
     nodes, constants = _brightness()
     nodes += [
         helper.make_node("ArgMax", ["logits"], ["indices"], axis=-1, keepdims=0),
         helper.make_node("Cast", ["indices"], ["class_map"], to=TensorProto.UINT8),
         helper.make_node("ReduceMax", ["logits"], ["confidence"], axes=[-1], keepdims=0),
     ]
-    shape = (batch, HEIGHT, WIDTH)
-    specs = (
-        TensorSpec(name="class_map", dtype="uint8", shape=shape),
-        TensorSpec(name="confidence", dtype="float32", shape=shape),
-    )
-    return _graph(nodes, constants, batch, specs), specs
+    return _graph(nodes, constants, manifest)
 
 
-def _classification(batch: int) -> tuple[onnx.GraphProto, tuple[TensorSpec, ...]]:
+def _classification(manifest: Manifest) -> onnx.GraphProto:
     nodes, constants = _brightness()
     nodes += [
         helper.make_node("ReduceMean", ["logits"], ["mean"], axes=[1, 2], keepdims=0),
         helper.make_node("Softmax", ["mean"], ["scores"], axis=-1),
     ]
-    specs = (TensorSpec(name="scores", dtype="float32", shape=(batch, len(CLASSES))),)
-    return _graph(nodes, constants, batch, specs), specs
+    return _graph(nodes, constants, manifest)
 
 
-def _graph(
-    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], batch: int, outputs: tuple[TensorSpec, ...]
-) -> onnx.GraphProto:
+def _graph(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], manifest: Manifest) -> onnx.GraphProto:
     types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
-    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, [batch, HEIGHT, WIDTH, 3])
-    results = [helper.make_tensor_value_info(spec.name, types[spec.dtype], spec.shape) for spec in outputs]
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, manifest.input.shape)
+    results = [helper.make_tensor_value_info(spec.name, types[spec.dtype], spec.shape) for spec in manifest.outputs]
     return helper.make_graph(nodes, "grey", [frames], results, constants)

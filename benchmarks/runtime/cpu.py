@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -12,11 +11,10 @@ import cv2
 import numpy as np
 
 from aselect_runtime import open_source, run_pipeline
+from aselect_runtime.drawing import Painter
 from aselect_runtime.frames import resize
 from aselect_runtime.results import Result
 from aselect_runtime.sinks import encoders
-from aselect_runtime.sinks.drawing import Painter
-from aselect_runtime.sinks.lines import described
 from benchmarks.runtime.standin import Sleeping, films, resident, standin_manifest
 from tests.runtime import faulty
 
@@ -55,12 +53,12 @@ def stages(film: Path, folder: Path) -> dict[str, float]:
         captured = list(islice(frames, HELD))
         spent = {"decode": _each(lambda _: next(frames))}
     small = np.empty((height, width, channels), np.uint8)
-    results = [Result(each, answer, 0.0, {}) for each in captured]
+    results = [Result(each, answer, manifest, 0.0, {}) for each in captured]
     painter = Painter(manifest)
-    pictures = [painter.paint(result) for result in results]
+    pictures = [result.plot(painter) for result in results]
     spent["resize"] = _each(lambda n: resize(captured[n].frame, (height, width), manifest.resize, small))
-    spent["paint"] = _each(lambda n: painter.paint(results[n]))
-    spent["lines"] = _each(lambda n: json.dumps(described(results[n], manifest)))
+    spent["paint"] = _each(lambda n: results[n].plot(painter))
+    spent["lines"] = _each(lambda n: results[n].to_json())
     if (writer := encoders.start(folder / "stage.mp4", 25, (pictures[0].shape[0], pictures[0].shape[1]))) is not None:
         spent["encode"] = _each(lambda n: writer.write(pictures[n]))
         writer.release()

@@ -7,7 +7,6 @@ its reader, callback and writer as it does for everybody.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,9 @@ from statistics import median
 import cv2
 
 from aselect_runtime import run_pipeline
+from aselect_runtime.drawing import Painter
 from aselect_runtime.frames import resize
 from aselect_runtime.results import Captured, Result, SourceInfo
-from aselect_runtime.sinks.drawing import Painter
-from aselect_runtime.sinks.lines import described
 from benchmarks.runtime import peer
 from benchmarks.runtime.standin import Sleeping, films, standin_manifest
 
@@ -91,8 +89,8 @@ def callback(milliseconds: float, lines: str) -> Callable[[cv2.typing.MatLike, i
         captured = Captured(frame, index, f"{index}", info)  # type: ignore[arg-type]
         pixels = resize(captured.frame, manifest.input.shape[1:3], manifest.resize)  # type: ignore[arg-type]
         outputs = {name: array[0] for name, array in session.infer(pixels[None]).items()}
-        result = Result(captured, outputs, time.time(), {})
-        stream.write(json.dumps(described(result, manifest)) + "\n")
-        return painter.paint(result)
+        result = Result(captured, outputs, manifest, time.time(), {})
+        stream.write(result.to_json() + "\n")
+        return result.plot(painter)
 
     return act

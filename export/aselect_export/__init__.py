@@ -1,8 +1,9 @@
 """Floor 3, export: the ONNX graph, its precision, its verification and its evaluation.
 
-bundle = open_bundle("seg", None)
-result = export(bundle, "fp16", Path("seg-fp16"), targets=("sm86",))
-found = evaluate(result.folder, Path("camvid"))
+    result = export("seg", "fp16", target="sm86")
+    found = evaluate(result.folder, "camvid")
+
+Importing this package loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,12 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aselect_export.evaluation import evaluate
-    from aselect_export.exporting import export, open_bundle
+    from aselect_export.api import export
+    from aselect_export.evaluation import Evaluation, evaluate
+    from aselect_export.exporting import ExportResult, open_bundle
 
-__all__ = ["evaluate", "export", "open_bundle"]
+__all__ = ["Evaluation", "ExportResult", "evaluate", "export", "open_bundle"]
 
-_HOMES = {"evaluate": "evaluation", "export": "exporting", "open_bundle": "exporting"}
+_HOMES = {
+    "Evaluation": "evaluation",
+    "ExportResult": "exporting",
+    "evaluate": "evaluation",
+    "export": "api",
+    "open_bundle": "exporting",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -70,8 +70,8 @@ class Evaluation:
 
 
 def evaluate(
-    model: Path,
-    data: Path,
+    model: str | Path,
+    data: str | Path,
     split: str = "test",
     device: Device = "auto",
     progress: Progress = lambda _done, _all: None,
@@ -82,9 +82,9 @@ def evaluate(
     Raises InputError if the model or the data cannot be used, or if their classes differ; besides, what `open_model`
     raises. `watch` is told how the building of an engine goes.
     """
-    opened = _open(model, device, watch or Silence())
+    opened = _open(Path(model), device, watch or Silence())
     try:
-        found = accuracy(opened, data, split, progress)
+        found = accuracy(opened, Path(data), split, progress)
     finally:
         opened.close()
     per_class = dict(zip((info.name for info in opened.classes), found.per_class, strict=True))

@@ -1,10 +1,14 @@
 """The ground floor, all that a device needs: sessions, engines, video sources and sinks, and the pipeline between them.
 
-    manifest, session = open_model(Path("export"), "auto")
-    summary = run_pipeline(manifest, session, ["film.mp4"], ["film-overlay.mp4", "film.jsonl"])
+    with Model("seg-fp16") as model:
+        result = model(cv2.imread("street.jpg"))
+        for result in model.stream("rtsp://camera/1"):
+            print(result.to_json())
 
-It holds what every room shares, too: errors, records, frames, files, progress, the street scenes. Torch-free: NumPy,
-OpenCV and ONNX Runtime do all the work on a device. Importing this package loads nothing heavy.
+`run_pipeline` runs many inputs into many outputs, as aselect-run does; a `Source` or `Sink` of one's own is an input
+or output like any other. The room holds what every room shares, too: errors, records, frames, files, progress, the
+street scenes. Torch-free: NumPy, OpenCV and ONNX Runtime do all the work on a device. Importing this package loads
+nothing heavy.
 """
 
 from __future__ import annotations
@@ -13,15 +17,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aselect_runtime.model import open_model
+    from aselect_runtime.model import Model, open_model
     from aselect_runtime.pipeline import run_pipeline
-    from aselect_runtime.sinks import open_sink
-    from aselect_runtime.sources import open_source
+    from aselect_runtime.results import Captured, Result, SourceInfo
+    from aselect_runtime.sinks import Sink, open_sink
+    from aselect_runtime.sources import Source, open_source
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_model", "open_sink", "open_source", "run_pipeline"]
+__all__ = [
+    "Captured",
+    "Model",
+    "Result",
+    "Sink",
+    "Source",
+    "SourceInfo",
+    "__version__",
+    "open_model",
+    "open_sink",
+    "open_source",
+    "run_pipeline",
+]
 
-_HOMES = {"open_model": "model", "open_sink": "sinks", "open_source": "sources", "run_pipeline": "pipeline"}
+_HOMES = {
+    "Captured": "results",
+    "Model": "model",
+    "Result": "results",
+    "Sink": "sinks",
+    "Source": "sources",
+    "SourceInfo": "results",
+    "open_model": "model",
+    "open_sink": "sinks",
+    "open_source": "sources",
+    "run_pipeline": "pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ A frame is uint8 [H, W, 3] in BGR order, as OpenCV delivers it. Needs NumPy and 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.records import Resize
 
 Frame: TypeAlias = NDArray[np.uint8]
+Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 PAD = 114
@@ -68,10 +69,10 @@ def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) 
     return canvas
 
 
-def restore(class_map: Frame, frame: tuple[int, ...], how: Resize) -> Frame:
-    """Bring a class map [h, w] of the model input back to the frame's (height, width), nearest neighbour."""
-    top, left, inner_height, inner_width = placement(frame, class_map.shape[:2], how)
-    inner = class_map[top : top + inner_height, left : left + inner_width]
+def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDArray[Scalar]:
+    """Bring a map [h, w] of the model input's pixels back to the frame's (height, width), nearest neighbour."""
+    top, left, inner_height, inner_width = placement(frame, pixels.shape[:2], how)
+    inner = pixels[top : top + inner_height, left : left + inner_width]
     return cv2.resize(inner, (frame[1], frame[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_runtime.errors import EngineError
-from aselect_runtime.frames import Frame, placement
+from aselect_runtime.drawing import Painter
+from aselect_runtime.errors import EngineError, InputError
+from aselect_runtime.frames import Frame, placement, restore
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 
@@ -47,21 +50,109 @@ class Captured:
     """Time of arrival on a clock that never jumps, for durations between frames."""
 
 
+MEMORY = SourceInfo("memory", fps=0.0)
+"""Of frames that were given to a model as arrays: they come from no stream."""
+
+
 @dataclass(frozen=True)
 class Result:
-    """What the model says about one frame: its outputs without the batch axis, and how long each stage took."""
+    """What the model says about one frame.
+
+    Segmentation has `class_map`, `confidence` and `areas`, classification has `top`; asking for what the task does
+    not have raises InputError.
+    """
 
     captured: Captured
     outputs: Arrays
+    """The model's outputs without the batch axis, at the model's size."""
+    manifest: Manifest
     t_result: float
     """Unix time at which the answer was there."""
     latency_ms: Mapping[str, float]
-    """`capture`, `resize`, `wait` (for the session) and `infer`."""
+    """Of a stream `capture`, `resize`, `wait` (for the session) and `infer`; otherwise `resize` and `infer`."""
     health: Health = field(default_factory=Health)
     stream: int = 0
     """Which input of the run it came from, counted from 0."""
     pixels: Frame | None = None
     """The model input that was answered, uint8 [h, w, 3]."""
+
+    @property
+    def frame(self) -> Frame:
+        """The frame as it came, BGR, uint8 [H, W, 3]."""
+        return self.captured.frame
+
+    @cached_property
+    def class_map(self) -> Frame:
+        """The class of each pixel of the frame, uint8 [H, W]: an index into `manifest.classes`."""
+        return restore(self._output("class_map"), self.frame.shape, self.manifest.resize)
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """How sure the model is of each pixel of the frame, float32 [H, W], 0 to 1.
+
+        The model says it for cells of several pixels; each pixel has the confidence of its cell.
+        """
+        height, width = self._output("class_map").shape
+        fine = cv2.resize(self._output("confidence"), (width, height), interpolation=cv2.INTER_NEAREST)
+        return restore(fine, self.frame.shape, self.manifest.resize)  # type: ignore[arg-type]
+
+    @property
+    def model_class_map(self) -> Frame:
+        """The class of each model pixel that shows a part of the frame (no letterbox border), uint8 [h, w]."""
+        whole = self._output("class_map")
+        top, left, height, width = placement(self.frame.shape[:2], whole.shape, self.manifest.resize)
+        return whole[top : top + height, left : left + width]
+
+    @cached_property
+    def areas(self) -> dict[str, float]:
+        """The share of the frame that each class covers; every class is named, the shares sum to one."""
+        inner, classes = self.model_class_map, self.manifest.classes
+        counts = cv2.calcHist([inner], [0], None, [len(classes)], [0, len(classes)]).ravel()
+        return {item.name: round(int(count) / inner.size, 5) for item, count in zip(classes, counts, strict=True)}
+
+    @cached_property
+    def top(self) -> dict[str, float]:
+        """The TOP best classes with their scores (0 to 1), best first."""
+        scores = self._output("scores")
+        best = np.argsort(-scores, kind="stable")[:TOP]
+        return {self.manifest.classes[index].name: round(float(scores[index]), 5) for index in best}
+
+    def plot(self, painter: Painter | None = None) -> Frame:
+        """The frame with the classes' colours and a legend, or with the best classes as bars: BGR, uint8 [H', W', 3].
+
+        Small and very large frames are scaled, see `display_size`. A `painter` that is given is used again from
+        result to result, which saves time; for one thread.
+        """
+        painter = painter or Painter(self.manifest)
+        if self.manifest.task == "seg":
+            return painter.paint(self.frame, self.areas, self.model_class_map)
+        return painter.paint(self.frame, self.top)
+
+    def to_dict(self) -> dict[str, Any]:
+        """`t_result` (Unix seconds), `latency_ms`, and `areas` or `top`, as JSON types.
+
+        A result of a stream has `frame` (its number), `source` and `t_capture` before them.
+        """
+        captured = self.captured
+        origin = {"frame": captured.index, "source": captured.source.name, "t_capture": round(captured.t_capture, 4)}
+        return {
+            **({} if captured.source is MEMORY else origin),
+            "t_result": round(self.t_result, 4),
+            "latency_ms": dict(self.latency_ms),
+            **({"areas": self.areas} if self.manifest.task == "seg" else {"top": self.top}),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON on one line, as aselect-run writes it."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def _output(self, name: str) -> NDArray[Any]:
+        if name not in self.outputs:
+            raise InputError(
+                f"got a question for {name}, expected one of what this model answers ({', '.join(self.outputs)}); "
+                "segmentation has class_map, confidence and areas, classification has top"
+            )
+        return self.outputs[name]
 
 
 def check_answer(captured: Captured, outputs: Arrays, manifest: Manifest) -> None:
@@ -79,24 +170,3 @@ def check_answer(captured: Captured, outputs: Arrays, manifest: Manifest) -> Non
             f"{where}: got scores that are not finite, expected probabilities; "
             "use a higher precision (the folder's model.mixed.onnx or model.fp32.onnx)"
         )
-
-
-def class_map(result: Result, manifest: Manifest) -> Frame:
-    """The class of each model pixel, uint8 [h, w], cropped to the part that shows the frame (no letterbox border)."""
-    whole = result.outputs["class_map"]
-    top, left, height, width = placement(result.captured.frame.shape[:2], whole.shape, manifest.resize)
-    return whole[top : top + height, left : left + width]
-
-
-def areas(result: Result, manifest: Manifest) -> dict[str, float]:
-    """The share of the frame that each class covers; every class is named, the shares sum to one."""
-    inner = class_map(result, manifest)
-    counts = cv2.calcHist([inner], [0], None, [len(manifest.classes)], [0, len(manifest.classes)]).ravel()
-    return {item.name: round(int(count) / inner.size, 5) for item, count in zip(manifest.classes, counts, strict=True)}
-
-
-def top_scores(result: Result, manifest: Manifest) -> dict[str, float]:
-    """The best classes with their scores, best first."""
-    scores = result.outputs["scores"]
-    best = np.argsort(-scores, kind="stable")[:TOP]
-    return {manifest.classes[index].name: round(float(scores[index]), 5) for index in best}

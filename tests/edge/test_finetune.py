@@ -36,7 +36,7 @@ from aselect_edge.training.finetune import (
 )
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.request import TrainRequest
-from aselect_export import export
+from aselect_export.exporting import export
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Bundle, HeadSpec, Noise, Selection, Tap
 from tests.export.test_families import DIT, bundle_of, condition_of

@@ -23,8 +23,7 @@ from onnx import ModelProto
 from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle import LoadedBundle, load_bundle, perception, save_bundle
 from aselect_edge.heads import build_head
-from aselect_export import export
-from aselect_export.exporting import ExportResult
+from aselect_export.exporting import ExportResult, export
 from aselect_runtime.engines import build_engine
 from aselect_runtime.engines.versions import available
 from aselect_runtime.errors import InputError

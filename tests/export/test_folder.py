@@ -11,8 +11,7 @@ import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import load_bundle
-from aselect_export import export, open_bundle
-from aselect_export.exporting import ExportResult
+from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.graph import DeployedGraph
 from aselect_export.verify import verification_frames
 from aselect_runtime import open_model

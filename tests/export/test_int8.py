@@ -24,8 +24,8 @@ from aselect_calibration.observing import histograms
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.settings import Int8Settings
 from aselect_edge.bundle import load_bundle
-from aselect_export import evaluate, export, open_bundle, quantising
-from aselect_export.exporting import ExportResult
+from aselect_export import evaluate, quantising
+from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.graph import LOGITS, trace
 from aselect_export.ladder import Candidate
 from aselect_export.quantising import latency_notes

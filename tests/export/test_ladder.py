@@ -12,9 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from aselect_export import export, open_bundle
 from aselect_export.commands.export import export as export_command
-from aselect_export.exporting import ExportResult
+from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.precision import half_tensors
 from aselect_runtime import open_model
 from aselect_runtime.errors import GateError

@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import aselect_edge
+import aselect_export
 import aselect_runtime
 import aselect_weights
 from aselect_runtime import errors
+from tests.house.test_readme import ENTRIES
 
 SURFACE = {
-    "aselect_runtime": {"__version__", "open_model", "open_sink", "open_source", "run_pipeline"},
+    "aselect_runtime": {
+        "Captured",
+        "Model",
+        "Result",
+        "Sink",
+        "Source",
+        "SourceInfo",
+        "__version__",
+        "open_model",
+        "open_sink",
+        "open_source",
+        "run_pipeline",
+    },
     "aselect_runtime.pipeline": {"run_pipeline"},
     "aselect_runtime.sessions": {"Session"},
     "aselect_runtime.sinks": {"Sink", "SinkClosed", "Write", "open_sink"},
     "aselect_runtime.sources": {"VIDEO_SUFFIXES", "Source", "open_source"},
     "aselect_weights": {"__version__", "backbone", "cls", "seg"},
-    "aselect_edge": {"__version__", "load_backbone", "load_bundle", "select_tap", "train_bundle"},
+    "aselect_edge": {
+        "__version__",
+        "load_backbone",
+        "load_bundle",
+        "select",
+        "select_tap",
+        "train",
+        "train_bundle",
+    },
+    "aselect_export": {"Evaluation", "ExportResult", "evaluate", "export", "open_bundle"},
     "aselect_edge.backbones": {
         "Backbone",
         "DiT",
@@ -108,3 +133,22 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
     code = f"import sys, {package}; print([m for m in ('torch', 'numpy', 'pydantic', 'cv2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("function", "command", "own"),
+    [
+        (aselect_edge.select, "aselect-select", set()),
+        (aselect_edge.train, "aselect-train", {"threads"}),
+        (aselect_export.export, "aselect-export", {"no-ladder"}),
+        (aselect_export.evaluate, "aselect-eval", set()),
+    ],
+)
+def test_a_function_takes_its_commands_options(function: Callable[..., object], command: str, own: set[str]) -> None:
+    """By the same names; `own` are the command's alone."""
+    code = f"{ENTRIES[command]}; main()"
+    shown = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"^[│* ]*--([a-z][a-z-]+)", shown, re.MULTILINE)) - own
+    assert "data" in options
+    options -= {"help", "json", "verbose", "install-completion", "show-completion"}
+    assert {option.replace("-", "_") for option in options} <= inspect.signature(function).parameters.keys()

@@ -15,6 +15,7 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import encoders, open_sink
+from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("camera", fps=10, live=True)
 FILM = SourceInfo("film.mp4", fps=10)
@@ -25,7 +26,7 @@ def _film(model: Path, path: Path, frames: Sequence[Captured]) -> int:
     answer = {"class_map": np.zeros((24, 32), np.uint8)}
     with open_sink(str(path), Manifest.load(model / "manifest.json")) as write:
         for captured in frames:
-            write(Result(captured, answer, 0.0, {}))
+            write(Result(captured, answer, small_manifest(), 0.0, {}))
     capture = cv2.VideoCapture(str(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()

@@ -20,6 +20,7 @@ from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
 from aselect_runtime.pipeline.smoothing import PAUSE, Smoothing
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks.recording import recording
+from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("camera", fps=10, live=True)
 
@@ -118,7 +119,7 @@ def test_smoothing_refuses_a_weight_that_is_none() -> None:
 
 
 def _result(number: int, pixels: Frame) -> Result:
-    return Result(_captured(number), {}, 0.0, {}, pixels=pixels)
+    return Result(_captured(number), {}, small_manifest(), 0.0, {}, pixels=pixels)
 
 
 def test_recording_keeps_few_and_different_frames(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame
-from aselect_runtime.pipeline import run as pipeline
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
 
@@ -70,27 +69,13 @@ class _Numbered:
             yield Captured(np.full((24, 32, 3), index % 3, np.uint8), index, f"n-{index:06d}", self.info)
 
 
-@pytest.fixture
-def from_source(monkeypatch: pytest.MonkeyPatch) -> Callable[[_Numbered], list[str]]:
-    """Lets a source be opened, and returns it as inputs of a run."""
-
-    def use(source: _Numbered) -> list[str]:
-        monkeypatch.setattr(pipeline, "open_source", lambda _: source)
-        return ["numbered"]
-
-    return use
-
-
-Inputs = Callable[[_Numbered], list[str]]
-
-
 @pytest.mark.parametrize(("batch", "most"), [(1, None), (1, 7), (4, None), (4, 7)])
 def test_a_film_keeps_the_session_full_and_its_order(
-    write_model: Callable[..., Path], tmp_path: Path, from_source: Inputs, batch: int, most: int | None
+    write_model: Callable[..., Path], tmp_path: Path, batch: int, most: int | None
 ) -> None:
     manifest, _ = open_model(write_model(tmp_path / "model", batch=batch), "cpu")
     session, seen = _Pipelined(), list[Result]()
-    inputs = from_source(_Numbered(30))
+    inputs = [_Numbered(30)]
     summary = run_pipeline(manifest, session, inputs, max_frames=most, on_frame=seen.append)
     count = most or 30
     assert summary.frames == count
@@ -101,7 +86,7 @@ def test_a_film_keeps_the_session_full_and_its_order(
     assert not session.pending
 
 
-def test_two_batches_are_in_the_session_where_two_are_there(seg_model: Path, from_source: Inputs) -> None:
+def test_two_batches_are_in_the_session_where_two_are_there(seg_model: Path) -> None:
     manifest, _ = open_model(seg_model, "cpu")
     session, ahead = _Pipelined(), Event()
     collect = session.collect
@@ -111,13 +96,13 @@ def test_two_batches_are_in_the_session_where_two_are_there(seg_model: Path, fro
         return collect()
 
     session.collect = wait_for_the_film  # type: ignore[method-assign]
-    inputs = from_source(_Numbered(6, before=lambda index: ahead.set() if index == 3 else None))
+    inputs = [_Numbered(6, before=lambda index: ahead.set() if index == 3 else None)]
     assert run_pipeline(manifest, session, inputs).frames == 6
     assert session.most == 2
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_no_result_waits_for_the_next_frame(seg_model: Path, from_source: Inputs, live: bool) -> None:
+def test_no_result_waits_for_the_next_frame(seg_model: Path, live: bool) -> None:
     manifest, _ = open_model(seg_model, "cpu")
     session, answered = _Pipelined(), [Event() for _ in range(4)]
     waited: list[bool] = []
@@ -126,42 +111,42 @@ def test_no_result_waits_for_the_next_frame(seg_model: Path, from_source: Inputs
         if index:
             waited.append(answered[index - 1].wait(10))
 
-    inputs = from_source(_Numbered(4, live=live, before=wait_for_the_last))
+    inputs = [_Numbered(4, live=live, before=wait_for_the_last)]
     run_pipeline(manifest, session, inputs, on_frame=lambda r: answered[r.captured.index].set())
     assert waited == [True] * 3
 
 
-def test_a_live_frame_does_not_grow_old_inside_the_session(seg_model: Path, from_source: Inputs) -> None:
+def test_a_live_frame_does_not_grow_old_inside_the_session(seg_model: Path) -> None:
     manifest, _ = open_model(seg_model, "cpu")
     session = _Pipelined()
-    run_pipeline(manifest, session, from_source(_Numbered(200, live=True)))
+    run_pipeline(manifest, session, [_Numbered(200, live=True)])
     assert session.collected >= 1
     assert session.most == 1
 
 
-def test_an_error_of_the_session_leaves_nothing_pending(seg_model: Path, from_source: Inputs) -> None:
+def test_an_error_of_the_session_leaves_nothing_pending(seg_model: Path) -> None:
     manifest, _ = open_model(seg_model, "cpu")
     session, seen = _Pipelined(broken=3), list[int]()
     with pytest.raises(EngineError, match="device lost"):
-        run_pipeline(manifest, session, from_source(_Numbered(30)), on_frame=lambda r: seen.append(r.captured.index))
+        run_pipeline(manifest, session, [_Numbered(30)], on_frame=lambda r: seen.append(r.captured.index))
     assert seen == [0, 1, 2]
     assert not session.pending
 
 
-def test_an_error_of_the_source_comes_after_every_answer(seg_model: Path, from_source: Inputs) -> None:
+def test_an_error_of_the_source_comes_after_every_answer(seg_model: Path) -> None:
     def break_off(index: int) -> None:
         if index == 5:
             raise InputError("film.mp4: got 5 frames, expected 30")
 
     manifest, _ = open_model(seg_model, "cpu")
     session, seen = _Pipelined(), list[int]()
-    inputs = from_source(_Numbered(30, before=break_off))
+    inputs = [_Numbered(30, before=break_off)]
     with pytest.raises(InputError, match="got 5 frames"):
         run_pipeline(manifest, session, inputs, on_frame=lambda r: seen.append(r.captured.index))
     assert seen == [0, 1, 2, 3, 4]
 
 
-def test_an_early_end_leaves_nothing_pending(seg_model: Path, from_source: Inputs) -> None:
+def test_an_early_end_leaves_nothing_pending(seg_model: Path) -> None:
     manifest, _ = open_model(seg_model, "cpu")
     session = _Pipelined()
 
@@ -169,7 +154,7 @@ def test_an_early_end_leaves_nothing_pending(seg_model: Path, from_source: Input
         raise ValueError("enough")
 
     with pytest.raises(ValueError, match="enough"):
-        run_pipeline(manifest, session, from_source(_Numbered(1000)), on_frame=refuse)
+        run_pipeline(manifest, session, [_Numbered(1000)], on_frame=refuse)
     assert not session.pending
     assert session.submitted < 1000
 

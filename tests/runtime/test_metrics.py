@@ -19,13 +19,15 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import open_sink
 from aselect_runtime.sinks.metrics import Metrics
+from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("rtsp://***@camera/1", fps=30, live=True)
 
 
 def _result(outputs: dict[str, Any], health: Health | None = None) -> Result:
     captured = Captured(np.zeros((24, 32, 3), np.uint8), 0, "frame", CAMERA, t_capture=100.0)
-    return Result(captured, outputs, 100.05, {"infer": 40.0, "resize": 2.0}, health or Health())
+    manifest = small_manifest("seg" if "class_map" in outputs else "cls")
+    return Result(captured, outputs, manifest, 100.05, {"infer": 40.0, "resize": 2.0}, health or Health())
 
 
 def _values(text: str) -> dict[str, float]:

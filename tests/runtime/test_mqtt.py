@@ -26,6 +26,7 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import open_sink
 from aselect_runtime.sinks.mqtt import Broker
+from tests.runtime.manifests import small_manifest
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
@@ -34,7 +35,7 @@ TOPIC = "site/camera"
 
 def _result(index: int) -> Result:
     captured = Captured(np.zeros((24, 32, 3), np.uint8), index, "frame", SourceInfo("camera", fps=30, live=True))
-    return Result(captured, {"class_map": np.zeros((24, 32), np.uint8)}, 1.0, {"infer": 4.0})
+    return Result(captured, {"class_map": np.zeros((24, 32), np.uint8)}, small_manifest(), 1.0, {"infer": 4.0})
 
 
 @contextmanager

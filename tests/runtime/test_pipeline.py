@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -19,14 +18,13 @@ import pytest
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import AselectError, EngineError, InputError, WriteError
 from aselect_runtime.frames import Frame
-from aselect_runtime.pipeline import run as pipeline
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.outlets import plan_outputs
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.pipeline.timing import STAGES, RunSummary
 from aselect_runtime.records import Resize
 from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
-from aselect_runtime.sources.source import Source
+from aselect_runtime.sinks import Write
 
 STREET = "synthetic://street?size=48x64&frames=5"
 
@@ -207,20 +205,13 @@ class _Slow:
 
 
 @pytest.fixture
-def endless(monkeypatch: pytest.MonkeyPatch) -> _Endless:
-    source = _Endless()
-
-    def open_endless(uri: str) -> Source:
-        assert uri == "endless"
-        return source
-
-    monkeypatch.setattr(pipeline, "open_source", open_endless)
-    return source
+def endless() -> _Endless:
+    return _Endless()
 
 
 def test_live_source_drops_and_obeys_the_limits(seg_model: Path, endless: _Endless, tmp_path: Path) -> None:
     manifest, _ = open_model(seg_model, "cpu")
-    summary = run_pipeline(manifest, _Slow(), ["endless"], [f"{tmp_path}/live.jsonl"], max_frames=8)
+    summary = run_pipeline(manifest, _Slow(), [endless], [f"{tmp_path}/live.jsonl"], max_frames=8)
     assert summary.frames == 8
     assert summary.dropped > 0
     numbers = [int(str(line["frame"])) for line in _lines(tmp_path / "live.jsonl")]
@@ -228,14 +219,14 @@ def test_live_source_drops_and_obeys_the_limits(seg_model: Path, endless: _Endle
     assert numbers[-1] > 8
     assert not endless.open
 
-    assert run_pipeline(manifest, _Slow(), ["endless"], max_seconds=0.1).frames > 0
+    assert run_pipeline(manifest, _Slow(), [endless], max_seconds=0.1).frames > 0
     stop = Event()
 
     def stop_soon(result: Result) -> None:
         if result.captured.index > 5:
             stop.set()
 
-    assert run_pipeline(manifest, _Slow(), ["endless"], stop=stop, on_frame=stop_soon).frames > 0
+    assert run_pipeline(manifest, _Slow(), [endless], stop=stop, on_frame=stop_soon).frames > 0
 
 
 def test_a_class_that_does_not_exist_is_an_error(seg_model: Path, tmp_path: Path) -> None:
@@ -254,24 +245,17 @@ def test_scores_that_are_not_finite_are_an_error(cls_model: Path) -> None:
         run_pipeline(manifest, _Slow(answer={"scores": answer}), [STREET])
 
 
-def _unplug(monkeypatch: pytest.MonkeyPatch, frames: int, *, live: bool = True) -> _Endless:
-    source = _Endless(frames, live=live)
-    monkeypatch.setattr(pipeline, "open_source", lambda _: source)
-    return source
-
-
 QUICK = Patience(connect=1.0, grab=0.5, first_delay=0.01, longest_delay=0.02)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_camera_that_breaks_off_is_connected_again(
-    write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+    write_model: Callable[..., Path], tmp_path: Path, batch: int
 ) -> None:
-    _unplug(monkeypatch, frames=12)
     manifest, session = open_model(write_model(tmp_path / "model", batch=batch), "cpu")
     out = tmp_path / "out"
     names = [f"{out}/a.jsonl", f"{out}/a.mp4", f"{out}/a.png", f"{out}/masks/"]
-    summary = run_pipeline(manifest, session, ["camera"], names, max_frames=30, patience=QUICK)
+    summary = run_pipeline(manifest, session, [_Endless(12)], names, max_frames=30, patience=QUICK)
     assert sorted(path.name for path in out.iterdir()) == ["a.jsonl", "a.mp4", "a.png", "masks"]
     assert summary.frames == 30
     assert summary.reconnects >= 2
@@ -283,21 +267,18 @@ def test_a_camera_that_breaks_off_is_connected_again(
 
 @pytest.mark.parametrize(("frames", "live"), [(0, True), (12, False)])
 def test_a_camera_that_never_delivered_and_a_broken_file_leave_nothing(
-    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, live: bool
+    seg_model: Path, tmp_path: Path, frames: int, live: bool
 ) -> None:
-    _unplug(monkeypatch, frames, live=live)
     manifest, session = open_model(seg_model, "cpu")
     with pytest.raises(InputError, match=f"got no frame {frames}, .*check the cable$"):
-        run_pipeline(manifest, session, ["camera"], [f"{tmp_path}/a.mp4"])
+        run_pipeline(manifest, session, [_Endless(frames, live=live)], [f"{tmp_path}/a.mp4"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_camera_that_fails_after_the_last_wanted_frame_is_no_error(
-    seg_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _unplug(monkeypatch, frames=1)
+def test_a_camera_that_fails_after_the_last_wanted_frame_is_no_error(seg_model: Path) -> None:
+    camera = _Endless(1)
     manifest, session = open_model(seg_model, "cpu")
-    assert run_pipeline(manifest, session, ["camera"], max_frames=1).frames == 1
+    assert run_pipeline(manifest, session, [camera], max_frames=1).frames == 1
 
 
 def test_a_stop_does_not_open_the_inputs_that_are_left(seg_model: Path, tmp_path: Path) -> None:
@@ -310,43 +291,38 @@ def test_a_stop_does_not_open_the_inputs_that_are_left(seg_model: Path, tmp_path
     assert summary.frames > 0
 
 
-def test_errors_of_every_thread_reach_the_caller(
-    seg_model: Path, endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_every_thread_reach_the_caller(seg_model: Path, endless: _Endless, tmp_path: Path) -> None:
     manifest, _ = open_model(seg_model, "cpu")
     path = tmp_path / "out.jsonl"
     with pytest.raises(EngineError, match="device lost"):
-        run_pipeline(manifest, _Slow(EngineError("device lost")), ["endless"], [str(path)])
+        run_pipeline(manifest, _Slow(EngineError("device lost")), [endless], [str(path)])
     assert not endless.open
 
-    @contextmanager
-    def broken(uri: str, _: object) -> Iterator[Callable[[Result], None]]:
-        def write(result: Result) -> None:
-            raise WriteError(f"{uri}: full at {result.captured.index}")
+    def broken(result: Result) -> None:
+        raise WriteError(f"broken: full at {result.captured.index}")
 
-        yield write
-
-    monkeypatch.setattr(pipeline, "open_sink", broken)
     with pytest.raises(WriteError, match="full at"):
-        run_pipeline(manifest, _Slow(), ["endless"], [str(path)])
+        run_pipeline(manifest, _Slow(), [endless], [_Calling("broken", broken)])
     assert not endless.open
     assert not [thread for thread in threading.enumerate() if thread.name in {"capture", "output"}]
 
 
-def _sinks(monkeypatch: pytest.MonkeyPatch, writes: dict[str, Callable[[Result], None]]) -> None:
-    """Let `name.jsonl` be written by the function of that name."""
+class _Calling:
+    """A sink that hands every result to a function."""
 
-    @contextmanager
-    def opened(uri: str, _: object) -> Iterator[Callable[[Result], None]]:
-        yield writes[Path(uri).stem]
+    def __init__(self, name: str, write: Write) -> None:
+        self.name = name
+        self._write = write
 
-    monkeypatch.setattr(pipeline, "open_sink", opened)
+    def __enter__(self) -> Write:
+        return self._write
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
-@pytest.mark.usefixtures("endless")
-def test_a_slow_output_holds_up_neither_the_session_nor_another(
-    seg_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_output_holds_up_neither_the_session_nor_another(seg_model: Path, endless: _Endless) -> None:
     quick: list[int] = []
     release = Event()
 
@@ -358,43 +334,41 @@ def test_a_slow_output_holds_up_neither_the_session_nor_another(
         if len(quick) == 20:
             release.set()
 
-    _sinks(monkeypatch, {"slow": slow, "quick": count})
     manifest, _ = open_model(seg_model, "cpu")
-    summary = run_pipeline(manifest, _Slow(), ["endless"], ["slow.jsonl", "quick.jsonl"], max_frames=30)
+    sinks = [_Calling("slow", slow), _Calling("quick", count)]
+    summary = run_pipeline(manifest, _Slow(), [endless], sinks, max_frames=30)
     slow_one, quick_one = summary.sinks
     assert release.is_set()
     assert slow_one.dropped >= 10
     assert (quick_one.dropped, quick_one.written) == (0, 30)
 
 
-def test_a_film_waits_for_a_slow_output(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_waits_for_a_slow_output(seg_model: Path) -> None:
     seen: list[int] = []
 
     def slow(result: Result) -> None:
         time.sleep(0.01)
         seen.append(result.captured.index)
 
-    _sinks(monkeypatch, {"slow": slow})
     manifest, session = open_model(seg_model, "cpu")
-    run_pipeline(manifest, session, ["synthetic://street?size=48x64&frames=20"], ["slow.jsonl"])
+    run_pipeline(manifest, session, ["synthetic://street?size=48x64&frames=20"], [_Calling("slow", slow)])
     assert seen == list(range(20))
 
 
-@pytest.mark.usefixtures("endless")
 def test_an_output_that_fails_is_named_and_the_others_go_on(
-    seg_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    seg_model: Path, endless: _Endless, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[Result] = []
 
     def broken(result: Result) -> None:
-        raise WriteError(f"broken.jsonl: full at {result.captured.index}")
+        raise WriteError(f"broken: full at {result.captured.index}")
 
-    _sinks(monkeypatch, {"broken": broken, "good": seen.append})
     manifest, _ = open_model(seg_model, "cpu")
-    with pytest.raises(WriteError, match=r"broken\.jsonl: full"):
-        run_pipeline(manifest, _Slow(), ["endless"], ["broken.jsonl", "good.jsonl"], max_frames=80)
+    sinks = [_Calling("broken", broken), _Calling("good", seen.append)]
+    with pytest.raises(WriteError, match="broken: full"):
+        run_pipeline(manifest, _Slow(), [endless], sinks, max_frames=80)
     assert len(seen) == 80
-    assert "going on without broken.jsonl" in caplog.text
+    assert "going on without broken" in caplog.text
     failed = seen[-1].health.sinks[0]
     assert (failed.state, failed.written) == ("failed", 0)
     assert failed.dropped > 0

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.redaction import redact
+from aselect_runtime.rings import FrameRing
 from aselect_runtime.sources import open_source
 from aselect_runtime.sources.gstreamer import has_gstreamer, pipeline_of
-from aselect_runtime.sources.rings import FrameRing
 from tests.runtime import faulty
 
 faulty.register()

@@ -29,6 +29,7 @@ from aselect_runtime.sinks import open_sink, web_hub
 from aselect_runtime.sinks.sink import Write
 from aselect_runtime.sinks.web_message import result_message
 from tests.runtime.chromium import CHROMIUM, Page, page
+from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("rtsp://***@camera/1", fps=30, live=True)
 TOKEN = "correct-horse-battery"
@@ -49,7 +50,8 @@ def _result(index: int = 0, stream: int = 0, outputs: dict[str, Any] | None = No
     sources = (SourceHealth(CAMERA.name, "live", 7), SourceHealth("other", "lost", fault="no answer"))
     health = Health(9, 3.0, 12.5, sources, (SinkHealth("film.mp4", "failed"),))
     captured = Captured(frame, index, "frame", CAMERA, t_capture=100.0)
-    return Result(captured, outputs, 100.05, {"infer": 40.0, "resize": 2.0}, health, stream)
+    manifest = small_manifest("seg" if "class_map" in outputs else "cls")
+    return Result(captured, outputs, manifest, 100.05, {"infer": 40.0, "resize": 2.0}, health, stream)
 
 
 @contextmanager

@@ -80,7 +80,9 @@ class Answering:
             if ready.stream not in self._smoothings:
                 self._smoothings[ready.stream] = Smoothing(self._smooth, len(self._manifest.classes))
             outputs = self._smoothings[ready.stream](ready.captured, outputs)
-        return Result(ready.captured, outputs, answer.t_result, rounded, health, ready.stream, ready.pixels)
+        return Result(
+            ready.captured, outputs, self._manifest, answer.t_result, rounded, health, ready.stream, ready.pixels
+        )
 
     def _any_left(self) -> bool:
         """Whether an output still works; those that failed are named once, unless the run ends with them."""

@@ -18,7 +18,8 @@ from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sink, SinkClosed, writes_files
+from aselect_runtime.sinks.sink import Sink, SinkClosed, sink_name, writes_files
+from aselect_runtime.sources.source import Source, source_name
 
 DEPTH = 4
 """Results that may wait for a sink: enough to hide jitter, few enough to bound memory and delay."""
@@ -30,23 +31,29 @@ _log = logging.getLogger("aselect_runtime")
 
 @dataclass(frozen=True)
 class Plan:
-    """An output, and which inputs it takes."""
+    """An output, and which inputs it takes. One that was given as an object has that in `sink`, and its name here."""
 
     uri: str
     streams: frozenset[int]
+    sink: Sink | None = None
 
 
-def plan_outputs(outputs: Sequence[str], inputs: Sequence[str], lanes: Sequence[Sequence[int]]) -> list[Plan]:
+def plan_outputs(
+    outputs: Sequence[str | Sink], inputs: Sequence[str | Source], lanes: Sequence[Sequence[int]]
+) -> list[Plan]:
     """What to open for the asked outputs; raises InputError where two files would be one.
 
     `{source}` in a file's name stands for the input and makes one file of each, `{time}` for the start of the run. Of
     several inputs that run side by side each gets its own films, pictures and masks, by a number in the name where
-    `{source}` is not there; lines and outputs on the network are shared.
+    `{source}` is not there; lines, outputs on the network and objects are shared.
     """
     everything = frozenset(range(len(inputs)))
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     plans: list[Plan] = []
     for output in outputs:
+        if not isinstance(output, str):
+            plans.append(Plan(sink_name(output), everything, output))
+            continue
         uri = output.replace("{time}", moment) if writes_files(output) else output
         if writes_files(uri) and "{source}" in uri:
             names = _short_names(inputs)
@@ -55,14 +62,16 @@ def plan_outputs(outputs: Sequence[str], inputs: Sequence[str], lanes: Sequence[
             plans += [Plan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
         else:
             plans.append(Plan(uri, everything))
-    _refuse_clashes(inputs, [plan.uri for plan in plans if writes_files(plan.uri)])
+    files = [plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri)]
+    _refuse_clashes([uri for uri in inputs if isinstance(uri, str)], files)
     return plans
 
 
-def _short_names(inputs: Sequence[str]) -> list[str]:
+def _short_names(inputs: Sequence[str | Source]) -> list[str]:
     """A name for each input that fits into a file name, is unlike the others and holds no secret."""
     names: list[str] = []
-    for number, uri in enumerate(inputs):
+    for number, given in enumerate(inputs):
+        uri = source_name(given)
         name = redact(uri)
         name = name.split("://", 1)[1] if "://" in name else Path(uri).stem
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
@@ -94,13 +103,13 @@ class _UndoneError(Exception):
 class Outlet:
     """One output. A sink that fails is closed, named and counted, and the run goes on without it.
 
-    An input that delivers every frame waits for a sink that writes files; anything else is dropped where the sink is
-    too slow, the oldest result first.
+    An input that delivers every frame waits for a sink that writes files or is an object; anything else is dropped
+    where the sink is too slow, the oldest result first.
     """
 
     def __init__(self, plan: Plan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
         self.name = redact(plan.uri)
-        self.is_file = writes_files(plan.uri)
+        self.is_file = plan.sink is not None or writes_files(plan.uri)
         self.fault: BaseException | None = None
         self._plan = plan
         self._open = opened

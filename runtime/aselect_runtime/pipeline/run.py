@@ -36,9 +36,10 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
 from aselect_runtime.sessions.session import Session
-from aselect_runtime.sinks import open_sink
+from aselect_runtime.sinks import Sink, open_sink
 from aselect_runtime.sinks.recording import recording
-from aselect_runtime.sources import open_source
+from aselect_runtime.sources import Source, open_source
+from aselect_runtime.sources.source import source_name
 
 ESSENTIAL = frozenset({"infer", "results"})
 """Stages without which nothing works: a stall of one of these stops the pings to the service manager."""
@@ -51,8 +52,8 @@ _log = logging.getLogger("aselect_runtime")
 def run_pipeline(
     manifest: Manifest,
     session: Session,
-    inputs: Sequence[str],
-    outputs: Sequence[str] = (),
+    inputs: Sequence[str | Source],
+    outputs: Sequence[str | Sink] = (),
     *,
     max_frames: int | None = None,
     max_seconds: float | None = None,
@@ -64,6 +65,8 @@ def run_pipeline(
 ) -> RunSummary:
     """Run the inputs and write every result to all outputs: live inputs side by side, films one after the other.
 
+    Inputs and outputs are URIs, see `open_source` and `open_sink`, or objects.
+
     Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
     result in the thread of the results. `smooth` averages answers over time (see Smoothing), `record` keeps model
@@ -73,12 +76,12 @@ def run_pipeline(
     the session. No output but the lines written so far is left behind then. Raises at the end, with all other
     outputs complete: the fault of an output file, and an input that was given up while others went on.
     """
-    sources = [open_source(uri) for uri in inputs]
+    sources = [_source(each) for each in inputs]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor([source.info.name for source in sources], heartbeat)
-    lanes = Lanes(sources, [partial(open_source, uri) for uri in inputs])
+    lanes = Lanes(sources, [partial(_source, each) for each in inputs])
     plans = plan_outputs(outputs, inputs, lanes.streams)
-    outlets = [Outlet(plan, partial(open_sink, plan.uri, manifest), watch, heartbeat) for plan in plans]
+    outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
         everything = frozenset(range(len(inputs)))
         outlets.append(Outlet(Plan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
@@ -100,7 +103,7 @@ def run_pipeline(
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
         if frames == 0:
-            names = ", ".join(redact(uri) for uri in inputs)
+            names = ", ".join(redact(source_name(each)) for each in inputs)
             raise InputError(f"{names}: got no frame before the end, expected at least one; check the input")
     lanes.raise_losses([plan.uri for plan in plans], frames)
     return RunSummary(
@@ -116,6 +119,14 @@ def run_pipeline(
         stalls=dict(heartbeat.stalls),
         outputs=tuple(redact(plan.uri) for plan in plans),
     )
+
+
+def _source(given: str | Source) -> Source:
+    return open_source(given) if isinstance(given, str) else given
+
+
+def _sink(plan: Plan, manifest: Manifest) -> Sink:
+    return open_sink(plan.uri, manifest) if plan.sink is None else plan.sink
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured
-from aselect_runtime.sources.rings import FrameRing
+from aselect_runtime.rings import FrameRing
 from aselect_runtime.sources.source import Source
 
 BUFFERS = 16

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import cv2
 
+from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import MissingDependencyError
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.drawing import Painter
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
 QUIT = frozenset({27, ord("q")})
@@ -35,7 +35,7 @@ def display(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - 
         name = result.captured.source.name
         if name in shown and cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1:
             raise SinkClosed
-        cv2.imshow(name, painter.paint(result))
+        cv2.imshow(name, result.plot(painter))
         shown.add(name)
         if cv2.waitKey(1) & 0xFF in QUIT:
             raise SinkClosed

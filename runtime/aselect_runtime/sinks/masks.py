@@ -11,7 +11,6 @@ import cv2
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_folder
-from aselect_runtime.frames import restore
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
@@ -33,7 +32,6 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
             if file.exists():
                 raise InputError(f"{path}: got two frames named {label}, expected one; run the inputs one by one")
             file.parent.mkdir(parents=True, exist_ok=True)
-            mask = restore(result.outputs["class_map"], result.captured.frame.shape, manifest.resize)
-            file.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+            file.write_bytes(cv2.imencode(".png", result.class_map)[1].tobytes())
 
         yield write

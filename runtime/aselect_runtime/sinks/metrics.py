@@ -13,7 +13,7 @@ from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
-from aselect_runtime.results import Result, areas, top_scores
+from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
 try:
@@ -140,8 +140,8 @@ class Metrics(Collector):
 
     def _shares(self, result: Result) -> dict[str, float]:
         if self._manifest.task == "seg":
-            return areas(result, self._manifest)
-        best = top_scores(result, self._manifest)
+            return result.areas
+        best = result.top
         return {item.name: best.get(item.name, 0.0) for item in self._manifest.classes}
 
 

@@ -7,7 +7,6 @@ topic/dropped   how many results were dropped while the broker was away or slow,
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import deque
@@ -20,8 +19,6 @@ from urllib.parse import unquote, urlsplit
 from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
-from aselect_runtime.results import Result
-from aselect_runtime.sinks.lines import described
 from aselect_runtime.sinks.sink import Write
 
 try:
@@ -75,17 +72,13 @@ class Broker:
 
 
 @contextmanager
-def mqtt(uri: str, manifest: Manifest) -> Iterator[Write]:
+def mqtt(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - one form for all sinks
     """Publishes every result. A broker that is away is waited for in the background: it may start after the camera."""
     line = _Line(Broker.parse(uri))
     try:
-        yield lambda result: line.publish(_text(result, manifest))
+        yield lambda result: line.publish(result.to_json())
     finally:
         line.close()
-
-
-def _text(result: Result, manifest: Manifest) -> str:
-    return json.dumps(described(result, manifest), ensure_ascii=False)
 
 
 class _Line:

@@ -52,7 +52,7 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
     if path.suffix == ".jsonl":
         from aselect_runtime.sinks.lines import lines
 
-        return lines(path, manifest)
+        return lines(path)
     if path.suffix == ".png":
         from aselect_runtime.sinks.picture import picture
 

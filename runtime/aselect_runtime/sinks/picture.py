@@ -8,11 +8,11 @@ from pathlib import Path
 
 import cv2
 
+from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import WriteError
 from aselect_runtime.files import atomic_file
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.drawing import Painter
 from aselect_runtime.sinks.sink import Write
 
 
@@ -28,4 +28,4 @@ def picture(path: Path, manifest: Manifest) -> Iterator[Write]:
         yield write
         if not latest:
             raise WriteError(f"{path}: got no frame to paint, expected at least one; check the input")
-        temporary.write_bytes(cv2.imencode(".png", Painter(manifest).paint(latest[0]))[1].tobytes())
+        temporary.write_bytes(cv2.imencode(".png", latest[0].plot(Painter(manifest)))[1].tobytes())

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TypeAlias
+from types import TracebackType
+from typing import Protocol, TypeAlias
 
 from aselect_runtime.results import Result
 
 Write: TypeAlias = Callable[[Result], None]
-Sink: TypeAlias = AbstractContextManager[Write]
-"""Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it.
 
-The pipeline enters, writes and leaves in one thread of the sink's own, behind a bounded queue. An AselectError that
-`write` raises disables this sink for the rest of the run, so a network sink reconnects by itself instead.
-"""
+
+class Sink(Protocol):
+    """Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it.
+
+    The pipeline enters, writes and leaves in one thread of the sink's own, behind a bounded queue. An AselectError that
+    `write` raises disables this sink for the rest of the run, so a network sink reconnects by itself instead.
+
+    A function with @contextmanager that yields `write` makes one.
+    """
+
+    def __enter__(self) -> Write: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+def sink_name(sink: Sink) -> str:
+    """What messages and health call a sink object: its attribute `name`, or else its class."""
+    return str(getattr(sink, "name", type(sink).__name__))
 
 
 class SinkClosed(Exception):  # noqa: N818 - not an error

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import cv2
 
+from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import WriteError
 from aselect_runtime.files import atomic_file
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
 from aselect_runtime.sinks import encoders
-from aselect_runtime.sinks.drawing import Painter
 from aselect_runtime.sinks.sink import Write
 
 LONGEST = 1.0
@@ -31,7 +31,7 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
         encoding: list[Future[None]] = []
 
         def write(result: Result) -> None:
-            picture = painter.paint(result)  # while the encoder is busy with the last one
+            picture = result.plot(painter)  # while the encoder is busy with the last one
             finish()
             encoding.append(encoder.submit(film.write, picture, result.captured))
 

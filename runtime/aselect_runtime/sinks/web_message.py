@@ -11,8 +11,7 @@ import cv2
 from aselect_runtime.frames import Frame
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
-from aselect_runtime.results import Result, class_map
-from aselect_runtime.sinks.lines import described
+from aselect_runtime.results import Result
 
 LONGEST = 1280
 """Pixels of the longer side of a picture on the page."""
@@ -34,15 +33,15 @@ def model_message(manifest: Manifest) -> str:
 def result_message(result: Result, manifest: Manifest) -> bytes:
     """A big-endian uint32 with the length of the JSON that follows, that JSON, the frame as JPEG, the map as PNG.
 
-    The JSON is `described` with `stream`, `health` and `picture` (the bytes of the JPEG). The class map is grey and
-    shows just the frame, at the model's size: the browser colours and stretches it. A classification has none.
+    The JSON is `Result.to_dict` with `stream`, `health` and `picture` (the bytes of the JPEG). The class map is
+    grey and shows just the frame, at the model's size: the browser colours and stretches it. A classification has none.
     """
     picture = cv2.imencode(".jpg", _reduced(result.captured.frame), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     classes = b""
     if manifest.task == "seg":
-        classes = cv2.imencode(".png", class_map(result, manifest), [cv2.IMWRITE_PNG_COMPRESSION, LIGHT])[1].tobytes()
+        classes = cv2.imencode(".png", result.model_class_map, [cv2.IMWRITE_PNG_COMPRESSION, LIGHT])[1].tobytes()
     head = {
-        **described(result, manifest),
+        **result.to_dict(),
         "stream": result.stream,
         "health": _figures(result.health),
         "picture": len(picture),

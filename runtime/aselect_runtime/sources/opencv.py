@@ -11,7 +11,7 @@ import cv2
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.results import Captured, SourceInfo
-from aselect_runtime.sources.rings import FrameRing
+from aselect_runtime.rings import FrameRing
 
 BUFFERS = 12
 """More frames than a run keeps at a time: those that wait for the session, and those that wait for the sinks."""

@@ -15,7 +15,8 @@ class Source(Protocol):
     """A context manager that iterates frames; it holds its device or file only between enter and exit.
 
     The iteration ends where the frames end by themselves. A live source that loses its camera raises InputError; it
-    may be entered again, and then starts with a fresh connection.
+    is entered again, and then starts with a fresh connection. Where a read can hang for good, that happens while the
+    thread that hangs has not left it yet.
     """
 
     info: SourceInfo
@@ -27,3 +28,8 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Captured]: ...
+
+
+def source_name(source: str | Source) -> str:
+    """The URI, or the name of a source object."""
+    return source if isinstance(source, str) else source.info.name

@@ -1,7 +1,8 @@
-"""Painting a result over its frame: class colours and a legend, or the best classes as bars."""
+"""Painting what a model says over the frame: class colours and a legend, or the best classes as bars."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import cv2
@@ -9,8 +10,7 @@ import numpy as np
 
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import Manifest
-from aselect_runtime.results import Result, areas, class_map, top_scores
-from aselect_runtime.sources.rings import FrameRing
+from aselect_runtime.rings import FrameRing
 
 HEIGHTS = (480, 1080)
 """Pictures are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
@@ -31,13 +31,13 @@ PICTURES = 4
 
 
 class Painter:
-    """Paints results of one model. For one thread; its buffers are used again, those of pictures once nobody has them.
+    """Paints the answers of one model. For one thread.
 
-    Fresh arrays of a picture's size cost more time, in page faults, than all the painting.
+    Its buffers are used again, those of pictures once nobody has them: fresh arrays of a picture's size cost more
+    time, in page faults, than all the painting.
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
         self._colours = {item.name: item.colour[::-1] for item in manifest.classes}
         self._lut = np.zeros((256, 1, 3), np.uint8)
         if manifest.task == "seg":  # a classifier may have more classes than a map has values
@@ -45,31 +45,33 @@ class Painter:
         self._pictures = FrameRing(PICTURES)
         self._layers = FrameRing(1)
 
-    def paint(self, result: Result) -> Frame:
-        """A BGR picture [H, W, 3] at display size with even sides, which belongs to whoever holds it."""
-        frame = result.captured.frame
+    def paint(self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None) -> Frame:
+        """A BGR picture, uint8 [H, W, 3], at display size with even sides, which belongs to whoever holds it.
+
+        `shares` (0 to 1, by class name) are listed. Segmentation gives `class_map` too, uint8 [h, w] of any size: it
+        is stretched over the frame.
+        """
         height, width = display_size(frame.shape[0], frame.shape[1])
         picture = self._pictures.take((height, width, 3))
-        if self._manifest.task == "cls":
+        if class_map is None:
             cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)
-            _bars(picture, self._rows(top_scores(result, self._manifest)))
+            _bars(picture, self._rows(shares))
             return picture
         if frame.shape[:2] != (height, width):
             frame = cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        cv2.addWeighted(frame, 1 - OPACITY, self._layer(result, (height, width)), OPACITY, 0, dst=picture)
-        shares = areas(result, self._manifest)
+        cv2.addWeighted(frame, 1 - OPACITY, self._layer(class_map, (height, width)), OPACITY, 0, dst=picture)
         if len(shares) > ROWS:
             shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
         _legend(picture, self._rows(shares))
         return picture
 
-    def _layer(self, result: Result, size: tuple[int, int]) -> Frame:
+    def _layer(self, class_map: Frame, size: tuple[int, int]) -> Frame:
         """The colours of the classes [H, W, 3]: looked up on the small map, which is far cheaper, and then enlarged."""
         layer = self._layers.take((*size, 3))
-        small = cv2.applyColorMap(class_map(result, self._manifest), self._lut)
+        small = cv2.applyColorMap(class_map, self._lut)
         return cv2.resize(small, size[::-1], dst=layer, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
-    def _rows(self, shares: dict[str, float]) -> list[Row]:
+    def _rows(self, shares: Mapping[str, float]) -> list[Row]:
         return [(name, share, self._colours[name]) for name, share in shares.items()]
 
 

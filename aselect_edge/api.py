@@ -1,0 +1,211 @@
+"""`select` and `train` as functions: the options of aselect-select and aselect-train, by the same names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.device import find_device
+from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.evaluation.pictures import draw_selection
+from aselect_edge.selection import Measure, Request, Settings, select_tap
+from aselect_edge.selection.strategies import DEFAULT
+from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import choice, parse_size
+from aselect_runtime.records import HEAD_KINDS, Component, HeadKind, HeadSpec, Selection, Tap, Task
+
+Progress = Callable[[str, float], None]
+"""Told what is being done and the share that is done, 0 to 1."""
+
+_log = logging.getLogger("aselect_edge")
+
+
+def select(
+    backbone: str | Path | LoadedBackbone,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    strategy: str | None = None,
+    task: Task = "seg",
+    images: int | None = None,
+    imgsz: str | tuple[int, int] | None = None,
+    timesteps: Sequence[float] | None = None,
+    components: Sequence[Component] | None = None,
+    blocks: int | None = None,
+    tap: str | Tap | None = None,
+    dimensions: Literal[1, 2] = 2,
+    amplitude: bool = False,
+    cutoff: float = 0.15,
+    dc: bool = False,
+    confidence: float = 0.95,
+    head: Literal["linear", "conv"] = "linear",
+    steps: int = 200,
+    family: str | None = None,
+    vae: str | None = None,
+    heads: int | None = None,
+    condition: str | Path | None = None,
+    label: int | None = None,
+    revision: str | None = None,
+    batch: int = 8,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress = lambda _what, _share: None,
+) -> Selection:
+    """Find the noise level, block and component whose features of `data` know most.
+
+    `backbone` is what `load_backbone` takes (a folder, a hub id, "shipped", …), or a loaded one, to which `family` to
+    `revision` then do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
+    images or a video. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
+
+    With `out` (.json) the record is written there and its plot (.png) beside it, and an interrupted scan goes on.
+    Raises InputError for what cannot be done, IntegrityError for a corrupt backbone.
+    """
+    place = None if out is None else Path(out)
+    if place is not None and place.suffix != ".json":
+        raise InputError(f"got out={str(out)!r}, expected a name that ends in .json; the plot goes beside it as .png")
+    request = Request(
+        strategy=strategy or DEFAULT,
+        task=task,
+        images=images,
+        imgsz=None if imgsz is None else parse_size(imgsz),
+        timesteps=timesteps,
+        components=components,
+        blocks=blocks,
+        batch=batch,
+        seed=seed,
+        device=find_device(device),  # refused here, not after a backbone of gigabytes is read
+        settings=Settings(
+            measure=Measure(dimensions, not amplitude, cutoff, dc),
+            tap=Tap.parse(tap) if isinstance(tap, str) else tap,
+            confidence=confidence,
+            head=head,
+            steps=steps,
+        ),
+    )
+    loaded = _load(backbone, family, vae, heads, condition, label, revision)
+    selection = select_tap(loaded, Path(data), request, resume=place, report=progress, warn=_log.warning)
+    if place is not None:
+        selection.save(place)
+        draw_selection(selection, place.with_suffix(".png"))
+    return selection
+
+
+def train(
+    backbone: str | Path | LoadedBackbone,
+    selection: str | Path | Selection,
+    data: str | Path,
+    out: str | Path,
+    *,
+    task: Task = "seg",
+    taps: str | Sequence[str | Tap] = (),
+    imgsz: str | tuple[int, int] | None = None,
+    head: HeadKind | None = None,
+    loss: Literal["dice", "lovasz"] = "dice",
+    finetune: bool = False,
+    unfreeze: str | None = None,
+    random_backbone: bool = False,
+    noise_draws: int = 1,
+    family: str | None = None,
+    vae: str | None = None,
+    heads: int | None = None,
+    condition: str | Path | None = None,
+    label: int | None = None,
+    revision: str | None = None,
+    samples: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    backbone_lr: float | None = None,
+    patience: int = 0,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = lambda _what, _share: None,
+) -> Outcome:
+    """Train a head on the selected features of a labelled folder and write the bundle folder `out`.
+
+    `backbone` is what `load_backbone` takes, or a loaded one, to which `family` to `revision` then do not apply;
+    `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` trains the
+    backbone too, as `unfreeze` says: "all" (what is meant by None), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
+    (height, width) in pixels. None leaves a thing to the task, see `RECIPES`, or to the selection.
+
+    Checkpoint, curves and plots go to `<out>.training`; an interrupted run goes on from there. Raises InputError for
+    what cannot be done, before anything is trained.
+    """
+    choice(task, tuple(HEAD_KINDS), "task")
+    for name, value in (("unfreeze", unfreeze), ("backbone_lr", backbone_lr)):
+        if value is not None and not finetune:
+            raise InputError(f"got {name}={value!r} without finetune, expected both; add finetune=True")
+    chosen = selection if isinstance(selection, Selection) else Selection.load(Path(selection))
+    parts = [part for part in taps.split(",") if part] if isinstance(taps, str) else taps
+    request = TrainRequest(
+        task=task,
+        source=str(backbone),
+        selection=chosen,
+        data=Path(data),
+        out=Path(out),
+        taps=tuple(Tap.parse(part) if isinstance(part, str) else part for part in parts),
+        imgsz=None if imgsz is None else parse_size(imgsz),
+        head=None if head is None else HeadSpec(kind=head, channels=128),
+        recipe=_recipe(RECIPES[task], samples, batch, lr, backbone_lr, patience, seed, loss),
+        unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
+        random_backbone=random_backbone,
+        noise_draws=noise_draws,
+        cache=None if cache is None else Path(cache),
+        device=find_device(device),
+    )
+    label = chosen.label if label is None else label
+    loaded = _load(backbone, family, vae, heads, condition, label, revision, request.depth)
+    return train_bundle(replace(request, source=loaded), progress, _log.warning)
+
+
+def _load(
+    backbone: str | Path | LoadedBackbone,
+    family: str | None,
+    vae: str | None,
+    heads: int | None,
+    condition: str | Path | None,
+    label: int | None,
+    revision: str | None,
+    depth: int | None = None,
+) -> LoadedBackbone:
+    if isinstance(backbone, LoadedBackbone):
+        return backbone
+    return load_backbone(
+        str(backbone),
+        revision,
+        _log.warning,
+        family=family,
+        vae=vae,
+        heads=heads,
+        condition=None if condition is None else load_condition(Path(condition)),
+        label=label,
+        depth=depth,
+    )
+
+
+def _recipe(
+    own: Recipe,
+    samples: int | None,
+    batch: int | None,
+    lr: float | None,
+    backbone_lr: float | None,
+    patience: int,
+    seed: int,
+    loss: Literal["dice", "lovasz"],
+) -> Recipe:
+    """The task's own recipe with what was asked for in its place; a batch holds no more than all samples."""
+    return replace(
+        own,
+        samples=samples or own.samples,
+        batch=batch or min(own.batch, samples or own.batch),
+        learning_rate=lr or own.learning_rate,
+        backbone_rate=backbone_lr or own.backbone_rate,
+        patience=patience,
+        seed=seed,
+        overlap=loss,
+    )

@@ -1,0 +1,71 @@
+"""`export` as a function: the options of aselect-export, by the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from aselect_calibration.settings import Int8Settings, Rest
+from aselect_calibration.thresholds import Method
+from aselect_export.exporting import EngineChoice, ExportResult, check_precision, open_bundle
+from aselect_export.exporting import export as export_bundle
+from aselect_export.fleet import Format, deliver
+from aselect_runtime.options import choice, parse_size
+from aselect_runtime.records import Precision, Task
+
+
+def export(
+    task: Task | None = None,
+    precision: Precision = "fp16",
+    *,
+    model: str | Path | None = None,
+    imgsz: str | tuple[int, int] | None = None,
+    batch: int = 1,
+    ladder: bool = True,
+    allow_mixed: bool = False,
+    engine: EngineChoice = "auto",
+    target: str | Sequence[str] = (),
+    data: str | Path | None = None,
+    calib_images: int = 128,
+    calib: Method = "mse",
+    max_drop: float | None = None,
+    rest: Rest | None = None,
+    out: str | Path | None = None,
+    format: Format = "folder",
+    progress: Callable[[str], None] = lambda _what: None,
+) -> ExportResult:
+    """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines.
+
+    `model` is a bundle folder; without it, the one that ships for `task`. `imgsz` is "HxW" or (height, width) in
+    pixels, the bundle's own if None; `target` is "sm86,sm89" or a list of such names. `ladder` writes the fallback
+    graphs. `data` is what to verify and calibrate on; `calib_images` to `rest` are for int8, see `Int8Settings`. The
+    folder is `out`, or <task>-<precision> in the working directory, which a later export replaces.
+
+    A graph that misses its gate is not written; if it is the asked one, nothing is, and GateError is raised. Raises
+    InputError, WriteError or EngineError besides.
+    """
+    asked = check_precision(precision)
+    choice(engine, get_args(EngineChoice), "engine")
+    choice(format, get_args(Format), "format")
+    if task is not None:
+        choice(task, get_args(Task), "task")
+    settings = Int8Settings(calib_images, calib, max_drop, rest)
+    bundle = open_bundle(task, None if model is None else Path(model))
+    targets = target.split(",") if isinstance(target, str) else target
+    make = partial(
+        export_bundle,
+        bundle,
+        asked,
+        imgsz=None if imgsz is None else parse_size(imgsz),
+        batch=batch,
+        ladder=ladder,
+        allow_mixed=allow_mixed,
+        targets=tuple(part.strip() for part in targets if part.strip()),
+        engine=engine,
+        data=None if data is None else Path(data),
+        int8=settings,
+        progress=progress,
+    )
+    return deliver(format, make, Path(f"{bundle.record.task}-{asked}") if out is None else Path(out))

@@ -1,0 +1,46 @@
+"""A run of the pipeline whose results are iterated."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from threading import Event, Thread
+
+from aselect_runtime.pipeline.handoff import Handoff
+from aselect_runtime.pipeline.run import run_pipeline
+from aselect_runtime.records import Manifest
+from aselect_runtime.results import Result
+from aselect_runtime.sessions.session import Session
+from aselect_runtime.sources.source import Source
+
+
+def iterate_pipeline(
+    manifest: Manifest, session: Session, source: str | Source, *, smooth: float | None = None
+) -> Generator[Result, None, None]:
+    """Yield the results of one input, see `run_pipeline`; raises what that raises.
+
+    A film waits for whoever iterates and gives every frame; of a live source only the newest result is kept. Closing
+    the generator ends the run; the session is free then.
+    """
+    results: Handoff[Result] = Handoff(1)
+    stop = Event()
+
+    def hand_over(result: Result) -> None:
+        if not results.put(result, newest_wins=result.captured.source.live):
+            stop.set()
+
+    def work() -> None:
+        try:
+            run_pipeline(manifest, session, [source], stop=stop, on_frame=hand_over, smooth=smooth)
+        except BaseException as error:
+            results.close(error)
+        else:
+            results.close()
+
+    thread = Thread(target=work, name="pipeline", daemon=True)
+    thread.start()
+    try:
+        yield from results
+    finally:
+        stop.set()
+        results.abandon()
+        thread.join()

@@ -1,0 +1,119 @@
+"""select and train as functions: what they write and return, and what they refuse."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aselect_edge import load_backbone, load_bundle, select, train
+from aselect_edge.training import Outcome
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Noise, Selection, Tap
+
+SELECTION = Selection(
+    backbone="another",
+    noise=Noise(alpha=0.8, sigma=0.6, model_timestep=300),
+    tap=Tap(block=1, component="key"),
+    strategy="hfr",
+)
+
+
+def test_a_selection_is_returned_and_written_where_asked(
+    backbone_folder: Path, street_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"strategy": "hfr", "images": 2, "blocks": 1, "timesteps": [0, 300]}
+    found = select(backbone_folder, street_data, imgsz="24x32", **options)
+    assert not list(tmp_path.iterdir())
+    assert {score.noise.model_timestep for score in found.scores} == {0, 300}
+    out = tmp_path / "selection.json"
+    told: list[str] = []
+    again = select(
+        load_backbone(str(backbone_folder)),
+        str(street_data),
+        imgsz=(24, 32),
+        out=str(out),
+        progress=lambda what, _share: told.append(what),
+        **options,
+    )
+    assert (again.tap, again.scores) == (found.tap, found.scores)
+    assert Selection.load(out) == again
+    assert out.with_suffix(".png").is_file()
+    assert told
+
+
+def test_what_is_left_out_is_the_commands_default(backbone_folder: Path, street_data: Path) -> None:
+    found = select(str(backbone_folder), street_data, tap="1.mlp", timesteps=[300, 10])
+    assert (found.strategy, str(found.tap), found.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"out": "selection.txt"}, r"ends in \.json"),
+        ({"strategy": "guess"}, "guess"),
+        ({"device": "abacus"}, "abacus"),
+        ({"imgsz": "24"}, "expected HxW"),
+        ({"imgsz": (24, -32)}, "expected HxW"),
+        ({"imgsz": (24, 32, 3)}, "expected HxW"),
+        ({"tap": "1.nose"}, "nose"),
+    ],
+)
+def test_select_refuses(backbone_folder: Path, street_data: Path, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        select(backbone_folder, street_data, **options)
+
+
+def test_a_bundle_is_trained_from_a_record_or_its_file(
+    backbone_folder: Path,
+    street_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("aselect_edge.training.run.draw_report", lambda *_: None)
+    SELECTION.save(tmp_path / "selection.json")
+    options: dict[str, Any] = {"imgsz": "24x32", "head": "linear", "samples": 8, "batch": 4}
+    with caplog.at_level(logging.WARNING, "aselect_edge"):
+        outcome = train(backbone_folder, tmp_path / "selection.json", street_data, tmp_path / "a", **options)
+    assert isinstance(outcome, Outcome)
+    assert outcome.curve[-1][0] == 8
+    assert "the selection was made on another" in caplog.text
+    other = train(
+        load_backbone(str(backbone_folder)),
+        SELECTION,
+        str(street_data),
+        str(tmp_path / "b"),
+        taps="0.hidden,1.query",
+        loss="lovasz",
+        finetune=True,
+        unfreeze="last:1",
+        **options,
+    )
+    assert other.figures.metric == "miou"
+    record = load_bundle(tmp_path / "b").record
+    assert [str(tap) for tap in record.taps] == ["0.hidden", "1.query"]
+    assert record.finetuned
+    assert not load_bundle(tmp_path / "a").record.finetuned
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"unfreeze": "last:2"}, "without finetune"),
+        ({"backbone_lr": 1e-3}, "without finetune"),
+        ({"task": "pose"}, "pose"),
+        ({"finetune": True, "unfreeze": "some"}, "some"),
+        ({"taps": "0.nose"}, "nose"),
+        ({"head": "attention"}, "attention"),
+    ],
+)
+def test_train_refuses(
+    backbone_folder: Path, street_data: Path, tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        train(backbone_folder, SELECTION, street_data, tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
