@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aselect_edge.data.classes import FILE, name_classes, read_classes
 from aselect_edge.data.layout import FOLDERS, Layout, split_folders
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import IMAGE_SUFFIXES, list_images
 from aselect_runtime.records import ClassInfo
@@ -34,12 +34,12 @@ def _has_picture(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
 
 
-def _read_split(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read_split(data: Path, split: str) -> ClassificationData:
     folders = _classed(data)
     return _read(data, folders[split], folders.get("train", folders[split]))
 
 
-def _read_flat(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - there is but one
+def _read_flat(data: Path, split: str) -> ClassificationData:  # noqa: ARG001 - there is but one
     return _read(data, data, data)
 
 

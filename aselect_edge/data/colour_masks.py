@@ -13,7 +13,7 @@ from aselect_edge.data.classes import Colour, name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
 from aselect_edge.data.masks import NO_LABEL, open_png
-from aselect_edge.data.sets import SegmentationData, Warn
+from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import IMAGE_SUFFIXES, Frame
 from aselect_runtime.records import ClassInfo
@@ -86,7 +86,7 @@ def _fits(data: Path) -> bool:
     return (data / FILE).is_file() and (data / "SegmentationClass").is_dir()
 
 
-def _read(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> SegmentationData:
     source = _lists(data)[split]
     names = [row[0].strip('"') for row in read_rows(source, 1)]
     classes, decode = read_labelmap(data / FILE)

@@ -19,8 +19,9 @@ from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
 from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
-from aselect_edge.training.recipe import Outcome, Recipe, TellProgress
+from aselect_edge.training.recipe import Outcome, Recipe
 from aselect_runtime.errors import InputError
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
 
 
@@ -33,7 +34,7 @@ def train_model(
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
-    tell: TellProgress = lambda _what, _share: None,
+    progress: Progress = silent,
     device: torch.device = CPU,
 ) -> Outcome:
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
@@ -47,10 +48,10 @@ def train_model(
     torch.manual_seed(recipe.seed)
     learner: Learner
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", tell, device)
+        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
     else:
         learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
-    state = learn(learner, recipe, identity, workdir, tell)
+    state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
     figures = learner.measure(learner.module)
@@ -58,7 +59,7 @@ def train_model(
 
 
 def learn(
-    learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: TellProgress, seconds: float = math.inf
+    learner: Learner, recipe: Recipe, identity: str, workdir: Path, progress: Progress, seconds: float = math.inf
 ) -> RunState:
     """Step until the budget is spent or val has stopped getting better; raises InputError when the loss diverges.
 
@@ -84,7 +85,7 @@ def learn(
         average.update_parameters(learner.module)
         state.stepped(task)
         spent = max(state.step / steps, (time.monotonic() - began) / seconds)
-        tell(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
+        progress(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
         if state.step % every == 0 or spent >= 1:
             figures = learner.measure(average.module)
             state.validated(figures.score, recipe.batch, average.module.state_dict())

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from aselect_runtime.errors import IntegrityError, WriteError
 from aselect_runtime.files import atomic_write, inside
+from aselect_runtime.progress import Progress, silent
 
 INDEX, LOCK = "index.json", ".lock"
 
@@ -53,25 +54,26 @@ def stored_rows(
     limit: int,
     chunk: int,
     compute: Callable[[range], Rows],
-    tell: Callable[[int, int], None] = lambda _done, _rows: None,
+    what: str = "rows",
+    progress: Progress = silent,
 ) -> Rows:
     """As many rows of `wanted` as `limit` bytes hold, at least one, as read-only memory maps of files in `folder`.
 
     `compute` makes the rows of a range, `chunk` at a time; those that an earlier call with the same `key`, `wanted`
-    and `limit` left in `folder` are not computed again, and those of another are removed. `tell` hears the rows done
-    and their number. One process writes at a time; another waits for it. Raises WriteError for a full or read-only
-    disk.
+    and `limit` left in `folder` are not computed again, and those of another are removed. `progress` hears
+    what the rows are features of, `what`. One process writes at a time; another waits for it. Raises WriteError for a
+    full or read-only disk.
     """
     key = f"{key} {wanted} {limit}"
     with _alone(folder):
         index = _readable(folder, key)
         if index is None:
             index = _begun(folder, key, compute(range(min(chunk, wanted))), wanted, limit)
-        tell(index.done, index.rows)
+        progress(f"features of {index.rows} {what}", index.done / index.rows)
         while index.done < index.rows:
             part = range(index.done, min(index.done + chunk, index.rows))
             index = _append(folder, index, compute(part), len(part))
-            tell(index.done, index.rows)
+            progress(f"features of {index.rows} {what}", index.done / index.rows)
         return {name: np.load(_path(folder, name), mmap_mode="r") for name in index.files}
 
 

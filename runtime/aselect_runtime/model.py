@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,12 +13,14 @@ from aselect_runtime.engines import open_engine, runnable
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
 from aselect_runtime.folder import load_folder
-from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Manifest
 from aselect_runtime.sessions import openvino as openvino_session
 from aselect_runtime.sessions.onnx import METADATA_KEY, OnnxSession, available
 from aselect_runtime.sessions.openvino import OpenVinoSession
 from aselect_runtime.sessions.session import Session
+
+log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 
@@ -29,7 +32,7 @@ class _Model:
     graph: Path
     folder: Path | None
     manifest: Manifest | None
-    watch: Watch
+    progress: Progress
 
 
 _AnySession = OnnxSession | OpenVinoSession | TensorRtSession
@@ -42,29 +45,28 @@ class _Backend:
     open: Callable[[_Model], _AnySession]
 
 
-def open_model(path: Path, device: Device = "auto", watch: Watch | None = None) -> tuple[Manifest, Session]:
+def open_model(path: Path, device: Device = "auto", progress: Progress = silent) -> tuple[Manifest, Session]:
     """Load an export folder or a .onnx file.
 
     `auto` takes the fastest backend that is here and takes the model; the session's `device` says which. On TensorRT
-    the folder's engine is built first if there is none for this GPU: `watch` is told how that goes. Raises InputError
+    the folder's engine is built first if there is none for this GPU: `progress` follows that. Raises InputError
     (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what the manifest describes),
     MissingDependencyError or EngineError (the device cannot be had), GateError (no engine answers right).
     """
-    watch = watch or Silence()
     if path.is_dir():
         manifest, graph = load_folder(path)
-        session = _open(_Model(graph, path, manifest, watch), device)
+        session = _open(_Model(graph, path, manifest, progress), device)
         session.check(manifest)
         return manifest, session
     if not path.exists():
         raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
-    return _from_file(path, device, watch)
+    return _from_file(path, device, progress)
 
 
-def _from_file(path: Path, device: Device, watch: Watch) -> tuple[Manifest, Session]:
-    session = _open(_Model(path, None, None, watch), device)
+def _from_file(path: Path, device: Device, progress: Progress) -> tuple[Manifest, Session]:
+    session = _open(_Model(path, None, None, progress), device)
     text = None if isinstance(session, TensorRtSession) else session.metadata().get(METADATA_KEY)
     if text is None:
         raise IntegrityError(
@@ -86,7 +88,7 @@ def _open(model: _Model, device: Device) -> _AnySession:
         try:
             return backend.open(model)
         except (EngineError, GateError, IntegrityError, MissingDependencyError) as error:
-            model.watch.say(f"warning: {error}; taking the next backend")
+            log.warning("%s; taking the next backend", error)
     return usable[-1].open(model)
 
 
@@ -96,7 +98,7 @@ def _tensorrt(model: _Model) -> TensorRtSession:
             f"{model.graph}: got --device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
             "engines; give the folder, or use --device cuda"
         )
-    return open_engine(model.folder, model.manifest, model.watch)
+    return open_engine(model.folder, model.manifest, model.progress)
 
 
 def _cuda(model: _Model) -> OnnxSession:

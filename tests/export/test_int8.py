@@ -199,7 +199,7 @@ def test_smoothing_changes_no_answer_and_evens_out_massive_activations(traced: G
         ranges = calibrate(graph, layers, frames, "minmax", weights)
         if not smooth:
             ranges = ranges.model_copy(update={"smoothing": {}})
-            seen = histograms(graph, [layer.input for layer in layers], frames, lambda _done, _total: None)
+            seen = histograms(graph, [layer.input for layer in layers], frames)
             ranges = ranges.model_copy(
                 update={
                     "layers": {
@@ -302,7 +302,7 @@ def test_frames_that_do_not_fit_raise(traced: Graph, fault: str) -> None:
     }[fault]
     names = [layer.input for layer in find_layers(traced, LOGITS)]
     with pytest.raises(InputError, match=match):
-        histograms(traced, names, Faulty(), lambda _done, _total: None)
+        histograms(traced, names, Faulty())
 
 
 @pytest.mark.parametrize(

@@ -47,14 +47,14 @@ def by_gate(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     chosen = [ordered[round(i * (len(ordered) - 1) / (LEVELS - 1))] for i in range(LEVELS)]
     levels = list(dict.fromkeys(chosen))
     x, clean, y = _rows(scan, train, tap, levels)
-    scan.report("gate", 0.5)
+    scan.progress("gate", 0.5)
     gate = _train(x, clean, y, train.classes, settings.steps, scan.seed)
     x, _, y = _rows(scan, val, tap, levels)
     with torch.no_grad():
         logits, _, weights = gate(x)
     confusion = Confusion(val.classes, NO_LABEL)
     confusion.update(logits.argmax(1).numpy(), y.numpy())
-    scan.report("gate", 1.0)
+    scan.progress("gate", 1.0)
     mean = weights.mean(0) / weights.mean(0).sum()
     mixture = tuple(LevelWeight(noise=n, weight=w) for n, w in zip(levels, mean.tolist(), strict=True))
     heaviest = max(mixture, key=lambda entry: entry.weight).noise

@@ -35,7 +35,7 @@ def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
         x0 = scan.x0(evidence.images, part)
         inputs.append(F.adaptive_avg_pool2d(x0, SIDE).flatten(1).cpu())
         rewards.append(_rewards(scan, x0, part, tap, settings.measure))
-        scan.report("learned", done / len(parts))
+        scan.progress("learned", done / len(parts))
     weights = _train(torch.cat(inputs), torch.cat(rewards), settings.steps, scan.seed)
     distribution = tuple(
         LevelWeight(noise=noise, weight=weight) for noise, weight in zip(scan.levels, weights.tolist(), strict=True)
