@@ -10,7 +10,7 @@ from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, Remapped
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import list_images
 
 _NAMES = "objectInfo150.txt"
 

@@ -9,7 +9,7 @@ from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, Remapped
 from aselect_edge.data.sets import SegmentationData
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import list_images
 
 _IMAGE, _LABEL = "_leftImg8bit", "_gtFine_labelIds"
 _CLASSES: dict[str, tuple[int, Colour]] = {

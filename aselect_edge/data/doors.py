@@ -20,7 +20,7 @@ from aselect_edge.data.layout import D, Layout, find, offered, open_split
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.voc import VOC
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import split_images
 from aselect_runtime.records import Task
 
 # The first that fits is taken: what only one set has comes before what many have.
@@ -74,11 +74,9 @@ def is_labelled(data: Path, split: str, task: Task) -> bool:
 
 def training_pictures(data: Path) -> list[Path]:
     """The pictures that may be learned from, labels aside: of data in a known layout `train`'s, else all in `data`."""
-    folder = next((f for f in (data / "train" / "images", data / "train") if f.is_dir()), None)
-    layouts: Sequence[Layout[Any]] = () if folder else (*SEGMENTATION, *CLASSIFICATION)
-    layout = find(data, layouts)
+    layout = None if (data / "train").is_dir() else find(data, [*SEGMENTATION, *CLASSIFICATION])
     if layout is None:
-        return list_images(folder or data)
+        return split_images(data, ("train",))
     opened = open_split(data, "train", layout)
     return [opened.path(index) for index in range(len(opened))]
 

@@ -14,7 +14,7 @@ from aselect_edge.data.layout import Layout, split_folders, warn_once
 from aselect_edge.data.masks import NO_LABEL, Remapped, read_indices
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import list_images
 
 _LABELS = ("labels", "masks")
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from aselect_edge.data import open_classification, open_segmentation, training_pictures
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image, resize, resize_label
+from aselect_runtime.media import is_video
 from aselect_runtime.records import DataFingerprint, Resize, Task
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 UNREADABLE_SHARE = 0.05
 """More unreadable images than this share fail a selection."""
 NO_LABEL = -1
-FILM_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v"})
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def _checked(paths: Sequence[Path], check: Callable[[int], T]) -> tuple[list[int
 
 def _film(path: Path, count: int) -> Images:
     """At most `count` frames spread evenly over a video."""
-    capture = cv2.VideoCapture(str(path)) if path.suffix.lower() in FILM_SUFFIXES else None
+    capture = cv2.VideoCapture(str(path)) if is_video(path) else None
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture else 0
     if total < 1:
         raise InputError(f"{path}: not a video that OpenCV reads, expected one or a folder of images; change --data")
