@@ -18,6 +18,7 @@ from aselect_edge.selection.by_probe import examples, figure
 from aselect_edge.selection.choice import Choice, Parameters, Settings, default_tap
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Labelled
 from aselect_edge.selection.scan import Scan, batches
+from aselect_edge.training.fit import fit
 from aselect_runtime.records import LevelWeight, Noise, Score, Tap
 
 LEVELS, BATCH, RATE, DENOISING = 4, 512, 1e-2, 0.1
@@ -85,11 +86,11 @@ def _train(x: Tensor, clean: Tensor, y: Tensor, classes: int, steps: int, seed: 
         torch.manual_seed(seed)
         gate = Gate(x.shape[2], classes, clean.shape[1])
     optimiser = torch.optim.AdamW(gate.parameters(), lr=RATE, weight_decay=1e-3)
-    for _ in range(steps):
+
+    def loss(_step: int) -> Tensor:
         chosen = torch.randint(len(y), (min(BATCH, len(y)),), generator=generator)
         logits, restored, _ = gate(x[chosen])
-        loss = F.cross_entropy(logits, y[chosen]) + DENOISING * F.mse_loss(restored, clean[chosen])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        return F.cross_entropy(logits, y[chosen]) + DENOISING * F.mse_loss(restored, clean[chosen])
+
+    fit(optimiser, loss, steps)
     return gate.eval()

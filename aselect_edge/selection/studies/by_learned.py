@@ -20,6 +20,7 @@ from aselect_edge.selection.choice import Choice, Parameters, Settings, default_
 from aselect_edge.selection.evidence import Evidence
 from aselect_edge.selection.hfr import Measure, energies, ratio
 from aselect_edge.selection.scan import Scan, batches
+from aselect_edge.training.fit import fit
 from aselect_runtime.records import LevelWeight, Tap
 
 ENTROPY, RATE, HIDDEN, SIDE = 0.05, 1e-2, 32, 8
@@ -59,16 +60,15 @@ def _rewards(scan: Scan, x0: Tensor, part: range, tap: Tap, measure: Measure) ->
 
 def _train(inputs: Tensor, rewards: Tensor, steps: int, seed: int) -> Tensor:
     """p (levels,), the trained selector's mean over the images."""
+
+    def loss(_step: int) -> Tensor:
+        log_p: Tensor = selector(inputs).log_softmax(1)
+        return -(log_p.exp() * (rewards - ENTROPY * log_p)).sum(1).mean()
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         selector = nn.Sequential(nn.Linear(inputs.shape[1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, rewards.shape[1]))
-        optimiser = torch.optim.Adam(selector.parameters(), lr=RATE)
-        for _ in range(steps):
-            log_p = selector(inputs).log_softmax(1)
-            loss = -(log_p.exp() * (rewards - ENTROPY * log_p)).sum(1).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+        fit(torch.optim.Adam(selector.parameters(), lr=RATE), loss, steps)
     with torch.no_grad():
         p: Tensor = selector(inputs).softmax(1).mean(0)
     return p / p.sum()
