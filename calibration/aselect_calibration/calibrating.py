@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from aselect_calibration.frames import CalibrationFrames
-from aselect_calibration.graphs import Graph, Weights, digest
+from aselect_calibration.graphs import digest
 from aselect_calibration.layers import Layer
 from aselect_calibration.observing import channel_samples, histograms
 from aselect_calibration.ranges import NormSmoothing, Range, Ranges
 from aselect_calibration.smoothing import Smoothing, by_norm, search, smoothed
 from aselect_calibration.thresholds import Method, threshold
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 
@@ -32,7 +33,7 @@ def calibrate(
     layers: Sequence[Layer],
     frames: CalibrationFrames,
     method: Method,
-    weights: Weights,
+    weights: WeightFile,
     progress: Progress = silent,
 ) -> Ranges:
     """Measure an FP32 graph on frames: once for smoothing, once more, smoothed, for the ranges.
@@ -57,7 +58,7 @@ def calibrate(
     )
 
 
-def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: Weights) -> Prepared:
+def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: WeightFile) -> Prepared:
     """Apply the recorded smoothing. Raises InputError if the ranges are of a graph with other layers."""
     names = {layer.name for layer in layers}
     if odd := sorted(names.symmetric_difference(ranges.layers)):

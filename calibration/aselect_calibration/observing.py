@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_calibration.graphs import Graph, exposing, shapes
+from aselect_calibration.graphs import exposing, shapes
 from aselect_calibration.histogram import Histogram
+from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.progress import Progress, silent

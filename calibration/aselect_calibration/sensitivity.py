@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_calibration.graphs import Graph
 from aselect_calibration.layers import Layer
+from aselect_calibration.weights import Graph
 from aselect_runtime.progress import Progress
 
 Build = Callable[[Sequence[Layer]], Graph]

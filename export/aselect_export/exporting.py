@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from aselect_calibration.frames import CalibrationFrames
+    from aselect_calibration.weights import Graph
     from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate, Trial
     from aselect_export.quantising import Int8
     from aselect_export.verify import Frames, Rung
-    from aselect_export.weights import Graph
 
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 FRAMES = 8

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aselect_calibration.weights import Graph
 from aselect_export.measuring import Span, measure
 from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, products
 from aselect_export.verify import HALF_AGREEMENT, Answer, Frames, Rung, Verdict, batches, judge
-from aselect_export.weights import Graph
 from aselect_runtime.errors import GateError
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Precision, Task

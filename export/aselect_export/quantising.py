@@ -23,6 +23,7 @@ from aselect_calibration.ranges import Ranges
 from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import LoadedBundle
 from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Model, accuracy, has_labels_of
@@ -31,7 +32,6 @@ from aselect_export.ladder import Candidate, Trial
 from aselect_export.measuring import measure
 from aselect_export.precision import Plan, convert, fp16, products
 from aselect_export.verify import answer_of_graph, batches
-from aselect_export.weights import Graph, WeightFile
 from aselect_runtime.errors import GateError
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import LayerDecision, Quantisation

@@ -41,10 +41,10 @@ def _keep(
 def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Progress = silent) -> Ranges:
     """Calibrate the bundle in `folder` on `data` at its own input size, and write `ranges.json` into it."""
     from aselect_calibration import calibrate, calibration_frames, find_layers
+    from aselect_calibration.weights import WeightFile
     from aselect_edge.bundle import RECORD, load_bundle
     from aselect_export.graph import LOGITS, trace
     from aselect_export.quantising import RANGES
-    from aselect_export.weights import WeightFile
 
     progress("tracing the deployed graph", 0.0)
     bundle = load_bundle(folder)

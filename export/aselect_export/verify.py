@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aselect_calibration.frames import calibration_frames
+from aselect_calibration.weights import Graph
 from aselect_edge.bundle.model import upsample
 from aselect_export.graph import LOGITS
 from aselect_export.measuring import measure
 from aselect_export.precision import LIMIT, half_tensors
-from aselect_export.weights import Graph
 from aselect_runtime.frames import read_image, resize
 from aselect_runtime.media import split_images
 from aselect_runtime.records import Parity, Resize, Task

@@ -23,6 +23,7 @@ from aselect_calibration.layers import find_layers
 from aselect_calibration.observing import histograms
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.settings import Int8Settings
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import load_bundle
 from aselect_export import evaluate, export, open_bundle, quantising
 from aselect_export.exporting import ExportResult
@@ -31,7 +32,6 @@ from aselect_export.ladder import Candidate
 from aselect_export.quantising import latency_notes
 from aselect_export.ranges import keep_ranges
 from aselect_export.verify import Verdict
-from aselect_export.weights import Graph, WeightFile
 from aselect_runtime import open_model
 from aselect_runtime.engines import build_engine
 from aselect_runtime.engines.versions import available
