@@ -74,7 +74,8 @@ def is_labelled(data: Path, split: str, task: Task) -> bool:
 
 def training_pictures(data: Path) -> list[Path]:
     """The pictures that may be learned from, labels aside: of data in a known layout `train`'s, else all in `data`."""
-    layout = None if (data / "train").is_dir() else find(data, [*SEGMENTATION, *CLASSIFICATION])
+    layouts: Sequence[Layout[Any]] = () if (data / "train").is_dir() else (*SEGMENTATION, *CLASSIFICATION)
+    layout = find(data, layouts)
     if layout is None:
         return split_images(data, ("train",))
     opened = open_split(data, "train", layout)
