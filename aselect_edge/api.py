@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -17,12 +16,8 @@ from aselect_edge.selection.strategies import DEFAULT
 from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import HEAD_KINDS, Component, HeadKind, HeadSpec, Selection, Tap, Task
-
-Progress = Callable[[str, float], None]
-"""Told what is being done and the share that is done, 0 to 1."""
-
-_log = logging.getLogger("aselect_edge")
 
 
 def select(
@@ -54,7 +49,7 @@ def select(
     batch: int = 8,
     device: str = "cpu",
     seed: int = 0,
-    progress: Progress = lambda _what, _share: None,
+    progress: Progress = silent,
 ) -> Selection:
     """Find the noise level, block and component whose features of `data` know most.
 
@@ -88,7 +83,7 @@ def select(
         ),
     )
     loaded = _load(backbone, family, vae, heads, condition, label, revision)
-    selection = select_tap(loaded, Path(data), request, resume=place, report=progress, warn=_log.warning)
+    selection = select_tap(loaded, Path(data), request, resume=place, progress=progress)
     if place is not None:
         selection.save(place)
         draw_selection(selection, place.with_suffix(".png"))
@@ -124,7 +119,7 @@ def train(
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
-    progress: Progress = lambda _what, _share: None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Train a head on the selected features of a labelled folder and write the bundle folder `out`.
 
@@ -160,7 +155,7 @@ def train(
     )
     label = chosen.label if label is None else label
     loaded = _load(backbone, family, vae, heads, condition, label, revision, request.depth)
-    return train_bundle(replace(request, source=loaded), progress, _log.warning)
+    return train_bundle(replace(request, source=loaded), progress)
 
 
 def _load(
@@ -178,7 +173,6 @@ def _load(
     return load_backbone(
         str(backbone),
         revision,
-        _log.warning,
         family=family,
         vae=vae,
         heads=heads,

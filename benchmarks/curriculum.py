@@ -30,7 +30,8 @@ from aselect_edge.backbones.noise import candidate_timesteps
 from aselect_edge.selection import Request, select_tap
 from aselect_edge.training.denoise import Denoising, prediction_error
 from aselect_runtime.files import atomic_write
-from aselect_runtime.frames import list_images, read_image, resize
+from aselect_runtime.frames import read_image, resize
+from aselect_runtime.media import list_images
 from aselect_runtime.records import Resize
 from benchmarks.curriculum_table import table
 from benchmarks.process import processor

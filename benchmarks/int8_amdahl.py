@@ -12,8 +12,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from aselect_calibration import find_layers
+from aselect_calibration.weights import Graph
 from aselect_export.graph import LOGITS
-from aselect_export.weights import Graph
 from aselect_runtime.sessions.onnx import physical_cores
 
 VNNI_GAIN = 4

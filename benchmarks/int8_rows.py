@@ -28,8 +28,8 @@ def ours(model: Path, frames: Any, out: Path) -> None:
     from aselect_calibration import Int8Weights, calibrate, find_layers, prepare, quantised
     from aselect_calibration.frames import CalibrationFrames
     from aselect_calibration.settings import Int8Settings
+    from aselect_calibration.weights import Graph, WeightFile
     from aselect_export.graph import LOGITS
-    from aselect_export.weights import Graph, WeightFile
     from aselect_runtime.records import DataFingerprint
 
     def read() -> Iterator[tuple[str, Any]]:

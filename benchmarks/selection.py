@@ -232,7 +232,7 @@ def measures(
     """Which reading of HFR predicts accuracy: every setting over the same passes, seed 0, a quarter of the images."""
     request = Request(images=job.unlabelled // 4, imgsz=job.imgsz, timesteps=backbone.schedule.candidates(sigmas))
     scan = prepare_scan(backbone, request, Team(), lambda _what, _share: None)
-    evidence = gather_evidence(data, request, scan, print)
+    evidence = gather_evidence(data, request, scan)
 
     def look(x0: torch.Tensor, noise: Any, _part: range) -> torch.Tensor:
         return scan.readings(x0, noise, readings)

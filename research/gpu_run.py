@@ -59,7 +59,10 @@ def main(words: list[str] | None = None) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    handlers = [logging.StreamHandler(sys.stderr), logging.FileHandler(arguments.out / "run.log")]
+    handlers: list[logging.Handler] = [
+        logging.StreamHandler(sys.stderr),
+        logging.FileHandler(arguments.out / "run.log"),
+    ]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(relativeCreated)7.0f ms %(message)s"))
         root.addHandler(handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from aselect_edge.backbones.store import WeightStore
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
 from aselect_runtime.records import Bundle
+
+log = logging.getLogger(__name__)
 
 SHIPPED = aselect_weights.backbone
 """The small pixel-space DiT that ships; its source is written `shipped`."""
@@ -61,7 +63,6 @@ class LoadedBackbone:
 def load_backbone(
     source: str,
     revision: str | None = None,
-    warn: Callable[[str], None] = lambda _line: None,
     *,
     family: str | None = None,
     vae: str | None = None,
@@ -79,8 +80,8 @@ def load_backbone(
     that were never published; `condition` is one computed before, instead of running text encoders.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
-    schedule is the pipeline's own; for a transformer that comes without one it is the published models', and `warn`
-    is told. A local source is kept as an absolute path, so that records name it from anywhere. Raises InputError
+    schedule is the pipeline's own; for a transformer that comes without one it is the published models', with a
+    warning. A local source is kept as an absolute path, so that records name it from anywhere. Raises InputError
     where the source is no backbone, IntegrityError where its weights are corrupt or of other shapes.
     """
     path = SHIPPED if source == "shipped" else Path(source)
@@ -106,7 +107,7 @@ def load_backbone(
         fill_backbone(model, WeightStore(weight_files(transformer), own_places(model)), lean)
     encoder, origin = _encoder(model, folder, vae, source)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
-    schedule = _schedule(kind, folder, source, warn)
+    schedule = _schedule(kind, folder, source)
     if condition is None:
         if model.prompted and folder is not None:
             local_folder(source, revision, PROMPT)  # of a hub id, gigabytes that other models have no use for
@@ -179,11 +180,11 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
     return encoder, origin
 
 
-def _schedule(family: type[Backbone], folder: Path | None, source: str, warn: Callable[[str], None]) -> Schedule:
+def _schedule(family: type[Backbone], folder: Path | None, source: str) -> Schedule:
     # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
     scheduler = None if folder is None else beside(folder, "scheduler")
     if scheduler is not None:
         return family.schedule(read_json(scheduler / "scheduler_config.json"))
     schedule = family.schedule(None)
-    warn(f"{source}: no scheduler, taking the published models': {schedule.describe()}")
+    log.warning("%s: no scheduler, taking the published models': %s", source, schedule.describe())
     return schedule

@@ -1,9 +1,7 @@
-"""What aselect-select and aselect-train share: the options that say which backbone, and the bar."""
+"""What aselect-select and aselect-train share: the options that say which backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from aselect_edge.backbones import LoadedBackbone
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
@@ -42,14 +38,13 @@ class Given:
     condition: str
     revision: str
 
-    def load(self, source: str, label: int | None, depth: int | None, warn: Callable[[str], None]) -> LoadedBackbone:
+    def load(self, source: str, label: int | None, depth: int | None) -> LoadedBackbone:
         from aselect_edge.backbones import load_backbone
         from aselect_edge.backbones.prompt import load_condition
 
         return load_backbone(
             source,
             self.revision or None,
-            warn,
             family=self.family or None,
             vae=self.vae or None,
             label=label,
@@ -57,13 +52,3 @@ class Given:
             heads=self.heads or None,
             condition=load_condition(Path(self.condition)) if self.condition else None,
         )
-
-
-@contextmanager
-def progress(console: Console, shown: bool = True) -> Iterator[Callable[[str, float], None]]:
-    """Yield what moves the bar: it is told what is done and its share, 0 to 1. Shown on a terminal alone."""
-    from rich.progress import Progress
-
-    with Progress(console=console, disable=not (shown and console.is_terminal)) as progress:
-        task = progress.add_task("starting", total=1.0)
-        yield lambda what, share: progress.update(task, description=what, completed=share)

@@ -26,7 +26,6 @@ from aselect_edge.commands.backbone import (
     Size,
     Vae,
     Verbose,
-    progress,
 )
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.errors import InputError
@@ -81,6 +80,7 @@ def _select(
     from aselect_edge.selection import STRATEGIES, Measure, Request, Settings, select_tap
     from aselect_edge.selection.strategies import DEFAULT
     from aselect_edge.selection.team import assemble
+    from aselect_runtime.progress import terminal_progress
     from aselect_runtime.records import Tap
 
     if out.suffix != ".json":
@@ -107,10 +107,10 @@ def _select(
     )
     # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
     console = Console(stderr=True, markup=False, soft_wrap=True)
-    with assemble() as team, progress(console, shown=team.leads) as tell:
+    with assemble() as team, terminal_progress(shown=team.leads) as progress:
         given = Given(family, vae, heads, condition, revision)
-        loaded = given.load(backbone, None if label < 0 else label, None, console.print)
-        selection = select_tap(loaded, data, request, team=team, resume=out, report=tell, warn=console.print)
+        loaded = given.load(backbone, None if label < 0 else label, None)
+        selection = select_tap(loaded, data, request, team=team, resume=out, progress=progress)
     if not team.leads:
         return
     selection.save(out)

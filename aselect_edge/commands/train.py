@@ -21,7 +21,6 @@ from aselect_edge.commands.backbone import (
     Size,
     Vae,
     Verbose,
-    progress,
 )
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.errors import InputError
@@ -75,10 +74,10 @@ def _train(
 ) -> None:
     """Train a head on the selected features; interrupted runs go on where they stood."""
     import torch
-    from rich.console import Console
 
     from aselect_edge.backbones.device import find_device
     from aselect_edge.training import TrainRequest, Unfreeze, train_bundle
+    from aselect_runtime.progress import terminal_progress
     from aselect_runtime.records import Selection, Tap
 
     choice(task, ("seg", "cls"), "--task")
@@ -105,11 +104,10 @@ def _train(
         cache=cache,
         device=find_device(device),
     )
-    console = Console(stderr=True, markup=False, soft_wrap=True)
-    with progress(console) as tell:
+    with terminal_progress() as progress:
         given = Given(family, vae, heads, condition, revision)
-        loaded = given.load(backbone, chosen.label if label < 0 else label, request.depth, console.print)
-        outcome = train_bundle(replace(request, source=loaded), tell, console.print)
+        loaded = given.load(backbone, chosen.label if label < 0 else label, request.depth)
+        outcome = train_bundle(replace(request, source=loaded), progress)
     figures = outcome.figures
     if as_json:
         shares = {figures.metric: figures.score, **figures.others}

@@ -8,14 +8,14 @@ from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout, split_folders
 from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, Remapped
-from aselect_edge.data.sets import SegmentationData, Warn
+from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import list_images
 
 _NAMES = "objectInfo150.txt"
 
 
-def _read(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> SegmentationData:
     images = split_folders(data / "images")[split]
     paths = list_images(images)
     labels = listed(data / "annotations" / images.name, (f"{path.stem}.png" for path in paths), images)

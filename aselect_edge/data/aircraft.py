@@ -7,7 +7,7 @@ from pathlib import Path
 from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 
 _SPLITS = ("train", "val", "test")
@@ -22,7 +22,7 @@ def _source(data: Path, split: str) -> Path:
     return _root(data) / f"images_variant_{split}.txt"
 
 
-def _read(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> ClassificationData:
     source, variants = _source(data, split), _root(data) / "variants.txt"
     names = [row[0] for row in read_rows(variants, 1)]
     index = {name: number for number, name in enumerate(names)}

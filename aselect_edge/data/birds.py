@@ -7,14 +7,14 @@ from pathlib import Path
 from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 _TREE = "hierarchy.txt"
 
 
-def _read(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> ClassificationData:
     images, labels, training, names = (dict(read_rows(data / name)) for name in _LISTS)
     for table, name in ((labels, _LISTS[1]), (training, _LISTS[2])):
         missing = next((key for key in images if key not in table), None)

@@ -9,7 +9,7 @@ import numpy as np
 from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, numbered, read_matlab
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 
 _META, _TRAIN = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat"
@@ -22,7 +22,7 @@ def _source(data: Path, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> ClassificationData:
     source = _source(data, split)
     assert source is not None
     names = [str(name) for name in np.atleast_1d(read_matlab(data / _META, "class_names")[0])]

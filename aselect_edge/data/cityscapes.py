@@ -8,8 +8,8 @@ from aselect_edge.data.classes import Colour, name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, Remapped
-from aselect_edge.data.sets import SegmentationData, Warn
-from aselect_runtime.frames import list_images
+from aselect_edge.data.sets import SegmentationData
+from aselect_runtime.media import list_images
 
 _IMAGE, _LABEL = "_leftImg8bit", "_gtFine_labelIds"
 _CLASSES: dict[str, tuple[int, Colour]] = {
@@ -39,7 +39,7 @@ _KNOWN = {
 }
 
 
-def _read(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> SegmentationData:
     images = data / "leftImg8bit" / split
     paths = [path for path in list_images(images) if path.stem.endswith(_IMAGE)]
     names = (f"{path.relative_to(images).with_suffix('')}".removesuffix(_IMAGE) + f"{_LABEL}.png" for path in paths)

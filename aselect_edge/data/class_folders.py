@@ -7,9 +7,9 @@ from pathlib import Path
 
 from aselect_edge.data.classes import FILE, name_classes, read_classes
 from aselect_edge.data.layout import FOLDERS, Layout, split_folders
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import IMAGE_SUFFIXES, list_images
+from aselect_runtime.media import is_hidden, is_image, list_images
 from aselect_runtime.records import ClassInfo
 
 _SPLITS = frozenset(name for names in FOLDERS.values() for name in names)
@@ -18,7 +18,7 @@ _OF_MASKS = frozenset({"images", "labels", "masks", "annotations"})
 
 def _below(folder: Path) -> list[str]:
     """The folders that could be classes."""
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
 
 
 def _classed(data: Path) -> dict[str, Path]:
@@ -31,15 +31,15 @@ def _is_flat(data: Path) -> bool:
 
 
 def _has_picture(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    return any(is_image(path) and not is_hidden(path.name) for path in folder.iterdir())
 
 
-def _read_split(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read_split(data: Path, split: str) -> ClassificationData:
     folders = _classed(data)
     return _read(data, folders[split], folders.get("train", folders[split]))
 
 
-def _read_flat(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - there is but one
+def _read_flat(data: Path, split: str) -> ClassificationData:  # noqa: ARG001 - there is but one
     return _read(data, data, data)
 
 

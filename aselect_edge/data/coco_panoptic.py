@@ -15,7 +15,7 @@ from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, open_png
-from aselect_edge.data.sets import SegmentationData, Warn
+from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 
@@ -50,7 +50,7 @@ def _source(data: Path, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> SegmentationData:
     source = _source(data, split)
     assert source is not None
     try:

@@ -13,9 +13,10 @@ from aselect_edge.data.classes import Colour, name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
 from aselect_edge.data.masks import NO_LABEL, open_png
-from aselect_edge.data.sets import SegmentationData, Warn
+from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import IMAGE_SUFFIXES, Frame
+from aselect_runtime.frames import Frame
+from aselect_runtime.media import list_images
 from aselect_runtime.records import ClassInfo
 
 FILE = "labelmap.txt"
@@ -86,7 +87,7 @@ def _fits(data: Path) -> bool:
     return (data / FILE).is_file() and (data / "SegmentationClass").is_dir()
 
 
-def _read(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> SegmentationData:
     source = _lists(data)[split]
     names = [row[0].strip('"') for row in read_rows(source, 1)]
     classes, decode = read_labelmap(data / FILE)
@@ -98,12 +99,8 @@ def _images(data: Path, names: Sequence[str], source: Path) -> list[Path]:
     folder = next((data / name for name in _IMAGES if (data / name).is_dir()), None)
     if folder is None:
         raise InputError(f"{data}: got no {_IMAGES[0]}/, expected the pictures there; export with images, or add them")
-    there = {path.relative_to(folder).with_suffix(""): path for path in folder.rglob("*") if _is_image(path)}
+    there = {path.relative_to(folder).with_suffix(""): path for path in list_images(folder)}
     return listed(folder, (str(there.get(Path(n), folder / f"{n}.jpg").relative_to(folder)) for n in names), source)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 CVAT = Layout(

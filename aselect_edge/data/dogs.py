@@ -9,7 +9,7 @@ import numpy as np
 from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_matlab
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 
 _SPLITS = ("train", "test")
 
@@ -20,7 +20,7 @@ def _list(data: Path, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> ClassificationData:
     breeds = sorted({PurePosixPath(name).parent.name for one in _SPLITS for name in _names(data, one)})
     source = _list(data, split)
     assert source is not None

@@ -17,10 +17,10 @@ from aselect_edge.data.colour_masks import CVAT
 from aselect_edge.data.dogs import DOGS
 from aselect_edge.data.flowers import FLOWERS
 from aselect_edge.data.layout import D, Layout, find, offered, open_split
-from aselect_edge.data.sets import ClassificationData, SegmentationData, Warn
+from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.voc import VOC
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import split_images
 from aselect_runtime.records import Task
 
 # The first that fits is taken: what only one set has comes before what many have.
@@ -46,13 +46,13 @@ _LAYOUTS: dict[Task, Sequence[Layout[Any]]] = {"seg": SEGMENTATION, "cls": CLASS
 _MOST_IN_A_MASK = 255
 
 
-def open_segmentation(data: Path, split: str, warn: Warn = lambda _line: None) -> SegmentationData:
+def open_segmentation(data: Path, split: str) -> SegmentationData:
     """The pictures and masks of a split (`train`, `val` or `test`), in whichever layout `data` has.
 
-    Where there is no `val`, a tenth of `train` is held out, always the same pictures; `warn` is told so. Raises
+    Where there is no `val`, a tenth of `train` is held out, always the same pictures, with a warning. Raises
     InputError for a folder in no known layout, a split that is not there, a missing partner or list, too many classes.
     """
-    opened = _open(data, split, "seg", SEGMENTATION, warn)
+    opened = _open(data, split, "seg", SEGMENTATION)
     if len(opened.classes) > _MOST_IN_A_MASK:
         raise InputError(
             f"{data}: got {len(opened.classes)} classes, expected at most {_MOST_IN_A_MASK} in masks of 8 bits; "
@@ -61,9 +61,9 @@ def open_segmentation(data: Path, split: str, warn: Warn = lambda _line: None) -
     return opened
 
 
-def open_classification(data: Path, split: str, warn: Warn = lambda _line: None) -> ClassificationData:
+def open_classification(data: Path, split: str) -> ClassificationData:
     """The pictures of a split (`train`, `val` or `test`) and the class of each; otherwise as `open_segmentation`."""
-    return _open(data, split, "cls", CLASSIFICATION, warn)
+    return _open(data, split, "cls", CLASSIFICATION)
 
 
 def is_labelled(data: Path, split: str, task: Task) -> bool:
@@ -74,20 +74,19 @@ def is_labelled(data: Path, split: str, task: Task) -> bool:
 
 def training_pictures(data: Path) -> list[Path]:
     """The pictures that may be learned from, labels aside: of data in a known layout `train`'s, else all in `data`."""
-    folder = next((f for f in (data / "train" / "images", data / "train") if f.is_dir()), None)
-    layouts: Sequence[Layout[Any]] = () if folder else (*SEGMENTATION, *CLASSIFICATION)
+    layouts: Sequence[Layout[Any]] = () if (data / "train").is_dir() else (*SEGMENTATION, *CLASSIFICATION)
     layout = find(data, layouts)
     if layout is None:
-        return list_images(folder or data)
-    opened = open_split(data, "train", layout, lambda _line: None)
+        return split_images(data, ("train",))
+    opened = open_split(data, "train", layout)
     return [opened.path(index) for index in range(len(opened))]
 
 
-def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]], warn: Warn) -> D:
+def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D:
     layout = find(data, layouts)
     if layout is None:
         raise InputError(_unknown(data, task))
-    return open_split(data, split, layout, warn)
+    return open_split(data, split, layout)
 
 
 def _unknown(data: Path, task: Task) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from aselect_edge.data.classes import name_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, numbered, read_matlab
-from aselect_edge.data.sets import ClassificationData, Warn
+from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 
 _LABELS, _SPLITS = "imagelabels.mat", "setid.mat"
@@ -31,7 +31,7 @@ bromelia, blanket flower, trumpet creeper, blackberry lily
 """
 
 
-def _read(data: Path, split: str, warn: Warn) -> ClassificationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> ClassificationData:
     labels = np.atleast_1d(read_matlab(data / _LABELS, "labels")[0])
     chosen = np.atleast_1d(read_matlab(data / _SPLITS, _VARIABLES[split])[0])
     if labels.dtype.kind not in "iu" or chosen.dtype.kind not in "iu" or labels.ndim + chosen.ndim != 2:

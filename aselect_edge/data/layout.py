@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from aselect_edge.data.sets import Split, Warn
+from aselect_edge.data.sets import Split
 from aselect_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
 
 HELD_OUT = 0.1
 """Share of the training pictures that becomes `val` where a set has none."""
@@ -29,7 +33,7 @@ class Layout(Generic[D]):
     fits: Callable[[Path], bool]
     splits: Callable[[Path], Sequence[str]]
     """The splits that are there; where `val` is not among them, it is split off `train`."""
-    read: Callable[[Path, str, Warn], D]
+    read: Callable[[Path, str], D]
 
 
 def find(data: Path, layouts: Sequence[Layout[D]]) -> Layout[D] | None:
@@ -43,7 +47,7 @@ def offered(data: Path, layout: Layout[D]) -> list[str]:
     return there if "val" in there or "train" not in there else [*there, "val"]
 
 
-def open_split(data: Path, split: str, layout: Layout[D], warn: Warn) -> D:
+def open_split(data: Path, split: str, layout: Layout[D]) -> D:
     """One split of data in a layout; raises InputError for a split that is not there or has no picture."""
     there = layout.splits(data)
     if split not in offered(data, layout):
@@ -52,13 +56,19 @@ def open_split(data: Path, split: str, layout: Layout[D], warn: Warn) -> D:
             f"{', '.join(offered(data, layout)) or layout.tree}; take another or add its folder"
         )
     if split in there and (split != "train" or "val" in there):
-        return _filled(layout.read(data, split, warn), data, split)
-    whole = _filled(layout.read(data, "train", warn), data, "train")
+        return _filled(layout.read(data, split), data, split)
+    whole = _filled(layout.read(data, "train"), data, "train")
     held = held_out([whole.name(index) for index in range(len(whole))])
     chosen = [index for index in range(len(whole)) if (index in held) == (split == "val")]
     if split == "val":
-        warn(f"{data}: has no val split; {len(chosen)} of its {len(whole)} training pictures are held out as one")
+        warn_once(f"{data}: has no val split; {len(chosen)} of its {len(whole)} training pictures are held out as one")
     return _filled(whole.subset(chosen), data, split)
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Warn of what is the same whenever these data are opened, and only the first time."""
+    log.warning("%s", line)
 
 
 def held_out(names: Sequence[str]) -> set[int]:

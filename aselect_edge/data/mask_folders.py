@@ -10,11 +10,11 @@ import numpy as np
 from aselect_edge.data.classes import FILE, name_classes, read_classes
 from aselect_edge.data.colour_masks import FILE as LABELMAP
 from aselect_edge.data.colour_masks import read_labelmap
-from aselect_edge.data.layout import Layout, split_folders
+from aselect_edge.data.layout import Layout, split_folders, warn_once
 from aselect_edge.data.masks import NO_LABEL, Remapped, read_indices
-from aselect_edge.data.sets import SegmentationData, Warn
+from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import list_images
+from aselect_runtime.media import list_images
 
 _LABELS = ("labels", "masks")
 
@@ -30,16 +30,16 @@ def _labelled(data: Path) -> dict[str, Path]:
     return {split: folder for split, folder in split_folders(data).items() if _paired(folder)}
 
 
-def _read_split(data: Path, split: str, warn: Warn) -> SegmentationData:
+def _read_split(data: Path, split: str) -> SegmentationData:
     folders = _labelled(data)
-    return _read(data, folders[split], folders.get("train", folders[split]), warn)
+    return _read(data, folders[split], folders.get("train", folders[split]))
 
 
-def _read_flat(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - there is but one
-    return _read(data, data, data, warn)
+def _read_flat(data: Path, split: str) -> SegmentationData:  # noqa: ARG001 - there is but one
+    return _read(data, data, data)
 
 
-def _read(data: Path, folder: Path, train: Path, warn: Warn) -> SegmentationData:
+def _read(data: Path, folder: Path, train: Path) -> SegmentationData:
     """The pairs of a folder; the classes are `labelmap.txt`'s, `classes.json`'s or the values in `train`'s masks."""
     pairs = _pairs(folder)
     if (data / LABELMAP).is_file():
@@ -56,7 +56,9 @@ def _read(data: Path, folder: Path, train: Path, warn: Warn) -> SegmentationData
             f"{masks[0].parent}: got {got} in the masks besides {NO_LABEL} (no label), expected the values of "
             f"two classes; write 1 instead of 255 where that is a class, or say in {FILE} what the values mean"
         )
-    warn(f"{data}: has no {FILE}; took the {len(values)} values in {len(masks)} masks for classes, names are missing")
+    warn_once(
+        f"{data}: has no {FILE}; took the {len(values)} values in {len(masks)} masks for classes, names are missing"
+    )
     classes = name_classes([f"class-{value}" for value in values], masks[0].parent)
     known = {**{value: index for index, value in enumerate(values)}, NO_LABEL: NO_LABEL}
     return SegmentationData(pairs, classes, NO_LABEL, Remapped(known))

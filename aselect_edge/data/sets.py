@@ -16,7 +16,6 @@ from aselect_runtime.records import ClassInfo
 
 Decode: TypeAlias = Callable[[Path], Frame]
 """A label file -> class map uint8 [H, W]; raises InputError for what it cannot read."""
-Warn: TypeAlias = Callable[[str], None]
 
 
 class Split(Protocol):

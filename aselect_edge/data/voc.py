@@ -8,7 +8,7 @@ from aselect_edge.data.classes import FILE, Colour, name_classes, read_classes
 from aselect_edge.data.layout import Layout
 from aselect_edge.data.lists import listed, read_rows
 from aselect_edge.data.masks import NO_LABEL
-from aselect_edge.data.sets import SegmentationData, Warn
+from aselect_edge.data.sets import SegmentationData
 
 _NAMES = [
     "background",
@@ -36,7 +36,7 @@ _NAMES = [
 _LISTS = "ImageSets/Segmentation"
 
 
-def _read(data: Path, split: str, warn: Warn) -> SegmentationData:  # noqa: ARG001 - nothing to warn of
+def _read(data: Path, split: str) -> SegmentationData:
     source = data / _LISTS / f"{split}.txt"
     names = [row[0] for row in read_rows(source, 1)]
     images = listed(data / "JPEGImages", (f"{name}.jpg" for name in names), source)

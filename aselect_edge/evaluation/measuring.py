@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.metrics import Confusion, Figures, TopAccuracy
 from aselect_runtime.frames import Frame, resize, restore
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
 
 Data = SegmentationData | ClassificationData
@@ -88,19 +89,18 @@ def measure(
     size: tuple[int, int],
     how: Resize,
     batch: int = 1,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = silent,
 ) -> Figures:
     """The figures of a model over a split.
 
     A last batch that is not full is padded by repeating its last frame, because a graph's batch is fixed.
-    `progress` is told the images done and their number.
     """
     score = score_of(data, how)
     for done, frames, labels in _batches(data, size, how, batch):
         filled = frames + frames[-1:] * (batch - len(frames))
         for answer, label in zip(predict(np.stack(filled)), labels, strict=False):
             score.add(answer, label)
-        progress(done, len(data))
+        progress(f"evaluating {len(data)} images", done / len(data))
     return score.figures()
 
 

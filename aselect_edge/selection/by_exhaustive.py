@@ -9,7 +9,6 @@ without views and without fine-tuning.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +22,7 @@ from aselect_edge.selection.by_probe import examples, figure, inputs
 from aselect_edge.selection.choice import Choice, Settings, best_of
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Labelled
 from aselect_edge.selection.scan import Scan
+from aselect_edge.training.fit import cosine, fit
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import HeadSpec, Noise, Tap
 
@@ -41,13 +41,13 @@ def by_exhaustive(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     train, val = evidence.labels()
     if settings.head == "conv" and train.labels.ndim == 1:
         raise InputError("got the head 'conv' for classification, expected 'linear'; change --head")
-    fit, held_out = inputs(scan, train), inputs(scan, val)
+    learnt, held_out = inputs(scan, train), inputs(scan, val)
 
     def score(noise: Noise) -> list[float]:
         if settings.head == "conv":
-            maps = _whole(scan, fit, noise), _whole(scan, held_out, noise)
+            maps = _whole(scan, learnt, noise), _whole(scan, held_out, noise)
             return [_conv(maps[0][tap], train, maps[1][tap], val, settings.steps, scan.seed) for tap in scan.taps]
-        x, y = _rows(scan, train, fit, noise)
+        x, y = _rows(scan, train, learnt, noise)
         weights = train_linear(x, y, train.classes, settings.steps, scan.seed)
         return _evaluate(weights, *_rows(scan, val, held_out, noise), val)
 
@@ -62,16 +62,15 @@ def train_linear(x: Tensor, y: Tensor, classes: int, steps: int, seed: int) -> T
     generator = torch.Generator().manual_seed(seed)
     weights = torch.zeros(len(x), x.shape[2] + 1, classes, device=x.device, requires_grad=True)
     optimiser = torch.optim.AdamW([weights], lr=RATE, weight_decay=1e-3)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def loss(_step: int) -> Tensor:
         chosen = torch.randint(len(y), (min(BATCH, len(y)),), generator=generator)
         logits = _logits(weights, x[:, chosen.to(x.device)].float())
         target = y[chosen].to(x.device).expand(len(x), -1)
         # A sum over heads, so that each is trained as if it were alone.
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten()) * len(x)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten()) * len(x)
+
+    fit(optimiser, loss, steps, rate=cosine)
     return weights.detach()
 
 
@@ -111,18 +110,16 @@ def _whole(scan: Scan, parts: Parts, noise: Noise) -> dict[Tap, Tensor]:
 def _conv(x: Tensor, train: Labelled, x_val: Tensor, val: Labelled, steps: int, seed: int) -> float:
     """mIoU of one convolutional decoder trained on cached maps."""
     generator = torch.Generator().manual_seed(seed)
+
+    def loss(_step: int) -> Tensor:
+        chosen = torch.randint(len(x), (min(CONV_BATCH, len(x)),), generator=generator)
+        logits = upsample(head((x[chosen].float(),)), _size(train))
+        return F.cross_entropy(logits, train.labels[chosen].long().to(x.device), ignore_index=NO_LABEL)
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = build_head(CONV, "seg", [x.shape[3]], train.classes).to(x.device)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=CONV_RATE, weight_decay=0.03)
-        for step in range(steps):
-            optimiser.param_groups[0]["lr"] = CONV_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-            chosen = torch.randint(len(x), (min(CONV_BATCH, len(x)),), generator=generator)
-            logits = upsample(head((x[chosen].float(),)), _size(train))
-            loss = F.cross_entropy(logits, train.labels[chosen].long().to(x.device), ignore_index=NO_LABEL)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+        fit(torch.optim.AdamW(head.parameters(), lr=CONV_RATE, weight_decay=0.03), loss, steps, rate=cosine)
     head.eval()
     confusion = Confusion(val.classes, NO_LABEL)
     with torch.no_grad():

@@ -55,12 +55,12 @@ def by_hfr_adaptive(scan: Scan, evidence: Evidence, settings: Settings) -> Choic
         for level, rows in zip(left, looked, strict=True):
             seen[level] = np.concatenate([seen[level], rows])
         spent += len(new) * len(left)
-        scan.report("hfr-adaptive", spent / budget)
+        scan.progress("hfr-adaptive", spent / budget)
         left.sort(key=lambda level: _best(seen[level])[1], reverse=True)
         if not ties(seen, left[0], settings.confidence):
             break
         left = sorted(left[: max(2, (len(left) + 1) // 2)])
-    scan.report("hfr-adaptive", 1.0)
+    scan.progress("hfr-adaptive", 1.0)
     values = ratio(torch.from_numpy(np.stack([rows.sum(0) for rows in seen])))
     winner = max(left, key=lambda level: _best(seen[level])[1])
     undecided = ties(seen, winner, settings.confidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,14 +21,15 @@ from torch import Tensor
 from aselect_edge.data import open_classification, open_segmentation, training_pictures
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image, resize, resize_label
+from aselect_runtime.media import is_video
 from aselect_runtime.records import DataFingerprint, Resize, Task
+
+log = logging.getLogger(__name__)
 
 UNREADABLE_SHARE = 0.05
 """More unreadable images than this share fail a selection."""
 NO_LABEL = -1
-FILM_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v"})
 
-Warn = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -94,34 +96,34 @@ class Evidence:
         return self.train, self.val
 
 
-def open_images(data: Path, count: int, seed: int, warn: Warn) -> Images:
+def open_images(data: Path, count: int, seed: int) -> Images:
     """At most `count` images, at random, of a folder (its training part if it has one) or frames of a video."""
     if data.is_file():
         return _film(data, count)
     paths = _some(training_pictures(data), count, seed)
-    kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape, warn)
+    kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape)
     return _images(paths, kept, fingerprint)
 
 
 def open_labelled(
-    data: Path, split: str, task: Task, count: int, seed: int, size: tuple[int, int], how: Resize, warn: Warn
+    data: Path, split: str, task: Task, count: int, seed: int, size: tuple[int, int], how: Resize
 ) -> Labelled:
     """At most `count` labelled images of a split, at random; of a classification set as many of each class."""
     if task == "cls":
-        folder = open_classification(data, split, warn)
+        folder = open_classification(data, split)
         chosen = _balanced(folder.labels, count, seed)
         paths = [folder.paths[i] for i in chosen]
-        kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape, warn)
+        kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape)
         labels = torch.tensor([folder.labels[chosen[n]] for n in kept], dtype=torch.int16)
         return Labelled(_images(paths, kept, fingerprint), labels, len(folder.classes))
-    pairs = open_segmentation(data, split, warn)
+    pairs = open_segmentation(data, split)
     chosen = _some(list(range(len(pairs))), count, seed)
     paths = [pairs.pairs[i][0] for i in chosen]
 
     def label_map(n: int) -> Frame:
         return resize_label(pairs.read(chosen[n])[1], size, how, pairs.ignore_index)
 
-    kept, maps, fingerprint = _checked(paths, label_map, warn)
+    kept, maps, fingerprint = _checked(paths, label_map)
     labels = torch.from_numpy(np.stack(maps)).short()
     return Labelled(
         _images(paths, kept, fingerprint), labels.where(labels != pairs.ignore_index, NO_LABEL), len(pairs.classes)
@@ -132,9 +134,7 @@ def _images(paths: Sequence[Path], kept: Sequence[int], fingerprint: DataFingerp
     return Images(tuple(partial(read_image, paths[n]) for n in kept), fingerprint)
 
 
-def _checked(
-    paths: Sequence[Path], check: Callable[[int], T], warn: Warn
-) -> tuple[list[int], list[T], DataFingerprint]:
+def _checked(paths: Sequence[Path], check: Callable[[int], T]) -> tuple[list[int], list[T], DataFingerprint]:
     """Indices of the readable ones, what `check` made of them and their fingerprint, before anything costly starts.
 
     Names and skips the unreadable ones; raises InputError if more than 5 % are.
@@ -144,7 +144,7 @@ def _checked(
         try:
             results.append(check(index))
         except InputError as error:
-            warn(f"skipped: {error}")
+            log.warning("skipped: %s", error)
             continue
         kept.append(index)
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -158,7 +158,7 @@ def _checked(
 
 def _film(path: Path, count: int) -> Images:
     """At most `count` frames spread evenly over a video."""
-    capture = cv2.VideoCapture(str(path)) if path.suffix.lower() in FILM_SUFFIXES else None
+    capture = cv2.VideoCapture(str(path)) if is_video(path) else None
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture else 0
     if total < 1:
         raise InputError(f"{path}: not a video that OpenCV reads, expected one or a folder of images; change --data")

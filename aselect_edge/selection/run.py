@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from aselect_edge.selection.strategies import DEFAULT, STRATEGIES
 from aselect_edge.selection.team import Team
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Component, Cost, Selection, Task
 
 
@@ -48,8 +49,7 @@ def select_tap(
     *,
     team: Team | None = None,
     resume: Path | None = None,
-    report: Callable[[str, float], None] = lambda _what, _share: None,
-    warn: Callable[[str], None] = lambda _line: None,
+    progress: Progress = silent,
 ) -> Selection:
     """Scan a backbone on images of `data` and choose as the request says.
 
@@ -59,11 +59,11 @@ def select_tap(
     """
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")
-    backbone = load_backbone(source, warn=warn) if isinstance(source, str) else source
+    backbone = load_backbone(source) if isinstance(source, str) else source
     backbone.model.to(request.device)
     backbone.encoder.to(request.device)
-    scan = prepare_scan(backbone, request, team, report)
-    evidence = gather_evidence(data, request, scan, warn if team.leads else lambda _line: None)
+    scan = prepare_scan(backbone, request, team, progress)
+    evidence = gather_evidence(data, request, scan)
     scan = replace(scan, store=_store(scan, evidence, request, resume))
     began = time.monotonic()
     chosen = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
@@ -73,7 +73,7 @@ def select_tap(
     return _record(chosen, scan, evidence, request.strategy, cost)
 
 
-def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, report: Callable[[str, float], None]) -> Scan:
+def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progress: Progress = silent) -> Scan:
     """What the request scans; raises InputError for what the backbone cannot take, before anything is read."""
     model = backbone.model
     components = tuple(dict.fromkeys(request.components or model.components))
@@ -88,20 +88,20 @@ def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, report:
         seed=request.seed,
         batch=request.batch,
         team=team,
-        report=report,
+        progress=progress,
     )
     backbone.grid(scan.imgsz)  # and so is a size
     return scan
 
 
-def gather_evidence(data: Path, request: Request, scan: Scan, warn: Callable[[str], None]) -> Evidence:
+def gather_evidence(data: Path, request: Request, scan: Scan) -> Evidence:
     """The images, and labels where the strategy asks for them, that the request looks at."""
     entry = STRATEGIES[request.strategy]
     count = request.images or entry.images
     if not entry.labels:
-        return Evidence(open_images(data, count, request.seed, warn))
+        return Evidence(open_images(data, count, request.seed))
     train, val = (
-        open_labelled(data, split, request.task, count, request.seed, scan.imgsz, scan.resize, warn)
+        open_labelled(data, split, request.task, count, request.seed, scan.imgsz, scan.resize)
         for split in ("train", "val")
     )
     if train.classes != val.classes:

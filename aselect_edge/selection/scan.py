@@ -19,6 +19,7 @@ from aselect_edge.selection.evidence import Images
 from aselect_edge.selection.resume import Store
 from aselect_edge.selection.team import Team
 from aselect_runtime.errors import InputError
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Component, Noise, Resize, Score, Tap
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Scan:
     batch: int = 8
     team: Team = field(default_factory=Team)
     store: Store = field(default_factory=Store)
-    report: Callable[[str, float], None] = lambda _what, _share: None
+    progress: Progress = silent
     tally: Tally = field(default_factory=Tally)
 
     @cached_property
@@ -161,7 +162,7 @@ class Scan:
             passes, seconds = earlier.passes + self.tally.passes - before, earlier.seconds + time.monotonic() - began
             facts = {"done": done, "passes": passes, "seconds": seconds}
             self.store.keep({"sums": sums, **{name: torch.tensor(value) for name, value in facts.items()}})
-            self.report(what, done / len(mine))
+            self.progress(what, done / len(mine))
         self.tally.passes += earlier.passes
         self.tally.seconds += earlier.seconds
         return self.team.sum(sums)

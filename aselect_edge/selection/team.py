@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,8 +47,13 @@ def assemble() -> Iterator[Team]:
         yield Team()
         return
     dist.init_process_group("gloo")
+    log = logging.getLogger("aselect_edge")
+    level = log.level
+    if dist.get_rank():
+        log.setLevel(logging.ERROR)  # one process is enough to say what all of them see
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # who leaves first must not tear down a connection that another still uses
     finally:
+        log.setLevel(level)
         dist.destroy_process_group()

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aselect_edge.data import ClassificationData, SegmentationData
-from aselect_edge.training.recipe import TellProgress
 from aselect_edge.training.rows import Rows, stored_rows
 from aselect_edge.training.views import Views, to_pixels
 from aselect_runtime.frames import Frame, resize
+from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
 CHUNK = 8
@@ -33,7 +33,7 @@ class FrozenViews:
     hold them all there are fewer: pictures take turns in random order, so that whatever fits is a fair sample.
     """
 
-    def __init__(self, views: Views, extract: Extract, key: str, folder: Path, tell: TellProgress) -> None:
+    def __init__(self, views: Views, extract: Extract, key: str, folder: Path, progress: Progress) -> None:
         """`key` says what `extract` computes, backbone, taps and noise, and of which data. The views say how.
 
         A killed run goes on where it stood, and a later one with the same key and views computes nothing. Raises
@@ -55,7 +55,8 @@ class FrozenViews:
             recipe.cache_bytes,
             CHUNK,
             compute,
-            lambda done, count: tell(f"features of {count} views", done / count),
+            "views",
+            progress,
         )
         self.labels = rows.pop("labels")
         self.maps = tuple(rows.values())
@@ -86,7 +87,7 @@ class FrozenFrames:
         extract: Extract,
         key: str,
         folder: Path,
-        tell: TellProgress,
+        progress: Progress,
         cache_bytes: int = 1_000_000_000,
     ) -> None:
         """`key`, `folder` and errors as those of `FrozenViews`; the folder must be another one."""
@@ -98,7 +99,8 @@ class FrozenFrames:
             cache_bytes,
             CHUNK,
             lambda part: _maps(extract, [self._frame(index) for index in part]),
-            lambda done, count: tell(f"features of {count} frames", done / count),
+            "frames",
+            progress,
         )
         self.maps = tuple(rows.values())
 

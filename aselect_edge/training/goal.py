@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from aselect_edge.training.segmenting import Segmenting
 from aselect_edge.training.views import Views
 from aselect_runtime.records import Resize, Task
 
-Warn = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 class Goal(Protocol):
@@ -37,15 +37,17 @@ class Goal(Protocol):
         """The task's loss over a batch of views, a scalar."""
 
 
-def open_goal(task: Task, data: Path, recipe: Recipe, warn: Warn = lambda _line: None) -> Goal:
-    """The task on the splits `train` and `val` of a folder; raises InputError. `warn` hears where val comes from and
-    what is missing."""
+def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
+    """The task on the splits `train` and `val` of a folder; raises InputError.
+
+    Warns where val is held out of train, and of classes without a picture.
+    """
     if task == "seg":
-        return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val", warn), recipe)
-    train, val = open_classification(data, "train"), open_classification(data, "val", warn)
+        return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val"), recipe)
+    train, val = open_classification(data, "train"), open_classification(data, "val")
     for split, opened in (("train", train), ("val", val)):
         absent = [info.name for index, info in enumerate(opened.classes) if index not in opened.labels]
         if absent:
             names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-            warn(f"{data}: {split} has no picture of {names}; its figures say nothing of that")
+            log.warning("%s: %s has no picture of %s; its figures say nothing of that", data, split, names)
     return Classifying(train, val, recipe)

@@ -18,7 +18,8 @@ from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
-from aselect_edge.training.recipe import Recipe, TellProgress
+from aselect_edge.training.recipe import Recipe
+from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
 
@@ -47,7 +48,7 @@ class HeadLearner:
         recipe: Recipe,
         digests: Digests,
         folder: Path,
-        tell: TellProgress,
+        progress: Progress,
         device: torch.device,
     ) -> None:
         """`folder` is where features are kept. The model is on the CPU, where it is folded; then its head moves."""
@@ -61,8 +62,8 @@ class HeadLearner:
             return backbone.features(pixels.to(device))
 
         keys = [f"{digests.features} {split}" for split in (digests.train, digests.val)]
-        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", tell)
-        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", tell)
+        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", progress)
+        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""

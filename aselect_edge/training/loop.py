@@ -1,9 +1,8 @@
-"""The training loop, the same for both tasks, with the backbone frozen or not."""
+"""Training a model or its head by `fit`, with averaged weights, validation and checkpoints; the same for both tasks."""
 
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import Perception
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
+from aselect_edge.training.fit import fit
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
 from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
-from aselect_edge.training.recipe import Outcome, Recipe, TellProgress
+from aselect_edge.training.recipe import Outcome, Recipe
 from aselect_runtime.errors import InputError
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
 
 
@@ -33,7 +34,7 @@ def train_model(
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
-    tell: TellProgress = lambda _what, _share: None,
+    progress: Progress = silent,
     device: torch.device = CPU,
 ) -> Outcome:
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
@@ -47,10 +48,10 @@ def train_model(
     torch.manual_seed(recipe.seed)
     learner: Learner
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", tell, device)
+        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
     else:
         learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
-    state = learn(learner, recipe, identity, workdir, tell)
+    state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
     figures = learner.measure(learner.module)
@@ -58,7 +59,7 @@ def train_model(
 
 
 def learn(
-    learner: Learner, recipe: Recipe, identity: str, workdir: Path, tell: TellProgress, seconds: float = math.inf
+    learner: Learner, recipe: Recipe, identity: str, workdir: Path, progress: Progress, seconds: float = math.inf
 ) -> RunState:
     """Step until the budget is spent or val has stopped getting better; raises InputError when the loss diverges.
 
@@ -69,26 +70,38 @@ def learn(
     steps = max(1, recipe.samples // recipe.batch)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
-    every = max(1, steps // recipe.validations)
-    began = time.monotonic()
-    spent = state.step / steps
-    learner.module.train()
-    while spent < 1 and not (recipe.patience and state.stale >= recipe.patience):
-        rng = np.random.default_rng((recipe.seed, 2, state.step))
+    every, warmup = max(1, steps // recipe.validations), min(recipe.warmup, max(1, steps // 10))
+    task = math.nan
+
+    def loss(step: int) -> Tensor:
+        nonlocal task
+        rng = np.random.default_rng((recipe.seed, 2, step))
         torch.manual_seed(int(rng.integers(2**62)))  # dropout, too, goes on as if there had been no interruption
-        for group in optimiser.param_groups:
-            group["lr"] = group["base"] * _rate(state.step, spent, min(recipe.warmup, max(1, steps // 10)))
-        loss, task = learner.losses(state.step, rng)
-        _check_finite(loss, state.step * recipe.batch, workdir)
-        _step(optimiser, loss)
+        joint, task = learner.losses(step, rng)
+        _check_finite(joint, step * recipe.batch, workdir)
+        return joint
+
+    def after(step: int, spent: float) -> None:
         average.update_parameters(learner.module)
         state.stepped(task)
-        spent = max(state.step / steps, (time.monotonic() - began) / seconds)
-        tell(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
-        if state.step % every == 0 or spent >= 1:
+        progress(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
+        if step % every == 0 or spent >= 1:
             figures = learner.measure(average.module)
             state.validated(figures.score, recipe.batch, average.module.state_dict())
             state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
+
+    learner.module.train()
+    fit(
+        optimiser,
+        loss,
+        steps,
+        rate=lambda step, spent: _rate(step, spent, warmup),
+        done=state.step,
+        seconds=seconds,
+        clip=1.0,
+        after=after,
+        stop=lambda: bool(recipe.patience) and state.stale >= recipe.patience,
+    )
     return state
 
 
@@ -98,13 +111,6 @@ def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:
             f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower --lr and, with "
             "--finetune, --backbone-lr"
         )
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
-    optimiser.step()
 
 
 def _warm_average(decay: float) -> Any:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from aselect_edge.bundle.model import Perception
 from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime.records import HeadSpec, Task
-
-TellProgress = Callable[[str, float], None]
-"""Told what is being done and the share that is done, 0 to 1."""
 
 Overlap = Literal["dice", "lovasz"]
 

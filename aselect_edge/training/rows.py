@@ -6,8 +6,6 @@ One `.npy` file per array, read back through a memory map, and `index.json`, whi
 
 from __future__ import annotations
 
-import fcntl
-import io
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,11 +14,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from aselect_runtime.errors import IntegrityError, WriteError
 from aselect_runtime.files import atomic_write, inside
+from aselect_runtime.progress import Progress, silent
 
 INDEX, LOCK = "index.json", ".lock"
 
@@ -53,25 +53,26 @@ def stored_rows(
     limit: int,
     chunk: int,
     compute: Callable[[range], Rows],
-    tell: Callable[[int, int], None] = lambda _done, _rows: None,
+    what: str = "rows",
+    progress: Progress = silent,
 ) -> Rows:
     """As many rows of `wanted` as `limit` bytes hold, at least one, as read-only memory maps of files in `folder`.
 
     `compute` makes the rows of a range, `chunk` at a time; those that an earlier call with the same `key`, `wanted`
-    and `limit` left in `folder` are not computed again, and those of another are removed. `tell` hears the rows done
-    and their number. One process writes at a time; another waits for it. Raises WriteError for a full or read-only
-    disk.
+    and `limit` left in `folder` are not computed again, and those of another are removed. `progress` hears
+    what the rows are features of, `what`. One process writes at a time; another waits for it. Raises WriteError for a
+    full or read-only disk.
     """
     key = f"{key} {wanted} {limit}"
     with _alone(folder):
         index = _readable(folder, key)
         if index is None:
             index = _begun(folder, key, compute(range(min(chunk, wanted))), wanted, limit)
-        tell(index.done, index.rows)
+        progress(f"features of {index.rows} {what}", index.done / index.rows)
         while index.done < index.rows:
             part = range(index.done, min(index.done + chunk, index.rows))
             index = _append(folder, index, compute(part), len(part))
-            tell(index.done, index.rows)
+            progress(f"features of {index.rows} {what}", index.done / index.rows)
         return {name: np.load(_path(folder, name), mmap_mode="r") for name in index.files}
 
 
@@ -114,19 +115,13 @@ def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Ind
             )
         files = {}
         for name, array in first.items():
-            header = _header(array, rows)
-            _path(folder, name).write_bytes(header)
-            files[name] = _File(bytes=len(header), crc32=zlib.crc32(header))
+            path, shape = _path(folder, name), (rows, *array.shape[1:])
+            start = np.lib.format.open_memmap(path, mode="w+", dtype=array.dtype, shape=shape).offset
+            crc = _checksum(path, start)
+            assert crc is not None
+            files[name] = _File(bytes=start, crc32=crc)
     done = min(rows, len(next(iter(first.values()))))
     return _append(folder, _Index(key=key, rows=rows, done=0, files=files), first, done)
-
-
-def _header(array: NDArray[Any], rows: int) -> bytes:
-    """The start of a `.npy` file of so many rows like the array's."""
-    stream = io.BytesIO()
-    content = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_1_0(stream, {**content, "shape": (rows, *array.shape[1:]), "fortran_order": False})
-    return stream.getvalue()
 
 
 def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:
@@ -134,6 +129,7 @@ def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:
     files = {}
     for name, file in index.files.items():
         data = np.ascontiguousarray(rows[name][:count]).tobytes()
+        # Not through the memory map: a process that writes to one on a full disk is killed (SIGBUS).
         with _writing(folder), _path(folder, name).open("r+b") as stream:
             stream.seek(file.bytes)
             stream.write(data)
@@ -146,12 +142,14 @@ def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """While no other process writes to `folder`; a process that dies lets go."""
+    lock = FileLock(folder / LOCK, mode=0o666)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / LOCK).open("wb")
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

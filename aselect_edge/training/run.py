@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,21 +16,20 @@ from aselect_edge.bundle import RECORD, perception, save_bundle
 from aselect_edge.bundle.model import Perception
 from aselect_edge.heads import build_head, taps_for
 from aselect_edge.training.finetune import Noising, noising_of
-from aselect_edge.training.goal import Warn, open_goal
+from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import train_model
-from aselect_edge.training.recipe import HEADS, RECIPES, Outcome, TellProgress
+from aselect_edge.training.recipe import HEADS, RECIPES, Outcome
 from aselect_edge.training.report import draw_report
 from aselect_edge.training.request import TrainRequest
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import check_replaceable
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Tap
 
+log = logging.getLogger(__name__)
 
-def train_bundle(
-    request: TrainRequest,
-    tell: TellProgress = lambda _what, _share: None,
-    warn: Warn = lambda _line: None,
-) -> Outcome:
+
+def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     """Train as requested and write the bundle to `request.out`.
 
     Reads the splits `train` and `val` of the data; checkpoint, curves, pictures and, if not elsewhere, cached
@@ -38,9 +38,9 @@ def train_bundle(
     request.selection.check_deployable()
     check_replaceable(request.out, RECORD)  # now rather than after hours of training
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
-    goal = open_goal(request.task, request.data, recipe, warn)
+    goal = open_goal(request.task, request.data, recipe)
     taps = taps_for(head, request.taps or (request.selection.tap,))
-    backbone = _backbone(request, recipe.seed, warn)
+    backbone = _backbone(request, recipe.seed)
     record = _record(request, backbone, goal.train.classes, taps, head)
     model = _model(backbone, record, recipe.seed)
     outcome = train_model(
@@ -51,8 +51,8 @@ def train_bundle(
         request.workdir,
         request.cache,
         request.unfreeze,
-        _noising(request, backbone, warn),
-        tell,
+        _noising(request, backbone),
+        progress,
         request.device,
     )
     draw_report(outcome, goal, record.resize, request.workdir)
@@ -62,13 +62,14 @@ def train_bundle(
     return outcome
 
 
-def _backbone(request: TrainRequest, seed: int, warn: Warn) -> LoadedBackbone:
+def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
     """The backbone, loaded if only its name is given, with the weights that the request wants."""
     backbone, selection = request.source, request.selection
     if isinstance(backbone, str):
-        backbone = load_backbone(backbone, warn=warn, label=selection.label, depth=request.depth)
+        backbone = load_backbone(backbone, label=selection.label, depth=request.depth)
     if selection.backbone != backbone.source:
-        warn(f"the selection was made on {selection.backbone}, not on {backbone.source}; its tap may not be the best")
+        made, here = selection.backbone, backbone.source
+        log.warning("the selection was made on %s, not on %s; its tap may not be the best", made, here)
     return _randomised(backbone, seed) if request.random_backbone else backbone
 
 
@@ -79,13 +80,14 @@ def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> Perception:
     return perception(backbone, build_head(record.head, record.task, widths, len(record.classes)), record)
 
 
-def _noising(request: TrainRequest, backbone: LoadedBackbone, warn: Warn) -> Noising | None:
+def _noising(request: TrainRequest, backbone: LoadedBackbone) -> Noising | None:
     """How to noise for the joint loss of fine-tuning; None for a frozen backbone or one that cannot denoise here."""
     if request.unfreeze is None:
         return None
     noising = noising_of(backbone.model, backbone.schedule.config, request.device)
     if noising is None:
-        warn(f"{backbone.model.family} is read without its output layer, so it is fine-tuned by the task's loss alone")
+        family = backbone.model.family
+        log.warning("%s is read without its output layer, so it is fine-tuned by the task's loss alone", family)
     return noising
 
 

@@ -8,8 +8,9 @@ int8 = quantised(ready.graph, layers, ranges.layers, Int8Weights(ready.graph, we
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aselect_runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from aselect_calibration.calibrating import calibrate, prepare
@@ -19,18 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Int8Weights", "calibrate", "calibration_frames", "find_layers", "prepare", "quantised"]
 
-_HOMES = {
-    "Int8Weights": "insertion",
-    "calibrate": "calibrating",
-    "calibration_frames": "frames",
-    "find_layers": "layers",
-    "prepare": "calibrating",
-    "quantised": "insertion",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a verb when it is first asked for: onnx and OpenCV take a while."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = attributes(
+    __name__,
+    {
+        "Int8Weights": "insertion",
+        "calibrate": "calibrating",
+        "calibration_frames": "frames",
+        "find_layers": "layers",
+        "prepare": "calibrating",
+        "quantised": "insertion",
+    },
+)

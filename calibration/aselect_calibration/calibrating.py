@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aselect_calibration.frames import CalibrationFrames
-from aselect_calibration.graphs import Graph, Weights, digest
+from aselect_calibration.graphs import digest
 from aselect_calibration.layers import Layer
 from aselect_calibration.observing import channel_samples, histograms
 from aselect_calibration.ranges import NormSmoothing, Range, Ranges
 from aselect_calibration.smoothing import Smoothing, by_norm, search, smoothed
 from aselect_calibration.thresholds import Method, threshold
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_runtime.errors import InputError
-
-Report = Callable[[str], None]
-"""Told what is being done, for a status line."""
+from aselect_runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -34,24 +33,20 @@ def calibrate(
     layers: Sequence[Layer],
     frames: CalibrationFrames,
     method: Method,
-    weights: Weights,
-    report: Report = lambda _: None,
+    weights: WeightFile,
+    progress: Progress = silent,
 ) -> Ranges:
     """Measure an FP32 graph on frames: once for smoothing, once more, smoothed, for the ranges.
 
     Memory is bounded by the graph, not by the number of frames. Raises InputError for frames that cannot be used.
     """
-
-    def told(what: str) -> Callable[[int, int], None]:
-        return lambda done, total: report(f"{what}: {done} of {total} frames")
-
     norms = list(by_norm(layers))
-    samples = channel_samples(graph, norms, frames, told("reading channels")) if norms else {}
-    report("searching smoothing strengths")
+    samples = channel_samples(graph, norms, frames, progress) if norms else {}
+    progress("searching smoothing strengths", 0.0)
     found = search(graph, layers, samples, method)
     smooth = smoothed(graph, layers, found, weights)
     tensors = list(dict.fromkeys(name for layer in layers for name in (layer.input, layer.result) if name))
-    seen = histograms(smooth, tensors, frames, told("reading ranges"))
+    seen = histograms(smooth, tensors, frames, progress)
     limits = {name: threshold(histogram, method) for name, histogram in seen.items()}
     return Ranges(
         graph=digest(graph),
@@ -63,7 +58,7 @@ def calibrate(
     )
 
 
-def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: Weights) -> Prepared:
+def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: WeightFile) -> Prepared:
     """Apply the recorded smoothing. Raises InputError if the ranges are of a graph with other layers."""
     names = {layer.name for layer in layers}
     if odd := sorted(names.symmetric_difference(ranges.layers)):

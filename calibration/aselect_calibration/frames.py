@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import sha256
-from aselect_runtime.frames import Frame, list_images, read_image, resize
+from aselect_runtime.frames import Frame, read_image, resize
+from aselect_runtime.media import VIDEO_SUFFIXES, is_video, split_images
 from aselect_runtime.records import DataFingerprint, Resize
-from aselect_runtime.sources.source import VIDEO_SUFFIXES
 from aselect_runtime.sources.video import Video
 
 THUMBNAIL = (12, 16)
@@ -55,14 +55,13 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
     """
     if count < 1:
         raise InputError(f"got {count} calibration frames, expected at least 1; change --calib-images")
-    if data.is_file() and data.suffix.lower() in VIDEO_SUFFIXES:
+    if data.is_file() and is_video(data):
         return _of_video(data, count, size, how)
     if data.is_file():
         raise InputError(
             f"{data}: got a file, expected a folder of images or a video ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
-    images = list_images(data / "train" if (data / "train").is_dir() else data)
-    images = [path for path in images if path.parent.name != "labels"]
+    images = split_images(data, ("train",))
     chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images")]
     digest = hashlib.sha256()
     for path in chosen:

@@ -1,46 +1,15 @@
-"""What calibration needs of a graph: its nodes, its weights one at a time, and a way to run it."""
+"""What can be asked of a graph: what it computes, its tensors' shapes, who makes and who reads each."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import NodeProto
 
-from aselect_runtime.sessions.onnx import OnnxSession
-
-
-class Graph(Protocol):
-    """An ONNX graph whose larger weights may lie on disk."""
-
-    @property
-    def model(self) -> ModelProto:
-        """Nodes, small weights, and references to large ones."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the large weights lie."""
-
-    def array(self, weight: TensorProto) -> NDArray[Any]:
-        """A weight's values."""
-
-    def session(self) -> OnnxSession:
-        """ONNX Runtime on the CPU."""
-
-    def copy(self) -> Graph:
-        """The same graph, free to be changed."""
-
-
-class Weights(Protocol):
-    """Where new weights are stored."""
-
-    def put(self, name: str, values: NDArray[Any]) -> TensorProto:
-        """Store an array; returns what stands for it in a graph."""
+from aselect_calibration.weights import Graph
 
 
 def digest(graph: Graph) -> str:

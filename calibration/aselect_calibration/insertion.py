@@ -20,10 +20,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from aselect_calibration.graphs import Graph, Weights, consumers
+from aselect_calibration.graphs import consumers
 from aselect_calibration.layers import Layer
 from aselect_calibration.ranges import Range
 from aselect_calibration.rounding import scale_of, weight_levels, weight_scales
+from aselect_calibration.weights import Graph, WeightFile
 
 SMALLEST_HALF = float(np.finfo(np.float16).tiny)
 """Below it FP16 loses digits, so a layer with smaller scales computes in FP32."""
@@ -32,7 +33,7 @@ SMALLEST_HALF = float(np.finfo(np.float16).tiny)
 class Int8Weights:
     """The weights of layers as INT8, each made and stored once however many graphs use it."""
 
-    def __init__(self, graph: Graph, weights: Weights) -> None:
+    def __init__(self, graph: Graph, weights: WeightFile) -> None:
         """`graph` holds the FP32 weights, after smoothing."""
         self._graph, self._weights = graph, weights
         self._float = {weight.name: weight for weight in graph.model.graph.initializer}
@@ -64,7 +65,7 @@ def quantised(
     layers: Sequence[Layer],
     ranges: Mapping[str, Range],
     int8: Int8Weights,
-    weights: Weights,
+    weights: WeightFile,
     *,
     outputs: bool,
 ) -> Graph:
@@ -87,7 +88,7 @@ def quantised(
 class _Insertion:
     """One pass over the nodes, in order."""
 
-    def __init__(self, graph: Graph, weights: Weights, outputs: bool) -> None:
+    def __init__(self, graph: Graph, weights: WeightFile, outputs: bool) -> None:
         self.graph, self.weights, self.outputs = graph, weights, outputs
         self.readers = consumers(graph)
         self.stored = {weight.name: weight for weight in graph.model.graph.initializer}

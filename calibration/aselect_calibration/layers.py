@@ -7,7 +7,8 @@ from typing import Literal
 
 from onnx import NodeProto
 
-from aselect_calibration.graphs import Graph, consumers, producers
+from aselect_calibration.graphs import consumers, producers
+from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
 
 _BEHIND = frozenset({"Add", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Relu", "Identity"})

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_calibration.graphs import Graph, exposing, shapes
+from aselect_calibration.graphs import exposing, shapes
 from aselect_calibration.histogram import Histogram
+from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.progress import Progress, silent
 
 Activation = NDArray[np.float32]
-Progress = Callable[[int, int], None]
-"""Told the frames done and their number."""
 
 AT_ONCE = 256 * 2**20
 """Bytes of activations that one pass over the frames reads at a time; more tensors take more passes."""
@@ -39,19 +39,21 @@ class ChannelSample:
     """Rows (R, D), spread over the frames."""
 
 
-def histograms(graph: Graph, tensors: Sequence[str], frames: Frames, progress: Progress) -> dict[str, Histogram]:
+def histograms(
+    graph: Graph, tensors: Sequence[str], frames: Frames, progress: Progress = silent
+) -> dict[str, Histogram]:
     """A histogram of each tensor over all frames."""
     found = dict.fromkeys(tensors, Histogram())
 
     def look(name: str, value: Activation) -> None:
         found[name] = found[name].added(value)
 
-    observe(graph, tensors, frames, look, progress)
+    observe(graph, tensors, frames, look, lambda _, share: progress("reading ranges", share))
     return found
 
 
 def channel_samples(
-    graph: Graph, tensors: Sequence[str], frames: Frames, progress: Progress
+    graph: Graph, tensors: Sequence[str], frames: Frames, progress: Progress = silent
 ) -> dict[str, ChannelSample]:
     """The channels (last axis) of each tensor over all frames."""
     largest: dict[str, NDArray[np.float32]] = {}
@@ -66,7 +68,7 @@ def channel_samples(
         if len(rows[name]) * per_batch < ROWS:
             rows[name].append(flat[chosen])
 
-    observe(graph, tensors, frames, look, progress)
+    observe(graph, tensors, frames, look, lambda _, share: progress("reading channels", share))
     return {name: ChannelSample(largest[name], np.concatenate(rows[name])) for name in tensors}
 
 
@@ -75,7 +77,7 @@ def observe(
     tensors: Sequence[str],
     frames: Frames,
     look: Callable[[str, Activation], None],
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = silent,
 ) -> None:
     """Show every batch of every named tensor to `look`, which must not keep it.
 
@@ -95,7 +97,7 @@ def observe(
                         "check the bundle's weights"
                     )
                 look(name, value)
-            progress(turn * len(frames) + done, total)
+            progress("reading activations", (turn * len(frames) + done) / total)
         session.close()
 
 

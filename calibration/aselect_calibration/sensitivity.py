@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_calibration.graphs import Graph
 from aselect_calibration.layers import Layer
+from aselect_calibration.weights import Graph
+from aselect_runtime.progress import Progress
 
 Build = Callable[[Sequence[Layer]], Graph]
 """The graph in which these layers compute in INT8 and all others as before."""
@@ -38,7 +39,7 @@ class Outcome:
 
 
 def rank(
-    exact: Graph, build: Build, layers: Sequence[Layer], batches: Batches, logits: str, report: Callable[[str], None]
+    exact: Graph, build: Build, layers: Sequence[Layer], batches: Batches, logits: str, progress: Progress
 ) -> tuple[Damage, ...]:
     """The layers, worst first, by the error that each alone brings into the logits of a few frames.
 
@@ -48,7 +49,7 @@ def rank(
     energy = float(((reference - reference.mean()) ** 2).sum()) or 1.0
     found = []
     for index, layer in enumerate(layers):
-        report(f"ranking layers by damage: {index + 1} of {len(layers)}")
+        progress(f"ranking {len(layers)} layers by damage", index / len(layers))
         error = _logits(build([layer]), batches, logits) - reference
         noise = float((error**2).sum()) / energy
         found.append(Damage(layer, noise if np.isfinite(noise) else float(np.finfo(np.float32).max)))

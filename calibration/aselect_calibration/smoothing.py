@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_calibration.graphs import Graph, Weights, producers
+from aselect_calibration.graphs import producers
 from aselect_calibration.histogram import Histogram
 from aselect_calibration.layers import Layer
 from aselect_calibration.observing import ChannelSample
 from aselect_calibration.rounding import round_activation, round_weight
 from aselect_calibration.thresholds import Method, threshold
+from aselect_calibration.weights import Graph, WeightFile
 
 STRENGTHS = tuple(float(a) for a in np.linspace(0, 1, 11))
 _SMALL = 1e-5
@@ -51,7 +52,7 @@ def search(
     return found
 
 
-def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoothing], weights: Weights) -> Graph:
+def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoothing], weights: WeightFile) -> Graph:
     """A copy of the graph that computes the same with smoother activations. New weights go to `weights`."""
     copy = graph.copy()
     stored = {weight.name: weight for weight in copy.model.graph.initializer}

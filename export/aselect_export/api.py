@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -13,6 +13,7 @@ from aselect_export.exporting import EngineChoice, ExportResult, check_precision
 from aselect_export.exporting import export as export_bundle
 from aselect_export.fleet import Format, deliver
 from aselect_runtime.options import choice, parse_size
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Precision, Task
 
 
@@ -34,7 +35,7 @@ def export(
     rest: Rest | None = None,
     out: str | Path | None = None,
     format: Format = "folder",
-    progress: Callable[[str], None] = lambda _what: None,
+    progress: Progress = silent,
 ) -> ExportResult:
     """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines.
 

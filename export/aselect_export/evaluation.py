@@ -21,7 +21,7 @@ from aselect_runtime import open_model
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
 from aselect_runtime.model import Device
-from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
 from aselect_runtime.sessions.session import Session
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from aselect_edge.bundle import LoadedBundle
 
 Frames = NDArray[np.uint8]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,15 +73,14 @@ def evaluate(
     data: str | Path,
     split: str = "test",
     device: Device = "auto",
-    progress: Progress = lambda _done, _all: None,
-    watch: Watch | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
     Raises InputError if the model or the data cannot be used, or if their classes differ; besides, what `open_model`
-    raises. `watch` is told how the building of an engine goes.
+    raises.
     """
-    opened = _open(Path(model), device, watch or Silence())
+    opened = _open(Path(model), device, progress)
     try:
         found = accuracy(opened, Path(data), split, progress)
     finally:
@@ -96,7 +94,7 @@ def accuracy(
     model: Model,
     data: Path,
     split: str,
-    progress: Progress = lambda _done, _all: None,
+    progress: Progress = silent,
     most: int | None = None,
 ) -> Figures:
     """Figures on a split; of one with more than `most` images, on so many spread over it."""
@@ -118,12 +116,12 @@ def _opened(task: Task, data: Path, split: str) -> Data:
     return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
 
 
-def _open(path: Path, device: Device, watch: Watch) -> Model:
+def _open(path: Path, device: Device, progress: Progress) -> Model:
     if (path / "bundle.json").exists():
         from aselect_edge.bundle import load_bundle
 
         return _torch_model(load_bundle(path), device)
-    return _runtime_model(*(_engine(path) if path.suffix == ".engine" else open_model(path, device, watch)))
+    return _runtime_model(*(_engine(path) if path.suffix == ".engine" else open_model(path, device, progress)))
 
 
 def _torch_model(bundle: LoadedBundle, device: Device) -> Model:

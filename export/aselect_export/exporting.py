@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,18 +15,18 @@ from aselect_runtime.engines.versions import available
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_folder
 from aselect_runtime.options import choice
-from aselect_runtime.progress import Told
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Engine, Manifest, Precision, Report, Task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from aselect_calibration.frames import CalibrationFrames
+    from aselect_calibration.weights import Graph
     from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate, Trial
     from aselect_export.quantising import Int8
     from aselect_export.verify import Frames, Rung
-    from aselect_export.weights import Graph
 
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 FRAMES = 8
@@ -65,7 +64,7 @@ def export(
     engine: EngineChoice = "auto",
     data: Path | None = None,
     int8: Int8Settings | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> ExportResult:
     """Write the export folder `out` of a loaded bundle, whole or not at all.
 
@@ -99,7 +98,7 @@ def export(
             else:
                 tried = climb(debug, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
             passed = [candidate for candidate in tried if candidate.verdict.passed]
-            progress("writing the graphs")
+            progress("writing the graphs", 0.0)
             manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
         engines = _build(folder, plan, progress)
@@ -117,7 +116,7 @@ def _prepare(
     batch: int,
     frames: Frames,
     folder: Path,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[Graph, Trial, dict[str, int]]:
     """All that needs torch: the reference's answer, the traced graph, torch's own half precision, bytes of weights.
 
@@ -130,16 +129,16 @@ def _prepare(
 
     record = bundle.record
     size = (frames.shape[1], frames.shape[2])
-    progress("running the reference")
+    progress("running the reference", 0.0)
     reference = answer_of_torch(bundle.reference(size, lean=True), record.task, frames, batch)
-    progress("tracing the deployed graph")
+    progress("tracing the deployed graph", 0.0)
     model = bundle.deployed(size)
     weights = {
         "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
         "deployed_float32_bytes": _weight_bytes(model),
     }
     debug = trace(model, record.task, batch, size, folder)
-    progress("running torch in half precision")
+    progress("running torch in half precision", 0.0)
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.new_empty(0)  # the exporter's caches still know the tensors
@@ -171,7 +170,7 @@ def _int8(
     calibration: CalibrationFrames | None,
     settings: Int8Settings,
     ladder: bool,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[Int8, list[Candidate]]:
     """The INT8 rung, and the rungs of the folder with it as the first."""
     from aselect_export.ladder import climb
@@ -229,9 +228,9 @@ def check_precision(precision: str) -> Precision:
     return choice(precision, ("fp32", "fp16", "int8"), "--precision")  # type: ignore[return-value]
 
 
-def _build(folder: Path, plan: EnginePlan, progress: Callable[[str], None]) -> tuple[Engine, ...]:
+def _build(folder: Path, plan: EnginePlan, progress: Progress) -> tuple[Engine, ...]:
     return tuple(
-        build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, Told(progress))
+        build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, progress)
         for builder, target in plan.builds
     )
 

@@ -19,9 +19,9 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
+from aselect_calibration.weights import Graph, store
 from aselect_edge.bundle.model import upsample
 from aselect_export.naming import name_parts
-from aselect_export.weights import Graph, store
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest, Task, TensorSpec
 from aselect_runtime.sessions.onnx import METADATA_KEY

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aselect_calibration.weights import Graph
 from aselect_export.measuring import Span, measure
 from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, products
 from aselect_export.verify import HALF_AGREEMENT, Answer, Frames, Rung, Verdict, batches, judge
-from aselect_export.weights import Graph
 from aselect_runtime.errors import GateError
+from aselect_runtime.progress import Progress
 from aselect_runtime.records import Precision, Task
-
-Progress = Callable[[str], None]
 
 COARSE = (1e-2, 1e-3)
 """Steps of the mixed rung: nodes that lose this share to rounding go back to FP32. A tensor without a common offset
@@ -57,7 +56,7 @@ def climb(
     Without `ladder` there are no fallbacks, except that with `allow_mixed` the mixed rung may take the place of an
     fp16 one that failed. Raises GateError if the asked rung misses its gate and nothing allowed takes its place.
     """
-    progress("checking the fp32 graph")
+    progress("checking the fp32 graph", 0.0)
     fp32 = trial.measure(debug, "fp32")
     if not fp32.verdict.passed:
         raise GateError(
@@ -66,13 +65,13 @@ def climb(
         )
     if asked == "fp32":
         return [fp32]
-    progress("measuring the ranges of its tensors")
+    progress("measuring the ranges of its tensors", 0.0)
     spans = measure(debug, batches(trial.frames, trial.batch))
-    progress("converting and checking the fp16 graph")
+    progress("converting and checking the fp16 graph", 0.0)
     whole = trial.measure(debug, "fp16", fp16(debug.model, spans))
     if whole.verdict.passed and not ladder:
         return [whole]
-    progress("converting and checking the mixed graph")
+    progress("converting and checking the mixed graph", 0.0)
     mixed = _mixed(debug, trial, spans, whole)
     if not (whole.verdict.passed or (allow_mixed and mixed.verdict.passed)):
         raise GateError(_missed([whole, mixed, fp32]))

@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from aselect_export.weights import Graph
+from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
 from aselect_runtime.sessions.onnx import physical_cores
 

@@ -9,13 +9,13 @@ import numpy as np
 from torch import nn
 
 import aselect_edge
+from aselect_calibration.weights import DATA, Graph
 from aselect_edge.backbones.building import build
 from aselect_edge.backbones.registry import family_class
 from aselect_export.graph import describe, specs, without_logits
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.quantising import Int8
 from aselect_export.verify import Rung, verification_arrays
-from aselect_export.weights import DATA, Graph
 from aselect_runtime.files import sha256
 from aselect_runtime.records import Bundle, Engine, Manifest, Precision, Report
 

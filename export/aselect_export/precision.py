@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_export.graph import LOGITS
 from aselect_export.measuring import Span, float_tensors
-from aselect_export.weights import Graph, WeightFile
 
 LIMIT = 16_000.0
 """FP16 ends at 65,504; a tensor that reaches a quarter of it on a few frames will overflow on other ones."""

@@ -23,6 +23,7 @@ from aselect_calibration.ranges import Ranges
 from aselect_calibration.sensitivity import Damage, Outcome, give_back, rank
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import LoadedBundle
 from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Model, accuracy, has_labels_of
@@ -31,11 +32,9 @@ from aselect_export.ladder import Candidate, Trial
 from aselect_export.measuring import measure
 from aselect_export.precision import Plan, convert, fp16, products
 from aselect_export.verify import answer_of_graph, batches
-from aselect_export.weights import Graph, WeightFile
 from aselect_runtime.errors import GateError
+from aselect_runtime.progress import Progress
 from aselect_runtime.records import LayerDecision, Quantisation
-
-Progress = Callable[[str], None]
 
 MAX_DROP = 0.003
 """Of mIoU or top-1, by default."""
@@ -98,20 +97,20 @@ def quantise(
     build = _builder(ready, tried, trial, rest, weights, progress)
     few = list(batches(trial.frames, trial.batch))[: -(-RANKED // trial.batch)]
     ranked = rank(debug, build, layers, few, LOGITS, progress)
-    progress("measuring the fp32 graph")
+    progress("measuring the fp32 graph", 0.0)
     yardstick = _yardstick(bundle, debug, trial, data, frames)
     limit = settings.max_drop
     if limit is None:
         limit = MAX_DISAGREEMENT if yardstick.metric == "agreement" else MAX_DROP
 
     def drop(kept: Sequence[Layer]) -> float:
-        progress(f"measuring {yardstick.metric} with {len(kept)} of {len(layers)} layers in INT8")
+        progress(f"measuring {yardstick.metric} with {len(kept)} of {len(layers)} layers in INT8", 0.0)
         return yardstick.fp32 - yardstick.score(build(kept))
 
     outcome = give_back([damage.layer for damage in ranked], drop, limit)
     if not outcome.met:
         raise GateError(_missed(yardstick, outcome, len(layers), limit))
-    progress("checking the int8 graph")
+    progress("checking the int8 graph", 0.0)
     candidate = trial.measure(build([layer for layer in layers if layer not in outcome.returned]).check(), "int8")
     if not candidate.verdict.passed:
         raise GateError(f"{candidate.verdict}, expected 90% same class; try another --calib or use --precision fp32")
@@ -170,7 +169,7 @@ def _builder(
     int8 = Int8Weights(smooth, weights)
     base = smooth
     if rest == "fp16":
-        progress("converting the rest to fp16")
+        progress("converting the rest to fp16", 0.0)
         spans = measure(smooth, batches(trial.frames, trial.batch))
         passed = any(one.verdict.rung == "fp16" and one.verdict.passed for one in tried)
         plan: Plan = (fp16 if passed else products)(smooth.model, spans)

@@ -6,7 +6,6 @@ python -m aselect_export.ranges BUNDLE --data DIR
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ import typer
 from aselect_calibration.settings import Int8Settings
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.files import sha256
+from aselect_runtime.progress import Progress, silent, terminal_progress
 
 if TYPE_CHECKING:
     from aselect_calibration.ranges import Ranges
@@ -31,24 +31,22 @@ def _keep(
     from rich.console import Console
 
     settings = Int8Settings(calib_images, calib)  # type: ignore[arg-type]
-    console = Console(stderr=True)
-    with console.status("tracing the deployed graph") as status:
-        keep_ranges(model, data, settings, status.update)
-    console.print(
+    with terminal_progress() as progress:
+        keep_ranges(model, data, settings, progress)
+    Console(stderr=True).print(
         f"wrote {model / 'ranges.json'}; next: aselect-export --model {model} --precision int8", soft_wrap=True
     )
 
 
-def keep_ranges(
-    folder: Path, data: Path, settings: Int8Settings, progress: Callable[[str], None] = lambda _: None
-) -> Ranges:
+def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Progress = silent) -> Ranges:
     """Calibrate the bundle in `folder` on `data` at its own input size, and write `ranges.json` into it."""
     from aselect_calibration import calibrate, calibration_frames, find_layers
+    from aselect_calibration.weights import WeightFile
     from aselect_edge.bundle import RECORD, load_bundle
     from aselect_export.graph import LOGITS, trace
     from aselect_export.quantising import RANGES
-    from aselect_export.weights import WeightFile
 
+    progress("tracing the deployed graph", 0.0)
     bundle = load_bundle(folder)
     record = bundle.record
     frames = calibration_frames(data, settings.images, record.imgsz, record.resize)

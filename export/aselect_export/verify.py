@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aselect_calibration.frames import calibration_frames
+from aselect_calibration.weights import Graph
 from aselect_edge.bundle.model import upsample
 from aselect_export.graph import LOGITS
 from aselect_export.measuring import measure
 from aselect_export.precision import LIMIT, half_tensors
-from aselect_export.weights import Graph
-from aselect_runtime.frames import list_images, read_image, resize
+from aselect_runtime.frames import read_image, resize
+from aselect_runtime.media import split_images
 from aselect_runtime.records import Parity, Resize, Task
 from aselect_runtime.sessions.onnx import OnnxSession
 
@@ -105,8 +106,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
     if data.is_file():
         film = calibration_frames(data, count, size, how)
         return np.stack(list(film)), f"verified on {count} frames of {data}"
-    splits = [data / split / "images" for split in ("val", "test", "train")]
-    images = list_images(next((folder for folder in splits if folder.is_dir()), data))
+    images = split_images(data, ("val", "test", "train"))
     chosen = [images[index * len(images) // count] for index in range(count)]
     frames = np.stack([resize(read_image(path), size, how) for path in chosen])
     return frames, f"verified on {len(set(chosen))} images of {data}"

@@ -16,7 +16,7 @@ from aselect_runtime.frames import Frame, resize
 from aselect_runtime.model import Device, open_model
 from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.pipeline.timing import RunSummary
-from aselect_runtime.progress import Watch
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.sessions.session import Session
@@ -87,9 +87,9 @@ class Benchmark:
         return asdict(self)
 
 
-def benchmark(model: Path, device: Device, source: str, plan: Plan, watch: Watch | None = None) -> Benchmark:
+def benchmark(model: Path, device: Device, source: str, plan: Plan, progress: Progress = silent) -> Benchmark:
     """Measure a model on one device; raises what open_model, open_source and run_pipeline raise."""
-    manifest, session = open_model(model, device, watch)
+    manifest, session = open_model(model, device, progress)
     try:
         alone = measure_session(session, sample(source, manifest), plan)
         whole = run_pipeline(manifest, session, [source], max_seconds=plan.duration)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.media import list_images as list_images  # some still look for it here
 from aselect_runtime.records import Resize
 
 Frame: TypeAlias = NDArray[np.uint8]
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 PAD = 114
 """Grey value of letterbox borders."""
 
@@ -90,13 +90,3 @@ def read_image(path: Path) -> Frame:
     if frame is None:
         raise InputError(f"{path}: got {data.size} bytes that do not decode, expected an image; replace or remove it")
     return frame  # type: ignore[return-value]
-
-
-def list_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted by path; raises InputError if there is none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected a folder of images; check the path")
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not images:
-        raise InputError(f"{folder}: got no image, expected at least one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from aselect_runtime.folder import load_folder
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.pipeline.iterating import iterate_pipeline
 from aselect_runtime.pipeline.timing import lap
-from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import MEMORY, Captured, Result, check_answer
 from aselect_runtime.sessions import openvino as openvino_session
@@ -29,18 +30,20 @@ from aselect_runtime.sessions.openvino import OpenVinoSession
 from aselect_runtime.sessions.session import Session
 from aselect_runtime.sources import Source
 
+log = logging.getLogger(__name__)
+
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 
 
 class Model:
     """An exported model, ready to run; a context manager that closes its session at the end.
 
-    `path` is an export folder or a .onnx file; for `device`, `watch` and what is raised see `open_model`. Threads that
-    call one model wait for each other; a stream has it to itself.
+    `path` is an export folder or a .onnx file; for `device`, `progress` and what is raised see `open_model`. Threads
+    that call one model wait for each other; a stream has it to itself.
     """
 
-    def __init__(self, path: str | Path, device: Device = "auto", *, watch: Watch | None = None) -> None:
-        self.manifest, self._session = open_model(path, device, watch)
+    def __init__(self, path: str | Path, device: Device = "auto", *, progress: Progress = silent) -> None:
+        self.manifest, self._session = open_model(path, device, progress)
         self._closed = False
         self._run: Generator[Result, None, None] | None = None
         self._lock = Lock()
@@ -149,7 +152,7 @@ class _Asked:
     graph: Path
     folder: Path | None
     manifest: Manifest | None
-    watch: Watch
+    progress: Progress
 
 
 _AnySession = OnnxSession | OpenVinoSession | TensorRtSession
@@ -162,29 +165,29 @@ class _Backend:
     open: Callable[[_Asked], _AnySession]
 
 
-def open_model(path: str | Path, device: Device = "auto", watch: Watch | None = None) -> tuple[Manifest, Session]:
+def open_model(path: str | Path, device: Device = "auto", progress: Progress = silent) -> tuple[Manifest, Session]:
     """Load an export folder or a .onnx file.
 
     `auto` takes the fastest backend that is here and takes the model; the session's `device` says which. On TensorRT
-    the folder's engine is built first if there is none for this GPU: `watch` is told how that goes. Raises InputError
+    the folder's engine is built first if there is none for this GPU: `progress` follows that. Raises InputError
     (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what the manifest describes),
     MissingDependencyError or EngineError (the device cannot be had), GateError (no engine answers right).
     """
-    path, watch = Path(path), watch or Silence()
+    path = Path(path)
     if path.is_dir():
         manifest, graph = load_folder(path)
-        session = _open(_Asked(graph, path, manifest, watch), device)
+        session = _open(_Asked(graph, path, manifest, progress), device)
         session.check(manifest)
         return manifest, session
     if not path.exists():
         raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
-    return _from_file(path, device, watch)
+    return _from_file(path, device, progress)
 
 
-def _from_file(path: Path, device: Device, watch: Watch) -> tuple[Manifest, Session]:
-    session = _open(_Asked(path, None, None, watch), device)
+def _from_file(path: Path, device: Device, progress: Progress) -> tuple[Manifest, Session]:
+    session = _open(_Asked(path, None, None, progress), device)
     text = None if isinstance(session, TensorRtSession) else session.metadata().get(METADATA_KEY)
     if text is None:
         raise IntegrityError(
@@ -206,7 +209,7 @@ def _open(model: _Asked, device: Device) -> _AnySession:
         try:
             return backend.open(model)
         except (EngineError, GateError, IntegrityError, MissingDependencyError) as error:
-            model.watch.say(f"warning: {error}; taking the next backend")
+            log.warning("%s; taking the next backend", error)
     return usable[-1].open(model)
 
 
@@ -216,7 +219,7 @@ def _tensorrt(model: _Asked) -> TensorRtSession:
             f"{model.graph}: got --device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
             "engines; give the folder, or use --device cuda"
         )
-    return open_engine(model.folder, model.manifest, model.watch)
+    return open_engine(model.folder, model.manifest, model.progress)
 
 
 def _cuda(model: _Asked) -> OnnxSession:

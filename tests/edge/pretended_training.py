@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aselect_edge.training import Recipe, TrainRequest, Unfreeze, loop, run, train_bundle
+from aselect_edge.training import Recipe, TrainRequest, Unfreeze, fit, run, train_bundle
 from aselect_runtime.records import HeadSpec, Noise, Selection, Tap, Task
 from tests.edge import pretended_device
 
@@ -65,17 +65,17 @@ def main(backbone: str, streets: str, birds: str, out: str) -> None:
 
 def _trained(requests: list[TrainRequest]) -> Any:
     """The curve of one run whose first half is the first request's and whose second half is the last one's."""
-    step = loop._step
+    step = fit._descend
     for request in requests:
         last = request is requests[-1]
         device = pretended_device.NAME + ":0" if request.device.type == pretended_device.NAME else "cpu"
-        loop._step = _watched(step, device, 99 if last else STEPS // 2)
+        fit._descend = _watched(step, device, 99 if last else STEPS // 2)
         try:
             curve = train_bundle(request).curve
         except _InterruptedError:
             assert not last
         finally:
-            loop._step = step
+            fit._descend = step
     return curve
 
 
@@ -83,12 +83,12 @@ def _watched(step: Any, device: str, most: int) -> Any:
     """An optimiser's step that checks where everything is, and interrupts instead of taking more steps than `most`."""
     taken = 0
 
-    def watched(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    def watched(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None) -> None:
         nonlocal taken
         if taken == most:
             raise _InterruptedError
         taken += 1
-        step(optimiser, loss)
+        step(optimiser, loss, clip)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters if p.grad is not None]
         moments = [v for state in optimiser.state.values() for v in state.values() if v.dim()]

@@ -40,6 +40,7 @@ from aselect_export.exporting import export
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Bundle, HeadSpec, Noise, Selection, Tap
 from tests.export.test_families import DIT, bundle_of, condition_of
+from tests.log_lines import heard
 
 SIZE = (32, 32)
 TAP = Tap(block=1, component="query")
@@ -364,7 +365,8 @@ def test_a_bundle_is_fine_tuned_further(family: Family, way: str, street_data: P
             unfreeze=Unfreeze.parse(way),
         )
         told: list[str] = []
-        model = train_bundle(request, warn=told.append).model
+        with heard(told.append):
+            model = train_bundle(request).model
         alone = [line for line in told if "task's loss alone" in line]
         assert bool(alone) == (family.name == "sd3" or name == "second")
         saved = load_bundle(request.out)

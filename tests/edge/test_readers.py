@@ -50,6 +50,7 @@ from tests.edge.layouts import (
     text,
     voc,
 )
+from tests.log_lines import heard
 
 Harm = Callable[[Path], object]
 MASKS: dict[str, tuple[Make, list[str], list[int]]] = {
@@ -150,7 +151,8 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
 def test_what_is_guessed_is_told(tmp_path: Path) -> None:
     flat_masks(tmp_path)
     told: list[str] = []
-    data = open_segmentation(tmp_path, "val", told.append)
+    with heard(told.append):
+        data = open_segmentation(tmp_path, "val")
     assert [f"{len(data)} of its 40 training pictures are held out" in told[1], "took the 3 values" in told[0]] == [
         True
     ] * 2

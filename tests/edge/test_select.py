@@ -20,6 +20,7 @@ from aselect_edge.selection import STRATEGIES, Request, Settings, select_tap
 from aselect_edge.training import TrainRequest, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import COMPONENTS, DataFingerprint, Noise, Selection, Tap
+from tests.log_lines import heard
 
 STEPS = [0, 100, 600]
 SIZE = (24, 32)
@@ -49,7 +50,7 @@ def test_select_reads_a_labelled_folder(backbone_folder: Path, street_data: Path
 
     def run() -> Selection:
         return select_tap(
-            str(backbone_folder), street_data, _request(strategy), report=lambda _, share: shares.append(share)
+            str(backbone_folder), street_data, _request(strategy), progress=lambda _, share: shares.append(share)
         )
 
     selection = run()
@@ -83,7 +84,8 @@ def test_an_unreadable_image_is_named_and_skipped(
     (data / "train/images/copy07.png").write_bytes(b"nonsense")
     said: list[str] = []
     request = _request(strategy, images=100, timesteps=[0])
-    selection = select_tap(str(backbone_folder), data, request, warn=said.append)
+    with heard(said.append):
+        selection = select_tap(str(backbone_folder), data, request)
     assert selection.data is not None
     assert selection.data.images == 25
     assert len(said) == 1

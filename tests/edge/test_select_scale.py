@@ -46,11 +46,11 @@ def test_an_interrupted_scan_goes_on(backbone_folder: Path, street_data: Path, t
     request, out = replace(REQUEST, strategy=strategy), tmp_path / "s.json"
     whole = select_tap(str(backbone_folder), street_data, request)
     with pytest.raises(KeyboardInterrupt):
-        select_tap(str(backbone_folder), street_data, request, resume=out, report=_stop_at(0.5))
+        select_tap(str(backbone_folder), street_data, request, resume=out, progress=_stop_at(0.5))
     assert [path.name for path in tmp_path.iterdir()] == [".s.json.scan"]
     shares: list[float] = []
     resumed = select_tap(
-        str(backbone_folder), street_data, request, resume=out, report=lambda _, share: shares.append(share)
+        str(backbone_folder), street_data, request, resume=out, progress=lambda _, share: shares.append(share)
     )
     assert _comparable(resumed) == _comparable(whole)
     assert min(shares) > 0.5
@@ -71,9 +71,9 @@ def test_an_interrupted_scan_goes_on(backbone_folder: Path, street_data: Path, t
 def test_another_scan_starts_over(backbone_folder: Path, street_data: Path, tmp_path: Path, other: Request) -> None:
     out = tmp_path / "s.json"
     with pytest.raises(KeyboardInterrupt):
-        select_tap(str(backbone_folder), street_data, REQUEST, resume=out, report=_stop_at(0.5))
+        select_tap(str(backbone_folder), street_data, REQUEST, resume=out, progress=_stop_at(0.5))
     shares: list[float] = []
-    select_tap(str(backbone_folder), street_data, other, resume=out, report=lambda _, share: shares.append(share))
+    select_tap(str(backbone_folder), street_data, other, resume=out, progress=lambda _, share: shares.append(share))
     assert shares[0] == pytest.approx(1 / len(shares))
 
 

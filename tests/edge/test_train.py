@@ -35,6 +35,7 @@ from aselect_edge.training.segmenting import Segmenting, segmentation_loss
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.frames import read_image, resize
 from aselect_runtime.records import COMPONENTS, HeadSpec, Noise, Resize, Selection, Tap, Task
+from tests.log_lines import heard
 
 SIZE = (24, 32)
 RECIPE = Recipe(
@@ -289,7 +290,8 @@ def test_what_the_record_refuses_is_refused_before_training(request_of: Callable
 
 def test_a_selection_made_elsewhere_is_told(request_of: Callable[..., TrainRequest]) -> None:
     told: list[str] = []
-    train_bundle(request_of(selection=SELECTION), warn=told.append)
+    with heard(told.append):
+        train_bundle(request_of(selection=SELECTION))
     assert any("made on another" in line for line in told)
 
 

@@ -17,12 +17,12 @@ from onnx import ModelProto
 from aselect_calibration import Int8Weights, calibrate, calibration_frames, find_layers, prepare, quantised
 from aselect_calibration.graphs import exposing
 from aselect_calibration.layers import Layer
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import load_bundle
 from aselect_export.commands.export import export as export_command
 from aselect_export.exporting import ExportResult, export
 from aselect_export.graph import LOGITS, without_logits
 from aselect_export.verify import Answer, Rung, compare
-from aselect_export.weights import Graph, WeightFile
 from aselect_runtime.commands.run import run
 from aselect_runtime.engines import build_engine
 from aselect_runtime.engines.versions import available

@@ -23,6 +23,7 @@ from aselect_calibration.layers import find_layers
 from aselect_calibration.observing import histograms
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.settings import Int8Settings
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import load_bundle
 from aselect_export import evaluate, quantising
 from aselect_export.exporting import ExportResult, export, open_bundle
@@ -31,7 +32,6 @@ from aselect_export.ladder import Candidate
 from aselect_export.quantising import latency_notes
 from aselect_export.ranges import keep_ranges
 from aselect_export.verify import Verdict
-from aselect_export.weights import Graph, WeightFile
 from aselect_runtime import open_model
 from aselect_runtime.engines import build_engine
 from aselect_runtime.engines.versions import available
@@ -201,7 +201,7 @@ def test_smoothing_changes_no_answer_and_evens_out_massive_activations(traced: G
         ranges = calibrate(graph, layers, frames, "minmax", weights)
         if not smooth:
             ranges = ranges.model_copy(update={"smoothing": {}})
-            seen = histograms(graph, [layer.input for layer in layers], frames, lambda _done, _total: None)
+            seen = histograms(graph, [layer.input for layer in layers], frames)
             ranges = ranges.model_copy(
                 update={
                     "layers": {
@@ -304,7 +304,7 @@ def test_frames_that_do_not_fit_raise(traced: Graph, fault: str) -> None:
     }[fault]
     names = [layer.input for layer in find_layers(traced, LOGITS)]
     with pytest.raises(InputError, match=match):
-        histograms(traced, names, Faulty(), lambda _done, _total: None)
+        histograms(traced, names, Faulty())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 
 from aselect_calibration import Int8Weights, calibrate, calibration_frames, find_layers, prepare, quantised
 from aselect_calibration.ranges import Ranges
+from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.backbones.family import Backbone, Condition
@@ -17,7 +18,6 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.bundle.model import Perception
 from aselect_edge.heads import build_head
 from aselect_export.graph import LOGITS, trace
-from aselect_export.weights import Graph, WeightFile
 from aselect_runtime.records import HeadSpec, Noise, Resize, Tap
 from tests.edge.test_sd3 import random_condition, random_model
 

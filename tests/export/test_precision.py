@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from aselect_calibration.weights import Graph
 from aselect_export.measuring import Span, measure
 from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, half_tensors, products
-from aselect_export.weights import Graph
 
 BATCH, SIDE = 1, 4
 OPERATIONS = ("MatMul", "Add", "Gelu", "Transpose", "LayerNormalization", "Softmax", "Relu")

@@ -113,7 +113,7 @@ def test_the_first_encoder_that_works_is_taken_and_its_trial_is_not_in_the_film(
 ) -> None:
     hardware = [encoders.Encoder("hardware", _mjpeg), encoders.Encoder("another", _absent)]
     monkeypatch.setattr(encoders, "candidates", lambda: iter(hardware))
-    caplog.set_level("INFO", "aselect_runtime")
+    caplog.set_level("DEBUG", "aselect_runtime")
     assert _film(seg_model, tmp_path / "film.mkv", [_captured(FILM, 0)] * 12) == 12
     assert _codec(tmp_path / "film.mkv") == "MJPG"
     assert "by hardware" in caplog.text

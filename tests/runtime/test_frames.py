@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import PAD, list_images, placement, read_image, resize, restore
+from aselect_runtime.frames import PAD, placement, read_image, resize, restore
 from aselect_runtime.records import Resize
 
 SIDE = st.integers(1, 70)
@@ -135,21 +135,8 @@ def test_any_bytes_are_an_image_or_an_input_error(
         assert read_image(path).ndim == 3
 
 
-def test_missing_images_and_folders_are_named(tmp_path: Path) -> None:
+def test_missing_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.png: unreadable"):
         read_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="unreadable"):
         read_image(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        list_images(tmp_path / "none")
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(InputError, match="got no image"):
-        list_images(tmp_path)
-
-
-def test_images_are_listed_below_the_folder_in_order(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a/z.jpg", "a/k.jpeg", "c.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a/k.jpeg", "a/z.jpg", "b.PNG"]

@@ -23,6 +23,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgT
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.health import Health, SinkHealth, SourceHealth
+from aselect_runtime.progress import log_on_stderr
 from aselect_runtime.records import ClassInfo, Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import open_sink, web_hub
@@ -59,7 +60,7 @@ def _served(
     model: Path | Manifest, capfd: pytest.CaptureFixture[str], uri: str = "http://127.0.0.1:0"
 ) -> Iterator[tuple[Write, str]]:
     """The sink's `write` and the address that it printed."""
-    with open_sink(uri, model if isinstance(model, Manifest) else _manifest(model)) as write:
+    with log_on_stderr(), open_sink(uri, model if isinstance(model, Manifest) else _manifest(model)) as write:
         printed = re.fullmatch(r"live page: (\S+)( \(.*\))?\n", capfd.readouterr().err)
         assert printed
         yield write, printed[1]
@@ -269,7 +270,7 @@ def test_a_token_of_the_environment_is_not_printed(
     seg_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASELECT_WEB_TOKEN", TOKEN)
-    with open_sink("http://0.0.0.0:0?host=camera.example.org", _manifest(seg_model)):
+    with log_on_stderr(), open_sink("http://0.0.0.0:0?host=camera.example.org", _manifest(seg_model)):
         said = capfd.readouterr().err
         assert TOKEN not in said
         port = re.search(r":(\d+)/", said)[1]  # type: ignore[index]

@@ -18,6 +18,7 @@ from aselect_edge.selection.by_probe import examples, figure
 from aselect_edge.selection.choice import Choice, Parameters, Settings, default_tap
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Labelled
 from aselect_edge.selection.scan import Scan, batches
+from aselect_edge.training.fit import fit
 from aselect_runtime.records import LevelWeight, Noise, Score, Tap
 
 LEVELS, BATCH, RATE, DENOISING = 4, 512, 1e-2, 0.1
@@ -47,14 +48,14 @@ def by_gate(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     chosen = [ordered[round(i * (len(ordered) - 1) / (LEVELS - 1))] for i in range(LEVELS)]
     levels = list(dict.fromkeys(chosen))
     x, clean, y = _rows(scan, train, tap, levels)
-    scan.report("gate", 0.5)
+    scan.progress("gate", 0.5)
     gate = _train(x, clean, y, train.classes, settings.steps, scan.seed)
     x, _, y = _rows(scan, val, tap, levels)
     with torch.no_grad():
         logits, _, weights = gate(x)
     confusion = Confusion(val.classes, NO_LABEL)
     confusion.update(logits.argmax(1).numpy(), y.numpy())
-    scan.report("gate", 1.0)
+    scan.progress("gate", 1.0)
     mean = weights.mean(0) / weights.mean(0).sum()
     mixture = tuple(LevelWeight(noise=n, weight=w) for n, w in zip(levels, mean.tolist(), strict=True))
     heaviest = max(mixture, key=lambda entry: entry.weight).noise
@@ -85,11 +86,11 @@ def _train(x: Tensor, clean: Tensor, y: Tensor, classes: int, steps: int, seed: 
         torch.manual_seed(seed)
         gate = Gate(x.shape[2], classes, clean.shape[1])
     optimiser = torch.optim.AdamW(gate.parameters(), lr=RATE, weight_decay=1e-3)
-    for _ in range(steps):
+
+    def loss(_step: int) -> Tensor:
         chosen = torch.randint(len(y), (min(BATCH, len(y)),), generator=generator)
         logits, restored, _ = gate(x[chosen])
-        loss = F.cross_entropy(logits, y[chosen]) + DENOISING * F.mse_loss(restored, clean[chosen])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        return F.cross_entropy(logits, y[chosen]) + DENOISING * F.mse_loss(restored, clean[chosen])
+
+    fit(optimiser, loss, steps)
     return gate.eval()

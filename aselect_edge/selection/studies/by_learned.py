@@ -20,6 +20,7 @@ from aselect_edge.selection.choice import Choice, Parameters, Settings, default_
 from aselect_edge.selection.evidence import Evidence
 from aselect_edge.selection.hfr import Measure, energies, ratio
 from aselect_edge.selection.scan import Scan, batches
+from aselect_edge.training.fit import fit
 from aselect_runtime.records import LevelWeight, Tap
 
 ENTROPY, RATE, HIDDEN, SIDE = 0.05, 1e-2, 32, 8
@@ -35,7 +36,7 @@ def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
         x0 = scan.x0(evidence.images, part)
         inputs.append(F.adaptive_avg_pool2d(x0, SIDE).flatten(1).cpu())
         rewards.append(_rewards(scan, x0, part, tap, settings.measure))
-        scan.report("learned", done / len(parts))
+        scan.progress("learned", done / len(parts))
     weights = _train(torch.cat(inputs), torch.cat(rewards), settings.steps, scan.seed)
     distribution = tuple(
         LevelWeight(noise=noise, weight=weight) for noise, weight in zip(scan.levels, weights.tolist(), strict=True)
@@ -59,16 +60,15 @@ def _rewards(scan: Scan, x0: Tensor, part: range, tap: Tap, measure: Measure) ->
 
 def _train(inputs: Tensor, rewards: Tensor, steps: int, seed: int) -> Tensor:
     """p (levels,), the trained selector's mean over the images."""
+
+    def loss(_step: int) -> Tensor:
+        log_p: Tensor = selector(inputs).log_softmax(1)
+        return -(log_p.exp() * (rewards - ENTROPY * log_p)).sum(1).mean()
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         selector = nn.Sequential(nn.Linear(inputs.shape[1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, rewards.shape[1]))
-        optimiser = torch.optim.Adam(selector.parameters(), lr=RATE)
-        for _ in range(steps):
-            log_p = selector(inputs).log_softmax(1)
-            loss = -(log_p.exp() * (rewards - ENTROPY * log_p)).sum(1).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+        fit(torch.optim.Adam(selector.parameters(), lr=RATE), loss, steps)
     with torch.no_grad():
         p: Tensor = selector(inputs).softmax(1).mean(0)
     return p / p.sum()

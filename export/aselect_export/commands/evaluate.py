@@ -28,24 +28,13 @@ def _evaluate(
     verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from aselect_export.evaluation import evaluate
     from aselect_runtime.model import Device
-    from aselect_runtime.progress import Lines
+    from aselect_runtime.progress import terminal_progress
 
     choice(device, get_args(Device), "--device")
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        job = bar.add_task("evaluating", total=None)
-        found = evaluate(
-            model,
-            data,
-            split,
-            device,  # type: ignore[arg-type]
-            lambda done, total: bar.update(job, completed=done, total=total),
-            Lines(),
-        )
+    with terminal_progress() as progress:
+        found = evaluate(model, data, split, device, progress)  # type: ignore[arg-type]
     if as_json:
         print(found.to_json())
     else:

@@ -61,6 +61,7 @@ def _export(
     from aselect_calibration.settings import Int8Settings
     from aselect_export.exporting import EngineChoice, check_precision, export, open_bundle
     from aselect_export.fleet import Format, deliver
+    from aselect_runtime.progress import terminal_progress
 
     asked = check_precision(precision)
     choice(engine, get_args(EngineChoice), "--engine")
@@ -70,7 +71,7 @@ def _export(
         choice(task, get_args(Task), "--task")
     bundle = open_bundle(task, model)  # type: ignore[arg-type]
     console = Console(stderr=True)
-    with console.status("starting") as status:
+    with terminal_progress() as progress:
         make = partial(
             export,
             bundle,
@@ -83,7 +84,7 @@ def _export(
             engine=engine,  # type: ignore[arg-type]
             data=data,
             int8=settings,
-            progress=status.update,
+            progress=progress,
         )
         result = deliver(layout, make, out or Path(f"{bundle.record.task}-{precision}"))  # type: ignore[arg-type]
     if result.rung == "mixed":

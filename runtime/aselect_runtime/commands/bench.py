@@ -36,11 +36,11 @@ def _bench(
     # As in aselect-run: FFmpeg quotes addresses as they are.
     quiet_libraries(verbose and redact(source) == source)
     from aselect_runtime.bench import Plan, benchmark, report
-    from aselect_runtime.progress import terminal_watch
+    from aselect_runtime.progress import terminal_progress
 
     plan = Plan(warmup, iterations, duration)
-    with terminal_watch() as watch:
-        benchmarks = [benchmark(model, name.value, source, plan, watch) for name in device or [DeviceName.auto]]
+    with terminal_progress() as progress:
+        benchmarks = [benchmark(model, name.value, source, plan, progress) for name in device or [DeviceName.auto]]
     if as_json:
         print(json.dumps({"benchmarks": [item.to_dict() for item in benchmarks]}))
     else:

@@ -30,11 +30,11 @@ def _build(
     """
     from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.engines import BuildOptions, add_engines
-    from aselect_runtime.progress import terminal_watch
+    from aselect_runtime.progress import terminal_progress
 
     targets = [part.strip() for part in target.split(",") if part.strip()]
-    with stop_on_signals() as stop, terminal_watch() as watch:
-        engines = add_engines(folder, targets, BuildOptions(workspace, optimization_level), watch, stop)
+    with stop_on_signals() as stop, terminal_progress() as progress:
+        engines = add_engines(folder, targets, BuildOptions(workspace, optimization_level), progress, stop)
     if as_json:
         print(json.dumps({"engines": [engine.model_dump() for engine in engines]}))
         return

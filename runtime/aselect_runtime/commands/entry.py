@@ -17,6 +17,7 @@ from typing import Any
 
 from aselect_runtime.errors import AselectError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
+from aselect_runtime.progress import log_on_stderr
 
 
 def entry(function: Callable[..., None]) -> Callable[[], None]:
@@ -43,13 +44,16 @@ def entry(function: Callable[..., None]) -> Callable[[], None]:
 
 @contextmanager
 def reporting(*, verbose: bool) -> Iterator[None]:
-    """Turn expected errors into one line on stderr and the exit code; with `verbose` the traceback comes first.
+    """Show the log on stderr, and turn expected errors into one line there and the exit code.
+
+    With `verbose` an error's traceback comes first.
 
     Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
     Ctrl-C. All else is a bug and passes through.
     """
     try:
-        yield
+        with log_on_stderr():
+            yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

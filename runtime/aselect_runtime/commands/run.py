@@ -95,10 +95,10 @@ def _run(
     from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.model import open_model
     from aselect_runtime.pipeline.run import run_pipeline
-    from aselect_runtime.progress import terminal_watch
+    from aselect_runtime.progress import terminal_progress
 
-    with terminal_watch() as watch:
-        manifest, session = open_model(model, device.value, watch)
+    with terminal_progress() as following:
+        manifest, session = open_model(model, device.value, following)
     try:
         with stop_on_signals() as stop, progress(max_frames) as on_frame:
             summary = run_pipeline(

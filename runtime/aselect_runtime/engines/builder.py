@@ -7,6 +7,7 @@ strongly typed: precision is what the graph says.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ from aselect_runtime.engines.versions import (
 )
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.files import atomic_write, sha256
-from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Engine
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = ".data"
 """What the file of a large graph's weights has after the graph's own name."""
@@ -102,7 +105,7 @@ def build_engine(
     out_path: Path,
     target: str | None,
     builder: Builder,
-    watch: Watch | None = None,
+    progress: Progress = silent,
     options: BuildOptions | None = None,
     stop: Event | None = None,
     timing: Path | None = None,
@@ -115,15 +118,15 @@ def build_engine(
     parse or build.
     """
     sm = check_target(target, builder)
-    options, watch, stop = options or BuildOptions(), watch or Silence(), stop or Event()
+    options, stop = options or BuildOptions(), stop or Event()
     if not onnx_path.is_file():
         raise InputError(f"{onnx_path}: no such file, expected an ONNX graph; check the path")
-    watch.say(f"building the {sm} engine of {onnx_path.name} with {MODULES[builder]} {version(builder)}")
+    log.info("building the %s engine of %s with %s %s", sm, onnx_path.name, MODULES[builder], version(builder))
     timing = timing or out_path.with_suffix(".timing")
     # In a thread of its own: Python runs signal handlers in the main thread alone, which would wait inside TensorRT.
     with ThreadPoolExecutor(1, "engine-builder") as thread:
         try:
-            plan = thread.submit(_build, onnx_path, sm, builder, options, timing, watch, stop).result()
+            plan = thread.submit(_build, onnx_path, sm, builder, options, timing, progress, stop).result()
         except BaseException:
             stop.set()
             raise
@@ -148,33 +151,33 @@ def _hash_in(folder: Path, name: str) -> str | None:
 
 
 def _build(
-    onnx_path: Path, sm: str, builder: Builder, options: BuildOptions, timing: Path, watch: Watch, stop: Event
+    onnx_path: Path, sm: str, builder: Builder, options: BuildOptions, timing: Path, progress: Progress, stop: Event
 ) -> bytes:
-    trt, log = load(builder), logger(builder)
-    log.errors.clear()
-    trt_builder = trt.Builder(log)
+    trt, trt_log = load(builder), logger(builder)
+    trt_log.errors.clear()
+    trt_builder = trt.Builder(trt_log)
     if trt_builder is None:
         raise EngineError(
-            f"got no builder from {MODULES[builder]} ({first(log.errors)}), expected one; run aselect-doctor"
+            f"got no builder from {MODULES[builder]} ({first(trt_log.errors)}), expected one; run aselect-doctor"
         )
     trt_network = trt_builder.create_network(network_flags(trt))
-    _parse(trt, trt_network, log, onnx_path)
+    _parse(trt, trt_network, trt_log, onnx_path)
     trt_config = trt_builder.create_builder_config()
     if options.workspace_mib is not None:
         trt_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
     if options.optimization_level is not None:
         trt_config.builder_optimization_level = options.optimization_level
     aim(trt, trt_config, sm)
-    trt_config.progress_monitor = _monitor(trt, watch, stop)
+    trt_config.progress_monitor = _monitor(trt, progress, stop)
     trt_cache = _timing_cache(trt_config, timing) if times_kernels(trt) else None
     plan = trt_builder.build_serialized_network(trt_network, trt_config)
     if stop.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        advice = remedy(log.errors, "try model.fp32.onnx or another version of TensorRT")
+        advice = remedy(trt_log.errors, "try model.fp32.onnx or another version of TensorRT")
         raise EngineError(
             f"{onnx_path}: {MODULES[builder]} {trt.__version__} could not build it for {sm} "
-            f"({first(log.errors)}), expected an engine; {advice}"
+            f"({first(trt_log.errors)}), expected an engine; {advice}"
         )
     if trt_cache is not None:
         atomic_write(timing, bytes(trt_cache.serialize()))
@@ -192,8 +195,8 @@ def _timing_cache(trt_config: Any, path: Path) -> Any:
     return trt_cache
 
 
-def _parse(trt: Any, trt_network: Any, log: Any, onnx_path: Path) -> None:
-    trt_parser = trt.OnnxParser(trt_network, log)
+def _parse(trt: Any, trt_network: Any, trt_log: Any, onnx_path: Path) -> None:
+    trt_parser = trt.OnnxParser(trt_network, trt_log)
     if trt_parser.parse_from_file(str(onnx_path)):
         return
     faults = [trt_parser.get_error(index) for index in range(trt_parser.num_errors)]
@@ -203,14 +206,14 @@ def _parse(trt: Any, trt_network: Any, log: Any, onnx_path: Path) -> None:
         node = trt_fault.node_name() or trt_fault.node()
         where = f"node {node} ({trt_fault.node_operator()}): {brief(trt_fault.desc())}"
     else:
-        where = brief(trt_fault.desc()) if trt_fault is not None else first(log.errors)
+        where = brief(trt_fault.desc()) if trt_fault is not None else first(trt_log.errors)
     raise EngineError(
         f"{onnx_path}: {trt.__name__} {trt.__version__} cannot read it: {where}; "
         "expected a graph that aselect-export wrote; export again, or use a newer TensorRT"
     )
 
 
-def _monitor(trt: Any, watch: Watch, stop: Event) -> Any:
+def _monitor(trt: Any, progress: Progress, stop: Event) -> Any:
     tree = PhaseTree()
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -235,12 +238,12 @@ def _monitor(trt: Any, watch: Watch, stop: Event) -> Any:
 
         def _tell(self) -> None:
             try:
-                watch.advance(tree.fraction, tree.current)
+                progress(tree.current, tree.fraction)
             except Exception:  # a broken terminal must not end a build of many minutes
                 stop_watching()
 
     def stop_watching() -> None:
-        nonlocal watch
-        watch = Silence()
+        nonlocal progress
+        progress = silent
 
     return Monitor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,8 +19,10 @@ from aselect_runtime.engines.versions import Builder, available, known_fault, kn
 from aselect_runtime.errors import EngineError, GateError, InputError
 from aselect_runtime.files import check_files, inside, sha256
 from aselect_runtime.folder import MANIFEST, load_folder
-from aselect_runtime.progress import Silence, Watch
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Engine, Manifest, Parity, Report
+
+log = logging.getLogger(__name__)
 
 REPORT = "report.json"
 _CANDIDATE = "engines/.candidate.engine"
@@ -29,7 +32,7 @@ def add_engines(
     folder: Path,
     targets: Sequence[str],
     options: BuildOptions | None = None,
-    watch: Watch | None = None,
+    progress: Progress = silent,
     stop: Event | None = None,
 ) -> tuple[Engine, ...]:
     """Build an engine per target and list it in the manifest; returns the new engines.
@@ -40,24 +43,24 @@ def add_engines(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one that aselect-export wrote; check the path")
-    options, watch = options or BuildOptions(), watch or Silence()
+    options = options or BuildOptions()
     gpu, here = find_gpu(), runnable()
     if not targets or (here and gpu and set(targets) == {gpu.target}):
         builder = here or "tensorrt"
         check_target(None, builder)
         load_folder(folder)  # before the lock's file is made in it
         assert gpu is not None  # check_target has seen it
-        with building(folder, watch, stop):
+        with building(folder, stop):
             manifest, _ = load_folder(folder)
-            return (_climb_rungs(folder, manifest, builder, gpu, options, watch, stop),)
+            return (_climb_rungs(folder, manifest, builder, gpu, options, progress, stop),)
     wanted = [check_target(target, "rtx") for target in targets]
     load_folder(folder)  # before the lock's file is made in it
     built = []
-    with building(folder, watch, stop):
+    with building(folder, stop):
         manifest, model = load_folder(folder)
         for target in wanted:
             name = engine_name("rtx", target)
-            built.append(build_engine(model, folder / name, target, "rtx", watch, options, stop))
+            built.append(build_engine(model, folder / name, target, "rtx", progress, options, stop))
             manifest = _listed(manifest, built[-1])
             manifest.save(folder / MANIFEST)
     return tuple(built)
@@ -73,13 +76,13 @@ def runnable() -> Builder | None:
     return "rtx" if available("rtx") and gpu.target in known_targets(load("rtx")) else None
 
 
-def open_engine(folder: Path, manifest: Manifest, watch: Watch | None = None) -> TensorRtSession:
+def open_engine(folder: Path, manifest: Manifest, progress: Progress = silent) -> TensorRtSession:
     """A session of the folder's engine for this very TensorRT and GPU, which is built first if there is none.
 
     `manifest` is the folder's, as `load_folder` gave it. An engine that was built for anything else is never loaded.
     Raises EngineError (no GPU or TensorRT, or it cannot be built) or GateError (no rung answers right).
     """
-    watch, gpu, builder = watch or Silence(), find_gpu(), runnable()
+    gpu, builder = find_gpu(), runnable()
     if gpu is None or builder is None:
         got = "no NVIDIA GPU" if gpu is None else f"{gpu.name} without TensorRT"
         raise EngineError(
@@ -87,7 +90,7 @@ def open_engine(folder: Path, manifest: Manifest, watch: Watch | None = None) ->
         )
     engine, _ = _usable(folder, manifest, builder, gpu)
     if engine is None:
-        engine = _built_once(folder, builder, gpu, watch)
+        engine = _built_once(folder, builder, gpu, progress)
     session = TensorRtSession(load_plan(folder, engine), builder, str(folder / engine.file))
     try:
         session.check(manifest)
@@ -97,8 +100,8 @@ def open_engine(folder: Path, manifest: Manifest, watch: Watch | None = None) ->
     return session
 
 
-def _built_once(folder: Path, builder: Builder, gpu: Gpu, watch: Watch) -> Engine:
-    with building(folder, watch):
+def _built_once(folder: Path, builder: Builder, gpu: Gpu, progress: Progress) -> Engine:
+    with building(folder):
         manifest, _ = load_folder(folder)
         engine, passed_over = _usable(folder, manifest, builder, gpu)
         if engine is not None:  # another process built it while this one waited
@@ -109,9 +112,10 @@ def _built_once(folder: Path, builder: Builder, gpu: Gpu, watch: Watch) -> Engin
                 "those of ONNX Runtime; upgrade TensorRT, or run aselect-build to try again"
             )
         for reason in passed_over:
-            watch.say(f"not used: {reason}")
-        watch.say(f"{folder}: no verified engine for {builder} {version(builder)} on {gpu.name} yet; this is done once")
-        return _climb_rungs(folder, manifest, builder, gpu, BuildOptions(), watch, None)
+            log.info("not used: %s", reason)
+        what = f"{builder} {version(builder)} on {gpu.name}"
+        log.info("%s: no verified engine for %s yet; this is done once", folder, what)
+        return _climb_rungs(folder, manifest, builder, gpu, BuildOptions(), progress, None)
 
 
 def _usable(folder: Path, manifest: Manifest, builder: Builder, gpu: Gpu) -> tuple[Engine | None, list[str]]:
@@ -133,12 +137,12 @@ def _climb_rungs(
     builder: Builder,
     gpu: Gpu,
     options: BuildOptions,
-    watch: Watch,
+    progress: Progress,
     stop: Event | None,
 ) -> Engine:
     """Build and verify rung after rung beside the engine in use; put the first good one in its place."""
     if fault := known_fault(builder, version(builder), gpu.target):
-        watch.say(f"warning: {fault}; the engine is held against ONNX Runtime before it is used")
+        log.warning("%s; the engine is held against ONNX Runtime before it is used", fault)
     verification = verification_frames(folder, manifest)
     if verification is not None:
         open_memory()  # without it a build of minutes could not be verified
@@ -152,13 +156,14 @@ def _climb_rungs(
         if prebuilt is not None and prebuilt.agreement is None and prebuilt.model == rung:
             candidate.write_bytes(load_plan(folder, prebuilt))  # built ahead of time: it only has to be verified
             return prebuilt
-        return build_engine(inside(folder, rung), candidate, gpu.target, builder, watch, options, stop, timing)
+        return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
 
     def hold(rung: str, _: Engine) -> Parity | None:
         if verification is None:
-            watch.say(f"warning: {folder} has no verify.npz, so the engine was not verified; export it again")
+            log.warning("%s has no verify.npz, so the engine was not verified; export it again", folder)
             return None
-        watch.say("verifying the engine on the folder's frames")
+        log.info("verifying the engine on the folder's frames")
+        progress("verifying the engine", 0.0)
         with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
             session.check(manifest)
             return measure(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
@@ -172,17 +177,17 @@ def _climb_rungs(
         raise
     finally:
         candidate.unlink(missing_ok=True)
-    return _record(folder, manifest, climbed, final, watch)
+    return _record(folder, manifest, climbed, final)
 
 
-def _record(folder: Path, manifest: Manifest, climbed: Climbed[Engine], final: str, watch: Watch) -> Engine:
+def _record(folder: Path, manifest: Manifest, climbed: Climbed[Engine], final: str) -> Engine:
     """Write what was measured into report.json, then the engine into the manifest, which makes it count."""
     parity = climbed.parity[-1] if climbed.parity else None
     engine = climbed.built.model_copy(
         update={"file": final, "gpu": climbed.built.gpu, "agreement": parity.agreement if parity else None}
     )
     for note in climbed.notes:
-        watch.say(f"warning: {note}")
+        log.warning("%s", note)
     files = dict(manifest.files)
     if (folder / REPORT).is_file():
         report = Report.load(folder / REPORT)

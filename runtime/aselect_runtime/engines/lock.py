@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from filelock import FileLock, Timeout
+
 from aselect_runtime.errors import WriteError
-from aselect_runtime.progress import Watch
+
+log = logging.getLogger(__name__)
 
 LOCK = "engines/.lock"
 POLL = 0.2
@@ -18,38 +21,38 @@ POLL = 0.2
 
 
 @contextmanager
-def building(folder: Path, watch: Watch, stop: Event | None = None) -> Iterator[None]:
+def building(folder: Path, stop: Event | None = None) -> Iterator[None]:
     """Hold the folder's lock, waiting for whoever holds it, who is named; the kernel frees it if a process dies.
 
     `stop` ends the wait with KeyboardInterrupt. Raises WriteError where the folder cannot be written to.
     """
     stop = stop or Event()
     path = folder / LOCK
+    lock = FileLock(path, mode=0o666)
     try:
         path.parent.mkdir(exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        holder = path.read_text(errors="replace").strip() if path.exists() else ""
+        taken = _taken(lock)  # filelock 3 empties the file with every try, so it was read before
     except OSError as error:
         raise WriteError(
             f"{path}: could not write ({error.strerror}), expected a writable export folder for its engines; "
             "copy the folder to a place of your own"
         ) from error
+    if not taken:
+        log.info("%s: process %s is building an engine here; waiting for it", folder, holder or "unknown")
+        while not _taken(lock):
+            if stop.wait(POLL):
+                raise KeyboardInterrupt
     try:
-        if not _taken(handle):
-            holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
-            watch.say(f"{folder}: process {holder} is building an engine here; waiting for it")
-            while not _taken(handle):
-                if stop.wait(POLL):
-                    raise KeyboardInterrupt
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        path.write_text(str(os.getpid()))
         yield
     finally:
-        os.close(handle)  # this releases the lock; the file stays, because removing it would race with who waits
+        lock.release()
 
 
-def _taken(handle: int) -> bool:
+def _taken(lock: FileLock) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(timeout=0)
+    except Timeout:
         return False
     return True

@@ -15,7 +15,7 @@ from aselect_runtime.pipeline.timing import Stopwatch
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Arrays, Result, check_answer
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Answering:
         if len(ended) == len(self._outlets):
             return False
         for outlet in ended - self._ended:
-            _log.warning("%s; going on without %s", outlet.fault or "closed", outlet.name)
+            log.warning("%s; going on without %s", outlet.fault or "closed", outlet.name)
         self._ended = ended
         return True
 

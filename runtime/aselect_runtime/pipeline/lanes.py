@@ -20,7 +20,7 @@ from aselect_runtime.sources.source import Source
 JOIN = 5.0
 """Seconds that a capture thread has to end; one that hangs in a read is left behind."""
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 
 class Lanes:
@@ -59,7 +59,7 @@ class Lanes:
             if monitor.hopeless:
                 feed.fail(error)
             elif news:
-                _log.warning("%s; trying again", error)
+                log.warning("%s; trying again", error)
 
         def work(lane: int) -> Callable[[], None]:
             intake = Intake(lane, manifest, feed, watch, monitor)
@@ -97,7 +97,7 @@ class Lanes:
     def _ended_by(self, error: BaseException, feed: Feed[Ready], monitor: Monitor) -> None:
         # What a camera saw cannot be had again, unlike the frames of a film: what is there so far must be kept.
         if isinstance(error, AselectError) and any(self.live) and monitor.began:
-            _log.warning("%s; going on without it", error)
+            log.warning("%s; going on without it", error)
             self._losses.append(error)
         else:
             feed.fail(error)

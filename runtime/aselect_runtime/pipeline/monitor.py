@@ -12,7 +12,7 @@ from aselect_runtime.health import Health, SinkHealth, SourceHealth, SourceState
 from aselect_runtime.pipeline.board import power_mode, temperatures
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 FRESH = 0.5
 """Seconds for which a snapshot is good: taking one for every frame would cost more than it tells."""
@@ -53,7 +53,7 @@ class Monitor:
         own = self._inputs[stream]
         if own.state == "lost":
             own.reconnects += 1
-            _log.warning("%s: delivers again", own.name)
+            log.warning("%s: delivers again", own.name)
         own.delivered += 1
         own.state = "live"
 

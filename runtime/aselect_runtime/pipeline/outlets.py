@@ -26,7 +26,7 @@ DEPTH = 4
 FAREWELL = 5.0
 """Seconds that an output on the network has to end, when the run is over."""
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Outlet:
         self._queue.close(_UndoneError() if undo else None)
         self._thread.join(None if self.is_file else FAREWELL)
         if self._thread.is_alive():
-            _log.warning("%s: did not end within %.0f s and was left alone", self.name, FAREWELL)
+            log.warning("%s: did not end within %.0f s and was left alone", self.name, FAREWELL)
 
     def health(self) -> SinkHealth:
         """How it is doing."""
@@ -198,6 +198,6 @@ def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
     if len(faults) < len(outlets):
         faults = [(is_file, fault) for is_file, fault in faults if is_file]
     for _, fault in faults[1:]:
-        _log.warning("%s", fault)
+        log.warning("%s", fault)
     if faults:
         raise faults[0][1]

@@ -46,7 +46,7 @@ ESSENTIAL = frozenset({"infer", "results"})
 ROUNDS = 2.0
 """Seconds between two looks at stalls and at the board."""
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 
 def run_pipeline(
@@ -190,7 +190,7 @@ def _watching(monitor: Monitor, heartbeat: Heartbeat) -> Iterator[None]:
     def look() -> None:
         monitor.look_at_the_board()
         for stage in heartbeat.newly_stuck():
-            _log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+            log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
         if ESSENTIAL.isdisjoint(heartbeat.stuck()):
             sd_notify("WATCHDOG=1")
 

@@ -27,7 +27,7 @@ TRIAL = 5
 """Frames that an encoder must write and that can be read back before a film is left to it: an Orin Nano has the
 software of an encoder that it does not have, and OpenCV tells nobody when a write fails."""
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def start(path: Path, fps: float, size: Size) -> cv2.VideoWriter | None:
             continue
         writer = encoder.start(path, fps, size)
         if writer.isOpened():
-            _log.info("overlay film by %s", encoder.name)
+            log.debug("overlay film by %s", encoder.name)
             return writer
     return None
 

@@ -37,7 +37,7 @@ FAREWELL = 2.0
 """Seconds to send the last messages in, at the end."""
 EXAMPLE = "mqtt://user@broker.example.org:1883/site/camera"
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class _Line:
             client.publish(f"{self._broker.topic}/dropped", str(self._dropped), qos=1, retain=True)
         if self._reported:
             self._reported = False
-            _log.warning("%s: connected; %d results were dropped so far", self._broker.name, self._dropped)
+            log.warning("%s: connected; %d results were dropped so far", self._broker.name, self._dropped)
 
     def _on_connect_fail(self, _client: Client, _data: Any) -> None:
         self._report("no broker answers" + (", or its certificate is not trusted" if self._broker.tls else ""))
@@ -142,4 +142,4 @@ class _Line:
         """Say once what is wrong, not at every attempt."""
         if not self._reported:
             self._reported = True
-            _log.warning("%s: %s; results are dropped until it is back", self._broker.name, fault)
+            log.warning("%s: %s; results are dropped until it is back", self._broker.name, fault)

@@ -6,9 +6,9 @@ One aiohttp server in a thread of its own. Frames are encoded only for pages tha
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -38,6 +38,8 @@ from aselect_runtime.sinks.web_message import model_message, result_message
 if TYPE_CHECKING:
     from aselect_runtime.sinks.metrics import Metrics
 
+log = logging.getLogger(__name__)
+
 PAGE = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -50,7 +52,7 @@ CERTIFICATE, KEY = "ASELECT_WEB_CERT", "ASELECT_WEB_KEY"
 
 @contextmanager
 def web(uri: str, manifest: Manifest) -> Iterator[Write]:
-    """Serves the live page, and `/metrics` where prometheus-client is installed; says on stderr where.
+    """Serves the live page, and `/metrics` where prometheus-client is installed; its log says where.
 
     Raises InputError if the address cannot be had.
     """
@@ -58,7 +60,7 @@ def web(uri: str, manifest: Manifest) -> Iterator[Write]:
     metrics = _metrics(manifest)
     numbers = count(1)
     with _serving(guard, manifest, metrics) as (hub, port):
-        print(f"live page: {_invitation(guard, port)}", file=sys.stderr, flush=True)
+        log.info("live page: %s", _invitation(guard, port))
 
         def write(result: Result) -> None:
             if metrics is not None:

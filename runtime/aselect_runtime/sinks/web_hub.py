@@ -21,7 +21,7 @@ TRY_AGAIN_LATER = 1013
 GOING_AWAY = 1001
 BROKEN = 1011
 
-_log = logging.getLogger("aselect_runtime")
+log = logging.getLogger(__name__)
 HEARTBEAT = 15.0
 """Seconds between looks whether a silent page is still there."""
 PATIENCE = 2.0
@@ -89,7 +89,7 @@ class Hub:
         except ConnectionError:  # the page is gone
             return
         except Exception as error:  # whatever it is, it must not take other pages or the run along
-            _log.error("live page: %s: %s; the page is closed", type(error).__name__, error)
+            log.error("live page: %s: %s; the page is closed", type(error).__name__, error)
             await socket.close(code=BROKEN, message=b"the server failed")
 
     def _unseen(self, shown: dict[int, int]) -> list[int]:

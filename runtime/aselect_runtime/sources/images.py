@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from aselect_runtime.frames import list_images, read_image
+from aselect_runtime.frames import read_image
+from aselect_runtime.media import list_images
 from aselect_runtime.results import Captured, SourceInfo
 
 FPS = 5.0

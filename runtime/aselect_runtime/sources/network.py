@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import cv2
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.opencv import FPS, LiveCapture
-from aselect_runtime.sources.source import VIDEO_SUFFIXES, Source
+from aselect_runtime.sources.source import Source
 from aselect_runtime.sources.video import Film
 
 OPEN_TIMEOUT = 10.0
@@ -37,7 +38,7 @@ def network(uri: str) -> Source:
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
     # Labels and file names come of it: a path with options in it may hold a password.
     stem = host if "=" in path else PurePosixPath(path).stem or host
-    if parts.scheme.lower().startswith("http") and PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
+    if parts.scheme.lower().startswith("http") and is_video(PurePosixPath(path)):
         return Film(name, stem, lambda: _connect(uri, name), NO_RANGES)
     info = SourceInfo(name, FPS, live=True)
     return LiveCapture(info, stem, lambda: _connect(uri, name, threads=1), "check the camera and the network")

@@ -7,8 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.media import VIDEO_SUFFIXES, is_image, is_video
 from aselect_runtime.redaction import redact
-from aselect_runtime.sources.source import VIDEO_SUFFIXES, Source
+from aselect_runtime.sources.source import Source
 
 HERE = (
     "a video file, an image or a folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string "
@@ -50,16 +51,14 @@ def _by_scheme(uri: str) -> Source:
 
 
 def _file(uri: str) -> Source:
-    from aselect_runtime.frames import IMAGE_SUFFIXES
-
     path = Path(uri)
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.is_dir() or is_image(path):
         from aselect_runtime.sources.images import Images
 
         return Images(path)
     if not path.exists():
         raise InputError(f"{uri}: no such input, expected {HERE}; check the path")
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+    if not is_video(path):
         raise InputError(
             f"{uri}: got the suffix {path.suffix!r}, expected {HERE} ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from aselect_runtime.results import Captured, SourceInfo
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
-
 
 class Source(Protocol):
     """A context manager that iterates frames; it holds its device or file only between enter and exit.

@@ -13,7 +13,7 @@ from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.versions import known_targets, load
 from aselect_runtime.errors import EngineError, InputError, MissingDependencyError
 from aselect_runtime.files import sha256
-from aselect_runtime.progress import Told
+from tests.log_lines import heard
 
 rtx = pytest.mark.skipif(not versions.available("rtx"), reason="tensorrt-rtx is not installed")
 no_gpu = pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU here")
@@ -57,7 +57,8 @@ def test_a_strongly_typed_engine_is_built_ahead_of_time(tmp_path: Path, kind: in
     onnx_path = write(tmp_path / "model.onnx", graph(kind))
     out = tmp_path / engine_name("rtx", "sm86")
     said: list[str] = []
-    record = build_engine(onnx_path, out, "sm86", "rtx", Told(said.append))
+    with heard(said.append):
+        record = build_engine(onnx_path, out, "sm86", "rtx")
     assert record.file == f"engines/rtx-{versions.version('rtx')}-sm86.engine"
     assert (record.target, record.builder, record.gpu) == ("sm86", "tensorrt-rtx", None)
     assert record.sha256 == sha256(out)

@@ -14,8 +14,8 @@ from aselect_runtime.engines.cache import Key, find, load_plan
 from aselect_runtime.engines.gpu import Gpu
 from aselect_runtime.errors import GateError, InputError, IntegrityError, MissingDependencyError, WriteError
 from aselect_runtime.files import sha256
-from aselect_runtime.progress import Told
 from aselect_runtime.records import Engine, Manifest, Report
+from tests.log_lines import heard
 from tests.runtime.engines.engine_folder import ENGINE, listed, relabel
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
 
@@ -23,7 +23,8 @@ from tests.runtime.engines.fake_gpu import Machine, fake_machine
 def test_run_builds_once_and_then_reuses(ladder: Path, machine: Machine) -> None:
     said: list[str] = []
     for _ in range(2):
-        manifest, session = open_model(ladder, "auto", Told(said.append))
+        with heard(said.append):
+            manifest, session = open_model(ladder, "auto")
         assert session.device == "tensorrt"
         assert session.infer(np.zeros(manifest.input.shape, np.uint8))["class_map"].shape == (1, 24, 32)
         session.close()
@@ -54,7 +55,8 @@ def test_an_engine_for_something_else_is_rebuilt_and_never_loaded(
     machine.trt.built.clear()
     machine.trt.loaded.clear()
     said: list[str] = []
-    open_model(ladder, "tensorrt", Told(said.append))[1].close()
+    with heard(said.append):
+        open_model(ladder, "tensorrt")[1].close()
     assert machine.trt.built == ["model.onnx"]
     assert stale not in machine.trt.loaded or change in ("gpu", "truncated", "swapped", "missing")
     if change in ("truncated", "swapped"):
@@ -96,7 +98,8 @@ def test_an_engine_that_was_never_verified_is_verified_before_its_first_use(
 def test_auto_goes_on_without_tensorrt_when_no_engine_answers_right(ladder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
     said: list[str] = []
-    _, session = open_model(ladder, "auto", Told(said.append))
+    with heard(said.append):
+        _, session = open_model(ladder, "auto")
     session.close()
     assert session.device != "tensorrt"
     assert any("upgrade TensorRT" in line for line in said)
@@ -137,7 +140,8 @@ def test_nothing_is_built_that_could_not_be_verified(
     with pytest.raises(MissingDependencyError):
         add_engines(ladder, ())
     said: list[str] = []
-    _, session = open_model(ladder, "auto", Told(said.append))
+    with heard(said.append):
+        _, session = open_model(ladder, "auto")
     session.close()
     assert session.device != "tensorrt"
     assert any("neither cuda-python nor pycuda" in line for line in said)

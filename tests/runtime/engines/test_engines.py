@@ -12,8 +12,8 @@ from aselect_runtime import open_model
 from aselect_runtime.engines import BuildOptions, add_engines
 from aselect_runtime.errors import EngineError, GateError, IntegrityError
 from aselect_runtime.files import sha256
-from aselect_runtime.progress import Told
 from aselect_runtime.records import Manifest, Report
+from tests.log_lines import heard
 from tests.runtime.engines.engine_folder import ENGINE, listed
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
 
@@ -22,7 +22,8 @@ WriteModel = Callable[..., Path]
 
 def test_an_engine_is_built_verified_and_recorded(ladder: Path, machine: Machine) -> None:
     said: list[str] = []
-    (engine,) = add_engines(ladder, (), watch=Told(said.append))
+    with heard(said.append):
+        (engine,) = add_engines(ladder, ())
     assert (engine.file, engine.gpu, engine.target, engine.model) == (ENGINE, "Fake Orin", "sm87", "model.onnx")
     assert engine.agreement == 1.0
     assert listed(ladder) == (engine,)
@@ -46,7 +47,8 @@ def test_an_engine_is_built_verified_and_recorded(ladder: Path, machine: Machine
 def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(ladder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx"}  # one class everywhere, as TensorRT 10.3 to 10.7 did
     said: list[str] = []
-    (engine,) = add_engines(ladder, (), watch=Told(said.append))
+    with heard(said.append):
+        (engine,) = add_engines(ladder, ())
     assert engine.model == "model.fp32.onnx"
     assert [parity.passed for parity in Report.load(ladder / "report.json").parity] == [False, False, True]
     assert any("model.onnx" in line and "failed" in line for line in said)
@@ -81,7 +83,8 @@ def test_a_graph_that_cannot_be_built_gives_way_to_the_next(ladder: Path, machin
 @pytest.mark.usefixtures("machine")
 def test_a_folder_without_verification_frames_says_so(tmp_path: Path, write_model: WriteModel) -> None:
     said: list[str] = []
-    (engine,) = add_engines(write_model(tmp_path / "bare"), (), watch=Told(said.append))
+    with heard(said.append):
+        (engine,) = add_engines(write_model(tmp_path / "bare"), ())
     assert engine.agreement is None
     assert any("not verified" in line for line in said)
 
@@ -108,5 +111,6 @@ def test_verification_frames_that_are_none(ladder: Path, machine: Machine, conte
 def test_the_known_bad_versions_are_named_before_they_build(ladder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_machine(monkeypatch, "10.3.0")
     said: list[str] = []
-    add_engines(ladder, (), watch=Told(said.append))
+    with heard(said.append):
+        add_engines(ladder, ())
     assert any("answer wrongly" in line for line in said)

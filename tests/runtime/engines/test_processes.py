@@ -20,13 +20,13 @@ from aselect_runtime.engines import add_engines
 from aselect_runtime.engines.lock import LOCK, building
 from aselect_runtime.engines.versions import available
 from aselect_runtime.files import sha256
-from aselect_runtime.progress import Silence, Told
+from tests.log_lines import heard
 from tests.runtime.engines.engine_folder import listed
 from tests.runtime.engines.fake_gpu import Machine
 
 
 def hold(folder: Path, entered: Any, leave: Any) -> None:
-    with building(folder, Silence()):
+    with building(folder):
         entered.set()
         leave.wait(30)
 
@@ -49,7 +49,7 @@ def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path: Path) 
         said.append(line)
         leave.set()
 
-    with building(tmp_path, Told(tell)):
+    with heard(tell), building(tmp_path):
         assert said == [f"{tmp_path}: process {other.pid} is building an engine here; waiting for it"]
         assert (tmp_path / LOCK).read_text() == str(os.getpid())
     other.join()
@@ -58,9 +58,10 @@ def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path: Path) 
 def test_the_wait_for_another_process_can_be_ended(tmp_path: Path) -> None:
     stop = Event()
     with (
-        building(tmp_path, Silence()),
+        building(tmp_path),
+        heard(lambda _: stop.set()),
         pytest.raises(KeyboardInterrupt),
-        building(tmp_path, Told(lambda _: stop.set()), stop),
+        building(tmp_path, stop),
     ):
         pytest.fail("the lock is held")
 
@@ -69,7 +70,7 @@ def test_a_process_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
     other, _ = other_builder(tmp_path)
     other.kill()
     other.join()
-    with building(tmp_path, Told(lambda line: pytest.fail(line))):
+    with heard(lambda line: pytest.fail(line)), building(tmp_path):
         pass
 
 
@@ -141,23 +142,21 @@ def test_a_build_that_is_stopped_beforehand_writes_nothing(ladder: Path) -> None
 
 @rtx
 def test_a_broken_terminal_does_not_end_a_build(ladder: Path) -> None:
-    class Broken(Silence):
-        def advance(self, fraction: float, phase: str) -> None:
-            raise OSError(f"{phase} {fraction}")
+    def broken(what: str, share: float, /) -> None:
+        raise OSError(f"{what} {share}")
 
-    assert add_engines(ladder, ["sm86"], watch=Broken())[0].target == "sm86"
+    assert add_engines(ladder, ["sm86"], progress=broken)[0].target == "sm86"
 
 
 @rtx
 def test_progress_is_reported_and_never_falls(ladder: Path) -> None:
     seen: list[float] = []
 
-    class Seen(Silence):
-        def advance(self, fraction: float, phase: str) -> None:
-            assert isinstance(phase, str)
-            seen.append(fraction)
+    def look(what: str, share: float, /) -> None:
+        assert isinstance(what, str)
+        seen.append(share)
 
-    add_engines(ladder, ["sm86"], watch=Seen())
+    add_engines(ladder, ["sm86"], progress=look)
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0.0, 1.0)
     assert len(set(seen)) > 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from aselect_runtime.engines.log import brief, first, remedy
 from aselect_runtime.engines.phases import PhaseTree
-from aselect_runtime.progress import Lines, terminal_watch
+from aselect_runtime.progress import log_on_stderr, terminal_progress
 
 NAMES = st.sampled_from("abcdef")
 MOVES = st.one_of(
@@ -52,26 +53,32 @@ def test_phases_within_phases() -> None:
     assert tree.fraction == 1.0
 
 
-def test_without_a_terminal_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal_watch() as watch:
-        assert isinstance(watch, Lines)
-        watch.say("building")
-        watch.advance(0.5, "phase")
-    assert capsys.readouterr() == ("", "building\n")
+def test_without_a_terminal_there_are_lines_of_the_log_and_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("aselect_somewhere")
+    with log_on_stderr(), terminal_progress() as progress:
+        log.info("building")
+        log.warning("slow")
+        log.debug("not for people")
+        logging.getLogger("another.library").info("not ours")
+        progress("phase", 0.5)
+    log.warning("nobody shows this now")
+    assert capsys.readouterr() == ("", "building\nwarning: slow\n")
 
 
-def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with terminal_watch() as watch:
-        watch.advance(0.1, "Timing tactics")
-        watch.say("verifying the engine [on frames]")
-        watch.advance(0.5, "Timing tactics")
+    with log_on_stderr(), terminal_progress() as progress:
+        progress("Timing [tactics]", 0.1)
+        logging.getLogger("aselect_somewhere").info("verifying the engine [on frames]")
+        progress("Timing [tactics]", 0.5)
     assert "verifying the engine [on frames]" in terminal.getvalue()
+    assert "Timing [tactics]" in terminal.getvalue()
+    assert sys.stderr is terminal
 
 
 @pytest.mark.parametrize(

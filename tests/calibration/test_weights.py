@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from aselect_export import weights
+from aselect_calibration import weights
+from aselect_calibration.weights import INLINE, Graph, WeightFile
 from aselect_export.exporting import export, open_bundle
-from aselect_export.weights import INLINE, Graph, WeightFile
 from aselect_runtime import open_model
 from aselect_runtime.errors import IntegrityError
 from aselect_runtime.files import sha256

@@ -1,0 +1,56 @@
+"""The one loop of gradient descent: heads and backbones in training, and what selection trains in order to choose."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Rate = Callable[[int, float], float]
+"""Steps done and the share of the budget that is spent -> share of each group's own learning rate."""
+
+
+def cosine(_step: int, spent: float) -> float:
+    """From the whole rate to none."""
+    return 0.5 * (1 + math.cos(math.pi * spent))
+
+
+def fit(
+    optimiser: torch.optim.Optimizer,
+    loss: Callable[[int], Tensor],
+    steps: int,
+    *,
+    rate: Rate = lambda _step, _spent: 1.0,
+    done: int = 0,
+    seconds: float = math.inf,
+    clip: float | None = None,
+    after: Callable[[int, float], None] = lambda _step, _spent: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Step until `steps` are done, `done` of them before this call, or `seconds` of this call are over, or at `stop`.
+
+    `loss` is asked for the scalar to minimise at a step, counted from 0. `after` hears the steps done and the share of
+    the budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's
+    own learning rate is its `base`, kept with the optimiser's state; where it has none, the one that it comes with.
+    """
+    for group in optimiser.param_groups:
+        group.setdefault("base", group["lr"])
+    began, spent = time.monotonic(), done / steps
+    while spent < 1 and not stop():
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * rate(done, spent)
+        _descend(optimiser, loss(done), clip)
+        done += 1
+        spent = max(done / steps, (time.monotonic() - began) / seconds)
+        after(done, spent)
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], clip)
+    optimiser.step()
