@@ -69,3 +69,19 @@ def test_links_lead_somewhere(page: str) -> None:
     folder = ROOT if page == "README.md" else ROOT / "docs"
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
         assert (folder / target).exists(), target
+
+
+def test_the_layout_is_that_of_the_house() -> None:
+    drawn = re.findall(r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", README.split("## Layout")[1], re.MULTILINE)
+    room, rooms, found = "", set[str](), set[str]()
+    for indent, names in drawn:
+        for name in names.split():
+            room = room if indent else name
+            assert (ROOT / (room + name if indent else name)).is_dir(), name
+            (found if indent else rooms).add(room + name if indent else name)
+    for place in ("runtime/aselect_runtime/", "aselect_edge/"):
+        assert {name for name in found if name.startswith(place)} == {
+            f"{place}{path.parent.name}/" for path in (ROOT / place).glob("*/__init__.py")
+        }
+    packages = {f"{path.parent.relative_to(ROOT)}/" for path in ROOT.glob("*/aselect_*/__init__.py")}
+    assert rooms >= packages | {"aselect_edge/", "research/", "benchmarks/", "tests/", "docs/", "docker/"}
