@@ -50,6 +50,10 @@ class Images:
         return torch.from_numpy(np.stack([resize(self.reads[i](), size, how) for i in part]))
 
 
+NO_IMAGES = Images((), DataFingerprint(images=0, sha256=hashlib.sha256().hexdigest()))
+"""For a strategy that looks at none."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Images and their labels at `size`: class maps (N, H, W) for segmentation, classes (N,) for classification."""

@@ -20,7 +20,7 @@ from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime import open_model
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
-from aselect_runtime.model import Device
+from aselect_runtime.options import Device
 from aselect_runtime.progress import Silence, Watch
 from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
 from aselect_runtime.sessions.session import Session

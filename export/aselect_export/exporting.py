@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from aselect_calibration.settings import Int8Settings
+from aselect_export.choices import EngineChoice
 from aselect_runtime.engines import build_engine, check_target, engine_name
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.versions import Builder as EngineBuilder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from aselect_export.verify import Frames, Rung
     from aselect_export.weights import Graph
 
-EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 FRAMES = 8
 """Verification frames, rounded up to whole batches."""
 

@@ -6,20 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from aselect_runtime.engines import open_engine, runnable
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
 from aselect_runtime.folder import load_folder
+from aselect_runtime.options import Device
 from aselect_runtime.progress import Silence, Watch
 from aselect_runtime.records import Manifest
 from aselect_runtime.sessions import openvino as openvino_session
 from aselect_runtime.sessions.onnx import METADATA_KEY, OnnxSession, available
 from aselect_runtime.sessions.openvino import OpenVinoSession
 from aselect_runtime.sessions.session import Session
-
-Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 
 
 @dataclass(frozen=True)
