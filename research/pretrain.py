@@ -170,13 +170,15 @@ class Run:
         parts = self._parts()
         if ("teacher" in state) != ("teacher" in parts):
             raise InputError(
-                f"{self.checkpoint}: got a run {'with' if 'teacher' in state else 'without'} --taught, expected this "
-                "run's recipe; choose another --out"
+                f"{self.checkpoint}: got a run {'with' if 'teacher' in state else 'without'} labels that teach, "
+                "expected this run's recipe; choose another place",
+                parameter=("taught", "out"),
             )
         if state.get("curriculum") != self._curriculum():
             raise InputError(
                 f"{self.checkpoint}: got a run with the curriculum {state.get('curriculum')}, expected this run's, "
-                f"{self._curriculum()}; give the same --curriculum and --curriculum-by, or choose another --out"
+                f"{self._curriculum()}; give the same curriculum, or choose another place",
+                parameter=("curriculum", "curriculum_by", "out"),
             )
         try:
             for name, part in parts.items():
@@ -283,7 +285,9 @@ def main(
 def _backbone(source: str) -> DiT:
     model = load_backbone(source).model
     if not isinstance(model, DiT) or model.config != CONFIG:
-        raise InputError(f"{source}: got another architecture, expected this recipe's DiT; leave --start out")
+        raise InputError(
+            f"{source}: got another architecture, expected this recipe's DiT; leave it out", parameter="start"
+        )
     return model
 
 

@@ -128,7 +128,8 @@ class Run:
         if set(parts) != set(state["parts"]):
             raise InputError(
                 f"{self.out / CHECKPOINT}: got a run {'without' if self.teacher else 'with'} a teacher, expected this run's "
-                "recipe; choose another --out"
+                "recipe; choose another place",
+                parameter="out",
             )
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])

@@ -54,8 +54,8 @@ def select_tap(
     """Scan a backbone on images of `data` and choose as the request says.
 
     `data` is a split root (its `train` is used, and `val` to score what was fitted to labels) or, without labels, any
-    folder of images or a video; None for a strategy that looks at none. With `resume`, an interrupted scan of the same things goes on from that file, which
-    is gone when the scan is done. All of a team get the same answer.
+    folder of images or a video; None for a strategy that needs none. With `resume`, an interrupted scan of the same
+    things goes on from that file, which is gone when the scan is done. All of a team get the same answer.
     """
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")

@@ -26,7 +26,7 @@ class Entry:
     looks: bool = True
     """Whether it needs images at all."""
     images: int = 64
-    """Looked at where `--images` names no number."""
+    """Looked at where no number is asked for."""
 
 
 FOR_USE = {

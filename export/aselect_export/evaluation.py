@@ -134,8 +134,9 @@ def _torch_model(bundle: LoadedBundle, device: Device) -> Model:
     there = ("auto", "cpu", *(("cuda",) if torch.cuda.is_available() else ()))
     if device not in there:
         raise InputError(
-            f"got --device {device} for a bundle, expected {' or '.join(there)}, where torch runs it here; "
-            "change --device, or evaluate what aselect-export made of it"
+            f"got the device {device} for a bundle, expected {' or '.join(there)}, where torch runs it here; "
+            "change it, or evaluate what aselect-export made of it",
+            parameter="device",
         )
     record, on = bundle.record, there[-1] if device == "auto" else device
     graph = DeployedGraph(bundle.deployed(), record.task).eval().to(on)

@@ -76,7 +76,10 @@ def export(
     """
     check_precision(precision)
     if allow_mixed and precision != "fp16":
-        raise InputError(f"got --allow-mixed with --precision {precision}, expected it with fp16 alone; leave it out")
+        raise InputError(
+            f"got allow mixed with the precision {precision}, expected it with fp16 alone; leave it out",
+            parameter="allow_mixed",
+        )
     plan = plan_engines(engine, targets)
     quantised: Int8 | None = None
     with atomic_folder(out, marker="manifest.json") as folder:
@@ -157,8 +160,9 @@ def _calibration(
         return calibration_frames(data, -(-settings.images // batch) * batch, size, bundle.record.resize)
     if RANGES not in bundle.record.files:
         raise InputError(
-            f"{bundle.folder / RANGES}: no such file, and no --data, expected one of them; give --data DIR (images or "
-            "a video of what the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges"
+            f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
+            "of what the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges",
+            parameter="data",
         )
     return None
 
@@ -189,13 +193,16 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
 
     if model is None:
         if task is None:
-            raise InputError("got neither --task nor --model, expected one; for example --task seg")
+            raise InputError(
+                "got neither a task nor a model, expected one; for example the task seg", parameter=("task", "model")
+            )
         model = SHIPPED[task]
     bundle = load_bundle(model)
     if task is not None and bundle.record.task != task:
         raise InputError(
-            f"{model}: got a bundle for {bundle.record.task}, expected one for --task {task}; "
-            f"use --task {bundle.record.task} or another --model"
+            f"{model}: got a bundle for {bundle.record.task}, expected one for the task {task}; "
+            f"use the task {bundle.record.task} or another model",
+            parameter=("task", "model"),
         )
     return bundle
 
@@ -205,7 +212,8 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
     if engine == "none":
         if targets:
             raise InputError(
-                f"got --engine none with --target {','.join(targets)}, expected one of them; leave one out"
+                f"got the engine none with the target {','.join(targets)}, expected one of them; leave one out",
+                parameter=("engine", "target"),
             )
         return EnginePlan((), ("no engine was asked for",))
     if engine == "auto":
@@ -213,8 +221,8 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
             return EnginePlan(
                 (),
                 (
-                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give --target sm86 to build "
-                    "ahead of time, or run aselect-build on the device",
+                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give a target such as sm86 to "
+                    "build ahead of time, or run aselect-build on the device",
                 ),
             )
         builder: EngineBuilder = "rtx" if targets else "tensorrt"
@@ -226,7 +234,7 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
 
 def check_precision(precision: str) -> Precision:
     """The precision that was asked for; raises InputError if there is no such."""
-    return choice(precision, ("fp32", "fp16", "int8"), "--precision")  # type: ignore[return-value]
+    return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
 
 
 def _build(folder: Path, plan: EnginePlan, progress: Callable[[str], None]) -> tuple[Engine, ...]:
@@ -240,7 +248,7 @@ def _departures(tried: list[Candidate]) -> list[str]:
     """What the folder lacks of the ladder, and whether model.onnx is another rung than the asked one."""
     notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
     if not tried[0].verdict.passed:
-        notes.append("model.onnx is the mixed graph, because fp16 missed its gate and --allow-mixed was given")
+        notes.append("model.onnx is the mixed graph, because fp16 missed its gate and that was allowed")
     return notes
 
 

@@ -91,8 +91,9 @@ def _open(model: _Model, device: Device) -> _AnySession:
 def _tensorrt(model: _Model) -> TensorRtSession:
     if model.folder is None or model.manifest is None:
         raise InputError(
-            f"{model.graph}: got --device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
-            "engines; give the folder, or use --device cuda"
+            f"{model.graph}: got the device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
+            "engines; give the folder, or use the device cuda",
+            parameter="device",
         )
     return open_engine(model.folder, model.manifest, model.watch)
 
@@ -101,15 +102,17 @@ def _cuda(model: _Model) -> OnnxSession:
     there = available()
     if "cuda" not in there:
         raise MissingDependencyError(
-            f"got --device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in place "
-            "of onnxruntime, or use --device auto"
+            f"got the device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in "
+            "place of onnxruntime, or use the device auto",
+            parameter="device",
         )
     session = OnnxSession(model.graph, "cuda")
     if session.device != "cuda":  # ONNX Runtime goes on without a provider that does not load, and does not say so
         session.close()
         raise EngineError(
             "got an onnxruntime-gpu that cannot load its CUDA libraries, expected CUDA and cuDNN of the versions that "
-            "it was built for; install those, or use --device auto"
+            "it was built for; install those, or use the device auto",
+            parameter="device",
         )
     return session
 

@@ -13,7 +13,6 @@ import typer
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
 
-
 Model = Annotated[Path, typer.Argument(help="Export folder, or a .onnx file of aselect-export.")]
 Inputs = Annotated[
     list[str],
