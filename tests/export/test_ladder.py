@@ -120,7 +120,9 @@ def test_a_missed_gate_exits_3_and_leaves_nothing(
     code = command(export_command, monkeypatch, "--model", str(folder), "--out", str(out), "--engine", "none")
     said = capsys.readouterr()
     assert code == GateError.exit_code == 3
-    assert re.search(r"error: fp16: .*\(failed\) \| mixed: .*\(failed\) .*use the precision fp32 \(--precision\)", said.err)
+    assert re.search(
+        r"error: fp16: .*\(failed\) \| mixed: .*\(failed\) .*use the precision fp32 \(--precision\)", said.err
+    )
     assert "--allow-mixed" not in said.err, "the mixed graph failed too"
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == [folder]
