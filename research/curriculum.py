@@ -49,9 +49,11 @@ class Curriculum:
     """Noise levels that are scored; between them, scores are interpolated."""
 
     def __post_init__(self) -> None:
-        choice(self.by, RULES, "--curriculum-by")
+        choice(self.by, RULES, "curriculum_by")
         if self.timesteps < 1:
-            raise InputError(f"got a curriculum of {self.timesteps} timesteps, expected 1 or more; change --curriculum")
+            raise InputError(
+                f"got a curriculum of {self.timesteps} timesteps, expected 1 or more; change it", parameter="curriculum"
+            )
 
     def due(self, seen: int, last: int | None) -> bool:
         """Whether timesteps are to be chosen after `seen` samples, the last time having been after `last`."""

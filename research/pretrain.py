@@ -159,7 +159,8 @@ class Run:
         if state.get("kind") != self._kind():
             raise InputError(
                 f"{path}: got a run of {state.get('kind')}, expected this run's {self._kind()}; give the same teacher "
-                "and curriculum, or choose another folder"
+                "and curriculum, or choose another folder",
+                parameter=("teacher", "curriculum", "curriculum_by", "out"),
             )
         try:
             for name, part in self._parts().items():
@@ -363,7 +364,9 @@ def main(
 def _start(source: str) -> DiT:
     model = load_backbone(source).model
     if not isinstance(model, DiT) or model.config != CONFIG:
-        raise InputError(f"{source}: got another architecture, expected this recipe's DiT; leave the start out")
+        raise InputError(
+            f"{source}: got another architecture, expected this recipe's DiT; leave it out", parameter="start"
+        )
     return model
 
 

@@ -28,8 +28,9 @@ def workstation(folder: str) -> None:
     """Everything that an engineer's workstation has."""
     summary = json.loads(command("aselect-export", "--task", "seg", "--precision", "fp16", "--out", folder, "--json"))
     assert (Path(folder) / "manifest.json").is_file(), summary
-    for name in ("aselect-select", "aselect-train", "aselect-eval"):
-        command(name, "--help")
+    for name in ("select", "train", "eval"):
+        command(f"aselect-{name}", "--help")
+        command("aselect", name, "--help")
     device(folder)
 
 
@@ -41,6 +42,8 @@ def device(folder: str) -> None:
     lines = [json.loads(line) for line in Path("lines.jsonl").read_text().splitlines()]
     assert len(lines) == 5
     assert abs(sum(lines[0]["areas"].values()) - 1) < 1e-3, lines[0]
+    again = command("aselect", "run", folder, street, "--max-frames", "5", "--json")
+    assert json.loads(again)["frames"] == 5, again
 
 
 def alone() -> None:
@@ -50,6 +53,11 @@ def alone() -> None:
     assert (importlib.resources.files("aselect_runtime.sinks") / "page" / "index.html").is_file()
     for room in ("aselect_edge", "aselect_weights", "aselect_calibration", "aselect_export", "research"):
         assert importlib.util.find_spec(room) is None, f"{room} is installed, expected aselect_runtime alone"
+    missing = subprocess.run(
+        [str(Path(sys.executable).parent / "aselect"), "select"], capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 1, missing
+    assert "install aselect-edge with the extra train" in missing.stderr, missing
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ def find_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()  # not on meta, which computes nothing
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"got --device {name!r} ({reason}), expected cpu or a device that torch finds here") from error
+        raise InputError(
+            f"got the device {name!r} ({reason}), expected cpu or a device that torch finds here", parameter="device"
+        ) from error
     return device
 
 

@@ -217,10 +217,11 @@ class DiT(Backbone):
         if label is None and not self.config.null_class:
             raise InputError(
                 f"got a model of {classes} classes without the class that means none, expected one; "
-                f"choose a class with --label 0 to {classes - 1}"
+                f"choose a class, 0 to {classes - 1}",
+                parameter="label",
             )
         if label is not None and not 0 <= label < classes:
-            raise InputError(f"got the label {label}, expected 0 to {classes - 1}; change --label")
+            raise InputError(f"got the label {label}, expected 0 to {classes - 1}; change it", parameter="label")
         return {"label": torch.tensor([self.null_label if label is None else label])}
 
     @property
@@ -249,7 +250,8 @@ class DiT(Backbone):
         patch = self.config.patch_size
         if height % patch or width % patch or not height or not width:
             raise InputError(
-                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change --imgsz"
+                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
+                parameter="imgsz",
             )
         return height // patch, width // patch
 

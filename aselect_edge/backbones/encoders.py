@@ -39,10 +39,14 @@ def encoder_of(config: Mapping[str, Any], where: str = "autoencoder") -> Encoder
     kind = kinds.get(str(config.get("_class_name")))
     if kind is None:
         raise InputError(
-            f"{where}: got {config.get('_class_name')!r}, expected {' or '.join(kinds)}; give --vae one of these"
+            f"{where}: got {config.get('_class_name')!r}, expected {' or '.join(kinds)}; give an autoencoder of these",
+            parameter="vae",
         )
     if config.get("in_channels", 3) != 3:
-        raise InputError(f"{where}: got {config['in_channels']} input channels, expected 3; give --vae another one")
+        raise InputError(
+            f"{where}: got {config['in_channels']} input channels, expected 3; give another autoencoder",
+            parameter="vae",
+        )
     try:
         with torch.device("meta"):
             return kind(config)

@@ -45,7 +45,8 @@ def family_of_file(path: Path, family: str | None) -> str:
     named = re.search(r"(?i)(?<![a-z])([ds]it)(?![a-z])", path.stem)
     if not named:
         raise InputError(
-            f"{path}: got a file name that tells no family, expected DiT or SiT in it; give --family dit or sit"
+            f"{path}: got a file name that tells no family, expected DiT or SiT in it; give the family, dit or sit",
+            parameter="family",
         )
     return named[1].lower()
 
@@ -67,7 +68,8 @@ def facebook_config(path: Path, heads: int | None = None) -> dict[str, Any]:
     if count is None or width % count:
         raise InputError(
             f"{path}: got the width {width}{f' and {heads} heads' if heads else ''}, expected "
-            f"{', '.join(map(str, HEADS))} or the number of heads, which divides it; give --heads"
+            f"{', '.join(map(str, HEADS))} or the number of heads, which divides it; give that number",
+            parameter="num_heads",
         )
     side = math.isqrt(tokens)
     if side * side != tokens:

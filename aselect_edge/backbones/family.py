@@ -188,7 +188,8 @@ class Encoder(nn.Module, ABC):
         if height % self.stride or width % self.stride or not height or not width:
             raise InputError(
                 f"got frames of {height}x{width}, expected multiples of the autoencoder's stride {self.stride}; "
-                "change --imgsz"
+                "change the input size",
+                parameter="imgsz",
             )
         return height // self.stride, width // self.stride
 

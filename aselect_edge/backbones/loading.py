@@ -92,8 +92,9 @@ def load_backbone(
         kind = family_class(family_of_file(path, family))
         if not issubclass(kind, DiT):
             raise InputError(
-                f"{path}: got --family {family} for a single file, expected dit or sit, which come as one; "
-                "give the diffusers folder of another family"
+                f"{path}: got the family {family} for a single file, expected dit or sit, which come as one; "
+                "give the diffusers folder of another family",
+                parameter="family",
             )
         config = facebook_config(path, heads)
         model = build(kind, config, depth)
@@ -170,12 +171,14 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
     else:
         raise InputError(
             f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder it was "
-            "trained on; give --vae FOLDER_OR_HUB_ID, for DiT and SiT stabilityai/sd-vae-ft-mse"
+            "trained on; give its folder or hub id, for DiT and SiT stabilityai/sd-vae-ft-mse",
+            parameter="vae",
         )
     if encoder.channels != model.channels:
         raise InputError(
             f"{source}: got an autoencoder of {encoder.channels} channels, expected {model.channels}, which the model "
-            "takes; give --vae the one it was trained on"
+            "takes; give the one it was trained on",
+            parameter="vae",
         )
     return encoder, origin
 

@@ -41,6 +41,10 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
     return scheduler.alphas_cumprod.double().numpy()  # type: ignore[no-any-return]
 
 
+ASKED = ("timestep", "timesteps")
+"""The parameters that ask for noise levels."""
+
+
 class Schedule(ABC):
     """What the timesteps of a family mean."""
 
@@ -49,27 +53,27 @@ class Schedule(ABC):
 
     @abstractmethod
     def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
-        """The noise at each value of `--timesteps`; raises InputError for one that is out of range."""
+        """The noise at each timestep; raises InputError for one that is out of range."""
 
     @abstractmethod
     def describe(self) -> str:
         """In words, for who is told that it was assumed."""
 
     def candidates(self, count: int = 21) -> list[int]:
-        """The values of `--timesteps` to try where none are asked for."""
+        """The timesteps to try where none are asked for."""
         return candidate_timesteps(1000, count)
 
 
 @dataclass(frozen=True)
 class DiffusionSchedule(Schedule):
-    """A variance-preserving schedule of discrete steps (DDPM, DDIM): `--timesteps` are their indices."""
+    """A variance-preserving schedule of discrete steps (DDPM, DDIM): timesteps are their indices."""
 
     config: dict[str, Any] = field(default_factory=lambda: dict(DIT_SCHEDULE))
 
     def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
         broken = [t for t in timesteps if t != int(t)]
         if broken:
-            raise InputError(f"got timesteps {broken}, expected indices, whole numbers; change --timesteps")
+            raise InputError(f"got timesteps {broken}, expected indices, whole numbers; change them", parameter=ASKED)
         return tuple(noise_levels(self.config, [int(t) for t in timesteps]))
 
     def describe(self) -> str:
@@ -81,7 +85,7 @@ class DiffusionSchedule(Schedule):
 
 @dataclass(frozen=True)
 class FlowSchedule(Schedule):
-    """The straight path x = (1 - sigma)·x0 + sigma·eps: `--timesteps` are 1000·sigma, whatever the sampler's shift.
+    """The straight path x = (1 - sigma)·x0 + sigma·eps: timesteps are 1000·sigma, whatever the sampler's shift.
 
     A sampler's shift only says at which sigmas it stops; the model knows sigma alone. It is fed 1000·sigma, or,
     with `towards_data`, 1 - sigma (SiT's time, in which 1 is data).
@@ -96,7 +100,7 @@ class FlowSchedule(Schedule):
     def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
         wrong = [t for t in timesteps if not 0 <= t <= 1000]
         if wrong:
-            raise InputError(f"got timesteps {wrong}, expected 1000·sigma, 0 to 1000; change --timesteps")
+            raise InputError(f"got timesteps {wrong}, expected 1000·sigma, 0 to 1000; change them", parameter=ASKED)
         return tuple(
             Noise(alpha=1 - t / 1000, sigma=t / 1000, model_timestep=1 - t / 1000 if self.towards_data else t)
             for t in timesteps
@@ -108,7 +112,7 @@ def noise_levels(schedule: dict[str, Any], timesteps: list[int]) -> list[Noise]:
     cumulative = cumulative_alphas(schedule)
     wrong = [t for t in timesteps if not 0 <= t < len(cumulative)]
     if wrong:
-        raise InputError(f"got timesteps {wrong}, expected 0 to {len(cumulative) - 1}; change --timesteps")
+        raise InputError(f"got timesteps {wrong}, expected 0 to {len(cumulative) - 1}; change them", parameter=ASKED)
     return [
         Noise(alpha=float(np.sqrt(cumulative[t])), sigma=float(np.sqrt(1 - cumulative[t])), model_timestep=t)
         for t in timesteps

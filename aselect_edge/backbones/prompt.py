@@ -28,14 +28,18 @@ CONDITION = "condition.safetensors"
 def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, folder: Path | None) -> Condition:
     """The empty prompt for a model of `family` with diffusers' `config`; raises InputError where it cannot be had."""
     if label is not None:
-        raise InputError(f"got the label {label} for a {family} model, expected none: it has no classes; drop --label")
+        raise InputError(
+            f"got the label {label} for a {family} model, expected none: it has no classes; leave it out",
+            parameter="label",
+        )
     if folder is not None and (folder / CONDITION).is_file():
         return load_condition(folder / CONDITION)
     first = beside(folder, "text_encoder") if folder is not None else None
     if first is None:
         raise InputError(
             f"{folder}: got no text_encoder folder, expected the text encoders of a {family} pipeline; load the whole "
-            f"pipeline, or give the empty prompt's embeddings with --condition {CONDITION}"
+            f"pipeline, or give the empty prompt's embeddings, {CONDITION}",
+            parameter="condition",
         )
     return empty_prompt(family, config, first.parent)
 

@@ -65,7 +65,9 @@ register(
 def find_family(name: str) -> Family:
     """The family of this name; raises InputError for an unknown one."""
     if name not in FAMILIES:
-        raise InputError(f"got the family {name!r}, expected one of {', '.join(FAMILIES)}; change --family")
+        raise InputError(
+            f"got the family {name!r}, expected one of {', '.join(FAMILIES)}; choose one of these", parameter="family"
+        )
     return FAMILIES[name]
 
 

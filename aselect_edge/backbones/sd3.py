@@ -70,7 +70,8 @@ class SD3(Wrapped):
         if max(rows, columns) > limit:
             raise InputError(
                 f"got an input of {rows}x{columns} tokens, expected at most {limit}x{limit}, which is the position "
-                "table of this model; choose a smaller --imgsz"
+                "table of this model; choose a smaller input",
+                parameter="imgsz",
             )
         return rows, columns
 

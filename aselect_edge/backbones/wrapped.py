@@ -64,7 +64,8 @@ class Wrapped(Backbone):
         patch = self.model.config.patch_size
         if height % patch or width % patch or not height or not width:
             raise InputError(
-                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change --imgsz"
+                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
+                parameter="imgsz",
             )
         return height // patch, width // patch
 

@@ -8,61 +8,84 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from aselect_edge.commands.backbone import (
     Backbone,
     Condition,
-    Data,
     DeviceName,
     Family,
     Given,
     Heads,
-    Json,
     Label,
+    NumHeads,
     Revision,
     Size,
     Vae,
-    Verbose,
 )
 from aselect_runtime.commands.entry import entry
+from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.errors import InputError
-from aselect_runtime.options import choice, parse_size
-from aselect_runtime.records import COMPONENTS
+from aselect_runtime.options import choice, parse_list, parse_size
+from aselect_runtime.records import COMPONENTS, Component, Tap, Task
 
-_STRATEGIES = (
-    "hfr, hfr-signal, hfr-adaptive, smallest-sigma, fixed, uniform, learned: without labels. "
-    "probe, exhaustive, gate: with. The recommended one without labels if left out."
+StrategyName = Literal[
+    "hfr",
+    "hfr-signal",
+    "hfr-adaptive",
+    "probe",
+    "exhaustive",
+    "smallest-sigma",
+    "fixed",
+    "uniform",
+    "learned",
+    "gate",
+]
+_STRATEGY = (
+    "probe, exhaustive and gate read labels; smallest-sigma, fixed and uniform need no data; uniform, learned and gate "
+    "are for study. smallest-sigma if left out, with --timestep fixed."
 )
 
 
 def _select(
     backbone: Backbone,
-    data: Data,
-    out: Annotated[Path, typer.Option(help="The record to write; a picture goes beside it.")] = Path("selection.json"),
-    strategy: Annotated[str, typer.Option(help=_STRATEGIES)] = "",
-    task: Annotated[str, typer.Option(help="seg or cls; only strategies with labels ask.")] = "seg",
-    images: Annotated[int, typer.Option(min=0, help="Images to look at, at most; 0 is the strategy's own.")] = 0,
-    imgsz: Size = "",
-    timesteps: Annotated[str, typer.Option(help="Comma separated; 21 even ones if left out.")] = "",
-    components: Annotated[str, typer.Option(help="Comma separated, such as query,mlp; all if left out.")] = "",
-    blocks: Annotated[int, typer.Option(min=0, help="Look at the first so many blocks; 0 is all.")] = 0,
-    tap: Annotated[str, typer.Option(help="For strategies that choose the noise level alone, such as 9.query.")] = "",
-    dimensions: Annotated[int, typer.Option(help="HFR over the grid (2) or the token sequence (1).")] = 2,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with train/ and val/; without labels any images, or a video."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The record to write; a plot goes beside it.")] = Path("selection.json"),
+    strategy: Annotated[StrategyName | None, typer.Option(help=_STRATEGY)] = None,
+    task: Annotated[Task, typer.Option(help="For strategies that read labels.")] = "seg",
+    images: Annotated[
+        int | None,
+        typer.Option(min=0, callback=unset_at(0), help="Images to look at, at most; the strategy's own if left out."),
+    ] = None,
+    imgsz: Size = None,
+    timestep: Annotated[float | None, typer.Option(help="Take this timestep, without a scan for it.")] = None,
+    timesteps: Annotated[str | None, typer.Option(help="Comma separated; 21 even ones if left out.")] = None,
+    components: Annotated[str | None, typer.Option(help="Comma separated, such as query,mlp; all if left out.")] = None,
+    blocks: Annotated[
+        int | None, typer.Option(min=0, callback=unset_at(0), help="Look at the first so many blocks; all if left out.")
+    ] = None,
+    tap: Annotated[
+        str | None, typer.Option(help="Such as 9.query: for strategies that choose the noise level alone.")
+    ] = None,
+    dimensions: Annotated[int, typer.Option(min=1, max=2, help="HFR over the grid (2) or the token sequence (1).")] = 2,
     amplitude: Annotated[bool, typer.Option("--amplitude", help="HFR of amplitude instead of power.")] = False,
     cutoff: Annotated[float, typer.Option(help="HFR's cutoff in cycles per token.")] = 0.15,
     dc: Annotated[bool, typer.Option("--dc", help="Count the mean in HFR's total.")] = False,
     confidence: Annotated[float, typer.Option(help="At which hfr-adaptive stops.")] = 0.95,
-    head: Annotated[str, typer.Option(help="linear or conv: what exhaustive trains.")] = "linear",
+    head: Annotated[Literal["linear", "conv"], typer.Option(help="What exhaustive trains.")] = "linear",
     steps: Annotated[int, typer.Option(min=1, help="Gradient steps of exhaustive, learned and gate.")] = 200,
-    family: Family = "",
-    vae: Vae = "",
-    heads: Heads = 0,
-    condition: Condition = "",
-    label: Label = -1,
-    revision: Revision = "",
+    family: Family = None,
+    vae: Vae = None,
+    num_heads: NumHeads = None,
+    heads: Heads = None,
+    condition: Condition = None,
+    label: Label = None,
+    revision: Revision = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
     device: DeviceName = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
@@ -71,45 +94,52 @@ def _select(
 ) -> None:
     """Find the noise level, block and component whose features know most.
 
+    With --timestep, --tap or both and no --data, writes what was asked for without a scan.
+
     Several processes share one scan: torchrun --nproc-per-node N -m aselect_edge.commands.select BACKBONE ...
     """
+    if out.suffix != ".json":
+        raise typer.BadParameter(f"got {out}, expected a name that ends in .json", param_hint="--out")
+    if timestep is not None and timesteps is not None:
+        raise typer.BadParameter("got --timesteps too, expected one of them", param_hint="--timestep")
+    levels = [timestep] if timestep is not None else read(timesteps, "--timesteps", _numbers)
+    wanted = read(components, "--components", _components)
+    place = read(tap, "--tap", Tap.parse)
+    size = read(imgsz, "--imgsz", parse_size)
+
     from rich.console import Console
 
     from aselect_edge.backbones.device import find_device
     from aselect_edge.evaluation.pictures import draw_selection
-    from aselect_edge.selection import STRATEGIES, Measure, Request, Settings, select_tap
+    from aselect_edge.selection import Measure, Request, Settings, select_tap
     from aselect_edge.selection.strategies import DEFAULT
     from aselect_edge.selection.team import assemble
     from aselect_runtime.progress import terminal_progress
-    from aselect_runtime.records import Tap
 
-    if out.suffix != ".json":
-        raise InputError(f"got --out {out}, expected a name that ends in .json; the picture goes beside it as .png")
-    choice(str(dimensions), ("1", "2"), "--dimensions")
     request = Request(
-        strategy=choice(strategy or DEFAULT, tuple(STRATEGIES), "--strategy"),
-        task=choice(task, ("seg", "cls"), "--task"),  # type: ignore[arg-type]
-        images=images or None,
-        imgsz=parse_size(imgsz) if imgsz else None,
-        timesteps=_numbers(timesteps),
-        components=[choice(part.strip(), COMPONENTS, "--components") for part in components.split(",") if part] or None,  # type: ignore[misc]
-        blocks=blocks or None,
+        strategy=strategy or (DEFAULT if timestep is None else "fixed"),
+        task=task,
+        images=images,
+        imgsz=size,
+        timesteps=levels,
+        components=wanted,
+        blocks=blocks,
         batch=batch,
         seed=seed,
         device=find_device(device),  # refused here, not after a backbone of gigabytes is read
         settings=Settings(
             measure=Measure(dimensions, not amplitude, cutoff, dc),  # type: ignore[arg-type]
-            tap=Tap.parse(tap) if tap else None,
+            tap=place,
             confidence=confidence,
-            head=choice(head, ("linear", "conv"), "--head"),  # type: ignore[arg-type]
+            head=head,
             steps=steps,
         ),
     )
     # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with assemble() as team, terminal_progress(shown=team.leads) as progress:
-        given = Given(family, vae, heads, condition, revision)
-        loaded = given.load(backbone, None if label < 0 else label, None)
+        given = Given(family, vae, num_heads or heads, condition, revision)
+        loaded = given.load(backbone, label, None)
         selection = select_tap(loaded, data, request, team=team, resume=out, progress=progress)
     if not team.leads:
         return
@@ -124,14 +154,18 @@ def _select(
         console.print(str(path))
 
 
-def _numbers(text: str) -> list[float] | None:
+def _numbers(text: str) -> list[float]:
     try:
-        numbers = [float(part) for part in text.split(",")] if text else None
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = [math.nan]
-    if numbers and not all(map(math.isfinite, numbers)):
+    if not all(map(math.isfinite, numbers)):
         raise InputError(f"got the timesteps {text!r}, expected numbers such as 0,50,100; correct them")
     return numbers
+
+
+def _components(text: str) -> list[Component]:
+    return [choice(part, COMPONENTS, "component") for part in parse_list(text)]  # type: ignore[misc]
 
 
 select = entry(_select)

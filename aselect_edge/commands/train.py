@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,19 +16,20 @@ from aselect_edge.commands.backbone import (
     Family,
     Given,
     Heads,
-    Json,
+    NumHeads,
     Revision,
     Size,
     Vae,
-    Verbose,
 )
 from aselect_runtime.commands.entry import entry
-from aselect_runtime.errors import InputError
-from aselect_runtime.options import choice, parse_size
+from aselect_runtime.commands.options import Json, Verbose, read, unset_at
+from aselect_runtime.options import parse_list, parse_size
+from aselect_runtime.records import HeadKind, HeadSpec, Selection, Tap, Task
 
 if TYPE_CHECKING:
     from aselect_edge.training import Recipe
-    from aselect_runtime.records import HeadSpec
+
+Loss = Literal["dice", "lovasz"]
 
 
 def _train(
@@ -36,111 +37,144 @@ def _train(
     selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write; <out>.training is kept beside it.")],
-    task: Annotated[str, typer.Option(help="seg or cls.")] = "seg",
-    taps: Annotated[str, typer.Option(help="Replaces the selection's tap, for example 0.hidden,3.query.")] = "",
-    imgsz: Size = "",
+    task: Annotated[Task, typer.Option()] = "seg",
+    taps: Annotated[
+        str | None, typer.Option(help="Replaces the selection's tap, for example 0.hidden,3.query.")
+    ] = None,
+    imgsz: Size = None,
     head: Annotated[
-        str, typer.Option(help="seg: conv, edge or linear; cls: attention or linear. The first is meant.")
-    ] = "",
-    loss: Annotated[str, typer.Option(help="seg: dice or lovasz, beside the cross-entropy.")] = "dice",
+        HeadKind | None,
+        typer.Option(help="seg: conv, edge or linear; cls: attention or linear. The first if left out."),
+    ] = None,
+    loss: Annotated[Loss, typer.Option(help="seg: beside the cross-entropy.")] = "dice",
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone too.")] = False,
-    unfreeze: Annotated[str, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank).")] = "all",
+    unfreeze: Annotated[
+        str | None, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank); all if left out.")
+    ] = None,
     random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: forget the weights.")] = False,
     noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over so many draws, a pass each.")] = 1,
-    family: Family = "",
-    vae: Vae = "",
-    heads: Heads = 0,
-    condition: Condition = "",
-    label: Annotated[int, typer.Option(min=-1, help="Class to condition on; -1 is the selection's.")] = -1,
-    revision: Revision = "",
-    samples: Annotated[int, typer.Option(min=0, help="Views of frames to train on; 0 is the task's own.")] = 0,
-    batch: Annotated[int, typer.Option(min=0, help="Frames per step; 0 is the task's own, at most --samples.")] = 0,
-    lr: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate of the head; 0 is the task's own.")] = 0.0,
+    family: Family = None,
+    vae: Vae = None,
+    num_heads: NumHeads = None,
+    heads: Heads = None,
+    condition: Condition = None,
+    label: Annotated[
+        int | None,
+        typer.Option(min=-1, callback=unset_at(-1), help="Class to condition on; the selection's if left out."),
+    ] = None,
+    revision: Revision = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's own if left out."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=0, callback=unset_at(0), help="Frames per step; the task's own, at most --samples, if left out."
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; the task's own if left out."
+        ),
+    ] = None,
     backbone_lr: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="With --finetune: of the backbone; 0 is 5e-4, meant for the shipped one."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            callback=unset_at(0),
+            help="With --finetune: of the backbone; 5e-4, meant for the shipped one, if left out.",
+        ),
+    ] = None,
     patience: Annotated[
-        int, typer.Option(min=0, help="Stop after so many validations without a better figure; 0 never.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            callback=unset_at(0),
+            help="Stop after so many validations without a better figure; never if left out.",
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where features of the frozen backbone are kept; runs may share it.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, views and noise; the same gives the same bundle.")] = 0,
     device: DeviceName = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=0, callback=unset_at(0), help="CPU threads; all if left out.")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Train a head on the selected features; interrupted runs go on where they stood."""
+    if not finetune and unfreeze not in (None, "all"):
+        raise typer.BadParameter(f"got {unfreeze} without --finetune, expected both", param_hint="--unfreeze")
+    if not finetune and backbone_lr is not None:
+        raise typer.BadParameter(f"got {backbone_lr:g} without --finetune, expected both", param_hint="--backbone-lr")
+    size = read(imgsz, "--imgsz", parse_size)
+    places = read(taps, "--taps", lambda text: tuple(map(Tap.parse, parse_list(text))))
+
     import torch
 
     from aselect_edge.backbones.device import find_device
     from aselect_edge.training import TrainRequest, Unfreeze, train_bundle
     from aselect_runtime.progress import terminal_progress
-    from aselect_runtime.records import Selection, Tap
 
-    choice(task, ("seg", "cls"), "--task")
-    if unfreeze != "all" and not finetune:
-        raise InputError(f"got --unfreeze {unfreeze} without --finetune, expected both; add --finetune")
-    if backbone_lr and not finetune:
-        raise InputError(f"got --backbone-lr {backbone_lr:g} without --finetune, expected both; add --finetune")
+    learning = read((unfreeze or "all") if finetune else None, "--unfreeze", Unfreeze.parse)
     if threads:
         torch.set_num_threads(threads)
     chosen = Selection.load(selection)
     request = TrainRequest(
-        task=task,  # type: ignore[arg-type]
+        task=task,
         source=backbone,
         selection=chosen,
         data=data,
         out=out,
-        taps=tuple(Tap.parse(tap) for tap in taps.split(",") if tap),
-        imgsz=parse_size(imgsz) if imgsz else None,
-        head=_head(task, head),
+        taps=places or (),
+        imgsz=size,
+        head=HeadSpec(kind=head, channels=128) if head else None,
         recipe=_recipe(task, loss, samples, batch, lr, backbone_lr, patience, seed),
-        unfreeze=Unfreeze.parse(unfreeze) if finetune else None,
+        unfreeze=learning,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
         cache=cache,
         device=find_device(device),
     )
     with terminal_progress() as progress:
-        given = Given(family, vae, heads, condition, revision)
-        loaded = given.load(backbone, chosen.label if label < 0 else label, request.depth)
+        given = Given(family, vae, num_heads or heads, condition, revision)
+        loaded = given.load(backbone, chosen.label if label is None else label, request.depth)
         outcome = train_bundle(replace(request, source=loaded), progress)
     figures = outcome.figures
     if as_json:
         shares = {figures.metric: figures.score, **figures.others}
         print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
-        print(f"val {figures.metric} {figures.score:.3f}\n{out}\npictures: {request.workdir}")
-
-
-def _head(task: str, kind: str) -> HeadSpec | None:
-    """The head that was asked for; None for the task's own."""
-    from aselect_runtime.records import HEAD_KINDS, HeadSpec
-
-    if not kind:
-        return None
-    choice(kind, HEAD_KINDS[task], "--head")  # type: ignore[index]
-    return HeadSpec(kind=kind, channels=128)  # type: ignore[arg-type]
+        print(f"val {figures.metric} {figures.score:.3f}\n{out}\nplots: {request.workdir}")
 
 
 def _recipe(
-    task: str, loss: str, samples: int, batch: int, lr: float, backbone_lr: float, patience: int, seed: int
+    task: Task,
+    loss: Loss,
+    samples: int | None,
+    batch: int | None,
+    lr: float | None,
+    backbone_lr: float | None,
+    patience: int | None,
+    seed: int,
 ) -> Recipe:
     """The task's recipe with what was asked for in place of its own."""
     from aselect_edge.training import RECIPES
 
-    own = RECIPES[task]  # type: ignore[index]
+    own = RECIPES[task]
     return replace(
         own,
-        overlap=choice(loss, ("dice", "lovasz"), "--loss"),  # type: ignore[arg-type]
+        overlap=loss,
         samples=samples or own.samples,
         batch=batch or min(own.batch, samples or own.batch),
         learning_rate=lr or own.learning_rate,
         backbone_rate=backbone_lr or own.backbone_rate,
-        patience=patience,
+        patience=patience or own.patience,
         seed=seed,
     )
 

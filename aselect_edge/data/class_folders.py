@@ -54,7 +54,8 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
     if unknown:
         raise InputError(
             f"{folder / unknown[0]}: not one of the {len(names)} classes, expected {', '.join(names[:3])} "
-            "and so on; remove the folder, correct classes.json, or take --task seg"
+            "and so on; remove the folder, correct classes.json, or take the task seg",
+            parameter="task",
         )
     pairs = [(path, names.index(name)) for name in found for path in list_images(folder / name)]
     return ClassificationData(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), classes)

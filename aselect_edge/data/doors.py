@@ -85,18 +85,21 @@ def training_pictures(data: Path) -> list[Path]:
 def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D:
     layout = find(data, layouts)
     if layout is None:
-        raise InputError(_unknown(data, task))
+        raise _unknown(data, task)
     return open_split(data, split, layout)
 
 
-def _unknown(data: Path, task: Task) -> str:
-    """What to say of a folder in no layout of the task."""
+def _unknown(data: Path, task: Task) -> InputError:
+    """The error about a folder in no layout of the task."""
     if not data.is_dir():
-        return f"{data}: no such folder, expected one of labelled pictures; check --data"
+        return InputError(f"{data}: no such folder, expected one of labelled pictures; check it", parameter="data")
     other: Task = "cls" if task == "seg" else "seg"
     fitting = find(data, _LAYOUTS[other])
-    advice = f"take --task {other}, which {fitting.name} fits" if fitting else "check --data"
+    advice = f"take the task {other}, which {fitting.name} fits" if fitting else "check the folder"
     known = "; ".join(f"{layout.name}: {layout.tree}" for layout in _LAYOUTS[task])
     found = sorted(child.name for child in data.iterdir())
     some = ", ".join(found[:5]) + (" …" if len(found) > 5 else "") if found else "nothing"
-    return f"{data}: got {some}, expected one of these layouts ({known}); {advice}"
+    return InputError(
+        f"{data}: got {some}, expected one of these layouts ({known}); {advice}",
+        parameter="task" if fitting else "data",
+    )

@@ -56,16 +56,22 @@ class EdgeHead(Head):
         return self.body(self.normed(deep), shallow.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
 
 
+def check_head(spec: HeadSpec, task: Task) -> None:
+    """Raise InputError for a kind of head that the task does not have."""
+    if spec.kind not in HEAD_KINDS[task]:
+        called = {"cls": "classification", "seg": "segmentation"}[task]
+        raise InputError(
+            f"got the head {spec.kind!r} for {called}, expected {' or '.join(HEAD_KINDS[task])}; change it",
+            parameter="head",
+        )
+
+
 def build_head(spec: HeadSpec, task: Task, tap_widths: Sequence[int], classes: int) -> Head:
     """A head with fresh weights for the taps that `taps_for` gives.
 
     Raises InputError for a kind that the task does not have, too few channels, or an edge head without a shallow tap.
     """
-    if spec.kind not in HEAD_KINDS[task]:
-        called = {"cls": "classification", "seg": "segmentation"}[task]
-        raise InputError(
-            f"got the head {spec.kind!r} for {called}, expected {' or '.join(HEAD_KINDS[task])}; change --head"
-        )
+    check_head(spec, task)
     if spec.channels < NARROWEST[spec.kind]:
         raise InputError(
             f"got {spec.channels} channels for the head {spec.kind!r}, expected at least {NARROWEST[spec.kind]}; "
@@ -100,6 +106,7 @@ def taps_for(spec: HeadSpec, taps: Sequence[Tap]) -> tuple[Tap, ...]:
     if not deep:
         raise InputError(
             f"got the tap {shallow} alone for the head 'edge', expected a deeper one beside it; "
-            f"give --taps {shallow},<block>.<component> or another --head"
+            f"give the taps {shallow},<block>.<component> or another head",
+            parameter=("taps", "head"),
         )
     return shallow, *deep

@@ -40,7 +40,7 @@ def by_exhaustive(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """
     train, val = evidence.labels()
     if settings.head == "conv" and train.labels.ndim == 1:
-        raise InputError("got the head 'conv' for classification, expected 'linear'; change --head")
+        raise InputError("got the head 'conv' for classification, expected 'linear'; change it", parameter="head")
     learnt, held_out = inputs(scan, train), inputs(scan, val)
 
     def score(noise: Noise) -> list[float]:

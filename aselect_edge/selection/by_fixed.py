@@ -1,20 +1,37 @@
-"""Given timesteps, in the manner of feature ensembles over {1, 501, 1000}: the best of them, and its tap, by HFR."""
+"""Given timesteps: one of them with a tap as it is, of several the best, and its tap, by HFR.
+
+Several are meant in the manner of feature ensembles over {1, 501, 1000}.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from aselect_edge.selection.by_hfr import by_hfr
-from aselect_edge.selection.choice import Choice, Settings
+from aselect_edge.selection.choice import Choice, Settings, default_tap
 from aselect_edge.selection.evidence import Evidence
 from aselect_edge.selection.scan import Scan
+from aselect_runtime.errors import InputError
 
 TIMESTEPS = (0, 500, 999)
-"""Where `--timesteps` names none."""
+"""Where none are asked for."""
 
 
 def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
-    """`hfr` over the levels that `--timesteps` lists: label-free, a few passes an image."""
+    """The one level that was asked for, at the tap that was asked for; nothing is measured.
+
+    Of several levels, or without a tap, the best by `hfr` on the images: a few passes an image. Without images the tap
+    is the default, and the level must be one: raises InputError.
+    """
+    if len(scan.levels) == 1 and (settings.tap or not len(evidence.images)):
+        tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
+        return Choice(scan.levels[0], tap, note="As asked for; nothing was measured.", parameters={"tap": str(tap)})
+    if not len(evidence.images):
+        raise InputError(
+            f"got {len(scan.levels)} timesteps and no data for the strategy 'fixed', expected one timestep, or images "
+            "to choose by; give one of these",
+            parameter=("timestep", "data"),
+        )
     steps = ", ".join(f"{level.model_timestep:g}" for level in scan.levels)
     choice = by_hfr(scan, evidence, settings)
     return replace(choice, note=f"The best of the model timesteps {steps} by HFR: {choice.note}")

@@ -35,7 +35,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
-            raise InputError(f"got the confidence {self.confidence}, expected 0 to 1; change --confidence")
+            raise InputError(
+                f"got the confidence {self.confidence}, expected 0 to 1; change it", parameter="confidence"
+            )
 
 
 @dataclass(frozen=True)

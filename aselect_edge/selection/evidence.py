@@ -52,6 +52,10 @@ class Images:
         return torch.from_numpy(np.stack([resize(self.reads[i](), size, how) for i in part]))
 
 
+NO_IMAGES = Images((), DataFingerprint(images=0, sha256=hashlib.sha256().hexdigest()))
+"""For a strategy that looks at none."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Images and their labels at `size`: class maps (N, H, W) for segmentation, classes (N,) for classification."""
@@ -92,7 +96,7 @@ class Evidence:
     def labels(self) -> tuple[Labelled, Labelled]:
         """`train` and `val` of a strategy that needs them."""
         if self.train is None or self.val is None:
-            raise InputError("got no labelled images, expected train/ and val/ with labels; give them with --data")
+            raise InputError("got no labelled images, expected train/ and val/ with labels; add them", parameter="data")
         return self.train, self.val
 
 
@@ -161,7 +165,9 @@ def _film(path: Path, count: int) -> Images:
     capture = cv2.VideoCapture(str(path)) if is_video(path) else None
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture else 0
     if total < 1:
-        raise InputError(f"{path}: not a video that OpenCV reads, expected one or a folder of images; change --data")
+        raise InputError(
+            f"{path}: not a video that OpenCV reads, expected one or a folder of images; give another", parameter="data"
+        )
     some = min(count, total)
     chosen = [(2 * n + 1) * total // (2 * some) for n in range(some)]  # not the last one, which many files miscount
     digest = hashlib.sha256(path.read_bytes())

@@ -35,7 +35,9 @@ class Measure:
 
     def __post_init__(self) -> None:
         if not 0 < self.cutoff < NYQUIST:
-            raise InputError(f"got the cutoff {self.cutoff}, expected 0 to 0.7 cycles per token; change --cutoff")
+            raise InputError(
+                f"got the cutoff {self.cutoff}, expected 0 to 0.7 cycles per token; change it", parameter="cutoff"
+            )
 
     def __str__(self) -> str:
         mean = ", the mean counted" if self.dc else ""
@@ -123,12 +125,14 @@ def check_grid(grid: tuple[int, int], measure: Measure) -> None:
     if 1 / max(rows, columns) > measure.cutoff:
         raise InputError(
             f"got a token grid of {grid[0]}x{grid[1]}, expected a side of {math.ceil(1 / measure.cutoff)} tokens or "
-            f"more to tell frequencies below the cutoff {measure.cutoff:g}; raise --imgsz or --cutoff"
+            f"more to tell frequencies below the cutoff {measure.cutoff:g}; raise the input size or the cutoff",
+            parameter=("imgsz", "cutoff"),
         )
     if not (_radius(rows, columns) > measure.cutoff).any():
         raise InputError(
             f"got the cutoff {measure.cutoff:g}, expected less than the highest frequency of a token grid of "
-            f"{grid[0]}x{grid[1]} in {measure.dimensions}-D; lower --cutoff"
+            f"{grid[0]}x{grid[1]} in {measure.dimensions}-D; lower it",
+            parameter="cutoff",
         )
 
 

@@ -14,7 +14,7 @@ from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import CPU
 from aselect_edge.selection.by_fixed import TIMESTEPS
 from aselect_edge.selection.choice import Choice, Settings
-from aselect_edge.selection.evidence import Evidence, open_images, open_labelled
+from aselect_edge.selection.evidence import NO_IMAGES, Evidence, open_images, open_labelled
 from aselect_edge.selection.resume import Store, scan_key
 from aselect_edge.selection.scan import Scan, candidate_taps
 from aselect_edge.selection.strategies import DEFAULT, STRATEGIES
@@ -44,7 +44,7 @@ class Request:
 
 def select_tap(
     source: str | LoadedBackbone,
-    data: Path,
+    data: Path | None = None,
     request: Request | None = None,
     *,
     team: Team | None = None,
@@ -54,8 +54,8 @@ def select_tap(
     """Scan a backbone on images of `data` and choose as the request says.
 
     `data` is a split root (its `train` is used, and `val` to score what was fitted to labels) or, without labels, any
-    folder of images or a video. With `resume`, an interrupted scan of the same things goes on from that file, which
-    is gone when the scan is done. All of a team get the same answer.
+    folder of images or a video; None for a strategy that needs none. With `resume`, an interrupted scan of the same
+    things goes on from that file, which is gone when the scan is done. All of a team get the same answer.
     """
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")
@@ -94,10 +94,19 @@ def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progres
     return scan
 
 
-def gather_evidence(data: Path, request: Request, scan: Scan) -> Evidence:
+def gather_evidence(data: Path | None, request: Request, scan: Scan) -> Evidence:
     """The images, and labels where the strategy asks for them, that the request looks at."""
     entry = STRATEGIES[request.strategy]
     count = request.images or entry.images
+    if data is None:
+        if entry.looks:
+            without = ", ".join(name for name, other in STRATEGIES.items() if not other.looks)
+            raise InputError(
+                f"got no data for the strategy {request.strategy!r}, expected a folder of images or a video; give it "
+                f"one, or take a strategy that needs none: {without}",
+                parameter=("data", "strategy"),
+            )
+        return Evidence(NO_IMAGES)
     if not entry.labels:
         return Evidence(open_images(data, count, request.seed))
     train, val = (
@@ -151,7 +160,7 @@ def _record(choice: Choice, scan: Scan, evidence: Evidence, strategy: str, cost:
         tap=choice.tap,
         strategy=strategy,
         scores=choice.scores,
-        data=evidence.images.fingerprint,
+        data=evidence.images.fingerprint if len(evidence.images) else None,
         seed=scan.seed,
         label=scan.backbone.label,
         note=choice.note,

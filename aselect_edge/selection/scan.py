@@ -87,7 +87,8 @@ class Scan:
             if feature.shape[1] != rows * columns:
                 raise InputError(
                     f"got {feature.shape[1]} tokens at {tap}, expected {rows}x{columns} for frames of "
-                    f"{self.imgsz[0]}x{self.imgsz[1]}; change --imgsz"
+                    f"{self.imgsz[0]}x{self.imgsz[1]}; change the size",
+                    parameter="imgsz",
                 )
             if not feature.sum(dtype=torch.float32).isfinite():
                 raise InputError(
@@ -113,7 +114,8 @@ class Scan:
         if len(images) < 2 or self.batch < 2:
             raise InputError(
                 f"got {len(images)} images in batches of {self.batch}, expected two or more, to tell an image from "
-                "what all have in common; raise --images or --batch"
+                "what all have in common; take more",
+                parameter=("images", "batch"),
             )
 
     def fresh_noise(self, x0: Tensor, part: range, draw: int) -> Tensor:

@@ -23,8 +23,10 @@ class Entry:
 
     choose: Strategy
     labels: bool
+    looks: bool = True
+    """Whether it needs images at all."""
     images: int = 64
-    """Looked at where `--images` names no number."""
+    """Looked at where no number is asked for."""
 
 
 FOR_USE = {
@@ -33,13 +35,13 @@ FOR_USE = {
     "hfr-adaptive": Entry(by_hfr_adaptive, labels=False),
     "probe": Entry(by_probe, labels=True, images=256),
     "exhaustive": Entry(by_exhaustive, labels=True, images=256),
-    "smallest-sigma": Entry(by_smallest_sigma, labels=False),
-    "fixed": Entry(by_fixed, labels=False),
+    "smallest-sigma": Entry(by_smallest_sigma, labels=False, looks=False),
+    "fixed": Entry(by_fixed, labels=False, looks=False),
 }
 """Those that a user should take."""
 
 STUDIES = {
-    "uniform": Entry(by_uniform, labels=False),
+    "uniform": Entry(by_uniform, labels=False, looks=False),
     "learned": Entry(by_learned, labels=False),
     "gate": Entry(by_gate, labels=True, images=256),
 }

@@ -90,7 +90,8 @@ class RunState:
         if content.get("identity") != identity:
             raise InputError(
                 f"{path}: got a checkpoint of another backbone, tap, size, data or recipe, expected this run's; remove "
-                "it or choose another --out"
+                "it or choose another place",
+                parameter="out",
             )
         try:
             for part, state in zip(parts, content["states"], strict=True):

@@ -45,8 +45,8 @@ class Unfreeze:
         found = re.fullmatch(r"(last|lora):([1-9]\d{0,4})", text, re.ASCII)
         if found is None:
             raise InputError(
-                f"got {text!r} to unfreeze, expected all, last:N or lora:R, N blocks or rank R from 1; "
-                "change --unfreeze"
+                f"got {text!r} to unfreeze, expected all, last:N or lora:R, N blocks or rank R from 1; change it",
+                parameter="unfreeze",
             )
         return cls(found[1], int(found[2]))  # type: ignore[arg-type]
 
@@ -192,4 +192,4 @@ def _linears(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
 def _check(how: Unfreeze, most: int, why: str) -> None:
     if how.count > most:
         expected = f"at most {how.kind}:{most}" if most else "all"
-        raise InputError(f"got --unfreeze {how}, expected {expected}, because {why}; change --unfreeze")
+        raise InputError(f"got {how} to unfreeze, expected {expected}, because {why}; change it", parameter="unfreeze")

@@ -108,8 +108,9 @@ def learn(
 def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:
     if not math.isfinite(loss.item()):
         raise InputError(
-            f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower --lr and, with "
-            "--finetune, --backbone-lr"
+            f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower the learning "
+            "rate, and where the backbone learns, its own",
+            parameter=("lr", "backbone_lr"),
         )
 
 

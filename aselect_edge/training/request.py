@@ -9,6 +9,7 @@ import torch
 
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import CPU
+from aselect_edge.heads import check_head
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.records import HeadSpec, Selection, Tap, Task
@@ -42,6 +43,10 @@ class TrainRequest:
     cache: Path | None = None
     """Where the features of a frozen backbone are kept, which runs may share; None is in `workdir`."""
     device: torch.device = CPU
+
+    def __post_init__(self) -> None:
+        if self.head is not None:
+            check_head(self.head, self.task)
 
     @property
     def depth(self) -> int | None:

@@ -131,7 +131,10 @@ def _source(backbone: LoadedBackbone, own_weights: bool) -> BackboneSource:
 
 def _randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:
     if not isinstance(backbone.model, DiT):
-        raise InputError(f"got --random-backbone with {backbone.model.family}, expected a dit; leave it out")
+        raise InputError(
+            f"got random weights asked for of a {backbone.model.family}, expected a dit; leave it out",
+            parameter="random_backbone",
+        )
     torch.manual_seed(seed)
     fresh = type(backbone.model)(backbone.model.config, tied=True)
     initialise(fresh)

@@ -64,7 +64,8 @@ def prepare(graph: Graph, layers: Sequence[Layer], ranges: Ranges, weights: Weig
     if odd := sorted(names.symmetric_difference(ranges.layers)):
         raise InputError(
             f"got activation ranges that differ from the graph in {len(odd)} layers, {odd[0]} first, expected the same "
-            "layers; calibrate again with --data DIR"
+            "layers; calibrate again on data",
+            parameter="data",
         )
     smoothing = {
         norm: Smoothing(one.strength, np.array(one.factors, np.float32)) for norm, one in ranges.smoothing.items()

@@ -54,7 +54,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
     near-duplicates are dropped first. Raises InputError if it holds fewer frames: the set is never shortened silently.
     """
     if count < 1:
-        raise InputError(f"got {count} calibration frames, expected at least 1; change --calib-images")
+        raise InputError(f"got {count} calibration frames, expected at least 1; ask for more", parameter="calib_images")
     if data.is_file() and is_video(data):
         return _of_video(data, count, size, how)
     if data.is_file():
@@ -106,5 +106,7 @@ def _distinct(video: Path) -> list[int]:
 
 def _spread(available: int, count: int, found: str) -> list[int]:
     if available < count:
-        raise InputError(f"{found}, expected {count}; add more or use --calib-images {available}")
+        raise InputError(
+            f"{found}, expected {count}; add more or calibrate on {available}", parameter=("data", "calib_images")
+        )
     return [index * available // count for index in range(count)]

@@ -122,7 +122,8 @@ def _batches(graph: Graph, frames: Frames) -> Iterator[tuple[int, Frame]]:
     if len(frames) == 0 or len(frames) % batch:
         raise InputError(
             f"got {len(frames)} calibration frames, expected a positive multiple of the batch, {batch}; "
-            "change --calib-images or --batch"
+            "change one of the two",
+            parameter=("calib_images", "batch"),
         )
     group: list[Frame] = []
     done = 0

@@ -25,10 +25,16 @@ class Int8Settings:
     """What computes that is not INT8; None: FP16 if an engine is built, which means a GPU, else FP32."""
 
     def __post_init__(self) -> None:
-        choice(self.method, get_args(Method), "--calib")
+        choice(self.method, get_args(Method), "calib")
         if self.rest is not None:
-            choice(self.rest, get_args(Rest), "--rest")
+            choice(self.rest, get_args(Rest), "rest")
         if self.images < 1:
-            raise InputError(f"got --calib-images {self.images}, expected at least 1; 128 is a good number")
+            raise InputError(
+                f"got {self.images} images to calibrate on, expected at least 1; 128 is a good number",
+                parameter="calib_images",
+            )
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
-            raise InputError(f"got --max-drop {self.max_drop:g}, expected a share from 0 to 1; 0.003 is 0.3 points")
+            raise InputError(
+                f"got an allowed drop of {self.max_drop:g}, expected a share from 0 to 1; 0.003 is 0.3 points",
+                parameter="max_drop",
+            )

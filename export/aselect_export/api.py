@@ -9,7 +9,8 @@ from typing import get_args
 
 from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
-from aselect_export.exporting import EngineChoice, ExportResult, check_precision, open_bundle
+from aselect_export.choices import EngineChoice
+from aselect_export.exporting import ExportResult, check_precision, open_bundle
 from aselect_export.exporting import export as export_bundle
 from aselect_export.fleet import Format, deliver
 from aselect_runtime.options import choice, parse_size

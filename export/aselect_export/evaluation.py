@@ -20,7 +20,7 @@ from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime import open_model
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
-from aselect_runtime.model import Device
+from aselect_runtime.options import Device
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
 from aselect_runtime.sessions.session import Session
@@ -132,8 +132,9 @@ def _torch_model(bundle: LoadedBundle, device: Device) -> Model:
     there = ("auto", "cpu", *(("cuda",) if torch.cuda.is_available() else ()))
     if device not in there:
         raise InputError(
-            f"got --device {device} for a bundle, expected {' or '.join(there)}, where torch runs it here; "
-            "change --device, or evaluate what aselect-export made of it"
+            f"got the device {device} for a bundle, expected {' or '.join(there)}, where torch runs it here; "
+            "change it, or evaluate what aselect-export made of it",
+            parameter="device",
         )
     record, on = bundle.record, there[-1] if device == "auto" else device
     graph = DeployedGraph(bundle.deployed(), record.task).eval().to(on)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from aselect_calibration.settings import Int8Settings
+from aselect_export.choices import EngineChoice
 from aselect_runtime.engines import build_engine, check_target, engine_name
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.versions import Builder as EngineBuilder
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from aselect_export.quantising import Int8
     from aselect_export.verify import Frames, Rung
 
-EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 FRAMES = 8
 """Verification frames, rounded up to whole batches."""
 
@@ -75,7 +75,10 @@ def export(
     """
     check_precision(precision)
     if allow_mixed and precision != "fp16":
-        raise InputError(f"got --allow-mixed with --precision {precision}, expected it with fp16 alone; leave it out")
+        raise InputError(
+            f"got allow mixed with the precision {precision}, expected it with fp16 alone; leave it out",
+            parameter="allow_mixed",
+        )
     plan = plan_engines(engine, targets)
     quantised: Int8 | None = None
     with atomic_folder(out, marker="manifest.json") as folder:
@@ -156,8 +159,9 @@ def _calibration(
         return calibration_frames(data, -(-settings.images // batch) * batch, size, bundle.record.resize)
     if RANGES not in bundle.record.files:
         raise InputError(
-            f"{bundle.folder / RANGES}: no such file, and no --data, expected one of them; give --data DIR (images or "
-            "a video of what the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges"
+            f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
+            "of what the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges",
+            parameter="data",
         )
     return None
 
@@ -188,13 +192,16 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
 
     if model is None:
         if task is None:
-            raise InputError("got neither --task nor --model, expected one; for example --task seg")
+            raise InputError(
+                "got neither a task nor a model, expected one; for example the task seg", parameter=("task", "model")
+            )
         model = SHIPPED[task]
     bundle = load_bundle(model)
     if task is not None and bundle.record.task != task:
         raise InputError(
-            f"{model}: got a bundle for {bundle.record.task}, expected one for --task {task}; "
-            f"use --task {bundle.record.task} or another --model"
+            f"{model}: got a bundle for {bundle.record.task}, expected one for the task {task}; "
+            f"use the task {bundle.record.task} or another model",
+            parameter=("task", "model"),
         )
     return bundle
 
@@ -204,7 +211,8 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
     if engine == "none":
         if targets:
             raise InputError(
-                f"got --engine none with --target {','.join(targets)}, expected one of them; leave one out"
+                f"got the engine none with the target {','.join(targets)}, expected one of them; leave one out",
+                parameter=("engine", "target"),
             )
         return EnginePlan((), ("no engine was asked for",))
     if engine == "auto":
@@ -212,8 +220,8 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
             return EnginePlan(
                 (),
                 (
-                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give --target sm86 to build "
-                    "ahead of time, or run aselect-build on the device",
+                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give a target such as sm86 to "
+                    "build ahead of time, or run aselect-build on the device",
                 ),
             )
         builder: EngineBuilder = "rtx" if targets else "tensorrt"
@@ -225,7 +233,7 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
 
 def check_precision(precision: str) -> Precision:
     """The precision that was asked for; raises InputError if there is no such."""
-    return choice(precision, ("fp32", "fp16", "int8"), "--precision")  # type: ignore[return-value]
+    return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
 
 
 def _build(folder: Path, plan: EnginePlan, progress: Progress) -> tuple[Engine, ...]:
@@ -239,7 +247,7 @@ def _departures(tried: list[Candidate]) -> list[str]:
     """What the folder lacks of the ladder, and whether model.onnx is another rung than the asked one."""
     notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
     if not tried[0].verdict.passed:
-        notes.append("model.onnx is the mixed graph, because fp16 missed its gate and --allow-mixed was given")
+        notes.append("model.onnx is the mixed graph, because fp16 missed its gate and that was allowed")
     return notes
 
 

@@ -81,7 +81,7 @@ def trace_module(module: nn.Module, example: Tensor, source: str, outputs: Seque
         except torch.onnx.OnnxExporterError as error:
             raise InputError(
                 f"got a model that torch cannot trace to ONNX ({str(error).splitlines()[0]}), expected static shapes "
-                "and plain layers; run with --verbose to see the operation"
+                "and plain layers; the traceback shows the operation"
             ) from error
     assert program is not None
     name_parts(program.model, module)

@@ -74,7 +74,7 @@ def climb(
     progress("converting and checking the mixed graph", 0.0)
     mixed = _mixed(debug, trial, spans, whole)
     if not (whole.verdict.passed or (allow_mixed and mixed.verdict.passed)):
-        raise GateError(_missed([whole, mixed, fp32]))
+        raise _missed([whole, mixed, fp32])
     return [whole, mixed, fp32] if ladder else [whole, mixed]
 
 
@@ -101,10 +101,14 @@ def _steps(debug: Graph, spans: Mapping[str, Span], whole: Candidate) -> Iterato
             yield plan
 
 
-def _missed(tried: list[Candidate]) -> str:
-    """What to say when fp16 failed: every rung that was measured, and the ways to go on."""
+def _missed(tried: list[Candidate]) -> GateError:
+    """The error when fp16 failed: every rung that was measured, and the ways to go on."""
     found = " | ".join(f"{one.verdict} ({'passed' if one.verdict.passed else 'failed'})" for one in tried)
-    ways = "use --precision fp32"
+    ways, parameters = "use the precision fp32", ["precision"]
     if any(one.verdict.rung == "mixed" and one.verdict.passed for one in tried):
-        ways += ", or --allow-mixed to take the mixed graph as model.onnx"
-    return f"{found}; expected of fp16 {HALF_AGREEMENT:.1%} same class and values below {LIMIT:.0f}; {ways}"
+        ways += ", or allow mixed, which takes the mixed graph as model.onnx"
+        parameters.append("allow_mixed")
+    return GateError(
+        f"{found}; expected of fp16 {HALF_AGREEMENT:.1%} same class and values below {LIMIT:.0f}; {ways}",
+        parameter=tuple(parameters),
+    )

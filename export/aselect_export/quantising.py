@@ -109,11 +109,17 @@ def quantise(
 
     outcome = give_back([damage.layer for damage in ranked], drop, limit)
     if not outcome.met:
-        raise GateError(_missed(yardstick, outcome, len(layers), limit))
+        raise GateError(
+            _missed(yardstick, outcome, len(layers), limit),
+            parameter=("max_drop", "calib", "calib_images", "precision"),
+        )
     progress("checking the int8 graph", 0.0)
     candidate = trial.measure(build([layer for layer in layers if layer not in outcome.returned]).check(), "int8")
     if not candidate.verdict.passed:
-        raise GateError(f"{candidate.verdict}, expected 90% same class; try another --calib or use --precision fp32")
+        raise GateError(
+            f"{candidate.verdict}, expected 90% same class; calibrate by another method or use the precision fp32",
+            parameter=("calib", "precision"),
+        )
     quantisation = Quantisation(
         method=ranges.method,
         calibrated_on=ranges.data,
@@ -128,7 +134,7 @@ def quantise(
     )
     notes = latency_notes(candidate, tried, rest)
     if data is None:
-        notes.append("int8: calibrated with the ranges kept in the bundle; give --data to use frames of your own")
+        notes.append("int8: calibrated with the ranges kept in the bundle; give data to use frames of your own")
     return Int8(candidate, quantisation, ranges, tuple(notes))
 
 
@@ -235,8 +241,8 @@ def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -
     return (
         f"int8: the best found loses {outcome.drop:.5f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
         f"{len(outcome.returned)} of {layers} layers given back, expected at most {limit:g}; "
-        f"allow it with --max-drop {np.ceil(outcome.drop * 1e4) / 1e4:g}, try another --calib or more --calib-images, "
-        "or use --precision fp16"
+        f"allow a drop of {np.ceil(outcome.drop * 1e4) / 1e4:g}, calibrate by another method or on more images, "
+        "or use the precision fp16"
     )
 
 
@@ -247,12 +253,12 @@ def latency_notes(int8: Candidate, tried: Sequence[Candidate], rest: Rest) -> li
             "int8: what is not INT8 is FP16, which suits GPUs; its time on this CPU says nothing about them: compare "
             "the rungs on the target with aselect-bench, because INT8 is not always the faster one"
         ]
-    notes = ["int8: what is not INT8 is FP32, which suits CPUs; use --rest fp16 for a GPU"]
+    notes = ["int8: what is not INT8 is FP32, which suits CPUs; for a GPU take fp16 for the rest"]
     fastest = min((one.verdict for one in tried if one.verdict.passed), key=lambda verdict: verdict.latency)
     if int8.verdict.latency >= fastest.latency:
         asked = "fp16" if fastest.rung == "mixed" else fastest.rung
         notes.append(
             f"int8 is slower than {fastest.rung} in ONNX Runtime on this CPU ({int8.verdict.latency:.1f} ms "
-            f"beside {fastest.latency:.1f} ms): use --precision {asked} on a CPU like this one"
+            f"beside {fastest.latency:.1f} ms): use the precision {asked} on a CPU like this one"
         )
     return notes

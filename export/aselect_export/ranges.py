@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aselect_calibration.settings import Int8Settings
+from aselect_calibration.thresholds import Method
 from aselect_runtime.commands.entry import entry
+from aselect_runtime.commands.options import Verbose
 from aselect_runtime.files import sha256
 from aselect_runtime.progress import Progress, silent, terminal_progress
 
@@ -24,13 +26,13 @@ def _keep(
     model: Annotated[Path, typer.Argument(help="A bundle that aselect-train wrote.")],
     data: Annotated[Path, typer.Option(help="Images or a video of what the camera sees.")],
     calib_images: Annotated[int, typer.Option(help="Frames to calibrate on.")] = 128,
-    calib: Annotated[str, typer.Option(help="minmax, percentile, entropy or mse.")] = "mse",
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,  # noqa: ARG001
+    calib: Annotated[Method, typer.Option(help="How ranges are found.")] = "mse",
+    verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Measure the activation ranges of a bundle's deployed graph and keep them in the bundle as ranges.json."""
     from rich.console import Console
 
-    settings = Int8Settings(calib_images, calib)  # type: ignore[arg-type]
+    settings = Int8Settings(calib_images, calib)
     with terminal_progress() as progress:
         keep_ranges(model, data, settings, progress)
     Console(stderr=True).print(

@@ -101,7 +101,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
         street = Street(seed=0, height=height, width=width)
         # Distant moments of the scene: consecutive ones are nearly the same picture.
         scenes = [resize(street.frame(40 * index)[0], size, how) for index in range(count)]
-        note = f"verified on {count} synthetic street scenes; give --data to verify on images of your own"
+        note = f"verified on {count} synthetic street scenes; give data to verify on images of your own"
         return np.stack(scenes), note
     if data.is_file():
         film = calibration_frames(data, count, size, how)

@@ -13,7 +13,8 @@ import numpy as np
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, resize
-from aselect_runtime.model import Device, open_model
+from aselect_runtime.model import open_model
+from aselect_runtime.options import Device
 from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.progress import Progress, silent

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 
 class AselectError(Exception):
-    """Root of all errors that aselect-edge raises on purpose; commands print them as one line."""
+    """Root of all errors that aselect-edge raises on purpose; commands print them as one line.
+
+    `parameter` names what to change, as the Python functions call it (`imgsz`), or several such names. A command adds
+    its own options of those names to the message; the message itself names no option.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, parameter: str | tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.parameters = (parameter,) if isinstance(parameter, str) else parameter
 
 
 class InputError(AselectError):

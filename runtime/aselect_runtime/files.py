@@ -88,7 +88,8 @@ def check_replaceable(path: Path, marker: str) -> None:
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
         raise InputError(
             f"{path}: exists and has no {marker}, expected a new folder or an older result; "
-            "choose another --out or remove it yourself"
+            "choose another place or remove it yourself",
+            parameter="out",
         )
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
 from aselect_runtime.folder import load_folder
 from aselect_runtime.frames import Frame, resize
+from aselect_runtime.options import Device
 from aselect_runtime.pipeline.iterating import iterate_pipeline
 from aselect_runtime.pipeline.timing import lap
 from aselect_runtime.progress import Progress, silent
@@ -31,8 +32,6 @@ from aselect_runtime.sessions.session import Session
 from aselect_runtime.sources import Source
 
 log = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 
 
 class Model:
@@ -216,8 +215,9 @@ def _open(model: _Asked, device: Device) -> _AnySession:
 def _tensorrt(model: _Asked) -> TensorRtSession:
     if model.folder is None or model.manifest is None:
         raise InputError(
-            f"{model.graph}: got --device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
-            "engines; give the folder, or use --device cuda"
+            f"{model.graph}: got the device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
+            "engines; give the folder, or use the device cuda",
+            parameter="device",
         )
     return open_engine(model.folder, model.manifest, model.progress)
 
@@ -226,15 +226,17 @@ def _cuda(model: _Asked) -> OnnxSession:
     there = available()
     if "cuda" not in there:
         raise MissingDependencyError(
-            f"got --device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in place "
-            "of onnxruntime, or use --device auto"
+            f"got the device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in "
+            "place of onnxruntime, or use the device auto",
+            parameter="device",
         )
     session = OnnxSession(model.graph, "cuda")
     if session.device != "cuda":  # ONNX Runtime goes on without a provider that does not load, and does not say so
         session.close()
         raise EngineError(
             "got an onnxruntime-gpu that cannot load its CUDA libraries, expected CUDA and cuDNN of the versions that "
-            "it was built for; install those, or use --device auto"
+            "it was built for; install those, or use the device auto",
+            parameter="device",
         )
     return session
 

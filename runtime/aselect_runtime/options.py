@@ -1,10 +1,14 @@
-"""Reading what users write: a size, or one of several words."""
+"""Reading what users write: a size, a list, or one of several words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from aselect_runtime.errors import InputError
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+"""What a model can be asked to run on; `auto` takes the fastest that is here."""
 
 
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
@@ -16,8 +20,16 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def choice(value: str, allowed: Sequence[str], option: str) -> str:
-    """`value`, if it is one of `allowed`; raises InputError that names the option."""
+def parse_list(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list, without the spaces around them; empty ones are left out."""
+    return tuple(part for part in map(str.strip, text.split(",")) if part)
+
+
+def choice(value: str, allowed: Sequence[str], parameter: str) -> str:
+    """`value`, if it is one of `allowed`; raises InputError that names the parameter."""
     if value not in allowed:
-        raise InputError(f"got {option} {value!r}, expected one of {', '.join(allowed)}; change {option}")
+        named = parameter.replace("_", " ")
+        raise InputError(
+            f"got {named} {value!r}, expected one of {', '.join(allowed)}; choose one of these", parameter=parameter
+        )
     return value

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aselect_edge.backbones.registry import FAMILIES
 from aselect_edge.bundle import load_bundle
-from aselect_edge.commands.select import select
+from aselect_edge.commands.backbone import FamilyName
+from aselect_edge.commands.select import StrategyName, select
 from aselect_edge.commands.train import train
+from aselect_edge.selection import STRATEGIES
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import parse_size
 from aselect_runtime.records import Noise, Selection, Tap
@@ -53,6 +58,14 @@ def _one_line(err: str) -> str:
     return lines[0]
 
 
+def _wrong_usage(ended: tuple[int, str, str], option: str) -> None:
+    code, out, err = ended
+    assert (code, out) == (2, ""), err
+    assert "Usage: " in err
+    assert re.search(rf"Error: Invalid value for '?{option}'?: ", err), err
+    assert "Traceback" not in err
+
+
 def test_select_writes_a_record_and_its_picture(
     run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
 ) -> None:
@@ -79,6 +92,77 @@ def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
     assert (record.strategy, str(record.tap), record.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
     assert "nothing was measured" in err
     assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]  # there is nothing to draw
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (["--timestep", "100", "--tap", "1.mlp"], ("fixed", "1.mlp", 100)),
+        (["--timestep", "100"], ("fixed", "1.query", 100)),
+        (["--tap", "1.mlp"], ("smallest-sigma", "1.mlp", 0)),
+        (["--strategy", "smallest-sigma", "--timesteps", "300,10"], ("smallest-sigma", "1.query", 10)),
+        (["--strategy", "fixed", "--timesteps", "300"], ("fixed", "1.query", 300)),
+        ([], ("smallest-sigma", "1.query", 0)),
+    ],
+)
+def test_a_selection_that_is_told_needs_no_data(
+    run: Run, tmp_path: Path, backbone_folder: Path, asked: list[str], found: tuple[str, str, float]
+) -> None:
+    out = tmp_path / "selection.json"
+    code, _, err = run(select, backbone_folder, "--out", out, *asked)
+    assert code == 0, err
+    record = Selection.load(out)
+    assert (record.strategy, str(record.tap), record.noise.model_timestep) == found
+    assert (record.scores, record.data) == ((), None)
+    assert record.cost is not None
+    assert record.cost.forward_passes == 0
+    assert "nothing was measured" in err
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        (["--strategy", "hfr"], "(--data, --strategy)"),
+        (["--strategy", "probe"], "(--data, --strategy)"),
+        (["--strategy", "fixed"], "(--timestep, --data)"),
+        (["--strategy", "fixed", "--timesteps", "0,10", "--tap", "1.mlp"], "(--timestep, --data)"),
+    ],
+)
+def test_a_strategy_that_looks_at_images_asks_for_data(
+    run: Run, tmp_path: Path, backbone_folder: Path, asked: list[str], hint: str
+) -> None:
+    code, _, err = run(select, backbone_folder, "--out", tmp_path / "s.json", *asked)
+    assert code == 1
+    assert _one_line(err).endswith(hint)
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_that_used_to_mean_not_given_still_do(
+    run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path, selection: Path
+) -> None:
+    """`--label -1`, `--images 0`, `--heads` and the like: scripts pass them."""
+    old = ["--label", -1, "--images", 0, "--blocks", 0, "--heads", 0]
+    few = ["--data", street_data, "--imgsz", "24x32", "--timesteps", "0", "--strategy", "hfr"]
+    records = []
+    for options in ([], old):
+        code, _, err = run(select, backbone_folder, "--out", tmp_path / "s.json", *few, *options)
+        assert code == 0, err
+        records.append(Selection.load(tmp_path / "s.json").model_copy(update={"cost": None}))
+    assert records[0] == records[1]
+    old = ["--label", -1, "--batch", 0, "--lr", 0, "--backbone-lr", 0, "--patience", 0, "--threads", 0, "--heads", 0]
+    few = ["--backbone", backbone_folder, "--selection", selection, "--data", street_data, "--head", "linear"]
+    few += ["--imgsz", "16x24", "--samples", 8, "--unfreeze", "all", "--json"]
+    scores = []
+    for options, name in (([], "new"), (old, "old")):
+        code, out, err = run(train, *few, *options, "--out", tmp_path / name)
+        assert code == 0, err
+        scores.append({key: value for key, value in json.loads(out).items() if key != "out"})
+    assert scores[0] == scores[1]
+
+
+def test_the_names_of_strategies_and_families_are_those_that_there_are() -> None:
+    assert set(get_args(StrategyName)) == set(STRATEGIES)
+    assert set(get_args(FamilyName)) == set(FAMILIES)
 
 
 def test_select_prints_json_and_nothing_else(
@@ -115,55 +199,89 @@ def test_train_writes_a_bundle(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "hint"),
     [
-        ["--strategy", "magic"],
-        ["--strategy", "probe", "--task", "cls"],
-        ["--components", "query,soul"],
-        ["--tap", "9.query"],
-        ["--dimensions", "3"],
-        ["--cutoff", "2"],
-        ["--strategy", "hfr", "--imgsz", "16x16"],
-        ["--label", "7"],
-        ["--device", "abacus"],
-        ["--imgsz", "16"],
-        ["--imgsz", "16x18"],
-        ["--imgsz", "0x0"],
-        ["--timesteps", "0,x"],
-        ["--timesteps", "1000"],
-        ["--timesteps", "nan"],
-        ["--timesteps", "0.5"],
-        ["--confidence", "1"],
-        ["--out", "/proc/none/selection.json"],
-        ["--out", "selection.png"],
-        ["--data", "no/such/folder"],
+        (["--strategy", "probe", "--task", "cls"], "--task"),
+        (["--tap", "9.query"], ""),
+        (["--cutoff", "2"], "--cutoff"),
+        (["--strategy", "hfr", "--imgsz", "16x16"], "--imgsz, --cutoff"),
+        (["--label", "7"], "--label"),
+        (["--device", "abacus"], "--device"),
+        (["--imgsz", "16x18"], "--imgsz"),
+        (["--timesteps", "1000"], "--timestep, --timesteps"),
+        (["--timesteps", "0.5"], "--timestep, --timesteps"),
+        (["--confidence", "1"], "--confidence"),
+        (["--out", "/proc/none/selection.json"], ""),
+        (["--data", "no/such/folder"], ""),
     ],
 )
-def test_select_tells_a_mistake_in_one_line(
-    run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str]
+def test_select_tells_a_mistake_in_one_line_and_names_the_option(
+    run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str], hint: str
 ) -> None:
     arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--imgsz", "24x32", "--timesteps", "0", *wrong]
     code, out, err = run(select, backbone_folder, "--images", 2, *arguments)
     assert (code, out) == (1, "")
-    _one_line(err)
+    line = _one_line(err)
+    assert line.endswith(f"({hint})") if hint else "--" not in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--strategy", "magic"),
+        ("--task", "depth"),
+        ("--components", "query,soul"),
+        ("--tap", "query"),
+        ("--dimensions", "3"),
+        ("--imgsz", "16"),
+        ("--imgsz", "0x0"),
+        ("--timesteps", "0,x"),
+        ("--timesteps", "nan"),
+        ("--timestep", "10"),  # beside --timesteps
+        ("--head", "attention"),
+        ("--family", "unet"),
+        ("--out", "selection.png"),
+    ],
+)
+def test_select_takes_what_cannot_be_read_for_wrong_usage(
+    run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, option: str, value: str
+) -> None:
+    arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--timesteps", "0", option, value]
+    _wrong_usage(run(select, backbone_folder, *arguments), option)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--task", "depth"),
+        ("--head", "deep"),
+        ("--loss", "hinge"),
+        ("--unfreeze", "last:1"),  # without --finetune
+        ("--backbone-lr", "1e-4"),  # without --finetune
+        ("--taps", "query"),
+        ("--imgsz", "17"),
+    ],
+)
+def test_train_takes_what_cannot_be_read_for_wrong_usage(
+    run: Run, selection: Path, backbone_folder: Path, street_data: Path, tmp_path: Path, option: str, value: str
+) -> None:
+    arguments = ["--backbone", backbone_folder, "--selection", selection, "--data", street_data]
+    arguments += ["--out", tmp_path / "new" / "bundle", option, value]
+    _wrong_usage(run(train, *arguments), option)
+    _wrong_usage(run(train, *arguments[:-2], "--finetune", "--unfreeze", "first:1"), "--unfreeze")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         ["--task", "cls"],
-        ["--task", "depth"],
-        ["--head", "deep"],
         ["--head", "attention"],
-        ["--loss", "hinge"],
-        ["--unfreeze", "last:1"],
-        ["--backbone-lr", "1e-4"],
-        ["--finetune", "--unfreeze", "first:1"],
         ["--finetune", "--unfreeze", "last:9"],
         ["--device", "abacus"],
         ["--device", "cuda:99"],
-        ["--taps", "query"],
         ["--taps", "9.query"],
         ["--imgsz", "17x24"],
         ["--selection", "none.json"],
@@ -189,7 +307,8 @@ def test_a_wrong_device_is_told_before_the_backbone_is_read(run: Run, selection:
     ):
         code, _, err = run(*command, "--data", tmp_path, "--device", "abacus")
         assert code == 1
-        assert "got --device 'abacus'" in err
+        assert "got the device 'abacus'" in err
+        assert "(--device)" in err
 
 
 @pytest.mark.parametrize("command", [select, train])

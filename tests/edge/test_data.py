@@ -195,12 +195,12 @@ def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> Non
 
 
 def test_the_other_task_is_offered(data: Path, birds: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"one of these layouts .*take --task seg, which folders of masks fits"):
+    with pytest.raises(InputError, match=r"one of these layouts .*take the task seg, which folders of masks fits"):
         open_classification(data, "train")
-    with pytest.raises(InputError, match="take --task cls, which one folder of classes fits"):
+    with pytest.raises(InputError, match="take the task cls, which one folder of classes fits"):
         open_segmentation(birds / "train", "train")
     empty = tmp_path / "empty"
     empty.mkdir()
     for open_ in (open_segmentation, open_classification):
-        with pytest.raises(InputError, match=r"got nothing, expected one of these layouts .*check --data"):
+        with pytest.raises(InputError, match=r"got nothing, expected one of these layouts .*check the folder"):
             open_(empty, "train")

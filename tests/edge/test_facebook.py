@@ -179,20 +179,20 @@ def test_the_two_sinusoids_are_not_the_same(tmp_path: Path, vae: str) -> None:
 
 def test_the_family_is_in_the_name_or_given(tmp_path: Path, vae: str) -> None:
     state = checkpoint()
-    with pytest.raises(InputError, match="give --family dit or sit"):
+    with pytest.raises(InputError, match="give the family, dit or sit"):
         load(tmp_path, vae, state, "checkpoint-0400000.pt")
     assert load(tmp_path, vae, state, "checkpoint-0400000.pt", family="sit").model.family == "sit"
     assert load(tmp_path, vae, state, "my_SiT-XL.pt").model.family == "sit"
     assert load(tmp_path, vae, state, "dit_b.pth").model.family == "dit"
     with pytest.raises(InputError, match="got the family 'unet', expected one of dit, sit"):
         load(tmp_path, vae, state, family="unet")
-    with pytest.raises(InputError, match="got --family sd3 for a single file, expected dit or sit"):
+    with pytest.raises(InputError, match="got the family sd3 for a single file, expected dit or sit"):
         load(tmp_path, vae, state, family="sd3")
 
 
 def test_latents_without_an_autoencoder_are_refused(tmp_path: Path, vae: str) -> None:
     path = saved(tmp_path, checkpoint())
-    with pytest.raises(InputError, match="give --vae FOLDER_OR_HUB_ID"):
+    with pytest.raises(InputError, match="give its folder or hub id"):
         load_backbone(path, heads=NUM_HEADS)
     with pytest.raises(InputError, match="got the width 32, expected 1152, 1024, 768, 384 or the number of heads"):
         load_backbone(path, vae=vae)
@@ -207,7 +207,7 @@ def test_an_autoencoder_of_other_channels_is_refused(backbone_folder: Path, vae:
 
 def test_classes_without_a_null_class_need_a_label(tmp_path: Path, vae: str) -> None:
     state = checkpoint(rows=1000)
-    with pytest.raises(InputError, match=r"without the class that means none, .* --label 0 to 999"):
+    with pytest.raises(InputError, match=r"without the class that means none, .* choose a class, 0 to 999"):
         load(tmp_path, vae, state)
     loaded = load(tmp_path, vae, state, label=7)
     assert loaded.condition["label"].tolist() == [7]
@@ -280,7 +280,7 @@ def test_a_checkpoint_goes_from_selection_to_a_bundle(
     tmp_path: Path, vae: str, street_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, record, bundle = saved(tmp_path, checkpoint(), "SiT-T-2.pt"), tmp_path / "selection.json", tmp_path / "bundle"
-    options = ["--data", street_data, "--imgsz", "32x32", "--vae", vae, "--heads", NUM_HEADS]
+    options = ["--data", street_data, "--imgsz", "32x32", "--vae", vae, "--num-heads", NUM_HEADS]
 
     def run(command: Callable[[], None], *arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", ["aselect", *map(str, arguments)])

@@ -154,7 +154,7 @@ def test_a_grid_without_low_frequencies_is_refused() -> None:
     check_grid((4, 4), Measure(dimensions=1))
     with pytest.raises(InputError, match="a side of 7 tokens"):
         check_grid((6, 6), Measure())
-    with pytest.raises(InputError, match=r"highest frequency of a token grid of 16x16 in 1-D; lower --cutoff"):
+    with pytest.raises(InputError, match=r"highest frequency of a token grid of 16x16 in 1-D; lower it"):
         check_grid((16, 16), Measure(dimensions=1, cutoff=0.6))
 
 

@@ -195,7 +195,7 @@ def test_without_text_encoders_the_way_out_is_told(sd3_folder: Path, pixart_fold
         bare = folder.parent / "bare" / folder.name
         bare.mkdir(parents=True)
         (bare / "transformer").symlink_to(folder / "transformer")
-        with pytest.raises(InputError, match=rf"no text_encoder folder.*--condition {CONDITION}"):
+        with pytest.raises(InputError, match=rf"no text_encoder folder.*embeddings, {CONDITION}"):
             load_backbone(str(bare))
 
 

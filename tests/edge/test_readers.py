@@ -144,7 +144,7 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
     make(tmp_path)
     other: Task = "cls" if task == "seg" else "seg"
     assert not is_labelled(tmp_path, "train", other)
-    with pytest.raises(InputError, match=f"one of these layouts .*take --task {task}"):
+    with pytest.raises(InputError, match=f"one of these layouts .*take the task {task}"):
         opened(tmp_path, "train", other)
 
 

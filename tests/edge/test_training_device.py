@@ -56,7 +56,7 @@ def test_no_tensor_is_left_on_another_device(
 
 @pytest.mark.parametrize("name", ["", "abacus", "meta", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"got --device {name!r} .*expected cpu or a device"):
+    with pytest.raises(InputError, match=f"got the device {name!r} .*expected cpu or a device"):
         find_device(name)
 
 

@@ -16,7 +16,14 @@ def test_a_bundle_is_exported_into_a_folder_of_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
-    result = export("seg", "fp32", model=str(seg_bundle), imgsz="48x64", engine="none", progress=lambda what, _share: told.append(what))
+    result = export(
+        "seg",
+        "fp32",
+        model=str(seg_bundle),
+        imgsz="48x64",
+        engine="none",
+        progress=lambda what, _share: told.append(what),
+    )
     assert result.folder == Path("seg-fp32")
     assert result.rung == "fp32"
     assert all(parity.passed for parity in result.report.parity)

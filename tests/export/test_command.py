@@ -19,13 +19,10 @@ from tests.bundles import command, write_bundle
     ("arguments", "told"),
     [
         (["--precision", "fp32", "--allow-mixed"], "leave it out"),
-        (["--precision", "fp12"], "expected one of fp32, fp16"),
-        (["--task", "pose"], "expected one of seg, cls"),
-        (["--task", "cls"], "use --task seg"),
-        (["--imgsz", "48"], "expected HxW"),
+        (["--task", "cls"], r"use the task seg or another model \(--task, --model\)"),
+        (["--calib-images", "0"], r"got 0 images to calibrate on.*\(--calib-images\)"),
         (["--imgsz", "50x64"], "multiples of the patch size 8"),
-        (["--engine", "onnx"], "expected one of auto"),
-        (["--engine", "none", "--target", "sm86"], "leave one out"),
+        (["--engine", "none", "--target", "sm86"], r"leave one out \(--engine, --target\)"),
         pytest.param(
             ["--target", "sm86,sm999"],
             "sm999.*sm75.*sm86",
@@ -50,6 +47,35 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
     assert code == 1
     assert re.search(told, said.err)
     assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--precision", "fp12", "fp32"),
+        ("--task", "pose", "cls"),
+        ("--imgsz", "48", "HxW"),
+        ("--engine", "onnx", "tensorrt"),
+        ("--calib", "guess", "entropy"),
+        ("--rest", "bf16", "fp16"),
+        ("--format", "zip", "triton"),
+        ("--batch", "0", "1"),
+    ],
+)
+def test_what_cannot_be_read_is_wrong_usage(
+    option: str,
+    value: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(export_command, monkeypatch, option, value) == 2
+    said = capsys.readouterr()
+    assert re.search(rf"Error: Invalid value for '?{option}'?: .*{expected}", said.err)
     assert said.out == ""
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,7 @@ from aselect_export.exporting import ExportResult
 from aselect_runtime import open_model
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import resize
-from aselect_runtime.model import Device
+from aselect_runtime.options import Device
 from aselect_runtime.records import Resize
 from aselect_runtime.scenes import CLASSES, Street
 from tests.bundles import command
@@ -63,7 +63,7 @@ def test_torch_measures_as_training_does(seg_bundle: Path, labelled: Path) -> No
 
 
 def test_a_bundle_runs_where_torch_does(seg_bundle: Path, labelled: Path) -> None:
-    with pytest.raises(InputError, match="--device tensorrt for a bundle, expected auto or cpu"):
+    with pytest.raises(InputError, match="the device tensorrt for a bundle, expected auto or cpu"):
         evaluate(seg_bundle, labelled, device="tensorrt")
 
 

@@ -72,7 +72,8 @@ def test_an_fp16_that_fails_is_not_shipped_as_something_else(
     folder = write_bundle(tmp_path / "bundle", change=lift_tokens)
     arguments = ["--model", str(folder), "--out", str(tmp_path / "out"), "--engine", "none", *ladder]
     assert command(export_command, monkeypatch, *arguments) == GateError.exit_code == 3
-    told = r"fp16: .*\(failed\) \| mixed: .*\(passed\) \| fp32: .*\(passed\).*--precision fp32, or --allow-mixed"
+    told = r"fp16: .*\(failed\) \| mixed: .*\(passed\) \| fp32: .*\(passed\).*use the precision fp32, or "
+    told += r"allow mixed, which .* \(--precision, --allow-mixed\)"
     assert re.search(told, capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -118,7 +119,9 @@ def test_a_missed_gate_exits_3_and_leaves_nothing(
     code = command(export_command, monkeypatch, "--model", str(folder), "--out", str(out), "--engine", "none")
     said = capsys.readouterr()
     assert code == GateError.exit_code == 3
-    assert re.search(r"error: fp16: .*\(failed\) \| mixed: .*\(failed\) .*use --precision fp32", said.err)
+    assert re.search(
+        r"error: fp16: .*\(failed\) \| mixed: .*\(failed\) .*use the precision fp32 \(--precision\)", said.err
+    )
     assert "--allow-mixed" not in said.err, "the mixed graph failed too"
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == [folder]

@@ -89,6 +89,7 @@ TORCH_FREE = (
     "aselect_runtime.files",
     "aselect_runtime.frames",
     "aselect_runtime.scenes",
+    "aselect_runtime.commands.app",
     "aselect_runtime.commands.entry",
     "aselect_edge.data",
     "aselect_edge.data.augment",
@@ -96,6 +97,8 @@ TORCH_FREE = (
     "aselect_edge.evaluation.metrics",
     "aselect_edge.commands.select",
     "aselect_edge.commands.train",
+    "aselect_export.commands.evaluate",
+    "aselect_export.commands.export",
 )
 
 

@@ -28,10 +28,14 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README
 
 
 def commands(text: str) -> list[list[str]]:
-    """The lines of a page's shell blocks, as words; a line that ends in a backslash goes on."""
+    """The lines of a page's shell blocks, as words; a line that ends in a backslash goes on.
+
+    `aselect run` is told as `aselect-run`, which is the same.
+    """
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    found = [words for line in lines if (words := shlex.split(line, comments=True))]
+    return [[f"aselect-{words[1]}", *words[2:]] if words[0] == "aselect" else words for words in found]
 
 
 COMMANDS = commands(README)

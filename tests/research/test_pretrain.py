@@ -187,8 +187,9 @@ def test_hfr_keeps_the_timesteps_of_the_highest_ratio() -> None:
 
 
 def test_a_curriculum_of_nonsense_is_refused() -> None:
-    with pytest.raises(InputError, match="curriculum-by"):
+    with pytest.raises(InputError, match="got curriculum by 'luck', expected one of") as caught:
         Curriculum(by="luck")  # type: ignore[arg-type]
+    assert caught.value.parameters == ("curriculum_by",)
     with pytest.raises(InputError, match="1 or more"):
         Curriculum(0)
 

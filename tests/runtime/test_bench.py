@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from aselect_runtime.bench import Benchmark, Latency, Plan, SessionRate, benchmark, measure_session, report
+from aselect_runtime.commands.bench import DeviceName
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.options import Device
 from aselect_runtime.results import Arrays
 
 STREET = "synthetic://street?size=48x64&frames=6"
@@ -98,3 +101,7 @@ def test_the_command_prints_json_or_a_table(seg_model: Path) -> None:
     assert {"infer", "capture", "resize"} <= set(found["pipeline"]["stages"])
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
     assert "latency p99 [ms]" in done.stdout
+
+
+def test_the_devices_to_compare_are_those_that_there_are() -> None:
+    assert {name.value for name in DeviceName} == set(get_args(Device))

@@ -114,8 +114,9 @@ def test_smoothing_starts_anew_after_a_pause_and_weight_one_changes_nothing() ->
 
 
 def test_smoothing_refuses_a_weight_that_is_none() -> None:
-    with pytest.raises(InputError, match="--smooth"):
+    with pytest.raises(InputError, match="expected more than 0 and at most 1") as caught:
         Smoothing(0.0, classes=2)
+    assert caught.value.parameters == ("smooth",)
 
 
 def _result(number: int, pixels: Frame) -> Result:

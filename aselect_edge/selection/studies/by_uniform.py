@@ -10,6 +10,6 @@ from aselect_edge.selection.scan import Scan
 
 
 def by_uniform(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:  # noqa: ARG001 - looks at nothing
-    """One draw from `--seed`, at the asked tap or any; no forward pass."""
+    """One draw from the scan's seed, at the asked tap or any; no forward pass."""
     rng = random.Random(scan.seed)
     return Choice(rng.choice(scan.levels), settings.tap or rng.choice(scan.taps), note="Drawn at random.")

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aselect_runtime.commands.entry import entry
-from aselect_runtime.options import choice
+from aselect_runtime.commands.options import Json, Verbose
+from aselect_runtime.options import Device
 
 if TYPE_CHECKING:
     from aselect_export.evaluation import Evaluation
-
-_Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
 def _evaluate(
     model: Annotated[Path, typer.Argument(help="A bundle, an export folder, a .onnx file or a folder's .engine.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino; a bundle runs in torch.")
-    ] = "auto",
-    as_json: _Json = False,
-    verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
+    device: Annotated[Device, typer.Option(help="What to run on; a bundle runs in torch.")] = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class."""
     from aselect_export.evaluation import evaluate
-    from aselect_runtime.model import Device
     from aselect_runtime.progress import terminal_progress
 
-    choice(device, get_args(Device), "--device")
     with terminal_progress() as progress:
-        found = evaluate(model, data, split, device, progress)  # type: ignore[arg-type]
+        found = evaluate(model, data, split, device, progress)
     if as_json:
         print(found.to_json())
     else:

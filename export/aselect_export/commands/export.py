@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aselect_calibration.settings import Int8Settings, Rest
+from aselect_calibration.thresholds import Method
+from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
-from aselect_runtime.options import choice, parse_size
-from aselect_runtime.records import Task
+from aselect_runtime.commands.options import Json, Targets, Verbose, read
+from aselect_runtime.options import parse_list, parse_size
+from aselect_runtime.records import Precision, Task
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
 
-_Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-
 
 def _export(
-    task: Annotated[str | None, typer.Option(help="seg or cls; alone, it takes the bundle that ships.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    task: Annotated[Task | None, typer.Option(help="Alone, it takes the bundle that ships.")] = None,
+    precision: Annotated[Precision, typer.Option()] = "fp16",
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
@@ -30,63 +31,60 @@ def _export(
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="If fp16 misses its gate, take the mixed FP16/FP32 graph instead.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="auto, tensorrt, rtx or none.")] = "auto",
-    target: Annotated[str, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")] = "",
+    engine: Annotated[EngineChoice, typer.Option(help="Which TensorRT to build engines with.")] = "auto",
+    target: Targets = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Images or a video to verify and calibrate on; a split root with labels also gates int8."),
     ] = None,
     calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128,
-    calib: Annotated[str, typer.Option(help="int8: minmax, percentile, entropy or mse.")] = "mse",
+    calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
     max_drop: Annotated[
         float | None,
         typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or of agreement where no labels are (0.01)."),
     ] = None,
     rest: Annotated[
-        str | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
+        Rest | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
     layout: Annotated[
-        str, typer.Option("--format", help="folder, or for many machines triton or deepstream.")
+        Format, typer.Option("--format", help="An export folder, or for many machines what those servers read.")
     ] = "folder",
-    as_json: _Json = False,
-    verbose: _Verbose = False,  # noqa: ARG001 - read by `entry`
+    as_json: Json = False,
+    verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines.
 
     A graph that misses its gate is not written; if it is the asked one, nothing is, and the exit code is 3.
     """
+    size = read(imgsz, "--imgsz", parse_size)
+    targets = read(target, "--target", parse_list) or ()
+
     from rich.console import Console
 
-    from aselect_calibration.settings import Int8Settings
-    from aselect_export.exporting import EngineChoice, check_precision, export, open_bundle
-    from aselect_export.fleet import Format, deliver
+    from aselect_export.exporting import export, open_bundle
+    from aselect_export.fleet import deliver
     from aselect_runtime.progress import terminal_progress
 
-    asked = check_precision(precision)
-    choice(engine, get_args(EngineChoice), "--engine")
-    choice(layout, get_args(Format), "--format")
-    settings = Int8Settings(calib_images, calib, max_drop, rest)  # type: ignore[arg-type]
-    if task is not None:
-        choice(task, get_args(Task), "--task")
-    bundle = open_bundle(task, model)  # type: ignore[arg-type]
+    settings = Int8Settings(calib_images, calib, max_drop, rest)
+    bundle = open_bundle(task, model)
     console = Console(stderr=True)
     with terminal_progress() as progress:
         make = partial(
             export,
             bundle,
-            asked,
-            imgsz=parse_size(imgsz) if imgsz else None,
+            precision,
+            imgsz=size,
             batch=batch,
             ladder=not no_ladder,
             allow_mixed=allow_mixed,
-            targets=tuple(part.strip() for part in target.split(",") if part.strip()),
-            engine=engine,  # type: ignore[arg-type]
+            targets=targets,
+            engine=engine,
             data=data,
             int8=settings,
             progress=progress,
         )
-        result = deliver(layout, make, out or Path(f"{bundle.record.task}-{precision}"))  # type: ignore[arg-type]
+        result = deliver(layout, make, out or Path(f"{bundle.record.task}-{precision}"))
     if result.rung == "mixed":
         console.print("warning: fp16 missed its gate, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:

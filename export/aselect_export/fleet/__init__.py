@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from aselect_export.choices import Format
 from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
@@ -19,8 +20,6 @@ from aselect_runtime.files import check_replaceable
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
-
-Format = Literal["folder", "triton", "deepstream"]
 
 __all__ = ["Format", "deliver", "write_deepstream", "write_triton"]
 

@@ -138,7 +138,8 @@ def hold_against(
     if agreement < AGREEMENT:
         raise GateError(
             f"{changed.name}: got {agreement:.3%} of the same class as {original.name}, expected {AGREEMENT:.1%}; "
-            "export with --format folder"
+            "export with the format folder",
+            parameter="format",
         )
 
 

@@ -85,7 +85,7 @@ def config(name: str, manifest: Manifest, *, dynamic: bool, platform: str = "onn
 def _write_graph(folder: Path, graph: Path, manifest: Manifest, target: Path, notes: list[str]) -> bool:
     """Write the graph; returns whether its batch is free."""
     if manifest.input.shape[0] > 1:
-        notes.append(f"each request is {manifest.input.shape[0]} frames, as the graph was exported (--batch)")
+        notes.append(f"each request is {manifest.input.shape[0]} frames, the batch that the graph was exported for")
     else:
         model = load(graph)
         free_batch(model)

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from typing import Annotated
 
 import typer
 
 from aselect_runtime.commands.entry import entry
-from aselect_runtime.commands.run import DeviceName, Model, quiet_libraries
+from aselect_runtime.commands.options import Json
+from aselect_runtime.commands.run import Model, Verbose, quiet_libraries
+
+
+class DeviceName(str, Enum):
+    """`Device` for an option that can be repeated: typer takes no list of Literal."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+    openvino = "openvino"
 
 
 def _bench(
     model: Model,
-    source: Annotated[str, typer.Option(help="what to measure on: any input of aselect-run")] = "synthetic://street",
+    source: Annotated[str, typer.Option(help="What to measure on: any input of aselect-run.")] = "synthetic://street",
     device: Annotated[
-        list[DeviceName] | None, typer.Option("--device", help="what to run on; repeat it to compare")
+        list[DeviceName] | None, typer.Option("--device", help="What to run on; repeat it to compare.")
     ] = None,
-    warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="milliseconds to warm up for")] = 200.0,
-    iterations: Annotated[int, typer.Option(min=1, help="least number of calls of the session")] = 10,
-    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="least seconds of each measurement")] = 3.0,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks and the messages of FFmpeg")] = False,
+    warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds to warm up for.")] = 200.0,
+    iterations: Annotated[int, typer.Option(min=1, help="Least number of calls of the session.")] = 10,
+    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="Least seconds of each measurement.")] = 3.0,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Measure a model on this machine: the session alone, then the whole pipeline over a source.
 

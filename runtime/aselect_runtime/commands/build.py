@@ -9,18 +9,20 @@ from typing import Annotated
 import typer
 
 from aselect_runtime.commands.entry import entry
+from aselect_runtime.commands.options import Json, Targets, Verbose, read
+from aselect_runtime.options import parse_list
 
 
 def _build(
-    folder: Annotated[Path, typer.Argument(help="export folder")],
-    target: Annotated[str, typer.Option(metavar="SM[,SM]", help="build ahead of time, for example sm86,sm89")] = "",
-    workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use")] = None,
+    folder: Annotated[Path, typer.Argument(help="Export folder.")],
+    target: Targets = None,
+    workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use.")] = None,
     optimization_level: Annotated[
         int | None,
-        typer.Option("--optimization-level", min=0, max=5, help="0 builds fast, 5 builds the fastest engine"),
+        typer.Option("--optimization-level", min=0, max=5, help="0 builds fast, 5 builds the fastest engine."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the engines as one JSON object on stdout")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks")] = False,  # noqa: ARG001 - for `entry`
+    as_json: Json = False,
+    verbose: Verbose = False,  # noqa: ARG001 - for `entry`
 ) -> None:
     """Build TensorRT engines for an export folder: for the GPU at hand, or ahead of time for other ones.
 
@@ -32,7 +34,7 @@ def _build(
     from aselect_runtime.engines import BuildOptions, add_engines
     from aselect_runtime.progress import terminal_progress
 
-    targets = [part.strip() for part in target.split(",") if part.strip()]
+    targets = read(target, "--target", parse_list) or ()
     with stop_on_signals() as stop, terminal_progress() as progress:
         engines = add_engines(folder, targets, BuildOptions(workspace, optimization_level), progress, stop)
     if as_json:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
-
-import typer
 
 from aselect_runtime.commands.entry import entry
+from aselect_runtime.commands.options import Json, Verbose
 
 
 def _doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="print facts and findings as one JSON object")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="show tracebacks")] = False,  # noqa: ARG001 - for `entry`
+    as_json: Json = False,
+    verbose: Verbose = False,  # noqa: ARG001 - for `entry`
 ) -> None:
-    """Look at this machine and say what is wrong for aselect-run, with the command that mends it.
+    """Look at this machine and say what is wrong for aselect-run, with the command that repairs it.
 
     The exit code is 1 if something keeps models from running here.
     """

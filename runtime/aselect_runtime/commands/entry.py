@@ -4,6 +4,8 @@
 
     select = entry(_select)
 
+A library error names the parameter to change (`imgsz`); the command adds its option of that name (`--imgsz`).
+
 Exit codes: 0 done; 1 an error of ours, as one line on stderr; 2 usage; 3 a gate failed; 130 interrupted.
 """
 
@@ -11,8 +13,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from aselect_runtime.errors import AselectError, MissingDependencyError, WriteError
@@ -20,33 +23,45 @@ from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr
 
 
-def entry(function: Callable[..., None]) -> Callable[[], None]:
-    """The console entry point of a command, with arguments and options from the function's typer annotations.
+@dataclass(frozen=True)
+class Command:
+    """A command of the house. Called, it is a console script; `verb` is the same command as a part of `aselect`."""
 
-    If the function has a parameter `verbose`, it also decides whether errors show their traceback.
-    """
+    function: Callable[..., None]
+    """With arguments and options in its typer annotations. `verbose`, where it has that, asks for tracebacks."""
 
-    @functools.wraps(function)
-    def guarded(**arguments: Any) -> None:
-        with reporting(verbose=bool(arguments.get("verbose"))):
-            function(**arguments)
+    def __call__(self) -> None:
+        """Run it on the arguments of this process, and exit."""
+        self.verb()()
 
-    def main() -> None:
+    def verb(self) -> Any:
+        """The command as click has it."""
         import typer
+
+        @functools.wraps(self.function)
+        def guarded(**arguments: Any) -> None:
+            with reporting(verbose=bool(arguments.get("verbose")), options=self.options):
+                self.function(**arguments)
 
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         app.command()(guarded)
-        app()
+        return typer.main.get_command(app)
 
-    main.__doc__ = function.__doc__
-    return main
+    def options(self) -> set[str]:
+        """The options that its help lists, such as `--imgsz`."""
+        return {name for option in self.verb().params if not getattr(option, "hidden", False) for name in option.opts}
+
+
+entry = Command
 
 
 @contextmanager
-def reporting(*, verbose: bool) -> Iterator[None]:
+def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
     """Show the log on stderr, and turn expected errors into one line there and the exit code.
 
     With `verbose` an error's traceback comes first.
+
+    The line ends in those of the command's `options` that the error's parameters stand for.
 
     Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
     Ctrl-C. All else is a bug and passes through.
@@ -58,7 +73,7 @@ def reporting(*, verbose: bool) -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except AselectError as error:
-        _report(error, verbose)
+        _report(error, verbose, _hint(error, options() if error.parameters else ()))
         raise SystemExit(error.exit_code) from None
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("aselect_"):
@@ -84,11 +99,17 @@ def _denied(error: OSError) -> WriteError:
     return WriteError(f"{place}: got {error.strerror!r}, expected a usable place; free space or choose another path")
 
 
-def _report(error: AselectError, verbose: bool) -> None:
+def _hint(error: AselectError, options: Collection[str]) -> str:
+    flags = ["--" + name.replace("_", "-") for name in error.parameters]
+    named = [flag for flag in flags if flag in options]
+    return f" ({', '.join(named)})" if named else ""
+
+
+def _report(error: AselectError, verbose: bool, hint: str = "") -> None:
     if verbose:
         import traceback
 
         traceback.print_exc()
     # Messages can quote file names and library errors: keep them on one line and free of terminal escapes.
-    line = " ".join(str(error).split())
+    line = " ".join(str(error).split()) + hint
     print("error: " + "".join(char if char.isprintable() else "?" for char in line), file=sys.stderr)

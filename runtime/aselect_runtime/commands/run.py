@@ -5,31 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from aselect_runtime.commands.entry import entry
+from aselect_runtime.commands.options import Json, OnDevice
 
-
-class DeviceName(str, Enum):
-    """What can be asked for with --device."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
-    openvino = "openvino"
-
-
-Model = Annotated[Path, typer.Argument(help="export folder, or a .onnx file of aselect-export")]
+Model = Annotated[Path, typer.Argument(help="Export folder, or a .onnx file of aselect-export.")]
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        help="video file, image, folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string or "
-        "synthetic://street; cameras and streams run side by side, files one after the other",
+        help="Video file, image, folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string or "
+        "synthetic://street; cameras and streams run side by side, files one after the other.",
         metavar="INPUT...",
     ),
 ]
@@ -39,30 +28,25 @@ Outputs = Annotated[
         "--output",
         "-o",
         help=".mp4/.mkv overlay, .jsonl results, .png last frame, folder/ masks, display://, http://host:port live "
-        "page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are filled in; repeatable",
+        "page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are filled in; repeatable.",
     ),
 ]
-MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="stop after this many frames")]
-MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", min=0.001, help="stop after this time")]
-DeviceOption = Annotated[
-    DeviceName,
-    typer.Option("--device", help="what to run on; auto takes the fastest that is here"),
-]
+MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after this many frames.")]
+MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", min=0.001, help="Stop after this time.")]
 Smooth = Annotated[
     float | None,
     typer.Option(
         "--smooth",
         min=0.01,
         max=1.0,
-        help="average over time; the weight of a new frame, for example 0.4; default: off",
+        help="Average over time; the weight of a new frame, for example 0.4; off if left out.",
     ),
 ]
 Record = Annotated[
     Path | None,
-    typer.Option("--record-calibration", help="folder for model inputs, spread over the run, for calibrating INT8"),
+    typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print the summary as one JSON object on stdout")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="show tracebacks and the messages of FFmpeg")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
 def _run(
@@ -71,7 +55,7 @@ def _run(
     output: Outputs = None,
     max_frames: MaxFrames = None,
     max_seconds: MaxSeconds = None,
-    device: DeviceOption = DeviceName.auto,
+    device: OnDevice = "auto",
     smooth: Smooth = None,
     record_calibration: Record = None,
     as_json: Json = False,
@@ -98,7 +82,7 @@ def _run(
     from aselect_runtime.progress import terminal_progress
 
     with terminal_progress() as following:
-        manifest, session = open_model(model, device.value, following)
+        manifest, session = open_model(model, device, following)
     try:
         with stop_on_signals() as stop, progress(max_frames) as on_frame:
             summary = run_pipeline(

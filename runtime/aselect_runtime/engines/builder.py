@@ -63,25 +63,29 @@ def check_target(target: str | None, builder: Builder) -> str:
         if gpu is None:
             raise InputError(
                 "got no NVIDIA GPU, expected one, because TensorRT builds on the device itself; "
-                "run aselect-build there, or give --target to build ahead of time"
+                "run aselect-build there, or give a target to build ahead of time",
+                parameter="target",
             )
         if target not in (None, gpu.target):
             raise InputError(
                 f"got target {target!r}, expected {gpu.target} ({gpu.name}), because TensorRT builds for the GPU at "
-                "hand; leave --target out, or use --engine rtx"
+                "hand; leave the target out, or use the engine rtx",
+                parameter=("target", "engine"),
             )
         return gpu.target
     targets = known_targets(load("rtx"))
     wanted = target or (gpu.target if gpu else None)
     if wanted is None:
         raise InputError(
-            "got --engine rtx without --target and without an NVIDIA GPU here, expected one to build for; "
-            f"give --target, one of {', '.join(targets)}"
+            "got the engine rtx without a target and without an NVIDIA GPU here, expected one to build for; "
+            f"give a target, one of {', '.join(targets)}",
+            parameter="target",
         )
     if wanted not in targets:
         raise InputError(
             f"got target {wanted!r}, expected one of {', '.join(targets)}; for other GPUs (Jetson Orin is sm87) "
-            "export without --target and run aselect-build on the device"
+            "export without a target and run aselect-build on the device",
+            parameter="target",
         )
     return wanted
 

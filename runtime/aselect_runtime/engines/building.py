@@ -86,7 +86,9 @@ def open_engine(folder: Path, manifest: Manifest, progress: Progress = silent) -
     if gpu is None or builder is None:
         got = "no NVIDIA GPU" if gpu is None else f"{gpu.name} without TensorRT"
         raise EngineError(
-            f"got --device tensorrt and {got}, expected a GPU with TensorRT; run aselect-doctor, or use --device auto"
+            f"got the device tensorrt and {got}, expected a GPU with TensorRT; run aselect-doctor, or use "
+            "the device auto",
+            parameter="device",
         )
     engine, _ = _usable(folder, manifest, builder, gpu)
     if engine is None:

@@ -13,7 +13,7 @@ from aselect_runtime.engines.device_memory import HostBuffer
 from aselect_runtime.errors import EngineError
 
 MENDS = {
-    2: "close other programs that use the GPU, or use a smaller --imgsz or --batch",
+    2: "close other programs that use the GPU, or use a smaller input size or batch",
     35: "the driver is older than cuda-python: update the driver (JetPack), or pip install 'cuda-bindings==12.9.*'",
     100: "run aselect-doctor: there is no NVIDIA GPU, or this container was not given it (--runtime nvidia)",
     46: "another process has the GPU to itself; end it",
@@ -121,6 +121,7 @@ class CudaPython:
             reason = told.decode() if isinstance(told, bytes) else error.name
             raise EngineError(
                 f"CUDA could not {what}: got error {code} ({reason}), expected success; "
-                + MENDS.get(code, "run aselect-doctor, or use --device cpu")
+                + MENDS.get(code, "run aselect-doctor, or use the device cpu"),
+                parameter="device",
             )
         return values[0] if values else None

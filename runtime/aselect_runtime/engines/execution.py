@@ -184,7 +184,8 @@ class Execution:
         if not trt_context.execute_async_v3(self._compute):
             raise EngineError(
                 f"{self._name}: TensorRT could not run it ({first(log.errors)}), expected results; "
-                + remedy(log.errors, "run aselect-build again, or use --device cpu")
+                + remedy(log.errors, "run aselect-build again, or use the device cpu"),
+                parameter="device",
             )
 
     def _finish(self) -> None:

@@ -43,7 +43,9 @@ def remedy(errors: list[str], otherwise: str) -> str:
     """What to do about a failure, judged by TensorRT's words; `otherwise` where they say nothing known."""
     text = " ".join(errors).lower()
     if any(words in text for words in ("out of memory", "outofmemory", "memory allocation", "insufficient memory")):
-        return "close other programs that use the GPU, give --workspace a smaller number, or use a smaller --imgsz"
+        return (
+            "close other programs that use the GPU, give the builder a smaller workspace, or use a smaller input size"
+        )
     if "version" in text and ("serializ" in text or "mismatch" in text or "compat" in text):
         return "run aselect-build on this machine"
     return otherwise

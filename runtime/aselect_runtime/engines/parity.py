@@ -72,7 +72,8 @@ def climb(rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[st
         raise refused
     raise GateError(
         f"got engines that agree with ONNX Runtime on {', '.join(missed)}, expected {AGREEMENT:.1%} of the same class; "
-        "upgrade TensorRT (10.3 to 10.7 are known for this), or use --device cuda or cpu"
+        "upgrade TensorRT (10.3 to 10.7 are known for this), or use the device cuda or cpu",
+        parameter="device",
     )
 
 

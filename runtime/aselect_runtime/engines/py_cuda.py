@@ -113,9 +113,11 @@ class PyCuda:
         except self._driver.MemoryError as error:
             raise EngineError(
                 f"CUDA could not {what}: got {error}, expected enough memory; close other programs that use the GPU, "
-                "or use a smaller --imgsz or --batch"
+                "or use a smaller input size or batch",
+                parameter=("imgsz", "batch"),
             ) from error
         except self._driver.Error as error:
             raise EngineError(
-                f"CUDA could not {what}: got {error}, expected success; run aselect-doctor, or use --device cpu"
+                f"CUDA could not {what}: got {error}, expected success; run aselect-doctor, or use the device cpu",
+                parameter="device",
             ) from error

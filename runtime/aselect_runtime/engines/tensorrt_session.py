@@ -55,7 +55,8 @@ class TensorRtSession:
             if find_gpu() is None:
                 raise EngineError(
                     f"{name}: got no NVIDIA driver with a GPU, expected one to run a TensorRT engine; "
-                    "run aselect-doctor, or use --device cpu"
+                    "run aselect-doctor, or use the device cpu",
+                    parameter="device",
                 )
             memory = open_memory()
         self._pending: deque[int] = deque()

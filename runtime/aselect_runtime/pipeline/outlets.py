@@ -92,7 +92,9 @@ def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
     for uri in outputs:
         path = Path(uri).resolve()
         if path in taken:
-            raise InputError(f"{uri}: got this path twice, expected an output of its own; choose another --output")
+            raise InputError(
+                f"{uri}: got this path twice, expected an output of its own; choose another output", parameter="output"
+            )
         taken.add(path)
 
 

@@ -31,7 +31,10 @@ class Smoothing:
 
     def __init__(self, amount: float, classes: int) -> None:
         if not 0 < amount <= 1:
-            raise InputError(f"got --smooth {amount}, expected more than 0 and at most 1 (the weight of a new frame)")
+            raise InputError(
+                f"got a weight of {amount} for a new frame, expected more than 0 and at most 1; change it",
+                parameter="smooth",
+            )
         self._amount = amount
         self._classes = classes
         self._average: Floats | None = None

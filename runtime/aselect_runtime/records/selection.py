@@ -57,5 +57,6 @@ class Selection(Record):
         if len(self.mixture) > 1:
             raise InputError(
                 f"got a selection that mixes {len(self.mixture)} noise levels ({self.strategy}), expected one noise "
-                "level to train and export; select again with another --strategy"
+                "level to train and export; select again with another strategy",
+                parameter="selection",
             )

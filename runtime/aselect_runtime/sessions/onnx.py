@@ -73,7 +73,8 @@ class OnnxSession:
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise EngineError(
                 f"ONNX Runtime failed on {self.device} ({_first_line(error)}), expected results for {frames.dtype} "
-                f"{list(frames.shape)}; try --device cpu or export the model again"
+                f"{list(frames.shape)}; try the device cpu or export the model again",
+                parameter="device",
             ) from error
 
     def close(self) -> None:

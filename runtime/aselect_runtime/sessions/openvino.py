@@ -52,7 +52,8 @@ class OpenVinoSession:
         except RuntimeError as error:  # the only exception that OpenVINO knows
             raise IntegrityError(
                 f"{path}: OpenVINO cannot load it ({_reason(error)}), expected an ONNX model that it supports; "
-                "export it again or use --device cpu"
+                "export it again or use the device cpu",
+                parameter="device",
             ) from error
         self._outputs = [port.get_any_name() for port in self._model.outputs]
 
@@ -80,7 +81,8 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO failed ({_reason(error)}), expected results for {frames.dtype} {list(frames.shape)}; "
-                "try --device cpu or export the model again"
+                "try the device cpu or export the model again",
+                parameter="device",
             ) from error
         return {name: results[name] for name in self._outputs}
 
@@ -102,8 +104,9 @@ def _openvino() -> Any:
         import openvino
     except ImportError as error:
         raise MissingDependencyError(
-            "got no openvino, expected it for --device openvino; pip install 'aselect-runtime[openvino]' or use "
-            "--device auto"
+            "got no openvino, expected it for the device openvino; pip install 'aselect-runtime[openvino]' or use "
+            "the device auto",
+            parameter="device",
         ) from error
     return openvino
 

@@ -43,7 +43,8 @@ def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
     except OSError as error:
         raise InputError(
             f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
-            "choose another --output"
+            "choose another output",
+            parameter="output",
         ) from error
     try:
         yield figures.observe

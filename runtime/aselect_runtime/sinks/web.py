@@ -101,7 +101,8 @@ def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Itera
             address = guard.address
             raise InputError(
                 f"{address.host}:{address.port}: cannot serve the live page there ({error.strerror}), expected a free "
-                "port of this machine; choose another --output"
+                "port of this machine; choose another output",
+                parameter="output",
             ) from error
         yield serving
     finally:

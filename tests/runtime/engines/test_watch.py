@@ -84,7 +84,7 @@ def test_on_a_terminal_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        ("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", "--workspace"),
+        ("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", "smaller workspace"),
         ("Cuda Runtime (out of memory)", "close other programs"),
         ("Serialization assertion failed. Version tag does not match", "run aselect-build"),
         ("Error Code 10: Could not find any implementation for node {ForeignNode[x]}", "otherwise"),

@@ -1,0 +1,84 @@
+"""The command `aselect`: every verb of the house in one place, with shell completion.
+
+The device's verbs are here; other distributions add theirs by an entry point in the group `aselect.commands`, whose
+name is the verb and whose object is a `Command`. What is behind a verb is imported when the verb is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from aselect_runtime.commands.entry import reporting
+from aselect_runtime.errors import MissingDependencyError
+
+GROUP = "aselect.commands"
+
+
+@dataclass(frozen=True)
+class _Verb:
+    about: str
+    extra: str
+    """Of aselect-edge, for what a device does not have; empty for the device's own."""
+
+
+_VERBS = {
+    "select": _Verb("Find the noise level, block and component whose features know most.", "train"),
+    "train": _Verb("Train a head on the selected features, with --finetune the backbone too.", "train"),
+    "export": _Verb("Export a bundle to verified ONNX graphs and TensorRT engines.", "export"),
+    "eval": _Verb("Measure mIoU or top-1 accuracy on a labelled split, and every class.", "export"),
+    "build": _Verb("Build TensorRT engines for an export folder.", ""),
+    "run": _Verb("Run an exported model on videos, images, cameras and streams.", ""),
+    "bench": _Verb("Measure a model on this machine.", ""),
+    "doctor": _Verb("Look at this machine and say what is wrong, with the command that repairs it.", ""),
+}
+
+
+def main() -> None:
+    """The console script `aselect`."""
+    with reporting(verbose=False):
+        _app()()
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """The verbs that are here, none of them imported."""
+    own = [
+        EntryPoint(name, f"aselect_runtime.commands.{name}:{name}", GROUP)
+        for name, verb in _VERBS.items()
+        if not verb.extra
+    ]
+    return {found.name: found for found in (*entry_points(group=GROUP), *own)}
+
+
+class _Verbs(TyperGroup):
+    """Its commands are names with a line of help, enough for a list; the one that is called is loaded."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, listed, rest = super().resolve_command(ctx, args)
+        found = _installed().get(name or "")
+        if found is not None:
+            return name, found.load().verb(), rest
+        if ctx.resilient_parsing:  # a shell that completes: there is nothing to offer, and nobody reads an error
+            return name, listed, rest
+        raise MissingDependencyError(
+            f"got the command {name!r}, which this installation lacks, expected aselect-edge; install aselect-edge "
+            f"with the extra {_VERBS[name or ''].extra}"
+        )
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        cls=_Verbs,
+        help="Diffusion Transformers as feature extractors on cameras: select, train, export, build, run.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for name in dict.fromkeys((*_VERBS, *_installed())):
+        about = _VERBS[name].about if name in _VERBS else "A command of another package."
+        app.command(name, short_help=about)(lambda: None)
+    return app

@@ -1,0 +1,40 @@
+"""What the commands share: options that several have, and reading the text of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import Device
+
+T = TypeVar("T")
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+OnDevice = Annotated[Device, typer.Option("--device", help="What to run on; auto takes the fastest that is here.")]
+Targets = Annotated[str | None, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")]
+
+
+def read(text: str | None, option: str, reader: Callable[[str], T]) -> T | None:
+    """What `reader` makes of an option's text, None where the option was not given.
+
+    What it cannot read (InputError) is a usage error.
+    """
+    if text is None:
+        return None
+    try:
+        return reader(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def unset_at(sentinel: float) -> Callable[[Any], Any]:
+    """The callback of an option that older scripts set to `sentinel` where they mean None, "not given"."""
+
+    def callback(value: Any) -> Any:
+        return None if value == sentinel else value
+
+    return callback
