@@ -22,13 +22,14 @@ from aselect_runtime.records import HEAD_KINDS, Component, HeadKind, HeadSpec, S
 
 def select(
     backbone: str | Path | LoadedBackbone,
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     out: str | Path | None = None,
     strategy: str | None = None,
     task: Task = "seg",
     images: int | None = None,
     imgsz: str | tuple[int, int] | None = None,
+    timestep: float | None = None,
     timesteps: Sequence[float] | None = None,
     components: Sequence[Component] | None = None,
     blocks: int | None = None,
@@ -42,7 +43,7 @@ def select(
     steps: int = 200,
     family: str | None = None,
     vae: str | None = None,
-    heads: int | None = None,
+    num_heads: int | None = None,
     condition: str | Path | None = None,
     label: int | None = None,
     revision: str | None = None,
@@ -55,7 +56,8 @@ def select(
 
     `backbone` is what `load_backbone` takes (a folder, a hub id, "shipped", …), or a loaded one, to which `family` to
     `revision` then do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
-    images or a video. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
+    images or a video; `smallest-sigma`, `fixed` and `uniform` need none, and `timestep` and `tap`, taken as they are,
+    no scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
 
     With `out` (.json) the record is written there and its plot (.png) beside it, and an interrupted scan goes on.
     Raises InputError for what cannot be done, IntegrityError for a corrupt backbone.
@@ -63,12 +65,14 @@ def select(
     place = None if out is None else Path(out)
     if place is not None and place.suffix != ".json":
         raise InputError(f"got out={str(out)!r}, expected a name that ends in .json; the plot goes beside it as .png")
+    if timestep is not None and timesteps is not None:
+        raise InputError("got timestep and timesteps, expected one of them; leave one out", parameter="timesteps")
     request = Request(
-        strategy=strategy or DEFAULT,
+        strategy=strategy or (DEFAULT if timestep is None else "fixed"),
         task=task,
         images=images,
         imgsz=None if imgsz is None else parse_size(imgsz),
-        timesteps=timesteps,
+        timesteps=timesteps if timestep is None else [timestep],
         components=components,
         blocks=blocks,
         batch=batch,
@@ -82,8 +86,8 @@ def select(
             steps=steps,
         ),
     )
-    loaded = _load(backbone, family, vae, heads, condition, label, revision)
-    selection = select_tap(loaded, Path(data), request, resume=place, progress=progress)
+    loaded = _load(backbone, family, vae, num_heads, condition, label, revision)
+    selection = select_tap(loaded, None if data is None else Path(data), request, resume=place, progress=progress)
     if place is not None:
         selection.save(place)
         draw_selection(selection, place.with_suffix(".png"))
@@ -107,7 +111,7 @@ def train(
     noise_draws: int = 1,
     family: str | None = None,
     vae: str | None = None,
-    heads: int | None = None,
+    num_heads: int | None = None,
     condition: str | Path | None = None,
     label: int | None = None,
     revision: str | None = None,
@@ -154,7 +158,7 @@ def train(
         device=find_device(device),
     )
     label = chosen.label if label is None else label
-    loaded = _load(backbone, family, vae, heads, condition, label, revision, request.depth)
+    loaded = _load(backbone, family, vae, num_heads, condition, label, revision, request.depth)
     return train_bundle(replace(request, source=loaded), progress)
 
 
@@ -162,7 +166,7 @@ def _load(
     backbone: str | Path | LoadedBackbone,
     family: str | None,
     vae: str | None,
-    heads: int | None,
+    num_heads: int | None,
     condition: str | Path | None,
     label: int | None,
     revision: str | None,
@@ -175,7 +179,7 @@ def _load(
         revision,
         family=family,
         vae=vae,
-        heads=heads,
+        heads=num_heads,
         condition=None if condition is None else load_condition(Path(condition)),
         label=label,
         depth=depth,

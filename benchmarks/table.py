@@ -45,7 +45,7 @@ def pages() -> dict[str, dict[str, str]]:
     """The tables of each page, by name; those of benchmarks that have not been run yet are left out."""
     found = {"README.md": {"figures": figures()}}
     if (RESULTS / "accuracy.json").is_file():
-        found["README.md"]["accuracy"] = accuracy()
+        found["docs/accuracy.md"] = {"accuracy": accuracy()}
     if (RESULTS / "selection.json").is_file():
         result = load("selection")
         found["docs/selection.md"] = {

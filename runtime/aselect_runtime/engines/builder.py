@@ -157,15 +157,15 @@ def _hash_in(folder: Path, name: str) -> str | None:
 def _build(
     onnx_path: Path, sm: str, builder: Builder, options: BuildOptions, timing: Path, progress: Progress, stop: Event
 ) -> bytes:
-    trt, trt_log = load(builder), logger(builder)
-    trt_log.errors.clear()
-    trt_builder = trt.Builder(trt_log)
+    trt, messages = load(builder), logger(builder)
+    messages.errors.clear()
+    trt_builder = trt.Builder(messages)
     if trt_builder is None:
         raise EngineError(
-            f"got no builder from {MODULES[builder]} ({first(trt_log.errors)}), expected one; run aselect-doctor"
+            f"got no builder from {MODULES[builder]} ({first(messages.errors)}), expected one; run aselect-doctor"
         )
     trt_network = trt_builder.create_network(network_flags(trt))
-    _parse(trt, trt_network, trt_log, onnx_path)
+    _parse(trt, trt_network, messages, onnx_path)
     trt_config = trt_builder.create_builder_config()
     if options.workspace_mib is not None:
         trt_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
@@ -178,10 +178,10 @@ def _build(
     if stop.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        advice = remedy(trt_log.errors, "try model.fp32.onnx or another version of TensorRT")
+        advice = remedy(messages.errors, "try model.fp32.onnx or another version of TensorRT")
         raise EngineError(
             f"{onnx_path}: {MODULES[builder]} {trt.__version__} could not build it for {sm} "
-            f"({first(trt_log.errors)}), expected an engine; {advice}"
+            f"({first(messages.errors)}), expected an engine; {advice}"
         )
     if trt_cache is not None:
         atomic_write(timing, bytes(trt_cache.serialize()))
@@ -199,8 +199,8 @@ def _timing_cache(trt_config: Any, path: Path) -> Any:
     return trt_cache
 
 
-def _parse(trt: Any, trt_network: Any, trt_log: Any, onnx_path: Path) -> None:
-    trt_parser = trt.OnnxParser(trt_network, trt_log)
+def _parse(trt: Any, trt_network: Any, messages: Any, onnx_path: Path) -> None:
+    trt_parser = trt.OnnxParser(trt_network, messages)
     if trt_parser.parse_from_file(str(onnx_path)):
         return
     faults = [trt_parser.get_error(index) for index in range(trt_parser.num_errors)]
@@ -210,7 +210,7 @@ def _parse(trt: Any, trt_network: Any, trt_log: Any, onnx_path: Path) -> None:
         node = trt_fault.node_name() or trt_fault.node()
         where = f"node {node} ({trt_fault.node_operator()}): {brief(trt_fault.desc())}"
     else:
-        where = brief(trt_fault.desc()) if trt_fault is not None else first(trt_log.errors)
+        where = brief(trt_fault.desc()) if trt_fault is not None else first(messages.errors)
     raise EngineError(
         f"{onnx_path}: {trt.__name__} {trt.__version__} cannot read it: {where}; "
         "expected a graph that aselect-export wrote; export again, or use a newer TensorRT"
