@@ -36,8 +36,8 @@ from benchmarks.accuracy_rows import (
     evaluate_command,
     selection_of,
     train_command,
-    weights_digest,
 )
+from benchmarks.weights import weights_digest
 
 
 def main(words: list[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.backbones.loading import SHIPPED as SHIPPED_BACKBONE
 from aselect_edge.bundle import SHIPPED
 from aselect_edge.selection import Request, select_tap
-from aselect_runtime.files import sha256
 from aselect_runtime.records import Selection, Tap, Task
 from benchmarks.selection import JOBS as SCANS
 
@@ -99,13 +96,6 @@ class Job:
         return ",".join(dict.fromkeys(tap for tap in (*given[:-1], deepest) if tap))
 
 
-def weights_digest(backbone: str) -> str:
-    """SHA-256 over the weights that a backbone's name stands for; empty where they are not on this disk."""
-    path = SHIPPED_BACKBONE if backbone == "shipped" else Path(backbone)
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest() if files else ""
-
-
 def selection_of(job: Job, level: Level, seed: int, data: Path, work: Path) -> Path:
     """The selection of a level as a file in `work`, made when it is first asked for."""
     path = work / (f"selection-exhaustive-{seed}.json" if level == "exhaustive" else f"selection-{level}.json")
@@ -130,14 +120,14 @@ def _choose(job: Job, level: Level, seed: int, data: Path, work: Path) -> Select
 
 
 def _exhaustive(job: Job, seed: int, data: Path) -> Selection:
-    """The search's pick as the selection benchmark recorded it on the shipped backbone, else a search of that size."""
+    """The search's pick as the selection benchmark recorded it on the same weights, else a search of that size."""
     folder = PLANS[job.task].folder
     recorded = json.loads(PICKS.read_text(encoding="utf-8")) if PICKS.is_file() else {}
-    if job.backbone == "shipped" and folder in recorded:
+    if job.weights and recorded.get(folder, {}).get("weights") == job.weights:
         picks = recorded[folder]["rows"]["exhaustive"]["picks"]
         tap, _, step = picks[seed % len(picks)].partition(" at ")
-        (noise,) = load_backbone("shipped", depth=1).schedule.levels([float(step)])
-        return Selection(backbone="shipped", noise=noise, tap=Tap.parse(tap), strategy="exhaustive", seed=seed)
+        (noise,) = load_backbone(job.backbone, depth=1).schedule.levels([float(step)])
+        return Selection(backbone=job.backbone, noise=noise, tap=Tap.parse(tap), strategy="exhaustive", seed=seed)
     scan = _scan(job.task)
     request = Request("exhaustive", job.task, images=scan.labelled, imgsz=scan.imgsz, seed=seed)
     return select_tap(job.backbone, data, request).model_copy(update={"scores": ()})

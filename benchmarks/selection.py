@@ -36,6 +36,7 @@ from aselect_runtime.records import Selection, Task
 from benchmarks import shapes
 from benchmarks.process import processor
 from benchmarks.selection_table import interval, ranking
+from benchmarks.weights import weights_digest
 
 Table = NDArray[np.float64]
 SCORED = ("hfr", "hfr-signal", "probe")
@@ -93,7 +94,9 @@ def main() -> None:
                 unlabelled=arguments.unlabelled or job.unlabelled,
                 labelled=arguments.labelled or job.labelled,
             )
-            results[job.folder] = measure(backbone, sized, arguments.seeds, arguments.sigmas, arguments.steps)
+            results[job.folder] = measure(
+                backbone, weights_digest(arguments.backbone), sized, arguments.seeds, arguments.sigmas, arguments.steps
+            )
             show(job.folder, results[job.folder])
     print(ranking(list(results.values())))
     write(arguments.out, results)
@@ -111,7 +114,7 @@ def write(path: Path, results: dict[str, Any]) -> None:
     print(path)
 
 
-def measure(backbone: LoadedBackbone, job: Job, seeds: int, sigmas: int, steps: int) -> dict[str, Any]:
+def measure(backbone: LoadedBackbone, weights: str, job: Job, seeds: int, sigmas: int, steps: int) -> dict[str, Any]:
     """Every figure of one data set."""
     data = Path(os.environ["ASELECT_DATA"]) / job.folder
     runs = [run_seed(backbone, job, data, seed, sigmas, steps) for seed in range(seeds)]
@@ -126,6 +129,7 @@ def measure(backbone: LoadedBackbone, job: Job, seeds: int, sigmas: int, steps: 
         "job": asdict(job),
         "seeds": seeds,
         "steps": steps,
+        "weights": weights,
         "rows": rows,
         "rho": {name: summary([run["rho"][name] for run in runs]) for name in runs[0]["rho"]},
         "measures": measures(backbone, job, data, sigmas, runs[0]["table"]),

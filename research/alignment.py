@@ -18,9 +18,6 @@ from research.teacher import Features
 class Standardise(nn.Module):
     """(x - mean) / standard deviation of every channel, measured once on pictures of the corpus."""
 
-    mean: Tensor
-    gain: Tensor
-
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         for index, width in enumerate(widths):

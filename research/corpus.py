@@ -20,7 +20,8 @@ from torch import Tensor
 
 from aselect_runtime import scenes
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import Frame, list_images, read_image
+from aselect_runtime.frames import Frame, read_image
+from aselect_runtime.media import list_images
 from research.pack import clip_frames, read_tiny
 
 NO_CLASS = -1

@@ -30,7 +30,8 @@ from PIL import Image
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
-from aselect_runtime.frames import Frame, list_images, read_image
+from aselect_runtime.frames import Frame, read_image
+from aselect_runtime.media import list_images
 from research.teacher import load_teacher, save_teacher
 
 VERSION = 1

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import list_images as list_images  # some still look for it here
 from aselect_runtime.records import Resize
 
 Frame: TypeAlias = NDArray[np.uint8]
