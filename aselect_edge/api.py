@@ -10,7 +10,7 @@ from typing import Literal
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.prompt import load_condition
-from aselect_edge.evaluation.pictures import draw_selection
+from aselect_edge.evaluation.plots import draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.strategies import DEFAULT
 from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle

@@ -85,7 +85,7 @@ class CnnLearner:
         loss = self.goal.loss(self.module(pixels), labels)
         return loss, loss.item()
 
-    def measure(self, module: nn.Module) -> Figures:
+    def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         return evaluate(module, self.goal.val, self.record.imgsz, self.record.resize, self.recipe.batch)
 

@@ -120,7 +120,7 @@ def show(found: dict[str, Any]) -> None:
 def table(task: str, result: dict[str, Any]) -> str:
     """Rows, paired differences and goals of a task as Markdown."""
     what, test, val = DATA[task]
-    lines = [f"| {what} | {test} | {val} | seeds | pictures seen |", "|---|---|---|---|---|"]
+    lines = [f"| {what} | {test} | {val} | seeds | images seen |", "|---|---|---|---|---|"]
     for row in result["rows"].values():
         cells = [_points(row[split]) + " %" for split in ("test", "val")]
         lines.append(f"| {row['title']} | {' | '.join(cells)} | {len(row['seeds'])} | {row['samples']:,} |")
@@ -147,7 +147,7 @@ def caption(result: dict[str, Any]) -> str:
     match = cnn["match"]
     return words + (
         f" The CNN is a MobileNetV2 {'U-Net ' if job['task'] == 'seg' else ''}of width {match['width']:.2f}: "
-        f"{match['cnn_ms']:.1f} ms a picture beside {match['dit_ms']:.1f} ms of the deployed fp32 graph, in turns on "
+        f"{match['cnn_ms']:.1f} ms an image beside {match['dit_ms']:.1f} ms of the deployed fp32 graph, in turns on "
         f"ONNX Runtime, {match['threads']} threads."
     )
 

@@ -44,7 +44,7 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """What a task starts from where nothing is asked for."""
 
     folder: str
@@ -55,9 +55,9 @@ class Plan:
     """A tap read beside the selected one."""
 
 
-PLANS: dict[Task, Plan] = {
-    "seg": Plan("camvid", "144x192", "conv", "0.hidden"),
-    "cls": Plan("cub40", "144x144", "attention", ""),
+PLANS: dict[Task, RowPlan] = {
+    "seg": RowPlan("camvid", "144x192", "conv", "0.hidden"),
+    "cls": RowPlan("cub40", "144x144", "attention", ""),
 }
 
 

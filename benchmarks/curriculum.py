@@ -2,8 +2,8 @@
 
     python -m benchmarks.curriculum [--samples 3000] [--seeds 3] [--out benchmarks/results/curriculum.json]
 
-A seed draws pictures, order and noise, the same for every rule; only the timesteps differ. A quarter of the budget
-sees all timesteps, then N are chosen at every quarter. Figures: the denoising loss over all timesteps on pictures of
+A seed draws images, order and noise, the same for every rule; only the timesteps differ. A quarter of the budget
+sees all timesteps, then N are chosen at every quarter. Figures: the denoising loss over all timesteps on images of
 camvid/val and cub40/val, and the best ridge probe of CamVid's classes (scored on val) at the smallest noise, both of
 the averaged model. Intervals are Student's, 95 %, over seeds, of the rule itself and of what it has beyond uniform in
 the same seed. Needs $ASELECT_DATA.
@@ -38,9 +38,9 @@ from benchmarks.process import processor
 from benchmarks.selection_table import interval
 from research.corpus import load_corpus
 from research.curriculum import RULES, By, Curriculum
-from research.pretrain import SCHEDULE, Recipe, pretrain
+from research.pretrain import SCHEDULE, PretrainRecipe, pretrain
 
-FRAME = Recipe().frame
+FRAME = PretrainRecipe().frame
 UNIFORM = "uniform"
 HELD_OUT = ("camvid/val/images", "cub40/val")
 SMALLEST = 0
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--timesteps", type=int, default=80, help="that a curriculum keeps")
     parser.add_argument("--start", default="shipped", help="backbone that all runs go on from")
-    parser.add_argument("--limit", type=int, default=10_000, help="pictures of tinyimagenet to hold in memory")
-    parser.add_argument("--held-out", type=int, default=16, help="pictures of each set for the loss")
+    parser.add_argument("--limit", type=int, default=10_000, help="images of tinyimagenet to hold in memory")
+    parser.add_argument("--held-out", type=int, default=16, help="images of each set for the loss")
     parser.add_argument("--labelled", type=int, default=40, help="training images of the probe, and as many of val")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/curriculum.json"))
@@ -70,7 +70,7 @@ def main() -> None:
 
 def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
     """Every rule's figures over the seeds, and what it has beyond uniform, pair by pair."""
-    corpus, pictures = load_corpus(data, CPU, tiny=job.limit), held_out(data, job.held_out)
+    corpus, images = load_corpus(data, CPU, tiny=job.limit), held_out(data, job.held_out)
     start = load_backbone(job.start)
     runs: dict[str, list[Figures]] = {rule: [] for rule in (UNIFORM, *RULES)}
     chosen: dict[str, list[list[int]]] = {}
@@ -80,7 +80,7 @@ def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 out = pretrain(corpus, Path(folder), recipe, config=dit(start).config, start=dit(start))
                 curve = json.loads((out / "curve.json").read_text(encoding="utf-8"))
-                found.append(figures(load_backbone(str(out)), pictures, data, job.labelled))
+                found.append(figures(load_backbone(str(out)), images, data, job.labelled))
             found[-1]["seconds"] = curve["rows"][-1][1]
             if rule != UNIFORM:
                 chosen.setdefault(rule, []).append(curve["chosen"][-1][1])
@@ -89,17 +89,17 @@ def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
         "date": str(datetime.date.today()),
         "machine": f"{os.cpu_count()} cores, {processor()}, {torch.get_num_threads()} thread(s)",
         "job": {key: value for key, value in vars(job).items() if key not in ("out", "threads")},
-        "start": figures(start, pictures, data, job.labelled),
+        "start": figures(start, images, data, job.labelled),
         "rows": {rule: summary(found, runs[UNIFORM]) for rule, found in runs.items()},
         "chosen": chosen,
     }
 
 
-def recipe_of(rule: str, samples: int, timesteps: int, seed: int) -> Recipe:
+def recipe_of(rule: str, samples: int, timesteps: int, seed: int) -> PretrainRecipe:
     """A short run: small batches, so that there are steps enough, and a rate that does not undo the start."""
     quarter = max(1, samples // 4)
     curriculum = None if rule == UNIFORM else Curriculum(timesteps, cast(By, rule), warmup=quarter, every=quarter)
-    return Recipe(samples, batch=16, frame_batch=4, learning_rate=2e-4, curriculum=curriculum, seed=seed)
+    return PretrainRecipe(samples, batch=16, frame_batch=4, learning_rate=2e-4, curriculum=curriculum, seed=seed)
 
 
 def dit(backbone: LoadedBackbone) -> DiT:
@@ -110,7 +110,7 @@ def dit(backbone: LoadedBackbone) -> DiT:
 
 
 def held_out(data: Path, count: int) -> Tensor:
-    """`count` pictures of each set that no run reads, (N, 3, H, W) in [-1, 1]: whole, through the deployed resize."""
+    """`count` images of each set that no run reads, (N, 3, H, W) in [-1, 1]: whole, through the deployed resize."""
     found = []
     for name in HELD_OUT:
         paths = list_images(data / name)
@@ -120,9 +120,9 @@ def held_out(data: Path, count: int) -> Tensor:
     return torch.from_numpy(rgb).float() / 127.5 - 1
 
 
-def figures(backbone: LoadedBackbone, pictures: Tensor, data: Path, labelled: int) -> Figures:
+def figures(backbone: LoadedBackbone, images: Tensor, data: Path, labelled: int) -> Figures:
     """The denoising loss over all timesteps and at the smaller half of them, and the probe's mIoU."""
-    losses = denoising_losses(dit(backbone), pictures)
+    losses = denoising_losses(dit(backbone), images)
     request = Request("probe", images=labelled, imgsz=FRAME, timesteps=[SMALLEST])
     probe = max(score.value for score in select_tap(backbone, data / "camvid", request).scores)
     return {
@@ -133,17 +133,17 @@ def figures(backbone: LoadedBackbone, pictures: Tensor, data: Path, labelled: in
 
 
 @torch.no_grad()
-def denoising_losses(model: DiT, pictures: Tensor, levels: int = 20, batch: int = 8) -> list[float]:
-    """The mean loss of the pictures at `levels` timesteps spread over the schedule, always with the same noise."""
-    denoising, losses = Denoising(SCHEDULE, pictures.device), []
+def denoising_losses(model: DiT, images: Tensor, levels: int = 20, batch: int = 8) -> list[float]:
+    """The mean loss of the images at `levels` timesteps spread over the schedule, always with the same noise."""
+    denoising, losses = Denoising(SCHEDULE, images.device), []
     for timestep in candidate_timesteps(count=levels):
         torch.manual_seed(timestep)
         parts = []
-        for x0 in pictures.split(batch):
+        for x0 in images.split(batch):
             noised = denoising.noised(x0, torch.tensor([timestep]))
             nothing = torch.full((len(x0),), model.null_label)
             parts.append(len(x0) * prediction_error(model, noised, nothing).item())
-        losses.append(sum(parts) / len(pictures))
+        losses.append(sum(parts) / len(images))
     return losses
 
 

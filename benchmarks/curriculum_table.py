@@ -28,7 +28,7 @@ def table(result: dict[str, Any]) -> str:
         rows.append([name, *cells, f"{values['seconds']['own']['mean']:.0f}", ", ".join(kept)])
     caption = (
         f"Mean over {job['seeds']} seeds ± half of the 95 % interval, differences paired; {job['samples']:,} samples "
-        f"from `{job['start']}`, loss on {2 * job['held_out']} pictures, probe on {job['labelled']} labelled ones. "
+        f"from `{job['start']}`, loss on {2 * job['held_out']} images, probe on {job['labelled']} labelled ones. "
         f"Measured {result['date']} on {result['machine']}, with `python -m benchmarks.curriculum "
         f"--samples {job['samples']}`."
     )

@@ -25,7 +25,7 @@ import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import SHIPPED, save_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_runtime.engines import runnable
 from aselect_runtime.files import atomic_write
@@ -124,7 +124,7 @@ def random_xl(folder: Path, block: int) -> Path:
     classes = tuple(ClassInfo(name=f"class {index}", colour=(index, 0, 0)) for index in range(16))
     noise = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
     head = build_head(spec, "seg", [XL.width], len(classes))
-    model = Perception(backbone, head, noise, (tap,), XL_SIZE, 0).eval().requires_grad_(False)
+    model = TapModel(backbone, head, noise, (tap,), XL_SIZE, 0).eval().requires_grad_(False)
     for weight in backbone.parameters():
         torch.nn.init.normal_(weight, std=0.02)
     record = Bundle(

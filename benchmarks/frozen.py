@@ -94,7 +94,7 @@ def tokens(backbone: LoadedBackbone, taps: list[Tap], timestep: float, size: int
 
 @torch.no_grad()
 def read(data: ClassificationData, features: Features, size: int, mirrors: bool) -> dict[str, Tensor]:
-    """Features (N, D) of all pictures by name; with `mirrors`, of their mirrors too, behind them."""
+    """Features (N, D) of all images by name; with `mirrors`, of their mirrors too, behind them."""
     parts: list[dict[str, Tensor]] = []
     for mirrored in (False, True) if mirrors else (False,):
         for start in range(0, len(data), BATCH):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from aselect_calibration.frames import calibration_frames
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.evaluation.metrics import Figures
-from aselect_export.evaluation import Model, accuracy
+from aselect_export.evaluation import Predictor, accuracy
 from aselect_export.graph import trace, without_logits
 from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Bundle, Task
@@ -159,7 +159,7 @@ def score(job: Job, record: Bundle, graph: Path, data: Path, images: int | None)
     def predict(frames: NDArray[np.uint8]) -> NDArray[Any]:
         return session.infer(frames, [job.answer])[job.answer]
 
-    model = Model(job.task, record.classes, record.resize, (1, *record.imgsz), predict, session.device)
+    model = Predictor(job.task, record.classes, record.resize, (1, *record.imgsz), predict, session.device)
     found = accuracy(model, data, "test", most=images)
     session.close()
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_export.graph import trace, without_logits
 from aselect_runtime.records import HeadSpec, Noise, Tap
@@ -32,7 +32,7 @@ def xl_figures(blocks: int, runs: int, folder: Path) -> dict[str, Any]:
         torch.nn.init.normal_(parameter, std=0.02)
     head = build_head(HeadSpec(kind="linear", channels=1), "seg", [config.width], 11)
     tap = Tap(block=blocks - 1, component="query")
-    model = Perception(backbone, head, Noise(alpha=1, sigma=0, model_timestep=0), (tap,), size, None)
+    model = TapModel(backbone, head, Noise(alpha=1, sigma=0, model_timestep=0), (tap,), size, None)
     graphs = {"fp32": folder / "fp32.onnx", "ours": folder / "ours.onnx"}
     without_logits(trace(model.eval().deployed(), "seg", 1, size, folder)).write(graphs["fp32"])
     del model, backbone

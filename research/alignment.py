@@ -16,7 +16,7 @@ from research.teacher import Features
 
 
 class Standardise(nn.Module):
-    """(x - mean) / standard deviation of every channel, measured once on pictures of the corpus."""
+    """(x - mean) / standard deviation of every channel, measured once on images of the corpus."""
 
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Standardise(nn.Module):
 
 
 class Projector(nn.Module):
-    """Tokens (N, T, D) of one depth -> the teacher's features of each token and of the picture."""
+    """Tokens (N, T, D) of one depth -> the teacher's features of each token and of the image."""
 
     def __init__(self, width: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Alignment(nn.Module):
         self.projectors = nn.ModuleDict({str(block): Projector(width, widths) for block in blocks})
 
     def forward(self, seen: dict[int, Tensor], targets: Features, grid: tuple[int, int], signal: Tensor) -> Tensor:
-        """seen: tokens (N, T, D) by block; targets standardised; signal (N,) weighs the pictures. A scalar."""
+        """seen: tokens (N, T, D) by block; targets standardised; signal (N,) weighs the images. A scalar."""
         middle, deep = (_rows_of_tokens(part, grid) for part in targets[:2])
         weight = signal / signal.sum().clamp(min=1e-6)
         loss = signal.new_zeros(())

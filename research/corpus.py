@@ -1,7 +1,7 @@
-"""A corpus that lives on the device: training pictures as uint8 tensors there, crops and colours drawn there too.
+"""A corpus that lives on the device: training images as uint8 tensors there, crops and colours drawn there too.
 
 Reading, cropping and copying on the CPU would be slower than the training step, so nothing leaves the device after
-loading. Every source is one tensor of pictures of one size.
+loading. Every source is one tensor of images of one size.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ BIRD = (256, 256)
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures of one origin on the device."""
+    """Images of one origin on the device."""
 
     name: str
-    pictures: Tensor
+    images: Tensor
     """(N, 3, H, W) uint8, RGB."""
     labels: Tensor
     """(N,) class, or NO_CLASS."""
     weight: float
     """Share of a batch of square crops."""
     frame_weight: float
-    """Share of a batch of full frames; 0 for pictures that are no street scenes."""
+    """Share of a batch of full frames; 0 for images that are no street scenes."""
     crop: tuple[float, float]
-    """Smallest and largest side of a square crop, as a share of what fits in the picture."""
+    """Smallest and largest side of a square crop, as a share of what fits in the image."""
 
 
 class Crops(NamedTuple):
@@ -64,8 +64,8 @@ class Corpus:
 
     @property
     def count(self) -> int:
-        """Pictures of all sources."""
-        return sum(len(source.pictures) for source in self.sources)
+        """Images of all sources."""
+        return sum(len(source.images) for source in self.sources)
 
     def batch(self, generator: torch.Generator, count: int, size: tuple[int, int], frames: bool) -> Crops:
         """Crops of `size`, each source by its share; of street scenes alone and nearly whole with `frames`."""
@@ -75,8 +75,8 @@ class Corpus:
         for source, share in zip(self.sources, shares, strict=True):
             if share:
                 scale = (0.75, 1.0) if frames else source.crop
-                chosen = torch.randint(len(source.pictures), (share,), generator=generator, device=generator.device)
-                pixels = random_crops(generator, source.pictures[chosen], size, scale)
+                chosen = torch.randint(len(source.images), (share,), generator=generator, device=generator.device)
+                pixels = random_crops(generator, source.images[chosen], size, scale)
                 parts.append(Crops(pixels, source.labels[chosen]))
         pixels = recoloured(generator, torch.cat([part.pixels for part in parts]))
         return Crops(pixels, torch.cat([part.labels for part in parts]))
@@ -85,7 +85,7 @@ class Corpus:
 def load_corpus(
     data: Path, device: torch.device, streets: int = 1200, tiny: int | None = None, workers: int = 8
 ) -> Corpus:
-    """Read the training pictures below `data` and draw synthetic streets; no picture of val or test is read.
+    """Read the training images below `data` and draw synthetic streets; no image of val or test is read.
 
     Raises InputError if none of camvid, cub40, tinyimagenet and video is there.
     """
@@ -93,14 +93,14 @@ def load_corpus(
     with ProcessPoolExecutor(workers) as pool:
 
         def add(
-            name: str, pictures: list[Frame], size: tuple[int, int], weight: float, frame: float, crop: float
+            name: str, images: list[Frame], size: tuple[int, int], weight: float, frame: float, crop: float
         ) -> None:
-            resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in pictures]
+            resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in images]
             sources.append(_source(name, np.stack(resized).astype(np.uint8), None, weight, frame, (crop, 1.0), device))
 
         if (data / "camvid/train/images").is_dir():
-            pictures = list(pool.map(read_image, list_images(data / "camvid/train/images"), chunksize=16))
-            add("camvid", pictures, FULL, 0.15, 0.6, 0.4)
+            images = list(pool.map(read_image, list_images(data / "camvid/train/images"), chunksize=16))
+            add("camvid", images, FULL, 0.15, 0.6, 0.4)
         if (data / "cub40/train").is_dir():
             birds = list(pool.map(read_image, list_images(data / "cub40/train"), chunksize=16))
             add("cub40", birds, BIRD, 0.28, 0.0, 0.35)
@@ -129,13 +129,13 @@ def street_pair(index: int, height: int = 240, width: int = 320) -> tuple[Frame,
 
 def random_crops(
     generator: torch.Generator,
-    pictures: Tensor,
+    images: Tensor,
     size: tuple[int, int],
     share: tuple[float, float],
     stretch: float = 1.25,
 ) -> Tensor:
-    """Random crops, half of them mirrored, of pictures (N, 3, H, W) uint8, at `size`; float, 0..255."""
-    return sample(pictures, crop_boxes(generator, pictures.shape, size, share, stretch), size, "bilinear")
+    """Random crops, half of them mirrored, of images (N, 3, H, W) uint8, at `size`; float, 0..255."""
+    return sample(images, crop_boxes(generator, images.shape, size, share, stretch), size, "bilinear")
 
 
 def crop_boxes(
@@ -145,7 +145,7 @@ def crop_boxes(
     share: tuple[float, float],
     stretch: float,
 ) -> Tensor:
-    """Affine maps (N, 2, 3) from a crop's coordinates to its picture's, both -1..1, as `affine_grid` takes them."""
+    """Affine maps (N, 2, 3) from a crop's coordinates to its image's, both -1..1, as `affine_grid` takes them."""
     count, (height, width), device = shape[0], shape[2:4], generator.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -162,10 +162,10 @@ def crop_boxes(
     return torch.stack(rows, dim=1)
 
 
-def sample(pictures: Tensor, boxes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Pictures (N, C, H, W) through affine maps (N, 2, 3), at `size`; float."""
-    grid = F.affine_grid(boxes, [len(pictures), 1, *size], align_corners=False)
-    return F.grid_sample(pictures.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+def sample(images: Tensor, boxes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Images (N, C, H, W) through affine maps (N, 2, 3), at `size`; float."""
+    grid = F.affine_grid(boxes, [len(images), 1, *size], align_corners=False)
+    return F.grid_sample(images.float(), grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def recoloured(generator: torch.Generator, pixels: Tensor, strength: float = 0.3) -> Tensor:
@@ -183,10 +183,10 @@ def recoloured(generator: torch.Generator, pixels: Tensor, strength: float = 0.3
 
 
 def mixed(generator: torch.Generator, pixels: Tensor, share: float) -> Tensor:
-    """The first `share` of a batch blended with other pictures of it (mixup, arXiv 1710.09412).
+    """The first `share` of a batch blended with other images of it (mixup, arXiv 1710.09412).
 
-    A teacher says of a blend what it says; more unlike pictures make the student match its function rather than
-    its answers to a few pictures (Beyer et al., arXiv 2106.05237).
+    A teacher says of a blend what it says; more unlike images make the student match its function rather than
+    its answers to a few images (Beyer et al., arXiv 2106.05237).
     """
     count = int(len(pixels) * share)
     if not count:
@@ -198,14 +198,14 @@ def mixed(generator: torch.Generator, pixels: Tensor, share: float) -> Tensor:
 
 def _source(
     name: str,
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     weight: float,
     frame_weight: float,
     crop: tuple[float, float],
     device: torch.device,
 ) -> Source:
-    rgb = torch.from_numpy(np.ascontiguousarray(pictures[..., ::-1])).permute(0, 3, 1, 2).contiguous().to(device)
+    rgb = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2).contiguous().to(device)
     given = torch.full((len(rgb),), NO_CLASS) if labels is None else torch.from_numpy(labels)
     return Source(name, rgb, given.to(device), weight, frame_weight, crop)
 

@@ -44,7 +44,7 @@ class Curriculum:
     """So many samples come first with all timesteps: a fresh model's features say nothing yet."""
     every: int = 10_000
     """From one choice to the next."""
-    pictures: int = 16
+    images: int = 16
     levels: int = 21
     """Noise levels that are scored; between them, scores are interpolated."""
 
@@ -61,9 +61,9 @@ class Curriculum:
 
 
 def choose(
-    curriculum: Curriculum, model: DiT, schedule: dict[str, Any], pictures: NDArray[np.uint8], seed: int
+    curriculum: Curriculum, model: DiT, schedule: dict[str, Any], images: NDArray[np.uint8], seed: int
 ) -> list[int]:
-    """The timestep indices to go on with, ascending; pictures (N, H, W, 3) BGR are what the model is scored on.
+    """The timestep indices to go on with, ascending; images (N, H, W, 3) BGR are what the model is scored on.
 
     `hfr` keeps the timesteps of the highest High-Frequency Ratio of the features, `learned` the most probable
     ones of the selector, each at the default tap; without a class. The model's mode and weights are left alone.
@@ -75,8 +75,8 @@ def choose(
     steps = meant.candidates(curriculum.levels)
     tap = default_tap(candidate_taps(model.components, model.depth, None), model.depth)
     backbone = LoadedBackbone(model, Pixels(), model.condition(), meant, "pretraining")
-    scan = Scan(backbone, meant.levels(steps), (tap,), (pictures.shape[1], pictures.shape[2]), seed=seed)
-    evidence, settings = Evidence(_images(pictures)), Settings(tap=tap)
+    scan = Scan(backbone, meant.levels(steps), (tap,), (images.shape[1], images.shape[2]), seed=seed)
+    evidence, settings = Evidence(_images(images)), Settings(tap=tap)
     if curriculum.by == "hfr":
         scores = [score.value for score in by_hfr(scan, evidence, settings).scores]
     else:
@@ -86,7 +86,7 @@ def choose(
     return sorted(best)
 
 
-def _images(pictures: NDArray[np.uint8]) -> Images:
-    digest = hashlib.sha256(pictures.tobytes()).hexdigest()
-    reads = tuple(partial(np.copy, picture) for picture in pictures)
-    return Images(reads, DataFingerprint(images=len(pictures), sha256=digest))
+def _images(images: NDArray[np.uint8]) -> Images:
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    reads = tuple(partial(np.copy, image) for image in images)
+    return Images(reads, DataFingerprint(images=len(images), sha256=digest))

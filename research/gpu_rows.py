@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
-from aselect_edge.bundle import Perception, perception, save_bundle
+from aselect_edge.bundle import TapModel, save_bundle, tap_model
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
@@ -43,7 +43,7 @@ SETS = {"seg": "camvid", "cls": "cub40"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowSettings:
     """What a task's rows share."""
 
     imgsz: tuple[int, int]
@@ -58,8 +58,8 @@ class Plan:
     mixup: float = 0.0
 
 
-PLANS: dict[Task, Plan] = {
-    "seg": Plan(
+SETTINGS: dict[Task, RowSettings] = {
+    "seg": RowSettings(
         (288, 384),
         HeadSpec(kind="edge", channels=96),
         "0.hidden",
@@ -67,7 +67,7 @@ PLANS: dict[Task, Plan] = {
         Recipe(samples=64_000, batch=64, learning_rate=2e-3, backbone_rate=6e-4, validations=5, synthetic=0.1),
         0.9,
     ),
-    "cls": Plan(
+    "cls": RowSettings(
         (224, 224),
         HeadSpec(kind="attention", channels=128),
         "",
@@ -175,7 +175,7 @@ class Prepared:
 
 def _prepare(job: Job, work: Path, device: torch.device, small: bool, opened: dict[Any, Labelled]) -> Prepared:
     """`opened` keeps the data of earlier jobs on the device."""
-    plan = PLANS[job.task]
+    plan = SETTINGS[job.task]
     imgsz = (112, 144) if small else tuple(job.changes.get("imgsz", plan.imgsz))
     head = HeadSpec(**job.changes["head"]) if "head" in job.changes else plan.head
     recipe = replace(plan.recipe, seed=job.seed, samples=job.changes.get("samples", plan.recipe.samples))
@@ -206,13 +206,13 @@ def _train(job: Job, work: Path, left: float, device: torch.device, small: bool,
     torch.manual_seed(job.seed)
     model, frozen = _model(ready, work)
     guide = _guide(ready, work, device) if job.row.startswith(GUIDED) else None
-    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=PLANS[job.task].mixup)
+    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=SETTINGS[job.task].mixup)
     folder = work / "rows" / job.name
     folder.mkdir(parents=True, exist_ok=True)
     began = time.time()
     state = learn(learner, ready.recipe, job.name, folder, lambda _what, _share: None, seconds=max(5.0, left - 8))
     learner.module.load_state_dict(state.best_weights)
-    val = learner.measure(learner.module)
+    val = learner.validate(learner.module)
     test = figures_on(learner.module, ready.data, "test", device) if "test" in ready.data.held else None
     outcome = {
         **asdict(job),
@@ -244,7 +244,7 @@ def _keep(ready: Prepared, model: nn.Module, val: Figures, samples: int, rows: P
     if ready.job.row == "teacher":
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, rows / f"{name}.part")
         os.replace(rows / f"{name}.part", rows / f"{name}.safetensors")
-    elif isinstance(model, Perception) and (ready.job.row.startswith(GUIDED) or ready.job.row == "finetuned"):
+    elif isinstance(model, TapModel) and (ready.job.row.startswith(GUIDED) or ready.job.row == "finetuned"):
         metrics = {f"val_{val.metric}": val.score, "samples": float(samples)}
         save_bundle(
             rows / name / "bundle", ready.record.model_copy(update={"metrics": metrics}), ready.selection, model
@@ -253,7 +253,7 @@ def _keep(ready: Prepared, model: nn.Module, val: Figures, samples: int, rows: P
 
 def _model(ready: Prepared, work: Path) -> tuple[nn.Module, bool]:
     """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
-    job, plan, backbone, classes = ready.job, PLANS[ready.job.task], ready.backbone, ready.data.classes
+    job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
     if job.row == "teacher":
         return TeacherModel(load_teacher(work / "data" / "teacher.safetensors"), job.task, plan.head, classes), False
     if job.row == "cnn":
@@ -262,7 +262,7 @@ def _model(ready: Prepared, work: Path) -> tuple[nn.Module, bool]:
         backbone = _randomised(backbone, job.seed)
     widths = [backbone.model.width] * len(ready.record.taps)
     head = build_head(ready.record.head, job.task, widths, classes)
-    return perception(backbone, head, ready.record), job.row.startswith("frozen")
+    return tap_model(backbone, head, ready.record), job.row.startswith("frozen")
 
 
 def _guide(ready: Prepared, work: Path, device: torch.device) -> nn.Module:
@@ -271,7 +271,7 @@ def _guide(ready: Prepared, work: Path, device: torch.device) -> nn.Module:
     while not path.is_file() and not (work / "rows" / f"{task}-teacher-0.error").is_file():
         time.sleep(0.5)  # the parent ends this process when the time is up
     model = TeacherModel(
-        load_teacher(work / "data" / "teacher.safetensors"), task, PLANS[task].head, ready.data.classes
+        load_teacher(work / "data" / "teacher.safetensors"), task, SETTINGS[task].head, ready.data.classes
     )
     model.load_state_dict(load_file(path))
     return model.eval().requires_grad_(False).to(device)

@@ -28,10 +28,9 @@ from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
-from research.gpu_rows import GUIDED, PLANS, SETS, train_rows
+from research.gpu_rows import GUIDED, SETS, SETTINGS, train_rows
 from research.pack import unpack
-from research.pretrain import CONFIG, pretrain
-from research.pretrain import Recipe as Pretraining
+from research.pretrain import CONFIG, PretrainRecipe, pretrain
 from research.teacher import load_teacher
 
 log = logging.getLogger("gpu")
@@ -54,7 +53,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--stages", default="pretrain,select,rows")
     parser.add_argument("--workers", type=int, default=5, help="trainings side by side")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="a rehearsal: tiny batches and few pictures")
+    parser.add_argument("--small", action="store_true", help="a rehearsal: tiny batches and few images")
     arguments = parser.parse_args(words)
     arguments.out.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
@@ -119,11 +118,11 @@ def _name(device: torch.device) -> str:
 
 def _pretrain(data: Path, out: Path, seconds: float, device: torch.device, small: bool) -> None:
     corpus = load_corpus(data, device, 16 if small else 1200, workers=os.cpu_count() or 1)
-    log.info("corpus: %d pictures", corpus.count)
+    log.info("corpus: %d images", corpus.count)
     teacher = load_teacher(data / "teacher.safetensors").to(device)
     if device.type == "cuda":
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe = Pretraining(seconds=seconds, compiled=device.type == "cuda" and not small)
+    recipe = PretrainRecipe(seconds=seconds, compiled=device.type == "cuda" and not small)
     if small:
         recipe = replace(recipe, batch=8, frame_batch=2, crop=(64, 64), frame=(64, 96), save_every=5)
     pretrain(corpus, out, recipe, teacher, device, CONFIG)
@@ -139,7 +138,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def _select(task: Task, data: Path, backbone: Path, work: Path, device: torch.device, small: bool) -> None:
     loaded = load_backbone(str(backbone))
-    plan = PLANS[task]
+    plan = SETTINGS[task]
     for strategy, options in STRATEGIES.items():
         path = work / f"{task}-{strategy}.selection.json"
         if path.is_file():

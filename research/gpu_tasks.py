@@ -1,4 +1,4 @@
-"""Both tasks on the device: labelled pictures as tensors there, views drawn there, and every model that is compared.
+"""Both tasks on the device: labelled images as tensors there, views drawn there, and every model that is compared.
 
 The models are trained by the product's own loop, losses and heads; only reading and augmentation differ, because a
 CPU could not feed a GPU.
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aselect_edge.backbones.device import reduced
-from aselect_edge.bundle.model import Perception, upsample
+from aselect_edge.bundle.model import TapModel, upsample
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
 from aselect_edge.evaluation.metrics import Figures
@@ -54,7 +54,7 @@ class Labelled:
     held: dict[str, Split]
     """val, and test where it is there."""
     streets: Split | None
-    """Synthetic pictures that are mixed in."""
+    """Synthetic images that are mixed in."""
 
     @property
     def classes(self) -> int:
@@ -72,15 +72,15 @@ class Labelled:
 
     def _views(self, generator: torch.Generator, split: Split, count: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(split.pixels), (count,), generator=generator, device=generator.device)
-        pictures, labels = split.pixels[chosen], split.labels[chosen]
+        images, labels = split.pixels[chosen], split.labels[chosen]
         smallest = 0.45 if self.task == "seg" else 0.35
-        # Boxes relative to the picture, not to the aspect ratio of the input: the deployed resize stretches too.
-        own = (pictures.shape[2], pictures.shape[3])
-        boxes = crop_boxes(generator, pictures.shape, own, (smallest, 1.0), 1.2)
-        whole = crop_boxes(generator, pictures.shape, own, (1.0, 1.0), 1.0)
+        # Boxes relative to the image, not to the aspect ratio of the input: the deployed resize stretches too.
+        own = (images.shape[2], images.shape[3])
+        boxes = crop_boxes(generator, images.shape, own, (smallest, 1.0), 1.2)
+        whole = crop_boxes(generator, images.shape, own, (1.0, 1.0), 1.0)
         either = torch.rand(count, 1, 1, generator=generator, device=generator.device) < 0.5
         boxes = torch.where(either, boxes, whole)
-        pixels = sample(pictures, boxes, self.imgsz, "bilinear")
+        pixels = sample(images, boxes, self.imgsz, "bilinear")
         if labels.ndim == 1:
             return pixels, labels
         return pixels, sample(labels[:, None], boxes, self.imgsz, "nearest")[:, 0]
@@ -147,7 +147,7 @@ def _last(x: Tensor) -> Tensor:
 class DeviceLearner:
     """See aselect_edge.training.learners.Learner: a model on the device, its views drawn there.
 
-    With `frozen`, only the head of a Perception learns. With `guide`, a trained model of the same classes says of
+    With `frozen`, only the head of a TapModel learns. With `guide`, a trained model of the same classes says of
     every view how likely each class is, and `share` of the loss is the distance to that (arXiv 1503.02531).
     """
 
@@ -164,7 +164,7 @@ class DeviceLearner:
     ) -> None:
         self.module, self.data, self.recipe, self.device = model.to(device), data, recipe, device
         self.frozen, self.guide, self.share, self.mixup = frozen, guide, share, mixup
-        if isinstance(model, Perception):
+        if isinstance(model, TapModel):
             head = list(model.head.parameters())
             body = [] if frozen else unfreeze(model, Unfreeze())
             if frozen:
@@ -200,7 +200,7 @@ class DeviceLearner:
 
     def _logits(self, pixels: Tensor) -> Tensor:
         model = self.module
-        if self.frozen and isinstance(model, Perception):
+        if self.frozen and isinstance(model, TapModel):
             with torch.no_grad():
                 features = model.features(pixels)
             return model.head(features)  # type: ignore[no-any-return]
@@ -214,7 +214,7 @@ class DeviceLearner:
             wanted = upsample(wanted, (logits.shape[2], logits.shape[3]))
         return F.kl_div(logits.log_softmax(1), wanted.softmax(1), reduction="none").sum(1).mean()
 
-    def measure(self, module: nn.Module) -> Figures:
+    def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         return figures_on(module, self.data, "val", self.device)
 

@@ -2,9 +2,9 @@
 
     python -m research.pack --data DIR --out build/gpu-pack.zip [--limit-mib 28] [--test] [--wheels DIR]
 
-Training and validation pictures as AVIF, label maps as PNG, Tiny ImageNet as mosaics of 1,024 pictures, the teacher's
+Training and validation images as AVIF, label maps as PNG, Tiny ImageNet as mosaics of 1,024 images, the teacher's
 weights in float16, and wheels of Python packages that the other machine lacks. Tiny ImageNet fills what the limit
-leaves. `unpack` writes the layout of the data folder that it came from, with pictures that decode at once (BMP).
+leaves. `unpack` writes the layout of the data folder that it came from, with images that decode at once (BMP).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from research.teacher import load_teacher, save_teacher
 VERSION = 1
 MANIFEST = "manifest.json"
 SIDE = 64
-"""Of a Tiny ImageNet picture."""
+"""Of a Tiny ImageNet image."""
 TILES = 32
-"""Pictures along either side of a mosaic."""
+"""Images along either side of a mosaic."""
 BIRD_SIDE = 256
 """Shorter side of a bird, at most."""
 QUALITY = {"camvid": 48, "cub40": 42, "tinyimagenet": 39, "video": 45}
@@ -118,7 +118,7 @@ def unpack(path: Path, folder: Path, workers: int = 8) -> Path:
     if tiny:
         tiles = np.concatenate([_tiles(mosaic) for mosaic in mosaics])
         labels = np.load(folder / "tinyimagenet/labels.npy")
-        np.save(folder / "tinyimagenet/pictures.npy", tiles[: len(labels)])
+        np.save(folder / "tinyimagenet/images.npy", tiles[: len(labels)])
     return folder
 
 
@@ -167,15 +167,15 @@ def _fixed(data: Path, test: bool, wheels: Path | None, teacher: Path | None) ->
 
 
 def _tiny(folder: Path, left: int) -> Iterator[tuple[str, bytes]]:
-    """Mosaics, as many as `left` bytes hold, each of every class alike; then the classes of their pictures."""
-    pictures, labels = read_tiny(folder)
+    """Mosaics, as many as `left` bytes hold, each of every class alike; then the classes of their images."""
+    images, labels = read_tiny(folder)
     order = np.random.default_rng(0).permutation(len(labels))
     kept = 0
     count = TILES * TILES
     groups = [order[start : start + count] for start in range(0, len(order), count)]
     with ProcessPoolExecutor() as pool:
         quality = QUALITY["tinyimagenet"]
-        for index, content in enumerate(pool.map(partial(_mosaic, quality), (pictures[group] for group in groups))):
+        for index, content in enumerate(pool.map(partial(_mosaic, quality), (images[group] for group in groups))):
             if left < len(content) + len(labels):
                 break
             left -= len(content)
@@ -187,22 +187,22 @@ def _tiny(folder: Path, left: int) -> Iterator[tuple[str, bytes]]:
 
 
 def read_tiny(folder: Path, limit: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures uint8 (N, 64, 64, 3), BGR, and classes (N,), of `train.tar` or of an unpacked pack."""
-    if (folder / "pictures.npy").is_file():
-        tiles, packed = np.load(folder / "pictures.npy"), np.load(folder / "labels.npy")
+    """Images uint8 (N, 64, 64, 3), BGR, and classes (N,), of `train.tar` or of an unpacked pack."""
+    if (folder / "images.npy").is_file():
+        tiles, packed = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
         return tiles[:limit], packed[:limit].astype(np.int64)
     classes = [line.split("\t")[0] for line in (folder / "classes.txt").read_text().splitlines()]
     index = {name: i for i, name in enumerate(classes)}
-    pictures, labels = [], []
+    images, labels = [], []
     with tarfile.open(folder / "train.tar") as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
         for member in members[:: max(1, len(members) // (limit or len(members)))]:
             stream = archive.extractfile(member)
-            picture = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR) if stream else None
-            if picture is not None and picture.shape == (SIDE, SIDE, 3):
-                pictures.append(picture)
+            image = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR) if stream else None
+            if image is not None and image.shape == (SIDE, SIDE, 3):
+                images.append(image)
                 labels.append(index[member.name.split("/")[0]])
-    return np.stack(pictures), np.array(labels)
+    return np.stack(images), np.array(labels)
 
 
 def clip_frames(path: Path, every: int = CLIP_EVERY) -> list[Frame]:
@@ -260,9 +260,9 @@ def _png(path: Path) -> bytes:
     return cv2.imencode(".png", label, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
-def _mosaic(quality: int, pictures: NDArray[np.uint8]) -> bytes:
+def _mosaic(quality: int, images: NDArray[np.uint8]) -> bytes:
     filled = np.zeros((TILES * TILES, SIDE, SIDE, 3), np.uint8)
-    filled[: len(pictures)] = pictures
+    filled[: len(images)] = images
     grid = filled.reshape(TILES, TILES, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(TILES * SIDE, TILES * SIDE, 3)
     return encode(grid, quality)
 

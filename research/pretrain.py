@@ -1,8 +1,8 @@
 """Pretrain a small pixel-space DiT: `python -m research.pretrain --data DIR --out FOLDER [--teacher NAME]`.
 
-With a teacher, each step draws pictures once, asks the teacher once, and gives the student both halves: nearly clean,
+With a teacher, each step draws images once, asks the teacher once, and gives the student both halves: nearly clean,
 aligned only and stopped after the deepest aligned block, as it will be deployed; and at any noise level, denoised by
-all blocks and aligned as much as the noise left of the picture. Without a teacher only the second half is left. The
+all blocks and aligned as much as the noise left of the image. Without a teacher only the second half is left. The
 corpus lives on the device. A run resumes from its checkpoint and writes a diffusers pipeline folder.
 """
 
@@ -61,8 +61,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Budget, batches and optimiser; the run ends at `samples` pictures or `seconds`, whichever comes first."""
+class PretrainRecipe:
+    """Budget, batches and optimiser; the run ends at `samples` images or `seconds`, whichever comes first."""
 
     samples: int = 10**9
     seconds: float = math.inf
@@ -98,7 +98,7 @@ class Run:
     def __init__(
         self,
         out: Path,
-        recipe: Recipe,
+        recipe: PretrainRecipe,
         corpus: Corpus,
         teacher: Teacher | None = None,
         device: torch.device = CPU,
@@ -131,10 +131,10 @@ class Run:
         )
         self.step, self.seen, self.spent = 0, 0, 0.0
         self.curve: list[list[float]] = []
-        """Pictures seen, seconds, denoising loss, alignment loss."""
+        """Images seen, seconds, denoising loss, alignment loss."""
         self.losses: list[Tensor] = []
         self.chosen: list[tuple[int, list[int]]] = []
-        """Pictures seen, and the timesteps that the curriculum went on with."""
+        """Images seen, and the timesteps that the curriculum went on with."""
         if (out / CHECKPOINT).is_file():
             self._resume(read_checkpoint(out / CHECKPOINT))
         elif teacher is not None:
@@ -171,11 +171,11 @@ class Run:
             raise IntegrityError(f"{path}: incomplete ({error}), expected a checkpoint; remove it") from error
 
     def renew(self) -> None:
-        """Choose the curriculum's timesteps where that is due, by the averaged model on pictures of the corpus."""
+        """Choose the curriculum's timesteps where that is due, by the averaged model on images of the corpus."""
         curriculum = self.recipe.curriculum
         if curriculum and curriculum.due(self.seen, self.chosen[-1][0] if self.chosen else None):
             generator = torch.Generator(self.device).manual_seed(self.recipe.seed + self.step)
-            pixels = self.corpus.batch(generator, curriculum.pictures, self.recipe.frame, True).pixels
+            pixels = self.corpus.batch(generator, curriculum.images, self.recipe.frame, True).pixels
             frames = pixels.flip(1).permute(0, 2, 3, 1).round().byte().cpu().numpy()
             average = deepcopy(self.average).cpu()
             self.chosen.append((self.seen, choose(curriculum, average, SCHEDULE, frames, self.recipe.seed)))
@@ -250,7 +250,7 @@ class Run:
             self.curve.append([self.seen, round(self.spent, 1), *means])
             self.losses.clear()
         save_backbone(self.average, SCHEDULE, self.out)
-        rows = {"columns": ["pictures", "seconds", "denoising", "alignment"], "rows": self.curve}
+        rows = {"columns": ["images", "seconds", "denoising", "alignment"], "rows": self.curve}
         atomic_write(self.out / CURVE, json.dumps(rows | {"chosen": self.chosen, "recipe": _plain(self.recipe)}))
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         state = {"kind": self._kind(), "parts": parts, "step": self.step, "seen": self.seen, "spent": self.spent}
@@ -260,7 +260,7 @@ class Run:
 def pretrain(
     corpus: Corpus,
     out: Path,
-    recipe: Recipe,
+    recipe: PretrainRecipe,
     teacher: Teacher | None = None,
     device: torch.device = CPU,
     config: DiTConfig = CONFIG,
@@ -286,7 +286,7 @@ def pretrain(
             if time.monotonic() - saved > recipe.save_every or run.share >= 1:
                 run.save()
                 saved = time.monotonic()
-                log.info("pretrain: %d pictures, %.0f s, losses %s", *run.curve[-1][:2], run.curve[-1][2:])
+                log.info("pretrain: %d images, %.0f s, losses %s", *run.curve[-1][:2], run.curve[-1][2:])
             progress.update(task, completed=min(run.share, 1.0))
     return out
 
@@ -314,7 +314,7 @@ def _cosine(share: float) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
+def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
     """The recipe as JSON, in which infinity has no place."""
     return {key: None if value == math.inf else value for key, value in asdict(recipe).items()}
 
@@ -322,7 +322,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds camvid, cub40, tinyimagenet, video.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint and backbone.")] = Path("runs/backbone"),
-    samples: Annotated[int, typer.Option(min=1, help="Pictures to train on.")] = 200_000,
+    samples: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 200_000,
     seconds: Annotated[float | None, typer.Option(help="End after so long, if that comes first.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="efficientnet-lite0, timm/NAME or torchvision/NAME; none if left out.")
@@ -332,7 +332,7 @@ def main(
     ] = 64,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all if left out.")] = None,
-    limit: Annotated[int, typer.Option(help="Pictures of tinyimagenet to hold in memory.")] = 50_000,
+    limit: Annotated[int, typer.Option(help="Images of tinyimagenet to hold in memory.")] = 50_000,
     streets: Annotated[int, typer.Option(help="Synthetic street frames to draw.")] = 1200,
     curriculum: Annotated[int | None, typer.Option(min=1, max=1000, help="Train on so many chosen timesteps.")] = None,
     curriculum_by: Annotated[str, typer.Option(help="What chooses them: hfr, learned or even (the control).")] = "hfr",
@@ -348,7 +348,7 @@ def main(
     asked = open_teacher(teacher) if teacher else None
     if isinstance(asked, torch.nn.Module):
         asked = cast(Teacher, asked.to(where))
-    recipe = Recipe(
+    recipe = PretrainRecipe(
         samples=samples,
         seconds=seconds or math.inf,
         batch=batch,

@@ -40,14 +40,14 @@ MIDDLE_STAGE = 4
 
 
 class Features(NamedTuple):
-    """What a teacher says of N pictures of H x W pixels."""
+    """What a teacher says of N images of H x W pixels."""
 
     middle: Tensor
     """Stride 16: (N, C1, H/16, W/16)."""
     deep: Tensor
     """Stride 32: (N, C2, H/32, W/32)."""
     pooled: Tensor
-    """The whole picture: (N, C3)."""
+    """The whole image: (N, C3)."""
 
 
 class Teacher(Protocol):

@@ -11,7 +11,7 @@ import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import save_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
 from aselect_runtime.records import (
     BackboneSource,
@@ -29,7 +29,7 @@ from aselect_runtime.scenes import CLASSES, COLOURS
 
 SIZE = (48, 64)
 DEPTH = 2
-Change = Callable[[Perception], None]
+Change = Callable[[TapModel], None]
 
 
 def write_bundle(
@@ -46,7 +46,7 @@ def write_bundle(
     taps = taps_for(spec, (Tap.parse(f"{DEPTH}.query"),))
     head = build_head(spec, task, [config.width] * len(taps), len(CLASSES))
     noise = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
-    model = Perception(backbone, head, noise, taps, SIZE, 0).eval().requires_grad_(False)
+    model = TapModel(backbone, head, noise, taps, SIZE, 0).eval().requires_grad_(False)
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=2.0 / weight[0].numel() ** 0.5 if "head" in name else 0.1)
@@ -73,19 +73,19 @@ def command(verb: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *argument
     return int(ended.value.code or 0)
 
 
-def lift_tokens(model: Perception) -> None:
+def lift_tokens(model: TapModel) -> None:
     """A common offset of all tokens: LayerNorm takes it away, but FP16 sums have lost the rest to it by then."""
     assert isinstance(model.backbone, DiT)
     assert model.backbone.patch_embed.bias is not None
     model.backbone.patch_embed.bias.fill_(200.0)
 
 
-def lift_logits(model: Perception) -> None:
+def lift_logits(model: TapModel) -> None:
     """A common offset of all logits: nothing changes, except that FP16 cannot tell them apart any more."""
     model.head.body.layers[-1].bias.fill_(8000.0)  # type: ignore[index, union-attr]
 
 
-def grow_mlp(model: Perception) -> None:
+def grow_mlp(model: TapModel) -> None:
     """An MLP whose output overflows FP16; the norm that reads it brings it back."""
     block = model.backbone.get_submodule("blocks.0")
     block.get_parameter("mlp_in.weight").mul_(1e3)

@@ -262,7 +262,7 @@ class DiT(Backbone):
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
         """Denoise: x (N, C, H, W), timestep (N,), label (N,) -> (N, C_out, H, W).
 
-        `positions` (T, D) or (N, T, D) replaces the table of the grid, for windows of a larger picture.
+        `positions` (T, D) or (N, T, D) replaces the table of the grid, for windows of a larger image.
         """
         assert self.whole, "a truncated model has no output layer"
         rows, columns = self.grid(*x.shape[2:])

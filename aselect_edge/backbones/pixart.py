@@ -2,7 +2,7 @@
 
 A block is self-attention, cross-attention to the prompt and an MLP. All components are those of self-attention and
 the MLP; cross-attention is not a named component. The modulation is one shared MLP of the timestep plus a table of
-each block (adaLN-single). PixArt-alpha at 1024 px is also told the picture's size and aspect ratio.
+each block (adaLN-single). PixArt-alpha at 1024 px is also told the image's size and aspect ratio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SiT (arXiv 2401.08740): DiT's architecture on the straight path, x = t·x0 + (1 - t)·eps, with continuous t.
 
-Its time runs towards the picture: the embedder is fed t = 1 - sigma itself, 1 for a clean picture.
+Its time runs towards the image: the embedder is fed t = 1 - sigma itself, 1 for a clean image.
 """
 
 from __future__ import annotations

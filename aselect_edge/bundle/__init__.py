@@ -1,17 +1,17 @@
 """A bundle: the folder that training writes and export reads, and the whole model inside it, pixels to logits."""
 
-from aselect_edge.bundle.folder import RECORD, SHIPPED, LoadedBundle, load_bundle, perception, save_bundle
-from aselect_edge.bundle.model import FoldedPerception, Perception, fused, upsample
+from aselect_edge.bundle.folder import RECORD, SHIPPED, LoadedBundle, load_bundle, save_bundle, tap_model
+from aselect_edge.bundle.model import FoldedTapModel, TapModel, fused, upsample
 
 __all__ = [
     "RECORD",
     "SHIPPED",
-    "FoldedPerception",
+    "FoldedTapModel",
     "LoadedBundle",
-    "Perception",
+    "TapModel",
     "fused",
     "load_bundle",
-    "perception",
     "save_bundle",
+    "tap_model",
     "upsample",
 ]

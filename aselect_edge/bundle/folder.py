@@ -17,7 +17,7 @@ from aselect_edge.backbones.building import build
 from aselect_edge.backbones.bundled import BUNDLE, HEAD, SELECTION, read_bundle
 from aselect_edge.backbones.loading import backbone_of
 from aselect_edge.backbones.prompt import save_condition
-from aselect_edge.bundle.model import FoldedPerception, Perception
+from aselect_edge.bundle.model import FoldedTapModel, TapModel
 from aselect_edge.heads import Head, build_head
 from aselect_runtime.errors import IntegrityError
 from aselect_runtime.files import atomic_folder, sha256
@@ -37,7 +37,7 @@ class LoadedBundle:
     record: Bundle
     selection: Selection
 
-    def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> Perception:
+    def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> TapModel:
         """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32.
 
         A `lean` one has one block in memory at a time and reads each again for every batch.
@@ -46,9 +46,9 @@ class LoadedBundle:
         backbone = self.backbone(lean)
         head = build_head(record.head, record.task, [backbone.model.width] * len(record.taps), len(record.classes))
         _load_head(head, self.folder / HEAD)
-        return perception(backbone, head, record, imgsz).eval().requires_grad_(False)
+        return tap_model(backbone, head, record, imgsz).eval().requires_grad_(False)
 
-    def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedPerception:
+    def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedTapModel:
         """The folded, truncated model; same signature as the reference. Folded block by block, in little memory."""
         return self.reference(imgsz, lean=True).deployed()
 
@@ -57,11 +57,9 @@ class LoadedBundle:
         return backbone_of(self.folder, self.record, lean)
 
 
-def perception(
-    backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple[int, int] | None = None
-) -> Perception:
+def tap_model(backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple[int, int] | None = None) -> TapModel:
     """The unfolded model that a record describes."""
-    return Perception(
+    return TapModel(
         backbone.model,
         head,
         record.noise,
@@ -79,7 +77,7 @@ def load_bundle(path: Path) -> LoadedBundle:
     return LoadedBundle(path, read_bundle(path), Selection.load(path / SELECTION))
 
 
-def save_bundle(folder: Path, record: Bundle, selection: Selection, model: Perception) -> None:
+def save_bundle(folder: Path, record: Bundle, selection: Selection, model: TapModel) -> None:
     """Write a bundle atomically; weights in float16, the backbone's only if the record names a file for it.
 
     The backbone is cut after the deepest tap's block: later blocks cannot reach the taps.

@@ -15,7 +15,7 @@ from aselect_edge.heads import Head
 from aselect_runtime.records import Noise, Tap
 
 
-class Perception(nn.Module):
+class TapModel(nn.Module):
     """Unfolded: pixels (N, 3, H, W), BGR, float 0..255 -> logits. What is trained, and the reference of parity."""
 
     eps: Tensor
@@ -54,7 +54,7 @@ class Perception(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.head(self.features(pixels))  # type: ignore[no-any-return]
 
-    def deployed(self) -> FoldedPerception:
+    def deployed(self) -> FoldedTapModel:
         """The same function, folded and truncated; eval mode, float32."""
         spec = FoldSpec.of(
             self.backbone,
@@ -67,11 +67,11 @@ class Perception(nn.Module):
             affine=self.encoder.affine,
         )
         encoder, folded = deployed_encoder(self.encoder), fold(self.backbone, spec)
-        return FoldedPerception(encoder, folded, fused(self.head)).eval().requires_grad_(False)
+        return FoldedTapModel(encoder, folded, fused(self.head)).eval().requires_grad_(False)
 
 
-class FoldedPerception(nn.Module):
-    """Folded: same signature as `Perception`."""
+class FoldedTapModel(nn.Module):
+    """Folded: same signature as `TapModel`."""
 
     def __init__(self, encoder: nn.Module, backbone: Folded, head: nn.Module) -> None:
         super().__init__()

@@ -110,7 +110,7 @@ def _select(
     from rich.console import Console
 
     from aselect_edge.backbones.device import find_device
-    from aselect_edge.evaluation.pictures import draw_selection
+    from aselect_edge.evaluation.plots import draw_selection
     from aselect_edge.selection import Measure, Request, Settings, select_tap
     from aselect_edge.selection.strategies import DEFAULT
     from aselect_edge.selection.team import assemble

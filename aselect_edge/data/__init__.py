@@ -1,4 +1,4 @@
-"""Labelled pictures as they lie in people's folders: two doors, one small reader per layout behind them.
+"""Labelled images as they lie in people's folders: two doors, one small reader per layout behind them.
 
 `docs/data.md` shows each layout. A layout is recognised by what is in the folder.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from aselect_edge.data.classes import read_classes
-from aselect_edge.data.doors import is_labelled, open_classification, open_segmentation, training_pictures
+from aselect_edge.data.readers import is_labelled, open_classification, open_segmentation, training_images
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 
 __all__ = [
@@ -16,5 +16,5 @@ __all__ = [
     "open_classification",
     "open_segmentation",
     "read_classes",
-    "training_pictures",
+    "training_images",
 ]

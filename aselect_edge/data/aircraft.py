@@ -1,4 +1,4 @@
-"""FGVC-Aircraft by variant: one folder of pictures, and a list of name and variant per split."""
+"""FGVC-Aircraft by variant: one folder of images, and a list of name and variant per split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUB-200-2011 and NABirds: the same four lists beside the pictures; NABirds adds a tree of its classes."""
+"""CUB-200-2011 and NABirds: the same four lists beside the images; NABirds adds a tree of its classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stanford Cars: numbered pictures; classes and labels in the MATLAB files of its development kit."""
+"""Stanford Cars: numbered images; classes and labels in the MATLAB files of its development kit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 
 _META, _TRAIN = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat"
-# The labels of the test pictures are published apart, in a file that lies beside the kit or in it.
+# The labels of the test images are published apart, in a file that lies beside the kit or in it.
 _TEST = ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
 
 

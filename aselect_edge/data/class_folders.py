@@ -1,4 +1,4 @@
-"""Plain classification folders: one folder of pictures per class, with or without splits."""
+"""Plain classification folders: one folder of images per class, with or without splits."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def _classed(data: Path) -> dict[str, Path]:
 
 def _is_flat(data: Path) -> bool:
     names = _below(data)
-    return len(names) > 1 and not {*names} & (_SPLITS | _OF_MASKS) and all(_has_picture(data / name) for name in names)
+    return len(names) > 1 and not {*names} & (_SPLITS | _OF_MASKS) and all(_has_image(data / name) for name in names)
 
 
-def _has_picture(folder: Path) -> bool:
+def _has_image(folder: Path) -> bool:
     return any(is_image(path) and not is_hidden(path.name) for path in folder.iterdir())
 
 

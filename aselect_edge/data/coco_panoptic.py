@@ -1,4 +1,4 @@
-"""COCO's panoptic annotations, things and stuff alike: a PNG of segment ids per picture, a JSON of their categories."""
+"""COCO's panoptic annotations, things and stuff alike: a PNG of segment ids per image, a JSON of their categories."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Segments:
     def __call__(self, path: Path) -> Frame:
         mode, colours = open_png(path)
         if mode != "RGB":
-            raise InputError(f"{path}: got a {mode} picture, expected RGB, whose colours are segment ids; replace it")
+            raise InputError(f"{path}: got a {mode} image, expected RGB, whose colours are segment ids; replace it")
         ids, places = np.unique(colours.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32), return_inverse=True)
         known = {0: NO_LABEL, **self.classes[path.name]}
         unknown = [int(one) for one in ids if int(one) not in known]
@@ -57,8 +57,8 @@ def _read(data: Path, split: str) -> SegmentationData:
         content: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
         categories = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
         numbers = {category: index for index, (category, _) in enumerate(categories)}
-        pictures = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        rows = sorted((pictures[a["image_id"]], str(a["file_name"])) for a in content["annotations"])
+        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        rows = sorted((names[a["image_id"]], str(a["file_name"])) for a in content["annotations"])
         segments = {
             str(a["file_name"]): {int(s["id"]): numbers[s["category_id"]] for s in a["segments_info"]}
             for a in content["annotations"]

@@ -1,4 +1,4 @@
-"""Stanford Dogs: a folder per breed, and lists of the pictures to train and to test on as MATLAB files."""
+"""Stanford Dogs: a folder per breed, and lists of the images to train and to test on as MATLAB files."""
 
 from __future__ import annotations
 

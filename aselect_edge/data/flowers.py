@@ -1,4 +1,4 @@
-"""Oxford Flowers-102: numbered pictures, labels and splits as MATLAB files. Its names are published, not shipped."""
+"""Oxford Flowers-102: numbered images, labels and splits as MATLAB files. Its names are published, not shipped."""
 
 from __future__ import annotations
 

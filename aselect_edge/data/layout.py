@@ -16,7 +16,7 @@ from aselect_runtime.errors import InputError
 log = logging.getLogger(__name__)
 
 HELD_OUT = 0.1
-"""Share of the training pictures that becomes `val` where a set has none."""
+"""Share of the training images that becomes `val` where a set has none."""
 FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """What the folders of a split are called."""
 
@@ -25,7 +25,7 @@ D = TypeVar("D", bound=Split)
 
 @dataclass(frozen=True)
 class Layout(Generic[D]):
-    """One way in which labelled pictures lie in a folder."""
+    """One way in which labelled images lie in a folder."""
 
     name: str
     tree: str
@@ -48,7 +48,7 @@ def offered(data: Path, layout: Layout[D]) -> list[str]:
 
 
 def open_split(data: Path, split: str, layout: Layout[D]) -> D:
-    """One split of data in a layout; raises InputError for a split that is not there or has no picture."""
+    """One split of data in a layout; raises InputError for a split that is not there or has no image."""
     there = layout.splits(data)
     if split not in offered(data, layout):
         raise InputError(
@@ -61,7 +61,7 @@ def open_split(data: Path, split: str, layout: Layout[D]) -> D:
     held = held_out([whole.name(index) for index in range(len(whole))])
     chosen = [index for index in range(len(whole)) if (index in held) == (split == "val")]
     if split == "val":
-        warn_once(f"{data}: has no val split; {len(chosen)} of its {len(whole)} training pictures are held out as one")
+        warn_once(f"{data}: has no val split; {len(chosen)} of its {len(whole)} training images are held out as one")
     return _filled(whole.subset(chosen), data, split)
 
 
@@ -72,9 +72,9 @@ def warn_once(line: str) -> None:
 
 
 def held_out(names: Sequence[str]) -> set[int]:
-    """Indices of the pictures that are validated on: by a hash of the name, so that more pictures change nothing.
+    """Indices of the images that are validated on: by a hash of the name, so that more images change nothing.
 
-    Where the hash takes none, which only happens to small sets, the picture nearest to being taken is.
+    Where the hash takes none, which only happens to small sets, the image nearest to being taken is.
     """
     shares = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
     taken = {index for index, share in enumerate(shares) if share < HELD_OUT}
@@ -93,5 +93,5 @@ def split_folders(data: Path) -> dict[str, Path]:
 
 def _filled(opened: D, data: Path, split: str) -> D:
     if not len(opened):
-        raise InputError(f"{data}: got no picture in {split}, expected at least one; add pictures or their own folder")
+        raise InputError(f"{data}: got no image in {split}, expected at least one; add images or their own folder")
     return opened

@@ -1,4 +1,4 @@
-"""Lists that come with a data set: text tables, MATLAB files, and the pictures that they name."""
+"""Lists that come with a data set: text tables, MATLAB files, and the images that they name."""
 
 from __future__ import annotations
 

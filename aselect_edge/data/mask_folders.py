@@ -1,4 +1,4 @@
-"""Plain segmentation folders: pictures and index masks of the same name, with or without splits."""
+"""Plain segmentation folders: images and index masks of the same name, with or without splits."""
 
 from __future__ import annotations
 

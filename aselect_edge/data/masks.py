@@ -19,13 +19,13 @@ _ONE_BYTE = frozenset({"1", "L", "P"})
 
 
 def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
-    """Pillow's mode of a picture and its values as they are stored; of a palette picture the indices, or its `colours`.
+    """Pillow's mode of an image and its values as they are stored; of a palette image the indices, or its `colours`.
 
-    Not OpenCV, which turns the indices of a palette picture into colours.
+    Not OpenCV, which turns the indices of a palette image into colours.
     """
     try:
-        with Image.open(path) as picture:
-            return picture.mode, np.asarray(picture.convert("RGB") if colours and picture.mode == "P" else picture)
+        with Image.open(path) as image:
+            return image.mode, np.asarray(image.convert("RGB") if colours and image.mode == "P" else image)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected the label of an image; add it") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:

@@ -1,4 +1,4 @@
-"""What an opened split is: pictures with a class map or a class each."""
+"""What an opened split is: images with a class map or a class each."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def path(self, index: int) -> Path:
-        """The picture's file."""
+        """The image's file."""
 
     def name(self, index: int) -> str:
-        """The picture's file name behind its folder's: the same wherever the data lie."""
+        """The image's file name behind its folder's: the same wherever the data lie."""
 
     def subset(self, indices: Iterable[int]) -> Self:
-        """These pictures alone, in this order."""
+        """These images alone, in this order."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class SegmentationData:
         return len(self.pairs)
 
     def path(self, index: int) -> Path:
-        """The picture's file."""
+        """The image's file."""
         return self.pairs[index][0]
 
     def name(self, index: int) -> str:
-        """Folder and file name of the picture."""
+        """Folder and file name of the image."""
         return "/".join(self.path(index).parts[-2:])
 
     def subset(self, indices: Iterable[int]) -> Self:
-        """These pictures alone, in this order."""
+        """These images alone, in this order."""
         return replace(self, pairs=tuple(self.pairs[index] for index in indices))
 
     def read(self, index: int) -> tuple[Frame, Frame]:
@@ -92,15 +92,15 @@ class ClassificationData:
         return len(self.paths)
 
     def path(self, index: int) -> Path:
-        """The picture's file."""
+        """The image's file."""
         return self.paths[index]
 
     def name(self, index: int) -> str:
-        """Folder and file name of the picture."""
+        """Folder and file name of the image."""
         return "/".join(self.path(index).parts[-2:])
 
     def subset(self, indices: Iterable[int]) -> Self:
-        """These pictures alone, in this order."""
+        """These images alone, in this order."""
         chosen = list(indices)
         return replace(self, paths=tuple(self.paths[i] for i in chosen), labels=tuple(self.labels[i] for i in chosen))
 

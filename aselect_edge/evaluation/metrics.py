@@ -83,7 +83,7 @@ class Confusion:
 
 
 class TopAccuracy:
-    """The share of pictures whose class is among the `top` highest scores."""
+    """The share of images whose class is among the `top` highest scores."""
 
     def __init__(self, classes: int, top: int) -> None:
         from torchmetrics.classification import MulticlassAccuracy
@@ -91,13 +91,13 @@ class TopAccuracy:
         self._counts = MulticlassAccuracy(classes, top_k=top, average="micro", validate_args=False)
 
     def update(self, scores: NDArray[Any], label: int) -> None:
-        """Count one picture's scores (C,)."""
+        """Count one image's scores (C,)."""
         import torch
 
         self._counts.update(torch.tensor(scores[None]), torch.tensor([label]))
 
     def share(self) -> float:
-        """Of the pictures so far, at least one."""
+        """Of the images so far, at least one."""
         return float(self._counts.compute())
 
 

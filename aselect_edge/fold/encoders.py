@@ -1,7 +1,7 @@
 """Encoders as they join the deployed graph: BGR pixels 0..255 go straight into the first convolution.
 
 Scale and channel order fold into that convolution's weights. The shift of the normalisation does too, but a padded
-convolution pads with what normalises to zero (127.5), where the original pads normalised pictures with zeros.
+convolution pads with what normalises to zero (127.5), where the original pads normalised images with zeros.
 """
 
 from __future__ import annotations

@@ -36,4 +36,4 @@ def caution(chosen: Noise, levels: Sequence[Noise]) -> str:
     noisier = sum(level.sigma > chosen.sigma for level in levels)
     if len(levels) < 2 or noisier > len(levels) // 10:
         return ""
-    return " The argmax is among the noisiest levels: the ratio measured noise, not picture. Hold it against val."
+    return " The argmax is among the noisiest levels: the ratio measured noise, not image. Hold it against val."

@@ -7,7 +7,7 @@ r_S, r_N the high-frequency shares of the two parts, the plain ratio estimates
     HFR = (1 - ν)·r_S + ν·r_N.
 
 Input noise is broadband, so r_N is near the share of the band itself (0.93 on a square grid at the cutoff 0.15, if
-white), while pictures have r_S far below. As sigma grows, ν grows and the plain ratio climbs to r_N whatever the
+white), while images have r_S far below. As sigma grows, ν grows and the plain ratio climbs to r_N whatever the
 features know: a bias of ν·(r_N - r_S), which does not shrink with more images.
 
 What. Push each image through twice with independent draws. The noises are independent, so E[F1·conj(F2)] = |S|²:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aselect_edge.data import open_classification, open_segmentation, training_pictures
+from aselect_edge.data import open_classification, open_segmentation, training_images
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image, resize, resize_label
 from aselect_runtime.media import is_video
@@ -103,8 +103,8 @@ class Evidence:
 def open_images(data: Path, count: int, seed: int) -> Images:
     """At most `count` images, at random, of a folder (its training part if it has one) or frames of a video."""
     if data.is_file():
-        return _film(data, count)
-    paths = _some(training_pictures(data), count, seed)
+        return _video(data, count)
+    paths = _some(training_images(data), count, seed)
     kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape)
     return _images(paths, kept, fingerprint)
 
@@ -160,7 +160,7 @@ def _checked(paths: Sequence[Path], check: Callable[[int], T]) -> tuple[list[int
     return kept, results, DataFingerprint(images=len(kept), sha256=digest.hexdigest())
 
 
-def _film(path: Path, count: int) -> Images:
+def _video(path: Path, count: int) -> Images:
     """At most `count` frames spread evenly over a video."""
     capture = cv2.VideoCapture(str(path)) if is_video(path) else None
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture else 0
@@ -172,11 +172,11 @@ def _film(path: Path, count: int) -> Images:
     chosen = [(2 * n + 1) * total // (2 * some) for n in range(some)]  # not the last one, which many files miscount
     digest = hashlib.sha256(path.read_bytes())
     digest.update(json.dumps(chosen).encode())
-    reads = tuple(partial(_film_frame, path, n) for n in chosen)
+    reads = tuple(partial(_video_frame, path, n) for n in chosen)
     return Images(reads, DataFingerprint(images=len(reads), sha256=digest.hexdigest()))
 
 
-def _film_frame(path: Path, index: int) -> Frame:
+def _video_frame(path: Path, index: int) -> Frame:
     capture = cv2.VideoCapture(str(path))
     try:
         capture.set(cv2.CAP_PROP_POS_FRAMES, index)

@@ -19,7 +19,7 @@ from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
 CHUNK = 8
-"""Pictures per forward pass of the backbone."""
+"""Images per forward pass of the backbone."""
 LARGEST = float(np.finfo(np.float16).max)
 
 Extract = Callable[[Tensor], tuple[Tensor, ...]]
@@ -27,10 +27,10 @@ Extract = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class FrozenViews:
-    """Random views of a split as features in place of pixels: `recipe.views` of each picture.
+    """Random views of a split as features in place of pixels: `recipe.views` of each image.
 
     They are drawn ahead from the recipe's seed and kept in float16 below `folder`. Where `recipe.cache_bytes` do not
-    hold them all there are fewer: pictures take turns in random order, so that whatever fits is a fair sample.
+    hold them all there are fewer: images take turns in random order, so that whatever fits is a fair sample.
     """
 
     def __init__(self, views: Views, extract: Extract, key: str, folder: Path, progress: Progress) -> None:
@@ -74,9 +74,9 @@ class FrozenViews:
 class FrozenFrames:
     """Features of a split's whole frames through the deployed resize, to validate a head without the backbone.
 
-    Iterating gives, for every picture in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in
-    float32, the label map [H, W] in its own size or the class, and the picture's index. It can be iterated again and
-    again. Pictures beyond `cache_bytes` are not kept but pass the backbone every time.
+    Iterating gives, for every image in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in
+    float32, the label map [H, W] in its own size or the class, and the image's index. It can be iterated again and
+    again. Images beyond `cache_bytes` are not kept but pass the backbone every time.
     """
 
     def __init__(

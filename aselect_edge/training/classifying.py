@@ -1,4 +1,4 @@
-"""Classification: a class for every picture."""
+"""Classification: a class for every image."""
 
 from __future__ import annotations
 

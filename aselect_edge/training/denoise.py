@@ -16,7 +16,7 @@ from aselect_runtime.errors import InputError
 
 
 class Noised(NamedTuple):
-    """Pictures at noise levels of their own."""
+    """Images at noise levels of their own."""
 
     x: Tensor
     """(N, C, H, W)"""
@@ -25,11 +25,11 @@ class Noised(NamedTuple):
     target: Tensor
     """What the model should answer, (N, C, H, W)."""
     signal: Tensor
-    """Share of the picture in the power, alpha squared, (N,)."""
+    """Share of the image in the power, alpha squared, (N,)."""
 
 
 class Denoising:
-    """Pictures at randomly drawn timesteps of a schedule, and what a model should answer there.
+    """Images at randomly drawn timesteps of a schedule, and what a model should answer there.
 
     The target follows `prediction_type`: `epsilon` (Ho et al., arXiv 2006.11239) or `v_prediction`,
     v = alpha·eps - sigma·x0 (Salimans and Ho, arXiv 2202.00512).

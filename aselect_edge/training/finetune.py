@@ -21,7 +21,7 @@ from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.wrapped import Wrapped
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
@@ -79,7 +79,7 @@ class LowRank(nn.Linear):
         return plain
 
 
-def unfreeze(model: Perception, how: Unfreeze) -> list[nn.Parameter]:
+def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
     """Let only what `how` says of the backbone learn, and return it; the head is left as it is.
 
     `last:N` counts from the last block that the taps depend on; embedders, and the blocks after, stay frozen.
@@ -107,7 +107,7 @@ def unfreeze(model: Perception, how: Unfreeze) -> list[nn.Parameter]:
     return added
 
 
-def merge(model: Perception) -> None:
+def merge(model: TapModel) -> None:
     """Put what low-rank updates have learnt into the plain layers: bundle, fold and export see an ordinary backbone.
 
     The function stays the same up to rounding. Does nothing to a model without such updates.
@@ -139,7 +139,7 @@ def on_straight_path(x0: Tensor) -> Noised:
 
 
 def joint_loss(
-    task: Tensor, model: Perception, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
+    task: Tensor, model: TapModel, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
 ) -> Tensor:
     """The task's loss plus `recipe.denoising` times the denoising loss, so that the backbone stays a denoiser.
 
@@ -150,7 +150,7 @@ def joint_loss(
 
 
 def denoising_loss(
-    model: Perception, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
+    model: TapModel, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
 ) -> Tensor:
     """The generative loss on small windows of the clean inputs of pixels (N, 3, H, W), cheaper than whole frames.
 
@@ -171,7 +171,7 @@ def denoising_loss(
         return prediction_error(backbone, noised, label, positions.to(x0.device))
 
 
-def _reach(model: Perception) -> int:
+def _reach(model: TapModel) -> int:
     """How many blocks the taps depend on: of the block of a `hidden` tap, only what enters it is read."""
     return max(tap.block + (tap.component != "hidden") for tap in model.taps)
 

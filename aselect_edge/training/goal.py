@@ -40,7 +40,7 @@ class Goal(Protocol):
 def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
     """The task on the splits `train` and `val` of a folder; raises InputError.
 
-    Warns where val is held out of train, and of classes without a picture.
+    Warns where val is held out of train, and of classes without an image.
     """
     if task == "seg":
         return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val"), recipe)
@@ -49,5 +49,5 @@ def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
         absent = [info.name for index, info in enumerate(opened.classes) if index not in opened.labels]
         if absent:
             names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-            log.warning("%s: %s has no picture of %s; its figures say nothing of that", data, split, names)
+            log.warning("%s: %s has no image of %s; its figures say nothing of that", data, split, names)
     return Classifying(train, val, recipe)

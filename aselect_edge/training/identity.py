@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import Data
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import Recipe
@@ -17,7 +17,7 @@ from aselect_edge.training.views import data_digest
 from aselect_runtime.records import Resize
 
 
-def features_digest(model: Perception) -> str:
+def features_digest(model: TapModel) -> str:
     """SHA-256 over everything that decides the features: weights, condition, noise, taps and size."""
     digest = hashlib.sha256()
     encoder = model.encoder.state_dict().values() if isinstance(model.encoder, nn.Module) else ()
@@ -37,12 +37,12 @@ class Digests:
     val: str
 
     @classmethod
-    def of(cls, model: Perception, train: Data, val: Data) -> Digests:
+    def of(cls, model: TapModel, train: Data, val: Data) -> Digests:
         """Before any of the model learns; raises InputError for a file that cannot be read."""
         return cls(features_digest(model), data_digest(train), data_digest(val))
 
 
-def run_identity(model: Perception, digests: Digests, how: Resize, recipe: Recipe, unfreeze: Unfreeze | None) -> str:
+def run_identity(model: TapModel, digests: Digests, how: Resize, recipe: Recipe, unfreeze: Unfreeze | None) -> str:
     """What is trained, on what and how, as JSON; not on which device, so that a run may go on on another."""
     content = {
         "recipe": asdict(recipe),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.device import reduced
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import score_of
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.answers import answers, evaluate
@@ -33,7 +33,7 @@ class Learner(Protocol):
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
 
-    def measure(self, module: nn.Module) -> Figures:
+    def validate(self, module: nn.Module) -> Figures:
         """Figures on val of `module`, which is this learner's or its average."""
 
 
@@ -42,7 +42,7 @@ class HeadLearner:
 
     def __init__(
         self,
-        model: Perception,
+        model: TapModel,
         goal: Goal,
         how: Resize,
         recipe: Recipe,
@@ -72,7 +72,7 @@ class HeadLearner:
         return loss, loss.item()
 
     @torch.no_grad()
-    def measure(self, module: nn.Module) -> Figures:
+    def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         module.eval()
         score = score_of(self.goal.val, self.how)
@@ -89,7 +89,7 @@ class ModelLearner:
 
     def __init__(
         self,
-        model: Perception,
+        model: TapModel,
         goal: Goal,
         how: Resize,
         recipe: Recipe,
@@ -119,7 +119,7 @@ class ModelLearner:
             return task, task.item()
         return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe), task.item()
 
-    def measure(self, module: nn.Module) -> Figures:
+    def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.device)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aselect_edge.backbones.device import CPU
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.fit import fit
@@ -26,7 +26,7 @@ from aselect_runtime.records import Resize
 
 
 def train_model(
-    model: Perception,
+    model: TapModel,
     goal: Goal,
     how: Resize,
     recipe: Recipe,
@@ -54,7 +54,7 @@ def train_model(
     state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
-    figures = learner.measure(learner.module)
+    figures = learner.validate(learner.module)
     return Outcome(model.cpu().eval(), figures, tuple(state.curve))
 
 
@@ -86,7 +86,7 @@ def learn(
         state.stepped(task)
         progress(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
         if step % every == 0 or spent >= 1:
-            figures = learner.measure(average.module)
+            figures = learner.validate(average.module)
             state.validated(figures.score, recipe.batch, average.module.state_dict())
             state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime.records import HeadSpec, Task
 
@@ -67,7 +67,7 @@ HEADS: dict[Task, HeadSpec] = {
 class Outcome:
     """The model with its best weights on val, what they reach there, and the learning curve."""
 
-    model: Perception
+    model: TapModel
     figures: Figures
     curve: tuple[tuple[int, float, float], ...]
     """(samples seen, mean training loss, figure on val)."""

@@ -1,4 +1,4 @@
-"""The pictures that are left after training, for people to judge by."""
+"""The images that are left after training, for people to judge by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aselect_edge.evaluation.pictures import draw_confusion, draw_curve, draw_examples
+from aselect_edge.evaluation.plots import draw_confusion, draw_curve, draw_examples
 from aselect_edge.training.answers import answer_frames
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Outcome

@@ -59,5 +59,5 @@ class TrainRequest:
 
     @property
     def workdir(self) -> Path:
-        """Checkpoint, curves and pictures."""
+        """Checkpoint, curves and images."""
         return self.out.with_name(self.out.name + ".training")

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT, initialise
 from aselect_edge.backbones.prompt import CONDITION
-from aselect_edge.bundle import RECORD, perception, save_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle import RECORD, save_bundle, tap_model
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
 from aselect_edge.training.finetune import Noising, noising_of
 from aselect_edge.training.goal import open_goal
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     """Train as requested and write the bundle to `request.out`.
 
-    Reads the splits `train` and `val` of the data; checkpoint, curves, pictures and, if not elsewhere, cached
+    Reads the splits `train` and `val` of the data; checkpoint, curves, images and, if not elsewhere, cached
     features go to `request.workdir`. Raises InputError for what cannot be done, before anything is trained.
     """
     request.selection.check_deployable()
@@ -73,11 +73,11 @@ def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
     return _randomised(backbone, seed) if request.random_backbone else backbone
 
 
-def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> Perception:
+def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
     """The record's model, its head with fresh weights of the seed."""
     torch.manual_seed(seed)
     widths = [backbone.model.width] * len(record.taps)
-    return perception(backbone, build_head(record.head, record.task, widths, len(record.classes)), record)
+    return tap_model(backbone, build_head(record.head, record.task, widths, len(record.classes)), record)
 
 
 def _noising(request: TrainRequest, backbone: LoadedBackbone) -> Noising | None:

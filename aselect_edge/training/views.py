@@ -1,4 +1,4 @@
-"""Training batches of pixels: augmented views of labelled pictures."""
+"""Training batches of pixels: augmented views of labelled images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.records import Resize
 
 DECODED_BYTES = 400_000_000
-"""Decoded pictures kept in memory; beyond that they are read again."""
+"""Decoded images kept in memory; beyond that they are read again."""
 STREETS = 256
 """Synthetic frames that views are drawn from: drawing one takes as long as training on it, so there are not more."""
 
@@ -32,15 +32,15 @@ Label = TypeVar("Label")
 
 
 class Views(Protocol):
-    """Random views of a split's pictures: what the loop and the feature cache ask of either task."""
+    """Random views of a split's images: what the loop and the feature cache ask of either task."""
 
     recipe: Recipe
 
     def __len__(self) -> int:
-        """Pictures, of which each gives any number of views."""
+        """Images, of which each gives any number of views."""
 
     def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, Frame | int]:
-        """One augmented frame at model size and its label, of picture `index` or else of any."""
+        """One augmented frame at model size and its label, of image `index` or else of any."""
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (N, 3, H, W) float BGR 0..255, and int64 labels (N, H, W) or (N,)."""
@@ -57,7 +57,7 @@ class SegmentationViews:
         self.augmentation = Augmentation()
         streets = tuple(info.name for info in data.classes) == scenes.CLASSES
         self.synthetic = recipe.synthetic if streets else 0.0
-        self.pictures, self.streets = _Decoded(data.read), _Decoded(_street)
+        self.images, self.streets = _Decoded(data.read), _Decoded(_street)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -67,7 +67,7 @@ class SegmentationViews:
         if rng.random() < self.synthetic:
             frame, label = self.streets.read(int(rng.integers(STREETS)))
         else:
-            frame, label = self.pictures.read(int(rng.integers(len(self))) if index is None else index)
+            frame, label = self.images.read(int(rng.integers(len(self))) if index is None else index)
         return labelled_view(rng, frame, label, self.imgsz, self.how, self.data.ignore_index, self.augmentation)
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -80,19 +80,19 @@ class SegmentationViews:
 
 
 class ClassificationViews:
-    """Views of pictures and their classes."""
+    """Views of images and their classes."""
 
     def __init__(self, data: ClassificationData, imgsz: tuple[int, int], how: Resize, recipe: Recipe) -> None:
         self.data, self.imgsz, self.how, self.recipe = data, imgsz, how, recipe
         self.augmentation = Augmentation()
-        self.pictures = _Decoded(data.read)
+        self.images = _Decoded(data.read)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, int]:
         """One augmented frame at model size, and its class."""
-        frame, label = self.pictures.read(int(rng.integers(len(self))) if index is None else index)
+        frame, label = self.images.read(int(rng.integers(len(self))) if index is None else index)
         return classified_view(rng, frame, self.imgsz, self.how, self.augmentation), label
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ class ClassificationViews:
 
 
 class _Decoded(Generic[Label]):
-    """Pictures read once each, as long as the memory for them lasts."""
+    """Images read once each, as long as the memory for them lasts."""
 
     def __init__(self, read: Callable[[int], tuple[Frame, Label]]) -> None:
         self._read, self._bytes = read, 0
@@ -141,7 +141,7 @@ def _described(
 
 
 def data_digest(data: SegmentationData | ClassificationData) -> str:
-    """SHA-256 over the classes and the pictures' names, files and labels; raises InputError for a file it cannot read.
+    """SHA-256 over the classes and the images' names, files and labels; raises InputError for a file it cannot read.
 
     It is the same wherever the data lie, and another one once a label is corrected.
     """
@@ -162,7 +162,7 @@ def _file_digest(path: Path) -> str:
     try:
         return sha256(path)
     except OSError as error:
-        raise InputError(f"{path}: unreadable ({error.strerror}), expected a picture or its label; check it") from error
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected an image or its label; check it") from error
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:

@@ -15,7 +15,7 @@ from aselect_runtime.drawing import Painter
 from aselect_runtime.frames import resize
 from aselect_runtime.results import Result
 from aselect_runtime.sinks import encoders
-from benchmarks.runtime.standin import Sleeping, films, resident, standin_manifest
+from benchmarks.runtime.standin import Sleeping, resident, standin_manifest, videos
 from tests.runtime import faulty
 
 INFER_MS = 20.0
@@ -27,40 +27,40 @@ ROUNDS = 60
 def measure(folder: Path, minutes: float, frames: int) -> dict[str, float | str]:
     """CPU milliseconds a frame (the session sleeps, so all of it is the runtime's), and MB after a while."""
     figures: dict[str, float | str] = {}
-    for size, film in films(folder, frames).items():
+    for size, video in videos(folder, frames).items():
         for name, outputs in {"no output": [], "overlay and lines": ["o.mp4", "o.jsonl"]}.items():
             before = time.process_time()
             paths = [str(folder / output) for output in outputs]
-            done = run_pipeline(standin_manifest(), Sleeping(INFER_MS), [str(film)], paths, max_frames=frames)
+            done = run_pipeline(standin_manifest(), Sleeping(INFER_MS), [str(video)], paths, max_frames=frames)
             figures[f"CPU outside inference, {size}, {name} [ms/frame]"] = (
                 1000 * (time.process_time() - before) / done.frames
             )
         figures |= {
-            f"CPU of one stage, {size}, {stage} [ms/frame]": spent for stage, spent in stages(film, folder).items()
+            f"CPU of one stage, {size}, {stage} [ms/frame]": spent for stage, spent in stages(video, folder).items()
         }
     return figures | memory(folder, minutes)
 
 
-def stages(film: Path, folder: Path) -> dict[str, float]:
+def stages(video: Path, folder: Path) -> dict[str, float]:
     """CPU milliseconds a frame of each stage by itself, FFmpeg's threads included."""
     manifest = standin_manifest()
     _, height, width, channels = manifest.input.shape
     answer = {name: array[0] for name, array in Sleeping(0).infer(np.zeros(manifest.input.shape, np.uint8)).items()}
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # as in a run
-    with open_source(str(film)) as source:
+    with open_source(str(video)) as source:
         frames = iter(source)
         captured = list(islice(frames, HELD))
         spent = {"decode": _each(lambda _: next(frames))}
     small = np.empty((height, width, channels), np.uint8)
     results = [Result(each, answer, manifest, 0.0, {}) for each in captured]
     painter = Painter(manifest)
-    pictures = [result.plot(painter) for result in results]
+    images = [result.plot(painter) for result in results]
     spent["resize"] = _each(lambda n: resize(captured[n].frame, (height, width), manifest.resize, small))
     spent["paint"] = _each(lambda n: results[n].plot(painter))
     spent["lines"] = _each(lambda n: results[n].to_json())
-    if (writer := encoders.start(folder / "stage.mp4", 25, (pictures[0].shape[0], pictures[0].shape[1]))) is not None:
-        spent["encode"] = _each(lambda n: writer.write(pictures[n]))
+    if (writer := encoders.start(folder / "stage.mp4", 25, (images[0].shape[0], images[0].shape[1]))) is not None:
+        spent["encode"] = _each(lambda n: writer.write(images[n]))
         writer.release()
     cv2.setNumThreads(threads)
     return spent
@@ -75,7 +75,7 @@ def _each(work: Callable[[int], object]) -> float:
 
 
 def memory(folder: Path, minutes: float) -> dict[str, float | str]:
-    """Resident MB of a live run with lines and page-sized pictures, after a tenth (at most a minute) and at the end."""
+    """Resident MB of a live run with lines and page-sized images, after a tenth (at most a minute) and at the end."""
     early = min(60.0, 6 * minutes)
     start = time.monotonic()
     sizes: list[float] = []

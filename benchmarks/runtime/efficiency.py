@@ -19,7 +19,7 @@ from aselect_runtime.drawing import Painter
 from aselect_runtime.frames import resize
 from aselect_runtime.results import Captured, Result, SourceInfo
 from benchmarks.runtime import peer
-from benchmarks.runtime.standin import Sleeping, films, standin_manifest
+from benchmarks.runtime.standin import Sleeping, standin_manifest, videos
 
 LATENCIES = (5, 10, 20)
 PEER = "supervision process_video"
@@ -28,10 +28,10 @@ PEER = "supervision process_video"
 def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str, float | str]:
     """Rates and ratios, the median of `runs` taken in turns."""
     samples: dict[str, list[float]] = {}
-    clips = films(folder, frames)
+    clips = videos(folder, frames)
     loops: dict[str, Callable[[Path, float], float]] = {
-        "aselect-run": lambda film, ms: ours(film, ms, frames, folder),
-        "plain OpenCV loop": lambda film, ms: plain(film, ms, frames, folder),
+        "aselect-run": lambda video, ms: ours(video, ms, frames, folder),
+        "plain OpenCV loop": lambda video, ms: plain(video, ms, frames, folder),
     }
     why_not = "not run: no --supervision"
     if supervision:
@@ -40,13 +40,13 @@ def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str
         except peer.PeerMissingError as error:
             why_not = str(error)
         else:
-            loops[PEER] = lambda film, ms: peer.rate(python, film, ms, frames, folder)
+            loops[PEER] = lambda video, ms: peer.rate(python, video, ms, frames, folder)
     for _ in range(runs):
-        for size, film in clips.items():
+        for size, video in clips.items():
             for ms in LATENCIES:
                 raw = Sleeping(ms).rate()
                 for name, loop in loops.items():
-                    samples.setdefault(f"{name}, {size}, {ms} ms, over the raw rate", []).append(loop(film, ms) / raw)
+                    samples.setdefault(f"{name}, {size}, {ms} ms, over the raw rate", []).append(loop(video, ms) / raw)
     figures: dict[str, float | str] = {row: round(median(values), 3) for row, values in samples.items()}
     if PEER not in loops:
         figures[PEER] = why_not
@@ -54,14 +54,14 @@ def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str
     return figures
 
 
-def ours(film: Path, milliseconds: float, frames: int, folder: Path) -> float:
+def ours(video: Path, milliseconds: float, frames: int, folder: Path) -> float:
     outputs = [str(folder / "ours.mp4"), str(folder / "ours.jsonl")]
-    return run_pipeline(standin_manifest(), Sleeping(milliseconds), [str(film)], outputs, max_frames=frames).fps
+    return run_pipeline(standin_manifest(), Sleeping(milliseconds), [str(video)], outputs, max_frames=frames).fps
 
 
-def plain(film: Path, milliseconds: float, frames: int, folder: Path) -> float:
+def plain(video: Path, milliseconds: float, frames: int, folder: Path) -> float:
     """Read, resize, infer, paint, write: one after the other."""
-    capture = cv2.VideoCapture(str(film))
+    capture = cv2.VideoCapture(str(video))
     size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     writer = cv2.VideoWriter(str(folder / "plain.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
     act = callback(milliseconds, str(folder / "plain.jsonl"))
@@ -82,7 +82,7 @@ def callback(milliseconds: float, lines: str) -> Callable[[cv2.typing.MatLike, i
     """One frame in, the painted frame out, a JSON line written: for loops that are built around such a function."""
     manifest, session = standin_manifest(), Sleeping(milliseconds)
     painter = Painter(manifest)
-    info = SourceInfo("film", 25)
+    info = SourceInfo("video", 25)
     stream = Path(lines).open("w", encoding="utf-8")  # noqa: SIM115 - lives as long as the callback
 
     def act(frame: cv2.typing.MatLike, index: int) -> cv2.typing.MatLike:

@@ -69,9 +69,9 @@ def reconnects(times: int) -> dict[str, float | str]:
 
 
 def damaged(folder: Path, count: int) -> dict[str, float | str]:
-    """Cut or overwrite parts of a film `count` times and run it: done, or one clear error, and soon."""
+    """Cut or overwrite parts of a video `count` times and run it: done, or one clear error, and soon."""
     path = folder / "damaged.mkv"
-    whole = np.frombuffer(_film(path), np.uint8)
+    whole = np.frombuffer(_video(path), np.uint8)
     random = np.random.default_rng(0)
     ends = {"done": 0, "refused": 0}
     slowest = 0.0
@@ -91,13 +91,13 @@ def damaged(folder: Path, count: int) -> dict[str, float | str]:
             ends["refused"] += 1
         slowest = max(slowest, time.monotonic() - start)
     return {
-        "damaged films that ran": ends["done"],
-        "damaged films that were refused in one line": ends["refused"],
+        "damaged videos that ran": ends["done"],
+        "damaged videos that were refused in one line": ends["refused"],
         "slowest [s]": slowest,
     }
 
 
-def _film(path: Path) -> bytes:
+def _video(path: Path) -> bytes:
     """A small Matroska file, which plays up to where it is damaged."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (160, 120))
     with open_source("synthetic://street?size=120x160&frames=20") as source:

@@ -15,10 +15,10 @@ LOOP = """
 import sys, time
 import supervision
 from benchmarks.runtime.efficiency import callback
-film, out, milliseconds, frames = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+video, out, milliseconds, frames = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 act = callback(milliseconds, out + ".jsonl")
 start = time.perf_counter()
-supervision.process_video(film, out + ".mp4", act, max_frames=frames)
+supervision.process_video(video, out + ".mp4", act, max_frames=frames)
 print(frames / (time.perf_counter() - start))
 """
 
@@ -40,9 +40,9 @@ def prepare() -> Path:
     return python
 
 
-def rate(python: Path, film: Path, milliseconds: float, frames: int, folder: Path) -> float:
+def rate(python: Path, video: Path, milliseconds: float, frames: int, folder: Path) -> float:
     """Frames per second of supervision's process_video around this project's callback."""
-    done = _run(str(python), "-c", LOOP, str(film), str(folder / "theirs"), str(milliseconds), str(frames))
+    done = _run(str(python), "-c", LOOP, str(video), str(folder / "theirs"), str(milliseconds), str(frames))
     return float(done.split()[-1])
 
 

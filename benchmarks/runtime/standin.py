@@ -1,4 +1,4 @@
-"""A session that takes a fixed time and leaves the CPU free, as an accelerator does, and films to run it on."""
+"""A session that takes a fixed time and leaves the CPU free, as an accelerator does, and videos to run it on."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def standin_manifest(batch: int = 1) -> Manifest:
     )
 
 
-def films(folder: Path, frames: int) -> dict[str, Path]:
+def videos(folder: Path, frames: int) -> dict[str, Path]:
     """The 540p clip, and the same frames enlarged to 720p."""
     small = default_video(folder, frames)
     large = folder / "720p.mp4"

@@ -10,7 +10,7 @@ from shutil import which
 
 from aselect_runtime import run_pipeline
 from aselect_runtime.results import Result
-from benchmarks.runtime.standin import Sleeping, films, standin_manifest
+from benchmarks.runtime.standin import Sleeping, standin_manifest, videos
 from tests.runtime.rtsp_server import free_port, interpreter, serving
 
 INFER_MS = 10.0
@@ -22,14 +22,14 @@ def measure(folder: Path, seconds: float) -> dict[str, float | str]:
     if interpreter() is None or which("ffmpeg") is None:
         return {"four streams": "not run: needs GStreamer's RTSP server and ffmpeg"}
     figures: dict[str, float | str] = {}
-    film = folder / "long.mp4"
-    clip = films(folder, 2)["540p"]
-    repeated = ["ffmpeg", "-v", "error", "-stream_loop", str(round(seconds)), "-i", str(clip), "-c", "copy", str(film)]
+    video = folder / "long.mp4"
+    clip = videos(folder, 2)["540p"]
+    repeated = ["ffmpeg", "-v", "error", "-stream_loop", str(round(seconds)), "-i", str(clip), "-c", "copy", str(video)]
     subprocess.run(repeated, check=True)
     with ExitStack() as stack:
         ports = [free_port() for _ in range(COUNT)]
         for port in ports:
-            stack.enter_context(serving(port, film))
+            stack.enter_context(serving(port, video))
         inputs = [f"rtsp://127.0.0.1:{port}/live" for port in ports]
         for batch in (1, COUNT):
             figures |= {f"batch {batch}: {row}": value for row, value in _shared(inputs, batch, seconds).items()}

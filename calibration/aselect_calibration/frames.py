@@ -16,10 +16,10 @@ from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.media import VIDEO_SUFFIXES, is_video, split_images
 from aselect_runtime.records import DataFingerprint, Resize
-from aselect_runtime.sources.video import Video
+from aselect_runtime.sources.video import VideoFile
 
 THUMBNAIL = (12, 16)
-"""Height and width of the grey pictures by which frames of a video are told apart."""
+"""Height and width of the grey images by which frames of a video are told apart."""
 
 SAME = 2.0
 """Frames whose thumbnails differ by less than this many grey levels on average are near-duplicates."""
@@ -42,7 +42,7 @@ class CalibrationFrames:
         for name, frame in self.read():
             if (frame == frame[0, 0]).all():
                 raise InputError(
-                    f"{name}: got one colour all over, expected a picture; remove it from the calibration data"
+                    f"{name}: got one colour all over, expected an image; remove it from the calibration data"
                 )
             yield frame
 
@@ -82,7 +82,7 @@ def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize) -> Ca
 
     def read() -> Iterator[tuple[str, Frame]]:
         wanted = frozenset(chosen)
-        with Video(video) as source:
+        with VideoFile(video) as source:
             for captured in source:
                 if captured.index in wanted:
                     yield f"{video}, frame {captured.index}", resize(captured.frame, size, how)
@@ -94,7 +94,7 @@ def _distinct(video: Path) -> list[int]:
     """Indices of the frames of a video that are not nearly the same as the one kept before."""
     kept: list[int] = []
     last: NDArray[np.float32] | None = None
-    with Video(video) as source:
+    with VideoFile(video) as source:
         for captured in source:
             small = cv2.resize(captured.frame, THUMBNAIL[::-1], interpolation=cv2.INTER_AREA)
             grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)

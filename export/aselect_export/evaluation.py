@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
@@ -20,6 +19,7 @@ from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime import open_model
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
+from aselect_runtime.frames import Frame
 from aselect_runtime.options import Device
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
@@ -28,11 +28,9 @@ from aselect_runtime.sessions.session import Session
 if TYPE_CHECKING:
     from aselect_edge.bundle import LoadedBundle
 
-Frames = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
-class Model:
+class Predictor:
     """Something to be evaluated: frames uint8 [N, H, W, 3] to class_map [N, H, W] or scores [N, C]."""
 
     task: Task
@@ -40,7 +38,7 @@ class Model:
     resize: Resize
     shape: tuple[int, int, int]
     """Batch, height, width."""
-    predict: Callable[[Frames], NDArray[Any]]
+    predict: Callable[[Frame], NDArray[Any]]
     device: str
     """What runs it, for people: `torch cpu`, `cpu` (ONNX Runtime), `openvino`, `tensorrt`."""
     close: Callable[[], None] = lambda: None
@@ -91,7 +89,7 @@ def evaluate(
 
 
 def accuracy(
-    model: Model,
+    model: Predictor,
     data: Path,
     split: str,
     progress: Progress = silent,
@@ -116,7 +114,7 @@ def _opened(task: Task, data: Path, split: str) -> Data:
     return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
 
 
-def _open(path: Path, device: Device, progress: Progress) -> Model:
+def _open(path: Path, device: Device, progress: Progress) -> Predictor:
     if (path / "bundle.json").exists():
         from aselect_edge.bundle import load_bundle
 
@@ -124,7 +122,7 @@ def _open(path: Path, device: Device, progress: Progress) -> Model:
     return _runtime_model(*(_engine(path) if path.suffix == ".engine" else open_model(path, device, progress)))
 
 
-def _torch_model(bundle: LoadedBundle, device: Device) -> Model:
+def _torch_model(bundle: LoadedBundle, device: Device) -> Predictor:
     import torch
 
     from aselect_export.graph import DeployedGraph
@@ -139,12 +137,12 @@ def _torch_model(bundle: LoadedBundle, device: Device) -> Model:
     record, on = bundle.record, there[-1] if device == "auto" else device
     graph = DeployedGraph(bundle.deployed(), record.task).eval().to(on)
 
-    def predict(frames: Frames) -> NDArray[Any]:
+    def predict(frames: Frame) -> NDArray[Any]:
         with torch.inference_mode():
             answer: NDArray[Any] = graph(torch.from_numpy(frames).to(on))[0].cpu().numpy()
         return answer
 
-    return Model(record.task, record.classes, record.resize, (1, *record.imgsz), predict, f"torch {on}")
+    return Predictor(record.task, record.classes, record.resize, (1, *record.imgsz), predict, f"torch {on}")
 
 
 def _engine(path: Path) -> tuple[Manifest, Session]:
@@ -175,18 +173,18 @@ def _engine(path: Path) -> tuple[Manifest, Session]:
     return manifest, session
 
 
-def _runtime_model(manifest: Manifest, session: Session) -> Model:
+def _runtime_model(manifest: Manifest, session: Session) -> Predictor:
     batch, height, width, _ = manifest.input.shape
     answer = "class_map" if manifest.task == "seg" else "scores"
 
-    def predict(frames: Frames) -> NDArray[Any]:
+    def predict(frames: Frame) -> NDArray[Any]:
         return session.infer(frames)[answer]
 
     shape = (batch, height, width)
-    return Model(manifest.task, manifest.classes, manifest.resize, shape, predict, session.device, session.close)
+    return Predictor(manifest.task, manifest.classes, manifest.resize, shape, predict, session.device, session.close)
 
 
-def _in_classes_of(model: Model, images: Data, where: Path) -> Data:
+def _in_classes_of(model: Predictor, images: Data, where: Path) -> Data:
     """The images with their labels in the model's order of classes, some of which a classifier may not meet."""
     found, expected = ([info.name for info in each.classes] for each in (images, model))
     if found == expected:

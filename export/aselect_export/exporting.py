@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate, Trial
     from aselect_export.quantising import Int8
-    from aselect_export.verify import Frames, Rung
+    from aselect_export.verify import Rung
+    from aselect_runtime.frames import Frame
 
 FRAMES = 8
 """Verification frames, rounded up to whole batches."""
@@ -84,7 +85,7 @@ def export(
     with atomic_folder(out, marker="manifest.json") as folder:
         # torch and onnx take seconds to import: mistakes in the arguments are told before.
         from aselect_export import package
-        from aselect_export.ladder import climb
+        from aselect_export.ladder import choose_rungs
         from aselect_export.verify import verification_frames
 
         record = bundle.record
@@ -93,13 +94,13 @@ def export(
         settings = int8 or Int8Settings()
         calibration = _calibration(bundle, data, settings, batch, size) if precision == "int8" else None
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            debug, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
+            traced, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
             if precision == "int8":
                 settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
-                quantised, tried = _int8(bundle, debug, trial, data, calibration, settings, ladder, progress)
+                quantised, tried = _int8(bundle, traced, trial, data, calibration, settings, ladder, progress)
                 package.write_int8(folder, quantised)
             else:
-                tried = climb(debug, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
+                tried = choose_rungs(traced, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
             passed = [candidate for candidate in tried if candidate.verdict.passed]
             progress("writing the graphs", 0.0)
             manifest = package.write_graphs(folder, record, precision, passed)
@@ -117,7 +118,7 @@ def _prepare(
     bundle: LoadedBundle,
     precision: Precision,
     batch: int,
-    frames: Frames,
+    frames: Frame,
     folder: Path,
     progress: Progress,
 ) -> tuple[Graph, Trial, dict[str, int]]:
@@ -140,12 +141,12 @@ def _prepare(
         "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
         "deployed_float32_bytes": _weight_bytes(model),
     }
-    debug = trace(model, record.task, batch, size, folder)
+    traced = trace(model, record.task, batch, size, folder)
     progress("running torch in half precision", 0.0)
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.new_empty(0)  # the exporter's caches still know the tensors
-    return debug, Trial(record.task, batch, frames, reference, halves), weights
+    return traced, Trial(record.task, batch, frames, reference, halves), weights
 
 
 def _calibration(
@@ -168,7 +169,7 @@ def _calibration(
 
 def _int8(
     bundle: LoadedBundle,
-    debug: Graph,
+    traced: Graph,
     trial: Trial,
     data: Path | None,
     calibration: CalibrationFrames | None,
@@ -177,12 +178,12 @@ def _int8(
     progress: Progress,
 ) -> tuple[Int8, list[Candidate]]:
     """The INT8 rung, and the rungs of the folder with it as the first."""
-    from aselect_export.ladder import climb
+    from aselect_export.ladder import choose_rungs
     from aselect_export.quantising import quantise
 
     # A failure of fp16 is none of int8: its place on the ladder stays empty.
-    above = climb(debug, "fp16", trial, progress, ladder=True, allow_mixed=True)
-    int8 = quantise(bundle, debug, above, trial, data, calibration, settings, progress)
+    above = choose_rungs(traced, "fp16", trial, progress, ladder=True, allow_mixed=True)
+    int8 = quantise(bundle, traced, above, trial, data, calibration, settings, progress)
     return int8, [int8.candidate, *(above if ladder else [])]
 
 

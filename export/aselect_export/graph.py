@@ -30,7 +30,7 @@ OPSET = 20
 """LayerNormalization (17) and Gelu (20) are single nodes; the newest that TensorRT 10.3 reads."""
 
 LOGITS = "logits"
-"""The tensor before argmax and softmax; an output of the debug graph only."""
+"""The tensor before argmax and softmax; an output of the traced graph only."""
 
 _OUTPUTS: dict[Task, tuple[str, ...]] = {"seg": ("class_map", "confidence"), "cls": ("scores",)}
 
@@ -57,7 +57,7 @@ class DeployedGraph(nn.Module):
 
 
 def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int], folder: Path) -> Graph:
-    """The debug graph of a model, simplified, named and checked: all outputs, then `logits`; its weights in `folder`.
+    """The traced graph of a model, simplified, named and checked: all outputs, then `logits`; its weights in `folder`.
 
     `batch` frames of `size` (height, width) are fixed into it. Raises InputError if the model cannot be traced.
     """
@@ -108,9 +108,9 @@ def _slim(graph: Graph) -> Graph:
     return Graph(simple, graph.folder)
 
 
-def without_logits(debug: Graph) -> Graph:
-    """The graph that is written: a copy of the debug graph without its `logits` output."""
-    graph = debug.copy()
+def without_logits(traced: Graph) -> Graph:
+    """The graph that is written: a copy of the traced graph without its `logits` output."""
+    graph = traced.copy()
     outputs = [output for output in graph.model.graph.output if output.name != LOGITS]
     del graph.model.graph.output[:]
     graph.model.graph.output.extend(outputs)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aselect_calibration.weights import Graph
-from aselect_export.measuring import Span, measure
-from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, products
-from aselect_export.verify import HALF_AGREEMENT, Answer, Frames, Rung, Verdict, batches, judge
+from aselect_export.activations import Span, record_spans
+from aselect_export.precision import LIMIT, CastPlan, convert, fp16, fp16_but_coarse, products
+from aselect_export.verify import HALF_AGREEMENT, Answer, Rung, Verdict, batches, judge
 from aselect_runtime.errors import GateError
+from aselect_runtime.frames import Frame
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Precision, Task
 
@@ -20,9 +21,9 @@ loses 2e-4, whatever its scale."""
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rung's debug graph and what was measured of it."""
+    """A rung's traced graph and what was measured of it."""
 
-    debug: Graph
+    traced: Graph
     verdict: Verdict
     kept: Mapping[str, str] = field(default_factory=dict)
     """Nodes that stayed FP32 on a rung of half precision -> the reason."""
@@ -34,22 +35,22 @@ class Trial:
 
     task: Task
     batch: int
-    frames: Frames
+    frames: Frame
     reference: Answer
     halves: Mapping[Rung, Answer]
     """Torch's own answers in half precision, by rung."""
 
-    def measure(self, debug: Graph, rung: Rung, plan: Plan | None = None) -> Candidate:
-        """Measure one debug graph, or what a plan makes of it."""
+    def judge(self, traced: Graph, rung: Rung, plan: CastPlan | None = None) -> Candidate:
+        """Measure one traced graph, or what a plan makes of it."""
         if plan is not None:
-            debug = convert(debug, plan.half, f"{rung}{len(plan.half)}.weights")
+            traced = convert(traced, plan.half, f"{rung}{len(plan.half)}.weights")
         half = self.halves.get(rung)
-        verdict = judge(debug, rung, self.task, self.frames, self.batch, self.reference, half)
-        return Candidate(debug, verdict, plan.kept if plan else {})
+        verdict = judge(traced, rung, self.task, self.frames, self.batch, self.reference, half)
+        return Candidate(traced, verdict, plan.kept if plan else {})
 
 
-def climb(
-    debug: Graph, asked: Precision, trial: Trial, progress: Progress, *, ladder: bool, allow_mixed: bool
+def choose_rungs(
+    traced: Graph, asked: Precision, trial: Trial, progress: Progress, *, ladder: bool, allow_mixed: bool
 ) -> list[Candidate]:
     """Measure the rungs of a precision and return them all: the asked one first, then mixed, FP32 last.
 
@@ -57,7 +58,7 @@ def climb(
     fp16 one that failed. Raises GateError if the asked rung misses its gate and nothing allowed takes its place.
     """
     progress("checking the fp32 graph", 0.0)
-    fp32 = trial.measure(debug, "fp32")
+    fp32 = trial.judge(traced, "fp32")
     if not fp32.verdict.passed:
         raise GateError(
             f"{fp32.verdict}, expected 99.9% same class and an error of at most 1e-04; "
@@ -66,36 +67,36 @@ def climb(
     if asked == "fp32":
         return [fp32]
     progress("measuring the ranges of its tensors", 0.0)
-    spans = measure(debug, batches(trial.frames, trial.batch))
+    spans = record_spans(traced, batches(trial.frames, trial.batch))
     progress("converting and checking the fp16 graph", 0.0)
-    whole = trial.measure(debug, "fp16", fp16(debug.model, spans))
+    whole = trial.judge(traced, "fp16", fp16(traced.model, spans))
     if whole.verdict.passed and not ladder:
         return [whole]
     progress("converting and checking the mixed graph", 0.0)
-    mixed = _mixed(debug, trial, spans, whole)
+    mixed = _mixed(traced, trial, spans, whole)
     if not (whole.verdict.passed or (allow_mixed and mixed.verdict.passed)):
         raise _missed([whole, mixed, fp32])
     return [whole, mixed, fp32] if ladder else [whole, mixed]
 
 
-def _mixed(debug: Graph, trial: Trial, spans: Mapping[str, Span], whole: Candidate) -> Candidate:
+def _mixed(traced: Graph, trial: Trial, spans: Mapping[str, Span], whole: Candidate) -> Candidate:
     """The mixed rung: where fp16 passed, the most careful one; where it failed, the fastest that passes."""
-    careful = products(debug.model, spans)
+    careful = products(traced.model, spans)
     if whole.verdict.passed:
-        return trial.measure(debug, "mixed", careful)
+        return trial.judge(traced, "mixed", careful)
     candidate = whole
-    for plan in (*_steps(debug, spans, whole), careful):
-        candidate = trial.measure(debug, "mixed", plan)
+    for plan in (*_steps(traced, spans, whole), careful):
+        candidate = trial.judge(traced, "mixed", plan)
         if candidate.verdict.passed:
             break
     return candidate
 
 
-def _steps(debug: Graph, spans: Mapping[str, Span], whole: Candidate) -> Iterator[Plan]:
+def _steps(traced: Graph, spans: Mapping[str, Span], whole: Candidate) -> Iterator[CastPlan]:
     """Plans with ever more nodes in FP32, those that rounding harms most first."""
     kept = len(whole.kept)
     for limit in COARSE:
-        plan = fp16_but_coarse(debug.model, spans, limit)
+        plan = fp16_but_coarse(traced.model, spans, limit)
         if len(plan.kept) > kept:
             kept = len(plan.kept)
             yield plan

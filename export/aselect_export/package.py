@@ -21,7 +21,7 @@ from aselect_runtime.records import Bundle, Engine, Manifest, Precision, Report
 
 MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
 RANGES, DAMAGE = "ranges.json", "damage.png"
-"""Only of INT8: the activation ranges, and the picture of what each layer costs."""
+"""Only of INT8: the activation ranges, and the image of what each layer costs."""
 
 
 def full_backbone(record: Bundle) -> nn.Module:
@@ -53,7 +53,7 @@ def draft_manifest(bundle: Bundle, graph: Graph, precision: Precision, rungs: tu
 def write_graphs(folder: Path, bundle: Bundle, precision: Precision, passed: list[Candidate]) -> Manifest:
     """Write model.onnx (the first) and its fallback rungs; returns the manifest so far, without hashes."""
     names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
-    graphs = [without_logits(candidate.debug) for candidate in passed]
+    graphs = [without_logits(candidate.traced) for candidate in passed]
     manifest = draft_manifest(bundle, graphs[0], precision, tuple(names[1:]))
     for name, graph, candidate in zip(names, graphs, passed, strict=True):
         rung = candidate.verdict.rung
@@ -76,8 +76,8 @@ def write_verification(folder: Path, trial: Trial) -> None:
 
 
 def write_int8(folder: Path, int8: Int8) -> None:
-    """Write what INT8 was made with: its ranges and the picture of its layers."""
-    from aselect_calibration.picture import draw_damage  # Matplotlib, which no other precision needs
+    """Write what INT8 was made with: its ranges and the image of its layers."""
+    from aselect_calibration.plot import draw_damage  # Matplotlib, which no other precision needs
 
     int8.ranges.save(folder / RANGES)
     draw_damage(int8.quantisation, folder / DAMAGE)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from aselect_calibration.weights import Graph, WeightFile
+from aselect_export.activations import Span, float_tensors
 from aselect_export.graph import LOGITS
-from aselect_export.measuring import Span, float_tensors
 
 LIMIT = 16_000.0
 """FP16 ends at 65,504; a tensor that reaches a quarter of it on a few frames will overflow on other ones."""
@@ -33,7 +33,7 @@ _FIXED = {"Resize": frozenset({1, 2})}
 
 
 @dataclass(frozen=True)
-class Plan:
+class CastPlan:
     """Which nodes of an FP32 graph compute in FP16, and why the others do not."""
 
     half: frozenset[str]
@@ -42,17 +42,17 @@ class Plan:
     """Name of every node that stays FP32 -> the reason."""
 
 
-def fp16(model: ModelProto, spans: Mapping[str, Span]) -> Plan:
+def fp16(model: ModelProto, spans: Mapping[str, Span]) -> CastPlan:
     """All products and pointwise nodes whose inputs, weights and outputs stay below LIMIT."""
     return _plan(model, lambda node: _unsuited(node) or _beyond(node, spans))
 
 
-def fp16_but_coarse(model: ModelProto, spans: Mapping[str, Span], coarseness: float) -> Plan:
+def fp16_but_coarse(model: ModelProto, spans: Mapping[str, Span], coarseness: float) -> CastPlan:
     """As `fp16`, but without the nodes that read or make a tensor of which rounding takes this share or more."""
     return _plan(model, lambda node: _unsuited(node) or _beyond(node, spans) or _coarse(node, spans, coarseness))
 
 
-def products(model: ModelProto, spans: Mapping[str, Span]) -> Plan:
+def products(model: ModelProto, spans: Mapping[str, Span]) -> CastPlan:
     """Only products with weights: attention's inner products, residual sums, activations and the logits stay FP32."""
     weights = {weight.name for weight in model.graph.initializer}
 
@@ -142,7 +142,7 @@ class _Conversion:
         self.casts[name, TensorProto.FLOAT16] = inner
 
 
-def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> Plan:
+def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> CastPlan:
     floats = float_tensors(model)
     half, kept = set(), {}
     for node in model.graph.node:
@@ -154,7 +154,7 @@ def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> Plan:
             half.add(node.output[0])
         else:
             kept[node.name or node.output[0]] = why
-    return Plan(frozenset(half), kept)
+    return CastPlan(frozenset(half), kept)
 
 
 def _unsuited(node: NodeProto) -> str | None:

@@ -26,11 +26,11 @@ from aselect_calibration.thresholds import Method
 from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import LoadedBundle
 from aselect_edge.evaluation.metrics import Figures
-from aselect_export.evaluation import Model, accuracy, has_labels_of
+from aselect_export.activations import record_spans
+from aselect_export.evaluation import Predictor, accuracy, has_labels_of
 from aselect_export.graph import LOGITS
 from aselect_export.ladder import Candidate, Trial
-from aselect_export.measuring import measure
-from aselect_export.precision import Plan, convert, fp16, products
+from aselect_export.precision import CastPlan, convert, fp16, products
 from aselect_export.verify import answer_of_graph, batches
 from aselect_runtime.errors import GateError
 from aselect_runtime.progress import Progress
@@ -76,7 +76,7 @@ class Yardstick:
 
 def quantise(
     bundle: LoadedBundle,
-    debug: Graph,
+    traced: Graph,
     tried: Sequence[Candidate],
     trial: Trial,
     data: Path | None,
@@ -84,21 +84,21 @@ def quantise(
     settings: Int8Settings,
     progress: Progress,
 ) -> Int8:
-    """The INT8 graph of an FP32 debug graph, accurate enough, with the rungs above it already `tried`.
+    """The INT8 graph of an FP32 traced graph, accurate enough, with the rungs above it already `tried`.
 
     It is calibrated on `frames`, or without any by the ranges kept in the bundle. Raises InputError, or GateError if
     no INT8 graph keeps the drop.
     """
     rest = settings.rest or "fp32"
-    weights = WeightFile(debug.folder, "int8.weights")
-    layers = find_layers(debug, LOGITS)
-    ranges = _ranges(bundle, debug, layers, frames, settings.method, weights, progress)
-    ready = prepare(debug, layers, ranges, weights)
+    weights = WeightFile(traced.folder, "int8.weights")
+    layers = find_layers(traced, LOGITS)
+    ranges = _ranges(bundle, traced, layers, frames, settings.method, weights, progress)
+    ready = prepare(traced, layers, ranges, weights)
     build = _builder(ready, tried, trial, rest, weights, progress)
     few = list(batches(trial.frames, trial.batch))[: -(-RANKED // trial.batch)]
-    ranked = rank(debug, build, layers, few, LOGITS, progress)
+    ranked = rank(traced, build, layers, few, LOGITS, progress)
     progress("measuring the fp32 graph", 0.0)
-    yardstick = _yardstick(bundle, debug, trial, data, frames)
+    yardstick = _yardstick(bundle, traced, trial, data, frames)
     limit = settings.max_drop
     if limit is None:
         limit = MAX_DISAGREEMENT if yardstick.metric == "agreement" else MAX_DROP
@@ -114,7 +114,7 @@ def quantise(
             parameter=("max_drop", "calib", "calib_images", "precision"),
         )
     progress("checking the int8 graph", 0.0)
-    candidate = trial.measure(build([layer for layer in layers if layer not in outcome.returned]).check(), "int8")
+    candidate = trial.judge(build([layer for layer in layers if layer not in outcome.returned]).check(), "int8")
     if not candidate.verdict.passed:
         raise GateError(
             f"{candidate.verdict}, expected 90% same class; calibrate by another method or use the precision fp32",
@@ -140,7 +140,7 @@ def quantise(
 
 def _ranges(
     bundle: LoadedBundle,
-    debug: Graph,
+    traced: Graph,
     layers: Sequence[Layer],
     frames: CalibrationFrames | None,
     method: Method,
@@ -149,14 +149,14 @@ def _ranges(
 ) -> Ranges:
     """Ranges measured on frames (or read from the cache), or without frames those kept in the bundle."""
     if frames is not None:
-        batch = debug.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+        batch = traced.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         return cached(
             cache_folder(),
-            digest(debug),
+            digest(traced),
             frames.fingerprint,
             method,
             batch,
-            lambda: calibrate(debug, layers, frames, method, weights, progress),
+            lambda: calibrate(traced, layers, frames, method, weights, progress),
         )
     return Ranges.load(bundle.folder / RANGES)
 
@@ -176,9 +176,9 @@ def _builder(
     base = smooth
     if rest == "fp16":
         progress("converting the rest to fp16", 0.0)
-        spans = measure(smooth, batches(trial.frames, trial.batch))
+        spans = record_spans(smooth, batches(trial.frames, trial.batch))
         passed = any(one.verdict.rung == "fp16" and one.verdict.passed for one in tried)
-        plan: Plan = (fp16 if passed else products)(smooth.model, spans)
+        plan: CastPlan = (fp16 if passed else products)(smooth.model, spans)
         wide = {layer.node for layer in ready.layers if not int8.fits_half(layer, ready.ranges.layers[layer.name])}
         base = convert(smooth, plan.half - wide, "int8.rest.weights")
 
@@ -191,17 +191,17 @@ def _builder(
 
 
 def _yardstick(
-    bundle: LoadedBundle, debug: Graph, trial: Trial, data: Path | None, frames: CalibrationFrames | None
+    bundle: LoadedBundle, traced: Graph, trial: Trial, data: Path | None, frames: CalibrationFrames | None
 ) -> Yardstick:
     """The task metric where `data` has labels, else agreement with the FP32 graph."""
     record = bundle.record
     if data is not None and has_labels_of(data, "val", record.task, record.classes):
-        before = _accuracy(debug, bundle, trial, data)
+        before = _accuracy(traced, bundle, trial, data)
         return Yardstick(
             before.metric, before.images, before.score, lambda graph: _accuracy(graph, bundle, trial, data).score
         )
     looked_at = trial.frames if frames is None else _spread(frames, COMPARED, trial.batch)
-    exact = _classes(debug, trial, looked_at)
+    exact = _classes(traced, trial, looked_at)
     return Yardstick(
         "agreement", len(looked_at), 1.0, lambda graph: float((_classes(graph, trial, looked_at) == exact).mean())
     )
@@ -217,7 +217,7 @@ def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> F
 
     record = bundle.record
     shape = (trial.batch, trial.frames.shape[1], trial.frames.shape[2])
-    model = Model(record.task, record.classes, record.resize, shape, predict, session.device)
+    model = Predictor(record.task, record.classes, record.resize, shape, predict, session.device)
     found = accuracy(model, data, "val", most=SCORED)
     session.close()
     return found

@@ -53,9 +53,9 @@ def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Prog
     record = bundle.record
     frames = calibration_frames(data, settings.images, record.imgsz, record.resize)
     with tempfile.TemporaryDirectory() as scratch:
-        debug = trace(bundle.deployed(), record.task, 1, record.imgsz, Path(scratch))
-        weights = WeightFile(debug.folder, "int8.weights")
-        ranges = calibrate(debug, find_layers(debug, LOGITS), frames, settings.method, weights, progress)
+        traced = trace(bundle.deployed(), record.task, 1, record.imgsz, Path(scratch))
+        weights = WeightFile(traced.folder, "int8.weights")
+        ranges = calibrate(traced, find_layers(traced, LOGITS), frames, settings.method, weights, progress)
     # The record first goes without the ranges: an interrupted run must not leave a hash that does not match.
     others = {name: digest for name, digest in record.files.items() if name != RANGES}
     record.model_copy(update={"files": others}).save(folder / RECORD)

@@ -23,17 +23,15 @@ from torch import Tensor, nn
 from aselect_calibration.frames import calibration_frames
 from aselect_calibration.weights import Graph
 from aselect_edge.bundle.model import upsample
+from aselect_export.activations import record_spans
 from aselect_export.graph import LOGITS
-from aselect_export.measuring import measure
 from aselect_export.precision import LIMIT, half_tensors
-from aselect_runtime.frames import read_image, resize
+from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.media import split_images
 from aselect_runtime.records import Parity, Resize, Task
 from aselect_runtime.sessions.onnx import OnnxSession
 
 Rung = Literal["fp32", "mixed", "fp16", "int8"]
-Frames = NDArray[np.uint8]
-
 FP32_ERROR = 1e-4
 """Gate of the fp32 graph: max |delta| / max |reference| of the logits."""
 FP32_AGREEMENT = 0.999
@@ -88,7 +86,7 @@ class Verdict:
         return f"{self.rung}: " + "; ".join(parts)
 
 
-def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> tuple[Frames, str]:
+def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> tuple[Frame, str]:
     """`count` frames uint8 [count, H, W, 3] of `size`, and a note on what they are.
 
     They are images spread over a folder, repeated if it has fewer, or else synthetic street scenes. Of a split root,
@@ -99,26 +97,26 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
 
         height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
         street = Street(seed=0, height=height, width=width)
-        # Distant moments of the scene: consecutive ones are nearly the same picture.
+        # Distant moments of the scene: consecutive ones are nearly the same image.
         scenes = [resize(street.frame(40 * index)[0], size, how) for index in range(count)]
         note = f"verified on {count} synthetic street scenes; give data to verify on images of your own"
         return np.stack(scenes), note
     if data.is_file():
-        film = calibration_frames(data, count, size, how)
-        return np.stack(list(film)), f"verified on {count} frames of {data}"
+        video = calibration_frames(data, count, size, how)
+        return np.stack(list(video)), f"verified on {count} frames of {data}"
     images = split_images(data, ("val", "test", "train"))
     chosen = [images[index * len(images) // count] for index in range(count)]
     frames = np.stack([resize(read_image(path), size, how) for path in chosen])
     return frames, f"verified on {len(set(chosen))} images of {data}"
 
 
-def batches(frames: Frames, size: int) -> Iterator[Frames]:
+def batches(frames: Frame, size: int) -> Iterator[Frame]:
     """The frames in groups of `size`; the number of frames must be a multiple of it."""
     for start in range(0, len(frames), size):
         yield frames[start : start + size]
 
 
-def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int) -> Answer:
+def answer_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> Answer:
     """What a torch model (BGR pixels to logits) says, in the type of its weights."""
     kind = next(model.parameters()).dtype
     pixels = (torch.from_numpy(group).to(kind).permute(0, 3, 1, 2) for group in batches(frames, batch))
@@ -128,7 +126,7 @@ def answer_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int) ->
     return Answer(logits.numpy(), scores.argmax(1).numpy())
 
 
-def halves_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int) -> dict[Rung, Answer]:
+def halves_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> dict[Rung, Answer]:
     """What the deployed model says in torch's own half precision, by rung.
 
     mixed is autocast, in which only matrix products and convolutions are FP16, and of them not those whose values
@@ -140,8 +138,8 @@ def halves_of_torch(model: nn.Module, task: Task, frames: Frames, batch: int) ->
     return {"mixed": mixed, "fp16": answer_of_torch(model.half(), task, frames, batch)}
 
 
-def answer_of_graph(session: OnnxSession, task: Task, frames: Frames, batch: int) -> Answer:
-    """What a debug graph says, run by ONNX Runtime; the classes are the ones that the graph itself puts out."""
+def answer_of_graph(session: OnnxSession, task: Task, frames: Frame, batch: int) -> Answer:
+    """What a traced graph says, run by ONNX Runtime; the classes are the ones that the graph itself puts out."""
     outputs = [session.infer(group) for group in batches(frames, batch)]
     logits = np.concatenate([output[LOGITS] for output in outputs])
     if task == "seg":
@@ -181,10 +179,10 @@ def _same(got: Answer, expected: Answer, near: float) -> NDArray[np.bool_]:
 
 
 def judge(
-    debug: Graph, rung: Rung, task: Task, frames: Frames, batch: int, reference: Answer, half: Answer | None
+    traced: Graph, rung: Rung, task: Task, frames: Frame, batch: int, reference: Answer, half: Answer | None
 ) -> Verdict:
     """Measure one rung: against the reference, and (for FP16 and mixed) against torch's float16 and the FP16 range."""
-    session = debug.session()
+    session = traced.session()
     got = answer_of_graph(session, task, frames, batch)
     latency = _median_latency(session, frames, batch)
     session.close()
@@ -192,13 +190,13 @@ def judge(
     if half is not None:
         parity.append(compare(got, half, rung, "torch float16" + (", autocast" if rung == "mixed" else ""), rung))
     largest = 0.0
-    if names := half_tensors(debug.model):
-        spans = measure(debug, batches(frames, batch))
+    if names := half_tensors(traced.model):
+        spans = record_spans(traced, batches(frames, batch))
         largest = max((spans[name].largest for name in names if name in spans), default=0.0)
     return Verdict(rung, tuple(parity), largest, latency, batch)
 
 
-def _median_latency(session: OnnxSession, frames: Frames, batch: int) -> float:
+def _median_latency(session: OnnxSession, frames: Frame, batch: int) -> float:
     """Median milliseconds for one batch, of a session that has warmed up."""
     groups = list(batches(frames, batch))
     taken = []
@@ -209,7 +207,7 @@ def _median_latency(session: OnnxSession, frames: Frames, batch: int) -> float:
     return 1e3 * statistics.median(taken)
 
 
-def verification_arrays(frames: Frames, reference: Answer, task: Task) -> dict[str, Any]:
+def verification_arrays(frames: Frame, reference: Answer, task: Task) -> dict[str, Any]:
     """What verify.npz holds: frames, the reference's logits, and its class_map (uint8) or scores (float32)."""
     if task == "seg":
         answer: dict[str, NDArray[Any]] = {"class_map": reference.classes.astype(np.uint8)}

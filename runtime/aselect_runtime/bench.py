@@ -28,7 +28,7 @@ OWN = ("capture", "resize", "infer")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Effort:
     """How long to measure. trtexec's defaults: 200 ms of warm-up, then at least 10 iterations and at least 3 s."""
 
     warmup_ms: float = 200.0
@@ -88,27 +88,27 @@ class Benchmark:
         return asdict(self)
 
 
-def benchmark(model: Path, device: Device, source: str, plan: Plan, progress: Progress = silent) -> Benchmark:
+def benchmark(model: Path, device: Device, source: str, effort: Effort, progress: Progress = silent) -> Benchmark:
     """Measure a model on one device; raises what open_model, open_source and run_pipeline raise."""
     manifest, session = open_model(model, device, progress)
     try:
-        alone = measure_session(session, sample(source, manifest), plan)
-        whole = run_pipeline(manifest, session, [source], max_seconds=plan.duration)
+        alone = measure_session(session, sample(source, manifest), effort)
+        whole = run_pipeline(manifest, session, [source], max_seconds=effort.duration)
     finally:
         session.close()
     share = round(whole.fps / alone.fps, 4)
     batch = manifest.input.shape[0]
     limit = max(set(whole.stages) & set(OWN), key=lambda stage: whole.stages[stage].p50)
-    return Benchmark(session.device, batch, plan.warmup_ms, alone, redact(source), whole, share, limit)
+    return Benchmark(session.device, batch, effort.warmup_ms, alone, redact(source), whole, share, limit)
 
 
-def measure_session(session: Session, frames: Frame, plan: Plan) -> SessionRate:
-    """Call the session on uint8 [N, H, W, 3] as the plan says; the clock of the latencies runs for calls only."""
-    for _ in _for(plan.warmup_ms / 1000, 1):
+def measure_session(session: Session, frames: Frame, effort: Effort) -> SessionRate:
+    """Call the session on uint8 [N, H, W, 3] as the effort says; the clock of the latencies runs for calls only."""
+    for _ in _for(effort.warmup_ms / 1000, 1):
         session.infer(frames)
     times = []
     began = time.perf_counter()
-    for _ in _for(plan.duration, plan.iterations):
+    for _ in _for(effort.duration, effort.iterations):
         start = time.perf_counter()
         session.infer(frames)
         times.append((time.perf_counter() - start) * 1000)
@@ -136,7 +136,7 @@ def _for(seconds: float, least: int) -> Iterable[int]:
         yield number
 
 
-def report(benchmarks: Sequence[Benchmark], plan: Plan) -> str:
+def report(benchmarks: Sequence[Benchmark], effort: Effort) -> str:
     """The tables that a person reads: one column a device."""
     first = benchmarks[0]
     rows: list[tuple[str, list[str]]] = [
@@ -157,8 +157,8 @@ def report(benchmarks: Sequence[Benchmark], plan: Plan) -> str:
         ),
     ]
     title = (
-        f"batch {first.batch}, source {first.source}; {plan.warmup_ms:g} ms of warm-up, then at least "
-        f"{plan.iterations} iterations and {plan.duration:g} s"
+        f"batch {first.batch}, source {first.source}; {effort.warmup_ms:g} ms of warm-up, then at least "
+        f"{effort.iterations} iterations and {effort.duration:g} s"
     )
     left = max(len(name) for name, _ in rows)
     width = max(24, *(len(cell) + 2 for _, cells in rows for cell in cells))

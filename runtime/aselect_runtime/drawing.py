@@ -13,10 +13,10 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.rings import FrameRing
 
 HEIGHTS = (480, 1080)
-"""Pictures are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
+"""Images are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
 OPACITY = 0.5
 PANEL = 0.35
-"""How much of the picture shines through behind the legend."""
+"""How much of the image shines through behind the legend."""
 ROWS = 12
 """A legend longer than this lists the largest classes only."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -26,14 +26,14 @@ Row = tuple[str, float, tuple[int, int, int]]
 """Name, share from 0 to 1, and colour (BGR)."""
 
 
-PICTURES = 4
-"""Painted pictures that may be in use at a time before a new buffer is made."""
+IMAGES = 4
+"""Painted images that may be in use at a time before a new buffer is made."""
 
 
 class Painter:
     """Paints the answers of one model. For one thread.
 
-    Its buffers are used again, those of pictures once nobody has them: fresh arrays of a picture's size cost more
+    Its buffers are used again, those of images once nobody has them: fresh arrays of an image's size cost more
     time, in page faults, than all the painting.
     """
 
@@ -42,28 +42,28 @@ class Painter:
         self._lut = np.zeros((256, 1, 3), np.uint8)
         if manifest.task == "seg":  # a classifier may have more classes than a map has values
             self._lut[: len(manifest.classes), 0] = [item.colour[::-1] for item in manifest.classes]
-        self._pictures = FrameRing(PICTURES)
+        self._images = FrameRing(IMAGES)
         self._layers = FrameRing(1)
 
     def paint(self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None) -> Frame:
-        """A BGR picture, uint8 [H, W, 3], at display size with even sides, which belongs to whoever holds it.
+        """A BGR image, uint8 [H, W, 3], at display size with even sides, which belongs to whoever holds it.
 
         `shares` (0 to 1, by class name) are listed. Segmentation gives `class_map` too, uint8 [h, w] of any size: it
         is stretched over the frame.
         """
         height, width = display_size(frame.shape[0], frame.shape[1])
-        picture = self._pictures.take((height, width, 3))
+        image = self._images.take((height, width, 3))
         if class_map is None:
-            cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)
-            _bars(picture, self._rows(shares))
-            return picture
+            cv2.resize(frame, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)
+            _bars(image, self._rows(shares))
+            return image
         if frame.shape[:2] != (height, width):
-            frame = cv2.resize(frame, (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        cv2.addWeighted(frame, 1 - OPACITY, self._layer(class_map, (height, width)), OPACITY, 0, dst=picture)
+            frame = cv2.resize(frame, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+        cv2.addWeighted(frame, 1 - OPACITY, self._layer(class_map, (height, width)), OPACITY, 0, dst=image)
         if len(shares) > ROWS:
             shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
-        _legend(picture, self._rows(shares))
-        return picture
+        _legend(image, self._rows(shares))
+        return image
 
     def _layer(self, class_map: Frame, size: tuple[int, int]) -> Frame:
         """The colours of the classes [H, W, 3]: looked up on the small map, which is far cheaper, and then enlarged."""
@@ -76,51 +76,51 @@ class Painter:
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the picture of a frame: within HEIGHTS, aspect kept, even as video codecs want it."""
+    """(height, width) of the image of a frame: within HEIGHTS, aspect kept, even as video codecs want it."""
     wanted = min(max(height, HEIGHTS[0]), HEIGHTS[1])
     return wanted // 2 * 2, max(2, round(width * wanted / height / 2) * 2)
 
 
-def _legend(picture: Frame, rows: list[Row]) -> None:
-    unit = _unit(picture)
+def _legend(image: Frame, rows: list[Row]) -> None:
+    unit = _unit(image)
     column = max(_text_width(name, unit) for name, _, _ in rows)
     right = column + 9 * unit // 2
-    _panel(picture, right, len(rows), unit)
+    _panel(image, right, len(rows), unit)
     for number, (name, share, colour) in enumerate(rows):
         top = unit + number * unit
-        cv2.rectangle(picture, (unit, top + 2), (unit + unit * 2 // 3, top + unit - 3), colour, cv2.FILLED)
-        _write(picture, name, 2 * unit, top + unit, unit)
-        _write_share(picture, share, right, top + unit, unit)
+        cv2.rectangle(image, (unit, top + 2), (unit + unit * 2 // 3, top + unit - 3), colour, cv2.FILLED)
+        _write(image, name, 2 * unit, top + unit, unit)
+        _write_share(image, share, right, top + unit, unit)
 
 
-def _bars(picture: Frame, rows: list[Row]) -> None:
-    unit = _unit(picture)
+def _bars(image: Frame, rows: list[Row]) -> None:
+    unit = _unit(image)
     column = max(_text_width(name, unit) for name, _, _ in rows)
     length = 6 * unit
     right = column + length + 9 * unit // 2
-    _panel(picture, right, len(rows), unit)
+    _panel(image, right, len(rows), unit)
     for number, (name, share, colour) in enumerate(rows):
         top = unit + number * unit
-        _write(picture, name, unit + unit // 2, top + unit, unit)
+        _write(image, name, unit + unit // 2, top + unit, unit)
         left = 2 * unit + column
-        cv2.rectangle(picture, (left, top + 3), (left + round(length * share), top + unit - 3), colour, cv2.FILLED)
-        _write_share(picture, share, right, top + unit, unit)
+        cv2.rectangle(image, (left, top + 3), (left + round(length * share), top + unit - 3), colour, cv2.FILLED)
+        _write_share(image, share, right, top + unit, unit)
 
 
-def _panel(picture: Frame, right: int, rows: int, unit: int) -> None:
+def _panel(image: Frame, right: int, rows: int, unit: int) -> None:
     """Darken the corner that the legend is written on."""
-    corner = picture[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : right + unit // 2]
+    corner = image[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : right + unit // 2]
     corner[:] = cv2.convertScaleAbs(corner, alpha=PANEL)
 
 
-def _write(picture: Frame, text: str, left: int, bottom: int, unit: int) -> None:
-    cv2.putText(picture, text, (left, bottom - unit // 4), FONT, unit / 40, WHITE, 1, cv2.LINE_AA)
+def _write(image: Frame, text: str, left: int, bottom: int, unit: int) -> None:
+    cv2.putText(image, text, (left, bottom - unit // 4), FONT, unit / 40, WHITE, 1, cv2.LINE_AA)
 
 
-def _write_share(picture: Frame, share: float, right: int, bottom: int, unit: int) -> None:
+def _write_share(image: Frame, share: float, right: int, bottom: int, unit: int) -> None:
     """A percentage that ends at `right`; the font is proportional, so spaces would not align it."""
     text = f"{share:.0%}"
-    _write(picture, text, right - _text_width(text, unit), bottom, unit)
+    _write(image, text, right - _text_width(text, unit), bottom, unit)
 
 
 @lru_cache(maxsize=1024)
@@ -129,6 +129,6 @@ def _text_width(text: str, unit: int) -> int:
     return int(width)
 
 
-def _unit(picture: Frame) -> int:
+def _unit(image: Frame) -> int:
     """Height of a line of the legend in pixels."""
-    return max(12, int(picture.shape[0]) // 27)
+    return max(12, int(image.shape[0]) // 27)

@@ -27,7 +27,7 @@ _INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
 def resize(frame: Frame, size: tuple[int, int], how: Resize, out: Frame | None = None) -> Frame:
     """Fit a frame [H, W, 3] to `size` (height, width) as the record says; returns a contiguous uint8 array.
 
-    `stretch` ignores the aspect ratio; `letterbox` keeps it and centres the picture on grey. With `out`, an array of
+    `stretch` ignores the aspect ratio; `letterbox` keeps it and centres the image on grey. With `out`, an array of
     the result's shape, the result is written there and `out` is returned.
     """
     height, width = size

@@ -57,7 +57,7 @@ class Health:
     sources: tuple[SourceHealth, ...] = ()
     sinks: tuple[SinkHealth, ...] = ()
     stalled: tuple[str, ...] = ()
-    """Stages that are stuck in one operation: `infer`, `capture rtsp://***@host/`, `output film.mp4`."""
+    """Stages that are stuck in one operation: `infer`, `capture rtsp://***@host/`, `output video.mp4`."""
     temperatures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Degrees Celsius by thermal zone, where the board tells."""
     power_mode: str | None = None

@@ -36,7 +36,7 @@ def write_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def write_film(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (width, height))
     for frame in frames:
@@ -68,12 +68,12 @@ def test_of_a_split_root_the_training_images_are_taken(street_data: Path) -> Non
 
 
 def test_near_duplicates_of_a_video_are_dropped(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.mp4", moments(5, repeated=4))
-    frames = list(calibration_frames(film, 5, SIZE, Resize()))
+    video = write_video(tmp_path / "video.mp4", moments(5, repeated=4))
+    frames = list(calibration_frames(video, 5, SIZE, Resize()))
     assert len(frames) == 5
     assert all((a != b).mean() > 0.2 for a, b in itertools.pairwise(frames))
     with pytest.raises(InputError, match="got 5 frames that differ, expected 6"):
-        calibration_frames(film, 6, SIZE, Resize())
+        calibration_frames(video, 6, SIZE, Resize())
 
 
 def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_constant_frame_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "match"), [(0, "at least 1"), (2, "got a file")])
 def test_data_that_cannot_calibrate_is_refused(tmp_path: Path, count: int, match: str) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("no picture")
+    path.write_text("no image")
     with pytest.raises(InputError, match=match):
         calibration_frames(path, count, SIZE, Resize())
 

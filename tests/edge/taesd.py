@@ -1,6 +1,6 @@
 """Encoders of the TAESD project in its own file layout, of shapes that `AutoencoderTiny` does not have.
 
-Two are known: `taef2` (stride 8; its last three blocks add a branch with a GroupNorm over the whole picture) and
+Two are known: `taef2` (stride 8; its last three blocks add a branch with a GroupNorm over the whole image) and
 `taesana` (stride 32). They imitate autoencoders of families that this project does not fold, so they serve to hold
 the encoders' fold against real weights, not for deployment.
 """

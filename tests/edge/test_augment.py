@@ -11,7 +11,7 @@ from aselect_runtime.frames import Frame, placement, resize, resize_label
 from aselect_runtime.records import Resize
 
 IGNORE = 255
-GREYS = np.array([0, 90, 180, 250], np.uint8)  # the picture shows its label as a grey value
+GREYS = np.array([0, 90, 180, 250], np.uint8)  # the image shows its label as a grey value
 NO_COLOUR = Augmentation(brightness=0, contrast=0, saturation=0, hue=0)
 HOW = st.builds(
     Resize, mode=st.sampled_from(["stretch", "letterbox"]), interpolation=st.sampled_from(["area", "linear"])
@@ -22,7 +22,7 @@ LARGE = st.tuples(st.integers(32, 64), st.integers(32, 64))
 
 
 def _pair(seed: int, shape: tuple[int, int]) -> tuple[Frame, Frame]:
-    """Large patches of four classes, and their picture."""
+    """Large patches of four classes, and their image."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 4, (3, 3), np.uint8).repeat(-(-shape[0] // 3), 0).repeat(-(-shape[1] // 3), 1)
     label = np.ascontiguousarray(label[: shape[0], : shape[1]])
@@ -90,7 +90,7 @@ def test_views_repeat_with_the_generator_and_leave_the_frame_alone() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), size=SIZE, how=HOW)
-def test_a_view_of_any_picture_has_the_models_size(
+def test_a_view_of_any_image_has_the_models_size(
     seed: int, shape: tuple[int, int], size: tuple[int, int], how: Resize
 ) -> None:
     frame = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)

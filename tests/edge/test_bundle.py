@@ -13,8 +13,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel
 from safetensors import safe_open
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.bundle import SHIPPED, load_bundle, perception, save_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle import SHIPPED, load_bundle, save_bundle, tap_model
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_runtime.errors import InputError, IntegrityError, RecordError
 from aselect_runtime.files import sha256
@@ -45,18 +45,18 @@ def _record(backbone: Path, ships: bool) -> Bundle:
     )
 
 
-def _model(backbone: Path) -> Perception:
+def _model(backbone: Path) -> TapModel:
     torch.manual_seed(3)
     dit = load_backbone(str(backbone)).model
     head = build_head(HEAD, "seg", [dit.width] * 2, 2)
-    model = Perception(dit, head, NOISE, TAPS, (16, 24), 0)
+    model = TapModel(dit, head, NOISE, TAPS, (16, 24), 0)
     model.train()
     model(torch.rand(4, 3, 16, 24) * 255)  # BatchNorm statistics of its own
     return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def saved(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Perception]:
+def saved(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TapModel]:
     folder = tmp_path_factory.mktemp("bundles") / "seg"
     model = _model(backbone_folder)
     save_bundle(folder, _record(backbone_folder, ships=True), SELECTION, model)
@@ -64,13 +64,13 @@ def saved(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.fixture
-def bundle(saved: tuple[Path, Perception], tmp_path: Path) -> Path:
+def bundle(saved: tuple[Path, TapModel], tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(saved[0], tmp_path / "bundle"))
 
 
 @torch.no_grad()
-def test_what_is_loaded_equals_what_was_trained_rounded_to_half(saved: tuple[Path, Perception]) -> None:
+def test_what_is_loaded_equals_what_was_trained_rounded_to_half(saved: tuple[Path, TapModel]) -> None:
     folder, model = saved
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -83,12 +83,12 @@ def test_what_is_loaded_equals_what_was_trained_rounded_to_half(saved: tuple[Pat
     assert set(loaded.record.files) == {"selection.json", "head.safetensors", "backbone.safetensors"}
 
 
-def test_another_size_is_asked_for_at_loading(saved: tuple[Path, Perception]) -> None:
+def test_another_size_is_asked_for_at_loading(saved: tuple[Path, TapModel]) -> None:
     deployed = load_bundle(saved[0]).deployed((20, 12))
     assert deployed(torch.rand(1, 3, 20, 12)).shape == (1, 2, 20, 12)
 
 
-def test_only_the_blocks_up_to_the_deepest_tap_are_shipped(saved: tuple[Path, Perception]) -> None:
+def test_only_the_blocks_up_to_the_deepest_tap_are_shipped(saved: tuple[Path, TapModel]) -> None:
     with safe_open(saved[0] / "backbone.safetensors", framework="pt") as tensors:
         names = list(tensors.keys())
     assert {name.split(".")[1] for name in names if name.startswith("transformer_blocks")} == {"0", "1"}
@@ -205,7 +205,7 @@ def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _latent(source: Path, ships: bool, **options: Any) -> tuple[Bundle, Perception]:
+def _latent(source: Path, ships: bool, **options: Any) -> tuple[Bundle, TapModel]:
     backbone = load_backbone(str(source), **options)
     origin = BackboneSource(
         family="dit",
@@ -220,7 +220,7 @@ def _latent(source: Path, ships: bool, **options: Any) -> tuple[Bundle, Percepti
     record = _record(source, ships).model_copy(update={"backbone": origin, "noise_draws": 2})
     torch.manual_seed(3)
     head = build_head(HEAD, "seg", [backbone.model.width] * 2, 2)
-    return record, perception(backbone, head, record).eval().requires_grad_(False)
+    return record, tap_model(backbone, head, record).eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def _wrong_usage(ended: tuple[int, str, str], option: str) -> None:
     assert "Traceback" not in err
 
 
-def test_select_writes_a_record_and_its_picture(
+def test_select_writes_a_record_and_its_image(
     run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
 ) -> None:
     out = tmp_path / "selection.json"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aselect_edge.backbones import DiT, DiTConfig
 from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.family import Encoder, Pixels
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.fold import deployed_encoder
 from aselect_edge.heads import build_head
 from aselect_runtime.errors import InputError, IntegrityError
@@ -207,7 +207,7 @@ def test_real_weights_survive_the_fold_of_a_whole_model() -> None:
     backbone = random(DiT(config))
     noise, taps = Noise(alpha=0.9, sigma=0.436, model_timestep=190), [Tap.parse("1.query")]
     head = build_head(HeadSpec(kind="linear", channels=1), "seg", [32], 4)
-    model = Perception(backbone, head, noise, taps, (48, 64), 0, load_taesd(path)).eval()
+    model = TapModel(backbone, head, noise, taps, (48, 64), 0, load_taesd(path)).eval()
     pixels = nn.functional.interpolate(torch.rand(1, 3, 6, 8) * 255, size=(48, 64), mode="bicubic").clamp(0, 255)
     assert relative(model.deployed()(pixels), model(pixels)) < 1e-4
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from aselect_edge.backbones import DiT, DiTConfig, LoadedBackbone, load_backbone
 from aselect_edge.backbones.noise import DIT_SCHEDULE, FlowSchedule
 from aselect_edge.backbones.sit import SiT
-from aselect_edge.bundle import load_bundle, perception, save_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle import load_bundle, save_bundle, tap_model
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_edge.training import train_bundle
 from aselect_edge.training.denoise import Noised
@@ -59,12 +59,12 @@ class Family:
     record: Bundle
     backbone: Callable[[], LoadedBackbone]
 
-    def model(self, *taps: Tap) -> Perception:
+    def model(self, *taps: Tap) -> TapModel:
         torch.manual_seed(0)
         backbone = self.backbone()
         record = self.record.model_copy(update={"taps": taps or (TAP,)})
         head = build_head(record.head, "seg", [backbone.model.width] * len(record.taps), len(record.classes))
-        return perception(backbone, head, record)
+        return tap_model(backbone, head, record)
 
 
 @pytest.fixture(scope="module", params=["dit-pixels", "sit", "sd3", "pixart"])
@@ -89,7 +89,7 @@ def pixels(seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
     return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(seed)) * 255
 
 
-def three_steps(model: Perception, parameters: list[nn.Parameter]) -> None:
+def three_steps(model: TapModel, parameters: list[nn.Parameter]) -> None:
     """Training as it is, on noise: the task's loss, and the denoising loss where the family has one."""
     optimiser = torch.optim.AdamW([*parameters, *model.head.parameters()], lr=1e-2)
     noising = noising_of(model.backbone, None)
@@ -117,7 +117,7 @@ def query_of(index: int) -> set[str]:
     return {f"{own}query.weight", f"{attention}attn.to_q.weight", f"{attention}attn1.to_q.weight"}
 
 
-def as_stored(model: Perception) -> None:
+def as_stored(model: TapModel) -> None:
     """Round the weights as a bundle does, so that what is left to differ is the fold."""
     with torch.no_grad():
         for parameter in (*model.backbone.parameters(), *model.head.parameters()):
@@ -169,7 +169,7 @@ def test_only_what_should_learn_learns_and_comes_out_as_an_ordinary_model(
         assert report.parity[0].max_error <= 1e-4
 
 
-def saved_bytes(model: Perception) -> int:
+def saved_bytes(model: TapModel) -> int:
     """What a forward pass keeps for the backward pass, weights apart."""
     weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
@@ -223,7 +223,7 @@ def test_blocks_are_counted_from_what_the_taps_depend_on(family: Family) -> None
     ],
 )
 def test_more_than_there_is_is_refused(backbone: DiT, tap: str, way: str, expected: str) -> None:
-    model = Perception(backbone, build_head(HEAD, "seg", [24], 2), NOISE, [Tap.parse(tap)], SIZE, 0)
+    model = TapModel(backbone, build_head(HEAD, "seg", [24], 2), NOISE, [Tap.parse(tap)], SIZE, 0)
     with pytest.raises(InputError, match=expected):
         unfreeze(model, Unfreeze.parse(way))
 
@@ -326,8 +326,8 @@ def test_windows_are_cut_from_what_the_encoder_gives(family: Family) -> None:
         whole = model.encoder.x0(pixels())
     assert seen["x0"].shape == (2, model.backbone.channels, 4, 4)
     assert not seen["x0"].requires_grad
-    for window, picture in zip(seen["x0"], whole, strict=True):
-        places = picture.unfold(1, 4, 1).unfold(2, 4, 1)  # (C, rows, columns, 4, 4)
+    for window, image in zip(seen["x0"], whole, strict=True):
+        places = image.unfold(1, 4, 1).unfold(2, 4, 1)  # (C, rows, columns, 4, 4)
         assert (places == window[:, None, None]).all(dim=(0, 3, 4)).any()
     assert labels[0].tolist() == [1, 1], "the model's own condition"
 
@@ -336,7 +336,7 @@ def test_windows_are_cut_from_what_the_encoder_gives(family: Family) -> None:
 @given(rows=st.integers(1, 6), columns=st.integers(1, 6), window=st.integers(1, 40))
 def test_windows_fit_any_frame(rows: int, columns: int, window: int) -> None:
     size = (rows * 4, columns * 4)
-    model = Perception(DiT(CONFIG), build_head(HEAD, "seg", [24], 2), NOISE, [TAP], size, 0)
+    model = TapModel(DiT(CONFIG), build_head(HEAD, "seg", [24], 2), NOISE, [TAP], size, 0)
     recipe = Recipe(batch=2, denoising_windows=3, window=window)
 
     def noising(x0: Tensor) -> Noised:

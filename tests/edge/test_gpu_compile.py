@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_runtime.records import HeadSpec, Noise, Tap
 
@@ -20,7 +20,7 @@ def test_the_folded_module_compiles_and_answers_as_the_unfolded_one() -> None:
     )
     taps = [Tap(block=0, component="hidden"), Tap(block=2, component="query")]
     head = build_head(HeadSpec(kind="edge", channels=32), "seg", [64, 64], 5)
-    model = Perception(DiT(config), head, Noise(alpha=0.99, sigma=0.14, model_timestep=50), taps, (48, 64), 0).eval()
+    model = TapModel(DiT(config), head, Noise(alpha=0.99, sigma=0.14, model_timestep=50), taps, (48, 64), 0).eval()
     pixels = torch.rand(2, 3, 48, 64) * 255
     with torch.no_grad():
         wanted = model(pixels)

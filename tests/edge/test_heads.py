@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.bundle.model import Perception, fused
+from aselect_edge.bundle.model import TapModel, fused
 from aselect_edge.heads import Head, build_head, taps_for
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import COMPONENTS, HeadKind, HeadSpec, Noise, Tap, Task
@@ -122,7 +122,7 @@ def test_the_edge_head_tells_pixels_of_one_token_apart_by_its_shallow_map_alone(
     shallow[0, 1, 1] += torch.randn(8)
     changed = (head((shallow, deep)) - before).abs().amax(dim=(0, 1)) > 0
     assert changed[4:8, 4:8].all()
-    assert not changed.all(), "a token does not reach across the whole picture"
+    assert not changed.all(), "a token does not reach across the whole image"
 
 
 def test_the_edge_head_costs_no_more_than_the_convolutional_one() -> None:
@@ -186,7 +186,7 @@ def test_deployed_equals_trained(
     noise = Noise(alpha=(1 - sigma**2) ** 0.5, sigma=sigma, model_timestep=sigma * 999)
     head = random_head(task, spec, [32] * len(taps), 5)
     size = grid[0] * 4, grid[1] * 4
-    model = Perception(backbone, head, noise, taps, size, seed).eval().requires_grad_(False)
+    model = TapModel(backbone, head, noise, taps, size, seed).eval().requires_grad_(False)
     pixels = torch.rand(2, 3, *size) * 255
     expected = model(pixels)
     error = (model.deployed()(pixels) - expected).abs().max() / expected.abs().max()

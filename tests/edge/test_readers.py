@@ -19,7 +19,7 @@ from aselect_edge.data import (
     is_labelled,
     open_classification,
     open_segmentation,
-    training_pictures,
+    training_images,
 )
 from aselect_edge.data.layout import HELD_OUT, held_out
 from aselect_runtime.errors import InputError
@@ -128,15 +128,15 @@ def test_lists_become_classes(tmp_path: Path, layout: str) -> None:
 
 
 @pytest.mark.parametrize(("task", "make"), MAKES)
-def test_every_picture_is_in_one_split(tmp_path: Path, task: Task, make: Make) -> None:
+def test_every_image_is_in_one_split(tmp_path: Path, task: Task, make: Make) -> None:
     make(tmp_path)
     there = [split for split in ("train", "val", "test") if is_labelled(tmp_path, split, task)]
     assert there[:2] == ["train", "val"]
     splits = [opened(tmp_path, split, task) for split in there]
     paths = [data.path(index) for data in splits for index in range(len(data))]
-    pictures = [path for path in tmp_path.rglob("*.*") if path.suffix == ".jpg" or path.stem.endswith("leftImg8bit")]
-    assert sorted(paths) == sorted(pictures)
-    assert training_pictures(tmp_path) == [splits[0].path(index) for index in range(len(splits[0]))]
+    images = [path for path in tmp_path.rglob("*.*") if path.suffix == ".jpg" or path.stem.endswith("leftImg8bit")]
+    assert sorted(paths) == sorted(images)
+    assert training_images(tmp_path) == [splits[0].path(index) for index in range(len(splits[0]))]
 
 
 @pytest.mark.parametrize(("task", "make"), MAKES)
@@ -153,7 +153,7 @@ def test_what_is_guessed_is_told(tmp_path: Path) -> None:
     told: list[str] = []
     with heard(told.append):
         data = open_segmentation(tmp_path, "val")
-    assert [f"{len(data)} of its 40 training pictures are held out" in told[1], "took the 3 values" in told[0]] == [
+    assert [f"{len(data)} of its 40 training images are held out" in told[1], "took the 3 values" in told[0]] == [
         True
     ] * 2
 
@@ -163,7 +163,7 @@ names = st.text("abcdefgh0123456789", min_size=1, max_size=8)
 
 @settings(deadline=None)
 @given(first=st.sets(names, min_size=1), more=st.sets(names))
-def test_more_pictures_move_none(first: set[str], more: set[str]) -> None:
+def test_more_images_move_none(first: set[str], more: set[str]) -> None:
     before, after = sorted(first), sorted(first | more)
     held = {before[index] for index in held_out(before)}
     later = {after[index] for index in held_out(after)}
@@ -176,7 +176,7 @@ def test_a_tenth_is_held_out() -> None:
     assert len(held_out([f"wren/{number}.jpg" for number in range(2000)])) == pytest.approx(2000 * HELD_OUT, rel=0.15)
 
 
-def test_a_subset_keeps_labels_with_pictures(tmp_path: Path) -> None:
+def test_a_subset_keeps_labels_with_images(tmp_path: Path) -> None:
     birds(tmp_path)
     data = open_classification(tmp_path, "test")
     some = data.subset([7, 2])
@@ -229,7 +229,7 @@ def test_what_is_wrong_with_a_labelmap_is_named(tmp_path: Path, lines: list[str]
         open_segmentation(tmp_path, "train").read(0)
 
 
-def test_pictures_of_an_export_may_be_of_any_kind(tmp_path: Path) -> None:
+def test_images_of_an_export_may_be_of_any_kind(tmp_path: Path) -> None:
     cvat(tmp_path)
     first = tmp_path / "JPEGImages/clip/frame 00.jpg"
     first.rename(first.with_suffix(".JPEG"))
@@ -239,7 +239,7 @@ def test_pictures_of_an_export_may_be_of_any_kind(tmp_path: Path) -> None:
         open_segmentation(tmp_path, "train")
 
 
-def test_an_export_without_pictures_is_named(tmp_path: Path) -> None:
+def test_an_export_without_images_is_named(tmp_path: Path) -> None:
     cvat(tmp_path)
     (tmp_path / "JPEGImages").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"got no JPEGImages/.*export with images"):
@@ -281,13 +281,13 @@ FAULTS: list[tuple[Make, Harm, str]] = [
         line("ImageSets/Segmentation/train.txt", "../../secret"),
         r"train\.txt: got the path '\.\./\.\./secret\.jpg'",
     ),
-    (voc, line("ImageSets/Segmentation/train.txt", "\n"), "got no picture in train"),
+    (voc, line("ImageSets/Segmentation/train.txt", "\n"), "got no image in train"),
     (voc, lambda data: mask(data / "SegmentationClass/2007_000032.png", VALUES // 2 + 30), r"032\.png: got class 30"),
     (voc, lambda data: mask(data / "SegmentationClass/2007_000032.png", VALUES[1:]), r"032\.png: got 3x6, .* 4x6"),
     (voc, cut("SegmentationClass/2007_000032.png"), r"032\.png: does not decode"),
     (coco, cut("annotations/panoptic_train2017.json"), r"panoptic_train2017\.json: not understood"),
     (coco, lose("train2017/000000000009.jpg"), r"009\.jpg: no such file"),
-    (coco, lambda data: mask(data / "annotations/panoptic_train2017/000000000009.png"), r"009\.png: got a L picture"),
+    (coco, lambda data: mask(data / "annotations/panoptic_train2017/000000000009.png"), r"009\.png: got a L image"),
     (
         coco,
         lambda data: mask(data / "annotations/panoptic_train2017/000000000009.png", np.full((ROWS, COLUMNS, 3), 1)),
@@ -366,4 +366,4 @@ def test_a_folder_of_frames_is_not_labelled(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     image(tmp_path / "front/b.jpg")
     assert not any(is_labelled(tmp_path, "val", task) for task in ("seg", "cls"))
-    assert [path.name for path in training_pictures(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [path.name for path in training_images(tmp_path)] == ["a.jpg", "b.jpg"]

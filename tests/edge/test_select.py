@@ -112,9 +112,9 @@ def test_frames_of_a_video_will_do(backbone_folder: Path, clip: Path, tmp_path: 
     selection = select_tap(str(backbone_folder), clip, _request("hfr"))
     assert selection.data is not None
     assert selection.data.images == 4
-    (tmp_path / "film.mp4").write_bytes(b"nonsense")
+    (tmp_path / "video.mp4").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="not a video"):
-        select_tap(str(backbone_folder), tmp_path / "film.mp4", _request("hfr"))
+        select_tap(str(backbone_folder), tmp_path / "video.mp4", _request("hfr"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="got no image"):
         select_tap(str(backbone_folder), tmp_path / "empty", _request("hfr"))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from aselect_edge.backbones import DiT, load_backbone
 from aselect_edge.backbones.noise import DIT_SCHEDULE
 from aselect_edge.bundle import load_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.data import open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
@@ -62,7 +62,7 @@ def train(backbone_folder: Path, street_data: Path, tmp_path: Path) -> Train:
     def run(finetune: bool = False, recipe: Recipe = RECIPE, tap: Tap = QUERY) -> Outcome:
         torch.manual_seed(0)
         backbone = load_backbone(str(backbone_folder))
-        model = Perception(backbone.model, build_head(LINEAR, "seg", [32], 11), NOISE, [tap], SIZE, 0)
+        model = TapModel(backbone.model, build_head(LINEAR, "seg", [32], 11), NOISE, [tap], SIZE, 0)
         return train_model(
             model,
             open_goal("seg", street_data, recipe),
@@ -93,7 +93,7 @@ def request_of(
 
 @pytest.fixture(scope="module")
 def bird_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of pictures, told apart by their colour; one has twice as many."""
+    """Three classes of images, told apart by their colour; one has twice as many."""
     root, rng = tmp_path_factory.mktemp("birds"), np.random.default_rng(0)
     colours = {"blue": (200, 60, 40), "green": (40, 200, 60), "red": (50, 40, 210)}
     for split, count in (("train", 8), ("val", 3)):
@@ -322,13 +322,13 @@ def test_a_bundle_comes_out_and_works(
 
 
 @pytest.mark.parametrize("task", ["seg", "cls"])
-def test_pictures_are_left_to_judge_by(request_of: Callable[..., TrainRequest], task: Task) -> None:
+def test_images_are_left_to_judge_by(request_of: Callable[..., TrainRequest], task: Task) -> None:
     request = request_of(task)
     outcome = train_bundle(request)
     goal = open_goal(task, request.data, RECIPE)
     draw_report(outcome, goal, Resize(), request.workdir)
-    for picture in ("curve", "confusion", "examples"):
-        assert read_image(request.workdir / f"{picture}.png").std() > 1
+    for image in ("curve", "confusion", "examples"):
+        assert read_image(request.workdir / f"{image}.png").std() > 1
 
 
 @pytest.mark.parametrize(("task", "unfreeze"), [("seg", None), ("cls", Unfreeze())])
@@ -360,15 +360,15 @@ def test_a_classifier_learns_what_it_is_shown(request_of: Callable[..., TrainReq
 def test_training_ends_when_val_has_stopped_getting_better(
     request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = HeadLearner.measure
+    validate = HeadLearner.validate
     scores = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.3])
 
     def scored(self: HeadLearner, module: torch.nn.Module) -> Figures:
-        return replace(measure(self, module), score=next(scores))
+        return replace(validate(self, module), score=next(scores))
 
     recipe = replace(RECIPE, samples=80, validations=10, patience=2)
     with monkeypatch.context() as patch:
-        patch.setattr(HeadLearner, "measure", scored)
+        patch.setattr(HeadLearner, "validate", scored)
         outcome = train_bundle(request_of(recipe=recipe))
     assert [row[2] for row in outcome.curve] == [0.2, 0.5, 0.4, 0.5]  # as good is not better
     assert load_bundle(request_of().out).record.metrics["samples"] == 32

@@ -23,7 +23,7 @@ from aselect_runtime.records import Noise, Selection, Tap, Task
 
 @pytest.fixture(scope="module")
 def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes, four pictures of each to learn from and two to validate on."""
+    """Two classes, four images of each to learn from and two to validate on."""
     root, rng = tmp_path_factory.mktemp("birds"), np.random.default_rng(0)
     for split, count in (("train", 4), ("val", 2)):
         for name in ("jay", "wren"):

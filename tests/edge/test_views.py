@@ -34,7 +34,7 @@ COLOURS = {"blue": (250, 20, 20), "green": (20, 250, 20), "red": (20, 20, 250)}
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> ClassificationData:
-    """Two pictures of each of three colours, which are their classes."""
+    """Two images of each of three colours, which are their classes."""
     root = tmp_path_factory.mktemp("colours")
     for split in ("train", "val"):
         for name, colour in COLOURS.items():
@@ -50,7 +50,7 @@ def streets(street_data: Path) -> SegmentationData:
 
 
 class Counting:
-    """A backbone of two taps, means over patches of 8 and of 4 pixels, that counts the pictures it has seen."""
+    """A backbone of two taps, means over patches of 8 and of 4 pixels, that counts the images it has seen."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -75,7 +75,7 @@ def test_batches_are_pixels_and_labels(streets: SegmentationData, colours: Class
     assert pixels.max() > 200  # 0..255, not 0..1
 
 
-def test_a_picture_keeps_its_class(colours: ClassificationData) -> None:
+def test_a_image_keeps_its_class(colours: ClassificationData) -> None:
     views = ClassificationViews(colours, SIZE, Resize(), RECIPE)
     views.augmentation = replace(views.augmentation, hue=0.0, erased=0.0)
     rng = np.random.default_rng(1)
@@ -141,7 +141,7 @@ def test_stored_classes_come_back(colours: ClassificationData, tmp_path: Path) -
     frozen = FrozenViews(ClassificationViews(colours, SIZE, Resize(), RECIPE), Counting(), "key", tmp_path, _silent)
     _, labels = frozen.batch(np.random.default_rng(0))
     assert (labels.shape, labels.dtype) == ((4,), torch.int64)
-    assert np.bincount(frozen.labels).tolist() == [6, 6, 6]  # every picture as often as any other
+    assert np.bincount(frozen.labels).tolist() == [6, 6, 6]  # every image as often as any other
 
 
 def test_a_later_run_computes_nothing_and_another_everything(streets: SegmentationData, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_whole_frames_pass_the_backbone_once(streets: SegmentationData, tmp_path
     assert backbone.seen == (0 if cache_bytes > 1 else 2 * (len(streets) - 1))
 
 
-def test_whole_pictures_have_their_classes(colours: ClassificationData, tmp_path: Path) -> None:
+def test_whole_images_have_their_classes(colours: ClassificationData, tmp_path: Path) -> None:
     frozen = FrozenFrames(colours, SIZE, Resize(), Counting(), "key", tmp_path, _silent)
     assert [label for _, label, _ in frozen] == list(colours.labels)
 

@@ -21,7 +21,7 @@ from diffusers import (
 from onnx import ModelProto
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.bundle import LoadedBundle, load_bundle, perception, save_bundle
+from aselect_edge.bundle import LoadedBundle, load_bundle, save_bundle, tap_model
 from aselect_edge.heads import build_head
 from aselect_export.exporting import ExportResult, export
 from aselect_runtime.engines import build_engine
@@ -100,7 +100,7 @@ def bundle_of(family: str, folder: Path) -> LoadedBundle:
         head=spec,
     )
     selection = Selection(backbone=str(folder), noise=noise, tap=TAP, strategy="manual")
-    save_bundle(folder / "bundle", record, selection, perception(backbone, head, record))
+    save_bundle(folder / "bundle", record, selection, tap_model(backbone, head, record))
     return load_bundle(folder / "bundle")
 
 

@@ -74,9 +74,9 @@ def test_the_folder_holds_every_rung_and_how_int8_was_made(exported: ExportResul
     check_files(exported.folder, manifest.files)
     kinds = [open_model(exported.folder / name, "cpu")[0].precision for name in ("model.onnx", *manifest.rungs)]
     assert kinds == ["int8", "fp16", "fp16", "fp32"]
-    picture = cv2.imread(str(exported.folder / "damage.png"))
-    assert picture is not None
-    assert picture.std() > 10
+    image = cv2.imread(str(exported.folder / "damage.png"))
+    assert image is not None
+    assert image.std() > 10
 
 
 def test_the_report_lists_every_layer_with_its_damage_and_the_decision(exported: ExportResult) -> None:
@@ -332,8 +332,8 @@ def test_classification_is_measured_by_top1(tmp_path: Path) -> None:
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
             for turn in range(3):
-                picture = np.random.default_rng(10 * index + turn).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-                cv2.imwrite(str(folder / f"{turn}.png"), picture)
+                image = np.random.default_rng(10 * index + turn).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+                cv2.imwrite(str(folder / f"{turn}.png"), image)
     settings = Int8Settings(images=4, max_drop=0.5)
     result = export(bundle, "int8", tmp_path / "out", data=tmp_path / "data", int8=settings, engine="none", batch=2)
     assert result.report.quantisation is not None

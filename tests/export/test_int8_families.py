@@ -15,7 +15,7 @@ from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.backbones.family import Backbone, Condition
 from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.bundle import SHIPPED, load_bundle
-from aselect_edge.bundle.model import Perception
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_export.graph import LOGITS, trace
 from aselect_runtime.records import HeadSpec, Noise, Resize, Tap
@@ -33,8 +33,8 @@ def deployed(model: Backbone, condition: Condition | None, tap: str, folder: Pat
             fan = parameter[0].numel() if parameter.ndim > 1 else 100
             parameter.copy_(torch.randn_like(parameter) * fan**-0.5 + float("norm" in name and "linear" not in name))
     noise = Noise(alpha=0.95, sigma=0.3, model_timestep=50.0)
-    perception = Perception(model, head, noise, (Tap.parse(tap),), SIZE, 0, condition=condition)
-    return trace(perception.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
+    tap_model = TapModel(model, head, noise, (Tap.parse(tap),), SIZE, 0, condition=condition)
+    return trace(tap_model.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
 
 
 def dit_xl() -> Backbone:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from aselect_calibration.weights import Graph
-from aselect_export.measuring import Span, measure
-from aselect_export.precision import LIMIT, Plan, convert, fp16, fp16_but_coarse, half_tensors, products
+from aselect_export.activations import Span, record_spans
+from aselect_export.precision import LIMIT, CastPlan, convert, fp16, fp16_but_coarse, half_tensors, products
 
 BATCH, SIDE = 1, 4
 OPERATIONS = ("MatMul", "Add", "Gelu", "Transpose", "LayerNormalization", "Softmax", "Relu")
@@ -50,8 +50,8 @@ def network(operations: list[str], folder: Path, scale: float = 0.1, offset: flo
     return Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder)
 
 
-def halved(graph: Graph, rung: Callable[[ModelProto, Mapping[str, Span]], Plan] = fp16) -> Graph:
-    plan = rung(graph.model, measure(graph, [FRAMES]))
+def halved(graph: Graph, rung: Callable[[ModelProto, Mapping[str, Span]], CastPlan] = fp16) -> Graph:
+    plan = rung(graph.model, record_spans(graph, [FRAMES]))
     return convert(graph, plan.half, "half.weights")
 
 
@@ -72,7 +72,7 @@ FRAMES = np.random.default_rng(1).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.ui
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(st.sampled_from(OPERATIONS), max_size=8), rung=st.sampled_from([fp16, products]))
 def test_any_network_converts_to_a_valid_graph_with_the_same_answer(
-    operations: list[str], rung: Callable[[ModelProto, Mapping[str, Span]], Plan], tmp_path: Path
+    operations: list[str], rung: Callable[[ModelProto, Mapping[str, Span]], CastPlan], tmp_path: Path
 ) -> None:
     graph = network(operations, tmp_path)
     half = halved(graph, rung).check()
@@ -113,21 +113,21 @@ def test_mixed_keeps_sums_activations_and_logits_in_fp32(tmp_path: Path) -> None
 @pytest.mark.parametrize("scale", [1e3, 1e5])
 def test_tensors_that_come_near_the_end_of_fp16_stay_fp32(scale: float, tmp_path: Path) -> None:
     graph = network(["MatMul", "MatMul", "LayerNormalization", "Gelu"], tmp_path, scale)
-    spans = measure(graph, [FRAMES])
+    spans = record_spans(graph, [FRAMES])
     assert spans["x2"].largest > LIMIT
     plan = fp16(graph.model, spans)
     assert f"x2 reaches {spans['x2'].largest:.0f}" in plan.kept["x2"]
     half = convert(graph, plan.half, "half.weights")
     tensors = half_tensors(half.model)
     assert "x2" not in tensors
-    measured = measure(half, [FRAMES])
+    measured = record_spans(half, [FRAMES])
     assert max(measured[name].largest for name in tensors) < LIMIT
     assert "x4" in tensors, "what lies beyond the norm is small again"
 
 
 def test_a_common_offset_makes_fp16_coarse(tmp_path: Path) -> None:
     graph = network(["Add", "LayerNormalization", "Gelu"], tmp_path, offset=2000.0)
-    spans = measure(graph, [FRAMES])
+    spans = record_spans(graph, [FRAMES])
     value = np.float32(spans["x1"].largest)
     assert 0.05 < spans["x1"].coarseness < 1, f"FP16 has steps of {np.spacing(np.float16(value))} there"
     assert spans["x2"].coarseness < 1e-3
@@ -140,7 +140,7 @@ def test_a_common_offset_makes_fp16_coarse(tmp_path: Path) -> None:
 
 def test_spans_are_those_of_numpy(tmp_path: Path) -> None:
     graph = network(["MatMul", "Gelu"], tmp_path)
-    spans = measure(graph, [FRAMES, FRAMES // 2])
+    spans = record_spans(graph, [FRAMES, FRAMES // 2])
     inputs = [frames.astype(np.float32).reshape(BATCH, SIDE, 12) / 255 for frames in (FRAMES, FRAMES // 2)]
     weight = numpy_helper.to_array(graph.model.graph.initializer[0])
     values = np.stack([x @ weight for x in inputs])
@@ -156,6 +156,6 @@ def test_a_nan_counts_as_out_of_range(tmp_path: Path) -> None:
     values = numpy_helper.to_array(weight).copy()
     values[0, 0] = np.nan
     weight.CopyFrom(numpy_helper.from_array(values, "weight"))
-    spans = measure(graph, [FRAMES])
+    spans = record_spans(graph, [FRAMES])
     assert spans["x1"].largest == float("inf")
     assert spans["weight"].largest == float("inf")

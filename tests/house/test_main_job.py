@@ -48,7 +48,7 @@ def test_every_rung_passed_its_gate(exported: Path) -> None:
     assert (exported / manifest.model).stat().st_size < (exported / "model.fp32.onnx").stat().st_size
 
 
-def test_a_street_comes_out_as_video_lines_and_picture(exported: Path, tmp_path: Path) -> None:
+def test_a_street_comes_out_as_video_lines_and_image(exported: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / name for name in ("street.mp4", "street.jsonl", "street.png")]
     options = [part for output in outputs for part in ("--output", output)]
     summary = json.loads(command(RUN, exported, "synthetic://street", "--max-frames", "8", *options, "--json"))
@@ -57,9 +57,9 @@ def test_a_street_comes_out_as_video_lines_and_picture(exported: Path, tmp_path:
     assert len(lines) == 8
     # The street is drawn so that road, building and sky fill most of it: a model that works must see them.
     assert all(sum(line["areas"][name] for name in ("Road", "Building", "Sky")) > 0.4 for line in lines)
-    picture = cv2.imread(str(outputs[2]))
-    assert picture is not None
-    assert picture.std() > 20
+    image = cv2.imread(str(outputs[2]))
+    assert image is not None
+    assert image.std() > 20
 
 
 @pytest.mark.parametrize("task", SHIPPED)

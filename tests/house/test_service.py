@@ -38,7 +38,7 @@ def test_the_unit_calls_the_command_with_options_that_it_has() -> None:
 def test_variables_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOOR_PASSWORD", "a$b${c}")
     assert filled_in("rtsp://viewer:${DOOR_PASSWORD}@door/1") == "rtsp://viewer:a$b${c}@door/1"
-    assert filled_in("film-$5.mp4") == "film-$5.mp4"
+    assert filled_in("video-$5.mp4") == "video-$5.mp4"
     monkeypatch.delenv("DOOR_PASSWORD")
     with pytest.raises(InputError, match=r"got \$\{DOOR_PASSWORD\}"):
         filled_in("rtsp://viewer:${DOOR_PASSWORD}@door/1")

@@ -1,4 +1,4 @@
-"""A folder of tiny made-up pictures in the layout that the GPU run packs."""
+"""A folder of tiny made-up images in the layout that the GPU run packs."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from research.corpus import crop_boxes, load_corpus, mixed, random_crops, recolo
 from tests.research.packed import write_data
 
 
-def test_only_training_pictures_are_read(street_data: Path, tmp_path: Path) -> None:
+def test_only_training_images_are_read(street_data: Path, tmp_path: Path) -> None:
     corpus = load_corpus(write_data(tmp_path, street_data), torch.device("cpu"), streets=2, workers=1)
-    counts = {source.name: len(source.pictures) for source in corpus.sources}
+    counts = {source.name: len(source.images) for source in corpus.sources}
     train = len(list((street_data / "train" / "images").iterdir()))
     assert counts == {"camvid": train, "cub40": 8, "tinyimagenet": 12, "streets": 2}
     generator = torch.Generator().manual_seed(0)
@@ -35,15 +35,15 @@ def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
         load_corpus(tmp_path, torch.device("cpu"), workers=1)
 
 
-def test_the_whole_picture_at_its_own_size_is_itself_or_its_mirror() -> None:
+def test_the_whole_image_at_its_own_size_is_itself_or_its_mirror() -> None:
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randint(0, 256, (1, 3, 6, 8), generator=generator, dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 6, 8), generator=generator, dtype=torch.uint8)
     found = set()
     for _ in range(8):
-        box = crop_boxes(generator, picture.shape, (6, 8), (1.0, 1.0), 1.0)
-        crop = sample(picture, box, (6, 8), "bilinear")
+        box = crop_boxes(generator, image.shape, (6, 8), (1.0, 1.0), 1.0)
+        crop = sample(image, box, (6, 8), "bilinear")
         mirrored = bool(box[0, 0, 0] < 0)
-        torch.testing.assert_close(crop, picture.flip(3).float() if mirrored else picture.float(), atol=1e-2, rtol=0)
+        torch.testing.assert_close(crop, image.flip(3).float() if mirrored else image.float(), atol=1e-2, rtol=0)
         found.add(mirrored)
     assert found == {False, True}
 
@@ -56,7 +56,7 @@ def test_the_whole_picture_at_its_own_size_is_itself_or_its_mirror() -> None:
     low=st.floats(0.1, 1.0),
     seed=st.integers(0, 99),
 )
-def test_a_crop_lies_in_its_picture(height: int, width: int, size: tuple[int, int], low: float, seed: int) -> None:
+def test_a_crop_lies_in_its_image(height: int, width: int, size: tuple[int, int], low: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     boxes = crop_boxes(generator, (5, 3, height, width), size, (low, 1.0), 1.25)
     reach = boxes[:, :, :2].abs().sum(2) + boxes[:, :, 2].abs()

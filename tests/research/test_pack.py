@@ -45,7 +45,7 @@ def test_what_is_unpacked_is_read_like_what_was_packed(data: Path, packed: Path,
     assert not (folder / "camvid" / "test").exists()
     tiles, labels = read_tiny(folder / "tinyimagenet")
     grey = tiles.mean((1, 2, 3))
-    index = np.round(grey / 20).astype(int)  # picture n is 20 n, of class n % 2
+    index = np.round(grey / 20).astype(int)  # image n is 20 n, of class n % 2
     assert np.abs(grey - 20 * index).max() < 4
     np.testing.assert_array_equal(labels, index % 2)
     assert sorted(index) == list(range(12))
@@ -87,8 +87,8 @@ def test_a_pack_of_another_version_or_content_is_refused(packed: Path, tmp_path:
         unpack(other, tmp_path / "data", workers=1)
 
 
-def test_pictures_come_out_in_their_size(packed: Path, tmp_path: Path) -> None:
+def test_images_come_out_in_their_size(packed: Path, tmp_path: Path) -> None:
     folder = unpack(packed, tmp_path / "data", workers=1)
-    picture = cv2.imread(str(next((folder / "cub40/train/jay").iterdir())))
-    assert picture is not None
-    assert picture.shape == (40, 50, 3)
+    image = cv2.imread(str(next((folder / "cub40/train/jay").iterdir())))
+    assert image is not None
+    assert image.shape == (40, 50, 3)

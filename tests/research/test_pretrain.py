@@ -19,11 +19,11 @@ from aselect_edge.training.denoise import Denoising
 from aselect_runtime.errors import InputError, IntegrityError
 from research.corpus import NO_CLASS, Corpus, Source
 from research.curriculum import RULES, Curriculum, choose
-from research.pretrain import CHECKPOINT, CURVE, SCHEDULE, Recipe, Run, main, pretrain, walk
+from research.pretrain import CHECKPOINT, CURVE, SCHEDULE, PretrainRecipe, Run, main, pretrain, walk
 from research.teacher import Features
 
 TINY = DiTConfig(2, 16, 3, num_layers=2, patch_size=8, sample_size=64, num_embeds_ada_norm=5)
-RECIPE = Recipe(
+RECIPE = PretrainRecipe(
     samples=40, batch=4, crop=(32, 32), frame_batch=2, frame=(32, 48), frame_every=4, aligned={1: 1.0}, save_every=0.0
 )
 
@@ -41,10 +41,10 @@ class Colours:
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (6, 3, 6, 8), generator=generator, dtype=torch.uint8).repeat_interleave(8, 2)
-    pictures = pictures.repeat_interleave(8, 3)
-    classed = Source("classed", pictures, torch.arange(6) % 5, 0.5, 0.0, (0.5, 1.0))
-    streets = Source("streets", pictures[:2], torch.full((2,), NO_CLASS), 0.5, 1.0, (0.5, 1.0))
+    images = torch.randint(0, 256, (6, 3, 6, 8), generator=generator, dtype=torch.uint8).repeat_interleave(8, 2)
+    images = images.repeat_interleave(8, 3)
+    classed = Source("classed", images, torch.arange(6) % 5, 0.5, 0.0, (0.5, 1.0))
+    streets = Source("streets", images[:2], torch.full((2,), NO_CLASS), 0.5, 1.0, (0.5, 1.0))
     return Corpus((classed, streets))
 
 
@@ -57,7 +57,7 @@ def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(
     assert first.model.config == TINY
     assert first.schedule.config["prediction_type"] == "v_prediction"
     curve = json.loads((out / CURVE).read_text())
-    assert curve["columns"] == ["pictures", "seconds", "denoising", "alignment"]
+    assert curve["columns"] == ["images", "seconds", "denoising", "alignment"]
     assert curve["rows"][-1][0] >= 40
     assert (curve["rows"][-1][3] > 0) == (teacher is not None)
     stamp = (out / CHECKPOINT).read_bytes()
@@ -70,7 +70,7 @@ def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(
     assert not torch.equal(weights["patch_embed.weight"], first.model.state_dict()["patch_embed.weight"])
 
 
-CURRICULUM = Curriculum(7, "hfr", warmup=8, every=16, pictures=2, levels=3)
+CURRICULUM = Curriculum(7, "hfr", warmup=8, every=16, images=2, levels=3)
 
 
 @pytest.mark.parametrize("curriculum", [None, CURRICULUM], ids=["uniform", "curriculum"])
@@ -158,7 +158,7 @@ def test_a_curriculum_begins_after_its_warmup_and_is_chosen_anew(corpus: Corpus,
     recipe = replace(RECIPE, samples=44, curriculum=CURRICULUM, frame=(64, 96))
     out = pretrain(corpus, tmp_path, recipe, config=TINY)
     chosen = json.loads((out / CURVE).read_text())["chosen"]
-    assert [seen for seen, _ in chosen] == [8, 26, 42]  # 14 pictures in four steps
+    assert [seen for seen, _ in chosen] == [8, 26, 42]  # 14 images in four steps
     for _, timesteps in chosen:
         assert len(set(timesteps)) == 7
         assert timesteps == sorted(timesteps)
@@ -168,10 +168,10 @@ def test_a_curriculum_begins_after_its_warmup_and_is_chosen_anew(corpus: Corpus,
 def test_each_rule_keeps_as_many_timesteps_as_asked_for(by: str) -> None:
     model = DiT(TINY, tied=True)
     initialise(model)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     curriculum = Curriculum(11, by, levels=4)  # type: ignore[arg-type]
-    chosen = choose(curriculum, model, SCHEDULE, pictures, 0)
-    assert chosen == choose(curriculum, model, SCHEDULE, pictures, 0)
+    chosen = choose(curriculum, model, SCHEDULE, images, 0)
+    assert chosen == choose(curriculum, model, SCHEDULE, images, 0)
     assert len(set(chosen)) == 11
     assert set(chosen) <= set(range(1000))
     if by == "even":

@@ -1,6 +1,6 @@
 """A real browser for tests: headless Chromium, driven through its DevTools protocol with aiohttp's client.
 
-python -m tests.runtime.chromium URL FILE.png WIDTH HEIGHT SECONDS    a picture of a page that has been open for so long
+python -m tests.runtime.chromium URL FILE.png WIDTH HEIGHT SECONDS    an image of a page that has been open for so long
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ async def page(url: str) -> AsyncIterator[Page]:
 
 
 COLOURS = 256
-"""Of a picture for the documentation: a palette makes it a third of the size."""
+"""Of an image for the documentation: a palette makes it a third of the size."""
 
 
-async def _picture(url: str, file: str, width: str, height: str, seconds: str) -> None:
+async def _image(url: str, file: str, width: str, height: str, seconds: str) -> None:
     async with page(url) as tab:
         await tab.size(int(width), int(height))
         await asyncio.sleep(float(seconds))
@@ -109,4 +109,4 @@ async def _picture(url: str, file: str, width: str, height: str, seconds: str) -
 
 
 if __name__ == "__main__":
-    asyncio.run(_picture(*sys.argv[1:]))
+    asyncio.run(_image(*sys.argv[1:]))

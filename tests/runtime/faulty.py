@@ -6,7 +6,7 @@ faults at the same frames of every connection, so that a test can say what it ex
     drop     the connection breaks: InputError
     stall    the read hangs for `stall_seconds`
     resize   from here on frames have another size
-    corrupt  a band of the picture is noise
+    corrupt  a band of the image is noise
     frames   where the stream ends by itself
 """
 
@@ -33,7 +33,7 @@ OPTIONS = {
 }
 SIZES = ((96, 128), (120, 160), (48, 64), (96, 96))
 SCENES = 4
-"""Different pictures, drawn once and shown in turn: drawing each anew would be slower than a camera."""
+"""Different images, drawn once and shown in turn: drawing each anew would be slower than a camera."""
 
 
 def register() -> None:
@@ -88,7 +88,7 @@ class Faulty:
 
 @cache
 def _scenes(seed: int) -> list[list[Frame]]:
-    """The pictures of each size."""
+    """The images of each size."""
     return [[Street(seed, *size, fps=15).frame(number * 5)[0] for number in range(SCENES)] for size in SIZES]
 
 

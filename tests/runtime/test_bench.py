@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from aselect_runtime.bench import Benchmark, Latency, Plan, SessionRate, benchmark, measure_session, report
+from aselect_runtime.bench import Benchmark, Effort, Latency, SessionRate, benchmark, measure_session, report
 from aselect_runtime.commands.bench import DeviceName
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
@@ -19,7 +19,7 @@ from aselect_runtime.options import Device
 from aselect_runtime.results import Arrays
 
 STREET = "synthetic://street?size=48x64&frames=6"
-SHORT = Plan(warmup_ms=1, iterations=5, duration=0.02)
+SHORT = Effort(warmup_ms=1, iterations=5, duration=0.02)
 
 
 class Counting:
@@ -49,14 +49,14 @@ def test_one_time_is_every_figure() -> None:
 
 def test_iterations_are_a_least_number_and_the_warm_up_is_not_among_them() -> None:
     session = Counting()
-    rate = measure_session(session, np.zeros((2, 4, 4, 3), np.uint8), Plan(0, 7, 0))
+    rate = measure_session(session, np.zeros((2, 4, 4, 3), np.uint8), Effort(0, 7, 0))
     assert rate.iterations == 7
     assert session.calls == 8  # a first call is always warm-up
     assert rate.fps == pytest.approx(2 * 7 / rate.seconds, rel=0.9)
 
 
 def test_duration_is_a_least_time() -> None:
-    rate = measure_session(Counting(), np.zeros((1, 4, 4, 3), np.uint8), Plan(0, 1, 0.05))
+    rate = measure_session(Counting(), np.zeros((1, 4, 4, 3), np.uint8), Effort(0, 1, 0.05))
     assert rate.seconds >= 0.05
     assert rate.iterations > 1
 

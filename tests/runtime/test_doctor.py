@@ -170,9 +170,9 @@ def test_what_is_wrong_is_told_with_what_mends_it(case: str) -> None:
     facts, check, level, words = CASES[case]
     matching = [finding for finding in told(facts, check) if finding.level == level]
     assert matching, told(facts, check)
-    assert any(words in f"{finding.what} {finding.mend}" for finding in matching)
+    assert any(words in f"{finding.what} {finding.fix}" for finding in matching)
     if level in ("warn", "error") and check != "jetpack":
-        assert all(finding.mend for finding in matching)
+        assert all(finding.fix for finding in matching)
 
 
 def test_one_healthy_machine_is_examined_by_every_check() -> None:

@@ -42,21 +42,21 @@ def test_newest_wins_keeps_only_the_latest_and_counts_the_rest(count: int, depth
 def test_newest_wins_never_drops_what_must_be_delivered(firm: int, live: int) -> None:
     handoff: Handoff[str] = Handoff(6)
     for number in range(firm):
-        handoff.put(f"film {number}")
+        handoff.put(f"video {number}")
     for number in range(live):
         handoff.put(f"camera {number}", newest_wins=True)
     handoff.close()
     kept = [f"camera {number}" for number in range(live)][-(6 - firm) :]
-    assert list(handoff) == [*(f"film {number}" for number in range(firm)), *kept]
+    assert list(handoff) == [*(f"video {number}" for number in range(firm)), *kept]
     assert handoff.dropped == live - len(kept)
 
 
 def test_a_live_item_never_waits_where_there_is_no_room_to_make() -> None:
     handoff: Handoff[str] = Handoff(1)
-    handoff.put("film")
+    handoff.put("video")
     assert handoff.put("camera", newest_wins=True)
     handoff.close()
-    assert list(handoff) == ["film"]
+    assert list(handoff) == ["video"]
     assert handoff.dropped == 1
 
 

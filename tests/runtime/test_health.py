@@ -17,7 +17,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.pipeline.board import power_mode, temperatures
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
-from aselect_runtime.pipeline.smoothing import PAUSE, Smoothing
+from aselect_runtime.pipeline.temporal import PAUSE, TemporalAverage
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks.recording import recording
 from tests.runtime.manifests import small_manifest
@@ -73,7 +73,7 @@ def test_the_watchdog_time_is_of_this_process(monkeypatch: pytest.MonkeyPatch) -
 @given(amount=st.floats(0.05, 1), count=st.integers(1, 6), seed=st.integers(0, 99))
 def test_smoothed_scores_are_the_exponential_average(amount: float, count: int, seed: int) -> None:
     answers = np.random.default_rng(seed).random((count, 4), np.float32)
-    smoothing = Smoothing(amount, classes=4)
+    smoothing = TemporalAverage(amount, classes=4)
     expected = answers[0].astype(float)
     for number, scores in enumerate(answers):
         smoothed = smoothing(_captured(number / 10), {"scores": scores})["scores"]
@@ -87,7 +87,7 @@ def _seg(class_map: Frame, confidence: float) -> dict[str, np.ndarray]:
 
 def test_a_single_odd_frame_does_not_flicker_and_a_lasting_change_comes_through() -> None:
     road, car = np.zeros((24, 32), np.uint8), np.full((24, 32), 2, np.uint8)
-    smoothing = Smoothing(0.4, classes=3)
+    smoothing = TemporalAverage(0.4, classes=3)
     for number in range(5):
         smoothing(_captured(number / 10), _seg(road, 0.9))
     assert (smoothing(_captured(0.5), _seg(car, 0.9))["class_map"] == 0).all()
@@ -96,7 +96,7 @@ def test_a_single_odd_frame_does_not_flicker_and_a_lasting_change_comes_through(
 
 def test_a_confident_frame_weighs_more() -> None:
     road, car = np.zeros((24, 32), np.uint8), np.full((24, 32), 2, np.uint8)
-    smoothing = Smoothing(0.4, classes=3)
+    smoothing = TemporalAverage(0.4, classes=3)
     smoothing(_captured(), _seg(road, 0.4))
     assert (smoothing(_captured(0.1), _seg(car, 0.9))["class_map"] == 2).all()
 
@@ -105,17 +105,17 @@ def test_smoothing_starts_anew_after_a_pause_and_weight_one_changes_nothing() ->
     rng = np.random.default_rng(0)
     still = np.kron(rng.integers(0, 3, (6, 8)), np.ones((4, 4))).astype(np.uint8)
     other = np.zeros((24, 32), np.uint8)
-    smoothing = Smoothing(0.1, classes=3)
+    smoothing = TemporalAverage(0.1, classes=3)
     smoothing(_captured(), _seg(still, 0.9))
     assert (smoothing(_captured(PAUSE + 0.1), _seg(other, 0.9))["class_map"] == 0).all()
-    exact = Smoothing(1.0, classes=3)
+    exact = TemporalAverage(1.0, classes=3)
     exact(_captured(), _seg(still, 0.9))
     assert (exact(_captured(0.1), _seg(other, 0.9))["class_map"] == 0).all()
 
 
 def test_smoothing_refuses_a_weight_that_is_none() -> None:
     with pytest.raises(InputError, match="expected more than 0 and at most 1") as caught:
-        Smoothing(0.0, classes=2)
+        TemporalAverage(0.0, classes=2)
     assert caught.value.parameters == ("smooth",)
 
 
@@ -134,12 +134,12 @@ def test_recording_keeps_few_and_different_frames(tmp_path: Path) -> None:
             write(_result(number, np.zeros((24, 32, 3), np.uint8)))  # too soon after the last
     kept = sorted(folder.glob("*.png"))
     assert 4 <= len(kept) <= 8
-    seconds = [int(picture[0, 0, 0]) for path in kept if (picture := cv2.imread(str(path))) is not None]
+    seconds = [int(image[0, 0, 0]) for path in kept if (image := cv2.imread(str(path))) is not None]
     assert np.diff([*seconds, 40]).max() <= 8  # all over the run
     with recording(folder, limit=8) as write:  # goes on where the last run ended
-        picture = cv2.imread(str(kept[0]))
-        assert picture is not None
-        write(_result(0, picture))  # type: ignore[arg-type]
+        image = cv2.imread(str(kept[0]))
+        assert image is not None
+        write(_result(0, image))  # type: ignore[arg-type]
     assert sorted(folder.glob("*.png")) == kept
 
 
@@ -147,9 +147,9 @@ def test_recording_through_a_run_gives_model_inputs(seg_model: Path, tmp_path: P
     manifest, session = open_model(seg_model, "cpu")
     run_pipeline(manifest, session, ["synthetic://street?size=48x64&frames=60&fps=10"], record=tmp_path / "frames")
     session.close()
-    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "frames").glob("*.png"))]
-    assert 2 <= len(pictures) <= 6
-    assert {picture.shape for picture in pictures if picture is not None} == {(24, 32, 3)}
+    images = [cv2.imread(str(path)) for path in sorted((tmp_path / "frames").glob("*.png"))]
+    assert 2 <= len(images) <= 6
+    assert {image.shape for image in images if image is not None} == {(24, 32, 3)}
 
 
 def test_recording_leaves_foreign_folders_alone(tmp_path: Path) -> None:

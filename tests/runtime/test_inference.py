@@ -70,7 +70,7 @@ class _Numbered:
 
 
 @pytest.mark.parametrize(("batch", "most"), [(1, None), (1, 7), (4, None), (4, 7)])
-def test_a_film_keeps_the_session_full_and_its_order(
+def test_a_video_keeps_the_session_full_and_its_order(
     write_model: Callable[..., Path], tmp_path: Path, batch: int, most: int | None
 ) -> None:
     manifest, _ = open_model(write_model(tmp_path / "model", batch=batch), "cpu")
@@ -91,11 +91,11 @@ def test_two_batches_are_in_the_session_where_two_are_there(seg_model: Path) -> 
     session, ahead = _Pipelined(), Event()
     collect = session.collect
 
-    def wait_for_the_film() -> Arrays:
+    def wait_for_the_video() -> Arrays:
         ahead.wait(10)
         return collect()
 
-    session.collect = wait_for_the_film  # type: ignore[method-assign]
+    session.collect = wait_for_the_video  # type: ignore[method-assign]
     inputs = [_Numbered(6, before=lambda index: ahead.set() if index == 3 else None)]
     assert run_pipeline(manifest, session, inputs).frames == 6
     assert session.most == 2
@@ -136,7 +136,7 @@ def test_an_error_of_the_session_leaves_nothing_pending(seg_model: Path) -> None
 def test_an_error_of_the_source_comes_after_every_answer(seg_model: Path) -> None:
     def break_off(index: int) -> None:
         if index == 5:
-            raise InputError("film.mp4: got 5 frames, expected 30")
+            raise InputError("video.mp4: got 5 frames, expected 30")
 
     manifest, _ = open_model(seg_model, "cpu")
     session, seen = _Pipelined(), list[int]()

@@ -47,7 +47,7 @@ def test_counts_latencies_and_shares(seg_model: Path) -> None:
     class_map = np.zeros((24, 32), np.uint8)
     class_map[:, 8:] = 2
     sources = (SourceHealth(CAMERA.name, "live", 7, 3, 2), SourceHealth("door", "lost", 5))
-    sinks = (SinkHealth("film.mp4", "failed", 6, 4),)
+    sinks = (SinkHealth("video.mp4", "failed", 6, 4),)
     health = Health(12, 3.0, 12.5, sources, sinks, ("infer",), {"cpu": 51.5})
     for _ in range(3):
         metrics.observe(_result({"class_map": class_map}, health))
@@ -58,9 +58,9 @@ def test_counts_latencies_and_shares(seg_model: Path) -> None:
     assert values[f"aselect_reconnects_total{{{camera}}}"] == 2
     assert values[f"aselect_source_up{{{camera}}}"] == 1
     assert values["aselect_source_up{source=door}"] == 0
-    assert values["aselect_sink_results_total{sink=film.mp4}"] == 6
-    assert values["aselect_sink_dropped_total{sink=film.mp4}"] == 4
-    assert values["aselect_sink_up{sink=film.mp4}"] == 0
+    assert values["aselect_sink_results_total{sink=video.mp4}"] == 6
+    assert values["aselect_sink_dropped_total{sink=video.mp4}"] == 4
+    assert values["aselect_sink_up{sink=video.mp4}"] == 0
     assert values["aselect_fps{}"] == 12.5
     assert values["aselect_stalled_stages{}"] == 1
     assert values["aselect_temperature_celsius{zone=cpu}"] == 51.5
@@ -96,9 +96,9 @@ def test_scores_of_a_classification(cls_model: Path) -> None:
 
 def test_inputs_of_one_name_count_together(seg_model: Path) -> None:
     metrics = Metrics(Manifest.load(seg_model / "manifest.json"))
-    sources = (SourceHealth("film.mp4", frames=2), SourceHealth("film.mp4", frames=3))
+    sources = (SourceHealth("video.mp4", frames=2), SourceHealth("video.mp4", frames=3))
     metrics.observe(_result({"class_map": np.zeros((24, 32), np.uint8)}, Health(sources=sources)))
-    assert _values(metrics.exposition().decode())["aselect_frames_total{source=film.mp4}"] == 5
+    assert _values(metrics.exposition().decode())["aselect_frames_total{source=video.mp4}"] == 5
 
 
 def test_two_runs_in_one_process_do_not_mix(seg_model: Path) -> None:

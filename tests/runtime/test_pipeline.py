@@ -53,14 +53,14 @@ def _frames(path: Path) -> list[Frame]:
 
 
 def test_whole_run_with_every_sink(seg_model: Path, clip: Path, tmp_path: Path) -> None:
-    names = ("film.mp4", "film.mkv", "film.jsonl", "last.png", "masks/")
+    names = ("video.mp4", "video.mkv", "video.jsonl", "last.png", "masks/")
     summary = _run(seg_model, [str(clip)], [f"{tmp_path}/{name}" for name in names])
 
     assert (summary.frames, summary.dropped, summary.device) == (12, 0, "cpu")
     assert set(summary.stages) == set(STAGES)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.strip("/") for name in names)
 
-    lines = _lines(tmp_path / "film.jsonl")
+    lines = _lines(tmp_path / "video.jsonl")
     assert [line["frame"] for line in lines] == list(range(12))
     assert set(lines[0]) == {"frame", "source", "t_capture", "t_result", "latency_ms", "areas"}
     assert lines[0]["areas"] == {"dark": 0.5, "middle": 0.0, "bright": 0.5}
@@ -72,26 +72,26 @@ def test_whole_run_with_every_sink(seg_model: Path, clip: Path, tmp_path: Path) 
     assert set(mask[:, 72:].ravel()) == {2}
     assert json.loads((tmp_path / "masks/masks.json").read_text())["classes"][2]["name"] == "bright"
 
-    for name in ("film.mp4", "film.mkv"):
-        film = _frames(tmp_path / name)
-        assert len(film) == 12
-        assert film[0].shape == (480, 640, 3)
+    for name in ("video.mp4", "video.mkv"):
+        video = _frames(tmp_path / name)
+        assert len(video) == 12
+        assert video[0].shape == (480, 640, 3)
         # Half black, half the class's colour (RGB 20, 30, 200), as BGR.
-        assert np.abs(film[5][300, 100].astype(int) - (100, 15, 10)).max() < 12
-    picture = cv2.imread(str(tmp_path / "last.png"))
-    assert picture is not None
-    assert tuple(picture[300, 100]) == (100, 15, 10)
+        assert np.abs(video[5][300, 100].astype(int) - (100, 15, 10)).max() < 12
+    image = cv2.imread(str(tmp_path / "last.png"))
+    assert image is not None
+    assert tuple(image[300, 100]) == (100, 15, 10)
 
 
 def test_classification_run(cls_model: Path, clip: Path, tmp_path: Path) -> None:
-    _run(cls_model, [str(clip)], [tmp_path / "film.mp4", tmp_path / "film.jsonl"], max_frames=3)
-    lines = _lines(tmp_path / "film.jsonl")
+    _run(cls_model, [str(clip)], [tmp_path / "video.mp4", tmp_path / "video.jsonl"], max_frames=3)
+    lines = _lines(tmp_path / "video.jsonl")
     assert len(lines) == 3
     top = lines[0]["top"]
     assert isinstance(top, dict)
     assert set(top) == {"dark", "middle", "bright"}
     assert list(top.values()) == sorted(top.values(), reverse=True)
-    assert len(_frames(tmp_path / "film.mp4")) == 3
+    assert len(_frames(tmp_path / "video.mp4")) == 3
 
 
 def test_letterbox_borders_count_for_nothing(write_model: Callable[..., Path], tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_error_of_a_late_input_leaves_nothing(seg_model: Path, clip: Path, tmp_p
     assert len(_lines(out / "a.jsonl")) == 12
 
 
-@pytest.mark.parametrize("name", ["ftp://host/topic", "display://", "film.gif", "/proc/nothing/film.mp4"])
+@pytest.mark.parametrize("name", ["ftp://host/topic", "display://", "video.gif", "/proc/nothing/video.mp4"])
 def test_unusable_outputs(seg_model: Path, name: str) -> None:
     with pytest.raises(AselectError, match="expected"):
         _run(seg_model, [STREET], [name])
@@ -343,7 +343,7 @@ def test_a_slow_output_holds_up_neither_the_session_nor_another(seg_model: Path,
     assert (quick_one.dropped, quick_one.written) == (0, 30)
 
 
-def test_a_film_waits_for_a_slow_output(seg_model: Path) -> None:
+def test_a_video_waits_for_a_slow_output(seg_model: Path) -> None:
     seen: list[int] = []
 
     def slow(result: Result) -> None:

@@ -117,10 +117,10 @@ def test_a_classification_has_scores_and_no_map(cls_model: Path) -> None:
 def test_both_tasks_are_plotted(seg_model: Path, cls_model: Path) -> None:
     for folder in (seg_model, cls_model):
         with Model(folder, "cpu") as model:
-            picture = model(_halves()).plot()
-        assert picture.shape == (480, 640, 3)
-        assert picture.dtype == np.uint8
-        assert len(np.unique(picture)) > 2
+            image = model(_halves()).plot()
+        assert image.shape == (480, 640, 3)
+        assert image.dtype == np.uint8
+        assert len(np.unique(image)) > 2
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_threads_that_share_a_model_wait_for_each_other(seg_model: Path) -> None
     assert found == [True] * 8
 
 
-def test_a_picture_of_the_plot_can_be_written(seg_model: Path, tmp_path: Path) -> None:
+def test_a_image_of_the_plot_can_be_written(seg_model: Path, tmp_path: Path) -> None:
     with Model(seg_model, "cpu") as model:
         for number, result in enumerate(model.stream("synthetic://street?size=48x64&frames=2")):
             assert cv2.imwrite(str(tmp_path / f"{number}.png"), result.plot())

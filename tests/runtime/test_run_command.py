@@ -67,7 +67,7 @@ def test_bad_model_is_one_line(seg_model: Path, tmp_path: Path) -> None:
     assert "Traceback" in _run(tmp_path / "cut.onnx", STREET, "--device", "cpu", "--verbose").stderr
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.jsonl", "film.png", "masks/"])
+@pytest.mark.parametrize("name", ["video.mp4", "video.jsonl", "video.png", "masks/"])
 def test_full_disk_is_one_line_and_leaves_nothing(seg_model: Path, tmp_path: Path, name: str) -> None:
     def small_files_only() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -81,14 +81,14 @@ def test_full_disk_is_one_line_and_leaves_nothing(seg_model: Path, tmp_path: Pat
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_permission_is_one_line(seg_model: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    _assert_one_line(_run(seg_model, STREET, "-o", tmp_path / "film.mp4"), "Permission denied")
+    _assert_one_line(_run(seg_model, STREET, "-o", tmp_path / "video.mp4"), "Permission denied")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_complete_the_outputs(seg_model: Path, tmp_path: Path, number: signal.Signals) -> None:
-    lines, film = tmp_path / "a.jsonl", tmp_path / "a.mp4"
+    lines, video = tmp_path / "a.jsonl", tmp_path / "a.mp4"
     street = "synthetic://street?size=48x64&frames=1000000"
-    command = [*COMMAND, str(seg_model), street, "-o", str(lines), "-o", str(film), "--json"]
+    command = [*COMMAND, str(seg_model), street, "-o", str(lines), "-o", str(video), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while not (lines.exists() and lines.stat().st_size) and time.monotonic() < deadline:

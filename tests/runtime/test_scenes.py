@@ -25,7 +25,7 @@ def test_classes_and_colours_are_camvids_eleven() -> None:
     height=st.integers(16, 96),
     width=st.integers(16, 128),
 )
-def test_any_size_seed_and_moment_gives_picture_and_labels(seed: int, index: int, height: int, width: int) -> None:
+def test_any_size_seed_and_moment_gives_image_and_labels(seed: int, index: int, height: int, width: int) -> None:
     image, labels = Street(seed, height, width).frame(index)
     assert image.shape == (height, width, 3)
     assert labels.shape == (height, width)
@@ -54,8 +54,8 @@ def test_a_caller_may_draw_on_a_frame_without_spoiling_the_next() -> None:
 
 
 def test_seeds_give_different_streets() -> None:
-    pictures = {Street(seed, 48, 64).frame(0)[0].tobytes() for seed in range(6)}
-    assert len(pictures) == 6
+    images = {Street(seed, 48, 64).frame(0)[0].tobytes() for seed in range(6)}
+    assert len(images) == 6
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -74,7 +74,7 @@ def test_frame_rate_changes_the_step_and_not_the_drive() -> None:
     np.testing.assert_array_equal(slow.frame(5)[1], fast.frame(10)[1])
 
 
-def test_labels_lie_where_the_picture_shows_them() -> None:
+def test_labels_lie_where_the_image_shows_them() -> None:
     """Sky is brighter than road wherever the labels say so."""
     for seed in range(4):
         image, labels = Street(seed, 120, 160).frame(0)

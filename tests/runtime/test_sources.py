@@ -63,7 +63,7 @@ def test_synthetic_street_obeys_its_options_and_repeats() -> None:
         "synthetic://street?size=0x0",
         "synthetic://street?frames=-1",
         "synthetic://street?fps=nan",
-        "ftp://host/film.mp4",
+        "ftp://host/video.mp4",
         "rtsp://",
         "rtsp://host:port/stream",
         "csi://front",
@@ -88,7 +88,7 @@ def test_empty_and_corrupt_video(tmp_path: Path) -> None:
 
 
 def test_truncated_video(tmp_path: Path) -> None:
-    path = tmp_path / "film.avi"
+    path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(40):
         writer.write(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))

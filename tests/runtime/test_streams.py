@@ -109,8 +109,8 @@ class _Motion(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         for number in range(8):
-            picture = np.full((48, 64, 3) if number < 4 else (96, 64, 3), 20 * number, np.uint8)
-            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+            image = np.full((48, 64, 3) if number < 4 else (96, 64, 3), 20 * number, np.uint8)
+            jpeg = cv2.imencode(".jpg", image)[1].tobytes()
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             self.wfile.write(head.encode() + jpeg + b"\r\n")
             self.wfile.flush()
@@ -141,7 +141,7 @@ def _http(handler: Any) -> Iterator[str]:
         server.server_close()
 
 
-def test_a_film_over_http_delivers_every_frame(seg_model: Path, clip: Path) -> None:
+def test_a_video_over_http_delivers_every_frame(seg_model: Path, clip: Path) -> None:
     with _http(partial(_Files, directory=str(clip.parent))) as address:
         summary = _run(seg_model, [f"{address}/{clip.name}"])
     assert (summary.frames, summary.dropped, summary.reconnects) == (12, 0, 0)
@@ -209,7 +209,7 @@ def test_a_dead_camera_does_not_hold_up_the_others(
         if min(order.count(0), order.count(2)) >= 15:
             stop.set()
 
-    outputs = [f"{out}/film.mkv", f"{out}/all.jsonl"]
+    outputs = [f"{out}/video.mkv", f"{out}/all.jsonl"]
     options = {"patience": QUICK, "stop": stop, "on_frame": note, "max_seconds": 60}
     summary = run_pipeline(manifest, Slow(), inputs, outputs, **options)  # type: ignore[arg-type]
     session.close()
@@ -218,7 +218,7 @@ def test_a_dead_camera_does_not_hold_up_the_others(
     assert min(together.count(0), together.count(2)) >= len(together) // 3  # in turns
     assert summary.sources[1].fault
     assert {line["source"] for line in _lines(out / "all.jsonl")} == {inputs[0], inputs[2]}
-    assert {path.name for path in out.iterdir()} == {"film-0.mkv", "film-1.mkv", "film-2.mkv", "all.jsonl"}
+    assert {path.name for path in out.iterdir()} == {"video-0.mkv", "video-1.mkv", "video-2.mkv", "all.jsonl"}
 
 
 def test_inputs_that_all_fail_at_the_start_end_the_run(seg_model: Path, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_frozen_camera_is_connected_again_and_a_still_scene_is_not(seg_model: 
     patience = Patience(first_delay=0.01, longest_delay=0.01, frozen=15)
     with _http(Still) as address:
         summary = _run(seg_model, [f"{address}/still"], max_frames=80, patience=patience)
-    assert "same picture" in summary.sources[0].fault
+    assert "same image" in summary.sources[0].fault
     assert summary.reconnects == 1
     assert Still.connections == 2
 
@@ -269,7 +269,7 @@ def test_a_feed_serves_its_lanes_in_turns() -> None:
     assert feed.take(1) == []
 
 
-def test_a_feed_of_films_waits_for_a_full_batch_and_a_live_one_does_not() -> None:
+def test_a_feed_of_videos_waits_for_a_full_batch_and_a_live_one_does_not() -> None:
     feed: Feed[int] = Feed([False], depth=9)
     batches: list[list[int]] = []
     thread = threading.Thread(target=lambda: batches.extend([feed.take(3), feed.take(3)]))

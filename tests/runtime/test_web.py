@@ -49,7 +49,7 @@ def _result(index: int = 0, stream: int = 0, outputs: dict[str, Any] | None = No
         outputs = {"class_map": class_map}
     frame = np.full((48, 64, 3), 40 + index % 100, np.uint8)
     sources = (SourceHealth(CAMERA.name, "live", 7), SourceHealth("other", "lost", fault="no answer"))
-    health = Health(9, 3.0, 12.5, sources, (SinkHealth("film.mp4", "failed"),))
+    health = Health(9, 3.0, 12.5, sources, (SinkHealth("video.mp4", "failed"),))
     captured = Captured(frame, index, "frame", CAMERA, t_capture=100.0)
     manifest = small_manifest("seg" if "class_map" in outputs else "cls")
     return Result(captured, outputs, manifest, 100.05, {"infer": 40.0, "resize": 2.0}, health, stream)
@@ -70,7 +70,7 @@ def _parts(message: bytes) -> tuple[dict[str, object], bytes, bytes]:
     (length,) = struct.unpack(">I", message[:4])
     head = json.loads(message[4 : 4 + length])
     rest = message[4 + length :]
-    return head, rest[: head["picture"]], rest[head["picture"] :]
+    return head, rest[: head["image"]], rest[head["image"] :]
 
 
 def test_a_page_is_told_the_model_and_each_result(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -84,11 +84,11 @@ def test_a_page_is_told_the_model_and_each_result(seg_model: Path, capfd: pytest
         model, message = asyncio.run(look(url, write))
     assert model["task"] == "seg"
     assert model["classes"][0] == {"name": "dark", "colour": [20, 30, 200]}  # type: ignore[index]
-    head, picture, classes = _parts(message)
+    head, image, classes = _parts(message)
     assert (head["source"], head["frame"], head["stream"]) == (CAMERA.name, 5, 0)
     assert head["areas"] == {"dark": 0.5, "middle": 0.0, "bright": 0.5}
     assert head["health"]["fps"] == 12.5  # type: ignore[index]
-    frame = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    frame = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     assert frame is not None
     assert np.abs(frame.astype(int) - 45).max() <= 2
     shown = cv2.imdecode(np.frombuffer(classes, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -16,7 +16,6 @@ import onnx
 from numpy.typing import NDArray
 
 from aselect_export.fleet.rewriting import (
-    Frames,
     class_probabilities,
     frames_of,
     hold_against,
@@ -26,6 +25,7 @@ from aselect_export.fleet.rewriting import (
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_folder
 from aselect_runtime.folder import load_folder
+from aselect_runtime.frames import Frame
 from aselect_runtime.records import Manifest
 from aselect_runtime.sessions.onnx import OnnxSession
 
@@ -112,8 +112,8 @@ def departures(manifest: Manifest) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _classes(batch: int) -> Callable[[OnnxSession, Frames], NDArray[np.int64]]:
-    def run(session: OnnxSession, frames: Frames) -> NDArray[np.int64]:
+def _classes(batch: int) -> Callable[[OnnxSession, Frame], NDArray[np.int64]]:
+    def run(session: OnnxSession, frames: Frame) -> NDArray[np.int64]:
         planes = frames.transpose(0, 3, 1, 2).astype(np.float32)
         answers = [session.infer(planes[start : start + batch]) for start in range(0, len(frames), batch)]  # type: ignore[arg-type]
         name = next(iter(answers[0])) if PROBABILITIES not in answers[0] else PROBABILITIES

@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from aselect_runtime.engines.parity import verification_frames
 from aselect_runtime.errors import GateError, InputError
+from aselect_runtime.frames import Frame
 from aselect_runtime.records import Manifest
 from aselect_runtime.sessions.onnx import OnnxSession
 
@@ -24,15 +25,13 @@ AGREEMENT = 0.999
 BATCH = "batch"
 """The name of a batch dimension that was set free."""
 
-Frames = NDArray[np.uint8]
-
 
 def load(path: Path) -> ModelProto:
     """A graph without the weights that lie in files of their own."""
     return onnx.load(str(path), load_external_data=False)
 
 
-def frames_of(folder: Path, manifest: Manifest) -> Frames:
+def frames_of(folder: Path, manifest: Manifest) -> Frame:
     """The folder's verification frames; raises InputError if it has none."""
     verification = verification_frames(folder, manifest)
     if verification is None:
@@ -123,8 +122,8 @@ def hold_against(
     original: Path,
     changed: Path,
     manifest: Manifest,
-    frames: Frames,
-    run: Callable[[OnnxSession, Frames], NDArray[np.int64]],
+    frames: Frame,
+    run: Callable[[OnnxSession, Frame], NDArray[np.int64]],
 ) -> None:
     """Raise GateError unless the changed graph gives the same classes; `run` asks it for all frames."""
     size = manifest.input.shape[0]

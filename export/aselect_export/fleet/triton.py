@@ -14,11 +14,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from aselect_export.fleet.rewriting import Frames, frames_of, free_batch, hold_against, load
+from aselect_export.fleet.rewriting import frames_of, free_batch, hold_against, load
 from aselect_runtime.engines.cache import load_plan
 from aselect_runtime.errors import AselectError
 from aselect_runtime.files import atomic_folder
 from aselect_runtime.folder import load_folder
+from aselect_runtime.frames import Frame
 from aselect_runtime.records import Engine, Manifest, TensorSpec
 from aselect_runtime.sessions.onnx import OnnxSession
 
@@ -110,7 +111,7 @@ def _describe(model: Path, manifest: Manifest, text: str) -> None:
     (model / "labels.txt").write_text("".join(f"{info.name}\n" for info in manifest.classes), encoding="utf-8")
 
 
-def _classes_in_batches(session: OnnxSession, frames: Frames) -> NDArray[np.int64]:
+def _classes_in_batches(session: OnnxSession, frames: Frame) -> NDArray[np.int64]:
     """Batches of different sizes, none of which the graph was traced with."""
     parts = [frames[:2], frames[2:5], frames[5:]]
     answers = [session.infer(part) for part in parts if len(part)]

@@ -47,16 +47,16 @@ def _bench(
     source = filled_in(source)
     # As in aselect-run: FFmpeg quotes addresses as they are.
     quiet_libraries(verbose and redact(source) == source)
-    from aselect_runtime.bench import Plan, benchmark, report
+    from aselect_runtime.bench import Effort, benchmark, report
     from aselect_runtime.progress import terminal_progress
 
-    plan = Plan(warmup, iterations, duration)
+    effort = Effort(warmup, iterations, duration)
     with terminal_progress() as progress:
-        benchmarks = [benchmark(model, name.value, source, plan, progress) for name in device or [DeviceName.auto]]
+        benchmarks = [benchmark(model, name.value, source, effort, progress) for name in device or [DeviceName.auto]]
     if as_json:
         print(json.dumps({"benchmarks": [item.to_dict() for item in benchmarks]}))
     else:
-        print(report(benchmarks, plan))
+        print(report(benchmarks, effort))
 
 
 bench = entry(_bench)

@@ -27,8 +27,8 @@ def _doctor(
     else:
         for finding in findings:
             print(f"{finding.level:<6}{finding.check:<12}{finding.what}")
-            if finding.mend:
-                print(f"{'':<18}→ {finding.mend}")
+            if finding.fix:
+                print(f"{'':<18}→ {finding.fix}")
     if any(finding.level == "error" for finding in findings):
         raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""The doctor: what this machine has, what is wrong with it, and the command that mends it.
+"""The doctor: what this machine has, what is wrong with it, and the command that fixes it.
 
 facts = probe()                     asks the machine
 findings = examine(facts)           judges, without asking anything more

@@ -88,9 +88,9 @@ def _tensorrt(facts: Facts) -> Iterator[Finding]:
             yield Finding("tensorrt", "error", f"{name} is installed and does not import: {found.fault}", install)
         elif found.version is not None:
             fault = known_fault(builder, found.version, target)
-            mend = "upgrade TensorRT (JetPack); until then each engine is held against ONNX Runtime before it is used"
+            fix = "upgrade TensorRT (JetPack); until then each engine is held against ONNX Runtime before it is used"
             yield (
-                Finding("tensorrt", "warn", fault, mend)
+                Finding("tensorrt", "warn", fault, fix)
                 if fault
                 else Finding("tensorrt", "ok", f"{name} {found.version}")
             )
@@ -130,8 +130,8 @@ def _onnxruntime(facts: Facts) -> Iterator[Finding]:
         what = f"ONNX Runtime is installed and does not import: {facts.onnxruntime.fault}"
         yield Finding("onnxruntime", "error", what, "pip install --force-reinstall onnxruntime")
     elif facts.onnxruntime.version is None:
-        level, mend = ("warn" if facts.tensorrt.version else "error"), "pip install onnxruntime"
-        yield Finding("onnxruntime", level, "no ONNX Runtime: models run on TensorRT engines alone", mend)  # type: ignore[arg-type]
+        level, fix = ("warn" if facts.tensorrt.version else "error"), "pip install onnxruntime"
+        yield Finding("onnxruntime", level, "no ONNX Runtime: models run on TensorRT engines alone", fix)  # type: ignore[arg-type]
     else:
         yield Finding("onnxruntime", "ok", f"{'onnxruntime-gpu' if gpu else 'onnxruntime'} {facts.onnxruntime.version}")
 
@@ -140,14 +140,14 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
     wheels = [name for name in OPENCVS if name in facts.packages]
     if facts.opencv.version is None:
         what = f"OpenCV does not import: {facts.opencv.fault}" if facts.opencv.fault else "no OpenCV"
-        mend = "sudo apt install nvidia-opencv" if _jetson(facts) else "pip install opencv-python-headless"
+        fix = "sudo apt install nvidia-opencv" if _jetson(facts) else "pip install opencv-python-headless"
         if "numpy" in (facts.opencv.fault or "").lower() and facts.packages.get("numpy", "").startswith("2."):
-            mend = "pip install 'numpy>=1.26,<2': this OpenCV was built for NumPy 1"
-        yield Finding("opencv", "error", what, mend)
+            fix = "pip install 'numpy>=1.26,<2': this OpenCV was built for NumPy 1"
+        yield Finding("opencv", "error", what, fix)
         return
     if len(wheels) > 1:
-        mend = f"pip uninstall -y {' '.join(wheels)} && pip install {wheels[0]}"
-        yield Finding("opencv", "warn", f"{' and '.join(wheels)} overwrite each other's files", mend)
+        fix = f"pip uninstall -y {' '.join(wheels)} && pip install {wheels[0]}"
+        yield Finding("opencv", "warn", f"{' and '.join(wheels)} overwrite each other's files", fix)
     if _jetson(facts) and wheels:
         what = f"{wheels[0]} hides JetPack's OpenCV, which alone has GStreamer"
         yield Finding("opencv", "warn", what, f"pip uninstall -y {' '.join(wheels)}")
@@ -176,8 +176,8 @@ def _power(facts: Facts) -> Iterator[Finding]:
     if name.upper().startswith("MAXN"):
         yield Finding("power", "ok", f"power mode {name}")
     else:
-        mend = "sudo nvpmodel -p --verbose lists the modes; sudo nvpmodel -m 0 && sudo jetson_clocks for the fastest"
-        yield Finding("power", "note", f"power mode {name}, which is not the fastest", mend)
+        fix = "sudo nvpmodel -p --verbose lists the modes; sudo nvpmodel -m 0 && sudo jetson_clocks for the fastest"
+        yield Finding("power", "note", f"power mode {name}, which is not the fastest", fix)
 
 
 def _encoder(facts: Facts) -> Iterator[Finding]:
@@ -193,8 +193,8 @@ def _encoder(facts: Facts) -> Iterator[Finding]:
 def _cameras(facts: Facts) -> Iterator[Finding]:
     closed = [camera.path for camera in facts.cameras if not camera.readable]
     if closed:
-        mend = "sudo usermod -aG video $USER, then log in again; in a container: --device /dev/video0"
-        yield Finding("cameras", "warn", f"{', '.join(closed)} may not be opened by this user", mend)
+        fix = "sudo usermod -aG video $USER, then log in again; in a container: --device /dev/video0"
+        yield Finding("cameras", "warn", f"{', '.join(closed)} may not be opened by this user", fix)
     open_ones = [camera.path for camera in facts.cameras if camera.readable]
     if open_ones:
         yield Finding("cameras", "ok", ", ".join(open_ones))
@@ -204,8 +204,8 @@ def _cameras(facts: Facts) -> Iterator[Finding]:
 
 def _space(facts: Facts) -> Iterator[Finding]:
     if facts.memory_mib < LEAST_MEMORY_MIB:
-        mend = "close other programs; on a Jetson: sudo systemctl set-default multi-user.target, or add swap"
-        yield Finding("memory", "warn", f"{facts.memory_mib} MiB of memory are free; building wants more", mend)
+        fix = "close other programs; on a Jetson: sudo systemctl set-default multi-user.target, or add swap"
+        yield Finding("memory", "warn", f"{facts.memory_mib} MiB of memory are free; building wants more", fix)
     else:
         yield Finding("memory", "ok", f"{facts.memory_mib} MiB of memory are free")
     if facts.disk_mib < LEAST_DISK_MIB:

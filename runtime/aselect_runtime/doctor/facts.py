@@ -14,12 +14,12 @@ Level = Literal["ok", "note", "warn", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `mend` is the command or the step that helps."""
+    """What one check found; `fix` is the command or the step that helps."""
 
     check: str
     level: Level
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from aselect_runtime.engines.cache import Key, failed_before, find, forget_failu
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
-from aselect_runtime.engines.parity import Climbed, climb, measure, verification_frames
+from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
 from aselect_runtime.errors import EngineError, GateError, InputError
@@ -39,7 +39,7 @@ def add_engines(
 
     Without targets, or where the GPU at hand is the only one, the engine is for what `aselect-run` uses here, and is
     held against ONNX Runtime before it replaces an older one; with others, TensorRT-RTX builds `model.onnx` ahead of
-    time, unverified. Raises what `load_folder`, `check_target`, `build_engine` and `climb` raise.
+    time, unverified. Raises what `load_folder`, `check_target`, `build_engine` and `first_passing` raise.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one that aselect-export wrote; check the path")
@@ -168,10 +168,10 @@ def _climb_rungs(
         progress("verifying the engine", 0.0)
         with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
             session.check(manifest)
-            return measure(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
+            return check_parity(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
 
     try:
-        climbed = climb(rungs, build, hold)
+        passing = first_passing(rungs, build, hold)
         candidate.replace(folder / final)
         forget_failure(folder, final)
     except GateError:
@@ -179,16 +179,16 @@ def _climb_rungs(
         raise
     finally:
         candidate.unlink(missing_ok=True)
-    return _record(folder, manifest, climbed, final)
+    return _record(folder, manifest, passing, final)
 
 
-def _record(folder: Path, manifest: Manifest, climbed: Climbed[Engine], final: str) -> Engine:
+def _record(folder: Path, manifest: Manifest, passing: Passing[Engine], final: str) -> Engine:
     """Write what was measured into report.json, then the engine into the manifest, which makes it count."""
-    parity = climbed.parity[-1] if climbed.parity else None
-    engine = climbed.built.model_copy(
-        update={"file": final, "gpu": climbed.built.gpu, "agreement": parity.agreement if parity else None}
+    parity = passing.parity[-1] if passing.parity else None
+    engine = passing.built.model_copy(
+        update={"file": final, "gpu": passing.built.gpu, "agreement": parity.agreement if parity else None}
     )
-    for note in climbed.notes:
+    for note in passing.notes:
         log.warning("%s", note)
     files = dict(manifest.files)
     if (folder / REPORT).is_file():
@@ -196,8 +196,8 @@ def _record(folder: Path, manifest: Manifest, climbed: Climbed[Engine], final: s
         others = tuple(old for old in report.parity if not old.graph.startswith(final))
         size = {name: value for name, value in report.size.items() if name != final}
         size[final] = (folder / final).stat().st_size
-        notes = tuple(dict.fromkeys((*report.notes, *climbed.notes)))  # the same ones come with every build
-        report.model_copy(update={"parity": (*others, *climbed.parity), "size": size, "notes": notes}).save(
+        notes = tuple(dict.fromkeys((*report.notes, *passing.notes)))  # the same ones come with every build
+        report.model_copy(update={"parity": (*others, *passing.parity), "size": size, "notes": notes}).save(
             folder / REPORT
         )
         files[REPORT] = sha256(folder / REPORT)

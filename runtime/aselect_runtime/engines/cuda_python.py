@@ -18,7 +18,7 @@ MENDS = {
     100: "run aselect-doctor: there is no NVIDIA GPU, or this container was not given it (--runtime nvidia)",
     46: "another process has the GPU to itself; end it",
 }
-"""What to do about errors of cuda_runtime_api.h that a user can mend."""
+"""What to do about errors of cuda_runtime_api.h that a user can fix."""
 
 
 def runtime_module() -> Any:

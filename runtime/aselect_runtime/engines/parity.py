@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Climbed(Generic[T]):
+class Passing(Generic[T]):
     """The first rung that passed, what was built of it, and what was measured on the way."""
 
     rung: str
@@ -44,7 +44,9 @@ class Climbed(Generic[T]):
     notes: tuple[str, ...]
 
 
-def climb(rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[str, T], Parity | None]) -> Climbed[T]:
+def first_passing(
+    rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[str, T], Parity | None]
+) -> Passing[T]:
     """Build rung after rung until one passes its measurement; None from `measure` means that nothing can be measured.
 
     A rung whose engine cannot be loaded or run counts as one that cannot be built. Raises GateError if each other
@@ -64,7 +66,7 @@ def climb(rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[st
             continue
         if parity is None or parity.passed:
             passed = [parity] if parity else []
-            return Climbed(rung, built, tuple(measured + passed), tuple(notes))
+            return Passing(rung, built, tuple(measured + passed), tuple(notes))
         measured.append(parity)
         missed.append(f"{rung} {parity.agreement:.3%}")
         notes.append(f"{parity.graph}: {parity.agreement:.3%} same class as {parity.reference} (failed, left out)")
@@ -105,7 +107,9 @@ def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.ui
     return frames, answers
 
 
-def measure(session: Session, engine: str, graph: Path, manifest: Manifest, frames: Frame, stored: Answers) -> Parity:
+def check_parity(
+    session: Session, engine: str, graph: Path, manifest: Manifest, frames: Frame, stored: Answers
+) -> Parity:
     """Hold an engine against ONNX Runtime's answers with the graph that it was built from.
 
     Where ONNX Runtime is not installed, against the answers that the folder carries (torch's, float32).

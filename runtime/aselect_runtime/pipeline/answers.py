@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.outlets import Outlet
-from aselect_runtime.pipeline.smoothing import Smoothing
 from aselect_runtime.pipeline.streams import Ready
+from aselect_runtime.pipeline.temporal import TemporalAverage
 from aselect_runtime.pipeline.timing import Stopwatch
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Arrays, Result, check_answer
@@ -48,7 +48,7 @@ class Answering:
         self._watch = watch
         self._on_frame = on_frame
         self._smooth = smooth
-        self._smoothings: dict[int, Smoothing] = {}
+        self._smoothings: dict[int, TemporalAverage] = {}
         self._ended: set[Outlet] = set()
 
     def __call__(self, answer: Answer) -> bool:
@@ -78,7 +78,7 @@ class Answering:
         check_answer(ready.captured, outputs, self._manifest)
         if self._smooth is not None:
             if ready.stream not in self._smoothings:
-                self._smoothings[ready.stream] = Smoothing(self._smooth, len(self._manifest.classes))
+                self._smoothings[ready.stream] = TemporalAverage(self._smooth, len(self._manifest.classes))
             outputs = self._smoothings[ready.stream](ready.captured, outputs)
         return Result(
             ready.captured, outputs, self._manifest, answer.t_result, rounded, health, ready.stream, ready.pixels

@@ -18,7 +18,7 @@ def iterate_pipeline(
 ) -> Generator[Result, None, None]:
     """Yield the results of one input, see `run_pipeline`; raises what that raises.
 
-    A film waits for whoever iterates and gives every frame; of a live source only the newest result is kept. Closing
+    A video waits for whoever iterates and gives every frame; of a live source only the newest result is kept. Closing
     the generator ends the run; the session is free then.
     """
     results: Handoff[Result] = Handoff(1)

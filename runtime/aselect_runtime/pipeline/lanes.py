@@ -11,7 +11,7 @@ from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.monitor import Monitor
-from aselect_runtime.pipeline.streams import Films, Intake, Live, Patience, Ready
+from aselect_runtime.pipeline.streams import Intake, Live, Patience, Ready, Videos
 from aselect_runtime.pipeline.timing import Stopwatch
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Lanes:
-    """A lane for each live source, and one for all films, which follow each other in it.
+    """A lane for each live source, and one for all videos, which follow each other in it.
 
     `connects` makes a fresh source for each input: one that was lost is not used again.
     """
@@ -32,8 +32,8 @@ class Lanes:
     def __init__(self, sources: Sequence[Source], connects: Sequence[Callable[[], Source]]) -> None:
         self._sources = sources
         self._connects = connects
-        films = [number for number, source in enumerate(sources) if not source.info.live]
-        self.streams = [[n] for n, source in enumerate(sources) if source.info.live] + ([films] if films else [])
+        videos = [number for number, source in enumerate(sources) if not source.info.live]
+        self.streams = [[n] for n, source in enumerate(sources) if source.info.live] + ([videos] if videos else [])
         self.live = [sources[lane[0]].info.live for lane in self.streams]
         self._losses: list[AselectError] = []
 
@@ -65,7 +65,7 @@ class Lanes:
             intake = Intake(lane, manifest, feed, watch, monitor)
             streams = self.streams[lane]
             if not self.live[lane]:
-                return Films([(n, self._sources[n]) for n in streams], intake, monitor, heartbeat, over)
+                return Videos([(n, self._sources[n]) for n in streams], intake, monitor, heartbeat, over)
             live = Live(streams[0], self._connects[streams[0]], intake, patience, lost, over)
             monitor.dropping(streams[0], lambda: live.dropped() + feed.dropped(lane))
             return live
@@ -95,7 +95,7 @@ class Lanes:
                 thread.join(JOIN)
 
     def _ended_by(self, error: BaseException, feed: Feed[Ready], monitor: Monitor) -> None:
-        # What a camera saw cannot be had again, unlike the frames of a film: what is there so far must be kept.
+        # What a camera saw cannot be had again, unlike the frames of a video: what is there so far must be kept.
         if isinstance(error, AselectError) and any(self.live) and monitor.began:
             log.warning("%s; going on without it", error)
             self._losses.append(error)

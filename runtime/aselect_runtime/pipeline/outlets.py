@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class OutputPlan:
     """An output, and which inputs it takes. One that was given as an object has that in `sink`, and its name here."""
 
     uri: str
@@ -40,28 +40,28 @@ class Plan:
 
 def plan_outputs(
     outputs: Sequence[str | Sink], inputs: Sequence[str | Source], lanes: Sequence[Sequence[int]]
-) -> list[Plan]:
+) -> list[OutputPlan]:
     """What to open for the asked outputs; raises InputError where two files would be one.
 
     `{source}` in a file's name stands for the input and makes one file of each, `{time}` for the start of the run. Of
-    several inputs that run side by side each gets its own films, pictures and masks, by a number in the name where
+    several inputs that run side by side each gets its own videos, images and masks, by a number in the name where
     `{source}` is not there; lines, outputs on the network and objects are shared.
     """
     everything = frozenset(range(len(inputs)))
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    plans: list[Plan] = []
+    plans: list[OutputPlan] = []
     for output in outputs:
         if not isinstance(output, str):
-            plans.append(Plan(sink_name(output), everything, output))
+            plans.append(OutputPlan(sink_name(output), everything, output))
             continue
         uri = output.replace("{time}", moment) if writes_files(output) else output
         if writes_files(uri) and "{source}" in uri:
             names = _short_names(inputs)
-            plans += [Plan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
+            plans += [OutputPlan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
         elif writes_files(uri) and len(lanes) > 1 and not uri.endswith(".jsonl"):
-            plans += [Plan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
+            plans += [OutputPlan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
         else:
-            plans.append(Plan(uri, everything))
+            plans.append(OutputPlan(uri, everything))
     files = [plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri)]
     _refuse_clashes([uri for uri in inputs if isinstance(uri, str)], files)
     return plans
@@ -80,7 +80,7 @@ def _short_names(inputs: Sequence[str | Source]) -> list[str]:
 
 
 def _numbered(uri: str, number: int) -> str:
-    """film.mp4 -> film-0.mp4, masks/ -> masks-0/"""
+    """video.mp4 -> video-0.mp4, masks/ -> masks-0/"""
     if uri.endswith("/"):
         return f"{uri.rstrip('/')}-{number}/"
     path = Path(uri)
@@ -109,7 +109,7 @@ class Outlet:
     where the sink is too slow, the oldest result first.
     """
 
-    def __init__(self, plan: Plan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
+    def __init__(self, plan: OutputPlan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
         self.name = redact(plan.uri)
         self.is_file = plan.sink is not None or writes_files(plan.uri)
         self.fault: BaseException | None = None

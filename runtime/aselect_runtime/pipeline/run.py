@@ -4,7 +4,7 @@
     a capture thread for each lane     this thread              results thread            a thread for each sink
     capture -> resize             ==>  batch -> infer      ==>  check -> smooth      ==>  draw, encode, send
 
-Each arrow `==>` is bounded. Films deliver every frame and wait where the next stage is behind; of a live source only
+Each arrow `==>` is bounded. Videos deliver every frame and wait where the next stage is behind; of a live source only
 the newest frame goes on.
 """
 
@@ -29,7 +29,7 @@ from aselect_runtime.pipeline.inference import Inference
 from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
-from aselect_runtime.pipeline.outlets import DEPTH, Outlet, Plan, open_outlets, plan_outputs
+from aselect_runtime.pipeline.outlets import DEPTH, Outlet, OutputPlan, open_outlets, plan_outputs
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
 from aselect_runtime.records import Manifest
@@ -63,16 +63,16 @@ def run_pipeline(
     record: Path | None = None,
     patience: Patience | None = None,
 ) -> RunSummary:
-    """Run the inputs and write every result to all outputs: live inputs side by side, films one after the other.
+    """Run the inputs and write every result to all outputs: live inputs side by side, videos one after the other.
 
     Inputs and outputs are URIs, see `open_source` and `open_sink`, or objects.
 
     Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
-    result in the thread of the results. `smooth` averages answers over time (see Smoothing), `record` keeps model
+    result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `record` keeps model
     inputs for a calibration.
 
-    Raises what ends the run: InputError of a film, or of the live inputs if none has ever delivered; EngineError of
+    Raises what ends the run: InputError of a video, or of the live inputs if none has ever delivered; EngineError of
     the session. No output but the lines written so far is left behind then. Raises at the end, with all other
     outputs complete: the fault of an output file, and an input that was given up while others went on.
     """
@@ -84,7 +84,7 @@ def run_pipeline(
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
         everything = frozenset(range(len(inputs)))
-        outlets.append(Outlet(Plan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
+        outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame)
@@ -125,7 +125,7 @@ def _source(given: str | Source) -> Source:
     return open_source(given) if isinstance(given, str) else given
 
 
-def _sink(plan: Plan, manifest: Manifest) -> Sink:
+def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:
     return open_sink(plan.uri, manifest) if plan.sink is None else plan.sink
 
 

@@ -1,4 +1,4 @@
-"""The inputs of a run, each lane in a thread of its own: films one after the other, every live source by itself."""
+"""The inputs of a run, each lane in a thread of its own: videos one after the other, every live source by itself."""
 
 from __future__ import annotations
 
@@ -92,25 +92,25 @@ class Intake:
         return self._feed.put(self._lane, Ready(stream, captured, pixels, capture_ms, resize_ms, monotonic()))
 
 
-class Films:
+class Videos:
     """Inputs that deliver every frame, one after the other. Raises what the sources raise."""
 
     def __init__(
         self,
-        films: Sequence[tuple[int, Source]],
+        videos: Sequence[tuple[int, Source]],
         intake: Intake,
         monitor: Monitor,
         heartbeat: Heartbeat,
         over: Callable[[], bool],
     ) -> None:
-        self._films = films
+        self._videos = videos
         self._intake = intake
         self._monitor = monitor
         self._heartbeat = heartbeat
         self._over = over
 
     def __call__(self) -> None:
-        for stream, source in self._films:
+        for stream, source in self._videos:
             if self._over() or not self._play(stream, source):
                 return
             self._monitor.ended(stream)
@@ -158,7 +158,7 @@ class Live:
         self._last: Frame | None = None
         self._same = 0
         self._still = False
-        """The picture has not changed since before the last connection: a still scene, and not a hung camera."""
+        """The image has not changed since before the last connection: a still scene, and not a hung camera."""
 
     def __call__(self) -> None:
         while not self._over():
@@ -205,7 +205,7 @@ class Live:
                 return
 
     def _look_for_change(self, grab: Grab, pixels: Frame) -> None:
-        """Raise InputError for a picture that has not changed for too long: noise changes that of a real camera."""
+        """Raise InputError for an image that has not changed for too long: noise changes that of a real camera."""
         if self._last is None or not np.array_equal(self._last, pixels):
             self._same, self._still = 0, False
             self._delays = self._patience.delays()
@@ -215,7 +215,7 @@ class Live:
         if self._same >= self._patience.frozen and not self._still:
             self._still = True
             raise InputError(
-                f"{grab.name}: got the same picture {self._same} times, expected some change; the camera may hang"
+                f"{grab.name}: got the same image {self._same} times, expected some change; the camera may hang"
             )
 
     def _give_up_on_hung_reads(self, error: AselectError) -> None:

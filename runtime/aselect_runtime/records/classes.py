@@ -18,7 +18,7 @@ Colour = tuple[
 
 
 class ClassInfo(Frozen):
-    """One class: its name and the colour (RGB) that pictures give it."""
+    """One class: its name and the colour (RGB) that images give it."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     colour: Colour

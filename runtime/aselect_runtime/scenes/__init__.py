@@ -1,6 +1,6 @@
 """A procedural street in CamVid's eleven classes, behind ``synthetic://street``.
 
-A pinhole camera drives along an endless street of houses, trees and traffic. Picture and labels are painted by the
+A pinhole camera drives along an endless street of houses, trees and traffic. Image and labels are painted by the
 same polygons, so the labels are exact. NumPy and OpenCV only.
 """
 
@@ -72,7 +72,7 @@ class Street:
             raise InputError(f"got fps={self.fps} for a synthetic street; expected more than 0; use 25 if in doubt")
 
     def frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Picture (BGR uint8 [H, W, 3]) and labels (uint8 [H, W], 0 to 10) of frame `index`, from 0 on.
+        """Image (BGR uint8 [H, W, 3]) and labels (uint8 [H, W], 0 to 10) of frame `index`, from 0 on.
 
         A pure function of the street and `index`: frames may be asked for in any order. InputError if negative.
         """
@@ -82,6 +82,6 @@ class Street:
 
 
 def sample(rng: np.random.Generator, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One frame of a random street at a random moment: picture (BGR uint8 [H, W, 3]) and labels (uint8 [H, W])."""
+    """One frame of a random street at a random moment: image (BGR uint8 [H, W, 3]) and labels (uint8 [H, W])."""
     street = Street(seed=int(rng.integers(2**31)), height=height, width=width)
     return street.frame(int(rng.integers(5000)))

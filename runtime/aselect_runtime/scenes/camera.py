@@ -28,7 +28,7 @@ class Camera(NamedTuple):
     def project(self, points: Points) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Points [N, 3] as fixed-point pixels [N, 2] and depths [N]; depths under NEAR are moved to NEAR.
 
-        That is exact for walls and for the ground, and the rest is outside the picture by then.
+        That is exact for walls and for the ground, and the rest is outside the image by then.
         """
         depth = points[:, 2] - np.float32(self.z)
         held = np.maximum(depth, np.float32(NEAR))

@@ -23,7 +23,7 @@ SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLI
 
 
 class Patch(NamedTuple):
-    """`contours` [K, N, 3] in one colour (BGR, None: label only) and one class (None: picture only).
+    """`contours` [K, N, 3] in one colour (BGR, None: label only) and one class (None: image only).
 
     Contours of one patch must not overlap: they are filled together, even-odd.
     """

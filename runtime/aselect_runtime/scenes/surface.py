@@ -63,7 +63,7 @@ def sky_of(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     rise = np.clip(1.0 - np.arange(height) / max(look.horizon * height, 1.0), 0, 1)[:, None, None] ** 0.8
     sky = np.array(look.haze) * (1 - rise) + np.array(look.zenith) * rise
     sky = np.broadcast_to(sky, (height, width, 3)).astype(np.float32)
-    # Clouds are soft: a small picture of them, enlarged, is enough.
+    # Clouds are soft: a small image of them, enlarged, is enough.
     small = (max(width // 4, 4), max(height // 4, 4))
     layer = np.zeros(small[::-1], np.float32)
     for cells in (3, 6, 12, 24):

@@ -1,4 +1,4 @@
-"""Paints the street far to near, picture and labels together, and adds surface, light and grain."""
+"""Paints the street far to near, image and labels together, and adds surface, light and grain."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GRAIN = {ROAD: 55, PAVEMENT: 60, BUILDING: 45, TREE: 130, FENCE: 60}
 
 
 class Canvas:
-    """The picture, its labels and the ground's shadows while a frame is painted."""
+    """The image, its labels and the ground's shadows while a frame is painted."""
 
     def __init__(self, camera: Camera, height: int, width: int) -> None:
         self.camera = camera
@@ -168,7 +168,7 @@ def _fill(
 
 
 def render(seed: int, height: int, width: int, index: int, time: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Picture (BGR [H, W, 3]) and labels [H, W] of street `seed`, `time` seconds into the drive."""
+    """Image (BGR [H, W, 3]) and labels [H, W] of street `seed`, `time` seconds into the drive."""
     look = look_of(seed)
     camera = camera_at(look, height, width, time)
     canvas = Canvas(camera, height, width)

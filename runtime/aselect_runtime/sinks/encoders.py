@@ -1,4 +1,4 @@
-"""What encodes an overlay film: hardware where there is some that works, else MPEG-4 on the CPU."""
+"""What encodes an overlay video: hardware where there is some that works, else MPEG-4 on the CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JETSON = (
 )
 MUXERS = {".mp4": "mp4mux", ".mkv": "matroskamux"}
 TRIAL = 5
-"""Frames that an encoder must write and that can be read back before a film is left to it: an Orin Nano has the
+"""Frames that an encoder must write and that can be read back before a video is left to it: an Orin Nano has the
 software of an encoder that it does not have, and OpenCV tells nobody when a write fails."""
 
 log = logging.getLogger(__name__)
@@ -55,13 +55,13 @@ def start(path: Path, fps: float, size: Size) -> cv2.VideoWriter | None:
             continue
         writer = encoder.start(path, fps, size)
         if writer.isOpened():
-            log.debug("overlay film by %s", encoder.name)
+            log.debug("overlay video by %s", encoder.name)
             return writer
     return None
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a film says that it has; 0 where it cannot be played."""
+    """How many frames a video says that it has; 0 where it cannot be played."""
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
     capture.release()
@@ -69,7 +69,7 @@ def count_frames(path: Path) -> int:
 
 
 def _passes(encoder: Encoder, path: Path, fps: float, size: Size) -> bool:
-    """Whether it writes a film; the file is overwritten."""
+    """Whether it writes a video; the file is overwritten."""
     frame: Frame = np.zeros((*size, 3), np.uint8)
     writer = encoder.start(path, fps, size)
     if not writer.isOpened():

@@ -160,7 +160,7 @@ def _address(uri: str) -> tuple[str, int]:
 
 
 def _totals(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> CounterMetricFamily:
-    """A counter; inputs of the same name, such as two runs over one film, count together."""
+    """A counter; inputs of the same name, such as two runs over one video, count together."""
     family = CounterMetricFamily(name, text, labels=[label])
     sums: dict[str, int] = defaultdict(int)
     for key, value in values:

@@ -54,7 +54,7 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
 
         return lines(path)
     if path.suffix == ".png":
-        from aselect_runtime.sinks.picture import picture
+        from aselect_runtime.sinks.image import image
 
-        return picture(path, manifest)
+        return image(path, manifest)
     raise InputError(f"{uri}: got the suffix {path.suffix!r}, expected {HERE}")

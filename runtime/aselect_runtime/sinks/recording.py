@@ -1,4 +1,4 @@
-"""Recording model inputs for a later INT8 calibration: few pictures, all over the run, no two alike."""
+"""Recording model inputs for a later INT8 calibration: few images, all over the run, no two alike."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
 LIMIT = 256
-"""Pictures at most. Where one more would come, every second one is removed and the interval doubled."""
+"""Images at most. Where one more would come, every second one is removed and the interval doubled."""
 INTERVAL = 1.0
-"""Seconds of the source between two pictures at first."""
+"""Seconds of the source between two images at first."""
 ALIKE = 2.0
-"""Mean difference of two thumbnails, in grey levels, below which the pictures count as the same."""
+"""Mean difference of two thumbnails, in grey levels, below which the images count as the same."""
 THUMBNAIL = (32, 32)
 MARKER = "calibration.txt"
 NOTE = "Frames as the model saw them, recorded by aselect-run for the calibration of INT8.\n"
@@ -40,7 +40,7 @@ def recording(folder: Path, limit: int = LIMIT, interval: float = INTERVAL) -> I
 
 
 class _Kept:
-    """The pictures that are in the folder."""
+    """The images that are in the folder."""
 
     def __init__(self, folder: Path, limit: int, interval: float) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class _Kept:
     def consider(self, result: Result) -> None:
         """Keep the model input of a result, if it is time for one and it shows something new."""
         captured = result.captured
-        # A film is read faster than it plays: its own time counts.
+        # A video is read faster than it plays: its own time counts.
         now = captured.t_monotonic if captured.source.live else captured.index / captured.source.fps
         if result.pixels is None or now < self._next.get(result.stream, -np.inf):
             return

@@ -37,5 +37,5 @@ class SinkClosed(Exception):  # noqa: N818 - not an error
 
 
 def writes_files(uri: str) -> bool:
-    """Whether an output is a file or folder, which must hold every frame of a film, and not a screen or network."""
+    """Whether an output is a file or folder, which must hold every frame of a video, and not a screen or network."""
     return "://" not in uri

@@ -19,7 +19,7 @@ from aselect_runtime.sinks import encoders
 from aselect_runtime.sinks.sink import Write
 
 LONGEST = 1.0
-"""Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the film."""
+"""Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the open_video."""
 
 
 @contextmanager
@@ -27,13 +27,13 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
     """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole."""
     painter = Painter(manifest)
     with atomic_file(path) as temporary, ThreadPoolExecutor(1, "encode") as encoder:
-        film = _Film(path, temporary)
+        open_video = _Encoding(path, temporary)
         encoding: list[Future[None]] = []
 
         def write(result: Result) -> None:
-            picture = result.plot(painter)  # while the encoder is busy with the last one
+            image = result.plot(painter)  # while the encoder is busy with the last one
             finish()
-            encoding.append(encoder.submit(film.write, picture, result.captured))
+            encoding.append(encoder.submit(open_video.write, image, result.captured))
 
         def finish() -> None:
             while encoding:
@@ -43,11 +43,11 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
             yield write
             finish()
         finally:
-            encoder.submit(film.release).result()
-        film.check()
+            encoder.submit(open_video.release).result()
+        open_video.check()
 
 
-class _Film:
+class _Encoding:
     """A VideoWriter that opens at the first frame, whose size all later frames are fitted to."""
 
     def __init__(self, path: Path, temporary: Path) -> None:
@@ -92,7 +92,7 @@ class _Film:
         self._writer = writer
 
     def _copies(self, captured: Captured) -> int:
-        """How often to show a frame: of a live source as long as it was the newest, so that the film keeps time."""
+        """How often to show a frame: of a live source as long as it was the newest, so that the video keeps time."""
         if not captured.source.live:
             return 1
         now = captured.t_monotonic

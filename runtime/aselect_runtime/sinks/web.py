@@ -1,4 +1,4 @@
-"""http://host:port, a live page: the camera's picture with its classes, their shares, latency and frame rate.
+"""http://host:port, a live page: the camera's image with its classes, their shares, latency and frame rate.
 
 One aiohttp server in a thread of its own. Frames are encoded only for pages that are open and ready for the next.
 """

@@ -16,7 +16,7 @@ WINDOW = 4
 """Messages that may be under way to a page before it has confirmed one: a slow line or a hidden page holds up only
 itself, and what it gets next is the newest."""
 FASTEST = 30.0
-"""Pictures per second of a stream that a page is sent at most, however fast a film is worked through."""
+"""Images per second of a stream that a page is sent at most, however fast a video is worked through."""
 TRY_AGAIN_LATER = 1013
 GOING_AWAY = 1001
 BROKEN = 1011

@@ -1,4 +1,4 @@
-"""What the live page is sent: the model once, then a picture, its class map and its figures for each result."""
+"""What the live page is sent: the model once, then an image, its class map and its figures for each result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 
 LONGEST = 1280
-"""Pixels of the longer side of a picture on the page."""
+"""Pixels of the longer side of an image on the page."""
 QUALITY = 80
-"""Of the JPEG pictures."""
+"""Of the JPEG images."""
 LIGHT = 1
 """Compression of the class map's PNG: it is small, and time matters more."""
 
@@ -33,10 +33,10 @@ def model_message(manifest: Manifest) -> str:
 def result_message(result: Result, manifest: Manifest) -> bytes:
     """A big-endian uint32 with the length of the JSON that follows, that JSON, the frame as JPEG, the map as PNG.
 
-    The JSON is `Result.to_dict` with `stream`, `health` and `picture` (the bytes of the JPEG). The class map is
+    The JSON is `Result.to_dict` with `stream`, `health` and `image` (the bytes of the JPEG). The class map is
     grey and shows just the frame, at the model's size: the browser colours and stretches it. A classification has none.
     """
-    picture = cv2.imencode(".jpg", _reduced(result.captured.frame), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    image = cv2.imencode(".jpg", _reduced(result.captured.frame), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     classes = b""
     if manifest.task == "seg":
         classes = cv2.imencode(".png", result.model_class_map, [cv2.IMWRITE_PNG_COMPRESSION, LIGHT])[1].tobytes()
@@ -44,10 +44,10 @@ def result_message(result: Result, manifest: Manifest) -> bytes:
         **result.to_dict(),
         "stream": result.stream,
         "health": _figures(result.health),
-        "picture": len(picture),
+        "image": len(image),
     }
     text = json.dumps(head).encode()
-    return struct.pack(">I", len(text)) + text + picture + classes
+    return struct.pack(">I", len(text)) + text + image + classes
 
 
 def _reduced(frame: Frame) -> Frame:

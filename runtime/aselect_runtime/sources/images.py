@@ -11,11 +11,11 @@ from aselect_runtime.media import list_images
 from aselect_runtime.results import Captured, SourceInfo
 
 FPS = 5.0
-"""How fast a film of still pictures plays."""
+"""How fast a video of still images plays."""
 
 
 class Images:
-    """Reads lazily; a picture that does not decode raises InputError when its turn comes."""
+    """Reads lazily; an image that does not decode raises InputError when its turn comes."""
 
     def __init__(self, path: Path) -> None:
         self._root = path if path.is_dir() else path.parent

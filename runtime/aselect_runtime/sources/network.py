@@ -1,4 +1,4 @@
-"""Cameras and films on the network: rtsp://, http:// and their encrypted kin, through the FFmpeg inside OpenCV."""
+"""Cameras and videos on the network: rtsp://, http:// and their encrypted kin, through the FFmpeg inside OpenCV."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 from aselect_runtime.sources.source import Source
-from aselect_runtime.sources.video import Film
+from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
 """Seconds that FFmpeg may wait for the other side."""
-NO_RANGES = "the film is truncated, or its server does not serve parts of files; download it first"
+NO_RANGES = "the video is truncated, or its server does not serve parts of files; download it first"
 
 
 def network(uri: str) -> Source:
-    """A film where the path ends like one (http://host/film.mp4: every frame is delivered), else a live stream.
+    """A video where the path ends like one (http://host/video.mp4: every frame is delivered), else a live stream.
 
     Raises InputError for an address without a host.
     """
@@ -39,14 +39,14 @@ def network(uri: str) -> Source:
     # Labels and file names come of it: a path with options in it may hold a password.
     stem = host if "=" in path else PurePosixPath(path).stem or host
     if parts.scheme.lower().startswith("http") and is_video(PurePosixPath(path)):
-        return Film(name, stem, lambda: _connect(uri, name), NO_RANGES)
+        return Video(name, stem, lambda: _connect(uri, name), NO_RANGES)
     info = SourceInfo(name, FPS, live=True)
     return LiveCapture(info, stem, lambda: _connect(uri, name, threads=1), "check the camera and the network")
 
 
 def _connect(uri: str, name: str, threads: int = 0) -> cv2.VideoCapture:
     """Open with FFmpeg. Decoding in several threads delays each frame by as many, so a live stream is given one."""
-    # RTSP over TCP: lost UDP packets would smear the picture. The user's own options go before ours.
+    # RTSP over TCP: lost UDP packets would smear the image. The user's own options go before ours.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
     capture = cv2.VideoCapture(

@@ -62,6 +62,6 @@ def _file(uri: str) -> Source:
         raise InputError(
             f"{uri}: got the suffix {path.suffix!r}, expected {HERE} ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
-    from aselect_runtime.sources.video import Video
+    from aselect_runtime.sources.video import VideoFile
 
-    return Video(path)
+    return VideoFile(path)

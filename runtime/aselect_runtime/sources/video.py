@@ -16,11 +16,11 @@ from aselect_runtime.sources.opencv import frames, rate
 COMPLETE = 0.9
 """A file that ends before this share of its promised frames is truncated; containers' counts are estimates."""
 FPS = 25.0
-"""Of a film that does not say."""
+"""Of a video that does not say."""
 COPY = "the video is truncated or corrupt, copy it again"
 
 
-class Film:
+class Video:
     """Delivers every frame of what `connect` opens, and then ends; raises InputError if that is too early."""
 
     def __init__(self, name: str, stem: str, connect: Callable[[], cv2.VideoCapture], advice: str = COPY) -> None:
@@ -29,7 +29,7 @@ class Film:
         self._connect = connect
         self._advice = advice
 
-    def __enter__(self) -> Film:
+    def __enter__(self) -> Video:
         self._capture = self._connect()
         self.info = replace(self.info, fps=rate(self._capture, FPS))
         return self
@@ -51,7 +51,7 @@ class Film:
             )
 
 
-class Video(Film):
+class VideoFile(Video):
     """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Building on the device with a stand-in GPU: build, verify, climb, record."""
+"""Building on the device with a stand-in GPU: build, verify, first_passing, record."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aselect_runtime.engines.parity import climb, compare, measure
+from aselect_runtime.engines.parity import check_parity, compare, first_passing
 from aselect_runtime.errors import EngineError, GateError
 from aselect_runtime.folder import load_folder
 from aselect_runtime.frames import Frame
@@ -28,11 +28,11 @@ def test_the_ladder_takes_the_first_rung_that_passes() -> None:
         built.append(rung)
         return rung.upper()
 
-    found = climb(("a", "b", "c"), build, lambda rung, _: parity(1.0 if rung == "b" else 0.3))
+    found = first_passing(("a", "b", "c"), build, lambda rung, _: parity(1.0 if rung == "b" else 0.3))
     assert (found.rung, found.built, built) == ("b", "B", ["a", "b"])
     assert [p.agreement for p in found.parity] == [0.3, 1.0]
     with pytest.raises(GateError, match=r"a 30\.000%, b 30\.000%"):
-        climb(("a", "b"), build, lambda *_: parity(0.3))
+        first_passing(("a", "b"), build, lambda *_: parity(0.3))
 
 
 def test_a_rung_that_does_not_run_gives_way_to_the_next_and_is_no_miss() -> None:
@@ -41,11 +41,11 @@ def test_a_rung_that_does_not_run_gives_way_to_the_next_and_is_no_miss() -> None
             raise EngineError("no kernel")
         return parity(0.3 if rung == "b" else 1.0)
 
-    assert climb(("a", "b", "c"), str.upper, measured).rung == "c"
+    assert first_passing(("a", "b", "c"), str.upper, measured).rung == "c"
     with pytest.raises(GateError, match=r"on b 30\.000%, expected"):
-        climb(("a", "b"), str.upper, measured)
+        first_passing(("a", "b"), str.upper, measured)
     with pytest.raises(EngineError, match="no kernel"):
-        climb(("a",), str.upper, measured)
+        first_passing(("a",), str.upper, measured)
 
 
 @pytest.mark.parametrize(("precision", "passes"), [("int8", True), ("fp16", False)])
@@ -67,7 +67,7 @@ def test_int8_may_differ_a_little_more(seg_model: Path, precision: str, passes: 
         def close(self) -> None:
             session.close()
 
-    found = measure(Nearly(), "engine", graph, manifest, frames, {})
+    found = check_parity(Nearly(), "engine", graph, manifest, frames, {})
     assert found.passed is passes
     assert 0.985 < found.agreement < 0.995
 

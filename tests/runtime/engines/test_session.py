@@ -32,7 +32,7 @@ def opened(folder: Path) -> TensorRtSession:
     return TensorRtSession(plan(folder), "tensorrt", "x.engine")
 
 
-def pictures(count: int) -> list[Frame]:
+def images(count: int) -> list[Frame]:
     return [np.random.default_rng(seed).integers(0, 256, (1, 24, 32, 3), np.uint8) for seed in range(count)]
 
 
@@ -46,7 +46,7 @@ def test_it_answers_as_onnx_runtime_does(
     reference = OnnxSession(folder / "model.onnx", "cpu")
     with closing(opened(folder)) as session:
         assert session.cuda_graph is capture_works
-        for frames in pictures(3):
+        for frames in images(3):
             got, expected = session.infer(frames), reference.infer(frames)
             assert got.keys() == expected.keys()
             for name in got:
@@ -59,7 +59,7 @@ def test_it_answers_as_onnx_runtime_does(
 def test_any_order_of_submit_and_collect_gives_the_answers_in_order(seg_model: Path, order: list[bool]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         machine, reference = fake_machine(patch), OnnxSession(seg_model / "model.onnx", "cpu")
-        frames, pending = iter(pictures(len(order))), list[Frame]()
+        frames, pending = iter(images(len(order))), list[Frame]()
         with closing(opened(seg_model)) as session:
             for submit in order:
                 if submit and len(pending) < session.depth:
@@ -78,7 +78,7 @@ def test_the_copy_of_a_frame_does_not_wait_for_the_computation_of_the_one_before
 ) -> None:
     with closing(opened(seg_model)) as session:
         execution, before = session._execution, len(machine.driver.trace)
-        for frames in pictures(2):
+        for frames in images(2):
             session.submit(frames)
         session._owned(lambda: machine.driver.synchronize_stream(execution._in))
         assert machine.driver.trace[before:] == ["copy_in", "copy_in"]
@@ -90,22 +90,22 @@ def test_the_copy_of_a_frame_does_not_wait_for_the_computation_of_the_one_before
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_infer_all_is_in_order_and_leaves_nothing_pending(seg_model: Path, depth: int) -> None:
     reference = OnnxSession(seg_model / "model.onnx", "cpu")
-    expected = [reference.infer(frames)["class_map"] for frames in pictures(depth)]
+    expected = [reference.infer(frames)["class_map"] for frames in images(depth)]
     with closing(opened(seg_model)) as session:
-        for got, wanted in zip(infer_all(session, pictures(depth)), expected, strict=True):
+        for got, wanted in zip(infer_all(session, images(depth)), expected, strict=True):
             np.testing.assert_array_equal(got["class_map"], wanted)
-        stopped = infer_all(session, pictures(4))
+        stopped = infer_all(session, images(4))
         next(stopped)
         stopped.close()
-        session.infer(pictures(1)[0])
-    assert len(list(infer_all(reference, pictures(2)))) == 2  # a session without submit
+        session.infer(images(1)[0])
+    assert len(list(infer_all(reference, images(2)))) == 2  # a session without submit
 
 
 @pytest.mark.usefixtures("machine")
 def test_results_stay_as_they_are_when_the_buffers_are_used_again(seg_model: Path) -> None:
     with closing(opened(seg_model)) as session:
         first = session.infer(np.full((1, 24, 32, 3), 255, np.uint8))["class_map"]
-        for frames in pictures(4):
+        for frames in images(4):
             session.infer(frames)
     assert set(first.ravel()) == {2}
 
@@ -113,7 +113,7 @@ def test_results_stay_as_they_are_when_the_buffers_are_used_again(seg_model: Pat
 def test_any_thread_may_call_because_one_thread_owns_the_gpu(seg_model: Path, machine: Machine) -> None:
     with closing(opened(seg_model)) as session:
         answers: list[object] = []
-        caller = threading.Thread(target=lambda: answers.append(session.infer(pictures(1)[0])))
+        caller = threading.Thread(target=lambda: answers.append(session.infer(images(1)[0])))
         caller.start()
         caller.join()
         assert answers
@@ -142,7 +142,7 @@ def test_a_failure_while_it_runs_is_told_once_and_leaves_nothing_behind(seg_mode
     session = opened(seg_model)
     machine.driver.fail_at = machine.driver.calls + 3
     with pytest.raises(EngineError, match="719"):
-        session.infer(pictures(1)[0])
+        session.infer(images(1)[0])
     session.close()
     machine.driver.check_clean()
 
@@ -151,13 +151,13 @@ def test_a_gpu_that_is_lost_for_good_raises_its_error_once(seg_model: Path, mach
     session = opened(seg_model)
     machine.driver.lost = True
     with pytest.raises(EngineError, match="copy_in"):
-        session.infer(pictures(1)[0])
+        session.infer(images(1)[0])
     session.close()
     assert not any(thread.name.startswith("tensorrt") for thread in threading.enumerate())
 
 
 def test_wrong_use_of_the_session_is_an_error_of_ours(seg_model: Path, machine: Machine) -> None:
-    session, frames = opened(seg_model), pictures(3)
+    session, frames = opened(seg_model), images(3)
     with pytest.raises(EngineError, match="nothing pending"):
         session.collect()
     with pytest.raises(EngineError, match=r"got frames \[2, 24, 32, 3\]"):
@@ -279,5 +279,5 @@ def test_the_real_thing_answers_as_onnx_runtime_does(seg_model: Path, tmp_path: 
     build_engine(seg_model / "model.onnx", engine, None, "tensorrt")
     reference = OnnxSession(seg_model / "model.onnx", "cpu")
     with closing(TensorRtSession(engine.read_bytes(), "tensorrt", engine.name)) as session:
-        for got, frames in zip(infer_all(session, pictures(8)), pictures(8), strict=True):
+        for got, frames in zip(infer_all(session, images(8)), images(8), strict=True):
             np.testing.assert_array_equal(got["class_map"], reference.infer(frames)["class_map"])

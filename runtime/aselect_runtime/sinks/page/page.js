@@ -8,7 +8,7 @@ const [TOO_MANY, GOING_AWAY] = [1013, 1001]; // codes with which the server clos
 const $ = (id) => document.getElementById(id);
 const page = {
   model: null,
-  streams: new Map(), // number -> {figure, canvas, mask, picture, classes, head, at}
+  streams: new Map(), // number -> {figure, canvas, mask, image, classes, head, at}
   selected: null,
   hidden: new Set(JSON.parse(localStorage.getItem("hidden") ?? "[]")),
   opacity: Number(localStorage.getItem("opacity") ?? 55),
@@ -92,11 +92,11 @@ async function show(data) {
   const length = new DataView(data).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   const start = 4 + length;
-  const picture = await bitmap(data.slice(start, start + head.picture), "image/jpeg");
-  const classes = page.model.task === "seg" ? await classMap(data.slice(start + head.picture)) : null;
+  const image = await bitmap(data.slice(start, start + head.image), "image/jpeg");
+  const classes = page.model.task === "seg" ? await classMap(data.slice(start + head.image)) : null;
   const stream = page.streams.get(head.stream) ?? newStream(head.stream);
-  stream.picture?.close();
-  Object.assign(stream, { picture, classes, head, at: performance.now() });
+  stream.image?.close();
+  Object.assign(stream, { image, classes, head, at: performance.now() });
   paint(stream);
   const latency = head.latency_ms;
   const age = (head.t_result - head.t_capture) * 1000;
@@ -143,14 +143,14 @@ function select(number) {
 }
 
 function paint(stream) {
-  const { canvas, picture, classes, mask } = stream;
-  if (canvas.width !== picture.width || canvas.height !== picture.height) {
-    canvas.width = picture.width;
-    canvas.height = picture.height;
+  const { canvas, image, classes, mask } = stream;
+  if (canvas.width !== image.width || canvas.height !== image.height) {
+    canvas.width = image.width;
+    canvas.height = image.height;
   }
   const context = canvas.getContext("2d");
   context.globalAlpha = 1;
-  context.drawImage(picture, 0, 0);
+  context.drawImage(image, 0, 0);
   if (!classes) return;
   mask.width = classes.width;
   mask.height = classes.height;
@@ -173,7 +173,7 @@ function coloured({ width, height, indices }) {
 }
 
 function repaint() {
-  for (const stream of page.streams.values()) if (stream.picture) paint(stream);
+  for (const stream of page.streams.values()) if (stream.image) paint(stream);
 }
 
 // ---- figures, four times a second

@@ -18,11 +18,11 @@ from aselect_runtime.sinks import encoders, open_sink
 from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("camera", fps=10, live=True)
-FILM = SourceInfo("film.mp4", fps=10)
+FILM = SourceInfo("video.mp4", fps=10)
 
 
-def _film(model: Path, path: Path, frames: Sequence[Captured]) -> int:
-    """How many pictures the film of these frames has."""
+def _video(model: Path, path: Path, frames: Sequence[Captured]) -> int:
+    """How many images the video of these frames has."""
     answer = {"class_map": np.zeros((24, 32), np.uint8)}
     with open_sink(str(path), Manifest.load(model / "manifest.json")) as write:
         for captured in frames:
@@ -38,32 +38,32 @@ def _captured(source: SourceInfo, monotonic: float, unix: float = 0.0) -> Captur
 
 
 @pytest.mark.parametrize(
-    ("arrivals", "pictures"),
+    ("arrivals", "images"),
     [
         ([0, 0.1, 0.2, 0.3], 4),
         ([0, 0.11, 0.19, 0.31], 4),  # a camera's jitter
         ([0, 0.04, 0.08, 0.12, 0.16, 0.2], 3),  # faster than it said
-        ([0, 0.3, 0.6], 7),  # frames were dropped: the film still lasts as long
+        ([0, 0.3, 0.6], 7),  # frames were dropped: the video still lasts as long
         ([0, 3600, 3600.1], 12),  # a pause counts as one second, once
     ],
 )
-def test_a_live_film_lasts_as_long_as_its_source(
-    seg_model: Path, tmp_path: Path, arrivals: list[float], pictures: int
+def test_a_live_video_lasts_as_long_as_its_source(
+    seg_model: Path, tmp_path: Path, arrivals: list[float], images: int
 ) -> None:
     frames = [_captured(CAMERA, 500.0 + second) for second in arrivals]
-    assert _film(seg_model, tmp_path / "film.mp4", frames) == pictures
+    assert _video(seg_model, tmp_path / "video.mp4", frames) == images
 
 
-def test_setting_the_clock_does_not_stretch_a_live_film(seg_model: Path, tmp_path: Path) -> None:
+def test_setting_the_clock_does_not_stretch_a_live_video(seg_model: Path, tmp_path: Path) -> None:
     unix = [0.0, 0.1, 1.8e9, 5.0]
     frames = [_captured(CAMERA, number / 10, time) for number, time in enumerate(unix)]
-    assert _film(seg_model, tmp_path / "film.mp4", frames) == 4
+    assert _video(seg_model, tmp_path / "video.mp4", frames) == 4
 
 
 def test_a_camera_after_a_file_starts_its_own_time(seg_model: Path, tmp_path: Path) -> None:
     frames = [_captured(FILM, second / 1000) for second in range(20)]  # decoded much faster than it plays
     frames += [_captured(CAMERA, 0.02 + second / 10) for second in range(3)]
-    assert _film(seg_model, tmp_path / "film.mp4", frames) == 23
+    assert _video(seg_model, tmp_path / "video.mp4", frames) == 23
 
 
 def _codec(path: Path) -> str:
@@ -104,18 +104,18 @@ def test_an_encoder_that_does_not_work_is_passed_over(
 ) -> None:
     software = list(encoders.candidates())[-1]
     monkeypatch.setattr(encoders, "candidates", lambda: iter([encoders.Encoder("broken", start), software]))
-    assert _film(seg_model, tmp_path / "film.mp4", [_captured(FILM, 0)] * 12) == 12
-    assert _codec(tmp_path / "film.mp4") == "FMP4"
+    assert _video(seg_model, tmp_path / "video.mp4", [_captured(FILM, 0)] * 12) == 12
+    assert _codec(tmp_path / "video.mp4") == "FMP4"
 
 
-def test_the_first_encoder_that_works_is_taken_and_its_trial_is_not_in_the_film(
+def test_the_first_encoder_that_works_is_taken_and_its_trial_is_not_in_the_video(
     seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hardware = [encoders.Encoder("hardware", _mjpeg), encoders.Encoder("another", _absent)]
     monkeypatch.setattr(encoders, "candidates", lambda: iter(hardware))
     caplog.set_level("DEBUG", "aselect_runtime")
-    assert _film(seg_model, tmp_path / "film.mkv", [_captured(FILM, 0)] * 12) == 12
-    assert _codec(tmp_path / "film.mkv") == "MJPG"
+    assert _video(seg_model, tmp_path / "video.mkv", [_captured(FILM, 0)] * 12) == 12
+    assert _codec(tmp_path / "video.mkv") == "MJPG"
     assert "by hardware" in caplog.text
 
 
@@ -124,7 +124,7 @@ def test_without_any_encoder_there_is_an_error_and_no_file(
 ) -> None:
     monkeypatch.setattr(encoders, "candidates", lambda: iter([encoders.Encoder("absent", _absent, hardware=False)]))
     with pytest.raises(WriteError, match="expected an OpenCV with FFmpeg"):
-        _film(seg_model, tmp_path / "film.mp4", [_captured(FILM, 0)])
+        _video(seg_model, tmp_path / "video.mp4", [_captured(FILM, 0)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The picture of a sensitivity report: what each layer costs, and what was decided."""
+"""The image of a sensitivity report: what each layer costs, and what was decided."""
 
 from __future__ import annotations
 

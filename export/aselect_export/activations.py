@@ -37,7 +37,7 @@ class Span:
     """
 
 
-def measure(graph: Graph, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Span]:
+def record_spans(graph: Graph, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Span]:
     """The span of every FP32 and FP16 tensor of a graph, weights included, over batches of frames."""
     kinds = float_tensors(graph.model)
     with Graph(measuring(graph.model, kinds), graph.folder).saved() as path:

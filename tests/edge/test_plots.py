@@ -1,4 +1,4 @@
-"""Pictures: they come out for whatever is measured, and show what they are of."""
+"""Plots: they come out for whatever is measured, and show what they are of."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
-from aselect_edge.evaluation import pictures
-from aselect_edge.evaluation.pictures import Example, draw_confusion, draw_curve, draw_examples
+from aselect_edge.evaluation import plots
+from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_runtime.errors import WriteError
 from aselect_runtime.files import atomic_file
 from aselect_runtime.records import ClassInfo
@@ -37,7 +37,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         with atomic_file(path) as temporary:
             yield temporary
 
-    monkeypatch.setattr(pictures, "atomic_file", kept)
+    monkeypatch.setattr(plots, "atomic_file", kept)
     return drawn
 
 
@@ -67,9 +67,9 @@ def test_of_hundreds_of_classes_the_most_confused_are_shown(figures: list[Any], 
     assert {"class 3", "class 76", "class 77", "class 500"} < {*names}
     assert names == sorted(names, key=lambda name: int(name.split()[1]))
     assert axis.images[0].get_array()[names.index("class 77"), names.index("class 76")] == pytest.approx(100 * 4 / 13)
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    assert max(picture.shape) < 2600
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert max(image.shape) < 2600
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])
@@ -127,7 +127,7 @@ def test_a_curve_has_a_panel_for_each_column(figures: list[Any], tmp_path: Path)
     assert figures[0].axes[1].lines[0].get_xydata().tolist() == [[8, 0.1], [16, 0.3]]
 
 
-def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
         draw_curve([(8, 2.0)], ("samples", "loss"), tmp_path / "file" / "curve.png")

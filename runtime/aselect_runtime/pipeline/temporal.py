@@ -26,7 +26,7 @@ LEAST = 0.01
 Floats = NDArray[np.float32]
 
 
-class Smoothing:
+class TemporalAverage:
     """The average of one stream: `amount` (0 to 1) is the weight of the newest answer, 1 changes nothing."""
 
     def __init__(self, amount: float, classes: int) -> None:

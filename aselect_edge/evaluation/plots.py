@@ -1,4 +1,4 @@
-"""Pictures of results that people would rather look at than read; PNG through matplotlib."""
+"""Plots of results that people would rather look at than read; PNG through matplotlib."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
 _UNLABELLED = (40, 40, 40)
 """RGB of pixels that have no class."""
 _MOST_CLASSES = 60
-"""Classes in a picture of confusions, so that it can be looked at as a whole."""
+"""Classes in an image of confusions, so that it can be looked at as a whole."""
 _SHOWN = 480
-"""Longest side of a frame in a picture of examples, in pixels."""
+"""Longest side of a frame in an image of examples, in pixels."""
 
 
 def draw_selection(selection: Selection, path: Path) -> bool:
-    """The picture of a selection's scores, or else of its weights; False if it has neither and nothing was drawn."""
+    """The image of a selection's scores, or else of its weights; False if it has neither and nothing was drawn."""
     weights = selection.mixture or selection.distribution
     if weights:
         _draw_weights(selection, path)
@@ -180,11 +180,11 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
     )
     seen: set[int] = set()
     for line, (frame, label, prediction) in zip(axes, rows, strict=True):
-        picture = _shrunk(frame)
-        line[0].imshow(picture)
+        image = _shrunk(frame)
+        line[0].imshow(image)
         for axis, given in zip(line[1:], (label, prediction), strict=True):
-            classmap = cv2.resize(np.asarray(given), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            axis.imshow((0.3 * picture + 0.7 * palette[classmap]).astype(np.uint8))
+            classmap = cv2.resize(np.asarray(given), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            axis.imshow((0.3 * image + 0.7 * palette[classmap]).astype(np.uint8))
             seen.update(np.unique(classmap).tolist())
     for axis, title in zip(axes[0], ("frame", "labelled", "predicted"), strict=True):
         axis.set_title(title, color=_INK)
@@ -193,7 +193,7 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
         names.append(("no label", _UNLABELLED))
     patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*colour), label=_short(name)) for name, colour in names]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
-    _save_pictures(figure, axes, path)
+    _save_images(figure, axes, path)
 
 
 def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
@@ -216,17 +216,17 @@ def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: P
                 va="top",
                 transform=axis.transAxes,
             )
-    _save_pictures(figure, axes, path)
+    _save_images(figure, axes, path)
 
 
 def _shrunk(frame: Frame) -> Frame:
-    """A frame in RGB, no larger than a picture shows it."""
+    """A frame in RGB, no larger than an image shows it."""
     scale = min(1.0, _SHOWN / max(frame.shape[:2]))
     height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
     return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
-def _save_pictures(figure: Any, axes: Any, path: Path) -> None:
+def _save_images(figure: Any, axes: Any, path: Path) -> None:
     for axis in axes.flat:
         axis.set_axis_off()
     _save(figure, path)

@@ -1,4 +1,4 @@
-"""A single picture: the overlay of the last frame."""
+"""A single image: the overlay of the last frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aselect_runtime.sinks.sink import Write
 
 
 @contextmanager
-def picture(path: Path, manifest: Manifest) -> Iterator[Write]:
+def image(path: Path, manifest: Manifest) -> Iterator[Write]:
     """Keeps the latest result and paints it once, at the end."""
     latest: list[Result] = []
 

@@ -47,9 +47,9 @@ _MOST_IN_A_MASK = 255
 
 
 def open_segmentation(data: Path, split: str) -> SegmentationData:
-    """The pictures and masks of a split (`train`, `val` or `test`), in whichever layout `data` has.
+    """The images and masks of a split (`train`, `val` or `test`), in whichever layout `data` has.
 
-    Where there is no `val`, a tenth of `train` is held out, always the same pictures, with a warning. Raises
+    Where there is no `val`, a tenth of `train` is held out, always the same images, with a warning. Raises
     InputError for a folder in no known layout, a split that is not there, a missing partner or list, too many classes.
     """
     opened = _open(data, split, "seg", SEGMENTATION)
@@ -62,7 +62,7 @@ def open_segmentation(data: Path, split: str) -> SegmentationData:
 
 
 def open_classification(data: Path, split: str) -> ClassificationData:
-    """The pictures of a split (`train`, `val` or `test`) and the class of each; otherwise as `open_segmentation`."""
+    """The images of a split (`train`, `val` or `test`) and the class of each; otherwise as `open_segmentation`."""
     return _open(data, split, "cls", CLASSIFICATION)
 
 
@@ -72,8 +72,8 @@ def is_labelled(data: Path, split: str, task: Task) -> bool:
     return layout is not None and split in offered(data, layout)
 
 
-def training_pictures(data: Path) -> list[Path]:
-    """The pictures that may be learned from, labels aside: of data in a known layout `train`'s, else all in `data`."""
+def training_images(data: Path) -> list[Path]:
+    """The images that may be learned from, labels aside: of data in a known layout `train`'s, else all in `data`."""
     layouts: Sequence[Layout[Any]] = () if (data / "train").is_dir() else (*SEGMENTATION, *CLASSIFICATION)
     layout = find(data, layouts)
     if layout is None:
@@ -92,7 +92,7 @@ def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D
 def _unknown(data: Path, task: Task) -> InputError:
     """The error about a folder in no layout of the task."""
     if not data.is_dir():
-        return InputError(f"{data}: no such folder, expected one of labelled pictures; check it", parameter="data")
+        return InputError(f"{data}: no such folder, expected one of labelled images; check it", parameter="data")
     other: Task = "cls" if task == "seg" else "seg"
     fitting = find(data, _LAYOUTS[other])
     advice = f"take the task {other}, which {fitting.name} fits" if fitting else "check the folder"
