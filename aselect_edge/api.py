@@ -13,6 +13,7 @@ from aselect_edge.backbones.prompt import load_condition
 from aselect_edge.evaluation.plots import draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.strategies import DEFAULT
+from aselect_edge.selection.team import assemble
 from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
@@ -59,7 +60,8 @@ def select(
     images or a video; `smallest-sigma`, `fixed` and `uniform` need none, and `timestep` and `tap`, taken as they are,
     no scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
 
-    With `out` (.json) the record is written there and its plot (.png) beside it, and an interrupted scan goes on.
+    With `out` (.json) the record is written there and its plot (.png) beside it, and an interrupted scan resumes.
+    Processes that torchrun started share the scan; all return the selection, the first one writes it.
     Raises InputError for what cannot be done, IntegrityError for a corrupt backbone.
     """
     place = None if out is None else Path(out)
@@ -86,9 +88,11 @@ def select(
             steps=steps,
         ),
     )
-    loaded = _load(backbone, family, vae, num_heads, condition, label, revision)
-    selection = select_tap(loaded, None if data is None else Path(data), request, resume=place, progress=progress)
-    if place is not None:
+    folder = None if data is None else Path(data)
+    with assemble() as team:
+        loaded = _load(backbone, family, vae, num_heads, condition, label, revision)
+        selection = select_tap(loaded, folder, request, team=team, resume=place, progress=progress)
+    if place is not None and team.leads:
         selection.save(place)
         draw_selection(selection, place.with_suffix(".png"))
     return selection

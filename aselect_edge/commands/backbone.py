@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from aselect_runtime.commands.options import unset_at
-
-if TYPE_CHECKING:
-    from aselect_edge.backbones import LoadedBackbone
 
 FamilyName = Literal["dit", "sit", "sd3", "pixart"]
 
@@ -36,29 +32,3 @@ Label = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Revision of a hub id.")]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the backbone's own square if left out.")]
-
-
-@dataclass(frozen=True)
-class Given:
-    """What was said about a backbone."""
-
-    family: FamilyName | None
-    vae: str | None
-    num_heads: int | None
-    condition: Path | None
-    revision: str | None
-
-    def load(self, source: str, label: int | None, depth: int | None) -> LoadedBackbone:
-        from aselect_edge.backbones import load_backbone
-        from aselect_edge.backbones.prompt import load_condition
-
-        return load_backbone(
-            source,
-            self.revision,
-            family=self.family,
-            vae=self.vae,
-            label=label,
-            depth=depth,
-            heads=self.num_heads,
-            condition=load_condition(self.condition) if self.condition else None,
-        )

@@ -17,7 +17,6 @@ from aselect_edge.commands.backbone import (
     Condition,
     DeviceName,
     Family,
-    Given,
     Heads,
     Label,
     NumHeads,
@@ -102,54 +101,59 @@ def _select(
         raise typer.BadParameter(f"got {out}, expected a name that ends in .json", param_hint="--out")
     if timestep is not None and timesteps is not None:
         raise typer.BadParameter("got --timesteps too, expected one of them", param_hint="--timestep")
-    levels = [timestep] if timestep is not None else read(timesteps, "--timesteps", _numbers)
+    levels = read(timesteps, "--timesteps", _numbers)
     wanted = read(components, "--components", _components)
     place = read(tap, "--tap", Tap.parse)
     size = read(imgsz, "--imgsz", parse_size)
 
     from rich.console import Console
 
-    from aselect_edge.backbones.device import find_device
-    from aselect_edge.evaluation.plots import draw_selection
-    from aselect_edge.selection import Measure, Request, Settings, select_tap
-    from aselect_edge.selection.strategies import DEFAULT
-    from aselect_edge.selection.team import assemble
+    from aselect_edge.api import select
+    from aselect_edge.selection.team import leads
     from aselect_runtime.progress import terminal_progress
 
-    request = Request(
-        strategy=strategy or (DEFAULT if timestep is None else "fixed"),
-        task=task,
-        images=images,
-        imgsz=size,
-        timesteps=levels,
-        components=wanted,
-        blocks=blocks,
-        batch=batch,
-        seed=seed,
-        device=find_device(device),  # refused here, not after a backbone of gigabytes is read
-        settings=Settings(
-            measure=Measure(dimensions, not amplitude, cutoff, dc),  # type: ignore[arg-type]
+    with terminal_progress(shown=leads()) as progress:
+        selection = select(
+            backbone,
+            data,
+            out=out,
+            strategy=strategy,
+            task=task,
+            images=images,
+            imgsz=size,
+            timestep=timestep,
+            timesteps=levels,
+            components=wanted,
+            blocks=blocks,
             tap=place,
+            dimensions=dimensions,  # type: ignore[arg-type]
+            amplitude=amplitude,
+            cutoff=cutoff,
+            dc=dc,
             confidence=confidence,
             head=head,
             steps=steps,
-        ),
-    )
-    # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
-    console = Console(stderr=True, markup=False, soft_wrap=True)
-    with assemble() as team, terminal_progress(shown=team.leads) as progress:
-        given = Given(family, vae, num_heads or heads, condition, revision)
-        loaded = given.load(backbone, label, None)
-        selection = select_tap(loaded, data, request, team=team, resume=out, progress=progress)
-    if not team.leads:
+            family=family,
+            vae=vae,
+            num_heads=num_heads or heads,
+            condition=condition,
+            label=label,
+            revision=revision,
+            batch=batch,
+            device=device,
+            seed=seed,
+            progress=progress,
+        )
+    if not leads():
         return
-    selection.save(out)
-    drawn = draw_selection(selection, out.with_suffix(".png"))
     if as_json:
         print(json.dumps({"out": str(out), "tap": str(selection.tap), **selection.noise.model_dump()}))
         return
+    # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
+    console = Console(stderr=True, markup=False, soft_wrap=True)
     console.print(f"{selection.tap} at sigma {selection.noise.sigma:.3f} (timestep {selection.noise.model_timestep:g})")
     console.print(selection.note)
+    drawn = selection.scores or selection.mixture or selection.distribution
     for path in (out, out.with_suffix(".png")) if drawn else (out,):
         console.print(str(path))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +13,6 @@ from aselect_edge.commands.backbone import (
     Condition,
     DeviceName,
     Family,
-    Given,
     Heads,
     NumHeads,
     Revision,
@@ -24,10 +22,7 @@ from aselect_edge.commands.backbone import (
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.options import parse_list, parse_size
-from aselect_runtime.records import HeadKind, HeadSpec, Selection, Tap, Task
-
-if TYPE_CHECKING:
-    from aselect_edge.training import Recipe
+from aselect_runtime.records import HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
 
@@ -117,66 +112,51 @@ def _train(
 
     import torch
 
-    from aselect_edge.backbones.device import find_device
-    from aselect_edge.training import TrainRequest, Unfreeze, train_bundle
+    from aselect_edge.api import train
+    from aselect_edge.training import Unfreeze
     from aselect_runtime.progress import terminal_progress
 
-    learning = read((unfreeze or "all") if finetune else None, "--unfreeze", Unfreeze.parse)
+    read(unfreeze, "--unfreeze", Unfreeze.parse)
+
     if threads:
         torch.set_num_threads(threads)
-    chosen = Selection.load(selection)
-    request = TrainRequest(
-        task=task,
-        source=backbone,
-        selection=chosen,
-        data=data,
-        out=out,
-        taps=places or (),
-        imgsz=size,
-        head=HeadSpec(kind=head, channels=128) if head else None,
-        recipe=_recipe(task, loss, samples, batch, lr, backbone_lr, patience, seed),
-        unfreeze=learning,
-        random_backbone=random_backbone,
-        noise_draws=noise_draws,
-        cache=cache,
-        device=find_device(device),
-    )
     with terminal_progress() as progress:
-        given = Given(family, vae, num_heads or heads, condition, revision)
-        loaded = given.load(backbone, chosen.label if label is None else label, request.depth)
-        outcome = train_bundle(replace(request, source=loaded), progress)
+        outcome = train(
+            backbone,
+            selection,
+            data,
+            out,
+            task=task,
+            taps=places or (),
+            imgsz=size,
+            head=head,
+            loss=loss,
+            finetune=finetune,
+            unfreeze=unfreeze if finetune else None,
+            random_backbone=random_backbone,
+            noise_draws=noise_draws,
+            family=family,
+            vae=vae,
+            num_heads=num_heads or heads,
+            condition=condition,
+            label=label,
+            revision=revision,
+            samples=samples,
+            batch=batch,
+            lr=lr,
+            backbone_lr=backbone_lr,
+            patience=patience or 0,
+            cache=cache,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
     figures = outcome.figures
     if as_json:
         shares = {figures.metric: figures.score, **figures.others}
         print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
-        print(f"val {figures.metric} {figures.score:.3f}\n{out}\nplots: {request.workdir}")
-
-
-def _recipe(
-    task: Task,
-    loss: Loss,
-    samples: int | None,
-    batch: int | None,
-    lr: float | None,
-    backbone_lr: float | None,
-    patience: int | None,
-    seed: int,
-) -> Recipe:
-    """The task's recipe with what was asked for in place of its own."""
-    from aselect_edge.training import RECIPES
-
-    own = RECIPES[task]
-    return replace(
-        own,
-        overlap=loss,
-        samples=samples or own.samples,
-        batch=batch or min(own.batch, samples or own.batch),
-        learning_rate=lr or own.learning_rate,
-        backbone_rate=backbone_lr or own.backbone_rate,
-        patience=patience or own.patience,
-        seed=seed,
-    )
+        print(f"val {figures.metric} {figures.score:.3f}\n{out}\nplots: {out}.training")
 
 
 train = entry(_train)

@@ -40,6 +40,11 @@ class Team:
         return tensor
 
 
+def leads() -> bool:
+    """Whether this process, of those that torchrun started, is the one that reports and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def assemble() -> Iterator[Team]:
     """The team that torchrun's environment describes, over gloo; one process alone without it."""

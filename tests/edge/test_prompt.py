@@ -172,7 +172,7 @@ def test_pixarts_cross_attention_folds_to_a_bias(pixart_folder: Path) -> None:
 def test_a_tokenizer_of_sentencepiece_alone_will_do(pixart_folder: Path, tmp_path: Path) -> None:
     # PixArt's folders hold spiece.model and no tokenizer.json.
     (tmp_path / "tokenizer").mkdir()
-    (tmp_path / "text.txt").write_text("an image of a street\n" * 3)
+    (tmp_path / "text.txt").write_text("a picture of a street\n" * 3)
     sentencepiece.SentencePieceTrainer.train(
         input=str(tmp_path / "text.txt"),
         model_prefix=str(tmp_path / "tokenizer" / "spiece"),
