@@ -38,7 +38,7 @@ from benchmarks.process import processor
 from benchmarks.selection_table import interval
 from research.corpus import load_corpus
 from research.curriculum import RULES, By, Curriculum
-from research.pretrain import SCHEDULE, PretrainRecipe, pretrain
+from research.pretraining import SCHEDULE, PretrainRecipe, pretrain
 
 FRAME = PretrainRecipe().frame
 UNIFORM = "uniform"

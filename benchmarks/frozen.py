@@ -24,7 +24,7 @@ from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.family import expand
 from aselect_edge.data import ClassificationData, open_classification
 from aselect_edge.fold import fixed_noise
-from aselect_edge.training.run import _randomised
+from aselect_edge.training.run import randomised
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_write
@@ -55,7 +55,7 @@ def main() -> None:
     loaded = load_backbone(arguments.backbone)
     ways: dict[str, Features] = {
         "backbone": tokens(loaded, taps, arguments.timestep, arguments.size),
-        "random weights": tokens(_randomised(loaded, 0), taps, arguments.timestep, arguments.size),
+        "random weights": tokens(randomised(loaded, 0), taps, arguments.timestep, arguments.size),
     }
     try:
         teacher = load_teacher()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aselect_edge.backbones import DiT
 from research.teacher import Features
 
 
@@ -91,3 +92,22 @@ def _rows_of_tokens(part: Tensor, grid: tuple[int, int]) -> Tensor:
     if part.shape[2:] != grid:
         part = F.interpolate(part, size=grid, mode="bilinear", align_corners=False)
     return part.flatten(2).transpose(1, 2)
+
+
+def walk(
+    model: DiT, x: Tensor, timestep: Tensor, label: Tensor, table: Tensor, wanted: dict[int, float], whole: bool
+) -> tuple[dict[int, Tensor], Tensor | None]:
+    """Tokens (N, T, D) that enter the wanted blocks, and the model's answer (N, C, H, W) if all blocks are to run.
+
+    Otherwise the pass stops before the deepest of them.
+    """
+    h = model.patch_embed(x).flatten(2).transpose(1, 2) + table
+    c = model.conditioning[0](timestep, label)
+    seen: dict[int, Tensor] = {}
+    for index, block in enumerate(model.blocks):
+        if index in wanted:
+            seen[index] = h
+            if not whole and index == max(wanted):
+                return seen, None
+        h = block(h, c)
+    return seen, model.decode(h, c, model.grid(*x.shape[2:]))

@@ -30,7 +30,7 @@ from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.request import TrainRequest
-from aselect_edge.training.run import _randomised, _record
+from aselect_edge.training.run import bundle_record, randomised
 from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap, Task
 from benchmarks.cnn import build_cnn
@@ -191,7 +191,7 @@ def _prepare(job: Job, work: Path, device: torch.device, small: bool, opened: di
     request = TrainRequest(
         job.task, backbone, selection, folder, work / job.name, taps, imgsz, head, recipe, random_backbone=True
     )
-    record = _record(request, backbone, goal.train.classes, taps, head).model_copy(update={"finetuned": True})
+    record = bundle_record(request, backbone, goal.train.classes, taps, head).model_copy(update={"finetuned": True})
     if (job.task, imgsz) not in opened:
         test = None
         if (folder / "test").is_dir():
@@ -259,7 +259,7 @@ def _model(ready: Prepared, work: Path) -> tuple[nn.Module, bool]:
     if job.row == "cnn":
         return build_cnn(job.task, classes, plan.cnn_width), False
     if job.row.endswith("random"):
-        backbone = _randomised(backbone, job.seed)
+        backbone = randomised(backbone, job.seed)
     widths = [backbone.model.width] * len(ready.record.taps)
     head = build_head(ready.record.head, job.task, widths, classes)
     return tap_model(backbone, head, ready.record), job.row.startswith("frozen")

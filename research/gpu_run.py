@@ -30,7 +30,7 @@ from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
 from research.gpu_rows import GUIDED, SETS, SETTINGS, train_rows
 from research.pack import unpack
-from research.pretrain import CONFIG, PretrainRecipe, pretrain
+from research.pretraining import CONFIG, PretrainRecipe, pretrain
 from research.teacher import load_teacher
 
 log = logging.getLogger("gpu")

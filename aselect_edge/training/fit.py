@@ -13,6 +13,10 @@ Rate = Callable[[int, float], float]
 """Steps done and the share of the budget that is spent -> share of each group's own learning rate."""
 
 
+Budget = Callable[[int, float], float]
+"""Steps done and seconds of this call -> the share of the budget that is spent."""
+
+
 def cosine(_step: int, spent: float) -> float:
     """From the whole rate to none."""
     return 0.5 * (1 + math.cos(math.pi * spent))
@@ -21,7 +25,7 @@ def cosine(_step: int, spent: float) -> float:
 def fit(
     optimiser: torch.optim.Optimizer,
     loss: Callable[[int], Tensor],
-    steps: int,
+    budget: int | Budget,
     *,
     rate: Rate = lambda _step, _spent: 1.0,
     done: int = 0,
@@ -30,21 +34,25 @@ def fit(
     after: Callable[[int, float], None] = lambda _step, _spent: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Step until `steps` are done, `done` of them before this call, or `seconds` of this call are over, or at `stop`.
+    """Step until the budget is spent, `seconds` of this call are over, or at `stop`.
 
-    `loss` is asked for the scalar to minimise at a step, counted from 0. `after` hears the steps done and the share of
+    A number is a budget of so many steps; `done` of them were made before this call.
+
+    `loss` returns the scalar to minimise at a step, counted from 0. `after` is given the steps done and the share of
     the budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's
     own learning rate is its `base`, kept with the optimiser's state; where it has none, the one that it comes with.
     """
     for group in optimiser.param_groups:
         group.setdefault("base", group["lr"])
-    began, spent = time.monotonic(), done / steps
+    share: Budget = budget if callable(budget) else lambda step, _elapsed: step / budget
+    began, spent = time.monotonic(), share(done, 0.0)
     while spent < 1 and not stop():
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * rate(done, spent)
         _descend(optimiser, loss(done), clip)
         done += 1
-        spent = max(done / steps, (time.monotonic() - began) / seconds)
+        elapsed = time.monotonic() - began
+        spent = max(share(done, elapsed), elapsed / seconds)
         after(done, spent)
 
 

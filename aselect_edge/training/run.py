@@ -41,7 +41,7 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     goal = open_goal(request.task, request.data, recipe)
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
-    record = _record(request, backbone, goal.train.classes, taps, head)
+    record = bundle_record(request, backbone, goal.train.classes, taps, head)
     model = _model(backbone, record, recipe.seed)
     outcome = train_model(
         model,
@@ -70,7 +70,7 @@ def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
     if selection.backbone != backbone.source:
         made, here = selection.backbone, backbone.source
         log.warning("the selection was made on %s, not on %s; its tap may not be the best", made, here)
-    return _randomised(backbone, seed) if request.random_backbone else backbone
+    return randomised(backbone, seed) if request.random_backbone else backbone
 
 
 def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
@@ -91,7 +91,7 @@ def _noising(request: TrainRequest, backbone: LoadedBackbone) -> Noising | None:
     return noising
 
 
-def _record(
+def bundle_record(
     request: TrainRequest, backbone: LoadedBackbone, classes: tuple[ClassInfo, ...], taps: Sequence[Tap], head: HeadSpec
 ) -> Bundle:
     """The bundle's record, made before training so that what it refuses is refused early."""
@@ -129,7 +129,8 @@ def _source(backbone: LoadedBackbone, own_weights: bool) -> BackboneSource:
     )
 
 
-def _randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:
+def randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:
+    """The backbone with fresh weights of the seed; raises InputError for a family that has no initialisation here."""
     if not isinstance(backbone.model, DiT):
         raise InputError(
             f"got random weights asked for of a {backbone.model.family}, expected a dit; leave it out",

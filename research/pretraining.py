@@ -1,0 +1,304 @@
+"""Pretraining of a small pixel-space DiT by v prediction and, with a teacher, alignment (REPA, arXiv 2410.06940).
+
+With a teacher, each step draws images once, asks the teacher once, and gives the student both halves: nearly clean,
+aligned only and stopped after the deepest aligned block, as it will be deployed; and at any noise level, denoised by
+all blocks and aligned as much as the noise left of the image. Without a teacher only the second half is left. The
+corpus lives on the device. A run resumes from its checkpoint and writes a diffusers pipeline folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from aselect_edge.backbones import DiT, DiTConfig, save_backbone
+from aselect_edge.backbones.device import CPU, reduced
+from aselect_edge.backbones.dit import initialise
+from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
+from aselect_edge.training.denoise import Denoising
+from aselect_edge.training.fit import fit
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.files import atomic_write
+from research.alignment import Alignment, Standardise, walk
+from research.corpus import NO_CLASS, Corpus, Crops, mixed
+from research.curriculum import Curriculum, choose
+from research.teacher import Teacher
+
+CONFIG = DiTConfig(
+    num_attention_heads=7,
+    attention_head_dim=32,
+    in_channels=3,
+    num_layers=8,
+    sample_size=224,
+    patch_size=16,
+    num_embeds_ada_norm=200,
+)
+"""7.8 million parameters; 15.6 MB in float16."""
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+}
+CHECKPOINT, CURVE = "checkpoint.pt", "curve.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """Budget, batches and optimiser; the run ends at `samples` images or `seconds`, whichever comes first."""
+
+    samples: int = 10**9
+    seconds: float = math.inf
+    batch: int = 512
+    crop: tuple[int, int] = (224, 224)
+    frame_batch: int = 256
+    frame: tuple[int, int] = (288, 384)
+    frame_every: int = 5
+    clean_steps: int = 60
+    """The nearly clean half is at a timestep below this."""
+    aligned: dict[int, float] = field(default_factory=lambda: {4: 0.5, 6: 1.0})
+    """Block whose input is aligned -> weight."""
+    denoising: float = 1.0
+    noisy_alignment: float = 0.5
+    mixed: float = 0.25
+    label_dropout: float = 0.5
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.03
+    """Share of the budget until the full learning rate."""
+    ema: float = 0.999
+    compiled: bool = False
+    save_every: float = 60.0
+    """Seconds from one checkpoint to the next."""
+    curriculum: Curriculum | None = None
+    """Which timesteps are trained on; None is all of them, uniformly."""
+    seed: int = 0
+
+
+class Run:
+    """The state of a run: model, average, projectors, optimiser, and where it stands."""
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: PretrainRecipe,
+        corpus: Corpus,
+        teacher: Teacher | None = None,
+        device: torch.device = CPU,
+        config: DiTConfig = CONFIG,
+        start: DiT | None = None,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.out, self.recipe, self.corpus, self.teacher, self.device = out, recipe, corpus, teacher, device
+        self.model = DiT(config, tied=True)
+        initialise(self.model)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
+        self.average = deepcopy(self.model).requires_grad_(False).to(device)
+        self.model.to(device)
+        self.denoising = Denoising(SCHEDULE, device)
+        self.tables = {
+            size: self.model.positions(self.model.grid(*size)).to(device) for size in (recipe.crop, recipe.frame)
+        }
+        parameters = list(self.model.parameters())
+        if teacher is not None:
+            self.alignment = Alignment(config.width, teacher.widths, recipe.aligned).to(device)
+            self.standardise = Standardise(teacher.widths).to(device)
+            parameters += list(self.alignment.parameters())
+        self.optimiser = torch.optim.AdamW(
+            parameters,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.99),
+            fused=device.type == "cuda",
+        )
+        self.step, self.seen, self.spent = 0, 0, 0.0
+        self.curve: list[list[float]] = []
+        """Images seen, seconds, denoising loss, alignment loss."""
+        self.losses: list[Tensor] = []
+        self.chosen: list[tuple[int, list[int]]] = []
+        """Images seen, and the timesteps that the curriculum went on with."""
+        if (out / CHECKPOINT).is_file():
+            self._resume(read_checkpoint(out / CHECKPOINT))
+        elif teacher is not None:
+            self._standardise()
+        if recipe.compiled:
+            for block in self.model.blocks:
+                block.compile(dynamic=False)
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        return parts | ({"alignment": self.alignment, "standardise": self.standardise} if self.teacher else {})
+
+    def _kind(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that takes it up."""
+        return {
+            "teacher": self.teacher is not None,
+            "curriculum": asdict(self.recipe.curriculum) if self.recipe.curriculum else None,
+        }
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        path = self.out / CHECKPOINT
+        if state.get("kind") != self._kind():
+            raise InputError(
+                f"{path}: got a run of {state.get('kind')}, expected this run's {self._kind()}; give the same teacher "
+                "and curriculum, or choose another folder",
+                parameter=("teacher", "curriculum", "curriculum_by", "out"),
+            )
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(state["parts"][name])
+            self.step, self.seen, self.spent = state["step"], state["seen"], state["spent"]
+            self.curve, self.chosen = state["curve"], [(seen, list(steps)) for seen, steps in state["chosen"]]
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise IntegrityError(f"{path}: incomplete ({error}), expected a checkpoint; remove it") from error
+
+    def _renew(self) -> None:
+        """Choose the curriculum's timesteps where that is due, by the averaged model on images of the corpus."""
+        curriculum = self.recipe.curriculum
+        if curriculum and curriculum.due(self.seen, self.chosen[-1][0] if self.chosen else None):
+            generator = torch.Generator(self.device).manual_seed(self.recipe.seed + self.step)
+            pixels = self.corpus.batch(generator, curriculum.images, self.recipe.frame, True).pixels
+            frames = pixels.flip(1).permute(0, 2, 3, 1).round().byte().cpu().numpy()
+            average = deepcopy(self.average).cpu()
+            self.chosen.append((self.seen, choose(curriculum, average, SCHEDULE, frames, self.recipe.seed)))
+
+    @torch.no_grad()
+    def _standardise(self) -> None:
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
+        count = min(self.recipe.batch, 256)
+        batches = [self.corpus.batch(generator, count, self.recipe.crop, False).pixels for _ in range(8)]
+        self.standardise.measure([self._asked(pixels) for pixels in batches])
+
+    @torch.no_grad()
+    def _asked(self, pixels: Tensor) -> Any:
+        assert self.teacher is not None
+        with reduced(self.device):
+            return self.teacher(pixels.to(memory_format=torch.channels_last))
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, 0 to 1."""
+        return max(self.seen / self.recipe.samples, self.spent / self.recipe.seconds)
+
+    def loss(self) -> Tensor:
+        """Draw a batch and return its loss; the draws follow from the seed and the step."""
+        recipe, seed = self.recipe, self.recipe.seed * 1_000_003 + self.step
+        generator = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(seed)
+        self._renew()
+        frames = self.step % recipe.frame_every == recipe.frame_every - 1
+        size, count = (recipe.frame, recipe.frame_batch) if frames else (recipe.crop, recipe.batch)
+        crops = self.corpus.batch(generator, count, size, frames)
+        pixels = crops.pixels if frames else mixed(generator, crops.pixels, recipe.mixed)
+        targets = self.standardise(self._asked(pixels)) if self.teacher else None
+        parts = self._losses(pixels / 127.5 - 1, crops, targets, size)
+        self.seen += count
+        self.losses.append(parts.detach())
+        return parts.sum()
+
+    def rate(self, _step: int, spent: float) -> float:
+        """Share of the learning rate: linear warm-up, then a cosine to 2 %."""
+        decayed = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, spent)))
+        return min(1.0, (spent + 1e-3) / self.recipe.warmup) * decayed
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Move the average towards the weights that a step has changed."""
+        decay = min(self.recipe.ema, (self.step + 1) / (self.step + 10))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        self.step += 1
+
+    def _losses(self, x0: Tensor, crops: Crops, targets: Any, size: tuple[int, int]) -> Tensor:
+        """(denoising, alignment), weighted."""
+        recipe, model = self.recipe, self.model
+        null = torch.full_like(crops.labels, model.null_label)
+        grid, table = model.grid(*size), self.tables[size]
+        dropped = torch.rand(len(x0), device=self.device) < recipe.label_dropout
+        label = torch.where(dropped | (crops.labels == NO_CLASS), null, crops.labels)
+        zero = x0.new_zeros(())
+        with reduced(self.device):
+            steps = torch.tensor(self.chosen[-1][1], device=self.device) if self.chosen else None
+            noised = self.denoising.noised(x0, steps)
+            seen, answer = walk(model, noised.x, noised.timestep, label, table, recipe.aligned, whole=True)
+            assert answer is not None
+            generative = recipe.denoising * F.mse_loss(answer.float(), noised.target)
+            if targets is None:
+                return torch.stack([generative, zero])
+            near = torch.randint(recipe.clean_steps, (len(x0),), device=self.device)
+            clean = self.denoising.noised(x0, near)
+            clear, _ = walk(model, clean.x, clean.timestep, null, table, recipe.aligned, whole=False)
+        aligned = self.alignment(clear, targets, grid, torch.ones_like(noised.signal))
+        noisy = self.alignment(seen, targets, grid, noised.signal)
+        return torch.stack([generative, aligned + recipe.noisy_alignment * noisy])
+
+    def save(self) -> None:
+        """Write the averaged backbone and the curve; last the checkpoint, so that it never runs ahead of them."""
+        if self.losses:
+            means = torch.stack(self.losses).mean(0).tolist()
+            self.curve.append([self.seen, round(self.spent, 1), *means])
+            self.losses.clear()
+        save_backbone(self.average, SCHEDULE, self.out)
+        rows = {"columns": ["images", "seconds", "denoising", "alignment"], "rows": self.curve}
+        atomic_write(self.out / CURVE, json.dumps(rows | {"chosen": self.chosen, "recipe": _plain(self.recipe)}))
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {"kind": self._kind(), "parts": parts, "step": self.step, "seen": self.seen, "spent": self.spent}
+        write_checkpoint(self.out / CHECKPOINT, {**state, "curve": self.curve, "chosen": self.chosen})
+
+
+def pretrain(
+    corpus: Corpus,
+    out: Path,
+    recipe: PretrainRecipe,
+    teacher: Teacher | None = None,
+    device: torch.device = CPU,
+    config: DiTConfig = CONFIG,
+    start: DiT | None = None,
+) -> Path:
+    """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder.
+
+    A fresh run begins with the weights of `start`, or with random ones. The first step is always made, so that even a
+    budget of no time leaves a checkpoint that can be gone on from.
+    """
+    run = Run(out, recipe, corpus, teacher, device, config, start)
+    before, saved = run.spent, time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("pretrain", total=1.0)
+
+        def share(_step: int, elapsed: float) -> float:
+            if device.type == "cuda" and run.step % 20 == 0:
+                torch.cuda.synchronize(device)  # steps are queued faster than they are computed
+            run.spent = before + elapsed
+            return run.share
+
+        def after(_step: int, spent: float) -> None:
+            nonlocal saved
+            run.stepped()
+            if time.monotonic() - saved > recipe.save_every or spent >= 1:
+                run.save()
+                saved = time.monotonic()
+                log.info("pretrain: %d images, %.0f s, losses %s", *run.curve[-1][:2], run.curve[-1][2:])
+            progress.update(task, completed=min(spent, 1.0))
+
+        fit(run.optimiser, lambda _step: run.loss(), share, rate=run.rate, done=run.step, clip=1.0, after=after)
+    return out
+
+
+def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
+    """The recipe as JSON, in which infinity has no place."""
+    return {key: None if value == math.inf else value for key, value in asdict(recipe).items()}
