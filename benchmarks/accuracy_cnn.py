@@ -79,6 +79,10 @@ class CnnLearner:
         self.groups = [{"params": list(self.module.parameters()), "lr": rate, "base": rate}]
         self.views = self.goal.views(self.record.imgsz, self.record.resize)
 
+    def start(self) -> float | None:
+        """See Learner."""
+        return None
+
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
         pixels, labels = self.views.batch(rng)

@@ -178,6 +178,10 @@ class DeviceLearner:
         if body:
             self.groups.append({"params": body, "lr": recipe.backbone_rate, "base": recipe.backbone_rate})
 
+    def start(self) -> float | None:
+        """See Learner."""
+        return None
+
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))

@@ -64,11 +64,19 @@ class FrozenViews:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def parts(self, size: int = 64) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """All views in their order, at most so many at a time, as `batch` gives them."""
+        for start in range(0, len(self), size):
+            yield self._rows(slice(start, start + size))
+
     def batch(self, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         """One map (N, rows, columns, D) per tap, float32, and int64 labels (N, H, W) or (N,)."""
         chosen = np.sort(rng.integers(len(self), size=self.batch_size))  # in the order in which they lie on the disk
-        maps = tuple(torch.from_numpy(stored[chosen]).float() for stored in self.maps)
-        return maps, torch.from_numpy(self.labels[chosen]).long()
+        return self._rows(chosen)
+
+    def _rows(self, chosen: NDArray[np.int64] | slice) -> tuple[tuple[Tensor, ...], Tensor]:
+        maps = tuple(torch.from_numpy(np.array(stored[chosen])).float() for stored in self.maps)
+        return maps, torch.from_numpy(np.array(self.labels[chosen])).long()
 
 
 class FrozenFrames:

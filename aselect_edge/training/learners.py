@@ -13,8 +13,10 @@ from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import score_of
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.heads import Head
 from aselect_edge.training.answers import answers, evaluate
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
+from aselect_edge.training.closed_form import DAMPINGS, SCALES, is_linear, moments, set_linear
 from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
@@ -29,6 +31,9 @@ class Learner(Protocol):
     module: nn.Module
     groups: list[dict[str, Any]]
     """Parameter groups of the optimiser, each with its full learning rate as `base`."""
+
+    def start(self) -> float | None:
+        """Set weights that can be had without training, if any, and return their loss; None where there are none."""
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
@@ -64,6 +69,31 @@ class HeadLearner:
         keys = [f"{digests.features} {split}" for split in (digests.train, digests.val)]
         self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", progress)
         self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
+
+    @torch.no_grad()
+    def start(self) -> float | None:
+        """See Learner: a linear head starts from the ridge regression that is best on val."""
+        head = self.module
+        if not (isinstance(head, Head) and is_linear(head)):
+            return None
+        parts = ((self._moved(maps), labels) for maps, labels in self.views.parts())
+        classes, ignore = len(self.goal.train.classes), getattr(self.goal.train, "ignore_index", -1)
+        sums = moments(head, parts, classes, ignore, len(self.views))
+
+        def figure(damping: float) -> float:
+            set_linear(head, *sums.solve(damping))
+            return self.validate(head).score
+
+        weight, bias = sums.solve(max(DAMPINGS, key=figure))
+        head.train()
+
+        def loss(scale: float) -> float:
+            set_linear(head, scale * weight, scale * bias)
+            return sum(self.losses(0, np.random.default_rng(n))[1] for n in range(4)) / 4
+
+        least, scale = min((loss(scale), scale) for scale in SCALES)
+        set_linear(head, scale * weight, scale * bias)
+        return least
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
@@ -108,6 +138,10 @@ class ModelLearner:
             _group(learning, recipe.backbone_rate),
         ]
         self.views = goal.views(model.imgsz, how)
+
+    def start(self) -> float | None:
+        """See Learner."""
+        return None
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """See Learner."""
