@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 
 from aselect_calibration.settings import Int8Settings
 from aselect_export.choices import EngineChoice
-from aselect_runtime.engines import build_engine, check_target, engine_name
-from aselect_runtime.engines.gpu import find_gpu
-from aselect_runtime.engines.versions import Builder as EngineBuilder
-from aselect_runtime.engines.versions import available
+from aselect_export.engine_plan import build_planned, plan_engines
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_folder
 from aselect_runtime.options import choice
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Engine, Manifest, Precision, Report, Task
+from aselect_runtime.records import Manifest, Precision, Report, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,14 +39,6 @@ class ExportResult:
     manifest: Manifest
     report: Report
     rung: Rung
-
-
-@dataclass(frozen=True)
-class EnginePlan:
-    """The engines to build, checked before the long work starts; `notes` say why there are none."""
-
-    builds: tuple[tuple[EngineBuilder, str], ...]
-    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -81,7 +70,8 @@ def export(
             parameter="allow_mixed",
         )
     plan = plan_engines(engine, targets)
-    quantised: Int8 | None = None
+    settings = int8 or Int8Settings()
+    settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
     with atomic_folder(out, marker="manifest.json") as folder:
         # torch and onnx take seconds to import: mistakes in the arguments are told before.
         from aselect_export import package
@@ -91,12 +81,11 @@ def export(
         record = bundle.record
         size = imgsz or record.imgsz
         frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
-        settings = int8 or Int8Settings()
         calibration = _calibration(bundle, data, settings, batch, size) if precision == "int8" else None
+        quantised: Int8 | None = None
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             traced, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
             if precision == "int8":
-                settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
                 quantised, tried = _int8(bundle, traced, trial, data, calibration, settings, ladder, progress)
                 package.write_int8(folder, quantised)
             else:
@@ -105,11 +94,9 @@ def export(
             progress("writing the graphs", 0.0)
             manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
-        engines = _build(folder, plan, progress)
-        made = quantised.notes if quantised else ()
-        report = _report(folder, tried, weights, [origin, *_departures(tried), *made, *plan.notes])
-        if quantised:
-            report = report.model_copy(update={"quantisation": quantised.quantisation})
+        engines = build_planned(folder, plan, progress)
+        notes = [origin, *_departures(tried), *(quantised.notes if quantised else ()), *plan.notes]
+        report = _report(folder, tried, weights, notes, quantised)
         manifest = package.seal(folder, manifest, report, engines)
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
@@ -207,41 +194,9 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
     return bundle
 
 
-def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
-    """Decide which engines to build and check that they can be; raises InputError or MissingDependencyError."""
-    if engine == "none":
-        if targets:
-            raise InputError(
-                f"got the engine none with the target {','.join(targets)}, expected one of them; leave one out",
-                parameter=("engine", "target"),
-            )
-        return EnginePlan((), ("no engine was asked for",))
-    if engine == "auto":
-        if not targets and not (find_gpu() and available("tensorrt")):
-            return EnginePlan(
-                (),
-                (
-                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give a target such as sm86 to "
-                    "build ahead of time, or run aselect-build on the device",
-                ),
-            )
-        builder: EngineBuilder = "rtx" if targets else "tensorrt"
-    else:
-        builder = engine
-    wanted = dict.fromkeys(check_target(target, builder) for target in targets or (None,))
-    return EnginePlan(tuple((builder, target) for target in wanted))
-
-
 def check_precision(precision: str) -> Precision:
     """The precision that was asked for; raises InputError if there is no such."""
     return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
-
-
-def _build(folder: Path, plan: EnginePlan, progress: Progress) -> tuple[Engine, ...]:
-    return tuple(
-        build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, progress)
-        for builder, target in plan.builds
-    )
 
 
 def _departures(tried: list[Candidate]) -> list[str]:
@@ -252,7 +207,9 @@ def _departures(tried: list[Candidate]) -> list[str]:
     return notes
 
 
-def _report(folder: Path, tried: list[Candidate], weights: dict[str, int], notes: list[str]) -> Report:
+def _report(
+    folder: Path, tried: list[Candidate], weights: dict[str, int], notes: list[str], int8: Int8 | None
+) -> Report:
     from aselect_export.package import MODEL, rung_file
 
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
@@ -268,6 +225,7 @@ def _report(folder: Path, tried: list[Candidate], weights: dict[str, int], notes
         },
         kept_fp32={name: dict(candidate.kept) for name, candidate in zip(names, passed, strict=True) if candidate.kept},
         notes=tuple(notes),
+        quantisation=int8.quantisation if int8 else None,
     )
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aselect_calibration.cache import cache_folder, cached
 from aselect_calibration.calibrating import Prepared, calibrate, prepare
@@ -25,13 +23,12 @@ from aselect_calibration.settings import Int8Settings, Rest
 from aselect_calibration.thresholds import Method
 from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import LoadedBundle
-from aselect_edge.evaluation.metrics import Figures
 from aselect_export.activations import record_spans
-from aselect_export.evaluation import Predictor, accuracy, has_labels_of
 from aselect_export.graph import LOGITS
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.precision import CastPlan, convert, fp16, products
-from aselect_export.verify import answer_of_graph, batches
+from aselect_export.verify import batches
+from aselect_export.yardstick import Yardstick, find_yardstick
 from aselect_runtime.errors import GateError
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import LayerDecision, Quantisation
@@ -41,10 +38,6 @@ MAX_DROP = 0.003
 MAX_DISAGREEMENT = 0.01
 """Without labels, by default: pixels that change their class on both sides of the truth cancel out in an accuracy."""
 
-SCORED = 256
-"""Most labelled images that one measurement of the metric takes, spread over the split."""
-COMPARED = 64
-"""Most frames on which agreement is measured."""
 RANKED = 4
 """Frames on which the layers are ranked, rounded up to whole batches."""
 
@@ -60,18 +53,6 @@ class Int8:
     quantisation: Quantisation
     ranges: Ranges
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """How good a graph is: a metric between 0 and 1."""
-
-    metric: Literal["miou", "top1", "agreement"]
-    images: int
-    """On how many it is measured."""
-    fp32: float
-    """Of the FP32 graph."""
-    score: Callable[[Graph], float]
 
 
 def quantise(
@@ -98,7 +79,7 @@ def quantise(
     few = list(batches(trial.frames, trial.batch))[: -(-RANKED // trial.batch)]
     ranked = rank(traced, build, layers, few, LOGITS, progress)
     progress("measuring the fp32 graph", 0.0)
-    yardstick = _yardstick(bundle, traced, trial, data, frames)
+    yardstick = find_yardstick(bundle, traced, trial, data, frames)
     limit = settings.max_drop
     if limit is None:
         limit = MAX_DISAGREEMENT if yardstick.metric == "agreement" else MAX_DROP
@@ -120,7 +101,17 @@ def quantise(
             f"{candidate.verdict}, expected 90% same class; calibrate by another method or use the precision fp32",
             parameter=("calib", "precision"),
         )
-    quantisation = Quantisation(
+    quantisation = _recorded(ranges, rest, yardstick, limit, ranked, outcome)
+    notes = latency_notes(candidate, tried, rest)
+    if data is None:
+        notes.append("int8: calibrated with the ranges kept in the bundle; give data to use frames of your own")
+    return Int8(candidate, quantisation, ranges, tuple(notes))
+
+
+def _recorded(
+    ranges: Ranges, rest: Rest, yardstick: Yardstick, limit: float, ranked: Sequence[Damage], outcome: Outcome
+) -> Quantisation:
+    return Quantisation(
         method=ranges.method,
         calibrated_on=ranges.data,
         rest=rest,
@@ -130,12 +121,11 @@ def quantise(
         int8=yardstick.fp32 - outcome.drop,
         max_drop=limit,
         measurements=len(outcome.measured),
-        layers=_decisions(ranked, outcome),
+        layers=tuple(
+            LayerDecision(layer=one.layer.name, damage=one.noise, int8=one.layer not in outcome.returned)
+            for one in ranked
+        ),
     )
-    notes = latency_notes(candidate, tried, rest)
-    if data is None:
-        notes.append("int8: calibrated with the ranges kept in the bundle; give data to use frames of your own")
-    return Int8(candidate, quantisation, ranges, tuple(notes))
 
 
 def _ranges(
@@ -161,12 +151,6 @@ def _ranges(
     return Ranges.load(bundle.folder / RANGES)
 
 
-def _decisions(ranked: Sequence[Damage], outcome: Outcome) -> tuple[LayerDecision, ...]:
-    return tuple(
-        LayerDecision(layer=one.layer.name, damage=one.noise, int8=one.layer not in outcome.returned) for one in ranked
-    )
-
-
 def _builder(
     ready: Prepared, tried: Sequence[Candidate], trial: Trial, rest: Rest, weights: WeightFile, progress: Progress
 ) -> Callable[[Sequence[Layer]], Graph]:
@@ -188,53 +172,6 @@ def _builder(
         return Graph(made.model, made.folder)
 
     return build
-
-
-def _yardstick(
-    bundle: LoadedBundle, traced: Graph, trial: Trial, data: Path | None, frames: CalibrationFrames | None
-) -> Yardstick:
-    """The task metric where `data` has labels, else agreement with the FP32 graph."""
-    record = bundle.record
-    if data is not None and has_labels_of(data, "val", record.task, record.classes):
-        before = _accuracy(traced, bundle, trial, data)
-        return Yardstick(
-            before.metric, before.images, before.score, lambda graph: _accuracy(graph, bundle, trial, data).score
-        )
-    looked_at = trial.frames if frames is None else _spread(frames, COMPARED, trial.batch)
-    exact = _classes(traced, trial, looked_at)
-    return Yardstick(
-        "agreement", len(looked_at), 1.0, lambda graph: float((_classes(graph, trial, looked_at) == exact).mean())
-    )
-
-
-def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:
-    """See `evaluation.accuracy`, on the validation split: training has seen `train`, and `test` is for reporting."""
-    session = graph.session()
-    output = "class_map" if trial.task == "seg" else "scores"
-
-    def predict(batch: NDArray[np.uint8]) -> NDArray[Any]:
-        return session.infer(batch, [output])[output]
-
-    record = bundle.record
-    shape = (trial.batch, trial.frames.shape[1], trial.frames.shape[2])
-    model = Predictor(record.task, record.classes, record.resize, shape, predict, session.device)
-    found = accuracy(model, data, "val", most=SCORED)
-    session.close()
-    return found
-
-
-def _classes(graph: Graph, trial: Trial, frames: NDArray[np.uint8]) -> NDArray[np.int64]:
-    session = graph.session()
-    answer = answer_of_graph(session, trial.task, frames, trial.batch)
-    session.close()
-    return answer.classes
-
-
-def _spread(frames: CalibrationFrames, most: int, batch: int) -> NDArray[np.uint8]:
-    """Up to `most` of the frames in whole batches, evenly spaced."""
-    count = max(batch, min(most, len(frames)) // batch * batch)
-    wanted = {index * len(frames) // count for index in range(count)}
-    return np.stack([frame for index, frame in enumerate(frames) if index in wanted])
 
 
 def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -> str:

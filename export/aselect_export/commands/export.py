@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aselect_calibration.settings import Int8Settings, Rest
+from aselect_calibration.settings import Rest
 from aselect_calibration.thresholds import Method
 from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
@@ -62,29 +61,30 @@ def _export(
 
     from rich.console import Console
 
-    from aselect_export.exporting import export, open_bundle
-    from aselect_export.fleet import deliver
+    from aselect_export.api import export
     from aselect_runtime.progress import terminal_progress
 
-    settings = Int8Settings(calib_images, calib, max_drop, rest)
-    bundle = open_bundle(task, model)
     console = Console(stderr=True)
     with terminal_progress() as progress:
-        make = partial(
-            export,
-            bundle,
+        result = export(
+            task,
             precision,
+            model=model,
             imgsz=size,
             batch=batch,
             ladder=not no_ladder,
             allow_mixed=allow_mixed,
-            targets=targets,
             engine=engine,
+            target=targets,
             data=data,
-            int8=settings,
+            calib_images=calib_images,
+            calib=calib,
+            max_drop=max_drop,
+            rest=rest,
+            out=out,
+            format=layout,
             progress=progress,
         )
-        result = deliver(layout, make, out or Path(f"{bundle.record.task}-{precision}"))
     if result.rung == "mixed":
         console.print("warning: fp16 missed its gate, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:

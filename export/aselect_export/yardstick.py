@@ -1,0 +1,83 @@
+"""How good a graph is: the task's metric where there are labels, else agreement with the FP32 graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aselect_calibration.frames import CalibrationFrames
+from aselect_calibration.weights import Graph
+from aselect_edge.bundle import LoadedBundle
+from aselect_edge.evaluation.metrics import Figures
+from aselect_export.evaluation import Predictor, accuracy, has_labels_of
+from aselect_export.ladder import Trial
+from aselect_export.verify import answer_of_graph
+
+COMPARED = 64
+"""Most frames on which agreement is measured."""
+SCORED = 256
+"""Most labelled images that one measurement of the metric takes, spread over the split."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """How good a graph is: a metric between 0 and 1."""
+
+    metric: Literal["miou", "top1", "agreement"]
+    images: int
+    """On how many it is measured."""
+    fp32: float
+    """Of the FP32 graph."""
+    score: Callable[[Graph], float]
+
+
+def find_yardstick(
+    bundle: LoadedBundle, traced: Graph, trial: Trial, data: Path | None, frames: CalibrationFrames | None
+) -> Yardstick:
+    """The task metric where `data` has labels, else agreement with the FP32 graph."""
+    record = bundle.record
+    if data is not None and has_labels_of(data, "val", record.task, record.classes):
+        before = _accuracy(traced, bundle, trial, data)
+        return Yardstick(
+            before.metric, before.images, before.score, lambda graph: _accuracy(graph, bundle, trial, data).score
+        )
+    looked_at = trial.frames if frames is None else _spread(frames, COMPARED, trial.batch)
+    exact = _classes(traced, trial, looked_at)
+    return Yardstick(
+        "agreement", len(looked_at), 1.0, lambda graph: float((_classes(graph, trial, looked_at) == exact).mean())
+    )
+
+
+def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:
+    """See `evaluation.accuracy`, on the validation split: training has seen `train`, and `test` is for reporting."""
+    session = graph.session()
+    output = "class_map" if trial.task == "seg" else "scores"
+
+    def predict(batch: NDArray[np.uint8]) -> NDArray[Any]:
+        return session.infer(batch, [output])[output]
+
+    record = bundle.record
+    shape = (trial.batch, trial.frames.shape[1], trial.frames.shape[2])
+    model = Predictor(record.task, record.classes, record.resize, shape, predict, session.device)
+    found = accuracy(model, data, "val", most=SCORED)
+    session.close()
+    return found
+
+
+def _classes(graph: Graph, trial: Trial, frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+    session = graph.session()
+    answer = answer_of_graph(session, trial.task, frames, trial.batch)
+    session.close()
+    return answer.classes
+
+
+def _spread(frames: CalibrationFrames, most: int, batch: int) -> NDArray[np.uint8]:
+    """Up to `most` of the frames in whole batches, evenly spaced."""
+    count = max(batch, min(most, len(frames)) // batch * batch)
+    wanted = {index * len(frames) // count for index in range(count)}
+    return np.stack([frame for index, frame in enumerate(frames) if index in wanted])
