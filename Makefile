@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -35,6 +35,10 @@ test-wheel: setup
 	build/wheel/device/bin/pip install -q -c constraints.txt "$$(ls build/wheel/aselect_runtime-*.whl)[cpu,web]"
 	cd build/wheel && workstation/bin/python -I ../../tests/smoke.py workstation exported
 	cd build/wheel && device/bin/python -I ../../tests/smoke.py device exported
+
+# The documentation as a site, in build/site; it opens from the folder.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: setup
 	$(BIN)/python -m benchmarks.main_job
