@@ -156,7 +156,7 @@ def _train(
         shares = {figures.metric: figures.score, **figures.others}
         print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
-        print(f"val {figures.metric} {figures.score:.3f}\n{out}\nplots: {out}.training")
+        print(f"val {figures.metric} {figures.score:.3f}\n{out}\nreport: {out}.training/report.html")
 
 
 train = entry(_train)

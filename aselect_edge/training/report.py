@@ -1,12 +1,17 @@
-"""The images that are left after training, for people to judge by."""
+"""What is left after training for people to judge by: plots, and a page that shows them together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aselect_edge.evaluation.plots import draw_confusion, draw_curve, draw_examples
+from aselect_edge.evaluation import Data
+from aselect_edge.evaluation.page import Section, write_page
+from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_edge.training.answers import answer_frames
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Outcome
@@ -14,19 +19,86 @@ from aselect_runtime.frames import resize, restore
 from aselect_runtime.records import Resize
 
 EXAMPLES = 6
+LOOKED_AT = 120
+"""Images of val, at most, of which the best and the worst are shown."""
 TITLES = {"miou": "val mIoU", "top1": "val top-1 accuracy"}
+REPORT = "report.html"
 
 
 def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None:
-    """Draw `curve.png`, and of val `confusion.png` and `examples.png`, into a folder."""
+    """Write `curve.png`, of val `confusion.png`, `examples.png`, `best.png`, `worst.png`, and `report.html`."""
     figures, classes, val = outcome.figures, goal.val.classes, goal.val
     draw_curve(outcome.curve, ("samples", "loss", TITLES[figures.metric]), folder / "curve.png")
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
-    rows = []
-    for index in np.linspace(0, len(val) - 1, min(EXAMPLES, len(val)), dtype=int):
-        frame, label = val.read(int(index))
-        inputs = resize(frame, outcome.model.imgsz, how)[None]
-        answer = answer_frames(outcome.model, inputs, val, outcome.model.imgsz)[0]
-        seen = restore(answer, frame.shape[:2], how) if figures.metric == "miou" else int(answer.argmax())
+    chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
+    ranked = sorted((_quality(outcome, val, how, index), index) for index in chosen)
+    few = min(EXAMPLES, len(ranked))
+    spread = np.linspace(0, len(val) - 1, few, dtype=int).tolist()
+    best, worst = [index for _, index in reversed(ranked[-few:])], [index for _, index in ranked[:few]]
+    for name, indices in (("examples", spread), ("best", best), ("worst", worst)):
+        draw_examples(_examples(outcome, val, how, indices), classes, folder / f"{name}.png")
+    write_page(
+        folder / REPORT, f"Training: {TITLES[figures.metric]} {figures.score:.3f}", _sections(outcome, goal, folder)
+    )
+
+
+def _examples(outcome: Outcome, val: Data, how: Resize, indices: Sequence[int]) -> list[Example]:
+    rows: list[Example] = []
+    for index in indices:
+        frame, label = val.read(index)
+        answer = _answer(outcome, val, how, index)
+        seen = restore(answer, frame.shape[:2], how) if outcome.figures.metric == "miou" else int(answer.argmax())
         rows.append((frame, label, seen))
-    draw_examples(rows, classes, folder / "examples.png")
+    return rows
+
+
+def _answer(outcome: Outcome, val: Data, how: Resize, index: int) -> NDArray[Any]:
+    frame, _ = val.read(index)
+    inputs = resize(frame, outcome.model.imgsz, how)[None]
+    answer: NDArray[Any] = answer_frames(outcome.model, inputs, val, outcome.model.imgsz)[0]
+    return answer
+
+
+def _quality(outcome: Outcome, val: Data, how: Resize, index: int) -> float:
+    """How well an image of val is answered: the share of its labelled pixels, or the margin of its class's score."""
+    frame, label = val.read(index)
+    answer = _answer(outcome, val, how, index)
+    if outcome.figures.metric == "miou":
+        known = np.asarray(label) != getattr(val, "ignore_index", -1)
+        seen = restore(answer, frame.shape[:2], how)
+        return float((seen == label)[known].mean()) if known.any() else 1.0
+    others = np.delete(answer, int(label))
+    return float(answer[int(label)] - others.max()) if len(others) else 1.0
+
+
+def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
+    figures, names = outcome.figures, [info.name for info in goal.val.classes]
+    seg = figures.metric == "miou"
+    samples, loss, _ = outcome.curve[-1]
+    facts = {
+        TITLES[figures.metric]: f"{figures.score:.4f} on {figures.images} images",
+        **{f"val {name.replace('_', ' ')}": f"{value:.4f}" for name, value in figures.others.items()},
+        "trained on": f"{samples} views of {len(goal.train)} images; the last mean loss was {loss:.3f}",
+        "input": "{}x{}".format(*outcome.model.imgsz),
+        "taps": ", ".join(map(str, outcome.model.taps)),
+    }
+    which = "share of labelled pixels that are right" if seg else "margin between the true class and the next one"
+    return [
+        Section("Figures", facts=facts),
+        Section(
+            "Learning curve",
+            "Both still moving at the end: train on more samples. Val flat while the loss falls: fewer will do.",
+            plot=folder / "curve.png",
+        ),
+        Section(
+            "Every class",
+            "Intersection over union on val." if seg else "Share of the class's val images that is found.",
+            bars=dict(sorted(zip(names, figures.per_class, strict=True), key=lambda item: -(item[1] or -1.0))),
+        ),
+        Section(
+            "Confusion", "Rows are true classes, columns what was predicted, in percent.", plot=folder / "confusion.png"
+        ),
+        Section("Worst of val", f"By the {which}. Look for wrong labels first.", plot=folder / "worst.png"),
+        Section("Best of val", plot=folder / "best.png"),
+        Section("Spread over val", plot=folder / "examples.png"),
+    ]

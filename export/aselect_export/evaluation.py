@@ -6,6 +6,7 @@ All are measured by `aselect_edge.evaluation`, as training measures.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,12 +73,17 @@ def evaluate(
     split: str = "test",
     device: Device = "auto",
     progress: Progress = silent,
+    *,
+    report: str | Path | None = None,
 ) -> Evaluation:
     """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
-    Raises InputError if the model or the data cannot be used, or if their classes differ; besides, what `open_model`
-    raises.
+    With `report` (.html) it writes a page that shows the figures, every class and the confusion. Raises InputError if
+    the model or the data cannot be used, or if their classes differ; besides, what `open_model` raises.
     """
+    page = None if report is None else Path(report)
+    if page is not None and page.suffix != ".html":
+        raise InputError(f"got the report {str(report)!r}, expected a name that ends in .html; change it")
     opened = _open(Path(model), device, progress)
     try:
         found = accuracy(opened, Path(data), split, progress)
@@ -85,7 +91,34 @@ def evaluate(
         opened.close()
     per_class = dict(zip((info.name for info in opened.classes), found.per_class, strict=True))
     measured = (found.images, found.metric, found.score, found.others, per_class)
-    return Evaluation(str(model), str(data), split, opened.device, opened.task, *measured)
+    evaluation = Evaluation(str(model), str(data), split, opened.device, opened.task, *measured)
+    if page is not None:
+        _write_report(page, evaluation, found, opened.classes)
+    return evaluation
+
+
+def _write_report(page: Path, evaluation: Evaluation, found: Figures, classes: tuple[ClassInfo, ...]) -> None:
+    from aselect_edge.evaluation.page import Section, write_page
+    from aselect_edge.evaluation.plots import draw_confusion
+
+    title = {"miou": "mIoU", "top1": "top-1 accuracy"}[found.metric]
+    facts = {
+        title: f"{found.score:.4f} on {found.images} images of {evaluation.split}",
+        **{name.replace("_", " "): f"{value:.4f}" for name, value in found.others.items()},
+        "model": evaluation.model,
+        "data": evaluation.data,
+        "run on": evaluation.device,
+    }
+    what = "Intersection over union." if found.metric == "miou" else "Share of the class's images that is found."
+    with tempfile.TemporaryDirectory() as scratch:
+        plot = Path(scratch) / "confusion.png"
+        draw_confusion(found.matrix, classes, plot)
+        sections = [
+            Section("Figures", facts=facts),
+            Section("Every class", what, bars=evaluation.per_class),
+            Section("Confusion", "Rows are true classes, columns what was predicted, in percent.", plot=plot),
+        ]
+        write_page(page, f"{Path(evaluation.model).name} on {evaluation.split}: {title} {found.score:.3f}", sections)
 
 
 def accuracy(

@@ -12,6 +12,7 @@ import aselect_edge
 from aselect_calibration.weights import DATA, Graph
 from aselect_edge.backbones.building import build
 from aselect_edge.backbones.registry import family_class
+from aselect_export.card import CARD, write_card
 from aselect_export.graph import describe, specs, without_logits
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.quantising import Int8
@@ -84,10 +85,11 @@ def write_int8(folder: Path, int8: Int8) -> None:
 
 
 def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine, ...]) -> Manifest:
-    """Write the report and, last, the manifest with the hash of every file; engines carry their own hashes."""
+    """Write report, card and, last, the manifest with the hash of every file; engines carry their own hashes."""
     report.save(folder / REPORT)
+    write_card(folder, manifest, report)
     graphs = [name for graph in (manifest.model, *manifest.rungs) for name in (graph, f"{graph}{DATA}")]
-    names = (*graphs, VERIFY, REPORT, RANGES, DAMAGE)
+    names = (*graphs, VERIFY, REPORT, CARD, RANGES, DAMAGE)
     files = {name: sha256(folder / name) for name in names if (folder / name).exists()}
     tools = manifest.tools | {engine.builder: engine.version for engine in engines}
     final = manifest.model_copy(update={"files": files, "engines": engines, "tools": tools})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -331,8 +332,13 @@ def test_images_are_left_to_judge_by(request_of: Callable[..., TrainRequest], ta
     outcome = train_bundle(request)
     goal = open_goal(task, request.data, RECIPE)
     draw_report(outcome, goal, Resize(), request.workdir)
-    for image in ("curve", "confusion", "examples"):
+    for image in ("curve", "confusion", "examples", "best", "worst"):
         assert read_image(request.workdir / f"{image}.png").std() > 1
+    page = (request.workdir / "report.html").read_text(encoding="utf-8")
+    assert f"{outcome.figures.score:.4f} on {outcome.figures.images} images" in page
+    assert all(info.name in page for info in goal.val.classes)
+    assert page.count("data:image/png;base64,") == 5
+    assert not re.search(r"https?://|<script", page)
 
 
 @pytest.mark.parametrize(("task", "unfreeze"), [("seg", None), ("cls", Unfreeze())])

@@ -50,6 +50,17 @@ def test_every_way_of_running_a_model_gives_the_same_figures(
         assert found.per_class.keys() == torch.per_class.keys()
 
 
+def test_a_page_shows_the_figures(seg_export: ExportResult, labelled: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    found = evaluate(seg_export.folder, labelled, device="cpu", report=page)
+    text = page.read_text(encoding="utf-8")
+    assert f"{found.score:.4f} on 2 images of test" in text
+    assert all(name in text for name in found.per_class)
+    assert text.count("data:image/png;base64,") == 1
+    with pytest.raises(InputError, match=r"ends in \.html"):
+        evaluate(seg_export.folder, labelled, report=tmp_path / "report.pdf")
+
+
 def test_torch_measures_as_training_does(seg_bundle: Path, labelled: Path) -> None:
     bundle = load_bundle(seg_bundle)
     record = bundle.record

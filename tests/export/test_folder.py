@@ -120,3 +120,15 @@ def test_classification_with_a_batch_and_another_size(cls_export: ExportResult) 
     _, session = open_model(cls_export.folder, "cpu")
     got = session.infer(np.zeros((2, 8, 40, 3), np.uint8))["scores"]
     assert got.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_the_card_says_what_the_folder_holds(seg_export: ExportResult) -> None:
+    card = (seg_export.folder / "card.html").read_text(encoding="utf-8")
+    report, manifest = seg_export.report, seg_export.manifest
+    assert "card.html" in manifest.files
+    for parity in report.parity:
+        assert f"{parity.agreement:.3%}" in card
+    for tap in manifest.taps:
+        assert str(tap) in card
+    assert f"{report.size['deployed_float32_bytes'] / 1e6:.1f} MB are left" in card
+    assert "https://" not in card

@@ -20,6 +20,7 @@ def _evaluate(
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
     device: Annotated[Device, typer.Option(help="What to run on; a bundle runs in torch.")] = "auto",
+    report: Annotated[Path | None, typer.Option(help="An .html page of the figures to write.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -28,7 +29,7 @@ def _evaluate(
     from aselect_runtime.progress import terminal_progress
 
     with terminal_progress() as progress:
-        found = evaluate(model, data, split, device, progress)
+        found = evaluate(model, data, split, device, progress, report=report)
     if as_json:
         print(found.to_json())
     else:

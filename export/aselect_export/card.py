@@ -1,0 +1,75 @@
+"""The model card of an export: one page that says what the folder holds and how it was checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aselect_edge.evaluation.page import Section, write_page
+from aselect_runtime.records import Manifest, Report
+
+CARD = "card.html"
+
+
+def write_card(folder: Path, manifest: Manifest, report: Report) -> None:
+    """Write `card.html` of a manifest and a report that are otherwise complete; raises WriteError."""
+    task = {"seg": "segmentation", "cls": "classification"}[manifest.task]
+    write_page(folder / CARD, f"{task.capitalize()} model, {manifest.precision}", _sections(manifest, report))
+
+
+def _sections(manifest: Manifest, report: Report) -> list[Section]:
+    noise, size = manifest.noise, report.size
+    facts = {
+        "input": f"{manifest.input.name} {manifest.input.dtype} {list(manifest.input.shape)}, BGR",
+        "outputs": ", ".join(f"{each.name} {each.dtype} {list(each.shape)}" for each in manifest.outputs),
+        "classes": ", ".join(info.name for info in manifest.classes),
+        "taps": ", ".join(map(str, manifest.taps)),
+        "noise": f"alpha {noise.alpha:.4f}, sigma {noise.sigma:.4f}, model timestep {noise.model_timestep:g}",
+        "made with": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+    }
+    sections = [Section("What it is", facts=facts)]
+    whole, deployed = size.get("backbone_float32_bytes"), size.get("deployed_float32_bytes")
+    if whole and deployed:
+        text = (
+            f"At this one noise level the conditioning is constant and folds into the weights, and blocks beyond the "
+            f"tap are cut: {deployed / 1e6:.1f} MB are left, head included, of the backbone's {whole / 1e6:.1f} MB "
+            "(float32)."
+        )
+        sections.append(Section("What was folded", text))
+    files = [(name, f"{count / 1e6:.2f} MB") for name, count in size.items() if not name.endswith("_bytes")]
+    sections.append(Section("Files", rows=[("file", "size"), *files]))
+    parity = [
+        (
+            each.graph,
+            each.reference,
+            str(each.frames),
+            f"{each.agreement:.3%}",
+            f"{each.max_error:.1e}",
+            _word(each.passed),
+        )
+        for each in report.parity
+    ]
+    head = ("graph", "held against", "frames", "same class", "max error", "gate")
+    sections.append(Section("Parity", "Each graph's answers beside its reference's.", rows=[head, *parity]))
+    if report.latency:
+        rows = [(name.removesuffix(" [ms]"), f"{taken:.2f} ms") for name, taken in report.latency.items()]
+        sections.append(Section("Latency on the exporting machine", rows=[("graph", "time"), *rows]))
+    if report.kept_fp32:
+        rows = [(graph, str(len(nodes))) for graph, nodes in report.kept_fp32.items()]
+        sections.append(
+            Section("Nodes kept in FP32", "report.json names each and why.", rows=[("graph", "nodes"), *rows])
+        )
+    if quantised := report.quantisation:
+        layers = sum(layer.int8 for layer in quantised.layers)
+        drop = {
+            "layers in INT8": f"{layers} of {len(quantised.layers)}; the rest is {quantised.rest.upper()}",
+            f"{quantised.metric} in fp32": f"{quantised.fp32:.4f} on {quantised.images} images",
+            f"{quantised.metric} in int8": f"{quantised.int8:.4f}; allowed drop {quantised.max_drop:g}",
+        }
+        sections.append(Section("INT8", facts=drop))
+    if report.notes:
+        sections.append(Section("Notes", rows=[("what to know",), *((note,) for note in report.notes)]))
+    return sections
+
+
+def _word(passed: bool) -> str:
+    return "passed" if passed else "failed"
