@@ -10,8 +10,9 @@ from typing import Literal
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.prompt import load_condition
-from aselect_edge.evaluation.plots import draw_selection
+from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
+from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.strategies import DEFAULT
 from aselect_edge.selection.team import assemble
 from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
@@ -60,7 +61,8 @@ def select(
     images or a video; `smallest-sigma`, `fixed` and `uniform` need none, and `timestep` and `tap`, taken as they are,
     no scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
 
-    With `out` (.json) the record is written there and its plot (.png) beside it, and an interrupted scan resumes.
+    With `out` (.json) the record is written there and beside it the plot of the scores (.png) and, of a scan, what the
+    chosen and the lowest scored candidate see of one image (.features.png), and an interrupted scan resumes.
     Processes that torchrun started share the scan; all return the selection, the first one writes it.
     Raises InputError for what cannot be done, IntegrityError for a corrupt backbone.
     """
@@ -95,6 +97,9 @@ def select(
     if place is not None and team.leads:
         selection.save(place)
         draw_selection(selection, place.with_suffix(".png"))
+        if selection.scores and folder is not None:
+            frame, maps = feature_maps(loaded, folder, request, selection)
+            draw_features(frame, [(each.title, each.colours) for each in maps], place.with_suffix(".features.png"))
     return selection
 
 

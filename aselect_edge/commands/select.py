@@ -153,8 +153,9 @@ def _select(
     console = Console(stderr=True, markup=False, soft_wrap=True)
     console.print(f"{selection.tap} at sigma {selection.noise.sigma:.3f} (timestep {selection.noise.model_timestep:g})")
     console.print(selection.note)
-    drawn = selection.scores or selection.mixture or selection.distribution
-    for path in (out, out.with_suffix(".png")) if drawn else (out,):
+    drawn = [out.with_suffix(".png")] if selection.scores or selection.mixture or selection.distribution else []
+    features = [out.with_suffix(".features.png")] if selection.scores and data else []
+    for path in (out, *drawn, *features):
         console.print(str(path))
 
 

@@ -158,6 +158,20 @@ def _short(name: str, length: int = 28) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
+def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:
+    """A frame [H, W, 3] BGR beside maps of features as colours (rows, columns, 3), 0 to 1, each with its title."""
+    count = 1 + len(maps)
+    width, height = 4.2, 4.2 * frame.shape[0] / frame.shape[1] + 0.4
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, layout="constrained")
+    axes[0, 0].imshow(_shrunk(frame))
+    axes[0, 0].set_title("image", color=_INK)
+    extent = axes[0, 0].images[0].get_extent()
+    for axis, (title, colours) in zip(axes[0, 1:], maps, strict=True):
+        axis.imshow(colours, extent=extent, interpolation="nearest")
+        axis.set_title(title, color=_INK)
+    _save_images(figure, axes, path)
+
+
 Example = tuple[Frame, Frame | int, Frame | int]
 """A frame [H, W, 3] BGR, its label and the prediction: class maps uint8 [H, W], or classes."""
 

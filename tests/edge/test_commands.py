@@ -78,7 +78,8 @@ def test_select_writes_a_record_and_its_image(
     assert {score.tap.block for score in record.scores} == {0, 1}
     assert str(record.tap) in err
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png"]
+    files = ["selection.features.png", "selection.json", "selection.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
@@ -194,7 +195,8 @@ def test_train_writes_a_bundle(
     assert [str(tap) for tap in loaded.record.taps] == ["0.hidden", "1.query"]
     assert loaded.record.imgsz == (16, 24)
     left = {path.name for path in (tmp_path / "bundle.training").iterdir()}
-    assert left == {"checkpoint.pt", "confusion.png", "curve.csv", "curve.png", "examples.png", "features"}
+    plots = {"best.png", "confusion.png", "curve.png", "examples.png", "worst.png"}
+    assert left == {"checkpoint.pt", "curve.csv", "features", "report.html", *plots}
     assert loaded.record.noise == Selection.load(selection).noise
 
 
