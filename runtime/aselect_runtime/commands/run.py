@@ -46,6 +46,17 @@ Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
 ]
+RuleFile = Annotated[
+    Path | None, typer.Option("--rules", help="File of zones and rules (TOML): what of the results is an event.")
+]
+Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--events",
+        help="Where events go: events.jsonl, mqtt://host/topic (Home Assistant) or https://host/path (a webhook); "
+        "repeatable. A live page of --output shows them too.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
@@ -58,6 +69,8 @@ def _run(
     device: OnDevice = "auto",
     smooth: Smooth = None,
     record_calibration: Record = None,
+    rules: RuleFile = None,
+    events: Events = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -71,16 +84,18 @@ def _run(
     from aselect_runtime.commands.variables import filled_in
     from aselect_runtime.redaction import redact
 
-    inputs, outputs = [filled_in(uri) for uri in inputs], [filled_in(uri) for uri in output or []]
+    inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.commands.live import print_summary, progress
     from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.model import open_model
+    from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
 
+    plan = plan_events(rules, places, outputs)
     with terminal_progress() as following:
         manifest, session = open_model(model, device, following)
     try:
@@ -96,6 +111,7 @@ def _run(
                 on_frame=on_frame,
                 smooth=smooth,
                 record=record_calibration,
+                events=plan,
             )
     finally:
         session.close()

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.pipeline.deliveries import Delivery
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.rules import Event, Rules, Sight, Watch
+from aselect_runtime.rules import Event, Rules, Sight, Watch, load_rules
 from aselect_runtime.sinks.event_opening import open_events
 from aselect_runtime.sinks.event_sink import EventContext, EventSink, event_place
 
@@ -23,6 +25,23 @@ class EventPlan:
 
     rules: Rules
     places: tuple[str | EventSink, ...] = ()
+
+
+def plan_events(rules: Path | None, places: Sequence[str], outputs: Sequence[str]) -> EventPlan | None:
+    """The plan of a run without or with a file of rules; raises InputError where rules or places stand alone."""
+    if rules is None:
+        if places:
+            raise InputError(
+                "got a place for events and no rules, expected both; give a file of rules", parameter="rules"
+            )
+        return None
+    if not places and not any(uri.split("://", 1)[0] in {"http", "https"} for uri in outputs):
+        raise InputError(
+            "got rules and no place for their events, expected at least one, or a live page that shows them; "
+            "add a place",
+            parameter="events",
+        )
+    return EventPlan(load_rules(rules), tuple(places))
 
 
 class EventFlow:
