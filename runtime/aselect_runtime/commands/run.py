@@ -57,6 +57,18 @@ Events = Annotated[
         "repeatable. A live page of --output shows them too.",
     ),
 ]
+RecordEvents = Annotated[
+    Path | None,
+    typer.Option(
+        "--record-events",
+        metavar="DIR",
+        help="Folder for a video of each event, copied from the stream of a network camera or file, not encoded again.",
+    ),
+]
+Pre = Annotated[float, typer.Option("--pre", min=0, max=300, help="Seconds of video before the start of an event.")]
+Post = Annotated[float, typer.Option("--post", min=0, max=300, help="Seconds of video after its end.")]
+KeepGb = Annotated[float, typer.Option("--keep-gb", min=0.001, help="Size of the videos; the oldest are removed.")]
+KeepDays = Annotated[float, typer.Option("--keep-days", min=0.001, help="Age from which videos are removed.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
@@ -71,6 +83,11 @@ def _run(
     record_calibration: Record = None,
     rules: RuleFile = None,
     events: Events = None,
+    record_events: RecordEvents = None,
+    pre: Pre = 5.0,
+    post: Post = 10.0,
+    keep_gb: KeepGb = 10.0,
+    keep_days: KeepDays = 30.0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -94,8 +111,10 @@ def _run(
     from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
+    from aselect_runtime.sinks.event_recording import EventRecording
 
-    plan = plan_events(rules, places, outputs)
+    recording = None if record_events is None else EventRecording(record_events, pre, post, keep_gb * 1e9, keep_days)
+    plan = plan_events(rules, places, outputs, inputs, recording)
     with terminal_progress() as following:
         manifest, session = open_model(model, device, following)
     try:

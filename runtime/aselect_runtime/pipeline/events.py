@@ -16,6 +16,7 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.rules import Event, Rules, Sight, Watch, load_rules
 from aselect_runtime.sinks.event_opening import open_events
+from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import EventContext, EventSink, event_place
 
 
@@ -27,21 +28,32 @@ class EventPlan:
     places: tuple[str | EventSink, ...] = ()
 
 
-def plan_events(rules: Path | None, places: Sequence[str], outputs: Sequence[str]) -> EventPlan | None:
+def plan_events(
+    rules: Path | None,
+    places: Sequence[str],
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+    recording: EventRecording | None = None,
+) -> EventPlan | None:
     """The plan of a run without or with a file of rules; raises InputError where rules or places stand alone."""
     if rules is None:
-        if places:
+        if places or recording is not None:
             raise InputError(
                 "got a place for events and no rules, expected both; give a file of rules", parameter="rules"
             )
         return None
-    if not places and not any(uri.split("://", 1)[0] in {"http", "https"} for uri in outputs):
+    if not places and recording is None and not any(uri.split("://", 1)[0] in {"http", "https"} for uri in outputs):
         raise InputError(
             "got rules and no place for their events, expected at least one, or a live page that shows them; "
             "add a place",
             parameter="events",
         )
-    return EventPlan(load_rules(rules), tuple(places))
+    loaded = load_rules(rules)
+    if recording is None:
+        return EventPlan(loaded, tuple(places))
+    from aselect_runtime.sinks.event_videos import EventVideos  # here, because it needs an optional package
+
+    return EventPlan(loaded, (*places, EventVideos(recording, loaded, inputs)))
 
 
 class EventFlow:
