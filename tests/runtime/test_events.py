@@ -7,7 +7,10 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +28,8 @@ from aselect_runtime.pipeline.deliveries import Delivery
 from aselect_runtime.pipeline.events import EventPlan
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.results import Result
-from aselect_runtime.rules import Event, Rules
+from aselect_runtime.rules import Event, Rules, load_rules
+from aselect_runtime.scenes import CLASSES
 from aselect_runtime.sinks import event_lines as event_lines_module
 from aselect_runtime.sinks.event_lines import event_lines
 from aselect_runtime.sinks.event_opening import open_events
@@ -288,3 +292,51 @@ def test_unusable_webhooks(uri: str) -> None:
     with pytest.raises(InputError, match="malformed address of a webhook") as caught, open_events(uri, CONTEXT):
         pass
     assert "pw" not in str(caught.value)
+
+
+COMMAND = [sys.executable, "-c", "from aselect_runtime.commands.run import run; run()"]
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_watches_rules(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    video = _video(tmp_path / "a.mp4", "." * 5 + "#" * 5)
+    places = ["--rules", tmp_path / "rules.toml", "--events", tmp_path / "events.jsonl"]
+    done = _run(seg_model, video, *places, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
+    assert json.loads(done.stdout)["sinks"][0]["written"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--events", "events.jsonl"], "(--rules)"),
+        (["--rules", "none.toml", "--events", "events.jsonl"], "none.toml: unreadable"),
+        (["--rules", "{rules}"], "(--events)"),
+        (["--rules", "{rules}", "--events", "events.txt"], "events.txt: got no place for events"),
+        (["--rules", "{rules}", "--record-events", "videos"], "no compressed stream"),
+    ],
+)
+def test_faults_of_the_command_are_one_line(seg_model: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    done = _run(seg_model, "synthetic://street?size=48x64&frames=6", *(word.format(rules=path) for word in options))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_the_example_of_the_page_is_a_file_of_rules(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "rules.toml").write_text(text)
+    rules = load_rules(tmp_path / "rules.toml")
+    assert {rule.class_name for rule in rules.rules} <= set(CLASSES)
+    assert {zone.name for zone in rules.zones} == {rule.zone for rule in rules.rules}
+    (told,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert json.loads(told).keys() == _event(end=1.0).to_dict().keys()
