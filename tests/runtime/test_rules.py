@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aselect_runtime.errors import RecordError
+from aselect_runtime.frames import Frame
 from aselect_runtime.rules import Event, Rule, Rules, Sight, Watch, Zone, load_rules
 from aselect_runtime.rules.machine import Active, Cooling, Idle, Moment, State, advance, stop
 from aselect_runtime.rules.zones import ZoneShares, rasterise
@@ -138,20 +139,26 @@ def test_shares_are_counts_of_the_zones_pixels() -> None:
     class_map = np.zeros((10, 20), np.uint8)
     class_map[:, 15:] = 2
     class_map[0, 10] = 1
-    right = ZoneShares([(0.5, 0), (1, 0), (1, 1), (0.5, 1)], 3)
-    np.testing.assert_allclose(right(class_map), [49 / 100, 1 / 100, 50 / 100])
-    np.testing.assert_allclose(ZoneShares(None, 3)(class_map), [149 / 200, 1 / 200, 50 / 200])
+    right = [(0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)]
+    assert _shares(right, class_map) == [49 / 100, 1 / 100, 50 / 100]
+    assert _shares(None, class_map) == [149 / 200, 1 / 200, 50 / 200]
+    zone = ZoneShares(right)
+    assert zone(class_map, 2) == 0.5
     wider = np.zeros((40, 30), np.uint8)[:, 5:25]  # a part of a letterboxed map, of another size
-    np.testing.assert_allclose(right(wider), [1, 0, 0])
-    notch = ZoneShares([(0, 0), (1, 0), (1, 1), (0.5, 0.5), (0, 1)], 3)
-    assert notch(class_map).sum() == pytest.approx(1)
+    assert (zone(wider, 0), zone(wider, 2)) == (1, 0)
+    notch: list[tuple[float, float]] = [(0, 0), (1, 0), (1, 1), (0.5, 0.5), (0, 1)]
+    assert sum(_shares(notch, class_map)) == pytest.approx(1)
+
+
+def _shares(points: list[tuple[float, float]] | None, class_map: Frame) -> list[float]:
+    return [ZoneShares(points)(class_map, number) for number in range(3)]
 
 
 def test_a_zone_smaller_than_a_pixel_takes_the_pixel_at_its_middle() -> None:
     class_map = np.arange(4, dtype=np.uint8).reshape(2, 2)
     for (x, y), expected in {(0.1, 0.1): 0, (0.9, 0.1): 1, (0.1, 0.9): 2, (0.9, 0.9): 3}.items():
-        shares = ZoneShares([(x, y), (x + 0.01, y), (x, y + 0.01)], 4)(class_map)
-        assert shares.tolist() == [float(number == expected) for number in range(4)]
+        zone = ZoneShares([(x, y), (x + 0.01, y), (x, y + 0.01)])
+        assert [zone(class_map, number) for number in range(4)] == [float(number == expected) for number in range(4)]
 
 
 # Frames a second apart, and durations of whole seconds, so that what must happen can be told by counting.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aselect_runtime.frames import Frame
 from aselect_runtime.rules.event import Event, plain
-from aselect_runtime.rules.file import Rules
+from aselect_runtime.rules.file import Rule, Rules
 from aselect_runtime.rules.machine import Active, Cooling, Idle, Moment, State, advance, stop
 from aselect_runtime.rules.zones import ZoneShares
 
@@ -50,7 +50,6 @@ class Watch:
     def __init__(self, rules: Rules, classes: tuple[str, ...]) -> None:
         self.rules = rules
         self._number = {name: index for index, name in enumerate(classes)}
-        self._classes = len(classes)
         self._inputs: dict[int, _Input] = {}
         self._states: dict[tuple[int, int], State] = {}
         self._shares: dict[tuple[int, str | None], ZoneShares] = {}
@@ -73,13 +72,9 @@ class Watch:
             if known is not None and sight.live and sight.seconds - known.seen > SILENCE:
                 events += self._stop(sight.stream)
             self._inputs[sight.stream] = _Input(sight.source, sight.live, sight.seconds)
-            values: dict[str | None, NDArray[np.floating]] = {}
             for place, rule in enumerate(self.rules.rules):
                 if rule.looks_at(sight.stream):
-                    if rule.zone not in values:
-                        values[rule.zone] = self._values(sight, rule.zone)
-                    value = float(values[rule.zone][self._number[rule.class_name]])
-                    moment = Moment(sight.seconds, value, sight.unix, sight.frame)
+                    moment = Moment(sight.seconds, self._value(sight, rule), sight.unix, sight.frame)
                     events += self._move(place, sight.stream, moment)
             return events
 
@@ -101,14 +96,15 @@ class Watch:
         before = [number for number, own in self._inputs.items() if not own.live]
         return [event for stream in before for event in self._stop(stream)]
 
-    def _values(self, sight: Sight, zone: str | None) -> NDArray[np.floating]:
+    def _value(self, sight: Sight, rule: Rule) -> float:
+        number = self._number[rule.class_name]
         if sight.scores is not None:
-            return sight.scores
-        key = (sight.stream, zone)
+            return float(sight.scores[number])
+        key = (sight.stream, rule.zone)
         if key not in self._shares:
-            self._shares[key] = ZoneShares(None if zone is None else self.rules.polygons[zone], self._classes)
+            self._shares[key] = ZoneShares(None if rule.zone is None else self.rules.polygons[rule.zone])
         assert sight.class_map is not None
-        return self._shares[key](sight.class_map)
+        return self._shares[key](sight.class_map, number)
 
     def _move(self, place: int, stream: int, moment: Moment) -> list[Event]:
         before = self._states.get((place, stream), Idle())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,30 +30,35 @@ def rasterise(points: Sequence[Point], size: tuple[int, int]) -> NDArray[np.bool
 
 
 class ZoneShares:
-    """The share of a zone that each class covers. The polygon is rasterised once for each size of a class map."""
+    """The share of a zone that a class covers. The polygon is rasterised once for each size of a class map."""
 
-    def __init__(self, points: Sequence[Point] | None, classes: int) -> None:
+    def __init__(self, points: Sequence[Point] | None) -> None:
+        """None for the whole frame."""
         self._points = points
-        self._classes = classes
         self._size: tuple[int, int] = (0, 0)
-        self._mask: Frame | None = None
+        self._mask: NDArray[np.bool_] | None = None
+        self._pixels = 0
         self._box = (slice(None), slice(None))
 
-    def __call__(self, class_map: Frame) -> NDArray[np.float64]:
-        """Shares [classes] of a class map, uint8 [h, w], that shows just the frame; they sum to one."""
-        if self._points is not None and class_map.shape != self._size:
-            self._fit(self._points, (class_map.shape[0], class_map.shape[1]))
-        part = class_map[self._box]
-        counts = cv2.calcHist([part], [0], self._mask, [self._classes], [0, self._classes]).ravel()
-        total = part.size if self._mask is None else int(np.count_nonzero(self._mask))
-        return counts.astype(np.float64) / total
+    def __call__(self, class_map: Frame, number: int) -> float:
+        """The share of a class, by its number, in a class map, uint8 [h, w], that shows just the frame."""
+        if class_map.shape != self._size:
+            self._fit((class_map.shape[0], class_map.shape[1]))
+        covered = class_map[self._box] == number
+        if self._mask is not None:
+            covered &= self._mask
+        return int(np.count_nonzero(covered)) / self._pixels
 
-    def _fit(self, points: Sequence[Point], size: tuple[int, int]) -> None:
-        inside = rasterise(points, size)
+    def _fit(self, size: tuple[int, int]) -> None:
+        self._size = size
+        if self._points is None:
+            self._pixels = size[0] * size[1]
+            return
+        inside = rasterise(self._points, size)
         if not inside.any():  # smaller than a pixel of this map: the pixel at its middle stands for it
-            x, y = np.mean(points, axis=0)
+            x, y = np.mean(self._points, axis=0)
             inside[min(int(y * size[0]), size[0] - 1), min(int(x * size[1]), size[1] - 1)] = True
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         self._box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        self._mask = np.ascontiguousarray(inside[self._box]).astype(np.uint8)
-        self._size = size
+        self._mask = np.ascontiguousarray(inside[self._box])
+        self._pixels = int(np.count_nonzero(inside))
