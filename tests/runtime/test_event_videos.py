@@ -204,6 +204,25 @@ def test_a_stream_that_breaks_is_recorded_in_parts(tmp_path: Path, caplog: pytes
     assert "hush-hush" not in caplog.text
 
 
+def test_a_run_of_several_cameras_records_the_events_of_each(seg_model: Path, tmp_path: Path) -> None:
+    one = _write_video(tmp_path / "a.ts", seconds=8, gop=5, left=lambda number: 25 <= number < 45)
+    other = _write_video(tmp_path / "b.ts", seconds=8, gop=5, left=lambda number: number >= 35)
+    lines, folder = tmp_path / "events.jsonl", tmp_path / "videos"
+    manifest, session = open_model(seg_model, "cpu")
+    with _streaming(one) as first, _streaming(other) as second:
+        videos = EventVideos(EventRecording(folder, pre=0.5, post=0.5), RULES, [first, second])
+        plan = EventPlan(RULES, (str(lines), videos))
+        run_pipeline(manifest, session, [first, second], events=plan, max_seconds=7)
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert {each["input"] for each in told} == {0, 1}
+    for stream, source in enumerate((one, other)):
+        start, end = [each for each in told if each["input"] == stream][:2]
+        assert (start["state"], end["state"]) == ("start", "end")
+        numbers = _numbers(folder / f"{start['id']}.mkv", source)
+        assert set(numbers) & set(range(25 if source is one else 35, 45)), "the frames of the event"
+    assert "hush-hush" not in lines.read_text()
+
+
 @pytest.mark.skipif(interpreter() is None, reason="GStreamer's RTSP server is not installed")
 def test_an_rtsp_camera_is_recorded(tmp_path: Path, free_port: int) -> None:
     with serving(free_port):
