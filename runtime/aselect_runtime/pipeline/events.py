@@ -35,7 +35,10 @@ def plan_events(
     inputs: Sequence[str],
     recording: EventRecording | None = None,
 ) -> EventPlan | None:
-    """The plan of a run without or with a file of rules; raises InputError where rules or places stand alone."""
+    """The plan of a run without or with a file of rules.
+
+    Raises InputError where rules or places stand alone, or where two files would be one; RecordError for the rules.
+    """
     if rules is None:
         if places or recording is not None:
             raise InputError(
@@ -48,12 +51,25 @@ def plan_events(
             "add a place",
             parameter="events",
         )
+    _refuse_clashes(places, outputs)
     loaded = load_rules(rules)
     if recording is None:
         return EventPlan(loaded, tuple(places))
     from aselect_runtime.sinks.event_videos import EventVideos  # here, because it needs an optional package
 
     return EventPlan(loaded, (*places, EventVideos(recording, loaded, inputs)))
+
+
+def _refuse_clashes(places: Sequence[str], outputs: Sequence[str]) -> None:
+    taken = {Path(uri).resolve() for uri in outputs if "://" not in uri}
+    for place in places:
+        path = Path(place).resolve()
+        if "://" not in place and path in taken:
+            raise InputError(
+                f"{place}: got this path twice, expected a file of its own for events; choose another",
+                parameter="events",
+            )
+        taken.add(path)
 
 
 class EventFlow:
