@@ -6,6 +6,7 @@ python -m benchmarks.runtime overload --minutes 10      a source twice as fast a
 python -m benchmarks.runtime cpu --minutes 30           CPU outside inference, first result, memory
 python -m benchmarks.runtime faults --times 20          an RTSP server killed again and again; corrupt inputs
 python -m benchmarks.runtime streams                    four 540p streams at once
+python -m benchmarks.runtime rules                      what ten rules over five zones cost a frame
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from aselect_runtime.files import atomic_write
 from benchmarks.process import processor
-from benchmarks.runtime import cpu, efficiency, faults, overload, speed, streams
+from benchmarks.runtime import cpu, efficiency, faults, overload, rules, speed, streams
 
 RESULTS = Path(__file__).parent.parent / "results" / "runtime.json"
 
@@ -54,6 +55,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float | s
         return cpu.measure(folder, arguments.minutes, arguments.frames)
     if arguments.part == "faults":
         return faults.measure(folder, arguments.times, arguments.inputs)
+    if arguments.part == "rules":
+        return rules.measure(arguments.frames)
     return streams.measure(folder, arguments.seconds)
 
 
@@ -80,6 +83,8 @@ def _arguments() -> argparse.Namespace:
     part.add_argument("--inputs", type=int, default=1000)
     part = parts.add_parser("streams")
     part.add_argument("--seconds", type=float, default=60)
+    part = parts.add_parser("rules")
+    part.add_argument("--frames", type=int, default=2000)
     return parser.parse_args()
 
 

@@ -18,6 +18,7 @@ from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame, placement, restore
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
+from aselect_runtime.rules import Event, Zone
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -75,6 +76,10 @@ class Result:
     """Which input of the run it came from, counted from 0."""
     pixels: Frame | None = None
     """The model input that was answered, uint8 [h, w, 3]."""
+    zones: tuple[Zone, ...] = ()
+    """The zones that rules for this input use."""
+    events: tuple[Event, ...] = ()
+    """The latest events of the run, of all inputs, in the order of their starts; without frames."""
 
     @property
     def frame(self) -> Frame:

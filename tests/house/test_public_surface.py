@@ -33,6 +33,7 @@ SURFACE = {
         "run_pipeline",
     },
     "aselect_runtime.pipeline": {"run_pipeline"},
+    "aselect_runtime.rules": {"Event", "Rule", "Rules", "Sight", "Watch", "Zone", "load_rules"},
     "aselect_runtime.sessions": {"Session"},
     "aselect_runtime.sinks": {"Sink", "SinkClosed", "Write", "open_sink"},
     "aselect_runtime.sources": {"VIDEO_SUFFIXES", "Source", "open_source"},

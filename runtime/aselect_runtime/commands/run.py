@@ -46,6 +46,29 @@ Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
 ]
+RuleFile = Annotated[
+    Path | None, typer.Option("--rules", help="File of zones and rules (TOML): what of the results is an event.")
+]
+Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--events",
+        help="Where events go: events.jsonl, mqtt://host/topic (Home Assistant) or https://host/path (a webhook); "
+        "repeatable. A live page of --output shows them too.",
+    ),
+]
+RecordEvents = Annotated[
+    Path | None,
+    typer.Option(
+        "--record-events",
+        metavar="DIR",
+        help="Folder for a video of each event, copied from the stream of a network camera or file, not encoded again.",
+    ),
+]
+Pre = Annotated[float, typer.Option("--pre", min=0, max=300, help="Seconds of video before the start of an event.")]
+Post = Annotated[float, typer.Option("--post", min=0, max=300, help="Seconds of video after its end.")]
+KeepGb = Annotated[float, typer.Option("--keep-gb", min=0.001, help="Size of the videos; the oldest are removed.")]
+KeepDays = Annotated[float, typer.Option("--keep-days", min=0.001, help="Age from which videos are removed.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
@@ -58,6 +81,13 @@ def _run(
     device: OnDevice = "auto",
     smooth: Smooth = None,
     record_calibration: Record = None,
+    rules: RuleFile = None,
+    events: Events = None,
+    record_events: RecordEvents = None,
+    pre: Pre = 5.0,
+    post: Post = 10.0,
+    keep_gb: KeepGb = 10.0,
+    keep_days: KeepDays = 30.0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -71,16 +101,20 @@ def _run(
     from aselect_runtime.commands.variables import filled_in
     from aselect_runtime.redaction import redact
 
-    inputs, outputs = [filled_in(uri) for uri in inputs], [filled_in(uri) for uri in output or []]
+    inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.commands.live import print_summary, progress
     from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.model import open_model
+    from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
+    from aselect_runtime.sinks.event_recording import EventRecording
 
+    recording = None if record_events is None else EventRecording(record_events, pre, post, keep_gb * 1e9, keep_days)
+    plan = plan_events(rules, places, outputs, inputs, recording)
     with terminal_progress() as following:
         manifest, session = open_model(model, device, following)
     try:
@@ -96,6 +130,7 @@ def _run(
                 on_frame=on_frame,
                 smooth=smooth,
                 record=record_calibration,
+                events=plan,
             )
     finally:
         session.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aselect_runtime.health import SinkHealth
+from aselect_runtime.pipeline.events import EventFlow
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.outlets import Outlet
 from aselect_runtime.pipeline.streams import Ready
@@ -41,12 +42,14 @@ class Answering:
         watch: Stopwatch,
         smooth: float | None,
         on_frame: Callable[[Result], None] | None,
+        flow: EventFlow | None = None,
     ) -> None:
         self._manifest = manifest
         self._outlets = outlets
         self._monitor = monitor
         self._watch = watch
         self._on_frame = on_frame
+        self._flow = flow
         self._smooth = smooth
         self._smoothings: dict[int, TemporalAverage] = {}
         self._ended: set[Outlet] = set()
@@ -56,6 +59,8 @@ class Answering:
         for position, ready in enumerate(answer.batch):
             result = self._result(answer, ready, {name: array[position] for name, array in answer.outputs.items()})
             self._monitor.answered(ready.stream)
+            if self._flow is not None:
+                result = self._flow.see(result)
             for outlet in self._outlets:
                 outlet.offer(result)
             if self._on_frame is not None:
@@ -95,4 +100,5 @@ class Answering:
         return True
 
     def _sinks(self) -> tuple[SinkHealth, ...]:
-        return tuple(outlet.health() for outlet in self._outlets)
+        places = self._flow.health() if self._flow is not None else ()
+        return tuple(outlet.health() for outlet in self._outlets) + places

@@ -22,6 +22,7 @@ import cv2
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.answers import Answer, Answering
+from aselect_runtime.pipeline.events import EventFlow, EventPlan
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.heartbeat import Heartbeat, every
@@ -61,6 +62,7 @@ def run_pipeline(
     on_frame: Callable[[Result], None] | None = None,
     smooth: float | None = None,
     record: Path | None = None,
+    events: EventPlan | None = None,
     patience: Patience | None = None,
 ) -> RunSummary:
     """Run the inputs and write every result to all outputs: live inputs side by side, videos one after the other.
@@ -70,7 +72,7 @@ def run_pipeline(
     Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
     result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `record` keeps model
-    inputs for a calibration.
+    inputs for a calibration, `events` says which rules to watch and where their events go.
 
     Raises what ends the run: InputError of a video, or of the live inputs if none has ever delivered; EngineError of
     the session. No output but the lines written so far is left behind then. Raises at the end, with all other
@@ -87,12 +89,15 @@ def run_pipeline(
         outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
-    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame)
+    flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources])
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, flow)
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
         stack.enter_context(open_outlets(outlets))
         stack.enter_context(_timer(max_seconds, stop))
-        stack.enter_context(_watching(monitor, heartbeat))
+        if flow is not None:
+            stack.enter_context(flow.running())
+        stack.enter_context(_watching(monitor, heartbeat, flow))
         start = time.perf_counter()
         with (
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
@@ -115,7 +120,7 @@ def run_pipeline(
         device=session.device,
         stages=watch.percentiles(),
         sources=monitor.sources(),
-        sinks=tuple(outlet.health() for outlet in outlets),
+        sinks=tuple(outlet.health() for outlet in outlets) + (() if flow is None else flow.health()),
         stalls=dict(heartbeat.stalls),
         outputs=tuple(redact(plan.uri) for plan in plans),
     )
@@ -183,12 +188,14 @@ def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(monitor: Monitor, heartbeat: Heartbeat) -> Iterator[None]:
-    """Looks after stalls and the board, and tells the service manager that the run is alive."""
+def _watching(monitor: Monitor, heartbeat: Heartbeat, flow: EventFlow | None) -> Iterator[None]:
+    """Looks after stalls, silent cameras and the board, and tells the service manager that the run is alive."""
     limit = watchdog_seconds()
 
     def look() -> None:
         monitor.look_at_the_board()
+        if flow is not None:
+            flow.look()
         for stage in heartbeat.newly_stuck():
             log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
         if ESSENTIAL.isdisjoint(heartbeat.stuck()):

@@ -10,19 +10,19 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.errors import InputError, MissingDependencyError, WriteError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.sink import Write
 
 try:
-    from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo
+    from paho.mqtt.client import MQTT_ERR_NO_CONN, MQTT_ERR_SUCCESS, Client, MQTTMessageInfo, error_string
     from paho.mqtt.enums import CallbackAPIVersion
 except ImportError as error:
     raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-runtime[mqtt]'") from error
@@ -35,6 +35,7 @@ SLOWEST = 30
 """Most seconds between two attempts to connect; they start at one and double."""
 FAREWELL = 2.0
 """Seconds to send the last messages in, at the end."""
+AWAY = "results are dropped until it is back"
 EXAMPLE = "mqtt://user@broker.example.org:1883/site/camera"
 
 log = logging.getLogger(__name__)
@@ -74,22 +75,26 @@ class Broker:
 @contextmanager
 def mqtt(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - one form for all sinks
     """Publishes every result. A broker that is away is waited for in the background: it may start after the camera."""
-    line = _Line(Broker.parse(uri))
+    line = Line(Broker.parse(uri))
     try:
         yield lambda result: line.publish(result.to_json())
     finally:
         line.close()
 
 
-class _Line:
+class Line:
     """A connection that repairs itself. paho's thread runs the callbacks; only the sink's thread publishes results."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, greeting: Callable[[], Mapping[str, str]] = dict, away: str = AWAY) -> None:
+        """`greeting` gives what is retained under each topic, said anew at every connection; `away` is for the log."""
         self._broker = broker
+        self._greeting = greeting
+        self._away = away
         self._waiting: deque[MQTTMessageInfo] = deque()
         self._dropped = 0
         self._reported = False
         self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.max_queued_messages_set(DEPTH)
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
@@ -111,12 +116,23 @@ class _Line:
             return
         self._waiting.append(self._client.publish(self._broker.topic, text))
 
+    def send(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
+        """Send a message that must arrive (QoS 1), where the broker is away once it is back; never waits.
+
+        Raises WriteError where too many wait.
+        """
+        sent = self._client.publish(f"{self._broker.topic}/{topic}", payload, qos=1, retain=retain)
+        if sent.rc not in {MQTT_ERR_SUCCESS, MQTT_ERR_NO_CONN}:
+            raise WriteError(
+                f"{self._broker.name}: got {error_string(sent.rc)}, expected a broker that takes events; see its log"
+            )
+
     def close(self) -> None:
         """Say good-bye, if somebody listens."""
         if self._client.is_connected():
             farewell = self._client.publish(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
             if farewell.rc == MQTT_ERR_SUCCESS:
-                farewell.wait_for_publish(FAREWELL)
+                farewell.wait_for_publish(FAREWELL)  # it comes after all events, which are acknowledged in order
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -125,6 +141,8 @@ class _Line:
             self._report(f"the broker refused the connection ({reason})")
             return
         client.publish(f"{self._broker.topic}/status", "online", qos=1, retain=True)
+        for topic, payload in self._greeting().items():
+            client.publish(topic, payload, qos=1, retain=True)
         if self._dropped:
             client.publish(f"{self._broker.topic}/dropped", str(self._dropped), qos=1, retain=True)
         if self._reported:
@@ -142,4 +160,4 @@ class _Line:
         """Say once what is wrong, not at every attempt."""
         if not self._reported:
             self._reported = True
-            log.warning("%s: %s; results are dropped until it is back", self._broker.name, fault)
+            log.warning("%s: %s; %s", self._broker.name, fault, self._away)

@@ -33,8 +33,9 @@ def model_message(manifest: Manifest) -> str:
 def result_message(result: Result, manifest: Manifest) -> bytes:
     """A big-endian uint32 with the length of the JSON that follows, that JSON, the frame as JPEG, the map as PNG.
 
-    The JSON is `Result.to_dict` with `stream`, `health` and `image` (the bytes of the JPEG). The class map is
-    grey and shows just the frame, at the model's size: the browser colours and stretches it. A classification has none.
+    The JSON is `Result.to_dict` with `stream`, `health`, `image` (the bytes of the JPEG), the `zones` of this input and
+    the latest `events` of the run. The class map is grey and shows just the frame, at the model's size: the browser
+    colours and stretches it. A classification has none.
     """
     image = cv2.imencode(".jpg", _reduced(result.captured.frame), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     classes = b""
@@ -45,6 +46,8 @@ def result_message(result: Result, manifest: Manifest) -> bytes:
         "stream": result.stream,
         "health": _figures(result.health),
         "image": len(image),
+        "zones": [{"name": zone.name, "points": zone.points} for zone in result.zones],
+        "events": [event.to_dict() for event in result.events],
     }
     text = json.dumps(head).encode()
     return struct.pack(">I", len(text)) + text + image + classes

@@ -14,6 +14,8 @@ const page = {
   opacity: Number(localStorage.getItem("opacity") ?? 55),
   samples: [], // {at, stream, fps, age, infer}
   attempts: 0,
+  events: [],
+  ruled: false, // whether the run has rules
 };
 
 // ---- connection
@@ -102,6 +104,8 @@ async function show(data) {
   const age = (head.t_result - head.t_capture) * 1000;
   page.samples.push({ at: stream.at, stream: head.stream, fps: head.health.fps, age, infer: latency.infer ?? 0 });
   page.fresh = head.health;
+  page.events = head.events;
+  page.ruled ||= head.zones.length > 0 || head.events.length > 0;
 }
 
 function bitmap(bytes, type) {
@@ -143,7 +147,7 @@ function select(number) {
 }
 
 function paint(stream) {
-  const { canvas, image, classes, mask } = stream;
+  const { canvas, image, classes } = stream;
   if (canvas.width !== image.width || canvas.height !== image.height) {
     canvas.width = image.width;
     canvas.height = image.height;
@@ -151,13 +155,50 @@ function paint(stream) {
   const context = canvas.getContext("2d");
   context.globalAlpha = 1;
   context.drawImage(image, 0, 0);
-  if (!classes) return;
+  if (classes) paintClasses(context, stream);
+  context.globalAlpha = 1;
+  paintZones(context, stream.head);
+}
+
+function paintClasses(context, { canvas, classes, mask }) {
   mask.width = classes.width;
   mask.height = classes.height;
   mask.getContext("2d").putImageData(coloured(classes), 0, 0);
   context.globalAlpha = page.opacity / 100;
   context.imageSmoothingQuality = "high";
   context.drawImage(mask, 0, 0, canvas.width, canvas.height);
+}
+
+/** Outlines and names of the zones; those of an event that goes on are red. */
+function paintZones(context, head) {
+  const { width, height } = context.canvas;
+  const unit = Math.max(1, width / 640);
+  const goingOn = new Set(head.events.filter(({ state, input }) => state === "start" && input === head.stream)
+    .map(({ zone }) => zone));
+  context.lineJoin = "round";
+  context.textBaseline = "top";
+  context.font = `600 ${13 * unit}px system-ui, sans-serif`;
+  for (const { name, points } of head.zones) {
+    context.beginPath();
+    for (const [x, y] of points) context.lineTo(x * width, y * height);
+    context.closePath();
+    outlined(context, unit, goingOn.has(name) ? "#ff4d4d" : "#fff", () => context.stroke());
+    const [x, y] = points.reduce((best, point) => (point[1] < best[1] || (point[1] === best[1] && point[0] < best[0]) ? point : best));
+    outlined(context, unit, goingOn.has(name) ? "#ff4d4d" : "#fff", (outline) => {
+      const [left, top] = [Math.min(x * width + 5 * unit, width - context.measureText(name).width - 5 * unit), y * height + 5 * unit];
+      outline ? context.strokeText(name, left, top) : context.fillText(name, left, top);
+    });
+  }
+}
+
+/** Draw twice, first wider in black, so that it can be seen on any image. */
+function outlined(context, unit, colour, draw) {
+  context.strokeStyle = "rgb(0 0 0 / .7)";
+  context.lineWidth = 4 * unit;
+  draw(true);
+  context.strokeStyle = context.fillStyle = colour;
+  context.lineWidth = 1.8 * unit;
+  draw(false);
 }
 
 /** The class map in the classes' colours; hidden classes are transparent. */
@@ -186,6 +227,7 @@ function tell() {
   if (page.fresh) health(page.fresh);
   for (const [number, each] of page.streams) caption(each, number, now);
   if (stream) shares(stream.head);
+  events(page.events, page.streams.size > 1);
   plot($("fps-plot"), now, [{ colour: "--accent", points: page.samples.map(({ at, fps }) => [at, fps]) }]);
   plot($("latency-plot"), now, [
     { colour: "--second", points: mine.map(({ at, infer }) => [at, infer]) },
@@ -242,6 +284,21 @@ function health(figures) {
     const [name, text] = [document.createElement("dt"), document.createElement("dd")];
     [name.textContent, name.title, text.textContent, text.className] = [term, term, value, mark ?? ""];
     return [name, text];
+  }));
+}
+
+/** The latest events, newest first. */
+function events(latest, several) {
+  $("events").hidden = !page.ruled;
+  $("event-list").replaceChildren(...[...latest].reverse().map(({ state, rule, zone, source, start, seconds, peak, class: name }) => {
+    const row = $("event").content.firstElementChild.cloneNode(true);
+    row.dataset.state = state;
+    row.querySelector(".name").textContent = row.querySelector(".name").title = rule;
+    row.querySelector(".value").textContent = `${(peak * 100).toFixed(1)} %`;
+    row.querySelector(".place").textContent = [name, zone, several ? source : null].filter(Boolean).join(" · ");
+    const time = new Date(start * 1000).toLocaleTimeString();
+    row.querySelector(".when").textContent = state === "start" ? `since ${time}` : `${time}, ${duration(Math.round(seconds))}`;
+    return row;
   }));
 }
 

@@ -1,0 +1,137 @@
+"""Rules in a run: every result is looked at, and the events go to their places."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.health import SinkHealth
+from aselect_runtime.pipeline.deliveries import Delivery
+from aselect_runtime.records import Manifest
+from aselect_runtime.results import Result
+from aselect_runtime.rules import Event, Rules, Sight, Watch, load_rules
+from aselect_runtime.sinks.event_opening import open_events
+from aselect_runtime.sinks.event_recording import EventRecording
+from aselect_runtime.sinks.event_sink import EventContext, EventSink, event_place
+
+
+@dataclass(frozen=True)
+class EventPlan:
+    """Which rules a run watches, and where their events go: paths and URIs, see `open_events`, or objects."""
+
+    rules: Rules
+    places: tuple[str | EventSink, ...] = ()
+
+
+def plan_events(
+    rules: Path | None,
+    places: Sequence[str],
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+    recording: EventRecording | None = None,
+) -> EventPlan | None:
+    """The plan of a run without or with a file of rules.
+
+    Raises InputError where rules or places stand alone, or where two files would be one; RecordError for the rules.
+    """
+    if rules is None:
+        if places or recording is not None:
+            raise InputError(
+                "got a place for events and no rules, expected both; give a file of rules", parameter="rules"
+            )
+        return None
+    if not places and recording is None and not any(uri.split("://", 1)[0] in {"http", "https"} for uri in outputs):
+        raise InputError(
+            "got rules and no place for their events, expected at least one, or a live page that shows them; "
+            "add a place",
+            parameter="events",
+        )
+    _refuse_clashes(places, outputs)
+    loaded = load_rules(rules)
+    if recording is None:
+        return EventPlan(loaded, tuple(places))
+    from aselect_runtime.sinks.event_videos import EventVideos  # here, because it needs an optional package
+
+    return EventPlan(loaded, (*places, EventVideos(recording, loaded, inputs)))
+
+
+def _refuse_clashes(places: Sequence[str], outputs: Sequence[str]) -> None:
+    taken = {Path(uri).resolve() for uri in outputs if "://" not in uri}
+    for place in places:
+        path = Path(place).resolve()
+        if "://" not in place and path in taken:
+            raise InputError(
+                f"{place}: got this path twice, expected a file of its own for events; choose another",
+                parameter="events",
+            )
+        taken.add(path)
+
+
+class EventFlow:
+    """Looks at the results of one run. Raises RecordError where the rules do not suit the model or the inputs."""
+
+    def __init__(self, plan: EventPlan, manifest: Manifest, sources: Sequence[str]) -> None:
+        plan.rules.check(manifest, len(sources))
+        self._task = manifest.task
+        self._rules = plan.rules
+        self._watch = Watch(plan.rules, tuple(item.name for item in manifest.classes))
+        context = EventContext(plan.rules, tuple(sources))
+        self._deliveries = [_delivery(place, context) for place in plan.places]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Opens the places; after the block ends what goes on, and lets the places take it. Raises what they raise."""
+        opened: list[Delivery] = []
+        try:
+            for delivery in self._deliveries:
+                delivery.start()
+                opened.append(delivery)
+            yield
+        finally:
+            self._deliver(self._watch.finish())
+            for delivery in opened:
+                delivery.close()
+
+    def see(self, result: Result) -> Result:
+        """The result with its zones and the latest events, which are on their way."""
+        self._deliver(self._watch.observe(self._sight(result)))
+        return replace(result, zones=self._rules.zones_of(result.stream), events=self._watch.recent)
+
+    def look(self) -> None:
+        """Notice cameras that have fallen silent; from any thread, every few seconds."""
+        self._deliver(self._watch.look_for_silence(time.monotonic()))
+
+    def health(self) -> tuple[SinkHealth, ...]:
+        """How each place is doing."""
+        return tuple(delivery.health() for delivery in self._deliveries)
+
+    def _sight(self, result: Result) -> Sight:
+        captured = result.captured
+        live, fps = captured.source.live, captured.source.fps
+        return Sight(
+            stream=result.stream,
+            source=captured.source.name,
+            live=live,
+            # A video is read faster than it plays: its own time counts.
+            seconds=captured.t_monotonic if live else captured.index / fps,
+            unix=captured.t_capture,
+            frame=captured.frame,
+            class_map=result.model_class_map if self._task == "seg" else None,
+            scores=result.outputs["scores"] if self._task == "cls" else None,
+        )
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            for delivery in self._deliveries:
+                delivery.offer(event)
+
+
+def _delivery(place: str | EventSink, context: EventContext) -> Delivery:
+    if isinstance(place, str):
+        return Delivery(event_place(place), partial(open_events, place, context))
+    return Delivery(str(getattr(place, "name", type(place).__name__)), lambda: place)

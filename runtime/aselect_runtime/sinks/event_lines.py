@@ -1,0 +1,84 @@
+"""events.jsonl: a line when an event starts and one when it has ended; the snapshots lie in a folder beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aselect_runtime.errors import WriteError
+from aselect_runtime.files import atomic_write
+from aselect_runtime.rules import Event
+from aselect_runtime.sinks.event_sink import Deliver
+
+SNAPSHOTS = 1000
+"""JPEGs that are kept; then the oldest gives way."""
+OURS = re.compile(r"\d+-\d+-[A-Za-z0-9_-]+\.jpg")
+
+
+@contextmanager
+def event_lines(path: Path) -> Iterator[Deliver]:
+    """Adds to the file, which outlives runs: events are few, and a service that starts again must not lose them.
+
+    A line is `Event.to_dict` with `snapshot`, the path of a JPEG relative to the file, or null. The snapshot of an
+    event's end replaces that of its start. Raises WriteError.
+    """
+    folder = path.with_suffix("")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    snapshots = _Snapshots(folder)
+
+    def deliver(event: Event) -> None:
+        name = snapshots.write(event)
+        line = json.dumps({**event.to_dict(), "snapshot": name}, ensure_ascii=False)
+        with _naming(path):
+            _append(path, f"{line}\n".encode())
+
+    yield deliver
+
+
+class _Snapshots:
+    """The JPEGs in the folder, the newest SNAPSHOTS of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = [file for file in folder.glob("*.jpg") if OURS.fullmatch(file.name)]
+        self._files = sorted(found, key=lambda file: (int(file.name.split("-")[0]), file.name))
+
+    def write(self, event: Event) -> str | None:
+        """The path of the event's snapshot, relative to the folder's parent."""
+        if event.snapshot is None:
+            return None
+        file = self._folder / f"{event.id}.jpg"
+        atomic_write(file, event.snapshot)
+        if file not in self._files[-SNAPSHOTS:]:
+            self._files.append(file)
+        while len(self._files) > SNAPSHOTS:
+            self._files.pop(0).unlink(missing_ok=True)
+        return f"{self._folder.name}/{file.name}"
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a line; what a full disk or a kill cut off before it gets a line of its own."""
+    with path.open("a+b", buffering=0) as stream:
+        size = stream.seek(0, 2)
+        if size:
+            stream.seek(size - 1)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        if stream.write(line) != len(line):
+            stream.truncate(size)
+            raise OSError(28, "No space left on device")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns the faults of a disk into WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: could not write ({error.strerror}), expected a writable place; free space or choose another"
+        ) from error

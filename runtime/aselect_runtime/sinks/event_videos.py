@@ -1,0 +1,107 @@
+"""DIR/ID.mkv: the seconds around each event, from the compressed stream as the camera or the file has it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from aselect_runtime.errors import InputError, WriteError
+from aselect_runtime.media import is_video
+from aselect_runtime.redaction import redact
+from aselect_runtime.rules import Event, Rules
+from aselect_runtime.sinks.event_recording import EventRecording
+from aselect_runtime.sinks.event_sink import Deliver
+from aselect_runtime.sinks.file_recorder import record_part
+from aselect_runtime.sinks.stream_recorder import StreamRecorder
+
+OURS = re.compile(r"\d+-\d+-[A-Za-z0-9_-]+\.mkv")
+"""Names of the files here, `Event.id`: no other is ever removed."""
+DAY = 86_400.0
+OTHERS = frozenset({"synthetic", "test", "csi"})
+"""Schemes of inputs that deliver frames and no compressed stream."""
+MARGIN = 5.0
+"""Seconds for which a ring keeps more than was asked: an event is known only after inference."""
+
+log = logging.getLogger(__name__)
+
+
+class EventVideos:
+    """An EventSink. Raises InputError for an input without a compressed stream that could be kept."""
+
+    def __init__(self, recording: EventRecording, rules: Rules, inputs: Sequence[str]) -> None:
+        self.name = f"{recording.folder}/"
+        self._recording = recording
+        self._inputs = [_recordable(uri) for uri in inputs]
+        longest = max(rule.seconds for rule in rules.rules)
+        kept = recording.pre + longest + MARGIN
+        self._recorders = {
+            number: StreamRecorder(uri, redact(uri), kept)
+            for number, uri in enumerate(self._inputs)
+            if not _is_file(uri)
+        }
+
+    def __enter__(self) -> Deliver:
+        try:
+            self._recording.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{self.name}: could not write ({error.strerror}), expected a writable place") from error
+        self._tidy()
+        for recorder in self._recorders.values():
+            recorder.start()
+        return self._deliver
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for recorder in self._recorders.values():
+            recorder.stop()
+        self._tidy()
+
+    def _deliver(self, event: Event) -> None:
+        path = self._recording.folder / f"{event.id}.mkv"
+        recorder = self._recorders.get(event.stream)
+        ago = time.time() - time.monotonic()
+        if recorder is not None and event.end is None:
+            recorder.begin(path, event.start - ago - self._recording.pre)
+        elif recorder is not None and event.end is not None:
+            recorder.end(path, event.end - ago + self._recording.post)
+        elif event.end is not None and event.position is not None:
+            start = event.position - self._recording.pre
+            end = event.position + event.seconds + self._recording.post
+            record_part(self._inputs[event.stream], path, start, end)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what is too old, and the oldest of what is too much."""
+        found = [path for path in self._recording.folder.glob("*.mkv") if OURS.fullmatch(path.name)]
+        found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        busy = {path for recorder in self._recorders.values() for path in recorder.busy()}
+        total, oldest = 0, time.time() - self._recording.most_days * DAY
+        for path in found:
+            status = path.stat()
+            total += status.st_size
+            if path not in busy and (status.st_mtime < oldest or total > self._recording.most_bytes):
+                total -= status.st_size
+                path.unlink(missing_ok=True)
+
+
+def _is_file(uri: str) -> bool:
+    """Whether every part of it can be read at any time."""
+    return is_video(PurePosixPath(urlsplit(uri).path)) if uri.startswith(("http://", "https://")) else "://" not in uri
+
+
+def _recordable(uri: str) -> str:
+    scheme = uri.split("://", 1)[0] if "://" in uri else ""
+    frames_only = " ! " in uri or scheme in OTHERS or (not scheme and not is_video(Path(uri)))
+    if frames_only:
+        raise InputError(
+            f"{redact(uri)}: got an input that delivers frames and no compressed stream, expected a network camera or "
+            "a video file to record events of; leave out the recording, or record an overlay video as output",
+            parameter="record_events",
+        )
+    return uri

@@ -1,0 +1,50 @@
+"""A part of a video file, copied without decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aselect_runtime.errors import InputError, WriteError
+from aselect_runtime.redaction import redact
+from aselect_runtime.sinks.packets import PacketFile, Stored, av
+
+TIMEOUT = (10.0, 10.0)
+"""Seconds to open and to read, of a file on the network."""
+
+
+def record_part(uri: str, path: Path, start: float, end: float) -> None:
+    """Copy the video from the keyframe before `start` to `end`, in seconds from its beginning.
+
+    Raises InputError where the video cannot be read, WriteError where the copy cannot be written.
+    """
+    try:
+        container = av.open(uri, timeout=TIMEOUT)
+    except (OSError, av.FFmpegError) as error:
+        raise InputError(f"{redact(uri)}: unreadable ({_reason(error)}), expected a video; check the input") from None
+    with container:
+        stream = container.streams.video[0]
+        first = (stream.start_time or 0) * (stream.time_base or 0)
+        container.seek(max(0, round((float(first) + start) * 1_000_000)))
+        try:
+            _copy(container, stream, path, float(first) + end)
+        except (OSError, av.FFmpegError) as error:
+            raise WriteError(
+                f"{path}: could not write ({_reason(error)}), expected a writable place; free space or choose another"
+            ) from None
+
+
+def _copy(container: av.container.InputContainer, stream: av.VideoStream, path: Path, end: float) -> None:
+    file = PacketFile(path, stream)
+    try:
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None:
+                if packet.dts is not None and float(packet.dts * packet.time_base) > end:
+                    break
+                file.write(Stored.of(packet, 0.0))
+    finally:
+        file.close()
+
+
+def _reason(error: Exception) -> str:
+    """Without the address, which FFmpeg's messages quote with its password."""
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,111 @@
+"""Compressed video packets: the latest of a stream in a ring, and files made of them without decoding (PyAV)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from aselect_runtime.errors import MissingDependencyError
+
+try:
+    import av
+except ImportError as error:
+    raise MissingDependencyError(
+        "got no av (PyAV), expected it for recording on events; pip install 'aselect-runtime[record]'"
+    ) from error
+
+__all__ = ["PacketFile", "PacketRing", "Stored", "av"]
+
+MOST_BYTES = 128_000_000
+"""Of the packets of one stream that are kept; then the oldest give way."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One packet."""
+
+    data: bytes
+    pts: int | None
+    dts: int | None
+    time_base: Fraction
+    key: bool
+    """Whether decoding can begin with it."""
+    arrived: float
+    """Seconds on the clock that the ring is asked by."""
+
+    @classmethod
+    def of(cls, packet: av.Packet[Any], arrived: float) -> Stored:
+        """A copy of a packet that was demultiplexed."""
+        base = packet.time_base or Fraction(1, 1000)
+        return cls(bytes(packet), packet.pts, packet.dts, base, packet.is_keyframe, arrived)
+
+
+class PacketRing:
+    """The packets of the last `seconds`, and those before them back to a keyframe. For one thread."""
+
+    def __init__(self, seconds: float, most_bytes: int = MOST_BYTES) -> None:
+        self._seconds = seconds
+        self._most = most_bytes
+        self._bytes = 0
+        self._groups: deque[list[Stored]] = deque()
+        """Each begins with a keyframe."""
+
+    def append(self, packet: Stored) -> None:
+        """Keep a packet; what comes before the first keyframe is of no use."""
+        if packet.key:
+            self._groups.append([])
+        if not self._groups:
+            return
+        self._groups[-1].append(packet)
+        self._bytes += len(packet.data)
+        old = packet.arrived - self._seconds
+        while len(self._groups) > 1 and (self._groups[1][0].arrived <= old or self._bytes > self._most):
+            self._forget()
+        if self._bytes > self._most:  # a stream that hardly has keyframes
+            self._forget()
+
+    def since(self, moment: float) -> list[Stored]:
+        """All packets from the last keyframe that came at or before `moment`, or else from the first there is."""
+        groups = list(self._groups)
+        before = [place for place, group in enumerate(groups) if group[0].arrived <= moment]
+        return [packet for group in groups[max(before, default=0) :] for packet in group]
+
+    def _forget(self) -> None:
+        self._bytes -= sum(len(packet.data) for packet in self._groups.popleft())
+
+
+class PacketFile:
+    """A Matroska file of packets: it can be played while it is written, and after a kill. Raises OSError."""
+
+    def __init__(self, path: Path, template: av.VideoStream) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._container: Any = av.open(str(path), "w", format="matroska")
+        try:
+            self._stream = self._container.add_stream_from_template(template)
+        except BaseException:
+            self._container.close()
+            raise
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def write(self, stored: Stored) -> None:
+        """Add a packet. The file's time begins with its first; a packet out of order is left out."""
+        at = stored.dts if stored.dts is not None else stored.pts
+        if at is None or (self._last is not None and at <= self._last):
+            return
+        self._last = at
+        shift = self._first = at if self._first is None else self._first
+        packet = av.Packet(stored.data)
+        packet.time_base = stored.time_base
+        packet.dts = at - shift
+        packet.pts = (at if stored.pts is None else stored.pts) - shift
+        packet.is_keyframe = stored.key
+        packet.stream = self._stream
+        self._container.mux_one(packet)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._container.close()

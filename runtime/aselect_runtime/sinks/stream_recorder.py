@@ -1,0 +1,167 @@
+"""A network stream read a second time, without decoding: its latest packets wait for an event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from threading import Event as Flag
+from threading import Lock, Thread
+from time import monotonic
+
+from aselect_runtime.sinks.packets import PacketFile, PacketRing, Stored, av
+
+TIMEOUT = (10.0, 10.0)
+"""Seconds to connect, and between two packets."""
+RETRY = (1.0, 30.0)
+"""Seconds before the first and, doubled each time, before any later attempt to connect."""
+JOIN = 5.0
+"""Seconds that a thread has to end; one that hangs in a read is left behind."""
+LONGEST = 600.0
+"""Seconds of one event that are recorded at most after its start."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Job:
+    """One video; times are monotonic."""
+
+    path: Path
+    since: float
+    until: float = inf
+    file: PacketFile | None = None
+    parts: int = 0
+
+
+class StreamRecorder:
+    """Keeps the last `seconds` of a stream, and writes a file for each event from there on.
+
+    It connects again for as long as it runs. What goes wrong is logged: a run never ends with it. `begin` and `end`
+    may be called from any thread.
+    """
+
+    def __init__(self, uri: str, name: str, seconds: float) -> None:
+        self._uri = uri
+        self._name = name
+        self._seconds = seconds
+        self._jobs: dict[Path, _Job] = {}
+        self._lock = Lock()
+        self._over = Flag()
+        self._lost = False
+        self._thread = Thread(target=self._work, name=f"record {name}", daemon=True)
+
+    def start(self) -> None:
+        """Connect, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Complete the files."""
+        self._over.set()
+        self._thread.join(JOIN)
+
+    def begin(self, path: Path, since: float) -> None:
+        """Record to `path` what came since `since`."""
+        with self._lock:
+            self._jobs[path] = _Job(path, since, monotonic() + LONGEST)
+
+    def end(self, path: Path, until: float) -> None:
+        """Record to `path` no longer than `until`."""
+        with self._lock:
+            if path in self._jobs:
+                self._jobs[path].until = min(self._jobs[path].until, until)
+
+    def busy(self) -> set[Path]:
+        """The files that are being written."""
+        with self._lock:
+            return set(self._jobs)
+
+    def _work(self) -> None:
+        delays = _delays()
+        while not self._over.is_set():
+            try:
+                self._follow()
+                delays = _delays()
+                reason = "the stream ended"
+            except (OSError, av.FFmpegError) as error:
+                # FFmpeg's messages quote the address with its password.
+                reason = error.strerror or type(error).__name__
+            except Exception as error:
+                reason = type(error).__name__
+            self._close_files()
+            if not self._lost and not self._over.is_set():
+                log.warning("%s: got no stream to record (%s); trying again", self._name, reason)
+            self._lost = True
+            self._over.wait(next(delays))
+        self._close_files()
+
+    def _follow(self) -> None:
+        """Keep packets and write files until the stream breaks or the run is over."""
+        options = {"rtsp_transport": "tcp"} if self._uri.startswith("rtsp") else {}
+        ring = PacketRing(self._seconds)
+        with av.open(self._uri, options=options, timeout=TIMEOUT) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                if self._over.is_set():
+                    return
+                if not packet.size:
+                    continue
+                self._lost = False
+                stored = Stored.of(packet, monotonic())
+                ring.append(stored)
+                self._write(ring, stored, stream)
+
+    def _write(self, ring: PacketRing, newest: Stored, stream: av.VideoStream) -> None:
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            try:
+                if newest.arrived > job.until:
+                    self._finish(job)
+                elif job.file is None:
+                    self._open(job, ring, stream)
+                else:
+                    job.file.write(newest)
+            except (OSError, av.FFmpegError) as error:
+                reason = error.strerror or type(error).__name__
+                log.warning("%s: could not write (%s), expected a writable place; free space", job.path, reason)
+                self._finish(job)
+
+    def _open(self, job: _Job, ring: PacketRing, stream: av.VideoStream) -> None:
+        waiting = ring.since(job.since)
+        if not waiting:
+            return  # no keyframe yet
+        job.parts += 1
+        part = job.path if job.parts == 1 else job.path.with_name(f"{job.path.stem}-part{job.parts}{job.path.suffix}")
+        job.file = PacketFile(part, stream)
+        for packet in waiting:
+            job.file.write(packet)
+
+    def _finish(self, job: _Job) -> None:
+        with self._lock:
+            self._jobs.pop(job.path, None)
+        self._close(job)
+
+    def _close_files(self) -> None:
+        """The stream broke: what is there is complete, and what comes later is a further part."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            self._close(job)
+
+    def _close(self, job: _Job) -> None:
+        file, job.file = job.file, None
+        if file is not None:
+            try:
+                file.close()
+            except (OSError, av.FFmpegError) as error:
+                log.warning("%s: could not complete it (%s)", job.path, error.strerror or type(error).__name__)
+
+
+def _delays() -> Iterator[float]:
+    delay, longest = RETRY
+    while True:
+        yield delay
+        delay = min(2 * delay, longest)

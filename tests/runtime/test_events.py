@@ -1,0 +1,342 @@
+"""Events of real runs, in a file and at a real HTTP receiver that refuses, fails, redirects and comes back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_runtime import open_model, run_pipeline
+from aselect_runtime.errors import InputError, RecordError, WriteError
+from aselect_runtime.pipeline.deliveries import Delivery
+from aselect_runtime.pipeline.events import EventPlan
+from aselect_runtime.pipeline.streams import Patience
+from aselect_runtime.results import Result
+from aselect_runtime.rules import Event, Rules, load_rules
+from aselect_runtime.scenes import CLASSES
+from aselect_runtime.sinks import event_lines as event_lines_module
+from aselect_runtime.sinks.event_lines import event_lines
+from aselect_runtime.sinks.event_opening import open_events
+from aselect_runtime.sinks.event_sink import EventContext, event_place
+
+AT_ONCE = Patience(first_delay=0.01, longest_delay=0.02)
+RULES = Rules.model_validate(
+    {
+        "zones": [{"name": "left", "points": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]}],
+        "rules": [{"name": "light left", "class": "bright", "zone": "left", "above": 0.5, "for": 0.5}],
+    }
+)
+CONTEXT = EventContext(RULES, ("camera",))
+
+
+def _event(end: float | None = None, number: int = 1) -> Event:
+    frame = np.full((48, 64, 3), 200, np.uint8)
+    name = f"1000000-{number}-light-left"
+    return Event(name, "light left", "bright", "left", 0, "camera", 1000.0, end, 2.0, 0.75, None, frame)
+
+
+def _video(path: Path, left: str) -> Path:
+    """At 10 fps, the left half bright for each `#` and dark for each `.`; the right half dark."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (128, 96))
+    for mark in left:
+        frame = np.zeros((96, 128, 3), np.uint8)
+        frame[:, :64] = 255 if mark == "#" else 0
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@dataclass
+class Receiver:
+    """What came in: headers and bodies; `answers` are the statuses to come, 200 after the last."""
+
+    port: int = 0
+    answers: list[int] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+
+@contextmanager
+def _receiving(answers: list[int], port: int = 0) -> Iterator[Receiver]:
+    receiver = Receiver(answers=answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            receiver.headers.append(dict(self.headers))
+            receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
+            self.send_header("Location", f"http://127.0.0.1:{receiver.port}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        receiver.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_run_writes_its_events(seg_model: Path, tmp_path: Path) -> None:
+    video = _video(tmp_path / "a.mp4", "." * 10 + "#" * 20 + "." * 10)
+    lines = tmp_path / "out" / "events.jsonl"
+    manifest, session = open_model(seg_model, "cpu")
+    seen: list[Result] = []
+    plan = EventPlan(RULES, (str(lines),))
+    summary = run_pipeline(manifest, session, [str(video)], events=plan, on_frame=seen.append)
+    start, end = map(json.loads, lines.read_text().splitlines())
+    assert (start["state"], start["end"], end["state"]) == ("start", None, "end")
+    assert start["id"] == end["id"]
+    assert (end["rule"], end["class"], end["zone"], end["source"]) == ("light left", "bright", "left", str(video))
+    assert (end["position"], end["seconds"], end["peak"]) == (1.0, 2.0, pytest.approx(1.0, abs=0.02))
+    snapshot = cv2.imdecode(np.fromfile(lines.parent / end["snapshot"], np.uint8), cv2.IMREAD_COLOR)
+    assert snapshot is not None
+    assert snapshot.shape == (96, 128, 3)
+    assert snapshot[:, :60].mean() > 240
+    assert [len(result.events) for result in seen] == [0] * 15 + [1] * 25
+    assert seen[-1].events[0].end is not None
+    assert seen[-1].zones == RULES.zones
+    assert [(sink.written, sink.dropped, sink.state) for sink in summary.sinks] == [(2, 0, "working")]
+
+
+def test_the_end_of_the_input_ends_the_event(seg_model: Path, tmp_path: Path) -> None:
+    first = _video(tmp_path / "a.mp4", "#" * 10)
+    second = _video(tmp_path / "b.mp4", "." * 10 + "#" * 10)
+    lines = tmp_path / "events.jsonl"
+    manifest, session = open_model(seg_model, "cpu")
+    run_pipeline(manifest, session, [str(first), str(second)], events=EventPlan(RULES, (str(lines),)))
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [(each["input"], each["state"]) for each in told] == [(0, "start"), (0, "end"), (1, "start"), (1, "end")]
+    assert [(each["position"], each["seconds"]) for each in told if each["state"] == "end"] == [(0, 0.9), (1, 0.9)]
+    run_pipeline(manifest, session, [str(first)], events=EventPlan(RULES, (str(lines),)))
+    assert len(lines.read_text().splitlines()) == 6  # added to, not replaced
+
+
+def test_scores_of_a_classification(cls_model: Path, tmp_path: Path) -> None:
+    video = _video(tmp_path / "a.mp4", "." * 10)
+    lines = tmp_path / "events.jsonl"
+    rules = Rules.model_validate({"rules": [{"name": "night", "class": "dark", "above": 0.5}]})
+    manifest, session = open_model(cls_model, "cpu")
+    run_pipeline(manifest, session, [str(video)], events=EventPlan(rules, (str(lines),)))
+    assert [json.loads(line)["state"] for line in lines.read_text().splitlines()] == ["start", "end"]
+
+
+def test_rules_that_do_not_suit_are_refused_before_anything_is_opened(seg_model: Path, tmp_path: Path) -> None:
+    rules = Rules.model_validate({"rules": [{"name": "a", "class": "cat", "above": 0.5}]})
+    manifest, session = open_model(seg_model, "cpu")
+    video, lines = _video(tmp_path / "a.mp4", "#"), tmp_path / "events.jsonl"
+    with pytest.raises(RecordError, match="the class 'cat'"):
+        run_pipeline(manifest, session, [str(video)], events=EventPlan(rules, (str(lines),)))
+    assert not lines.exists()
+
+
+@pytest.mark.parametrize("place", ["events.txt", "ftp://a/b", "folder/", "rtsp://user:hush@camera/1"])
+def test_places_that_are_none(place: str) -> None:
+    with pytest.raises(InputError, match=r"expected events\.jsonl") as caught:
+        open_events(place, CONTEXT)
+    assert "hush" not in str(caught.value)
+
+
+def test_lines_after_a_kill_and_on_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"id": "cut o')
+    with event_lines(path) as deliver:
+        deliver(_event())
+    assert [line[:8] for line in path.read_text().splitlines()] == ['{"id": "', '{"id": "']
+    assert path.read_text().endswith("}\n")
+    with pytest.raises(WriteError, match="No space left"), event_lines(Path("/dev/full")) as deliver:
+        deliver(Event("1-1-a", "a", "b", None, 0, "c", 0.0, None, 0.0, 0.5))
+
+
+def test_only_the_newest_snapshots_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_lines_module, "SNAPSHOTS", 2)
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "mine.jpg").write_bytes(b"somebody's")
+    for run in range(2):
+        with event_lines(tmp_path / "events.jsonl") as deliver:
+            for number in range(3):
+                deliver(_event(number=3 * run + number))
+    assert sorted(path.name for path in (tmp_path / "events").iterdir()) == [
+        "1000000-4-light-left.jpg",
+        "1000000-5-light-left.jpg",
+        "mine.jpg",
+    ]
+
+
+def test_a_webhook_gets_signed_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASELECT_WEBHOOK_SECRET", "correct horse")
+    with _receiving([]) as receiver:
+        uri = f"http://us%40er:p%2Fw@127.0.0.1:{receiver.port}/hook?key=abc"
+        with open_events(uri, CONTEXT) as deliver:
+            deliver(_event(end=1002.0))
+    (headers,), (body,) = receiver.headers, receiver.bodies
+    told = json.loads(body)
+    assert (told["rule"], told["start"], told["end"], told["peak"]) == ("light left", 1000.0, 1002.0, 0.75)
+    snapshot = cv2.imdecode(np.frombuffer(base64.b64decode(told["snapshot"]), np.uint8), cv2.IMREAD_COLOR)
+    assert snapshot is not None
+    assert abs(float(snapshot.mean()) - 200) < 2
+    digest = hmac.new(b"correct horse", body, hashlib.sha256).hexdigest()
+    assert headers["X-Aselect-Signature-256"] == f"sha256={digest}"
+    assert headers["X-Aselect-Event"] == "1000000-1-light-left end"
+    assert headers["Authorization"] == f"Basic {base64.b64encode(b'us@er:p/w').decode()}"
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_without_a_secret_nothing_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASELECT_WEBHOOK_SECRET", raising=False)
+    with _receiving([]) as receiver, open_events(f"http://127.0.0.1:{receiver.port}/", CONTEXT) as deliver:
+        deliver(_event())
+    assert not {"X-Aselect-Signature-256", "Authorization"} & receiver.headers[0].keys()
+
+
+def test_what_fails_is_sent_again_until_it_arrives_and_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    with _receiving([500, 503, 429]) as receiver:
+        uri = f"http://user:hush-hush@127.0.0.1:{receiver.port}/T0/secret-path"
+        delivery = Delivery(event_place(uri), lambda: open_events(uri, CONTEXT), AT_ONCE)
+        with caplog.at_level(logging.WARNING):
+            delivery.start()
+            delivery.offer(_event())
+            delivery.offer(_event(end=1002.0))
+            delivery.close()
+    states = [json.loads(body)["state"] for body in receiver.bodies]
+    assert states == ["start", "start", "start", "start", "end"]
+    assert (delivery.health().written, delivery.health().dropped, delivery.health().state) == (2, 0, "working")
+    assert caplog.text.count("got HTTP 500") == 1
+    assert "takes events again" in caplog.text
+    assert "hush-hush" not in caplog.text
+    assert "secret-path" not in caplog.text
+
+
+def test_a_receiver_that_is_away_and_comes_back(free_port: int) -> None:
+    uri = f"http://127.0.0.1:{free_port}/"
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
+    delivery.start()
+    delivery.offer(_event())
+    while delivery.health().state == "working":
+        threading.Event().wait(0.01)
+    assert "Connection refused" in delivery.health().fault
+    with _receiving([], free_port) as receiver:
+        delivery.close()
+    assert len(receiver.bodies) == 1
+    assert delivery.health().written == 1
+
+
+@pytest.mark.parametrize("status", [302, 307, 400, 401, 404, 410])
+def test_what_is_refused_for_good_is_not_sent_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    with _receiving([status]) as receiver:
+        uri = f"http://user:hush@127.0.0.1:{receiver.port}/"
+        delivery = Delivery(event_place(uri), lambda: open_events(uri, CONTEXT), AT_ONCE)
+        with caplog.at_level(logging.WARNING):
+            delivery.start()
+            delivery.offer(_event())
+            delivery.offer(_event(number=2))
+            delivery.close()
+    assert [json.loads(body)["id"][8] for body in receiver.bodies] == ["1", "2"]
+    assert (delivery.health().written, delivery.health().dropped) == (1, 1)
+    assert f"got HTTP {status}" in caplog.text
+    assert "hush" not in caplog.text
+
+
+def test_the_end_of_the_run_does_not_wait_for_a_dead_receiver(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    uri = f"http://127.0.0.1:{free_port}/"
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, farewell=0.05)
+    with caplog.at_level(logging.WARNING):
+        delivery.start()
+        for number in range(3):
+            delivery.offer(_event(number=number))
+        delivery.close()
+    assert "3 events could not be delivered" in caplog.text
+
+
+def test_a_receiver_whose_answer_is_no_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            client, _ = server.accept()
+            client.recv(1 << 20)
+            client.sendall(b"\x00\xffnonsense\r\n\r\n")
+            client.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with open_events(uri, CONTEXT) as deliver, pytest.raises(WriteError) as caught:
+            deliver(_event())
+        thread.join()
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("uri", ["http://", "https://u:pw@", "http://u:pw@h:99999/", "http://h:x/pw", "http://h/p w"])
+def test_unusable_webhooks(uri: str) -> None:
+    with pytest.raises(InputError, match="malformed address of a webhook") as caught, open_events(uri, CONTEXT):
+        pass
+    assert "pw" not in str(caught.value)
+
+
+COMMAND = [sys.executable, "-c", "from aselect_runtime.commands.run import run; run()"]
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_watches_rules(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    video = _video(tmp_path / "a.mp4", "." * 5 + "#" * 5)
+    places = ["--rules", tmp_path / "rules.toml", "--events", tmp_path / "events.jsonl"]
+    done = _run(seg_model, video, *places, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
+    assert json.loads(done.stdout)["sinks"][0]["written"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--events", "events.jsonl"], "(--rules)"),
+        (["--rules", "none.toml", "--events", "events.jsonl"], "none.toml: unreadable"),
+        (["--rules", "{rules}"], "(--events)"),
+        (["--rules", "{rules}", "--events", "events.txt"], "events.txt: got no place for events"),
+        (["--rules", "{rules}", "--record-events", "videos"], "no compressed stream"),
+    ],
+)
+def test_faults_of_the_command_are_one_line(seg_model: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    done = _run(seg_model, "synthetic://street?size=48x64&frames=6", *(word.format(rules=path) for word in options))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_the_example_of_the_page_is_a_file_of_rules(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "rules.toml").write_text(text)
+    rules = load_rules(tmp_path / "rules.toml")
+    assert {rule.class_name for rule in rules.rules} <= set(CLASSES)
+    assert {zone.name for zone in rules.zones} == {rule.zone for rule in rules.rules}
+    (told,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert json.loads(told).keys() == _event(end=1.0).to_dict().keys()
