@@ -173,7 +173,18 @@ def _components(text: str) -> list[Component]:
     return [choice(part, COMPONENTS, "component") for part in parse_list(text)]  # type: ignore[misc]
 
 
-select = entry(_select)
+select = entry(
+    _select,
+    groups={
+        "Candidates": ["timesteps", "components", "blocks", "images", "batch", "seed", "device"],
+        "Of single strategies": ["dimensions", "amplitude", "cutoff", "dc", "confidence", "head", "steps"],
+        "Backbone": ["family", "vae", "num_heads", "condition", "label", "revision"],
+    },
+    examples=[
+        "aselect-select shipped --data DATA --strategy probe",
+        "aselect-select shipped --timestep 100 --tap 3.query",
+    ],
+)
 
 if __name__ == "__main__":
     select()

@@ -159,4 +159,15 @@ def _train(
         print(f"val {figures.metric} {figures.score:.3f}\n{out}\nreport: {out}.training/report.html")
 
 
-train = entry(_train)
+train = entry(
+    _train,
+    groups={
+        "Learning": ["samples", "batch", "lr", "backbone_lr", "patience", "loss", "unfreeze", "random_backbone"],
+        "Backbone": ["family", "vae", "num_heads", "condition", "label", "revision"],
+        "Computing": ["noise_draws", "cache", "seed", "device", "threads"],
+    },
+    examples=[
+        "aselect-train --backbone shipped --selection selection.json --data DATA --out BUNDLE",
+        "aselect-train --backbone shipped --selection selection.json --data DATA --finetune --out TUNED",
+    ],
+)

@@ -44,4 +44,4 @@ def _print_evaluation(found: Evaluation) -> None:
     print(f"{found.images} images of {found.split}, on {found.device}")
 
 
-evaluate = entry(_evaluate)
+evaluate = entry(_evaluate, examples=["aselect-eval EXPORTED --data DATA --split val --report report.html"])

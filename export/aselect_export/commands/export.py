@@ -100,7 +100,17 @@ _NEXT = {
 }
 """What to do with each --format."""
 
-export = entry(_export)
+export = entry(
+    _export,
+    groups={
+        "INT8": ["calib_images", "calib", "max_drop", "rest"],
+        "Engines and fallbacks": ["engine", "target", "no_ladder", "allow_mixed", "layout"],
+    },
+    examples=[
+        "aselect-export --task seg --precision fp16",
+        "aselect-export --task seg --precision int8 --model BUNDLE --data DATA --out EXPORTED",
+    ],
+)
 
 
 def export_json(result: ExportResult) -> str:

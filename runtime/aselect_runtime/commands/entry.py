@@ -2,7 +2,7 @@
 
     def _select(backbone: str, *, verbose: bool = False) -> None: ...
 
-    select = entry(_select)
+    select = entry(_select, examples=["aselect select shipped --data DATA"])
 
 A library error names the parameter to change (`imgsz`); the command adds its option of that name (`--imgsz`).
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aselect_runtime.errors import AselectError, MissingDependencyError, WriteError
@@ -29,6 +29,10 @@ class Command:
 
     function: Callable[..., None]
     """With arguments and options in its typer annotations. `verbose`, where it has that, asks for tracebacks."""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """How its help lists the options that few need: title -> names of parameters. The others come first."""
+    examples: Sequence[str] = ()
+    """Lines to type, at the end of its help."""
 
     def __call__(self) -> None:
         """Run it on the arguments of this process, and exit."""
@@ -38,13 +42,17 @@ class Command:
         """The command as click has it."""
         import typer
 
+        from aselect_runtime.commands.help import WIDTH, GroupedCommand
+
         @functools.wraps(self.function)
         def guarded(**arguments: Any) -> None:
             with reporting(verbose=bool(arguments.get("verbose")), options=self.options):
                 self.function(**arguments)
 
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        app.command()(guarded)
+        look = {"groups": self.groups, "examples": self.examples}
+        settings = {"max_content_width": WIDTH}
+        app.command(cls=type("Verb", (GroupedCommand,), look), context_settings=settings)(guarded)
         return typer.main.get_command(app)
 
     def options(self) -> set[str]:

@@ -1,0 +1,73 @@
+"""The help of a command: options in groups, those that most people need first, and examples at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+WIDTH = 110
+"""Most columns of a help text; a narrower terminal has its own."""
+NAMES = 30
+"""Columns of an option and its value, before its text."""
+GENERAL = ("as_json", "verbose", "help")
+"""Parameters that commands have in common, shown last."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help has a section for each group of its options."""
+
+    groups: Mapping[str, Sequence[str]] = {}
+    """Title -> names of parameters; what is in no group comes first, under `Options`."""
+    examples: Sequence[str] = ()
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each group."""
+        rows: dict[str, tuple[str, str]] = {}
+        arguments = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            if parameter.opts[0].startswith("-"):
+                rows[parameter.name or ""] = shortened(*record)
+            else:
+                arguments.append(shortened(*record))
+        grouped = {name for names in (*self.groups.values(), GENERAL) for name in names}
+        sections = {"Arguments": arguments, "Options": [row for name, row in rows.items() if name not in grouped]}
+        sections |= {title: [rows[name] for name in names] for title, names in self.groups.items()}
+        sections["General"] = [rows[name] for name in GENERAL if name in rows]
+        for title, listed in sections.items():
+            if listed:
+                with formatter.section(title):
+                    formatter.write_dl(listed, col_max=NAMES)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the examples, each on a line that can be copied whole."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{' ' * formatter.current_indent}{example}\n")
+
+
+_VALUES = {"str": "TEXT", "text": "TEXT", "int": "N", "integer": "N", "float": "X", "path": "PATH"}
+
+
+def shortened(names: str, text: str) -> tuple[str, str]:
+    """An option's names and text as typer has them, the value as one word and the range of numbers left out.
+
+    `--batch <int range>` and `--batch INTEGER RANGE` become `--batch N`, `[default: 1; x>=1]` becomes `[default: 1]`.
+    """
+    names = re.sub(r"<([^<>]+)>", r"\1", names)
+    names = re.sub(r" \[([^\[\]]+\|[^\[\]]+)\]", r" \1", names)
+    names = re.sub(
+        r" (str|text|int|integer|float|path)( range)?$",
+        lambda found: " " + _VALUES[found[1].lower()],
+        names,
+        flags=re.IGNORECASE,
+    )
+    limit = r"(?:-?[\d.]+<=?)?x(?:[<>]=?-?[\d.]+)?"
+    text = re.sub(rf"\s*\[{limit}\]", "", text)
+    return names, re.sub(rf"; {limit}(?=[;\]])", "", text)
