@@ -106,7 +106,8 @@ def _state(file: Path, content: Mapping[Any, Any], depth: int = 3) -> tuple[dict
     """The weights in a dict of them, with the key that they had; None where there are none."""
     if depth == 0:
         return None
-    averages = [key for key in _text(content) if _AVERAGE.search(key)]
+    # A tensor of such a name is one of a flat state dict, whose names are sorted out with those of other files.
+    averages = [key for key in _text(content) if _AVERAGE.search(key) and not isinstance(content[key], Tensor)]
     plain = _inside(file, content, _PLAIN, depth)
     for key in sorted(averages):
         average = content[key]

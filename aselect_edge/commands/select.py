@@ -22,6 +22,8 @@ from aselect_edge.commands.backbone import (
     Label,
     NumHeads,
     Revision,
+    SitPath,
+    SitTime,
     Size,
     Vae,
 )
@@ -86,6 +88,8 @@ def _select(
     condition: Condition = None,
     label: Label = None,
     revision: Revision = None,
+    sit_time: SitTime = None,
+    sit_path: SitPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
     device: DeviceName = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
@@ -138,7 +142,7 @@ def _select(
     # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
     console = Console(stderr=True, markup=False, soft_wrap=True)
     with assemble() as team, terminal_progress(shown=team.leads) as progress:
-        given = Given(family, vae, num_heads or heads, condition, revision)
+        given = Given(family, vae, num_heads or heads, condition, revision, sit_time, sit_path)
         loaded = given.load(backbone, label, None)
         selection = select_tap(loaded, data, request, team=team, resume=out, progress=progress)
     if not team.leads:

@@ -18,6 +18,8 @@ from aselect_edge.commands.backbone import (
     Heads,
     NumHeads,
     Revision,
+    SitPath,
+    SitTime,
     Size,
     Vae,
 )
@@ -63,6 +65,8 @@ def _train(
         typer.Option(min=-1, callback=unset_at(-1), help="Class to condition on; the selection's if left out."),
     ] = None,
     revision: Revision = None,
+    sit_time: SitTime = None,
+    sit_path: SitPath = None,
     samples: Annotated[
         int | None,
         typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's own if left out."),
@@ -142,7 +146,7 @@ def _train(
         device=find_device(device),
     )
     with terminal_progress() as progress:
-        given = Given(family, vae, num_heads or heads, condition, revision)
+        given = Given(family, vae, num_heads or heads, condition, revision, sit_time, sit_path)
         loaded = given.load(backbone, chosen.label if label is None else label, request.depth)
         outcome = train_bundle(replace(request, source=loaded), progress)
     figures = outcome.figures
