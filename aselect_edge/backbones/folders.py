@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aselect_edge.backbones.hub import VARIANTS, snapshot
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import inside
 
@@ -14,8 +15,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
 MODEL, PROMPT = ("transformer", "vae", "scheduler"), ("text_encoder*", "tokenizer*")
 """Parts of a pipeline: what every backbone needs, and what the empty prompt is computed by."""
-VARIANTS = ("fp16", "bf16", "fp32")
-"""Variants of files that are taken where there is no plain form."""
 
 
 def local_folder(
@@ -28,8 +27,6 @@ def local_folder(
 
     `check` sees a hub id's configurations, and may refuse them, before any weight is fetched.
     """
-    from aselect_edge.backbones.hub import snapshot
-
     folder = Path(source)
     if folder.is_dir():
         return folder

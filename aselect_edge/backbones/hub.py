@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from aselect_edge.backbones.folders import VARIANTS
 from aselect_runtime.errors import InputError
 
+VARIANTS = ("fp16", "bf16", "fp32")
+"""Variants of files that are taken where there is no plain form."""
 _ROOT = "diffusion_pytorch_model"
 _RAW = ["*.non_ema.*", "*.non_ema-*"]
 """Weights that were not averaged, beside those that were."""

@@ -17,7 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from aselect_edge.backbones.family import Condition
-from aselect_edge.backbones.folders import VARIANTS, beside, read_json
+from aselect_edge.backbones.folders import beside, read_json
+from aselect_edge.backbones.hub import VARIANTS
 from aselect_edge.backbones.registry import refuse_quantised
 from aselect_edge.backbones.store import WeightStore
 from aselect_runtime.errors import InputError, IntegrityError, MissingDependencyError

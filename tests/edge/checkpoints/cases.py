@@ -267,7 +267,7 @@ def gguf(folder: Path) -> tuple[Path, None]:
 def named_weights(with_config: bool) -> Make:
     """The weights of a diffusers folder, named themselves."""
 
-    def make(folder: Path) -> tuple[Path, Reference]:
+    def make(folder: Path) -> tuple[Path, Reference | None]:
         _, tap = folder_of()(folder)
         if not with_config:
             (folder / "transformer" / "config.json").unlink()

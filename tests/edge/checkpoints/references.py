@@ -270,7 +270,7 @@ def sd3(model: nn.Module) -> Reference:
     def tap(x0: Tensor, eps: Tensor, tau: float) -> Tensor:
         condition = {name: value.expand(COUNT, *value.shape[1:]) for name, value in sd3_condition().items()}
         seen: list[Tensor] = []
-        hook = model.transformer_blocks[1].ff.register_forward_hook(lambda _m, _i, out: seen.append(out))  # type: ignore[union-attr, index, operator]
+        hook = model.transformer_blocks[1].ff.register_forward_hook(lambda _m, _i, out: seen.append(out))  # type: ignore[union-attr, index]
         model(
             hidden_states=(1 - tau) * x0 + tau * eps,
             timestep=torch.full((COUNT,), 1000 * tau),

@@ -53,14 +53,15 @@ def original(model: AutoencoderKL) -> State:
 
 def latents(model: AutoencoderKL, pixels: Tensor, scale: float, shift: float = 0.0) -> Tensor:
     """The mean of the posterior of BGR pixels 0..255, scaled."""
-    return scale * (model.encode(pixels.flip(1) / 127.5 - 1).latent_dist.mean - shift)
+    mean: Tensor = model.encode(pixels.flip(1) / 127.5 - 1).latent_dist.mean
+    return scale * (mean - shift)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("how", [{}, {"variant": "fp16"}, {"safe_serialization": False}])
 def test_a_folder_in_any_form_loads(tmp_path: Path, how: dict[str, object]) -> None:
     model = autoencoder()
-    model.save_pretrained(tmp_path, **how)  # type: ignore[arg-type]
+    model.save_pretrained(tmp_path, **how)
     pixels = torch.rand(1, 3, 16, 16) * 255
     torch.testing.assert_close(load_encoder(str(tmp_path)).x0(pixels), latents(model, pixels, 0.18215))
 

@@ -43,7 +43,7 @@ def outcome(case: Case, folder: Path, vae: str) -> tuple[str, str]:
     condition = ref.prompt() if "pixart" in case.name else condition
     try:
         options = {"heads": ref.HEADS, "vae": vae, "condition": condition, **case.options}
-        loaded = load_backbone(str(source), **options)  # type: ignore[arg-type]
+        loaded = load_backbone(str(source), **options)
     except InputError as error:
         return "refused by name" if case.refusal else "another error", str(error)
     x0, eps = ref.images()
