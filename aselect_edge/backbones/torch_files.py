@@ -53,12 +53,16 @@ _INERT = {
     "omegaconf.base": ("ContainerMetadata", "Metadata"),
     "omegaconf.nodes": ("AnyNode", "IntegerNode", "FloatNode", "StringNode", "BooleanNode"),
     "typing": ("Any",),
-    "collections": ("defaultdict", "deque"),
     "builtins": ("dict", "list", "int", "float", "str", "bool", "tuple"),
     "zoneinfo": ("ZoneInfo", "ZoneInfo._unpickle"),
 }
 """What training scripts put beside the weights, by module. A stand-in takes the place of each; the real one is never
 called. Anything else in a file makes it unreadable."""
+
+
+def _plain_dict(*_arguments: object) -> dict[Any, Any]:
+    """In place of a defaultdict, whose items torch does not set."""
+    return {}
 
 
 class Content(NamedTuple):
@@ -94,6 +98,7 @@ def torch_content(file: Path) -> Content:
 def _load(file: Path) -> Any:
     stand_ins: list[Any] = [(Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names]
     stand_ins += [Namespace, SimpleNamespace]  # plain attributes, which run no code either
+    stand_ins.append((_plain_dict, "collections.defaultdict"))
     try:
         with torch.serialization.safe_globals(stand_ins):
             mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none, and has to be read whole
@@ -168,4 +173,6 @@ def _kind(content: object) -> str:
 def unreadable(file: Path, error: Exception, kind: str) -> IntegrityError:
     """The error for a file that `error` came of while it was read as `kind`."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if other := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        reason = f"it holds a {other[1]}, which is no weight and is not loaded"
     return IntegrityError(f"{file}: unreadable ({reason}), expected {kind}; download or save it again")

@@ -6,6 +6,7 @@ import datetime
 import json
 import pathlib
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -286,6 +287,7 @@ def noted(state: State) -> dict[str, Any]:
         "took": datetime.timedelta(hours=3),
         "best": np.float32(2.5),
         "history": np.zeros(3),
+        "losses": defaultdict(dict, {"a": {"b": 1.0}}),
     }
 
 
