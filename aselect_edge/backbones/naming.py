@@ -35,6 +35,11 @@ def own_names(names: Iterable[str], prefixes: tuple[str, ...] = MODEL) -> dict[s
                 f"got the tensors {found[bare]} and {name} in one file, expected one {bare}; save the model alone"
             )
         found[bare] = name
+    if prefixes == AUTOENCODER:  # one in an all-in-one file: its prefix says all that belongs to it
+        for prefix in AUTOENCODER[:2]:
+            part = {name.removeprefix(prefix): place for name, place in found.items() if name.startswith(prefix)}
+            if part:
+                return part
     found = _averaged(found)
     while stripped := _stripped(found, prefixes):
         found = stripped

@@ -18,6 +18,14 @@ from aselect_runtime.errors import InputError
 State = dict[str, Tensor]
 
 
+MODEL = {
+    "model.diffusion_model.x.weight": torch.zeros(2, 2),
+    "model_ema.diffusion_modelxweight": torch.zeros(2, 2),
+    "text_encoders.clip_l.x.scale_weight": torch.ones(1),
+}
+"""The rest of an all-in-one file."""
+
+
 def autoencoder(channels: int = 4) -> AutoencoderKL:
     torch.manual_seed(0)
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
@@ -73,6 +81,7 @@ def test_a_folder_in_any_form_loads(tmp_path: Path, how: dict[str, object]) -> N
         ("vae.safetensors", lambda s: s),
         ("vae-ft-mse.ckpt", lambda s: {"state_dict": {**s, "loss.logvar": torch.zeros(1)}}),
         ("sd.ckpt", lambda s: {"state_dict": {f"first_stage_model.{name}": value for name, value in s.items()}}),
+        ("sd3.safetensors", lambda s: {**{f"first_stage_model.{name}": value for name, value in s.items()}, **MODEL}),
     ],
 )
 @pytest.mark.parametrize(("channels", "scale", "shift"), [(4, 0.18215, 0.0), (16, 1.5305, 0.0609)])

@@ -15,7 +15,8 @@ from aselect_edge.backbones import load_backbone
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Tap
 from tests.edge.checkpoints import references as ref
-from tests.edge.checkpoints.cases import REFUSED, RIGHT, Case
+from tests.edge.checkpoints.cases import REFUSED, RIGHT
+from tests.edge.checkpoints.making import Case
 
 TAP, TAU = Tap.parse("1.mlp"), 0.3
 
