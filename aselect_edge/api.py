@@ -49,6 +49,8 @@ def select(
     condition: str | Path | None = None,
     label: int | None = None,
     revision: str | None = None,
+    sit_time: str | None = None,
+    sit_path: str | None = None,
     batch: int = 8,
     device: str = "cpu",
     seed: int = 0,
@@ -57,7 +59,7 @@ def select(
     """Find the noise level, block and component whose features of `data` know most.
 
     `backbone` is what `load_backbone` takes (a folder, a hub id, "shipped", …), or a loaded one, to which `family` to
-    `revision` then do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
+    `sit_path` then do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
     images or a video; `smallest-sigma`, `fixed` and `uniform` need none, and `timestep` and `tap`, taken as they are,
     no scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
 
@@ -92,7 +94,7 @@ def select(
     )
     folder = None if data is None else Path(data)
     with assemble() as team:
-        loaded = _load(backbone, family, vae, num_heads, condition, label, revision)
+        loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path)
         selection = select_tap(loaded, folder, request, team=team, resume=place, progress=progress)
     if place is not None and team.leads:
         selection.save(place)
@@ -124,6 +126,8 @@ def train(
     condition: str | Path | None = None,
     label: int | None = None,
     revision: str | None = None,
+    sit_time: str | None = None,
+    sit_path: str | None = None,
     samples: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -136,7 +140,7 @@ def train(
 ) -> Outcome:
     """Train a head on the selected features of a labelled folder and write the bundle folder `out`.
 
-    `backbone` is what `load_backbone` takes, or a loaded one, to which `family` to `revision` then do not apply;
+    `backbone` is what `load_backbone` takes, or a loaded one, to which `family` to `sit_path` then do not apply;
     `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` trains the
     backbone too, as `unfreeze` says: "all" (what is meant by None), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
     (height, width) in pixels. None leaves a thing to the task, see `RECIPES`, or to the selection.
@@ -167,7 +171,7 @@ def train(
         device=find_device(device),
     )
     label = chosen.label if label is None else label
-    loaded = _load(backbone, family, vae, num_heads, condition, label, revision, request.depth)
+    loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
     return train_bundle(replace(request, source=loaded), progress)
 
 
@@ -179,6 +183,8 @@ def _load(
     condition: str | Path | None,
     label: int | None,
     revision: str | None,
+    sit_time: str | None,
+    sit_path: str | None,
     depth: int | None = None,
 ) -> LoadedBackbone:
     if isinstance(backbone, LoadedBackbone):
@@ -192,6 +198,8 @@ def _load(
         condition=None if condition is None else load_condition(Path(condition)),
         label=label,
         depth=depth,
+        sit_time=sit_time,
+        sit_path=sit_path,
     )
 
 

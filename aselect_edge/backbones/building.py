@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from aselect_edge.backbones.accounting import Layout
 from aselect_edge.backbones.dit import DiT, diffusers_keys
 from aselect_edge.backbones.family import Backbone
 from aselect_edge.backbones.folders import WEIGHTS
@@ -25,6 +27,17 @@ def build(family: type[Backbone], config: dict[str, Any], depth: int | None = No
 def own_places(model: Backbone) -> dict[str, Stored]:
     """Where the parameters of a model are in files with diffusers' names."""
     return {ours: Stored(theirs) for ours, theirs in model.keys().items()}
+
+
+def translated(model: Backbone, place: Callable[[str], Stored]) -> dict[str, Stored]:
+    """Where the parameters of a model are in files with names of their own: `place` of diffusers' name."""
+    return {ours: place(theirs) for ours, theirs in model.keys().items()}
+
+
+def layout_of(model: Backbone, config: dict[str, Any]) -> Layout:
+    """What a file with diffusers' names may hold, for a model of `config` that may be cut."""
+    whole = build(type(model), config)
+    return Layout(own_places(model), frozenset(whole.keys().values()), model.unread, whole.tables())
 
 
 def fill_backbone(model: Backbone, store: WeightStore, lean: bool = False) -> None:

@@ -73,7 +73,7 @@ class DiTConfig:
             fault = error.errors(include_url=False)[0]
             raise InputError(
                 f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected what DiT has ({fault['msg']}); "
-                "download it again"
+                "check config.json"
             ) from error
 
     def to_json(self) -> dict[str, Any]:
@@ -239,6 +239,10 @@ class DiT(Backbone):
     @property
     def side(self) -> int:
         return self.config.sample_size
+
+    def tables(self) -> dict[str, Tensor]:
+        side = self.config.sample_size // self.config.patch_size
+        return {"pos_embed.pos_embed": self.positions((side, side))} if self.width % 4 == 0 else {}
 
     @property
     def null_label(self) -> int:

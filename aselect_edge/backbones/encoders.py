@@ -6,30 +6,71 @@ Both are read from an autoencoder's folder (a pipeline's `vae/`), without their 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.family import Affine, Encoder
 from aselect_edge.backbones.folders import local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.naming import AUTOENCODER
+from aselect_edge.backbones.registry import refuse_quantised
 from aselect_edge.backbones.store import Stored, WeightStore, fill
+from aselect_edge.backbones.vae_file import IGNORED, vae_config, vae_place
 from aselect_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
 
 _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 """Names inside the middle block's attention, ours and those of autoencoders saved before diffusers 0.18."""
 
 
 def load_encoder(source: str, revision: str | None = None) -> Encoder:
-    """The encoder in a folder or hub id, which is an autoencoder or a pipeline with a `vae/`; eval mode, float32.
+    """The encoder in a folder or hub id, an autoencoder or a pipeline with a `vae/`, or in a single file.
 
-    Raises InputError where it is no autoencoder of a kind that is known, IntegrityError where its weights are corrupt.
+    eval mode, float32. Raises InputError where it is no autoencoder of a kind that is known, IntegrityError where its
+    weights are corrupt.
     """
-    folder = part_of(local_folder(source, revision), "vae")
-    encoder = encoder_of(read_json(folder / "config.json"), str(folder))
-    store = WeightStore(weight_files(folder), {name: Stored(name) for name in encoder.state_dict()})
-    fill(encoder, store.renamed(_old_name), "autoencoder weights")
+    path = Path(source)
+    if path.is_file():
+        if not (path.parent / "config.json").is_file():
+            return _of_file(path)
+        return _filled(path.parent, [path])
+    folder = part_of(local_folder(source, revision, check=_check_config), "vae")
+    return _filled(folder, None)
+
+
+def _check_config(folder: Path) -> None:
+    place = part_of(folder, "vae")
+    encoder_of(read_json(place / "config.json"), str(place))
+
+
+def _filled(folder: Path, files: list[Path] | None) -> Encoder:
+    config = read_json(folder / "config.json")
+    refuse_quantised(config, folder)
+    encoder = encoder_of(config, str(folder))
+    places = {name: Stored(name) for name in encoder.state_dict()}
+    store = WeightStore(files or weight_files(folder), places, AUTOENCODER).renamed(_old_name)
+    known = frozenset(stored.name for stored in store.places.values())
+    check_layout(store, Layout(store.places, known, (r"decoder\.", r"post_quant_conv\.")), f"{folder}: autoencoder")
+    fill(encoder, store, "autoencoder weights")
+    return encoder
+
+
+def _of_file(path: Path) -> Encoder:
+    store = WeightStore([path], {}, AUTOENCODER)
+    shapes = {name: held.shape for name, held in store.held.items()}
+    config, said = vae_config(path, shapes)
+    encoder = encoder_of(config, str(path))
+    places = {name: vae_place(name) for name in encoder.state_dict()}
+    known = frozenset(stored.name for stored in places.values())
+    check_layout(store, Layout(places, known, IGNORED), f"{path}: autoencoder")
+    fill(encoder, store.placed(places), "autoencoder weights")
+    log.warning("%s: taken as an autoencoder; %s", path, "; ".join(said))
     return encoder
 
 
@@ -51,7 +92,7 @@ def encoder_of(config: Mapping[str, Any], where: str = "autoencoder") -> Encoder
         with torch.device("meta"):
             return kind(config)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, KeyError, IndexError) as error:
-        raise InputError(f"{where}: config not understood ({error}), expected diffusers'; download it again") from error
+        raise InputError(f"{where}: config not understood ({error}), expected diffusers'; check config.json") from error
 
 
 class KLEncoder(Encoder):

@@ -1,21 +1,21 @@
 """The checkpoints of facebookresearch/DiT and of SiT: one file, timm's names, q, k and v in one tensor.
 
 Where the formulas differ from diffusers' the config says so: the sinusoid's divisor is 128, both LayerNorms of a
-block have an eps of 1e-6, all blocks share one conditioning. The position table in the file is the one that
-`sincos_positions` computes, so it is not read.
+block have an eps of 1e-6, all blocks share one conditioning. The position table in the file has to be the one that
+`sincos_positions` computes.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aselect_edge.backbones.dit import DiTConfig
-from aselect_edge.backbones.store import Stored, shapes_of
-from aselect_runtime.errors import InputError, IntegrityError
+from aselect_edge.backbones.store import Stored
+from aselect_runtime.errors import InputError
 
 HEADS = {1152: 16, 1024: 16, 768: 12, 384: 6}
 """Attention heads of the published widths (XL, L, B, S); a file does not say."""
@@ -35,60 +35,111 @@ _BLOCK = {
     "mlp_in": "mlp.fc1",
     "mlp_out": "mlp.fc2",
 }
+_NUMBER = re.compile(r"blocks\.(\d+)\.")
+IGNORED = (r"final_layer\.", r"projectors\.", r"ap_head\.")
+"""What no tap depends on: the output layer, and heads that REPA, iREPA and SRA train beside the model."""
 _TABLE = "y_embedder.embedding_table.weight"
 
 
-def family_of_file(path: Path, family: str | None) -> str:
-    """`family` if given, else what the file's name says; raises InputError where it says nothing."""
+def family_of_file(path: Path, family: str | None, names: Iterable[str], args: Mapping[str, Any]) -> tuple[str, str]:
+    """The family and why: `family` if given, else what the file's own notes, tensors or name say.
+
+    Raises InputError where they say nothing, or say different things.
+    """
     if family is not None:
-        return family
+        return family, "given"
+    noted = re.match(r"(?i)([ds]it)(?![a-z])", str(args.get("model", "")))
+    if noted:
+        return noted[1].lower(), f"its notes say model = {args['model']}"
+    if "path_type" in args:
+        return "sit", f"its notes say path_type = {args['path_type']}"
     named = re.search(r"(?i)(?<![a-z])([ds]it)(?![a-z])", path.stem)
-    if not named:
-        raise InputError(
-            f"{path}: got a file name that tells no family, expected DiT or SiT in it; give the family, dit or sit",
-            parameter="family",
-        )
-    return named[1].lower()
+    aligned = any(name.startswith("projectors.") for name in names)
+    if named and not (aligned and named[1].lower() == "dit"):
+        return named[1].lower(), "its name says so"
+    if aligned and not named:
+        return "sit", "it has projectors, as REPA's have"
+    reason = "projectors, as REPA's SiT has, and DiT in its name" if named else "a file name that tells no family"
+    raise InputError(
+        f"{path}: got {reason}, expected DiT or SiT in the name or the notes; give the family, dit or sit",
+        parameter="family",
+    )
 
 
-def facebook_config(path: Path, heads: int | None = None) -> dict[str, Any]:
-    """The `config.json` that says what the file's shapes and this layout's formulas are; raises InputError."""
-    shapes = shapes_of(path)
+def facebook_config(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None, args: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The `config.json` that says what the file's shapes and this layout's formulas are, and what was assumed.
+
+    `args` is what the training script noted in the file. Raises InputError.
+    """
+    notes = args or {}
     try:
         width, channels, patch, _ = shapes["x_embedder.proj.weight"]
         tokens, rows = shapes["pos_embed"][1], shapes[_TABLE][0]
         outputs = shapes["final_layer.linear.weight"][0] // patch**2
-        layers = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
             f"{path}: got no tensor {error} or of another shape, expected the layout of facebookresearch/DiT; give a "
             "checkpoint of DiT or SiT, or a diffusers folder"
         ) from error
-    count = heads or HEADS.get(width)
-    if count is None or width % count:
-        raise InputError(
-            f"{path}: got the width {width}{f' and {heads} heads' if heads else ''}, expected "
-            f"{', '.join(map(str, HEADS))} or the number of heads, which divides it; give that number",
-            parameter="num_heads",
-        )
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise IntegrityError(f"{path}: got {tokens} positions, expected a square of them; download it again")
+        raise InputError(f"{path}: got {tokens} positions, expected a square of them; choose another checkpoint")
+    count, said = heads_of(path, width, heads, notes)
+    null, guess = _null_class(path, rows, notes)
     config = {
         "num_attention_heads": count,
         "attention_head_dim": width // count,
         "in_channels": channels,
         "out_channels": outputs,
-        "num_layers": layers,
-        "attention_bias": "blocks.0.attn.qkv.bias" in shapes,
+        **blocks_of(shapes),
         "sample_size": side * patch,
         "patch_size": patch,
-        "num_embeds_ada_norm": rows if rows == IMAGENET else rows - 1,
+        "num_embeds_ada_norm": rows - null,
         "norm_eps": 1e-6,
         "frequency_shift": 0,
-        "null_class": rows != IMAGENET,
+        "null_class": null,
     }
-    return {**DiTConfig.from_json(config).to_json(), "tied": True}
+    return {**DiTConfig.from_json(config).to_json(), "tied": True}, [*said, *guess]
+
+
+def blocks_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What of the configuration says which tensors the blocks have."""
+    return {
+        "num_layers": 1 + max((int(found[1]) for name in shapes if (found := _NUMBER.match(name))), default=0),
+        "attention_bias": "blocks.0.attn.qkv.bias" in shapes,
+    }
+
+
+def heads_of(path: Path, width: int, heads: int | None, notes: Mapping[str, Any]) -> tuple[int, list[str]]:
+    """Attention heads: as given, as noted, or as published models of this width have; with what was assumed.
+
+    Raises InputError where nothing says it, or says a number that does not divide the width.
+    """
+    noted = notes.get("num_heads")
+    count = heads or (noted if isinstance(noted, int) else None) or HEADS.get(width)
+    if count is None or count < 1 or width % count:
+        raise InputError(
+            f"{path}: got the width {width}{f' and {heads} heads' if heads else ''}, expected "
+            f"{', '.join(map(str, HEADS))} or the number of heads, which divides it; give that number",
+            parameter="num_heads",
+        )
+    return count, [] if heads or isinstance(noted, int) else [f"{count} heads, as published models of this width have"]
+
+
+def _null_class(path: Path, rows: int, notes: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    """Whether the last row of the label table is the class "no class", with what was assumed."""
+    classes = notes.get("num_classes")
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        if rows - classes not in (0, 1):
+            raise InputError(
+                f"{path}: got {rows} rows of labels and notes of {classes} classes, expected {classes} rows or one "
+                "more; choose another checkpoint"
+            )
+        return rows != classes, []
+    null = rows != IMAGENET
+    return null, [f'the last of {rows} labels is "no class"' if null else f'none of {rows} labels is "no class"']
 
 
 def facebook_places(config: Mapping[str, Any], depth: int | None = None) -> dict[str, Stored]:

@@ -53,6 +53,8 @@ class Backbone(nn.Module, ABC):
     """Prefixes of the parameters that a lean model leaves on disk until they are `held`."""
     prompted: ClassVar[bool] = False
     """Whether its condition is a prompt, computed by text encoders."""
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Patterns of names that a checkpoint may hold and no tap depends on: an output layer that is not read."""
     store: WeightStore | None = None
     """Where a lean model's streamed weights are; None when all of them are in memory."""
 
@@ -71,6 +73,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def keys(self) -> dict[str, str]:
         """Name of every parameter of this module -> its name in diffusers' state dict."""
+
+    def tables(self) -> dict[str, Tensor]:
+        """What a checkpoint may hold and this class computes, by the name there: it has to be equal."""
+        return {}
 
     @classmethod
     @abstractmethod

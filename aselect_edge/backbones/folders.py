@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aselect_edge.backbones.hub import VARIANTS, snapshot
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import inside
 
@@ -14,12 +15,18 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
 MODEL, PROMPT = ("transformer", "vae", "scheduler"), ("text_encoder*", "tokenizer*")
 """Parts of a pipeline: what every backbone needs, and what the empty prompt is computed by."""
-_LEAVE = [f"*.{variant}{then}" for variant in ("fp16", "bf16", "non_ema") for then in (".*", "-*")]
-"""Variants of files, whole or in shards, that are taken in their plain form."""
 
 
-def local_folder(source: str, revision: str | None = None, parts: Sequence[str] = MODEL) -> Path:
-    """The folder `source`, or a snapshot with these parts of the hub id `source`; raises InputError."""
+def local_folder(
+    source: str,
+    revision: str | None = None,
+    parts: Sequence[str] = MODEL,
+    check: Callable[[Path], object] = lambda folder: None,  # noqa: ARG005 - nothing to check
+) -> Path:
+    """The folder `source`, or a snapshot with these parts of the hub id `source`; raises InputError.
+
+    `check` sees a hub id's configurations, and may refuse them, before any weight is fetched.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -28,25 +35,30 @@ def local_folder(source: str, revision: str | None = None, parts: Sequence[str] 
             f"{source}: no such file or folder, expected a diffusers folder or a hub id such as owner/name, "
             "a .pt file or a bundle"
         )
-    # An asterisk would match folders too: an autoencoder's own repository is named file by file.
-    patterns = ["config.json", "model_index.json", WEIGHTS]
-    patterns += [f"{part}/*.{suffix}" for part in parts for suffix in ("json", "safetensors", "model", "txt")]
-    folder = _snapshot(source, revision, patterns)
-    if not any(folder.rglob("*.safetensors")):  # the first repositories of DiT have torch's own format alone
-        folder = _snapshot(source, revision, [*(f"{part}/*.bin" for part in parts), TORCH_WEIGHTS])
-    return folder
+    return snapshot(source, revision, parts, check)
 
 
-def _snapshot(source: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, ignore_patterns=_LEAVE))
-    except Exception as error:  # the hub client raises many unrelated kinds: offline, not found, gated, disk full
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+def transformer_of(folder: Path) -> Path:
+    """The folder of a pipeline's transformer, or the folder itself; raises InputError that says what it is instead."""
+    transformer = part_of(folder, "transformer")
+    if (transformer / "config.json").is_file():
+        return transformer
+    missing = f"{transformer / 'config.json'}: no such file"
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:
         raise InputError(
-            f"{source}: the hub did not deliver it ({reason}), expected a model id; check name and network"
-        ) from error
+            f"{missing}: got an adapter (LoRA), expected a whole model; merge it into its model and save that"
+        )
+    if "unet" in names:
+        raise InputError(
+            f"{missing}: got a pipeline with a U-Net, expected one with a transformer; choose another model"
+        )
+    if not names:
+        raise InputError(f"{missing}: got an empty folder, expected a diffusers folder; check the path")
+    files = [name for name in names if name.lower().endswith((".pt", ".pth", ".ckpt", ".tar", ".gguf", ".safetensors"))]
+    if files:
+        raise InputError(f"{missing}: got {files[0]} alone, expected a diffusers folder; give the path of that file")
+    raise InputError(f"{missing}: got {', '.join(names[:3])}, expected a diffusers folder; check the path")
 
 
 def part_of(folder: Path, name: str) -> Path:
@@ -62,13 +74,19 @@ def beside(folder: Path, name: str) -> Path | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weights of a diffusers model folder: safetensors, one file or shards, or else torch's own format."""
+    """The weights of a diffusers model folder: safetensors, one file or shards, or else torch's own format.
+
+    The plain form, or else a variant in another precision.
+    """
     for single in (WEIGHTS, TORCH_WEIGHTS):
-        index = folder / f"{single}.index.json"
-        if index.is_file():
-            return _shards(folder, index)
-        if (folder / single).is_file():
-            return [folder / single]
+        stem, suffix = single.split(".")
+        for variant in ("", *(f".{name}" for name in VARIANTS)):
+            for index in (folder / f"{single}.index{variant}.json", folder / f"{stem}{variant}.{suffix}.index.json"):
+                if index.is_file():
+                    return _shards(folder, index)
+            file = folder / f"{stem}{variant}.{suffix}"
+            if file.is_file():
+                return [file]
     raise InputError(f"{folder}: got no {WEIGHTS}, expected safetensors weights; save them so")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,21 @@ from typing import Any
 from torch import Tensor
 
 import aselect_weights
-from aselect_edge.backbones.building import build, fill_backbone, own_places
+from aselect_edge.backbones.accounting import check_layout
+from aselect_edge.backbones.building import build, fill_backbone, layout_of, own_places
 from aselect_edge.backbones.bundled import BUNDLE, read_bundle
-from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.encoders import load_encoder
-from aselect_edge.backbones.facebook import facebook_config, facebook_places, family_of_file
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
-from aselect_edge.backbones.folders import PROMPT, beside, local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.folders import PROMPT, beside, local_folder, read_json, transformer_of, weight_files
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.prompt import load_condition
-from aselect_edge.backbones.registry import family_class, family_of_config
+from aselect_edge.backbones.registry import family_class, family_of_config, refuse_quantised
+from aselect_edge.backbones.single_file import Asked, check_latents, is_diffusers_file, load_file
+from aselect_edge.backbones.sit import PathSchedule
 from aselect_edge.backbones.store import WeightStore
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
-from aselect_runtime.records import Bundle
+from aselect_runtime.records import BackboneSource, Bundle
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +73,17 @@ def load_backbone(
     condition: Condition | None = None,
     depth: int | None = None,
     lean: bool = False,
+    sit_time: str | None = None,
+    sit_path: str | None = None,
 ) -> LoadedBackbone:
     """Load what `source` names; float32, eval mode. A bundle knows its own options; those given are not used.
 
-    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a `.pt` file of facebookresearch/DiT or
-    SiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder or hub id) the
-    pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for `.pt` files of widths
-    that were never published; `condition` is one computed before, instead of running text encoders.
+    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt or SD3, a
+    bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder, file or hub id) the
+    pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single files of widths
+    that were never published; `condition` is one computed before, instead of running text encoders. `sit_time` (what
+    the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace what a SiT-like file
+    says of itself.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
     schedule is the pipeline's own; for a transformer that comes without one it is the published models', with a
@@ -88,32 +94,53 @@ def load_backbone(
     folder: Path | None = None
     if (path / BUNDLE).is_file():
         return _of_bundle(path, lean)
-    if path.is_file():
-        kind = family_class(family_of_file(path, family))
-        if not issubclass(kind, DiT):
-            raise InputError(
-                f"{path}: got the family {family} for a single file, expected dit or sit, which come as one; "
-                "give the diffusers folder of another family",
-                parameter="family",
-            )
-        config = facebook_config(path, heads)
-        model = build(kind, config, depth)
-        fill_backbone(model, WeightStore([path], facebook_places(config, depth)), lean)
+    notes: Mapping[str, Any] = {}
+    schedule: Schedule | None = None
+    if path.is_file() and not is_diffusers_file(path):
+        found = load_file(path, Asked(family, heads, sit_time, sit_path), depth, lean)
+        model, schedule, notes = found.model, found.schedule, found.notes
     else:
-        folder = path if source == "shipped" else local_folder(source, revision)
-        transformer = part_of(folder, "transformer")
-        config = read_json(transformer / "config.json")
-        kind = family_class(family or family_of_config(config, transformer))
-        model = build(kind, config, depth)
-        fill_backbone(model, WeightStore(weight_files(transformer), own_places(model)), lean)
+        folder = _folder(path, source, revision, family)
+        transformer = transformer_of(folder)
+        model = _of_folder(transformer, family, depth, lean, [path] if path.is_file() else weight_files(transformer))
     encoder, origin = _encoder(model, folder, vae, source)
+    check_latents(source, encoder, notes)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
-    schedule = _schedule(kind, folder, source)
+    if schedule is None:
+        schedule = _schedule(type(model), folder, source)
     if condition is None:
         if model.prompted and folder is not None:
             local_folder(source, revision, PROMPT)  # of a hub id, gigabytes that other models have no use for
         condition = model.condition(label, folder)
     return LoadedBackbone(model, encoder, condition, schedule, name, revision, origin, label)
+
+
+def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:
+    """Where the model is, or was fetched to; a hub id of an unsupported model is refused before its weights are."""
+    if path.is_file():
+        return path.parent
+    if source == "shipped":
+        return path
+
+    def check(folder: Path) -> None:
+        transformer = transformer_of(folder)
+        config = read_json(transformer / "config.json")
+        if family is None:
+            family_of_config(config, source)
+        refuse_quantised(config, source)
+
+    return local_folder(source, revision, check=check)
+
+
+def _of_folder(transformer: Path, family: str | None, depth: int | None, lean: bool, files: list[Path]) -> Backbone:
+    config = read_json(transformer / "config.json")
+    kind = family_class(family or family_of_config(config, transformer))
+    refuse_quantised(config, transformer)
+    model = build(kind, config, depth)
+    store = WeightStore(files, own_places(model))
+    check_layout(store, layout_of(model, config), str(transformer))
+    fill_backbone(model, store, lean)
+    return model
 
 
 def shipped_schedule() -> dict[str, Any]:
@@ -137,6 +164,7 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False) -> LoadedBackb
             condition=condition,
             depth=depth,
             lean=lean,
+            **_path_of(source),
         )
     model = build(family_class(source.family), source.config, depth)
     fill_backbone(model, WeightStore([inside(folder, source.file)], own_places(model)), lean)
@@ -148,6 +176,14 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False) -> LoadedBackb
     schedule = model.schedule(known)
     name, revision = source.source, source.revision
     return LoadedBackbone(model, encoder, condition, schedule, name, revision, source.vae, source.label)
+
+
+def _path_of(source: BackboneSource) -> dict[str, str]:
+    """The time and path of a SiT, as its bundle keeps them: its file may not tell."""
+    if source.family != "sit":
+        return {}
+    kept = PathSchedule(**(source.schedule or {}))
+    return {"sit_time": kept.time, "sit_path": kept.path}
 
 
 def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:

@@ -47,6 +47,8 @@ class PixArt(Wrapped):
     """The reference; its condition is `prompt` (1, L, C) and `mask` (1, L), 1 where a token counts."""
 
     family: ClassVar[str] = "pixart"
+    unread: ClassVar[tuple[str, ...]] = (r"proj_out\.", r"caption_projection\.y_embedding$")
+    """The output layer, and what stood for dropped prompts, which diffusers once kept."""
 
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> PixArt:
@@ -55,7 +57,7 @@ class PixArt(Wrapped):
         if backbone.model.use_additional_conditions and backbone.width % 3:
             raise InputError(
                 f"PixArt config: got the width {backbone.width}, expected a multiple of 3 where "
-                "use_additional_conditions is set; download it again"
+                "use_additional_conditions is set; check config.json"
             )
         embed = backbone.model.pos_embed
         embed.pos_embed = backbone.positions((embed.height, embed.width))  # computed, never stored in a checkpoint
@@ -82,6 +84,10 @@ class PixArt(Wrapped):
             output_type="pt",
         )
         return table.float()[None]  # type: ignore[no-any-return]
+
+    def tables(self) -> dict[str, Tensor]:
+        side = self.side // int(self.model.config.patch_size)
+        return {"pos_embed.pos_embed": self.positions((side, side))}
 
     def modulation(self, timestep: Tensor, size: tuple[int, int]) -> Tensor:
         """What every block adds its table to, (N, 6·D), for an input of `size` (h, w)."""

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from aselect_edge.backbones.family import Condition
 from aselect_edge.backbones.folders import beside, read_json
+from aselect_edge.backbones.hub import VARIANTS
+from aselect_edge.backbones.registry import refuse_quantised
+from aselect_edge.backbones.store import WeightStore
 from aselect_runtime.errors import InputError, IntegrityError, MissingDependencyError
 from aselect_runtime.files import atomic_write
 
@@ -103,7 +106,7 @@ class _Passing:
         self.kind, self.folder = kind, folder
 
     def __call__(self, tokens: Tensor, **options: Any) -> Any:
-        encoder = _load(self.kind, self.folder, dtype=self.dtype, use_safetensors=True)
+        encoder = _load(self.kind, self.folder, dtype=self.dtype, **_form(self.folder))
         return encoder.eval()(tokens, **options)
 
 
@@ -114,13 +117,38 @@ class _Width:
         self.config = SimpleNamespace(joint_attention_dim=width, sample_size=None, patch_size=None)
 
 
+def _form(folder: Path) -> dict[str, Any]:
+    """Which of a text encoder's files are read: safetensors before torch's, plain before another precision.
+
+    Raises InputError for quantised weights.
+    """
+    config = folder / "config.json"
+    if config.is_file():
+        refuse_quantised(read_json(config), folder)
+    for suffix in ("safetensors", "bin"):
+        files = sorted(folder.glob(f"*.{suffix}"))
+        plain = [file for file in files if not any(f".{name}" in file.name for name in VARIANTS)]
+        variant = next((name for name in VARIANTS if any(f".{name}" in file.name for file in files)), None)
+        if files:
+            _refuse_quantised_files(plain or [file for file in files if f".{variant}" in file.name])
+            return {"use_safetensors": suffix == "safetensors", "variant": None if plain else variant}
+    return {"use_safetensors": True}
+
+
+def _refuse_quantised_files(files: list[Path]) -> None:
+    try:
+        WeightStore(files, {}, ())
+    except IntegrityError:
+        return  # transformers says what is broken
+
+
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:  # transformers raises many unrelated kinds on a broken or missing folder
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{folder}: not loaded ({reason}), expected a {kind.__name__} with safetensors; download it again"
+            f"{folder}: not loaded ({reason}), expected a {kind.__name__} with its weights; download it again"
         ) from error
 
 

@@ -77,16 +77,28 @@ def family_class(name: str) -> type[Backbone]:
     return found
 
 
-def family_of_config(config: Mapping[str, Any], where: Path) -> str:
+def family_of_config(config: Mapping[str, Any], where: Path | str) -> str:
     """The name of the family whose `config.json` this is; raises InputError where none has such a class."""
     kind, norm = str(config.get("_class_name")), str(config.get("norm_type"))
     for family in FAMILIES.values():
         if kind == family.diffusers or (kind == _SHARED_CLASS and norm == family.norm_type):
             return family.name
     known = [family.diffusers for family in FAMILIES.values() if family.diffusers]
+    named = config.get("_class_name") or config.get("architectures") or config.get("model_type")
     raise InputError(
-        f"{where}: got {config.get('_class_name')!r}, expected one of {', '.join(known)}; choose such a backbone"
+        f"{where}: got {named!r}, expected one of {', '.join(known)}; others are not supported, choose such a backbone"
     )
+
+
+def refuse_quantised(config: Mapping[str, Any], where: Path | str) -> None:
+    """Raises InputError where a `config.json` says that the weights are quantised."""
+    how = config.get("quantization_config")
+    if how:
+        method = how.get("quant_method", "quantised") if isinstance(how, Mapping) else how
+        raise InputError(
+            f"{where}: got quantised weights (quantization_config: {method}), expected float32, float16 or bfloat16; "
+            "save it dequantised"
+        )
 
 
 def imported(home: str) -> Any:

@@ -51,7 +51,7 @@ class SD3(Wrapped):
         if backbone.model.config.caption_projection_dim != backbone.width:
             raise InputError(
                 f"SD3 config: got caption_projection_dim = {backbone.model.config.caption_projection_dim}, expected "
-                f"the width {backbone.width}, heads times their dimension; download it again"
+                f"the width {backbone.width}, heads times their dimension; check config.json"
             )
         return backbone
 

@@ -1,16 +1,80 @@
-"""SiT (arXiv 2401.08740): DiT's architecture on the straight path, x = t·x0 + (1 - t)·eps, with continuous t.
+"""SiT (arXiv 2401.08740) and those that go on from it (REPA, SRA): DiT's architecture on a path with continuous time.
 
-Its time runs towards the image: the embedder is fed t = 1 - sigma itself, 1 for a clean image.
+SiT's own time runs towards the image: the embedder is fed 1 for a clean image. REPA's and its successors' runs towards
+the noise. Timesteps are 1000·tau, where tau is 0 for the image and 1 for noise on all of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
+import torch
 from torch import Tensor
 
 from aselect_edge.backbones.dit import DiT
-from aselect_edge.backbones.noise import FlowSchedule, Schedule
+from aselect_edge.backbones.noise import ASKED, Schedule
+from aselect_runtime.errors import InputError
+from aselect_runtime.options import choice
+from aselect_runtime.records import Noise
+
+Time = Literal["1-sigma", "sigma"]
+"""What the embedder is fed, on the straight path: 1 - sigma (SiT) or sigma (REPA and its successors)."""
+Path = Literal["linear", "cosine", "vp"]
+TIMES: tuple[Time, ...] = ("1-sigma", "sigma")
+PATHS: tuple[Path, ...] = ("linear", "cosine", "vp")
+_VP = 0.1, 20.0
+"""Least and greatest noise rate of SiT's VP path."""
+
+
+@dataclass(frozen=True)
+class PathSchedule(Schedule):
+    """x = alpha·x0 + sigma·eps along a path, fed a time of 0 to 1 in one direction or the other."""
+
+    time: Time = "1-sigma"
+    path: Path = "linear"
+
+    @property
+    def config(self) -> dict[str, Any]:  # type: ignore[override]
+        """Empty for SiT's own time and path, as in bundles of before there were others."""
+        return {} if self == PathSchedule() else {"time": self.time, "path": self.path}
+
+    def describe(self) -> str:
+        fed = "sigma, 1 for noise" if self.time == "sigma" else "1 - sigma, 1 for the image"
+        return f"the {self.path} path, fed {fed}"
+
+    def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
+        wrong = [t for t in timesteps if not 0 <= t <= 1000]
+        if wrong:
+            raise InputError(f"got timesteps {wrong}, expected 1000·sigma, 0 to 1000; change them", parameter=ASKED)
+        tau = torch.tensor(timesteps, dtype=torch.float64) / 1000
+        alpha, sigma, _, _ = self.coefficients(tau)
+        return tuple(
+            Noise(alpha=float(a), sigma=float(s), model_timestep=float(fed))
+            for a, s, fed in zip(alpha, sigma, self.fed(tau), strict=True)
+        )
+
+    def fed(self, tau: Tensor) -> Tensor:
+        """What the embedder is fed at tau."""
+        return tau if self.time == "sigma" else 1 - tau
+
+    def coefficients(self, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """alpha and sigma at tau, and their derivatives by the time that is fed; all of tau's shape."""
+        sign = 1.0 if self.time == "sigma" else -1.0
+        if self.path == "linear":
+            one = torch.ones_like(tau)
+            return 1 - tau, tau, -sign * one, sign * one
+        if self.path == "cosine":
+            angle = tau * (math.pi / 2)
+            alpha, sigma = angle.cos().clamp_min(0), angle.sin()
+            return alpha, sigma, -sign * math.pi / 2 * sigma, sign * math.pi / 2 * alpha
+        least, most = _VP
+        alpha = (-0.25 * tau**2 * (most - least) - 0.5 * tau * least).exp()
+        sigma = (1 - alpha**2).sqrt()
+        slope = -0.5 * alpha * (tau * (most - least) + least)
+        return alpha, sigma, sign * slope, -sign * alpha * slope / sigma.clamp_min(1e-4)
 
 
 class SiT(DiT):
@@ -19,9 +83,12 @@ class SiT(DiT):
     family: ClassVar[str] = "sit"
 
     @classmethod
-    def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - the path says it all
-        return FlowSchedule(towards_data=True)
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:
+        """SiT's own path for None or {}; a `scheduler_config.json` says nothing of it."""
+        given = config or {}
+        time, path = given.get("time", "1-sigma"), given.get("path", "linear")
+        return PathSchedule(cast(Time, choice(time, TIMES, "sit_time")), cast(Path, choice(path, PATHS, "sit_path")))
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Velocity x0 - eps; a second half of the channels, where the file has one, was never trained."""
+        """The velocity; a second half of the channels, where the file has one, was never trained."""
         return super().forward(x, timestep, label, positions)[:, : self.channels]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
-import zipfile
-from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from aselect_runtime.errors import IntegrityError
+from aselect_edge.backbones.naming import MODEL, own_names
+from aselect_edge.backbones.torch_files import torch_content, unreadable
+from aselect_runtime.errors import InputError, IntegrityError
+
+_FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
+"""Types whose numbers are the weights themselves, as safetensors and torch call them."""
+_PACKED = re.compile(r"u?int[1-8]$|[IU]8$|q|F[468]_|F4|float[48]_|bits")
+"""Types that hold quantised numbers, as safetensors and torch call them."""
+_QUANTISED = re.compile(
+    r"(?:^|[._])(?:SCB|absmax|quant_map|nested_quant_map|quant_state|weight_format|scaled_fp8|comfy_quant|"
+    r"scale_weight|scale_input|input_scale|weight_scale(?:_inv|_2)?|weight_zero_point|"
+    r"qweight|qzeros|g_idx|wscales|weight\._data|weight\._scale|weight_qtype)(?:$|\.)"
+)
+"""Names of what turns integers, or scaled numbers, into weights."""
 
 
 class Stored(NamedTuple):
@@ -24,27 +36,47 @@ class Stored(NamedTuple):
     name: str
     part: int = 0
     parts: int = 1
+    swapped: bool = False
+    """Whether its two halves along the first axis change places: shift and scale, which some files hold in turn."""
+    flat: bool = False
+    """Whether its last two axes, of a convolution by one pixel, are left out."""
+
+
+class Held(NamedTuple):
+    """What a file says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class WeightStore:
     """The tensors of safetensors shards, or of torch files, under a model's own names.
 
-    No file stays open, and no page of one mapped, beyond a `read`: what was read is a copy in float32.
+    No file stays open, and no page of one mapped, beyond a `read`: what was read is a copy in float32. Raises
+    InputError for quantised weights, whose numbers are not the weights.
     """
 
-    def __init__(self, files: Sequence[Path], places: Mapping[str, Stored]) -> None:
+    def __init__(self, files: Sequence[Path], places: Mapping[str, Stored], prefixes: tuple[str, ...] = MODEL) -> None:
         self.places = dict(places)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._files: dict[str, Path] = {}
+        held: dict[str, tuple[Path, Held]] = {}
         for file in files:
-            for name, shape in shapes_of(file).items():
-                self._files[name], self.shapes[name] = file, shape
+            held |= {name: (file, of_file) for name, of_file in tensors_of(file).items()}
+        self._names = own_names(held, prefixes)
+        self._files = {name: held[raw][0] for name, raw in self._names.items()}
+        self.held = {name: held[raw][1] for name, raw in self._names.items()}
+        """Shape and type of every tensor of the model, by its name without prefixes."""
+        _check_values(self._files, self.held)
 
     def renamed(self, other: Callable[[str], str]) -> WeightStore:
         """The same files, where a tensor that is not there is looked for under its `other` name."""
         for name, stored in self.places.items():
             if stored.name not in self._files:
                 self.places[name] = stored._replace(name=other(stored.name))
+        return self
+
+    def placed(self, places: Mapping[str, Stored]) -> WeightStore:
+        """The same files for a model whose tensors are at these `places`."""
+        self.places = dict(places)
         return self
 
     def has(self, name: str) -> bool:
@@ -54,7 +86,9 @@ class WeightStore:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor that a model calls `name`."""
         stored = self.places[name]
-        first, *others = self.shapes[stored.name]
+        first, *others = self.held[stored.name].shape
+        if stored.flat and others[-2:] == [1, 1]:
+            del others[-2:]
         return (first // stored.parts, *others)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
@@ -63,7 +97,13 @@ class WeightStore:
         for name in names:
             of_file[self._files[self.places[name].name]].append(name)
         for file, wanted in of_file.items():
-            yield from _read(file, {name: self.places[name] for name in wanted})
+            raw = {name: self.places[name]._replace(name=self._names[self.places[name].name]) for name in wanted}
+            yield from _read(file, raw)
+
+    def tensor(self, name: str) -> Tensor:
+        """float32 copy of the tensor that the checkpoint itself calls `name`, without prefixes."""
+        ((_, tensor),) = _read(self._files[name], {name: Stored(self._names[name])})
+        return tensor
 
 
 def fill(module: nn.Module, store: WeightStore, what: str, on_disk: tuple[str, ...] = ()) -> None:
@@ -80,6 +120,8 @@ def fill(module: nn.Module, store: WeightStore, what: str, on_disk: tuple[str, .
             raise IntegrityError(
                 f"{what}: got shape {list(store.shape(name))} for {stored}, expected {list(shape)}; check config.json"
             )
+        if store.held[stored].dtype not in _FLOATS:
+            raise _quantised(what, stored, store.held[stored])
     wanted = [name for name in own if not name.startswith(on_disk)] if on_disk else own
     module.load_state_dict(dict(store.read(wanted)), strict=False, assign=True)
     module.eval()
@@ -94,15 +136,66 @@ def return_freed_memory() -> None:
 
 
 def is_torch_file(file: Path) -> bool:
-    """Whether a checkpoint is torch's own format, by its suffix."""
-    return file.suffix in (".pt", ".pth", ".bin")
+    """Whether a checkpoint is torch's own format: by its first bytes, or its suffix where they do not say.
+
+    Raises InputError for a GGUF file.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(9)
+    except OSError as error:
+        raise unreadable(file, error, "a checkpoint") from error
+    if head.startswith(b"GGUF"):
+        raise InputError(
+            f"{file}: got a GGUF file, whose weights are quantised, expected safetensors or a torch file of floats; "
+            "give the checkpoint that it was made from"
+        )
+    if head.startswith((b"PK", b"\x80")):
+        return True
+    return head[8:9] != b"{" and file.suffix != ".safetensors"
+
+
+def tensors_of(file: Path) -> dict[str, Held]:
+    """Shape and type of every tensor in a checkpoint, by its name in the file; raises IntegrityError."""
+    if is_torch_file(file):
+        state = torch_content(file).state
+        return {
+            name: Held(tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()
+        }
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            slices = ((name, tensors.get_slice(name)) for name in tensors.keys())  # noqa: SIM118
+            return {name: Held(tuple(part.get_shape()), part.get_dtype()) for name, part in slices}
+    except (SafetensorError, OSError) as error:
+        raise unreadable(file, error, "safetensors") from error
+
+
+def notes_of(file: Path) -> tuple[dict[str, Any], str]:
+    """What a training script noted beside the weights, and under which key the weights are; empty for safetensors."""
+    if not is_torch_file(file):
+        return {}, ""
+    content = torch_content(file)
+    return content.args, content.taken
+
+
+def _check_values(files: Mapping[str, Path], held: Mapping[str, Held]) -> None:
+    for name, of_file in held.items():
+        if _PACKED.match(of_file.dtype) or _QUANTISED.search(name):
+            raise _quantised(str(files[name]), name, of_file)
+
+
+def _quantised(what: str, name: str, held: Held) -> InputError:
+    return InputError(
+        f"{what}: got quantised weights ({name}, {held.dtype}), expected float32, float16 or bfloat16; "
+        "save it dequantised"
+    )
 
 
 def _read(file: Path, wanted: Mapping[str, Stored]) -> Iterator[tuple[str, Tensor]]:
     if is_torch_file(file):
-        state = torch_state(file)
+        state = torch_content(file).state
         for name, stored in wanted.items():
-            yield name, _copy(state[stored.name].tensor_split(stored.parts)[stored.part])
+            yield name, _arranged(_copy(state[stored.name].tensor_split(stored.parts)[stored.part]), stored)
         return
     try:
         for name, stored in wanted.items():
@@ -112,48 +205,16 @@ def _read(file: Path, wanted: Mapping[str, Stored]) -> Iterator[tuple[str, Tenso
                 rows = whole.get_shape()[0] // stored.parts if stored.parts > 1 else None
                 part = slice(None) if rows is None else slice(stored.part * rows, (stored.part + 1) * rows)
                 tensor = _copy(whole[part])
-            yield name, tensor
+            yield name, _arranged(tensor, stored)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor in a checkpoint; raises IntegrityError."""
-    if is_torch_file(file):
-        return {name: tuple(tensor.shape) for name, tensor in torch_state(file).items()}
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def torch_state(file: Path) -> dict[str, Tensor]:
-    """The state dict in a torch file, mapped rather than read; raises IntegrityError.
-
-    Of a training checkpoint it is the averaged weights (`ema`), or else the plain ones (`model`, `state_dict`).
-    """
-    try:
-        # Training scripts put their arguments beside the weights: a namespace, which runs no code either.
-        with torch.serialization.safe_globals([Namespace]):
-            mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none, and has to be read whole
-            content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
-        raise _unreadable(file, error) from error
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise IntegrityError(f"{file}: got no state dict, expected tensors by name; download it again")
-    return content
+        raise unreadable(file, error, "safetensors") from error
 
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
-def _unreadable(file: Path, error: Exception) -> IntegrityError:
-    kind = "a torch checkpoint" if is_torch_file(file) else "safetensors"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return IntegrityError(f"{file}: unreadable ({reason}), expected {kind}; download it again")
+def _arranged(tensor: Tensor, stored: Stored) -> Tensor:
+    if stored.swapped:
+        tensor = torch.cat(tensor.chunk(2)[::-1])
+    return tensor.flatten(-3) if stored.flat and tensor.ndim == 4 else tensor

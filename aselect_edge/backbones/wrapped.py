@@ -24,6 +24,7 @@ class Wrapped(Backbone):
 
     streamed: ClassVar[tuple[str, ...]] = ("model.transformer_blocks.",)
     prompted: ClassVar[bool] = True
+    unread: ClassVar[tuple[str, ...]] = (r"norm_out\.", r"proj_out\.")
 
     def __init__(self, kind: Any, config: Mapping[str, Any], depth: int | None) -> None:
         super().__init__()
@@ -33,7 +34,7 @@ class Wrapped(Backbone):
             self.model = kind(**{key: value for key, value in config.items() if key in known})
         except (TypeError, ValueError, ArithmeticError, RuntimeError, NotImplementedError) as error:
             raise InputError(
-                f"{kind.__name__} config: not understood ({error}), expected what diffusers wrote; download it again"
+                f"{kind.__name__} config: not understood ({error}), expected what diffusers wrote; check config.json"
             ) from error
         self.model.transformer_blocks = self.model.transformer_blocks[:depth]
         del self.model.norm_out, self.model.proj_out
@@ -94,7 +95,7 @@ def check_config(
             _COUNT.validate_python(config.get(key, 1))
         except ValidationError as error:
             raise InputError(
-                f"{kind} config: got {key} = {config[key]!r}, expected 1 to 65536; download it again"
+                f"{kind} config: got {key} = {config[key]!r}, expected 1 to 65536; check config.json"
             ) from error
     for key, values in allowed.items():
         if key in config and config[key] not in values:

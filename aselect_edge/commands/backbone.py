@@ -11,20 +11,27 @@ from aselect_runtime.commands.options import unset_at
 
 FamilyName = Literal["dit", "sit", "sd3", "pixart"]
 
-WHAT = "A diffusers folder or hub id, a .pt file of DiT or SiT, a bundle, or shipped."
+WHAT = "A diffusers folder or hub id, a single file of DiT, SiT, PixArt or SD3, a bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]
 Family = Annotated[FamilyName | None, typer.Option(help="Where the source does not say or says wrong.")]
 Vae = Annotated[
-    str | None, typer.Option(help="Folder or hub id of the autoencoder, where it is not with the backbone.")
+    str | None, typer.Option(help="Folder, file or hub id of the autoencoder, where it is not with the backbone.")
 ]
 NumHeads = Annotated[
     int | None,
-    typer.Option(min=0, callback=unset_at(0), help="Attention heads of a .pt file of unpublished width."),
+    typer.Option(min=0, callback=unset_at(0), help="Attention heads of a single file of unpublished width."),
 ]
 Heads = Annotated[int | None, typer.Option(min=0, callback=unset_at(0), hidden=True)]
 """What `--num-heads` was called."""
 Condition = Annotated[
     Path | None, typer.Option(help="The empty prompt's embeddings as safetensors, instead of running text encoders.")
+]
+SitTime = Annotated[
+    Literal["1-sigma", "sigma"] | None,
+    typer.Option(help="What a SiT-like file is fed, where the file does not say: 1-sigma (SiT) or sigma (REPA)."),
+]
+SitPath = Annotated[
+    Literal["linear", "cosine", "vp"] | None, typer.Option(help="Path of a SiT-like file, where the file does not say.")
 ]
 Label = Annotated[
     int | None, typer.Option(min=-1, callback=unset_at(-1), help="Class to condition on; none if left out.")

@@ -21,6 +21,8 @@ from aselect_edge.commands.backbone import (
     Label,
     NumHeads,
     Revision,
+    SitPath,
+    SitTime,
     Size,
     Vae,
 )
@@ -85,6 +87,8 @@ def _select(
     condition: Condition = None,
     label: Label = None,
     revision: Revision = None,
+    sit_time: SitTime = None,
+    sit_path: SitPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
     device: DeviceName = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
@@ -136,6 +140,8 @@ def _select(
             family=family,
             vae=vae,
             num_heads=num_heads or heads,
+            sit_time=sit_time,
+            sit_path=sit_path,
             condition=condition,
             label=label,
             revision=revision,
@@ -178,7 +184,7 @@ select = entry(
     groups={
         "Candidates": ["timesteps", "components", "blocks", "images", "batch", "seed", "device"],
         "Of single strategies": ["dimensions", "amplitude", "cutoff", "dc", "confidence", "head", "steps"],
-        "Backbone": ["family", "vae", "num_heads", "condition", "label", "revision"],
+        "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
     },
     examples=[
         "aselect-select shipped --data DATA --strategy probe",

@@ -16,6 +16,8 @@ from aselect_edge.commands.backbone import (
     Heads,
     NumHeads,
     Revision,
+    SitPath,
+    SitTime,
     Size,
     Vae,
 )
@@ -58,6 +60,8 @@ def _train(
         typer.Option(min=-1, callback=unset_at(-1), help="Class to condition on; the selection's if left out."),
     ] = None,
     revision: Revision = None,
+    sit_time: SitTime = None,
+    sit_path: SitPath = None,
     samples: Annotated[
         int | None,
         typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's own if left out."),
@@ -138,6 +142,8 @@ def _train(
             family=family,
             vae=vae,
             num_heads=num_heads or heads,
+            sit_time=sit_time,
+            sit_path=sit_path,
             condition=condition,
             label=label,
             revision=revision,
@@ -163,7 +169,7 @@ train = entry(
     _train,
     groups={
         "Learning": ["samples", "batch", "lr", "backbone_lr", "patience", "loss", "unfreeze", "random_backbone"],
-        "Backbone": ["family", "vae", "num_heads", "condition", "label", "revision"],
+        "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
         "Computing": ["noise_draws", "cache", "seed", "device", "threads"],
     },
     examples=[

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from aselect_edge.backbones.device import CPU, reduced
 from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
-from aselect_edge.backbones.noise import FlowSchedule
+from aselect_edge.backbones.sit import PathSchedule
 from aselect_edge.backbones.wrapped import Wrapped
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
@@ -126,16 +127,16 @@ def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torc
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None
     meant = backbone.schedule(schedule)
-    if isinstance(meant, FlowSchedule):
-        return on_straight_path
+    if isinstance(meant, PathSchedule):
+        return partial(on_path, meant)
     return Denoising(meant.config, device).noised
 
 
-def on_straight_path(x0: Tensor) -> Noised:
-    """x = t·x0 + (1 - t)·eps at uniform t, whose velocity is x0 - eps (SiT, arXiv 2401.08740; t = 1 is data)."""
-    t, eps = torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
-    alpha = t[:, None, None, None]
-    return Noised(alpha * x0 + (1 - alpha) * eps, t, x0 - eps, t.square())
+def on_path(meant: PathSchedule, x0: Tensor) -> Noised:
+    """x = alpha·x0 + sigma·eps at uniform times of the path, and its velocity by that time (SiT, arXiv 2401.08740)."""
+    tau, eps = 1 - torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
+    alpha, sigma, by_alpha, by_sigma = (value[:, None, None, None] for value in meant.coefficients(tau))
+    return Noised(alpha * x0 + sigma * eps, meant.fed(tau), by_alpha * x0 + by_sigma * eps, alpha.flatten().square())
 
 
 def joint_loss(

@@ -247,3 +247,56 @@ def test_a_hub_id_takes_what_a_backbone_needs(hub: Path, theirs: DiTTransformer2
         f"transformer/diffusion_pytorch_model.{weights}",
         "scheduler/scheduler_config.json",
     }
+
+
+def _taken(hub: Path, repository: str) -> set[str]:
+    folder = hub / "snapshots" / repository
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.is_file()}
+
+
+def test_a_hub_id_of_half_precision_alone_loads(hub: Path, theirs: DiTTransformer2DModel) -> None:
+    theirs.save_pretrained(hub / "someone/half/transformer", variant="fp16", max_shard_size="20KB")
+    loaded = load_backbone("someone/half", "v1")
+    _same_weights(loaded.model, theirs.state_dict())
+
+
+def test_torch_weights_are_taken_where_another_part_has_safetensors(hub: Path, theirs: DiTTransformer2DModel) -> None:
+    repository = hub / "someone" / "mixed"
+    theirs.save_pretrained(repository / "transformer", safe_serialization=False)
+    (repository / "vae").mkdir()
+    (repository / "vae" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+    (repository / "vae" / WEIGHTS).touch()
+    with pytest.raises(InputError, match="vae"):  # an empty file is no autoencoder; the transformer is there by then
+        load_backbone("someone/mixed", "v1")
+    assert "transformer/diffusion_pytorch_model.bin" in _taken(hub, "someone/mixed")
+
+
+def test_safetensors_are_taken_alone_where_both_are(hub: Path, theirs: DiTTransformer2DModel) -> None:
+    repository = hub / "someone" / "both"
+    theirs.save_pretrained(repository / "transformer")
+    (repository / "transformer" / "diffusion_pytorch_model.bin").touch()
+    _same_weights(load_backbone("someone/both", "v1").model, theirs.state_dict())
+    assert "transformer/diffusion_pytorch_model.bin" not in _taken(hub, "someone/both")
+
+
+def test_a_hub_id_with_shards_in_its_own_folder_loads(hub: Path, theirs: DiTTransformer2DModel) -> None:
+    theirs.save_pretrained(hub / "someone/bare", max_shard_size="20KB")
+    _same_weights(load_backbone("someone/bare", "v1").model, theirs.state_dict())
+
+
+@pytest.mark.parametrize("place", ["transformer", "."])
+def test_an_unsupported_hub_id_is_refused_before_its_weights_are_fetched(hub: Path, place: str) -> None:
+    folder = hub / "someone" / "flux" / place
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
+    (folder / WEIGHTS).touch()
+    with pytest.raises(InputError, match="got 'FluxTransformer2DModel', expected one of DiT"):
+        load_backbone("someone/flux", "v1")
+    assert not any(name.endswith("safetensors") for name in _taken(hub, "someone/flux"))
+
+
+def test_a_hub_id_of_a_torch_file_says_what_to_do(hub: Path) -> None:
+    (hub / "someone" / "sit").mkdir(parents=True)
+    (hub / "someone" / "sit" / "SiT-XL-2-256.pt").touch()
+    with pytest.raises(InputError, match="download one and give its path"):
+        load_backbone("someone/sit", "v1")

@@ -16,16 +16,18 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from aselect_edge import api
 from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
 from aselect_edge.backbones.building import build
 from aselect_edge.backbones.facebook import HEADS
+from aselect_edge.backbones.loading import backbone_of
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.bundle import load_bundle
 from aselect_edge.commands.select import select
 from aselect_edge.commands.train import train
 from aselect_edge.fold import FoldSpec, fixed_noise, fold
 from aselect_runtime.errors import InputError, IntegrityError
-from aselect_runtime.records import Noise, Selection, Tap
+from aselect_runtime.records import Bundle, Noise, Selection, Tap
 
 WIDTH, NUM_HEADS, LAYERS, PATCH, SIDE, CHANNELS, CLASSES = 32, 4, 3, 2, 8, 4, 5
 State = dict[str, Tensor]
@@ -271,7 +273,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, vae: str) -
         def __reduce__(self) -> tuple[Any, ...]:
             return (open, (str(tmp_path / "owned"), "w"))
 
-    with pytest.raises(IntegrityError, match="unreadable"):
+    with pytest.raises(IntegrityError, match=r"unreadable \(it holds a \w+\.open, which is no weight"):
         load(tmp_path, vae, {"ema": Hostile()})
     assert not (tmp_path / "owned").exists()
 
@@ -317,6 +319,31 @@ def test_a_checkpoint_goes_from_selection_to_a_bundle(
     with torch.no_grad():
         reference = loaded.reference()(pixels)
         assert (loaded.deployed()(pixels) - reference).abs().max() / reference.abs().max() < 1e-4
+
+
+def test_a_bundle_keeps_what_was_said_of_the_time(tmp_path: Path, vae: str, street_data: Path) -> None:
+    """Also a bundle without weights of its own, whose file does not tell and is read again."""
+    state = {**checkpoint(), "projectors.0.0.weight": torch.ones(2, 2)}  # a learned sigma too: either project's
+    path = saved(tmp_path, state, "SiT-T-2.pt")
+    said: dict[str, Any] = {"sit_time": "sigma", "sit_path": "cosine", "vae": vae, "num_heads": NUM_HEADS}
+    with pytest.raises(InputError, match="which way its time runs"):
+        load_backbone(path, vae=vae, heads=NUM_HEADS)
+    chosen = api.select(path, street_data, strategy="fixed", timestep=300, tap="1.mlp", imgsz="32x32", **said)
+    assert (chosen.noise.alpha, chosen.noise.sigma) == pytest.approx(
+        (math.cos(0.15 * math.pi), math.sin(0.15 * math.pi))
+    )
+    assert chosen.noise.model_timestep == pytest.approx(0.3)
+    api.train(path, chosen, street_data, tmp_path / "bundle", imgsz="32x32", samples=8, **said)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.record.backbone.schedule == {"time": "sigma", "path": "cosine"}
+    for record in (bundle.record, _without_weights(bundle.record)):
+        again = backbone_of(tmp_path / "bundle", record)
+        assert again.schedule.levels([300])[0] == chosen.noise
+
+
+def _without_weights(record: Bundle) -> Bundle:
+    source = record.backbone.model_copy(update={"file": None})
+    return record.model_copy(update={"backbone": source})
 
 
 @pytest.mark.parametrize("timesteps", [[-1], [1001], [float("nan")]])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from aselect_edge.backbones import DiT, DiTConfig, LoadedBackbone, load_backbone
-from aselect_edge.backbones.noise import DIT_SCHEDULE, FlowSchedule
-from aselect_edge.backbones.sit import SiT
+from aselect_edge.backbones.noise import DIT_SCHEDULE
+from aselect_edge.backbones.sit import PathSchedule, SiT
 from aselect_edge.bundle import load_bundle, save_bundle, tap_model
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
@@ -31,7 +31,7 @@ from aselect_edge.training.finetune import (
     joint_loss,
     merge,
     noising_of,
-    on_straight_path,
+    on_path,
     unfreeze,
 )
 from aselect_edge.training.recipe import Recipe
@@ -281,18 +281,30 @@ def test_a_model_denoises_as_it_was_trained(backbone: DiT) -> None:
         torch.testing.assert_close(
             (noised.x - sigma * noised.target) / alpha if found is None else found, x0, rtol=1e-3, atol=1e-2
         )
-    assert noising_of(SiT(CONFIG), None) is on_straight_path
+    assert noising_of(SiT(CONFIG), None) is not None
     assert noising_of(DiT(CONFIG, depth=2), None) is None, "a cut model has no output layer"
 
 
-def test_the_straight_path_is_the_one_that_sit_is_deployed_on() -> None:
-    x0 = torch.randn(4, 3, 8, 8)
-    noised = on_straight_path(x0)
-    meant = FlowSchedule(towards_data=True).levels([1000 * (1 - float(t)) for t in noised.timestep])
-    for i, noise in enumerate(meant):
-        assert noise.model_timestep == pytest.approx(float(noised.timestep[i]), abs=1e-6)
-        eps = x0[i] - noised.target[i]
-        torch.testing.assert_close(noised.x[i], noise.alpha * x0[i] + noise.sigma * eps, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("time", ["1-sigma", "sigma"])
+@pytest.mark.parametrize("path", ["linear", "cosine", "vp"])
+def test_a_path_is_the_one_that_sit_is_deployed_on(time: str, path: str) -> None:
+    """x is what is deployed at that time, and the target its derivative by what the model is fed."""
+    x0, config = torch.randn(4, 3, 8, 8).double(), {"time": time, "path": path}
+    noising, meant = noising_of(SiT(CONFIG), config), SiT.schedule(config)
+    assert noising is not None
+    torch.manual_seed(1)
+    noised = noising(x0)
+    torch.manual_seed(1)
+    torch.rand(4)
+    eps = torch.randn_like(x0)
+    for i, fed in enumerate(noised.timestep.double().tolist()):
+        tau, step = (fed if time == "sigma" else 1 - fed), 1e-5
+        here, before, after = meant.levels([1000 * t for t in (tau, tau - step, tau + step)])
+        assert here.model_timestep == pytest.approx(fed, abs=1e-6)
+        torch.testing.assert_close(noised.x[i], here.alpha * x0[i] + here.sigma * eps[i], rtol=1e-5, atol=1e-5)
+        change = after.model_timestep - before.model_timestep
+        slope = [(after.alpha - before.alpha) / change, (after.sigma - before.sigma) / change]
+        torch.testing.assert_close(noised.target[i], slope[0] * x0[i] + slope[1] * eps[i], rtol=1e-3, atol=1e-3)
 
 
 def test_the_generator_alone_decides_windows_and_noise(family: Family) -> None:
@@ -341,7 +353,7 @@ def test_windows_fit_any_frame(rows: int, columns: int, window: int) -> None:
 
     def noising(x0: Tensor) -> Noised:
         assert x0.shape == (3, 3, *[min(max(1, window // 4), rows, columns) * 4] * 2)
-        return on_straight_path(x0)
+        return on_path(PathSchedule(), x0)
 
     assert torch.isfinite(denoising_loss(model, pixels(size=size), noising, np.random.default_rng(0), recipe))
 

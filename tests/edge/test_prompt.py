@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import sentencepiece
 import torch
 from diffusers import PixArtTransformer2DModel, SD3Transformer2DModel
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -227,3 +229,31 @@ def test_a_file_of_embeddings_replaces_the_encoders(sd3_folder: Path, tmp_path: 
         load_condition(tmp_path / CONDITION)
     with pytest.raises(InputError, match="no such file"):
         load_condition(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("how", [{"variant": "fp16"}, "bin"])
+def test_a_text_encoder_in_another_form_gives_the_same(pixart_folder: Path, tmp_path: Path, how: Any) -> None:
+    shutil.copytree(pixart_folder, tmp_path / "it")
+    folder = tmp_path / "it" / "text_encoder"
+    encoder = T5EncoderModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    if how == "bin":
+        torch.save(encoder.state_dict(), folder / "pytorch_model.bin")
+    else:
+        encoder.save_pretrained(folder, **how)
+    expected, got = empty_prompt("pixart", {}, pixart_folder), empty_prompt("pixart", {}, tmp_path / "it")
+    torch.testing.assert_close(got["prompt"], expected["prompt"])
+
+
+def test_a_quantised_text_encoder_is_refused(pixart_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(pixart_folder, tmp_path / "it")
+    folder = tmp_path / "it" / "text_encoder"
+    state = load_file(folder / "model.safetensors")
+    name = next(key for key in state if key.endswith("q.weight"))
+    save_file({**state, name: state[name].to(torch.float8_e4m3fn)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="save it dequantised"):
+        empty_prompt("pixart", {}, tmp_path / "it")
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": {"quant_method": "bnb"}}))
+    with pytest.raises(InputError, match="quantization_config: bnb"):
+        empty_prompt("pixart", {}, tmp_path / "it")

@@ -1,0 +1,188 @@
+"""Backbones that come as one file: what it holds is told by its tensors, and said."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from aselect_edge.backbones import facebook, pixart_file, sd3_file
+from aselect_edge.backbones.accounting import Layout, check_layout
+from aselect_edge.backbones.building import build, fill_backbone, translated
+from aselect_edge.backbones.dit import DiT, sincos_positions
+from aselect_edge.backbones.evidence import sit_schedule
+from aselect_edge.backbones.family import Backbone, Encoder
+from aselect_edge.backbones.kinds import kind_of_file
+from aselect_edge.backbones.noise import Schedule
+from aselect_edge.backbones.pixart import PixArt
+from aselect_edge.backbones.registry import family_class
+from aselect_edge.backbones.sit import SiT
+from aselect_edge.backbones.store import Stored, WeightStore, notes_of
+from aselect_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was said about a file that it may not say itself; None where nothing was."""
+
+    family: str | None = None
+    heads: int | None = None
+    time: str | None = None
+    """What a SiT-like model is fed, `sigma` or `1-sigma`."""
+    path: str | None = None
+    """Its path: `linear`, `cosine` or `vp`."""
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """A model out of a file, and what the file says besides."""
+
+    model: Backbone
+    schedule: Schedule | None
+    """What its timesteps mean; None where the published models' are meant."""
+    notes: Mapping[str, Any]
+    """What its training script noted."""
+
+
+def is_diffusers_file(path: Path) -> bool:
+    """Whether a file has diffusers' names, whose folder says what it is; raises InputError for unknown models."""
+    if kind_of_file(path, WeightStore([path], {}).held) != "diffusers":
+        return False
+    if not (path.parent / "config.json").is_file():
+        raise InputError(
+            f"{path}: got diffusers' weights without their config.json beside them, expected the folder; give the "
+            "folder that diffusers wrote"
+        )
+    return True
+
+
+def load_file(path: Path, asked: Asked, depth: int | None = None, lean: bool = False) -> FromFile:
+    """The model in a file of DiT, SiT, PixArt or SD3, cut to `depth` blocks; warns of what was assumed.
+
+    Raises InputError where the file is of another model or leaves open what has to be known.
+    """
+    file = _File(path, WeightStore([path], {}), *notes_of(path))
+    kind = kind_of_file(path, file.store.held)
+    read = _of_dit_layout if kind == "dit" else _of_sd3 if kind == "sd3" else _of_pixart
+    found = read(file, asked)
+    model = build(family_class(found.family), found.config, depth)
+    fill_backbone(model, file.store.placed(found.places(model)), lean)
+    weights = [f"the weights under {file.taken!r}"] if file.taken else []
+    log.warning("%s: taken as %s (%s); %s", path, found.family, found.why, "; ".join([*weights, *found.said]))
+    return FromFile(model, found.schedule, file.notes)
+
+
+def check_latents(where: str, encoder: Encoder, notes: Mapping[str, Any]) -> None:
+    """Raises InputError where a file notes other statistics of its latents than its autoencoder's."""
+    for names, got in (
+        (("latents_scale", "scaling_factor", "scale_factor"), encoder.affine.gain),
+        (("latents_bias", "shift_factor"), encoder.affine.offset),
+    ):
+        noted = next((notes[name] for name in names if isinstance(notes.get(name), (int, float, list, tuple))), None)
+        values = noted if isinstance(noted, (list, tuple)) else [noted] if noted is not None else []
+        if any(not isinstance(value, (int, float)) or abs(value - got) > 1e-3 * max(1, abs(got)) for value in values):
+            raise InputError(
+                f"{where}: got notes of latents scaled by {noted}, expected the autoencoder's {got:g}; give the "
+                "autoencoder that it was trained on",
+                parameter="vae",
+            )
+
+
+class _File(NamedTuple):
+    path: Path
+    store: WeightStore
+    notes: Mapping[str, Any]
+    taken: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: held.shape for name, held in self.store.held.items()}
+
+
+class _Found(NamedTuple):
+    """What a file turned out to be; `why`, and what was assumed (`said`), are for who is told."""
+
+    family: str
+    why: str
+    config: dict[str, Any]
+    places: Callable[[Backbone], dict[str, Stored]]
+    said: list[str]
+    schedule: Schedule | None = None
+
+
+def _of_dit_layout(file: _File, asked: Asked) -> _Found:
+    path, shapes = file.path, file.shapes
+    check_layout(file.store, _dit_layout(shapes), str(path))
+    family, why = facebook.family_of_file(path, asked.family, shapes, file.notes)
+    if not issubclass(family_class(family), DiT):
+        raise InputError(
+            f"{path}: got the family {family} for a single file, expected dit or sit, whose layout it has; give one of "
+            "these, or the diffusers folder of another family",
+            parameter="family",
+        )
+    schedule: Schedule | None = None
+    config, said = facebook.facebook_config(path, shapes, asked.heads, file.notes)
+    if issubclass(family_class(family), SiT):
+        schedule, reasons = sit_schedule(path, shapes, file.notes, asked.time, asked.path)
+        said = [*reasons, *said]
+    return _Found(
+        family,
+        why,
+        config,
+        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth),
+        said,
+        schedule,
+    )
+
+
+def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+    places = facebook.facebook_places(facebook.blocks_of(shapes))
+    tokens, width = shapes.get("pos_embed", (1, 0, 0))[1:]
+    side = math.isqrt(tokens)
+    square = bool(side) and side * side == tokens and width % 4 == 0
+    tables = {"pos_embed": sincos_positions(width, (side, side), side)} if square else {}
+    known = frozenset(place.name for place in places.values()) | {"pos_embed"}
+    return Layout(places, known, facebook.IGNORED, tables)
+
+
+def _of_sd3(file: _File, asked: Asked) -> _Found:
+    config, said = sd3_file.sd3_config(file.path, file.shapes, asked.heads)
+    return _wrapped("sd3", file, asked, config, sd3_file.sd3_place, sd3_file.IGNORED, said)
+
+
+def _of_pixart(file: _File, asked: Asked) -> _Found:
+    table = file.store.tensor("pos_embed") if "pos_embed" in file.shapes else None
+    config, said = pixart_file.pixart_config(file.path, file.shapes, table, asked.heads)
+    return _wrapped("pixart", file, asked, config, pixart_file.pixart_place, pixart_file.IGNORED, said)
+
+
+def _wrapped(
+    family: str,
+    file: _File,
+    asked: Asked,
+    config: dict[str, Any],
+    place: Callable[[str, Mapping[str, Any]], Stored],
+    ignored: tuple[str, ...],
+    said: list[str],
+) -> _Found:
+    if asked.family not in (None, family):
+        raise InputError(
+            f"{file.path}: got the family {asked.family} for a single file, expected {family}, whose layout it has; "
+            "leave it out",
+            parameter="family",
+        )
+
+    def places(model: Backbone) -> dict[str, Stored]:
+        return translated(model, lambda name: place(name, config))
+
+    whole = build(family_class(family), config)
+    side = config["sample_size"] // config["patch_size"]
+    tables = {"pos_embed": whole.positions((side, side))} if isinstance(whole, PixArt) else {}
+    known = frozenset(stored.name for stored in places(whole).values())
+    check_layout(file.store, Layout(places(whole), known, ignored, tables), str(file.path))
+    return _Found(family, "its tensors' names say so", config, places, said)

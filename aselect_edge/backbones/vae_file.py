@@ -1,0 +1,70 @@
+"""Autoencoders that come as one file, with the names of latent-diffusion: from diffusers' names to theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aselect_edge.backbones.store import Stored
+from aselect_runtime.errors import InputError
+
+IGNORED = (r"decoder\.", r"post_quant_conv\.", r"loss\.", r"discriminator\.", r"logvar$", r"model_ema\.")
+_SCALES = {4: (0.18215, None), 16: (1.5305, 0.0609)}
+"""scaling_factor and shift_factor of the published autoencoders of so many channels, Stable Diffusion's and SD3's."""
+_MID = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def vae_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], list[str]]:
+    """diffusers' `config.json` for a file of these shapes, and what was assumed; raises InputError."""
+    levels = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.(\d+)\.", name))}
+    blocks = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.0\.block\.(\d+)\.", name))}
+    try:
+        widths = [shapes[f"encoder.down.{level}.block.0.conv1.weight"][0] for level in range(1 + max(levels))]
+        channels = shapes["encoder.conv_out.weight"][0] // 2
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{path}: got no tensor {error}, expected an autoencoder (AutoencoderKL); give its folder or hub id",
+            parameter="vae",
+        ) from error
+    if channels not in _SCALES:
+        raise InputError(
+            f"{path}: got an autoencoder of {channels} channels, whose scale the file does not say, expected "
+            f"{' or '.join(map(str, _SCALES))}; give its diffusers folder or hub id",
+            parameter="vae",
+        )
+    scale, shift = _SCALES[channels]
+    config = {
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": widths,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "layers_per_block": len(blocks),
+        "latent_channels": channels,
+        "norm_num_groups": 32,
+        "scaling_factor": scale,
+        "shift_factor": shift,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
+    }
+    said = f"scaled by {scale}" + (f" after {shift} is taken off" if shift else "")
+    return config, [f"{said}, as the published ones of {channels} channels are"]
+
+
+def vae_place(name: str) -> Stored:
+    """Where the parameter of the encoder that diffusers calls `name` is in a file."""
+    name = name.replace("encoder.conv_norm_out.", "encoder.norm_out.")
+    found = re.match(r"encoder\.down_blocks\.(\d+)\.(resnets|downsamplers)\.(\d+)\.(.+)$", name)
+    if found and found[2] == "resnets":
+        rest = found[4].replace("conv_shortcut.", "nin_shortcut.")
+        return Stored(f"encoder.down.{found[1]}.block.{found[3]}.{rest}")
+    if found:
+        return Stored(f"encoder.down.{found[1]}.downsample.{found[4]}")
+    found = re.match(r"encoder\.mid_block\.resnets\.(\d)\.(.+)$", name)
+    if found:
+        return Stored(f"encoder.mid.block_{int(found[1]) + 1}.{found[2]}")
+    found = re.match(r"encoder\.mid_block\.attentions\.0\.(.+)\.(weight|bias)$", name)
+    if found:
+        return Stored(f"encoder.mid.attn_1.{_MID[found[1]]}.{found[2]}", flat=found[1] != "group_norm")
+    return Stored(name)
