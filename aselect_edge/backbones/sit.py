@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from aselect_edge.backbones.dit import DiT
-from aselect_edge.backbones.noise import FlowSchedule, Schedule
+from aselect_edge.backbones.noise import FlowSchedule, Schedule, read_flow_schedule
 
 
 class SiT(DiT):
@@ -19,7 +19,8 @@ class SiT(DiT):
     family: ClassVar[str] = "sit"
 
     @classmethod
-    def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - the path says it all
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:
+        read_flow_schedule(config, "SiT")  # refuses another path; nothing in it changes this one
         return FlowSchedule(towards_data=True)
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -120,14 +121,22 @@ def merge(model: TapModel) -> None:
 def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torch.device = CPU) -> Noising | None:
     """How a backbone was trained to denoise, on `device`; None for one whose output layer is not there, which cannot.
 
-    `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v), SiT
-    the velocity of its straight path. SD3 and PixArt are read without their output layer, as are cut models.
+    `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v); SiT, and
+    a DiT with a flow-matching scheduler, the velocity of its straight path. SD3 and PixArt are read without their
+    output layer, as are cut models. Raises InputError for a prediction_type that is not learnt here.
     """
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None
     meant = backbone.schedule(schedule)
-    if isinstance(meant, FlowSchedule):
+    if isinstance(meant, FlowSchedule) and meant.towards_data:
         return on_straight_path
+    if isinstance(meant, FlowSchedule):
+        if meant.config.get("prediction_type", "flow_prediction") != "flow_prediction":
+            raise InputError(
+                f"got prediction_type {meant.config['prediction_type']!r} on the straight path, expected "
+                "flow_prediction; correct the scheduler"
+            )
+        return partial(towards_noise, steps=meant.steps)
     return Denoising(meant.config, device).noised
 
 
@@ -136,6 +145,12 @@ def on_straight_path(x0: Tensor) -> Noised:
     t, eps = torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
     alpha = t[:, None, None, None]
     return Noised(alpha * x0 + (1 - alpha) * eps, t, x0 - eps, t.square())
+
+
+def towards_noise(x0: Tensor, steps: int) -> Noised:
+    """The same path in diffusers' direction: x = (1 - sigma)·x0 + sigma·eps, fed `steps`·sigma, velocity eps - x0."""
+    path = on_straight_path(x0)
+    return Noised(path.x, steps * (1 - path.timestep), -path.target, path.signal)
 
 
 def joint_loss(
