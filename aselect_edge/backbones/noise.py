@@ -55,6 +55,10 @@ ASKED = ("timestep", "timesteps")
 """The parameters that ask for noise levels."""
 
 
+ROUNDED = 0.02
+"""How far off its path the noise of a record written by hand may be."""
+
+
 class Schedule(ABC):
     """What the timesteps of a family mean."""
 
@@ -68,6 +72,10 @@ class Schedule(ABC):
     @abstractmethod
     def describe(self) -> str:
         """In words, for who is told that it was assumed."""
+
+    @abstractmethod
+    def lacks(self, noise: Noise) -> str | None:
+        """What noise of this path would have, where this is of another, such as another family's; None if it is."""
 
     def candidates(self, count: int = 21) -> list[float]:
         """The timesteps to try where none are asked for."""
@@ -88,6 +96,9 @@ class DiffusionSchedule(Schedule):
 
     def describe(self) -> str:
         return json.dumps(self.config)
+
+    def lacks(self, noise: Noise) -> str | None:
+        return "alpha^2 + sigma^2 = 1" if abs(noise.alpha**2 + noise.sigma**2 - 1) > ROUNDED else None
 
     def candidates(self, count: int = 21) -> list[float]:
         return [float(t) for t in candidate_timesteps(noise_fields(self.config).steps, count)]
@@ -118,6 +129,12 @@ class FlowSchedule(Schedule):
             Noise(alpha=1 - t / most, sigma=t / most, model_timestep=1 - t / most if self.towards_data else t)
             for t in timesteps
         )
+
+    def lacks(self, noise: Noise) -> str | None:
+        if abs(noise.alpha + noise.sigma - 1) > ROUNDED:
+            return "alpha + sigma = 1"
+        fed = self.levels([noise.sigma * self.steps])[0].model_timestep
+        return f"the timestep {fed:g}" if abs(noise.model_timestep - fed) > ROUNDED * max(1.0, fed) else None
 
     def candidates(self, count: int = 21) -> list[float]:
         return [t * self.steps / 1000 for t in candidate_timesteps(1000, count)]
