@@ -18,19 +18,27 @@ from safetensors.torch import load_file, save_file
 from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.building import build
 from aselect_edge.backbones.digest import backbone_digest, encoder_digest, tensors_digest, weights_digest
-from aselect_edge.backbones.noise import DiffusionSchedule, FlowSchedule
+from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, FlowSchedule
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.bundle import load_bundle, save_bundle, tap_model
+from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
-from aselect_edge.training.identity import features_digest
+from aselect_edge.selection import Request, Settings, select_tap
+from aselect_edge.selection.evidence import NO_IMAGES, Evidence
+from aselect_edge.selection.run import _store, prepare_scan
+from aselect_edge.selection.team import Team
+from aselect_edge.training.finetune import Unfreeze
+from aselect_edge.training.identity import Digests, features_digest, run_identity
+from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.request import TrainRequest
 from aselect_edge.training.run import _record, check_selection
 from aselect_runtime.errors import IntegrityError
-from aselect_runtime.records import Bundle, ClassInfo, HeadSpec, Noise, Selection, Tap
+from aselect_runtime.records import Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
 
 NOISE = Noise(alpha=0.8, sigma=0.6, model_timestep=250)
 TAP = Tap(block=1, component="query")
 CLASSES = (ClassInfo(name="a", colour=(0, 0, 0)), ClassInfo(name="b", colour=(9, 9, 9)))
+HEAD = HeadSpec(kind="linear", channels=8)
 CONFIG: dict[str, Any] = {
     "num_attention_heads": 2,
     "attention_head_dim": 16,
@@ -64,9 +72,8 @@ def _bundle(folder: Path, out: Path) -> Bundle:
     """A bundle of a frozen backbone, as training records and saves it."""
     backbone = load_backbone(str(folder))
     selection = Selection(backbone=backbone.source, noise=NOISE, tap=TAP, strategy="fixed")
-    head = HeadSpec(kind="linear", channels=8)
-    record = _record(TrainRequest("seg", backbone, selection, folder, out), backbone, CLASSES, [TAP], head)
-    model = tap_model(backbone, build_head(head, "seg", [32], 2), record)
+    record = _record(TrainRequest("seg", backbone, selection, folder, out), backbone, CLASSES, [TAP], HEAD)
+    model = tap_model(backbone, build_head(HEAD, "seg", [32], 2), record)
     save_bundle(out, record, selection, model)
     return load_bundle(out).record
 
@@ -125,11 +132,9 @@ def test_cached_features_are_of_all_that_decides_them(folder: Path, change: Any)
             backbone,
             CLASSES,
             [TAP],
-            HeadSpec(kind="linear", channels=8),
+            HEAD,
         ).model_copy(update={"imgsz": (16, 16)})
-        return features_digest(
-            tap_model(backbone, build_head(HeadSpec(kind="linear", channels=8), "seg", [32], 2), record)
-        )
+        return features_digest(tap_model(backbone, build_head(HEAD, "seg", [32], 2), record))
 
     before = digest()
     assert digest() == before
@@ -211,6 +216,45 @@ def test_a_selection_tells_of_another_backbone(folder: Path, tmp_path: Path, cap
     assert f"not on {moved}" in warned(made, moved)
     flow = made.model_copy(update={"noise": Noise(alpha=0.9, sigma=0.1, model_timestep=100)})
     assert "sigma 0.1, timestep 100, but this backbone has alpha^2 + sigma^2 = 1" in warned(flow, moved)
+
+
+def test_a_selection_records_what_it_was_made_of_and_a_scan_too(folder: Path, tmp_path: Path) -> None:
+    request = Request(strategy="fixed", timesteps=[300], settings=Settings(tap=TAP))
+
+    def key() -> str:
+        scan = prepare_scan(load_backbone(str(folder)), request, Team())
+        return _store(scan, Evidence(NO_IMAGES), request, tmp_path / "selection.json").key
+
+    backbone = load_backbone(str(folder))
+    selection = select_tap(backbone, request=request)
+    assert selection.backbone_sha256 == backbone_digest(backbone.model, backbone.encoder, depth=2)
+    before = key()
+    assert key() == before
+    _edit(folder / "transformer/config.json", num_attention_heads=4, attention_head_dim=8)
+    assert key() != before
+    assert select_tap(str(folder), request=request).backbone_sha256 != selection.backbone_sha256
+
+
+def test_a_checkpoint_of_fine_tuning_is_of_its_schedule(folder: Path) -> None:
+    backbone = load_backbone(str(folder))
+    model = TapModel(
+        backbone.model,
+        build_head(HEAD, "seg", [32], 2),
+        NOISE,
+        [TAP],
+        (16, 16),
+        0,
+        backbone.encoder,
+        backbone.condition,
+    )
+    digests = Digests(features_digest(model), "0" * 64, "1" * 64)
+
+    def identity(schedule: dict[str, Any], unfreeze: Unfreeze | None) -> str:
+        return run_identity(model, digests, Resize(), Recipe(), unfreeze, schedule)
+
+    linear, cosine = {**DIT_SCHEDULE}, {**DIT_SCHEDULE, "beta_schedule": "squaredcos_cap_v2"}
+    assert identity(linear, None) == identity(cosine, None)  # a frozen backbone denoises nothing
+    assert identity(linear, Unfreeze()) != identity(cosine, Unfreeze())
 
 
 def test_noise_of_another_path_is_told() -> None:
