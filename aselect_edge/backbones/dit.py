@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Backbone, Condition, of_block
-from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
+from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Component, Tap
 
@@ -210,7 +210,7 @@ class DiT(Backbone):
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        return DiffusionSchedule(DIT_SCHEDULE if config is None else config)
+        return read_schedule(DIT_SCHEDULE if config is None else config)
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
         classes = self.config.num_embeds_ada_norm

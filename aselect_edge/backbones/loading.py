@@ -14,6 +14,7 @@ import aselect_weights
 from aselect_edge.backbones.accounting import check_layout
 from aselect_edge.backbones.building import build, fill_backbone, layout_of, own_places
 from aselect_edge.backbones.bundled import BUNDLE, read_bundle
+from aselect_edge.backbones.digest import check_encoder, check_weights
 from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
 from aselect_edge.backbones.folders import PROMPT, beside, local_folder, read_json, transformer_of, weight_files
@@ -148,13 +149,16 @@ def shipped_schedule() -> dict[str, Any]:
     return read_json(SHIPPED / "scheduler" / "scheduler_config.json")
 
 
-def backbone_of(folder: Path, record: Bundle, lean: bool = False) -> LoadedBackbone:
-    """The blocks that a bundle's taps need, with what encodes for them and what they are conditioned on."""
+def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = True) -> LoadedBackbone:
+    """The blocks that a bundle's taps need, with what encodes for them and what they are conditioned on.
+
+    With `check`, raises IntegrityError where what lies outside of the bundle is not what it was trained on.
+    """
     source = record.backbone
     depth = 1 + max(tap.block for tap in record.taps)
     condition = None if source.condition is None else load_condition(inside(folder, source.condition))
     if source.file is None:
-        return load_backbone(
+        loaded = load_backbone(
             source.source,
             source.revision,
             family=source.family,
@@ -166,11 +170,17 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False) -> LoadedBackb
             lean=lean,
             **_path_of(source),
         )
+        if check:
+            check_weights(loaded.model, source, depth)
+            check_encoder(loaded.encoder, source)
+        return loaded
     model = build(family_class(source.family), source.config, depth)
     fill_backbone(model, WeightStore([inside(folder, source.file)], own_places(model)), lean)
     if condition is None:
         condition = model.condition(source.label)
     encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
+    if check:
+        check_encoder(encoder, source)
     # Bundles before 1.1 do not keep their schedule; the shipped backbone's is known.
     known = shipped_schedule() if source.schedule is None and source.source == "shipped" else source.schedule
     schedule = model.schedule(known)

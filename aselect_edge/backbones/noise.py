@@ -6,6 +6,7 @@ The arithmetic of the schedules is diffusers'; this module only reads what a tim
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_edge.backbones.scheduler_config import noise_fields
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Noise
 
@@ -28,21 +30,33 @@ DIT_SCHEDULE: dict[str, Any] = {
 
 def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
     """alpha^2 at every timestep index, (timesteps,), from diffusers' `scheduler_config.json`; raises InputError."""
-    from diffusers import DDPMScheduler
+    import diffusers
 
-    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    missing = [key for key in keys[:4] if key not in schedule]
-    if missing:
-        raise InputError(f"scheduler: got no {missing[0]}, expected a diffusion (DDPM or DDIM) schedule; replace it")
+    noise = noise_fields(schedule)
+    if noise.flow:
+        raise InputError(f"scheduler: got {noise.scheduler} on the straight path, expected a diffusion; replace it")
     try:
-        scheduler = DDPMScheduler(**{key: schedule[key] for key in keys if schedule.get(key) is not None})
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"scheduler: not understood ({error}), expected a DDPM schedule; replace it") from error
-    return scheduler.alphas_cumprod.double().numpy()  # type: ignore[no-any-return]
+        with warnings.catch_warnings(action="ignore"):  # theirs about NumPy, at which a user can do nothing
+            scheduler = getattr(diffusers, noise.scheduler)(**noise.fields)
+        betas, cumulative = scheduler.betas.numpy(), scheduler.alphas_cumprod.double().numpy()
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"scheduler: not understood ({reason}), expected a DDPM schedule; replace it") from error
+    if cumulative.shape != (noise.steps,):
+        raise InputError(
+            f"scheduler: got {cumulative.size} trained_betas, expected num_train_timesteps = {noise.steps}; correct it"
+        )
+    if not ((betas >= 0) & (betas <= 1)).all():
+        raise InputError("scheduler: got betas outside 0 to 1, expected shares of variance; correct it")
+    return cumulative  # type: ignore[no-any-return]
 
 
 ASKED = ("timestep", "timesteps")
 """The parameters that ask for noise levels."""
+
+
+ROUNDED = 0.02
+"""How far off its path the noise of a record written by hand may be."""
 
 
 class Schedule(ABC):
@@ -59,9 +73,13 @@ class Schedule(ABC):
     def describe(self) -> str:
         """In words, for who is told that it was assumed."""
 
-    def candidates(self, count: int = 21) -> list[int]:
+    @abstractmethod
+    def lacks(self, noise: Noise) -> str | None:
+        """What noise of this path would have, where this is of another, such as another family's; None if it is."""
+
+    def candidates(self, count: int = 21) -> list[float]:
         """The timesteps to try where none are asked for."""
-        return candidate_timesteps(1000, count)
+        return [float(t) for t in candidate_timesteps(1000, count)]
 
 
 @dataclass(frozen=True)
@@ -79,32 +97,64 @@ class DiffusionSchedule(Schedule):
     def describe(self) -> str:
         return json.dumps(self.config)
 
-    def candidates(self, count: int = 21) -> list[int]:
-        return candidate_timesteps(len(cumulative_alphas(self.config)), count)
+    def lacks(self, noise: Noise) -> str | None:
+        return "alpha^2 + sigma^2 = 1" if abs(noise.alpha**2 + noise.sigma**2 - 1) > ROUNDED else None
+
+    def candidates(self, count: int = 21) -> list[float]:
+        return [float(t) for t in candidate_timesteps(noise_fields(self.config).steps, count)]
 
 
 @dataclass(frozen=True)
 class FlowSchedule(Schedule):
-    """The straight path x = (1 - sigma)·x0 + sigma·eps: timesteps are 1000·sigma, whatever the sampler's shift.
+    """The straight path x = (1 - sigma)·x0 + sigma·eps: timesteps are `steps`·sigma, whatever the sampler's shift.
 
-    A sampler's shift only says at which sigmas it stops; the model knows sigma alone. It is fed 1000·sigma, or,
-    with `towards_data`, 1 - sigma (SiT's time, in which 1 is data).
+    A sampler's shift only says at which sigmas it stops; the model knows sigma alone. It is fed `steps`·sigma.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
-    towards_data: bool = False
+    steps: int = 1000
+    """diffusers' num_train_timesteps."""
 
     def describe(self) -> str:
-        return f"x = (1 - sigma)·x0 + sigma·eps, fed {'1 - sigma' if self.towards_data else '1000·sigma'}"
+        return f"x = (1 - sigma)·x0 + sigma·eps, fed {self.steps}·sigma"
 
     def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
-        wrong = [t for t in timesteps if not 0 <= t <= 1000]
+        most = self.steps
+        wrong = [t for t in timesteps if not 0 <= t <= most]
         if wrong:
-            raise InputError(f"got timesteps {wrong}, expected 1000·sigma, 0 to 1000; change them", parameter=ASKED)
-        return tuple(
-            Noise(alpha=1 - t / 1000, sigma=t / 1000, model_timestep=1 - t / 1000 if self.towards_data else t)
-            for t in timesteps
+            raise InputError(f"got timesteps {wrong}, expected {most}·sigma, 0 to {most}; change them", parameter=ASKED)
+        return tuple(Noise(alpha=1 - t / most, sigma=t / most, model_timestep=t) for t in timesteps)
+
+    def lacks(self, noise: Noise) -> str | None:
+        if abs(noise.alpha + noise.sigma - 1) > ROUNDED:
+            return "alpha + sigma = 1"
+        fed = self.levels([noise.sigma * self.steps])[0].model_timestep
+        return f"the timestep {fed:g}" if abs(noise.model_timestep - fed) > ROUNDED * max(1.0, fed) else None
+
+    def candidates(self, count: int = 21) -> list[float]:
+        return [t * self.steps / 1000 for t in candidate_timesteps(1000, count)]
+
+
+def read_schedule(config: dict[str, Any], nameless: str = "DDPMScheduler") -> Schedule:
+    """What a `scheduler_config.json` says timesteps mean, on either path; without a class name it is of `nameless`.
+
+    Raises InputError for a class that is not known and for fields that change the noise and are not applied.
+    """
+    noise = noise_fields(config, nameless)
+    if not noise.flow:
+        return DiffusionSchedule(dict(config))
+    return FlowSchedule({"_class_name": noise.scheduler, **noise.fields}, steps=noise.steps)
+
+
+def read_flow_schedule(config: dict[str, Any] | None, family: str) -> FlowSchedule:
+    """The schedule of a family that was trained on the straight path; raises InputError for another path."""
+    schedule = read_schedule(config, "FlowMatchEulerDiscreteScheduler") if config else FlowSchedule()
+    if not isinstance(schedule, FlowSchedule):
+        raise InputError(
+            f"scheduler: got {(config or {}).get('_class_name')}, expected a flow-matching one, which {family} was "
+            "trained with; save the pipeline with its own scheduler"
         )
+    return schedule
 
 
 def noise_levels(schedule: dict[str, Any], timesteps: list[int]) -> list[Noise]:

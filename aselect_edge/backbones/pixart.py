@@ -17,7 +17,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Condition, expand, of_block
-from aselect_edge.backbones.noise import DIT_SCHEDULE, DiffusionSchedule, Schedule
+from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
 from aselect_runtime.errors import InputError
@@ -65,7 +65,7 @@ class PixArt(Wrapped):
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        return DiffusionSchedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained on DiT's
+        return read_schedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained on DiT's
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         condition = prompt_condition(self.family, self.model.config, label, folder)

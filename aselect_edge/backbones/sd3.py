@@ -4,9 +4,9 @@ Two streams, image and context (the prompt), meet in the joint attention of ever
 stream's. In the dual-attention blocks of SD3.5-medium, `adaln`, `query`, `key`, `value`, `attn` and `attn_gated` are
 those of the *joint* attention (`attn`); the image-only second attention (`attn2`) is not a named component.
 
-Noise: the model knows x = (1 - sigma)·x0 + sigma·eps and is fed 1000·sigma. The scheduler's `shift` decides only at
-which sigmas a sampler stops; applied to a wanted sigma, or to a timestep index, it would mean another noise level,
-and diffusers' versions apply it differently. It is not applied here.
+Noise: the model knows x = (1 - sigma)·x0 + sigma·eps and is fed num_train_timesteps·sigma. The scheduler's `shift`
+decides only at which sigmas a sampler stops; applied to a wanted sigma, or to a timestep index, it would mean another
+noise level, and diffusers' versions apply it differently. It is not applied here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Condition, expand, of_block
-from aselect_edge.backbones.noise import FlowSchedule, Schedule
+from aselect_edge.backbones.noise import Schedule, read_flow_schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
 from aselect_runtime.errors import InputError
@@ -56,8 +56,8 @@ class SD3(Wrapped):
         return backbone
 
     @classmethod
-    def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - a sampler's affair, see above
-        return FlowSchedule()
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:
+        return read_flow_schedule(config, "SD3")
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         condition = prompt_condition(self.family, self.model.config, label, folder)

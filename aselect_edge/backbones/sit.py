@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones.dit import DiT
-from aselect_edge.backbones.noise import ASKED, Schedule
+from aselect_edge.backbones.noise import ASKED, ROUNDED, Schedule, read_flow_schedule
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice
 from aselect_runtime.records import Noise
@@ -56,6 +56,19 @@ class PathSchedule(Schedule):
             for a, s, fed in zip(alpha, sigma, self.fed(tau), strict=True)
         )
 
+    def lacks(self, noise: Noise) -> str | None:
+        total, of_path = (
+            (noise.alpha + noise.sigma, "alpha + sigma = 1")
+            if self.path == "linear"
+            else (noise.alpha**2 + noise.sigma**2, "alpha^2 + sigma^2 = 1")
+        )
+        if abs(total - 1) > ROUNDED:
+            return of_path
+        tau = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+        nearest = tau[(self.coefficients(tau)[1] - noise.sigma).abs().argmin()]
+        fed = float(self.fed(nearest))
+        return f"the timestep {fed:g}" if abs(noise.model_timestep - fed) > ROUNDED else None
+
     def fed(self, tau: Tensor) -> Tensor:
         """What the embedder is fed at tau."""
         return tau if self.time == "sigma" else 1 - tau
@@ -84,8 +97,13 @@ class SiT(DiT):
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        """SiT's own path for None or {}; a `scheduler_config.json` says nothing of it."""
+        """SiT's own path for None or {}; nothing in a `scheduler_config.json` changes it, but for another path.
+
+        Raises InputError for one of a diffusion.
+        """
         given = config or {}
+        if "_class_name" in given:
+            read_flow_schedule(given, "SiT")
         time, path = given.get("time", "1-sigma"), given.get("path", "linear")
         return PathSchedule(cast(Time, choice(time, TIMES, "sit_time")), cast(Path, choice(path, PATHS, "sit_path")))
 

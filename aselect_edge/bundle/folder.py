@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ class LoadedBundle:
     folder: Path
     record: Bundle
     selection: Selection
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> TapModel:
         """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32.
@@ -53,8 +54,13 @@ class LoadedBundle:
         return self.reference(imgsz, lean=True).deployed()
 
     def backbone(self, lean: bool = False) -> LoadedBackbone:
-        """The blocks that the taps need, with what encodes for them and what they are conditioned on."""
-        return backbone_of(self.folder, self.record, lean)
+        """The blocks that the taps need, with what encodes for them and what they are conditioned on.
+
+        The first time it is checked that what lies outside of the bundle is what it was trained on: IntegrityError.
+        """
+        loaded = backbone_of(self.folder, self.record, lean, check=not self._checked)
+        self._checked.add(loaded.source)
+        return loaded
 
 
 def tap_model(backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple[int, int] | None = None) -> TapModel:

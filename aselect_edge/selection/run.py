@@ -12,6 +12,7 @@ import torch
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import CPU
+from aselect_edge.backbones.digest import backbone_digest
 from aselect_edge.selection.by_fixed import TIMESTEPS
 from aselect_edge.selection.choice import Choice, Settings
 from aselect_edge.selection.evidence import NO_IMAGES, Evidence, open_images, open_labelled
@@ -128,7 +129,7 @@ def _store(scan: Scan, evidence: Evidence, request: Request, path: Path | None) 
     key = scan_key(
         strategy=request.strategy,
         settings=asdict(request.settings),
-        backbone=[scan.backbone.source, scan.backbone.revision, _weights(scan)],
+        backbone=backbone_digest(scan.backbone.model, scan.backbone.encoder, scan.backbone.condition),
         levels=[level.model_dump() for level in scan.levels],
         taps=[str(tap) for tap in scan.taps],
         frames=[scan.imgsz, scan.resize.model_dump(), scan.seed, scan.batch],
@@ -140,12 +141,6 @@ def _store(scan: Scan, evidence: Evidence, request: Request, path: Path | None) 
     return Store(path.with_name(f".{path.name}{place}.scan"), key)
 
 
-def _weights(scan: Scan) -> str:
-    """What tells two sets of weights and conditions apart: sums over each tensor, which cost one pass over memory."""
-    tensors = [*scan.backbone.model.state_dict().values(), *scan.backbone.condition.values()]
-    return _digest([torch.stack([t.double().sum(), t.double().square().sum()]).cpu() for t in tensors])
-
-
 def _digest(tensors: Sequence[torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -154,8 +149,10 @@ def _digest(tensors: Sequence[torch.Tensor]) -> str:
 
 
 def _record(choice: Choice, scan: Scan, evidence: Evidence, strategy: str, cost: Cost) -> Selection:
+    backbone = scan.backbone
     return Selection(
-        backbone=scan.backbone.source,
+        backbone=backbone.source,
+        backbone_sha256=backbone_digest(backbone.model, backbone.encoder, depth=1 + choice.tap.block),
         noise=choice.noise,
         tap=choice.tap,
         strategy=strategy,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from aselect_edge.backbones.device import CPU, reduced
 from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
+from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.sit import PathSchedule
 from aselect_edge.backbones.wrapped import Wrapped
 from aselect_edge.bundle.model import TapModel
@@ -121,14 +122,22 @@ def merge(model: TapModel) -> None:
 def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torch.device = CPU) -> Noising | None:
     """How a backbone was trained to denoise, on `device`; None for one whose output layer is not there, which cannot.
 
-    `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v), SiT
-    the velocity of its straight path. SD3 and PixArt are read without their output layer, as are cut models.
+    `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v); SiT, and
+    a DiT with a flow-matching scheduler, the velocity of its straight path. SD3 and PixArt are read without their
+    output layer, as are cut models. Raises InputError for a prediction_type that is not learnt here.
     """
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None
     meant = backbone.schedule(schedule)
     if isinstance(meant, PathSchedule):
         return partial(on_path, meant)
+    if isinstance(meant, FlowSchedule):
+        if meant.config.get("prediction_type", "flow_prediction") != "flow_prediction":
+            raise InputError(
+                f"got prediction_type {meant.config['prediction_type']!r} on the straight path, expected "
+                "flow_prediction; correct the scheduler"
+            )
+        return partial(towards_noise, steps=meant.steps)
     return Denoising(meant.config, device).noised
 
 
@@ -137,6 +146,13 @@ def on_path(meant: PathSchedule, x0: Tensor) -> Noised:
     tau, eps = 1 - torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
     alpha, sigma, by_alpha, by_sigma = (value[:, None, None, None] for value in meant.coefficients(tau))
     return Noised(alpha * x0 + sigma * eps, meant.fed(tau), by_alpha * x0 + by_sigma * eps, alpha.flatten().square())
+
+
+def towards_noise(x0: Tensor, steps: int) -> Noised:
+    """The straight path as diffusers has it: x = (1 - sigma)·x0 + sigma·eps, fed `steps`·sigma; velocity eps - x0."""
+    sigma, eps = torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
+    part = sigma[:, None, None, None]
+    return Noised((1 - part) * x0 + part * eps, steps * sigma, eps - x0, (1 - sigma).square())
 
 
 def joint_loss(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from torch import Tensor, nn
-
+from aselect_edge.backbones.digest import backbone_digest, tensors_digest
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import Data
 from aselect_edge.training.finetune import Unfreeze
@@ -18,14 +18,15 @@ from aselect_runtime.records import Resize
 
 
 def features_digest(model: TapModel) -> str:
-    """SHA-256 over everything that decides the features: weights, condition, noise, taps and size."""
-    digest = hashlib.sha256()
-    encoder = model.encoder.state_dict().values() if isinstance(model.encoder, nn.Module) else ()
-    tensors: Iterable[Tensor] = (*model.backbone.state_dict().values(), *encoder, *model.condition.values(), model.eps)
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
-    digest.update(json.dumps([*map(str, model.taps), model.noise.model_dump(), model.imgsz]).encode())
-    return digest.hexdigest()
+    """SHA-256 over everything that decides the features: backbone, encoder, condition, noise, taps and size."""
+    content = [
+        backbone_digest(model.backbone, model.encoder, model.condition),
+        tensors_digest([("eps", model.eps)]),
+        [*map(str, model.taps)],
+        model.noise.model_dump(),
+        model.imgsz,
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,22 @@ class Digests:
         return cls(features_digest(model), data_digest(train), data_digest(val))
 
 
-def run_identity(model: TapModel, digests: Digests, how: Resize, recipe: Recipe, unfreeze: Unfreeze | None) -> str:
-    """What is trained, on what and how, as JSON; not on which device, so that a run may go on on another."""
+def run_identity(
+    model: TapModel,
+    digests: Digests,
+    how: Resize,
+    recipe: Recipe,
+    unfreeze: Unfreeze | None,
+    schedule: Mapping[str, Any] | None = None,
+) -> str:
+    """What is trained, on what and how, as JSON; not on which device, so that a run may go on on another.
+
+    `schedule` is what fine-tuning denoises by.
+    """
     content = {
         "recipe": asdict(recipe),
         "unfreeze": str(unfreeze),
+        "schedule": None if unfreeze is None else schedule,
         "features": digests.features,
         "head": str(model.head),
         "resize": how.model_dump(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,16 @@ def train_model(
     noising: Noising | None = None,
     progress: Progress = silent,
     device: torch.device = CPU,
+    schedule: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
 
     Frozen, only the head learns, on features kept in `cache` (None: in `workdir`). With `unfreeze`, so much of the
-    backbone learns too, jointly with its denoising loss where there is a `noising` on `device`. A checkpoint in
-    `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
+    backbone learns too, jointly with its denoising loss where there is a `noising` on `device`, which was made of
+    `schedule`. A checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
     """
     digests = Digests.of(model, goal.train, goal.val)
-    identity = run_identity(model, digests, how, recipe, unfreeze)
+    identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
     torch.manual_seed(recipe.seed)
     learner: Learner
     if unfreeze is None:

@@ -10,7 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones.digest import backbone_digest, encoder_digest, weights_digest
 from aselect_edge.backbones.dit import DiT, initialise
+from aselect_edge.backbones.family import Pixels
 from aselect_edge.backbones.prompt import CONDITION
 from aselect_edge.bundle import RECORD, save_bundle, tap_model
 from aselect_edge.bundle.model import TapModel
@@ -24,7 +26,7 @@ from aselect_edge.training.request import TrainRequest
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import check_replaceable
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Tap
+from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Selection, Tap
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         _noising(request, backbone),
         progress,
         request.device,
+        backbone.schedule.config,
     )
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
@@ -67,10 +70,23 @@ def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
     backbone, selection = request.source, request.selection
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, label=selection.label, depth=request.depth)
-    if selection.backbone != backbone.source:
-        made, here = selection.backbone, backbone.source
-        log.warning("the selection was made on %s, not on %s; its tap may not be the best", made, here)
+    check_selection(selection, backbone)
     return randomised(backbone, seed) if request.random_backbone else backbone
+
+
+def check_selection(selection: Selection, backbone: LoadedBackbone) -> None:
+    """Warns of a selection whose noise is of another path than the backbone's, or which was made on another content."""
+    noise, lacks = selection.noise, backbone.schedule.lacks(selection.noise)
+    if lacks is not None:
+        level = f"alpha {noise.alpha:g}, sigma {noise.sigma:g}, timestep {noise.model_timestep:g}"
+        log.warning("the selection's noise is %s, but this backbone has %s; select again on it", level, lacks)
+    made, here, depth = selection.backbone, backbone.source, 1 + selection.tap.block
+    if selection.backbone_sha256 is None or backbone.model.depth < depth:  # what is there no longer tells
+        if made != here:
+            log.warning("the selection was made on %s, not on %s; its tap may not be the best", made, here)
+    elif backbone_digest(backbone.model, backbone.encoder, depth=depth) != selection.backbone_sha256:
+        other = f"on {made}, not on {here}" if made != here else f"on {made} as it was before it was changed"
+        log.warning("the selection was made %s; its tap may not be the best, select again", other)
 
 
 def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
@@ -102,7 +118,7 @@ def bundle_record(
             classes=classes,
             imgsz=request.imgsz or (side, side),
             resize=Resize(),
-            backbone=_source(backbone, own_weights=request.unfreeze is not None or request.random_backbone),
+            backbone=_source(backbone, request, 1 + max(tap.block for tap in taps)),
             taps=tuple(taps),
             noise=request.selection.noise,
             noise_seed=request.selection.seed,
@@ -115,7 +131,8 @@ def bundle_record(
         raise InputError(f"{fault['loc'][0]}: {fault['msg']}; got {fault['input']!r}, change the option") from error
 
 
-def _source(backbone: LoadedBackbone, own_weights: bool) -> BackboneSource:
+def _source(backbone: LoadedBackbone, request: TrainRequest, depth: int) -> BackboneSource:
+    own_weights = request.unfreeze is not None or request.random_backbone
     return BackboneSource(
         family=backbone.model.family,  # type: ignore[arg-type]
         config=backbone.model.to_json(),
@@ -126,6 +143,8 @@ def _source(backbone: LoadedBackbone, own_weights: bool) -> BackboneSource:
         schedule=backbone.schedule.config,
         label=backbone.label,
         condition=CONDITION,
+        weights_sha256=None if own_weights else weights_digest(backbone.model, depth),
+        vae_sha256=None if isinstance(backbone.encoder, Pixels) else encoder_digest(backbone.encoder),
     )
 
 

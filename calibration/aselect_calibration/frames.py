@@ -63,7 +63,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
         )
     images = split_images(data, ("train",))
     chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images")]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_seen(size, how))
     for path in chosen:
         digest.update(f"{path.name}\0{sha256(path)}\0".encode())
 
@@ -74,11 +74,16 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
     return CalibrationFrames(count, DataFingerprint(images=count, sha256=digest.hexdigest()), read)
 
 
+def _seen(size: tuple[int, int], how: Resize) -> bytes:
+    """As what the frames are seen: the same images, stretched and padded, have other ranges."""
+    return f"{size}\0{how.model_dump_json()}\0".encode()
+
+
 def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize) -> CalibrationFrames:
     distinct = _distinct(video)
     found = f"{video}: got {len(distinct)} frames that differ"
     chosen = [distinct[index] for index in _spread(len(distinct), count, found)]
-    digest = hashlib.sha256(f"{sha256(video)}\0{chosen}".encode())
+    digest = hashlib.sha256(_seen(size, how) + f"{sha256(video)}\0{chosen}".encode())
 
     def read() -> Iterator[tuple[str, Frame]]:
         wanted = frozenset(chosen)

@@ -76,6 +76,12 @@ def test_near_duplicates_of_a_video_are_dropped(tmp_path: Path) -> None:
         calibration_frames(video, 6, SIZE, Resize())
 
 
+def test_the_fingerprint_follows_how_frames_are_resized(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    seen = [(SIZE, Resize()), ((SIZE[0] * 2, SIZE[1]), Resize()), (SIZE, Resize(mode="letterbox"))]
+    assert len({calibration_frames(folder, 3, size, how).fingerprint.sha256 for size, how in seen}) == 3
+
+
 def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 3)
     before = calibration_frames(folder, 3, SIZE, Resize()).fingerprint

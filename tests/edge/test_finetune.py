@@ -307,6 +307,21 @@ def test_a_path_is_the_one_that_sit_is_deployed_on(time: str, path: str) -> None
         torch.testing.assert_close(noised.target[i], slope[0] * x0[i] + slope[1] * eps[i], rtol=1e-3, atol=1e-3)
 
 
+def test_a_dit_with_a_flow_scheduler_denoises_in_diffusers_direction(backbone: DiT) -> None:
+    x0 = torch.randn(4, 3, 8, 8)
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 500}
+    noising = noising_of(backbone, config)
+    assert noising is not None
+    noised = noising(x0)
+    sigma = (noised.timestep / 500)[:, None, None, None]
+    eps = x0 + noised.target  # their step: the velocity is eps - x0
+    torch.testing.assert_close(noised.x, (1 - sigma) * x0 + sigma * eps, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(noised.signal, (1 - noised.timestep / 500).square(), rtol=1e-3, atol=1e-4)
+    solver = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "epsilon"}
+    with pytest.raises(InputError, match="got prediction_type 'epsilon' on the straight path"):
+        noising_of(backbone, solver)
+
+
 def test_the_generator_alone_decides_windows_and_noise(family: Family) -> None:
     model = family.model()
     noising = noising_of(model.backbone, None)

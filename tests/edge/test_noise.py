@@ -38,4 +38,6 @@ def test_another_scheduler_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="scheduler"):
         cumulative_alphas({**schedule, **wrong})
     with pytest.raises(InputError, match="got no beta_start"):
+        cumulative_alphas({"num_train_timesteps": 1000, "shift": 3.0})
+    with pytest.raises(InputError, match="got FlowMatchEulerDiscreteScheduler on the straight path"):
         cumulative_alphas({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0})

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from aselect_runtime.records.base import Frozen
+from aselect_runtime.records.base import Frozen, Sha256
 
 
 class BackboneSource(Frozen):
@@ -25,3 +25,7 @@ class BackboneSource(Frozen):
     """The class that the model is conditioned on; None for none."""
     condition: str | None = None
     """The file in the bundle with what the model is conditioned on; None is the model's own default."""
+    weights_sha256: Sha256 | None = None
+    """Of the weights up to the deepest tap's block, where they are not in the bundle; None in bundles before 1.3."""
+    vae_sha256: Sha256 | None = None
+    """Of the autoencoder, which is never in the bundle; None for a model on pixels and in bundles before 1.3."""

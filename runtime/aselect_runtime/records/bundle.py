@@ -20,7 +20,7 @@ class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
 
     kind: ClassVar[str] = "bundle"
-    version: ClassVar[tuple[int, int]] = (1, 2)
+    version: ClassVar[tuple[int, int]] = (1, 3)
 
     task: Task
     classes: Classes

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.records.base import Finite, Frozen, Record
+from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
 from aselect_runtime.records.data import DataFingerprint
 from aselect_runtime.records.noise import LevelWeight, Noise
 from aselect_runtime.records.tap import Tap
@@ -32,9 +32,11 @@ class Selection(Record):
     """What a strategy chose, with every score it looked at (`selection.json`)."""
 
     kind: ClassVar[str] = "selection"
-    version: ClassVar[tuple[int, int]] = (1, 1)
+    version: ClassVar[tuple[int, int]] = (1, 2)
 
     backbone: str
+    backbone_sha256: Sha256 | None = None
+    """Of the backbone up to the tap's block, with its autoencoder; None in selections before 1.2."""
     noise: Noise
     tap: Tap
     strategy: str
