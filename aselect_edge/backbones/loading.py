@@ -20,6 +20,7 @@ from aselect_edge.backbones.folders import PROMPT, beside, local_folder, part_of
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.prompt import load_condition
 from aselect_edge.backbones.registry import family_class, family_of_config
+from aselect_edge.backbones.rotary_files import authors_file
 from aselect_edge.backbones.store import WeightStore
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
@@ -74,10 +75,10 @@ def load_backbone(
 ) -> LoadedBackbone:
     """Load what `source` names; float32, eval mode. A bundle knows its own options; those given are not used.
 
-    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a `.pt` file of facebookresearch/DiT or
-    SiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder or hub id) the
-    pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for `.pt` files of widths
-    that were never published; `condition` is one computed before, instead of running text encoders.
+    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a `.pt` file of facebookresearch/DiT, SiT,
+    LightningDiT or JiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder or
+    hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for `.pt` files of
+    widths that were never published; `condition` is one computed before, instead of running text encoders.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
     schedule is the pipeline's own; for a transformer that comes without one it is the published models', with a
@@ -88,7 +89,10 @@ def load_backbone(
     folder: Path | None = None
     if (path / BUNDLE).is_file():
         return _of_bundle(path, lean)
-    if path.is_file():
+    if path.is_file() and (authors := authors_file(path, family, heads)):
+        model = build(authors.kind, authors.config, depth)
+        fill_backbone(model, WeightStore([path], authors.places(depth)), lean)
+    elif path.is_file():
         kind = family_class(family_of_file(path, family))
         if not issubclass(kind, DiT):
             raise InputError(
@@ -108,7 +112,7 @@ def load_backbone(
         fill_backbone(model, WeightStore(weight_files(transformer), own_places(model)), lean)
     encoder, origin = _encoder(model, folder, vae, source)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
-    schedule = _schedule(kind, folder, source)
+    schedule = _schedule(model, folder, source)
     if condition is None:
         if model.prompted and folder is not None:
             local_folder(source, revision, PROMPT)  # of a hub id, gigabytes that other models have no use for
@@ -143,6 +147,7 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False) -> LoadedBackb
     if condition is None:
         condition = model.condition(source.label)
     encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
+    encoder.affine = model.affine or encoder.affine
     # Bundles before 1.1 do not keep their schedule; the shipped backbone's is known.
     known = shipped_schedule() if source.schedule is None and source.source == "shipped" else source.schedule
     schedule = model.schedule(known)
@@ -180,14 +185,15 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
             "takes; give the one it was trained on",
             parameter="vae",
         )
+    encoder.affine = model.affine or encoder.affine
     return encoder, origin
 
 
-def _schedule(family: type[Backbone], folder: Path | None, source: str) -> Schedule:
+def _schedule(model: Backbone, folder: Path | None, source: str) -> Schedule:
     # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
     scheduler = None if folder is None else beside(folder, "scheduler")
     if scheduler is not None:
-        return family.schedule(read_json(scheduler / "scheduler_config.json"))
-    schedule = family.schedule(None)
+        return model.schedule(read_json(scheduler / "scheduler_config.json"))
+    schedule = model.default_schedule()
     log.warning("%s: no scheduler, taking the published models': %s", source, schedule.describe())
     return schedule

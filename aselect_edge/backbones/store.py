@@ -131,7 +131,8 @@ def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
 def torch_state(file: Path) -> dict[str, Tensor]:
     """The state dict in a torch file, mapped rather than read; raises IntegrityError.
 
-    Of a training checkpoint it is the averaged weights (`ema`), or else the plain ones (`model`, `state_dict`).
+    Of a training checkpoint it is the averaged weights (`ema`, `model_ema1`), or else the plain ones (`model`,
+    `state_dict`).
     """
     try:
         # Training scripts put their arguments beside the weights: a namespace, which runs no code either.
@@ -140,7 +141,7 @@ def torch_state(file: Path) -> dict[str, Tensor]:
             content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
         raise _unreadable(file, error) from error
-    for key in ("ema", "model", "state_dict"):
+    for key in ("ema", "model_ema1", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break

@@ -9,7 +9,7 @@ import typer
 
 from aselect_runtime.commands.options import unset_at
 
-FamilyName = Literal["dit", "sit", "sd3", "pixart"]
+FamilyName = Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
 
 WHAT = "A diffusers folder or hub id, a .pt file of DiT or SiT, a bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]

@@ -50,6 +50,8 @@ class FirstConvolution(nn.Module):
         weight = conv.weight.detach().double()
         bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
         assert isinstance(conv.padding, tuple)
+        assert isinstance(affine.gain, float)
+        assert isinstance(affine.offset, float)
         self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
         self.conv = nn.Conv2d(
             conv.in_channels,
