@@ -60,7 +60,9 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(weight.float()), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / (x.square().mean(dim=-1, keepdim=True) + self.eps).sqrt() * self.weight
+        # In float32 also where x is not, as LayerNorm has it: squares of large activations leave FP16's range.
+        root = (x.float().square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
+        return x / root.to(x.dtype) * self.weight
 
 
 def bare_norm(norm: nn.Module) -> nn.Module:

@@ -247,7 +247,12 @@ def test_folded_equals_unfolded(
 ) -> None:
     tap = st.builds(Tap, block=st.integers(0, layers - 1), component=st.sampled_from(COMPONENTS))
     taps = data.draw(st.lists(tap, min_size=1, max_size=3, unique=True))
-    config = {"num_attention_heads": heads, "attention_head_dim": head, "num_layers": layers, "patch_size": patch}
+    config: dict[str, Any] = {
+        "num_attention_heads": heads,
+        "attention_head_dim": head,
+        "num_layers": layers,
+        "patch_size": patch,
+    }
     config |= {"sample_size": 4 * patch, **parts, **({"context_start": start} if kind is JiT else {})}
     model = random_model(kind, **config)
     noise = Noise(alpha=max(0.0, 1 - sigma / 2), sigma=sigma, model_timestep=max(0.0, 1 - sigma / 2))
@@ -334,12 +339,13 @@ def test_a_lean_model_answers_as_a_whole_one(tmp_path: Path, vae: str, name: str
 
 
 def test_a_config_of_something_else_is_refused() -> None:
-    for change, said in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"rope_theta": 5.0}, "got rope_theta, expected only"),
         ({"attention_head_dim": 6}, "got attention_head_dim = 6"),
         ({"norm": "group"}, "got norm = 'group'"),
         ({"latents_std": [0.0]}, "latents_std"),
-    ]:
+    ]
+    for change, said in changes:
         with pytest.raises(InputError, match=said):
             LightningDiT.from_json(tiny(LightningDiT, **change))
     with pytest.raises(InputError, match="noise_scale"):
