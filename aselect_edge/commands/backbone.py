@@ -11,7 +11,7 @@ from aselect_runtime.commands.options import unset_at
 
 FamilyName = Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
 
-WHAT = "A diffusers folder or hub id, a .pt file of DiT or SiT, a bundle, or shipped."
+WHAT = "A diffusers folder or hub id, a .pt file of DiT, SiT, LightningDiT or JiT, a bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]
 Family = Annotated[FamilyName | None, typer.Option(help="Where the source does not say or says wrong.")]
 Vae = Annotated[
