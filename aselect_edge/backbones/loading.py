@@ -21,7 +21,7 @@ from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.prompt import load_condition
 from aselect_edge.backbones.registry import family_class, family_of_config
 from aselect_edge.backbones.rotary_files import authors_file
-from aselect_edge.backbones.store import WeightStore
+from aselect_edge.backbones.store import WeightStore, shapes_of
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
 from aselect_runtime.records import Bundle
@@ -89,7 +89,7 @@ def load_backbone(
     folder: Path | None = None
     if (path / BUNDLE).is_file():
         return _of_bundle(path, lean)
-    if path.is_file() and (authors := authors_file(path, family, heads)):
+    if path.is_file() and (authors := authors_file(path, shapes_of(path), family, heads)):
         model = build(authors.kind, authors.config, depth)
         fill_backbone(model, WeightStore([path], authors.places(depth)), lean)
     elif path.is_file():

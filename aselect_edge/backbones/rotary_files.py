@@ -1,37 +1,41 @@
 """The authors' files of LightningDiT and JiT: one checkpoint, timm's names, q, k and v in one tensor.
 
 What the shapes do not say is a fact of the published models: where JiT's context tokens enter. The tables of positions
-and of RoPE in a file are those that are computed here, so they are not read; that RoPE's are there tells the size of a
-head, and that there is RoPE.
+and of RoPE in a file have to be those that are computed here; that RoPE's are there tells the size of a head, and that
+there is RoPE.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from aselect_edge.backbones.dit import sincos_positions
 from aselect_edge.backbones.facebook import IMAGENET
 from aselect_edge.backbones.jit import JiT
 from aselect_edge.backbones.lightningdit import LightningDiT
 from aselect_edge.backbones.rotary import RotaryDiT
-from aselect_edge.backbones.rotary_config import RotaryConfig
-from aselect_edge.backbones.store import Stored, WeightStore, shapes_of
+from aselect_edge.backbones.rotary_config import RotaryConfig, rotary_angles
+from aselect_edge.backbones.store import Stored, WeightStore
 from aselect_runtime.errors import InputError, IntegrityError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 STATISTICS = "latents_stats.pt"
 """Mean and std of the latents that a LightningDiT was trained on, beside its weights."""
-TABLES = ("pos_embed", *(f"feat_rope{kind}.freqs_{part}" for kind in ("", "_incontext") for part in ("cos", "sin")))
-"""Tensors that are computed."""
 IGNORED = r"final_layer\."
 """Names that no tap depends on."""
 CONTEXT_STARTS = {12: 4, 24: 8, 32: 10}
 """The block where the context tokens enter, by the depth of the published JiTs (B, L, H)."""
+_ROUNDED = 5e-3
+"""By how much a table of numbers up to 1 may differ: bfloat16 rounds to 4e-3."""
 _CONTEXT, _LABELS = "in_context_posemb", "y_embedder.embedding_table.weight"
 _PAIR = ("weight", "bias")
 _BLOCK = {"adaln": "adaLN_modulation.1", "out": "attn.proj"}
@@ -53,12 +57,11 @@ class AuthorsFile:
         return {ours: stored._replace(name=self.prefix + stored.name) for ours, stored in places.items()}
 
 
-def authors_file(path: Path, family: str | None = None, heads: int | None = None) -> AuthorsFile | None:
-    """What a file is if its tensors are LightningDiT's or JiT's, None if not; every tensor is known, or refused.
+def authors_file(path: Path, shapes: Shapes, family: str | None = None, heads: int | None = None) -> AuthorsFile | None:
+    """What a file of these shapes is if it is LightningDiT's or JiT's, None if not; every tensor is known, or refused.
 
     Raises InputError where `family` or `heads` say otherwise than the file, or a tensor is not understood.
     """
-    shapes = shapes_of(path)
     prefix = "net." if all(name.startswith("net.") for name in shapes) else ""
     shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     kind = _kind(shapes)
@@ -81,7 +84,10 @@ def authors_file(path: Path, family: str | None = None, heads: int | None = None
             f"{path}: got {heads} heads, expected {config['num_attention_heads']} as the file says; leave it out",
             parameter="num_heads",
         )
-    _refuse_unknown(path, kind, shapes, RotaryConfig.from_json(kind.family, config))
+    read = RotaryConfig.from_json(kind.family, config)
+    tables = rotary_tables(read)
+    _refuse_unknown(path, kind, shapes, {stored.name for stored in rotary_places(read).values()} | tables.keys())
+    _refuse_tables(path, prefix, {name: table for name, table in tables.items() if name in shapes})
     return AuthorsFile(kind, config, prefix)
 
 
@@ -188,8 +194,30 @@ def _block_places(config: RotaryConfig, index: int) -> dict[str, Stored]:
     return places
 
 
-def _refuse_unknown(path: Path, kind: type[RotaryDiT], shapes: Shapes, config: RotaryConfig) -> None:
-    known = {stored.name for stored in rotary_places(config).values()} | set(TABLES)
+def rotary_tables(config: RotaryConfig) -> dict[str, Tensor]:
+    """The tensors of the authors' file that are computed, by their names there."""
+    grid = (config.base, config.base)
+    angles = rotary_angles(config.attention_head_dim, grid, config.base).repeat_interleave(2, dim=1)  # (T, d)
+    turned = {"cos": angles.cos(), "sin": angles.sin()}
+    tables = {"pos_embed": sincos_positions(config.width, grid, config.base)[None]}
+    for name, table in turned.items():
+        still = torch.full((config.context_tokens, table.shape[1]), float(name == "cos"))
+        tables[f"feat_rope.freqs_{name}"] = table.float()
+        tables[f"feat_rope_incontext.freqs_{name}"] = torch.cat([still, table.float()])
+    return tables
+
+
+def _refuse_tables(path: Path, prefix: str, tables: Mapping[str, Tensor]) -> None:
+    store = WeightStore([path], {name: Stored(prefix + name) for name in tables})
+    for name, stored in store.read(tables):
+        if stored.shape != tables[name].shape or (stored - tables[name]).abs().max() > _ROUNDED:
+            raise InputError(
+                f"{path}: got a {name} of other values than those of its grid, expected that table; trained positions "
+                "are not supported, choose another checkpoint"
+            )
+
+
+def _refuse_unknown(path: Path, kind: type[RotaryDiT], shapes: Shapes, known: Collection[str]) -> None:
     unknown = [name for name in shapes if name not in known and not re.match(IGNORED, name)]
     if unknown:
         raise InputError(

@@ -75,6 +75,10 @@ def checkpoint(kind: Kind, seed: int = 0) -> State:
     state["pos_embed"] = positions(kind, (BASE, BASE))[None]
     turns = angles(kind, (BASE, BASE)).repeat_interleave(2, 1)
     state["feat_rope.freqs_cos"], state["feat_rope.freqs_sin"] = turns.cos(), turns.sin()
+    if kind.context:
+        still = torch.zeros(kind.context, kind.head)
+        state["feat_rope_incontext.freqs_cos"] = torch.cat([still + 1, turns.cos()])
+        state["feat_rope_incontext.freqs_sin"] = torch.cat([still, turns.sin()])
     for i in range(kind.layers):
         layer(f"blocks.{i}.attn.qkv", 3 * width, width)
         layer(f"blocks.{i}.attn.proj", width, width)

@@ -139,6 +139,8 @@ def test_latents_without_their_statistics_are_refused(tmp_path: Path, vae: str) 
         ("jit", {"blocks.2.cross.weight": torch.ones(8)}, r"got the tensors blocks\.2\.cross\.weight"),
         ("lightningdit", {"feat_rope.freqs_cos": None}, r"got no tensor 'feat_rope\.freqs_cos'"),
         ("jit", {"pos_embed": None}, "got no tensor 'pos_embed'"),
+        ("jit", {"pos_embed": torch.zeros(1, 16, 16)}, "got a pos_embed of other values"),
+        ("lightningdit", {"feat_rope.freqs_sin": torch.zeros(16, 8)}, r"got a feat_rope\.freqs_sin of other values"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(
