@@ -62,8 +62,8 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(
-            f"{what}: got tensors that are not understood: {', '.join(unknown[:3])}{more}{_meaning(unknown)}, expected "
-            "none besides those of the plain model; this variant is not supported, choose another checkpoint"
+            f"{what}: got tensors that are not understood: {', '.join(unknown[:3])}{more}{meaning_of(unknown)}, "
+            "expected none besides those of the plain model; this variant is not supported, choose another checkpoint"
         )
     for name, table in layout.tables.items():
         if name in store.held and not _same(store.tensor(name), table):
@@ -82,7 +82,8 @@ def _same(stored: Tensor, table: Tensor) -> bool:
     return any((flat - table.flatten().to(kind).float()).abs().max() < 1e-4 for kind in kinds)
 
 
-def _meaning(names: Iterable[str]) -> str:
+def meaning_of(names: Iterable[str]) -> str:
+    """What the names stand for, where that is known, in brackets; else nothing."""
     joined = list(names)
     meant = [meaning for pattern, meaning in _MEANINGS if any(re.search(pattern, name) for name in joined)]
     return f" ({'; '.join(meant[:3])})" if meant else ""

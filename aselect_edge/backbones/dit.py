@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Backbone, Condition, of_block
+from aselect_edge.backbones.inputs import class_condition, patch_grid
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Component, Tap
@@ -213,16 +214,7 @@ class DiT(Backbone):
         return read_schedule(DIT_SCHEDULE if config is None else config)
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
-        classes = self.config.num_embeds_ada_norm
-        if label is None and not self.config.null_class:
-            raise InputError(
-                f"got a model of {classes} classes without the class that means none, expected one; "
-                f"choose a class, 0 to {classes - 1}",
-                parameter="label",
-            )
-        if label is not None and not 0 <= label < classes:
-            raise InputError(f"got the label {label}, expected 0 to {classes - 1}; change it", parameter="label")
-        return {"label": torch.tensor([self.null_label if label is None else label])}
+        return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
 
     @property
     def depth(self) -> int:
@@ -251,13 +243,7 @@ class DiT(Backbone):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of an input of this size; raises InputError."""
-        patch = self.config.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise InputError(
-                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
-                parameter="imgsz",
-            )
-        return height // patch, width // patch
+        return patch_grid(self.config.patch_size, height, width)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (T, D) of a grid."""

@@ -28,11 +28,19 @@ embeddings of the empty prompt. Fixed once per deployment; saved as safetensors.
 
 @dataclass(frozen=True)
 class Affine:
-    """How what enters the deployed graph becomes the model's x0: gain · value + offset, channels reversed or not."""
+    """How what enters the deployed graph becomes the model's x0: gain · value + offset, channels reversed or not.
 
-    gain: float = 1.0
-    offset: float = 0.0
+    Gain and offset are one number, or one for each channel of x0.
+    """
+
+    gain: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
     reverse: bool = False
+
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """Gain and offset as float64 (C or 1, 1, 1)."""
+        gain, offset = (torch.tensor(part, dtype=torch.float64).reshape(-1, 1, 1) for part in (self.gain, self.offset))
+        return gain, offset
 
 
 PIXELS = Affine(1 / 127.5, -1.0, reverse=True)
@@ -82,6 +90,15 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
         """What timesteps mean: diffusers' `scheduler_config.json` read, or the published default for None."""
+
+    def default_schedule(self) -> Schedule:
+        """The published model's schedule, for one that comes without a scheduler."""
+        return self.schedule(None)
+
+    @property
+    def affine(self) -> Affine | None:
+        """How an autoencoder's values become x0, where the model says so itself; None where its autoencoder does."""
+        return None
 
     @abstractmethod
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
@@ -207,7 +224,8 @@ class Encoder(nn.Module, ABC):
         """The model's clean input of a batch of pixels."""
         values = self(pixels)
         values = values.flip(1) if self.affine.reverse else values
-        return values * self.affine.gain + self.affine.offset  # type: ignore[no-any-return]
+        gain, offset = (part.to(values) for part in self.affine.columns())
+        return values * gain + offset  # type: ignore[no-any-return]
 
 
 class Pixels(Encoder):

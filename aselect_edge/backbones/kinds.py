@@ -9,12 +9,15 @@ from typing import Literal
 
 from aselect_runtime.errors import InputError
 
-Kind = Literal["dit", "pixart", "sd3", "diffusers"]
-"""The layouts that are read: DiT's and SiT's, PixArt's and SD3's authors', and diffusers' (with its config.json)."""
-SUPPORTED = "DiT, SiT, PixArt, SD3 or SD3.5"
+Kind = Literal["dit", "pixart", "sd3", "rotary", "diffusers"]
+"""The layouts that are read: DiT's and SiT's, PixArt's, SD3's, LightningDiT's and JiT's (`rotary`) authors', and
+diffusers' (with its config.json)."""
+SUPPORTED = "DiT, SiT, PixArt, SD3, SD3.5, LightningDiT or JiT"
 
 _READ: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("sd3", (r"joint_blocks\.0\.x_block\.",)),
+    ("rotary", (r"x_embedder\.(proj1|proj)\.weight", r"feat_rope\.freqs_cos|blocks\.0\.(mlp\.w12|norm1)\.weight")),
+    ("rotary", (r"x_embedder\.proj1\.weight",)),
     ("pixart", (r"blocks\.0\.cross_attn\.kv_linear\.", r"t_block\.1\.weight")),
 )
 _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -34,7 +37,6 @@ _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Stable Audio", (r".*conditioner\.conditioners\.",)),
     ("SDXL (a U-Net)", (r".*input_blocks\.0\.", r".*(label_emb|conditioner\.embedders\.1)\.")),
     ("Stable Diffusion (a U-Net)", (r".*input_blocks\.0\.|down_blocks\.0\.",)),
-    ("JiT", (r"x_embedder\.proj1\.",)),
     ("MDT or MaskDiT", (r".*(sideblocks|de_blocks|decoder_layers)\.|mask_token",)),
     ("an autoencoder", (r"(first_stage_model\.)?encoder\.(down|conv_in)", r"(first_stage_model\.)?decoder\.")),
     ("a text encoder", (r"(text_model|encoder\.block|shared)\.",)),
@@ -51,7 +53,7 @@ def kind_of_file(path: Path, names: Iterable[str]) -> Kind:
         if _has(known, patterns):
             return kind
     looks_like_dit = _has(known, (r"blocks\.\d+\.adaLN_modulation\.1\.", r"(t|x|y)_embedder\.", r"blocks\.\d+\.attn\."))
-    if looks_like_dit and other not in ("JiT", "HunyuanDiT"):
+    if looks_like_dit and other != "HunyuanDiT":
         return "dit"
     if other is None and _has(known, (r"transformer_blocks\.0\.",)):
         return "diffusers"

@@ -79,12 +79,12 @@ def load_backbone(
 ) -> LoadedBackbone:
     """Load what `source` names; float32, eval mode. A bundle knows its own options; those given are not used.
 
-    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt or SD3, a
-    bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder, file or hub id) the
-    pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single files of widths
-    that were never published; `condition` is one computed before, instead of running text encoders. `sit_time` (what
-    the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace what a SiT-like file
-    says of itself.
+    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt, SD3,
+    LightningDiT or JiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder,
+    file or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single
+    files of widths that were never published; `condition` is one computed before, instead of running text encoders.
+    `sit_time` (what the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace what a
+    SiT-like file says of itself.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
     schedule is the pipeline's own; for a transformer that comes without one it is the published models', with a
@@ -108,7 +108,7 @@ def load_backbone(
     check_latents(source, encoder, notes)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
     if schedule is None:
-        schedule = _schedule(type(model), folder, source)
+        schedule = _schedule(model, folder, source)
     if condition is None:
         if model.prompted and folder is not None:
             local_folder(source, revision, PROMPT)  # of a hub id, gigabytes that other models have no use for
@@ -179,6 +179,7 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
     if condition is None:
         condition = model.condition(source.label)
     encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
+    encoder.affine = model.affine or encoder.affine
     if check:
         check_encoder(encoder, source)
     # Bundles before 1.1 do not keep their schedule; the shipped backbone's is known.
@@ -226,14 +227,15 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
             "takes; give the one it was trained on",
             parameter="vae",
         )
+    encoder.affine = model.affine or encoder.affine
     return encoder, origin
 
 
-def _schedule(family: type[Backbone], folder: Path | None, source: str) -> Schedule:
+def _schedule(model: Backbone, folder: Path | None, source: str) -> Schedule:
     # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
     scheduler = None if folder is None else beside(folder, "scheduler")
     if scheduler is not None:
-        return family.schedule(read_json(scheduler / "scheduler_config.json"))
-    schedule = family.schedule(None)
+        return model.schedule(read_json(scheduler / "scheduler_config.json"))
+    schedule = model.default_schedule()
     log.warning("%s: no scheduler, taking the published models': %s", source, schedule.describe())
     return schedule

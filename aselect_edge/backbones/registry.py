@@ -60,6 +60,10 @@ register(
         "ada_norm_single",
     )
 )
+register(
+    Family("lightningdit", "aselect_edge.backbones.lightningdit:LightningDiT", "aselect_edge.fold.rotary:FoldedRotary")
+)
+register(Family("jit", "aselect_edge.backbones.jit:JiT", "aselect_edge.fold.rotary:FoldedRotary"))
 
 
 def find_family(name: str) -> Family:

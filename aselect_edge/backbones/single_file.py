@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,6 +19,7 @@ from aselect_edge.backbones.kinds import kind_of_file
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.backbones.registry import family_class
+from aselect_edge.backbones.rotary_files import authors_file
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.backbones.store import Stored, WeightStore, notes_of
 from aselect_runtime.errors import InputError
@@ -62,14 +63,13 @@ def is_diffusers_file(path: Path) -> bool:
 
 
 def load_file(path: Path, asked: Asked, depth: int | None = None, lean: bool = False) -> FromFile:
-    """The model in a file of DiT, SiT, PixArt or SD3, cut to `depth` blocks; warns of what was assumed.
+    """The model in a single file of any supported layout, cut to `depth` blocks; warns of what was assumed.
 
     Raises InputError where the file is of another model or leaves open what has to be known.
     """
     file = _File(path, WeightStore([path], {}), *notes_of(path))
-    kind = kind_of_file(path, file.store.held)
-    read = _of_dit_layout if kind == "dit" else _of_sd3 if kind == "sd3" else _of_pixart
-    found = read(file, asked)
+    read = {"dit": _of_dit_layout, "sd3": _of_sd3, "pixart": _of_pixart, "rotary": _of_rotary}
+    found = read[kind_of_file(path, file.store.held)](file, asked)
     model = build(family_class(found.family), found.config, depth)
     fill_backbone(model, file.store.placed(found.places(model)), lean)
     weights = [f"the weights under {file.taken!r}"] if file.taken else []
@@ -84,13 +84,22 @@ def check_latents(where: str, encoder: Encoder, notes: Mapping[str, Any]) -> Non
         (("latents_bias", "shift_factor"), encoder.affine.offset),
     ):
         noted = next((notes[name] for name in names if isinstance(notes.get(name), (int, float, list, tuple))), None)
-        values = noted if isinstance(noted, (list, tuple)) else [noted] if noted is not None else []
-        if any(not isinstance(value, (int, float)) or abs(value - got) > 1e-3 * max(1, abs(got)) for value in values):
+        if noted is not None and not _agree(noted, got):
             raise InputError(
-                f"{where}: got notes of latents scaled by {noted}, expected the autoencoder's {got:g}; give the "
+                f"{where}: got notes of latents scaled by {noted}, expected the autoencoder's {got}; give the "
                 "autoencoder that it was trained on",
                 parameter="vae",
             )
+
+
+def _agree(noted: float | Sequence[Any], got: float | tuple[float, ...]) -> bool:
+    """Whether noted numbers are those that are used, one or one for each channel."""
+    values = list(noted) if isinstance(noted, (list, tuple)) else [noted]
+    used = list(got) if isinstance(got, tuple) else [got] * len(values)
+    return len(values) == len(used) and all(
+        isinstance(value, (int, float)) and abs(value - own) <= 1e-3 * max(1, abs(own))
+        for value, own in zip(values, used, strict=True)
+    )
 
 
 class _File(NamedTuple):
@@ -148,6 +157,13 @@ def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     tables = {"pos_embed": sincos_positions(width, (side, side), side)} if square else {}
     known = frozenset(place.name for place in places.values()) | {"pos_embed"}
     return Layout(places, known, facebook.IGNORED, tables)
+
+
+def _of_rotary(file: _File, asked: Asked) -> _Found:
+    found = authors_file(file.path, file.store, asked.family, asked.heads)
+    assert found is not None
+    why = "its tensors' names say so"
+    return _Found(found.kind.family, why, found.config, lambda model: found.places(model.depth), [])
 
 
 def _of_sd3(file: _File, asked: Asked) -> _Found:

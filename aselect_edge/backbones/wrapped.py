@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Backbone, Condition
+from aselect_edge.backbones.inputs import patch_grid
 from aselect_runtime.errors import InputError
 
 _COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=65536, strict=True)])
@@ -62,13 +63,7 @@ class Wrapped(Backbone):
         return int(self.model.config.sample_size)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        patch = self.model.config.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise InputError(
-                f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
-                parameter="imgsz",
-            )
-        return height // patch, width // patch
+        return patch_grid(self.model.config.patch_size, height, width)
 
     def check(self, condition: Condition, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         """Raises InputError for a condition without one of the tensors, or with one of another shape.

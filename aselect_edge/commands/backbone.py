@@ -9,9 +9,9 @@ import typer
 
 from aselect_runtime.commands.options import unset_at
 
-FamilyName = Literal["dit", "sit", "sd3", "pixart"]
+FamilyName = Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
 
-WHAT = "A diffusers folder or hub id, a single file of DiT, SiT, PixArt or SD3, a bundle, or shipped."
+WHAT = "A diffusers folder or hub id, a single file (DiT, SiT, PixArt, SD3, LightningDiT, JiT), a bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]
 Family = Annotated[FamilyName | None, typer.Option(help="Where the source does not say or says wrong.")]
 Vae = Annotated[

@@ -2,6 +2,7 @@
 
 - adaLN before a linear layer: W·(n·(1 + scale) + shift) + b = (W·diag(1 + scale))·n + (W·shift + b);
 - a gate after a linear layer: g·(W·h + b) = (diag(g)·W)·h + g·b;
+- a convolution by one pixel after another: W2·(W1·x) + b = (W2·W1)·x + b;
 - the input: with x0 = gain·value + offset, embed(alpha·x0 + sigma·eps) = alpha·gain·W·value + constant, and the
   constant (bias, offset, noise) joins the position embedding. A reversed channel order is folded into W too.
 """
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +48,16 @@ def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> nn.Linear:
     return dense(torch.cat([weight.float() for weight, _ in parts]), torch.cat([bias.float() for _, bias in parts]))
 
 
+def composed(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Two convolutions as one, float64: the second looks at one pixel, and the first has no padding and no bias."""
+    weight = torch.einsum("oi,ichw->ochw", second.weight.double()[:, :, 0, 0], first.weight.double())
+    sizes: tuple[Any, Any] = (first.kernel_size, first.stride)
+    conv = nn.Conv2d(first.in_channels, len(weight), *sizes, device="meta")
+    conv.weight = nn.Parameter(weight)
+    conv.bias = None if second.bias is None else nn.Parameter(second.bias.double())
+    return conv
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float = 1.0) -> Tensor:
     """Attention (N, T, D) over keys (N, S, D), written out: fused exports have produced silently wrong engines.
 
@@ -67,8 +79,8 @@ class FoldedEmbedding(nn.Module):
         """`embed` is the patch embedding, `positions` (1, T, D) or (T, D)."""
         super().__init__()
         noise, eps, affine = spec.noise, spec.eps, spec.affine
-        weight = embed.weight.double()
-        folded = weight * (noise.alpha * affine.gain)
+        weight, (gain, offset) = embed.weight.double(), affine.columns()
+        folded = weight * (noise.alpha * gain)
         self.conv = nn.Conv2d(
             embed.in_channels,
             embed.out_channels,
@@ -78,7 +90,7 @@ class FoldedEmbedding(nn.Module):
             device="meta",
         )
         self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
-        constant = torch.full_like(eps, noise.alpha * affine.offset, dtype=torch.float64) + noise.sigma * eps.double()
+        constant = noise.alpha * offset + noise.sigma * eps.double()
         bias = None if embed.bias is None else embed.bias.double()
         constant = nn.functional.conv2d(constant, weight, bias, stride=embed.stride)
         table = positions.double() + constant.flatten(2).transpose(1, 2)

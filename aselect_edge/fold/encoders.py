@@ -50,6 +50,8 @@ class FirstConvolution(nn.Module):
         weight = conv.weight.detach().double()
         bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
         assert isinstance(conv.padding, tuple)
+        assert isinstance(affine.gain, float)
+        assert isinstance(affine.offset, float)
         self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
         self.conv = nn.Conv2d(
             conv.in_channels,
@@ -71,7 +73,7 @@ class FirstConvolution(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """The middle block's self-attention over all pixels (N, C, h, w), written out, with q, k and v as one product."""
+    """Self-attention over all pixels (N, C, h, w), written out, with q, k and v as one product."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -107,10 +109,12 @@ class DeployedKL(nn.Module):
         self.first = FirstConvolution(encoder.conv_in, PIXELS)
         self.down_blocks = copy.deepcopy(encoder.down_blocks)
         self.mid_block = copy.deepcopy(encoder.mid_block)
-        self.mid_block.attentions = nn.ModuleList(
-            None if attention is None else SpatialAttention(attention)  # type: ignore[misc] # diffusers' own skip
-            for attention in self.mid_block.attentions
-        )
+        for block in (*self.down_blocks, self.mid_block):
+            if hasattr(block, "attentions"):  # of the down blocks, VA-VAE's last has some
+                block.attentions = nn.ModuleList(
+                    None if attention is None else SpatialAttention(attention)  # type: ignore[misc] # diffusers' skip
+                    for attention in block.attentions
+                )
         self.norm, self.activation = copy.deepcopy(encoder.conv_norm_out), copy.deepcopy(encoder.conv_act)
         self.last = _mean_convolution(encoder.conv_out, quant)
 

@@ -60,7 +60,26 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(weight.float()), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / (x.square().mean(dim=-1, keepdim=True) + self.eps).sqrt() * self.weight
+        # In float32 also where x is not, as LayerNorm has it: squares of large activations leave FP16's range.
+        root = (x.float().square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
+        return x / root.to(x.dtype) * self.weight
+
+
+def bare_norm(norm: nn.Module) -> nn.Module:
+    """A norm over the width as it is deployed: an RMSNorm with its weights, or a LayerNorm without."""
+    if isinstance(norm, nn.RMSNorm):
+        assert norm.eps is not None
+        return RMSNorm(norm.weight, norm.eps)
+    assert isinstance(norm, nn.LayerNorm)
+    return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+
+
+class SwiGLU(nn.Module):
+    """x (N, T, 2·H) -> silu(first half) · second half, (N, T, H)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = x.chunk(2, dim=2)
+        return nn.functional.silu(gate) * value
 
 
 class FoldedMLP(nn.Module):

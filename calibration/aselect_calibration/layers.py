@@ -31,7 +31,7 @@ class Layer:
     result: str | None
     """What a convolution's output is after a ReLU, where one follows and nothing else reads the output."""
     norm: str | None
-    """The output of the LayerNormalization that this layer reads, if only products with weights read it."""
+    """The output of the LayerNormalization or RMSNorm that this layer reads, if only products with weights read it."""
 
 
 def find_layers(graph: Graph, logits: str) -> tuple[Layer, ...]:
@@ -57,7 +57,7 @@ def find_layers(graph: Graph, logits: str) -> tuple[Layer, ...]:
             weight=node.input[1],
             axis=_output_axis(node),
             result=_result(node, readers) if node.op_type == "Conv" else None,
-            norm=_norm(node, makers, readers, products),
+            norm=_norm(node, makers, readers, products, weights),
         )
         for node in nodes
     )
@@ -95,11 +95,26 @@ def _result(node: NodeProto, readers: dict[str, list[NodeProto]]) -> str:
 
 
 def _norm(
-    node: NodeProto, makers: dict[str, NodeProto], readers: dict[str, list[NodeProto]], products: set[str]
+    node: NodeProto,
+    makers: dict[str, NodeProto],
+    readers: dict[str, list[NodeProto]],
+    products: set[str],
+    weights: dict[str, int],
 ) -> str | None:
     """Only MatMul: a norm before a convolution would have its channels on another axis."""
     source = makers.get(node.input[0])
-    if source is None or source.op_type != "LayerNormalization" or node.op_type != "MatMul":
+    if source is None or node.op_type != "MatMul":
+        return None
+    if source.op_type != "LayerNormalization" and not _is_rms_norm(source, makers, weights):
         return None
     alone = all(reader.op_type == "MatMul" and reader.output[0] in products for reader in readers[source.output[0]])
     return str(source.output[0]) if alone else None
+
+
+def _is_rms_norm(node: NodeProto, makers: dict[str, NodeProto], weights: dict[str, int]) -> bool:
+    """Whether a node is the last of an RMSNorm that is written out: x / sqrt(mean(x²) + eps) · weight."""
+    if node.op_type != "Mul" or [weights.get(name) for name in node.input].count(1) != 1:
+        return False
+    normed = makers.get(next(name for name in node.input if name not in weights))
+    root = makers.get(normed.input[1]) if normed is not None and normed.op_type == "Div" else None
+    return root is not None and root.op_type == "Sqrt"

@@ -1,4 +1,4 @@
-"""Smoothing: moving channel outliers from a LayerNormalization's output into the weights that read it.
+"""Smoothing: moving channel outliers from the output of a LayerNormalization or RMSNorm into the weights that read it.
 
 SmoothQuant (Xiao et al., arXiv 2211.10438): X·W = (X / s)·(s·W) with s_j = max|X_j|^a / max|W_j|^(1-a). The division
 goes into the norm's own scale and bias, so nothing is computed more at run time.
@@ -6,11 +6,12 @@ goes into the norm's own scale and bias, so nothing is computed more at run time
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from aselect_calibration.graphs import producers
 from aselect_calibration.histogram import Histogram
@@ -62,8 +63,8 @@ def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoo
             continue
         factors = smoothing[norm].factors
         node = makers[norm]
-        for index, role in ((1, "scale"), (2, "bias")):
-            if index < len(node.input) and node.input[index]:
+        for index, role in _own_weights(node, stored):
+            if node.input[index]:
                 name = f"{norm}.smooth.{role}"
                 added[name] = weights.put(name, graph.array(stored[node.input[index]]) / factors)
                 node.input[index] = name
@@ -76,6 +77,13 @@ def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoo
     del copy.model.graph.initializer[:]
     copy.model.graph.initializer.extend([*kept, *added.values()])
     return copy
+
+
+def _own_weights(node: NodeProto, stored: Container[str]) -> list[tuple[int, str]]:
+    """Index among a norm's inputs, and role, of its own weights; an RMSNorm ends in a product with its scale."""
+    if node.op_type == "Mul":
+        return [(index, "scale") for index, name in enumerate(node.input) if name in stored]
+    return [(index, role) for index, role in ((1, "scale"), (2, "bias")) if index < len(node.input)]
 
 
 def factors(activation: NDArray[np.float32], weight: NDArray[np.float32], strength: float) -> NDArray[np.float32]:

@@ -145,16 +145,37 @@ class _Conversion:
 def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> CastPlan:
     floats = float_tensors(model)
     half, kept = set(), {}
+    norms = _under_roots(model)
     for node in model.graph.node:
         computes = node.op_type not in _MOVES and node.op_type != "Cast"
         if not computes or not any(name in floats for name in (*node.input, *node.output)):
             continue
-        why = reason(node)
+        why = "it adds up squares" if node.output[0] in norms else reason(node)
         if why is None:
             half.add(node.output[0])
         else:
             kept[node.name or node.output[0]] = why
     return CastPlan(frozenset(half), kept)
+
+
+def _under_roots(model: ModelProto) -> frozenset[str]:
+    """The tensors from the squares to the root of every norm that is written out: sqrt(mean(x²) + eps).
+
+    In FP16 a square overflows from 256 on, whatever the frames that were looked at, and eps has no digits left.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    found: set[str] = set()
+    for root in model.graph.node:
+        ahead = list(root.input) if root.op_type == "Sqrt" else []
+        while ahead:
+            name = ahead.pop()
+            node = makers.get(name)
+            if node is None or node.op_type not in ("Add", "ReduceMean", "Mul", "Pow"):
+                continue
+            found.add(name)
+            if node.op_type in ("Add", "ReduceMean"):
+                ahead += node.input
+    return frozenset(found)
 
 
 def _unsuited(node: NodeProto) -> str | None:

@@ -72,7 +72,9 @@ def kl(tmp_path_factory: pytest.TempPathFactory) -> tuple[AutoencoderKL, Path]:
         {"scaling_factor": 0.18215},
         {"scaling_factor": 1.5305, "shift_factor": 0.0609, "use_quant_conv": False, "use_post_quant_conv": False},
         {"layers_per_block": 2, "mid_block_add_attention": False},
+        {"down_block_types": ("DownEncoderBlock2D", "AttnDownEncoderBlock2D")},
     ],
+    ids=["sd1", "sd3", "no-attention", "va-vae"],
 )
 @pytest.mark.parametrize("size", [(16, 16), (6, 20)])
 def test_kl_is_the_scaled_and_shifted_mean(tmp_path: Path, options: dict[str, Any], size: tuple[int, int]) -> None:
@@ -84,7 +86,9 @@ def test_kl_is_the_scaled_and_shifted_mean(tmp_path: Path, options: dict[str, An
     scale, shift = theirs.config.scaling_factor, theirs.config.shift_factor or 0.0
     with torch.no_grad():
         torch.testing.assert_close(ours.x0(pixels), (mean - shift) * scale, rtol=1e-5, atol=1e-5)
-        assert relative(deployed_encoder(ours)(pixels), ours(pixels)) < 1e-5
+        deployed = deployed_encoder(ours)
+        assert relative(deployed(pixels), ours(pixels)) < 1e-5
+    assert not [m for m in deployed.modules() if type(m).__name__ == "Attention"], "attention is written out everywhere"
     assert ours.size(*size) == (size[0] // 2, size[1] // 2)
     assert not any(name.startswith("decoder") for name in ours.state_dict())
 

@@ -224,7 +224,7 @@ def test_the_fold_of_a_checkpoint_is_exact_on_any_grid(tmp_path: Path, vae: str,
     loaded = load(tmp_path, vae, checkpoint(), label=label, depth=2)
     size, noise, taps = (6, 12), Noise(alpha=0.9, sigma=0.436, model_timestep=190), [Tap.parse("1.query")]
     values = torch.randn(2, CHANNELS, *size)
-    x = noise.alpha * (values * loaded.encoder.affine.gain) + noise.sigma * fixed_noise((CHANNELS, *size), 4)
+    x = noise.alpha * (0.18215 * values) + noise.sigma * fixed_noise((CHANNELS, *size), 4)
     y = torch.full((2,), CLASSES if label is None else label)
     expected = loaded.model.features(x, torch.full((2,), 190.0), {"label": y}, taps)[taps[0]]
     got = fold(

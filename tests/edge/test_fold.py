@@ -72,7 +72,7 @@ def test_folded_equals_unfolded(
         noise = Noise(alpha=1 - sigma, sigma=sigma, model_timestep=1 - sigma)
     size, condition = (grid[0] * patch, grid[1] * patch), model.condition(label)
     values = torch.randn(2, channels, *size) if latent else torch.rand(2, 3, *size) * 255
-    x0 = (values if latent else values.flip(1)) * affine.gain + affine.offset
+    x0 = latent[1] * values + latent[2] if latent else values.flip(1) / 127.5 - 1
     expected = {tap: torch.zeros(()) for tap in taps}
     with torch.no_grad():
         for eps in fixed_noise((channels, *size), seed, draws):

@@ -13,25 +13,29 @@ from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.backbones.family import Backbone, Condition
+from aselect_edge.backbones.jit import JiT
 from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_export.graph import LOGITS, trace
 from aselect_runtime.records import HeadSpec, Noise, Resize, Tap
+from tests.edge.test_rotary import random_model as random_rotary
 from tests.edge.test_sd3 import random_condition, random_model
 
 SIZE = (16, 16)
 CLASSES = 5
 
 
-def deployed(model: Backbone, condition: Condition | None, tap: str, folder: Path) -> Graph:
+def deployed(model: Backbone, condition: Condition | None, tap: str, folder: Path, outlier: str = "") -> Graph:
     torch.manual_seed(0)
     head = build_head(HeadSpec(kind="linear", channels=1), "seg", [model.width], CLASSES)
     for name, parameter in [*model.named_parameters(), *head.named_parameters()]:
         with torch.no_grad():
             fan = parameter[0].numel() if parameter.ndim > 1 else 100
             parameter.copy_(torch.randn_like(parameter) * fan**-0.5 + float("norm" in name and "linear" not in name))
+    if outlier:
+        model.get_parameter(outlier).data[3] *= 30
     noise = Noise(alpha=0.95, sigma=0.3, model_timestep=50.0)
     tap_model = TapModel(model, head, noise, (Tap.parse(tap),), SIZE, 0, condition=condition)
     return trace(tap_model.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
@@ -49,11 +53,19 @@ def sd35(folder: Path) -> LoadedBackbone:
     return load_backbone(str(folder))
 
 
-@pytest.mark.parametrize("family", ["dit-xl", "sd3.5"])
+def jit() -> Backbone:
+    """Three small blocks of JiT, whose context enters in the second."""
+    return random_rotary(JiT, attention_head_dim=16, mlp_width=48)
+
+
+@pytest.mark.parametrize("family", ["dit-xl", "sd3.5", "jit"])
 def test_every_family_computes_in_int8(family: str, tmp_path: Path, street_data: Path) -> None:
     if family == "dit-xl":
         graph = deployed(dit_xl(), None, "1.query", tmp_path)
         expected = {"block0.attention.qkv", "block0.attention.out", "block0.mlp.in", "block0.mlp.out"}
+    elif family == "jit":
+        graph = deployed(jit(), None, "2.query", tmp_path)
+        expected = {"block0.attention.qkv", "block1.mlp.in", "block1.mlp.out", "block2.attention.query"}
     else:
         loaded = sd35(tmp_path)
         graph = deployed(loaded.model, loaded.condition, "2.query", tmp_path)
@@ -64,6 +76,8 @@ def test_every_family_computes_in_int8(family: str, tmp_path: Path, street_data:
     assert len(set(names)) == len(names)
     assert expected <= set(names)
     assert not any("scores" in name or "mix" in name for name in names)
+    by_norm = {layer.name for layer in layers if layer.norm is not None}
+    assert by_norm >= {name for name in expected if name.endswith(("qkv", "query", "mlp.in"))}, "these can be smoothed"
     frames = calibration_frames(street_data, 4, SIZE, Resize())
     ranges = calibrate(graph, layers, frames, "mse", weights)
     ready = prepare(graph, layers, ranges, weights)
@@ -83,3 +97,20 @@ def test_the_shipped_ranges_are_those_of_the_shipped_graph(tmp_path: Path) -> No
     graph = trace(bundle.deployed(), "seg", 1, bundle.record.imgsz, tmp_path)
     ranges = Ranges.load(bundle.folder / "ranges.json")
     prepare(graph, find_layers(graph, LOGITS), ranges, WeightFile(tmp_path, "int8.weights"))
+
+
+def test_outliers_behind_an_rms_norm_are_smoothed_and_the_graph_computes_the_same(
+    tmp_path: Path, street_data: Path
+) -> None:
+    graph = deployed(jit(), None, "2.query", tmp_path, outlier="blocks.1.norm1.weight")
+    weights, layers = WeightFile(tmp_path, "int8.weights"), find_layers(graph, LOGITS)
+    frames = calibration_frames(street_data, 4, SIZE, Resize())
+    ranges = calibrate(graph, layers, frames, "mse", weights)
+    (norm,) = {layer.norm for layer in layers if layer.name == "block1.attention.qkv"}
+    assert norm is not None
+    factors = ranges.smoothing[norm].factors
+    assert max(factors) == factors[3] > 3 * sorted(factors)[-2]
+    ready = prepare(graph, layers, ranges, weights)
+    batch = next(iter(frames))[None]
+    exact, got = (one.session().infer(batch, [LOGITS])[LOGITS] for one in (graph, ready.graph.check()))
+    assert abs(got - exact).max() < 1e-4 * abs(exact).max()

@@ -1,0 +1,31 @@
+"""What families check alike of their inputs: the grid of patches, and the class that a model is conditioned on."""
+
+from __future__ import annotations
+
+import torch
+
+from aselect_edge.backbones.family import Condition
+from aselect_runtime.errors import InputError
+
+
+def patch_grid(patch: int, height: int, width: int) -> tuple[int, int]:
+    """Token rows and columns of an input of this size; raises InputError where the patch does not divide it."""
+    if height % patch or width % patch or not height or not width:
+        raise InputError(
+            f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
+            parameter="imgsz",
+        )
+    return height // patch, width // patch
+
+
+def class_condition(classes: int, null_class: bool, label: int | None) -> Condition:
+    """The class `label` (1,), or for None the one after the last, which means no class; raises InputError."""
+    if label is None and not null_class:
+        raise InputError(
+            f"got a model of {classes} classes without the class that means none, expected one; "
+            f"choose a class, 0 to {classes - 1}",
+            parameter="label",
+        )
+    if label is not None and not 0 <= label < classes:
+        raise InputError(f"got the label {label}, expected 0 to {classes - 1}; change it", parameter="label")
+    return {"label": torch.tensor([classes if label is None else label])}

@@ -1,0 +1,31 @@
+"""LightningDiT (arXiv 2501.01423): DiT with RoPE, SwiGLU and RMSNorm on the latents of VA-VAE.
+
+Straight path as SiT's, fed t = 1 - sigma, 1 for a clean image. Its latents are (z - mean) / std channel by channel,
+whatever the autoencoder's own scaling: mean and std come with the weights, as latents_stats.pt.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from aselect_edge.backbones.family import Affine
+from aselect_edge.backbones.noise import Schedule
+from aselect_edge.backbones.rotary import RotaryDiT
+from aselect_edge.backbones.sit import PathSchedule
+
+
+class LightningDiT(RotaryDiT):
+    """The reference."""
+
+    family: ClassVar[str] = "lightningdit"
+
+    @classmethod
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - the path says it all
+        return PathSchedule()
+
+    @property
+    def affine(self) -> Affine | None:
+        mean, std = self.config.latents_mean, self.config.latents_std
+        if mean is None or std is None:
+            return None
+        return Affine(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))

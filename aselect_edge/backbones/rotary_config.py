@@ -1,0 +1,99 @@
+"""What a DiT with rotary positions is: its configuration, and the angles of RoPE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor
+
+from aselect_edge.backbones.dit import Count
+from aselect_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """What decides shapes and formulas. Names that DiT has too are diffusers'."""
+
+    num_attention_heads: Count
+    attention_head_dim: Annotated[int, Field(ge=4, le=65536, multiple_of=4)]
+    in_channels: Count
+    num_layers: Count
+    sample_size: Count
+    patch_size: Count
+    num_embeds_ada_norm: Count
+    mlp_width: Count
+    """Channels inside the MLP, after the gate where there is one."""
+    null_class: bool = True
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm with weights, or LayerNorm without."""
+    gated: bool = True
+    """Whether the MLP is SwiGLU, or DiT's with the tanh GELU."""
+    qk_norm: bool = False
+    shift: bool = True
+    """Whether adaLN shifts besides scaling."""
+    bottleneck: Count | None = None
+    """Channels between the two layers of JiT's patch embedding; None for one layer."""
+    context_tokens: Annotated[int, Field(ge=0, le=65536)] = 0
+    """Tokens that JiT puts before those of the image."""
+    context_start: Annotated[int, Field(ge=0, le=65536)] = 0
+    """The first block that has them."""
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Of each channel of the autoencoder's latents, where the model normalises them so."""
+
+    @property
+    def width(self) -> int:
+        """D, channels of a token."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def base(self) -> int:
+        """Tokens on a side of the square that the model was trained on."""
+        return self.sample_size // self.patch_size
+
+    @classmethod
+    def from_json(cls, family: str, config: dict[str, Any]) -> Self:
+        """Raises InputError for nonsense and for keys that are not known."""
+        known = {field.name for field in fields(cls)}
+        # `tied` is how DiT says that all blocks share one conditioning, which these always do.
+        unknown = sorted(config.keys() - known - {"_class_name", "tied"})
+        if unknown:
+            raise InputError(
+                f"{family} config: got {', '.join(unknown)}, expected only {', '.join(sorted(known))}; "
+                "this variant is not supported"
+            )
+        try:
+            return TypeAdapter(cls).validate_python({key: config[key] for key in known & config.keys()})
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            name = ".".join(map(str, fault["loc"])) or "values"
+            raise InputError(
+                f"{family} config: got {name} = {fault['input']!r}, expected what {family} has ({fault['msg']}); "
+                "change it"
+            ) from error
+
+
+@lru_cache(maxsize=8)
+def rotary_angles(channels: int, grid: tuple[int, int], base: int) -> Tensor:
+    """Angles (T, d/2) by which RoPE turns the pairs of a head's d = `channels` channels, row-major, float64.
+
+    The first d/4 pairs turn with the row, the others with the column, pair i of them by 10000^(-2i/(d/2)) for each
+    token. Positions span [0, base) on both axes whatever the grid.
+    """
+    frequency = 10000.0 ** (-2 * torch.arange(channels // 4, dtype=torch.float64) / (channels // 2))
+    rows, columns = (
+        torch.outer(torch.arange(count, dtype=torch.float64) * base / count, frequency) for count in grid
+    )  # (rows, d/4), (columns, d/4)
+    over_rows = rows[:, None].expand(-1, grid[1], -1)
+    return torch.cat([over_rows, columns[None].expand(grid[0], -1, -1)], dim=2).flatten(0, 1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn each pair of neighbouring channels of x (N, heads, T, d) by angles (T, d/2)."""
+    cos, sin = angles.cos().to(x), angles.sin().to(x)
+    even, odd = x[..., ::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=4).flatten(3)

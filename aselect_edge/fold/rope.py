@@ -1,0 +1,62 @@
+"""RoPE and the norms of heads, folded: tables are constants, and a head's channels are in the order that is cheapest.
+
+RoPE turns pairs of neighbouring channels. Attention sees queries and keys only in inner products, which do not change
+where both have their channels in another order. With the even channels of a head before the odd ones a pair's partner
+is half a head away, and turning is x·cos + swapped halves·sin, where the first half's sines are negative. The order
+goes into the projections' rows; a norm over a head takes its weights in that order. The softmax scale goes into the
+query's tables.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.fold.parts import Part, RMSNorm
+
+
+def halves(heads: int, channels: int) -> Tensor:
+    """The even channels of each head before the odd ones: indices (heads·channels,)."""
+    order = torch.cat([torch.arange(0, channels, 2), torch.arange(1, channels, 2)])
+    return (order + channels * torch.arange(heads)[:, None]).flatten()
+
+
+def reordered(part: Part, order: Tensor) -> Part:
+    """A linear layer with its outputs in this order."""
+    return part[0][order], part[1][order]
+
+
+class Heads(nn.Module):
+    """Queries or keys (N, T, D) -> normalised head by head where the model does, turned and scaled (N, T, D)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, norm: nn.Module, angles: Tensor, heads: int, scale: float = 1.0, plain: bool = False) -> None:
+        """`norm` is the unfolded model's over a head; angles (T, d/2); `plain` input has its channels as stored."""
+        super().__init__()
+        self.heads, self.plain = heads, plain
+        self.norm = _ordered_norm(norm, halves(1, 2 * angles.shape[1]))
+        cos, sin = angles.double().cos() * scale, angles.double().sin() * scale
+        self.register_buffer("cos", torch.cat([cos, cos], dim=1)[:, None].float())  # (T, 1, d)
+        self.register_buffer("sin", torch.cat([-sin, sin], dim=1)[:, None].float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(2, (self.heads, -1))  # (N, T, heads, d)
+        if self.plain:
+            x = x.unflatten(3, (-1, 2)).transpose(3, 4).flatten(3)
+        if self.norm is not None:
+            x = self.norm(x)
+        first, second = x.chunk(2, dim=3)
+        return (x * self.cos + torch.cat([second, first], dim=3) * self.sin).flatten(2)
+
+
+def _ordered_norm(norm: nn.Module, order: Tensor) -> nn.Module | None:
+    if isinstance(norm, nn.RMSNorm):
+        assert norm.eps is not None
+        return RMSNorm(norm.weight[order], norm.eps)
+    if isinstance(norm, nn.LayerNorm):
+        ordered = nn.LayerNorm(len(order), norm.eps, device="meta")
+        ordered.weight, ordered.bias = nn.Parameter(norm.weight[order].float()), nn.Parameter(norm.bias[order].float())
+        return ordered
+    return None
