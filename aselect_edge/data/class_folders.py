@@ -17,7 +17,9 @@ _OF_MASKS = frozenset({*IMAGES, *LABELS})
 
 
 def _classed(data: Path) -> dict[str, Path]:
-    return {s: f for s, f in split_folders(data).items() if (n := {x.lower() for x in folders_in(f)}) and not n <= _OF_MASKS}
+    return {
+        s: f for s, f in split_folders(data).items() if (n := {x.lower() for x in folders_in(f)}) and not n <= _OF_MASKS
+    }
 
 
 def _is_flat(data: Path) -> bool:

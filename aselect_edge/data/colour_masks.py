@@ -111,7 +111,9 @@ def _read(data: Path, split: str) -> SegmentationData:
     names = [row[0].strip('"') for row in read_rows(source, 1)]
     classes, decode = read_labelmap(data / FILE)
     labels = listed(data / "SegmentationClass", (f"{name}.png" for name in names), source)
-    return SegmentationData(tuple(zip(_images(data, names, source), labels, strict=True)), classes, NO_LABEL, decode)
+    return SegmentationData(
+        tuple(zip(_images(data, names, source), labels, strict=True)), classes, NO_LABEL, decode, data / FILE
+    )
 
 
 def _images(data: Path, names: Sequence[str], source: Path) -> list[Path]:

@@ -12,8 +12,8 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import read_image
 
 _ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
-"""First and last bytes of a JPEG and a PNG: so a hundred thousand files are looked at in seconds. Between the two little
-goes wrong but on a failing disk."""
+"""First and last bytes of a JPEG and a PNG: so a hundred thousand files are looked at in seconds. Between the two
+little goes wrong but on a failing disk."""
 _ORIENTATION = 0x0112
 
 

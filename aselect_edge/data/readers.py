@@ -12,10 +12,12 @@ from aselect_edge.data.aircraft import AIRCRAFT
 from aselect_edge.data.birds import BIRDS
 from aselect_edge.data.cars import CARS
 from aselect_edge.data.cityscapes import CITYSCAPES
+from aselect_edge.data.coco_instances import COCO_INSTANCES
 from aselect_edge.data.coco_panoptic import COCO_PANOPTIC
 from aselect_edge.data.colour_masks import CVAT
 from aselect_edge.data.dogs import DOGS
 from aselect_edge.data.flowers import FLOWERS
+from aselect_edge.data.labelme import LABELME
 from aselect_edge.data.layout import (
     D,
     Layout,
@@ -31,6 +33,7 @@ from aselect_edge.data.mask_folders import MASKS
 from aselect_edge.data.places import LABELS, is_label_beside
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.voc import VOC
+from aselect_edge.data.yolo import YOLO
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import list_images, some_of
 from aselect_runtime.records import Task
@@ -42,7 +45,10 @@ SEGMENTATION: tuple[Layout[SegmentationData], ...] = (
     COCO_PANOPTIC,
     ADE20K,
     CITYSCAPES,
+    COCO_INSTANCES,
+    YOLO,
     MASKS,
+    LABELME,
 )
 CLASSIFICATION: tuple[Layout[ClassificationData], ...] = (
     BIRDS,
@@ -134,6 +140,4 @@ def _unknown(data: Path, task: Task) -> InputError:
     )
     found = some_of(sorted(child.name for child in data.iterdir()), 5) or "nothing"
     expected = "images with masks or polygons" if task == "seg" else "a folder of images per class"
-    return InputError(
-        f"{data}: got {found}, expected {expected}; {advice}", parameter="task" if fitting else "data"
-    )
+    return InputError(f"{data}: got {found}, expected {expected}; {advice}", parameter="task" if fitting else "data")

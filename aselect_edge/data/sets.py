@@ -88,7 +88,11 @@ class SegmentationData:
             raise InputError(
                 f"{label_path}: got {label.shape[0]}x{label.shape[1]}, expected the image's "
                 f"{image.shape[0]}x{image.shape[1]}"
-                + (", which its EXIF tag rotates; rotate the mask too" if turned else "; resize it with nearest neighbour")
+                + (
+                    ", which its EXIF tag rotates; rotate the mask too"
+                    if turned
+                    else "; resize it with nearest neighbour"
+                )
             )
         if label_path != image_path and label_path.suffix.lower() in SUFFIXES:
             _refuse_doubtful_turn(image_path, label_path, label)
@@ -96,7 +100,7 @@ class SegmentationData:
 
     def label(self, index: int) -> Frame:
         """The class map alone, uint8 [H, W]; raises InputError for a label that is not understood."""
-        image_path, label_path = self.pairs[index]
+        label_path = self.pairs[index][1]
         label = self.decode(label_path)
         present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
         unknown = np.setdiff1d(present, [*range(len(self.classes)), self.ignore_index])

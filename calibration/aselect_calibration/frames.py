@@ -52,7 +52,8 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
     """`count` frames of `size` (height, width), spread evenly over `data`.
 
     `data` is a folder of images (a recording is one), labelled data, of which the images of `train` are taken and those
-    held out of it are not, or a video, of which near-duplicates are dropped first. Raises InputError if it holds fewer frames: the set is never shortened silently.
+    held out of it are not, or a video, of which near-duplicates are dropped first. Raises InputError if it holds fewer
+    frames: the set is never shortened silently.
     """
     if count < 1:
         raise InputError(f"got {count} calibration frames, expected at least 1; ask for more", parameter="calib_images")
@@ -63,7 +64,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
             f"{data}: got a file, expected a folder of images or a video ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
     images = images_of(data)
-    chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images to learn from")]
+    chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images")]
     digest = hashlib.sha256()
     for path in chosen:
         digest.update(f"{path.name}\0{sha256(path)}\0".encode())

@@ -208,7 +208,9 @@ def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> Non
 
 
 def test_the_other_task_is_offered(data: Path, birds: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a folder of images per class; take the task seg, which images and masks fits"):
+    with pytest.raises(
+        InputError, match=r"expected a folder of images per class; take the task seg, which images and masks fits"
+    ):
         open_classification(data, "train")
     with pytest.raises(InputError, match="take the task cls, which one folder of classes fits"):
         open_segmentation(birds / "train", "train")
