@@ -64,8 +64,9 @@ def inside_polygons(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> 
     checked = [_checked(ring, size) for ring in rings]
     if not checked:
         raise ValueError("got a region without a polygon")
-    encoded = mask.frPyObjects(checked, height, width)
-    return np.asarray(mask.decode(mask.merge(encoded)), bool)
+    merged = mask.merge(mask.frPyObjects(checked, height, width))
+    # Not mask.decode, which believes any lengths and warns with NumPy 2.
+    return inside_runs({"size": merged["size"], "counts": merged["counts"].decode()}, size)
 
 
 def _checked(ring: Sequence[float], size: tuple[int, int]) -> list[float]:

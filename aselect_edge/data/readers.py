@@ -46,8 +46,8 @@ SEGMENTATION: tuple[Layout[SegmentationData], ...] = (
     ADE20K,
     CITYSCAPES,
     COCO_INSTANCES,
-    YOLO,
     MASKS,
+    YOLO,
     LABELME,
 )
 CLASSIFICATION: tuple[Layout[ClassificationData], ...] = (

@@ -138,7 +138,7 @@ def _regions(label: Path, size: tuple[int, int], indices: list[int]) -> Iterable
 YOLO = Layout(
     "YOLO segmentation",
     "data.yaml and images/ and labels/ of text files, with train/ and val/ above or in them",
-    lambda data: (_yaml(data) is not None or (data / _PLAIN).is_file()) and bool(places(data, _SUFFIXES, beside=False)),
+    lambda data: bool(places(data, _SUFFIXES, beside=False)),
     lambda data: tuple(_places(data)),
     _read,
     lambda data, split: [image for image, _ in pairs(_places(data)[split], _SUFFIXES)],

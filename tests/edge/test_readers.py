@@ -22,6 +22,8 @@ from aselect_edge.data import (
     open_segmentation,
 )
 from aselect_edge.data.layout import FEWEST, HELD_OUT, held_out
+from aselect_edge.training import RECIPES
+from aselect_edge.training.segmenting import Segmenting
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
 from tests.edge.layouts import (
@@ -390,3 +392,36 @@ def test_a_folder_of_frames_is_not_labelled(tmp_path: Path) -> None:
     image(tmp_path / "front/b.jpg")
     assert not any(is_labelled(tmp_path, "val", task) for task in ("seg", "cls"))
     assert [path.name for path in images_of(tmp_path)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_class_without_a_pixel_is_refused_where_the_user_names_it(tmp_path: Path, own: bool) -> None:
+    (flat_masks if own else voc)(tmp_path)
+    if own:
+        for path in (tmp_path / "masks").iterdir():
+            mask(path)
+        entries = [{"id": number, "name": name} for number, name in enumerate(("road", "car", "sky", "bus"))]
+        (tmp_path / "classes.json").write_text(json.dumps({"classes": entries}))
+    train, val = open_segmentation(tmp_path, "train"), open_segmentation(tmp_path, "val")
+    recipe = RECIPES["seg"]
+    if own:
+        with pytest.raises(InputError, match=r"classes\.json: got the class bus, of which no mask .* \(17% of"):
+            Segmenting(train, val, recipe)
+        return
+    told: list[str] = []
+    with heard(told.append):
+        Segmenting(train, val, recipe)
+    assert "no mask of train has a pixel of aeroplane, bicycle, bird and 16 more" in told[0]
+
+
+def test_white_masks_and_two_named_classes_are_not_trained_to_a_perfect_score(tmp_path: Path) -> None:
+    flat_masks(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        mask(path, VALUES // 255 * 255)
+    entries = {"classes": [{"id": 0, "name": "no"}, {"id": 1, "name": "yes"}]}
+    (tmp_path / "classes.json").write_text(json.dumps(entries))
+    assert open_segmentation(tmp_path, "train").read(0)[1][0].tolist() == [0, 0, 0, 1, 0, 0]
+    (tmp_path / "classes.json").write_text(json.dumps({**entries, "ignore_index": 255}))
+    train = open_segmentation(tmp_path, "train")
+    with pytest.raises(InputError, match="got the class yes, of which no mask of train has a pixel"):
+        Segmenting(train, train, RECIPES["seg"])
