@@ -17,6 +17,9 @@ HELD_OUT = 0.1
 """Share of the training images that becomes `val` where a set has none."""
 FEWEST = 10
 """So many are held out at least where there are twice as many: fewer choose a tap or a checkpoint by chance."""
+UNREADABLE_SHARE = 0.05
+"""More unreadable images than this share, and than FEW_UNREADABLE, are a copy that went wrong."""
+FEW_UNREADABLE = 2
 FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What the folders of a split are called, in any case."""
 
@@ -97,12 +100,17 @@ def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> l
 
 
 def only_readable(paths: Sequence[Path], data: Path) -> list[Path]:
-    """The images that decode; warns of the others, and raises InputError if there is none."""
+    """The images that decode; warns of the others, and raises InputError if they are many, or all."""
     kept, broken = [path for path in paths if readable(path)], [path for path in paths if not readable(path)]
     if broken:
         warn_once(f"{data}: left out {len(broken)} unreadable images: {some_of(broken)}")
     if broken and not kept:
         raise InputError(f"{broken[0]}: does not decode, nor do all {len(broken)} images of {data}, expected images")
+    if len(broken) > max(FEW_UNREADABLE, UNREADABLE_SHARE * len(paths)):
+        raise InputError(
+            f"{data}: got {len(broken)} unreadable images of {len(paths)}, expected at most 5 %; "
+            f"repair or remove them: {some_of(broken)}"
+        )
     return kept
 
 

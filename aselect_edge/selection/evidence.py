@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aselect_edge.data import images_of, open_classification, open_segmentation
+from aselect_edge.data.layout import UNREADABLE_SHARE
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image, resize, resize_label
 from aselect_runtime.media import is_video
@@ -26,8 +27,6 @@ from aselect_runtime.records import DataFingerprint, Resize, Task
 
 log = logging.getLogger(__name__)
 
-UNREADABLE_SHARE = 0.05
-"""More unreadable images than this share fail a selection."""
 NO_LABEL = -1
 
 T = TypeVar("T")
