@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from aselect_edge.data.classes import read_classes
-from aselect_edge.data.readers import is_labelled, open_classification, open_segmentation, training_images
+from aselect_edge.data.readers import images_of, is_labelled, open_classification, open_segmentation
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 
 __all__ = [
     "ClassificationData",
     "SegmentationData",
+    "images_of",
     "is_labelled",
     "open_classification",
     "open_segmentation",
     "read_classes",
-    "training_images",
 ]

@@ -6,28 +6,35 @@ import json
 from pathlib import Path
 
 from aselect_edge.data.classes import FILE, name_classes, read_classes
-from aselect_edge.data.layout import FOLDERS, Layout, split_folders
+from aselect_edge.data.layout import Layout, folders_in, split_folders, split_of
+from aselect_edge.data.places import IMAGES, LABELS, is_label_beside
 from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_hidden, is_image, list_images
 from aselect_runtime.records import ClassInfo
 
-_SPLITS = frozenset(name for names in FOLDERS.values() for name in names)
-_OF_MASKS = frozenset({"images", "labels", "masks", "annotations"})
-
-
-def _below(folder: Path) -> list[str]:
-    """The folders that could be classes."""
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
+_OF_MASKS = frozenset({*IMAGES, *LABELS})
 
 
 def _classed(data: Path) -> dict[str, Path]:
-    return {s: f for s, f in split_folders(data).items() if (names := set(_below(f))) and not names <= _OF_MASKS}
+    return {
+        s: f for s, f in split_folders(data).items() if (n := {x.lower() for x in folders_in(f)}) and not n <= _OF_MASKS
+    }
 
 
 def _is_flat(data: Path) -> bool:
-    names = _below(data)
-    return len(names) > 1 and not {*names} & (_SPLITS | _OF_MASKS) and all(_has_image(data / name) for name in names)
+    names = folders_in(data)
+    plain = not any(split_of(name) or name.lower() in _OF_MASKS for name in names)
+    return len(names) > 1 and plain and all(_has_image(data / name) for name in names)
+
+
+def _images(folder: Path) -> list[Path]:
+    """A class's images, without the masks among them; raises InputError for splits within a class."""
+    images = list_images(folder)
+    within = next((part for p in images for part in p.relative_to(folder).parts[:-1] if split_of(part)), None)
+    if within:
+        raise InputError(f"{folder}: got the split {within} within a class, expected splits above; move it up")
+    return [path for path in images if not is_label_beside(path)]
 
 
 def _has_image(folder: Path) -> bool:
@@ -49,7 +56,7 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
     Without that file they are the folders of `train`, by name.
     """
     names, classes = _classes(data, train)
-    found = _below(folder)
+    found = folders_in(folder)
     unknown = [name for name in found if name not in names]
     if unknown:
         raise InputError(
@@ -57,7 +64,7 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
             "and so on; remove the folder, correct classes.json, or take the task seg",
             parameter="task",
         )
-    pairs = [(path, names.index(name)) for name in found for path in list_images(folder / name)]
+    pairs = [(path, names.index(name)) for name in found for path in _images(folder / name)]
     return ClassificationData(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), classes)
 
 
@@ -65,7 +72,7 @@ def _classes(data: Path, train: Path) -> tuple[list[str], tuple[ClassInfo, ...]]
     """Folder names and classes, in the order of the classes' indices."""
     path = data / FILE
     if not path.is_file():
-        return _below(train), name_classes(_below(train), train)
+        return folders_in(train), name_classes(folders_in(train), train)
     classes, _ = read_classes(path)
     entries = {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["classes"]}
     return [str(entries[info.name].get("folder", info.name)) for info in classes], classes

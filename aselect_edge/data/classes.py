@@ -11,17 +11,20 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
+from aselect_edge.data.lists import read_text
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import ClassInfo
 
 FILE = "classes.json"
+VALUES = "_classes.csv"
+"""Roboflow's table of the values in its masks."""
 Colour = tuple[int, int, int]
 
 
 def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
     """Classes in the order of their ids, and the ignore index (255 where the file names none)."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = sorted(content["classes"], key=lambda entry: entry["id"])
         classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
         ids = [entry["id"] for entry in entries]
@@ -47,6 +50,22 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
             f"{path}: got class id {wrong} out of turn, expected 0, 1, 2 and so on without gaps; renumber them"
         )
     return tuple(info for info, i in zip(classes, ids, strict=True) if i != void), ignore
+
+
+def says_ignored(path: Path) -> bool:
+    """Whether a list of classes names its ignore index."""
+    return "ignore_index" in json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def read_values(path: Path) -> dict[int, str]:
+    """The name of each value in masks, from lines `0, background` below a header, in the order of the values."""
+    rows = [line.split(",", 1) for line in read_text(path).splitlines() if line.strip()]
+    numbered = [(value.strip(), name.strip()) for value, *rest in rows for name in rest]
+    if numbered and not numbered[0][0].isdecimal():
+        del numbered[0]
+    if len(numbered) < len(rows) - 1 or not all(value.isdecimal() and int(value) <= 255 for value, _ in numbered):
+        raise InputError(f"{path}: not understood, expected lines of a value of 0 to 255 and its class; correct it")
+    return {int(value): name for value, name in sorted(numbered, key=lambda row: int(row[0]))}
 
 
 def name_classes(names: Sequence[str], source: Path, colours: Sequence[Colour] = ()) -> tuple[ClassInfo, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.media import list_images
 from aselect_runtime.records import ClassInfo
 
-FILE = "labelmap.txt"
+FILE, TABLE = "labelmap.txt", "class_dict.csv"
+_HEADERS = frozenset({"label:color_rgb:parts:actions", "name,r,g,b", "name:red,green,blue", "label:color_rgb"})
+"""First lines that are no class, without spaces and in lower case."""
 _LISTS, _WHOLE = Path("ImageSets/Segmentation"), "default"
 _IMAGES = ("JPEGImages", "images")
 
@@ -33,8 +36,10 @@ class Coloured:
     def __call__(self, path: Path) -> Frame:
         """Class map uint8 [H, W]; raises InputError for a colour that is not listed."""
         mode, values = open_png(path, colours=True)
-        if mode == "L":
-            return values.astype(np.uint8)
+        if mode == "L" and not all(len({*colour}) == 1 for colour in self.colours):
+            return self._of_indices(path, values)
+        if mode == "L":  # the classes are grey levels
+            values = np.repeat(values[..., None], 3, 2)
         if values.ndim != 3 or values.dtype != np.uint8:
             raise InputError(f"{path}: got the mode {mode}, expected colours of 8 bits each; convert it to RGB")
         codes = _codes(values[..., :3])
@@ -50,14 +55,28 @@ class Coloured:
         classes: Frame = found.astype(np.uint8)
         return classes
 
+    def _of_indices(self, path: Path, values: NDArray[Any]) -> Frame:
+        unknown = [int(v) for v in np.unique(values) if v >= len(self.colours) and v != NO_LABEL]
+        if unknown:
+            raise InputError(
+                f"{path}: got the value {unknown[0]} in a grey mask, expected 0 to {len(self.colours) - 1}, the lines "
+                f"of {FILE}, or {NO_LABEL} (no label); correct either"
+            )
+        return values.astype(np.uint8)
+
+
+def labelmap_of(data: Path) -> Path | None:
+    """The file that says which colour is which class, if there is one."""
+    return next((data / name for name in (FILE, TABLE) if (data / name).is_file()), None)
+
 
 def read_labelmap(path: Path) -> tuple[tuple[ClassInfo, ...], Coloured]:
-    """Classes in the order of `labelmap.txt`, whose lines are `name:red,green,blue:parts:actions`."""
+    """Classes in the order of the lines, `name:red,green,blue:parts:actions`, or `name,red,green,blue` of a table."""
     names, colours = [], []
-    for (line,) in read_rows(path, 1):
-        if line.startswith("#"):
+    for number, (line,) in enumerate(read_rows(path, 1)):
+        if line.startswith("#") or (number == 0 and line.replace(" ", "").lower() in _HEADERS):
             continue
-        name, _, rest = line.partition(":")
+        name, _, rest = line.partition("," if path.name == TABLE else ":")
         channels = rest.partition(":")[0].split(",")
         if len(channels) != 3 or not all(c.strip().isdecimal() and int(c) <= 255 for c in channels):
             raise InputError(f"{path}: got {line!r}, expected name:red,green,blue with 0 to 255 each; correct it")
@@ -92,7 +111,9 @@ def _read(data: Path, split: str) -> SegmentationData:
     names = [row[0].strip('"') for row in read_rows(source, 1)]
     classes, decode = read_labelmap(data / FILE)
     labels = listed(data / "SegmentationClass", (f"{name}.png" for name in names), source)
-    return SegmentationData(tuple(zip(_images(data, names, source), labels, strict=True)), classes, NO_LABEL, decode)
+    return SegmentationData(
+        tuple(zip(_images(data, names, source), labels, strict=True)), classes, NO_LABEL, decode, data / FILE
+    )
 
 
 def _images(data: Path, names: Sequence[str], source: Path) -> list[Path]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from aselect_edge.data.sets import Split
+from aselect_edge.data.intact import readable
+from aselect_edge.data.sets import Split, image_name
 from aselect_runtime.errors import InputError
-
-log = logging.getLogger(__name__)
+from aselect_runtime.media import is_hidden, some_of, warn_once
 
 HELD_OUT = 0.1
 """Share of the training images that becomes `val` where a set has none."""
-FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""What the folders of a split are called."""
+FEWEST = 10
+"""So many are held out at least where there are twice as many: fewer choose a tap or a checkpoint by chance."""
+UNREADABLE_SHARE = 0.05
+"""More unreadable images than this share, and than FEW_UNREADABLE, are a copy that went wrong."""
+FEW_UNREADABLE = 2
+FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+"""What the folders of a split are called, in any case."""
 
 D = TypeVar("D", bound=Split)
 
@@ -34,6 +37,8 @@ class Layout(Generic[D]):
     splits: Callable[[Path], Sequence[str]]
     """The splits that are there; where `val` is not among them, it is split off `train`."""
     read: Callable[[Path, str], D]
+    images: Callable[[Path, str], Sequence[Path]] | None = None
+    """The images of a split alone, where they are found without understanding the labels."""
 
 
 def find(data: Path, layouts: Sequence[Layout[D]]) -> Layout[D] | None:
@@ -49,49 +54,98 @@ def offered(data: Path, layout: Layout[D]) -> list[str]:
 
 def open_split(data: Path, split: str, layout: Layout[D]) -> D:
     """One split of data in a layout; raises InputError for a split that is not there or has no image."""
-    there = layout.splits(data)
+    opened = layout.read(data, _source(data, split, layout))
+    return opened.subset(_part(data, split, layout, [opened.path(index) for index in range(len(opened))]))
+
+
+def images_of_split(data: Path, split: str, layout: Layout[D]) -> list[Path]:
+    """The images that `open_split` opens, whatever is wrong with labels that are not needed to find them."""
+    source = _source(data, split, layout)
+    if layout.images is None:
+        opened = layout.read(data, source)
+        paths: Sequence[Path] = [opened.path(index) for index in range(len(opened))]
+    else:
+        paths = layout.images(data, source)
+    return [paths[index] for index in _part(data, split, layout, paths)]
+
+
+def _source(data: Path, split: str, layout: Layout[D]) -> str:
+    """The split that is stored, of which `split` is all or a part."""
     if split not in offered(data, layout):
         raise InputError(
             f"{data}: got no {split} split in the layout {layout.name}, expected one of "
             f"{', '.join(offered(data, layout)) or layout.tree}; take another or add its folder"
         )
+    return split if split in layout.splits(data) else "train"
+
+
+def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> list[int]:
+    """Indices of the readable images that belong to a split, where `val` may have to be split off `train`."""
+    kept = {*only_readable(paths, data)}
+    intact = [index for index, path in enumerate(paths) if path in kept]
+    there = layout.splits(data)
     if split in there and (split != "train" or "val" in there):
-        return _filled(layout.read(data, split), data, split)
-    whole = _filled(layout.read(data, "train"), data, "train")
-    held = held_out([whole.name(index) for index in range(len(whole))])
-    chosen = [index for index in range(len(whole)) if (index in held) == (split == "val")]
-    if split == "val":
-        warn_once(f"{data}: has no val split; {len(chosen)} of its {len(whole)} training images are held out as one")
-    return _filled(whole.subset(chosen), data, split)
+        chosen = intact
+    else:
+        held = held_out([image_name(paths[index]) for index in intact])
+        chosen = [index for at, index in enumerate(intact) if (at in held) == (split == "val")]
+        if split == "val":
+            few = "" if len(chosen) >= FEWEST else f", fewer than {FEWEST}: its figures are chance, add images"
+            warn_once(
+                f"{data}: has no val split; {len(chosen)} of its {len(intact)} training images are held out as one{few}"
+            )
+    if not chosen:
+        raise InputError(f"{data}: got no image in {split}, expected at least one; add images or their own folder")
+    return chosen
 
 
-@cache
-def warn_once(line: str) -> None:
-    """Warn of what is the same whenever these data are opened, and only the first time."""
-    log.warning("%s", line)
+def only_readable(paths: Sequence[Path], data: Path) -> list[Path]:
+    """The images that decode; warns of the others, and raises InputError if they are many, or all."""
+    kept, broken = [path for path in paths if readable(path)], [path for path in paths if not readable(path)]
+    if broken:
+        warn_once(f"{data}: left out {len(broken)} unreadable images: {some_of(broken)}")
+    if broken and not kept:
+        raise InputError(f"{broken[0]}: does not decode, nor do all {len(broken)} images of {data}, expected images")
+    if len(broken) > max(FEW_UNREADABLE, UNREADABLE_SHARE * len(paths)):
+        raise InputError(
+            f"{data}: got {len(broken)} unreadable images of {len(paths)}, expected at most 5 %; "
+            f"repair or remove them: {some_of(broken)}"
+        )
+    return kept
 
 
 def held_out(names: Sequence[str]) -> set[int]:
     """Indices of the images that are validated on: by a hash of the name, so that more images change nothing.
 
-    Where the hash takes none, which only happens to small sets, the image nearest to being taken is.
+    Small sets, of which the hash takes fewer than FEWEST, give the images nearest to being taken, at most half of all.
     """
     shares = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
     taken = {index for index, share in enumerate(shares) if share < HELD_OUT}
-    return taken or {shares.index(min(shares))}
+    fewest = min(FEWEST, max(1, len(names) // 2))
+    return taken if len(taken) >= fewest else set(sorted(range(len(names)), key=shares.__getitem__)[:fewest])
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder of this name holds."""
+    return next((split for split, names in FOLDERS.items() if name.lower() in names), None)
 
 
 def split_folders(data: Path) -> dict[str, Path]:
-    """The folder of each split that has one, whichever of its names it goes by."""
-    found = {}
-    for split, names in FOLDERS.items():
-        folder = next((data / name for name in names if (data / name).is_dir()), None)
-        if folder:
-            found[split] = folder
-    return found
+    """The folder of each split that has one, whichever of its names it goes by; raises InputError for two of one."""
+    found: dict[str, Path] = {}
+    for folder in sorted(data.iterdir()) if data.is_dir() else ():
+        split = split_of(folder.name)
+        if split is None or not folder.is_dir():
+            continue
+        if split in found:
+            raise InputError(
+                f"{folder}: got a second folder of the split {split} beside {found[split].name}, expected one; "
+                "merge or remove one"
+            )
+        found[split] = folder
+    return {split: found[split] for split in FOLDERS if split in found}
 
 
-def _filled(opened: D, data: Path, split: str) -> D:
-    if not len(opened):
-        raise InputError(f"{data}: got no image in {split}, expected at least one; add images or their own folder")
-    return opened
+def folders_in(data: Path) -> list[str]:
+    """The names of the folders directly in `data`, hidden ones aside, in order."""
+    return sorted(child.name for child in data.iterdir() if child.is_dir() and not is_hidden(child.name))

@@ -7,22 +7,31 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import inside
 
 
-def read_rows(path: Path, columns: int = 2) -> list[list[str]]:
-    """The lines of a text table, cut at white space into so many columns, the last of which keeps its spaces."""
+def read_text(path: Path) -> str:
+    """The text of a list, whatever mark its editor put before it; raises InputError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes()
+        encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+        return content.decode(encoding)
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected a list of the data set; add it") from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is not text ({error.reason}), expected a list of the data set; replace it"
         ) from error
+
+
+def read_rows(path: Path, columns: int = 2) -> list[list[str]]:
+    """The lines of a text table, cut at white space into so many columns, the last of which keeps its spaces."""
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split(maxsplit=columns - 1)
         if not fields:
             continue
@@ -34,14 +43,32 @@ def read_rows(path: Path, columns: int = 2) -> list[list[str]]:
 
 def read_matlab(path: Path, *names: str) -> list[Any]:
     """Variables of a MATLAB file with their dimensions of size 1 taken away; raises InputError if one is missing."""
+    content = _load(path)
+    missing = next((name for name in names if name not in content), None)
+    if missing:
+        raise InputError(f"{path}: has no variable {missing!r}, expected {', '.join(names)}; replace the file")
+    return [content[name] for name in names]
+
+
+def read_mask(path: Path) -> NDArray[Any]:
+    """The integer matrix (H, W) of a MATLAB file that has one, or of SBD's `GTcls.Segmentation`; raises InputError."""
+    content = _load(path, squeeze=False)
+    if "GTcls" in content:
+        content = {"Segmentation": content["GTcls"]["Segmentation"].item()}
+    matrices = [each for each in content.values() if isinstance(each, np.ndarray) and each.dtype.kind in "iufb"]
+    whole = [each for each in matrices if each.ndim == 2 and each.size > 1 and (each == np.floor(each)).all()]
+    if len(whole) != 1:
+        raise InputError(f"{path}: got {len(whole)} matrices of whole numbers, expected one, the mask; keep that alone")
+    mask: NDArray[Any] = whole[0].astype(np.int64)
+    return mask
+
+
+def _load(path: Path, squeeze: bool = True) -> dict[str, Any]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
     try:
-        content = loadmat(str(path), squeeze_me=True)
-        return [content[name] for name in names]
-    except KeyError as error:
-        raise InputError(f"{path}: has no variable {error}, expected {', '.join(names)}; replace the file") from error
+        return {k: v for k, v in loadmat(str(path), squeeze_me=squeeze).items() if not k.startswith("__")}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected a list of the data set; add it") from error
     except (

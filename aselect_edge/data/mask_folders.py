@@ -1,4 +1,4 @@
-"""Plain segmentation folders: images and index masks of the same name, with or without splits."""
+"""Plain segmentation folders: images and masks of the same name, with or without splits."""
 
 from __future__ import annotations
 
@@ -7,92 +7,135 @@ from pathlib import Path
 
 import numpy as np
 
-from aselect_edge.data.classes import FILE, name_classes, read_classes
+from aselect_edge.data.classes import FILE, VALUES, name_classes, read_classes, read_values, says_ignored
 from aselect_edge.data.colour_masks import FILE as LABELMAP
-from aselect_edge.data.colour_masks import read_labelmap
-from aselect_edge.data.layout import Layout, split_folders, warn_once
-from aselect_edge.data.masks import NO_LABEL, Remapped, read_indices
+from aselect_edge.data.colour_masks import labelmap_of, read_labelmap
+from aselect_edge.data.layout import Layout, split_folders
+from aselect_edge.data.masks import NO_LABEL, SUFFIXES, Remapped, read_indices
+from aselect_edge.data.places import Place, chosen_by, pairs, places, split_lists
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import list_images
+from aselect_runtime.media import some_of, warn_once
 
-_LABELS = ("labels", "masks")
-
-
-def _paired(folder: Path) -> Path | None:
-    """The folder of masks beside `images`, or None where one of the two is missing."""
-    if not (folder / "images").is_dir():
-        return None
-    return next((folder / name for name in _LABELS if (folder / name).is_dir()), None)
+_BINARY = {0: 0, NO_LABEL: 1}
+_MOST_GREYS = 32
+"""More values than these, between a black and a white that fill nearly all of the masks, are blurred edges."""
+_SPREAD = 10
+"""Class indices are at most so many times their number; beyond that 255 beside them is a grey level, not "no label"."""
 
 
-def _labelled(data: Path) -> dict[str, Path]:
-    return {split: folder for split, folder in split_folders(data).items() if _paired(folder)}
+def _place(data: Path, split: str) -> Place:
+    found = places(data, SUFFIXES)
+    return found[split] if split in found else found["train"]
 
 
-def _read_split(data: Path, split: str) -> SegmentationData:
-    folders = _labelled(data)
-    return _read(data, folders[split], folders.get("train", folders[split]))
+def _lists(data: Path) -> dict[str, Path]:
+    """The lists that split a folder which is not split by folders."""
+    return split_lists(data) if list(places(data, SUFFIXES)) == ["train"] and not split_folders(data) else {}
 
 
-def _read_flat(data: Path, split: str) -> SegmentationData:  # noqa: ARG001 - there is but one
-    return _read(data, data, data)
+def _splits(data: Path) -> tuple[str, ...]:
+    return tuple(_lists(data) or places(data, SUFFIXES))
 
 
-def _read(data: Path, folder: Path, train: Path) -> SegmentationData:
-    """The pairs of a folder; the classes are `labelmap.txt`'s, `classes.json`'s or the values in `train`'s masks."""
-    pairs = _pairs(folder)
-    if (data / LABELMAP).is_file():
-        coloured, decode = read_labelmap(data / LABELMAP)
-        return SegmentationData(pairs, coloured, NO_LABEL, decode)
-    if (data / FILE).is_file():
-        classes, ignore = read_classes(data / FILE)
-        return SegmentationData(pairs, classes, ignore)
-    masks = [label for _, label in _pairs(train)]
-    values = _values(masks)
-    if len(values) < 2:
-        got = f"the value {values[0]}" if values else "no value"
-        raise InputError(
-            f"{masks[0].parent}: got {got} in the masks besides {NO_LABEL} (no label), expected the values of "
-            f"two classes; write 1 instead of 255 where that is a class, or say in {FILE} what the values mean"
-        )
-    warn_once(
-        f"{data}: has no {FILE}; took the {len(values)} values in {len(masks)} masks for classes, names are missing"
-    )
-    classes = name_classes([f"class-{value}" for value in values], masks[0].parent)
-    known = {**{value: index for index, value in enumerate(values)}, NO_LABEL: NO_LABEL}
-    return SegmentationData(pairs, classes, NO_LABEL, Remapped(known))
+def _of_split(data: Path, split: str) -> list[tuple[Path, Path | None]]:
+    place = _place(data, split)
+    found, source = pairs(place, SUFFIXES), _lists(data).get(split)
+    return found if source is None else chosen_by(source, place.images, found)
 
 
-def _pairs(folder: Path) -> tuple[tuple[Path, Path], ...]:
-    images, labels = folder / "images", _paired(folder)
-    assert labels is not None
-    paths = list_images(images)
-    pairs = tuple((path, (labels / path.relative_to(images)).with_suffix(".png")) for path in paths)
-    alone = [label for _, label in pairs if not label.is_file()]
+def _images(data: Path, split: str) -> list[Path]:
+    return [image for image, _ in _of_split(data, split)]
+
+
+def _pairs(data: Path, split: str) -> tuple[tuple[Path, Path], ...]:
+    """Images and masks of a split; raises InputError for an image without one."""
+    found = _of_split(data, split)
+    alone = [image for image, mask in found if mask is None]
     if alone:
-        raise InputError(f"{alone[0]}: no such file ({len(alone)} missing), expected one label per image; add them")
-    return pairs
+        place = _place(data, split)
+        missing = (place.labels / alone[0].relative_to(place.images)).with_suffix(".png")
+        raise InputError(f"{missing}: no such file ({len(alone)} missing), expected one label per image; add them")
+    return tuple((image, mask) for image, mask in found if mask is not None)
 
 
-def _values(masks: Sequence[Path]) -> list[int]:
+def _read(data: Path, split: str) -> SegmentationData:
+    """The classes are those of `labelmap.txt`, `classes.json`, or the values in `train`'s masks."""
+    found, source = _pairs(data, split), labelmap_of(data)
+    if source:
+        coloured, decode = read_labelmap(source)
+        return SegmentationData(found, coloured, NO_LABEL, decode, source)
+    of_train = found if split == "train" or "train" not in _splits(data) else _pairs(data, "train")
+    masks = [mask for _, mask in of_train]
+    if (data / FILE).is_file():
+        return _named(found, masks, data / FILE)
+    table = _place(data, "train" if "train" in _splits(data) else split).labels / VALUES
+    if table.is_file():
+        values = read_values(table)
+        classes = name_classes(list(values.values()), table)
+        return SegmentationData(found, classes, NO_LABEL, Remapped(_indexed(list(values))), table)
+    known = _known(masks)
+    classes = name_classes([f"class-{value}" for value in known][: len({*known.values()} - {NO_LABEL})], data)
+    warn_once(f"{data}: has no {FILE}; took the {len(classes)} values in {len(masks)} masks for classes, unnamed")
+    return SegmentationData(found, classes, NO_LABEL, Remapped(known))
+
+
+def _named(found: tuple[tuple[Path, Path], ...], masks: Sequence[Path], source: Path) -> SegmentationData:
+    """With the classes of a file; of two, white is the second in masks that are black and white alone."""
+    classes, ignore = read_classes(source)
+    if len(classes) == 2 and not says_ignored(source) and _black_and_white(masks):
+        return SegmentationData(found, classes, ignore, Remapped(_BINARY), source)
+    return SegmentationData(found, classes, ignore, named_in=source)
+
+
+def _black_and_white(masks: Sequence[Path]) -> bool:
+    """Whether masks have both values and no other; of most masks the first one answers."""
+    white = False
+    for mask in masks:
+        present = np.flatnonzero(np.bincount(read_indices(mask).ravel(), minlength=256))
+        if not {*present.tolist()} <= {*_BINARY}:
+            return False
+        white = white or NO_LABEL in present
+    return white
+
+
+def _known(masks: Sequence[Path]) -> dict[int, int]:
+    """The class of each value in the masks, of 255 last; raises InputError for values that are no class indices."""
     counts = np.zeros(256, np.int64)
     for mask in masks:
         counts += np.bincount(read_indices(mask).ravel(), minlength=256)
-    return [int(value) for value in np.flatnonzero(counts) if value != NO_LABEL]
+    present = [int(value) for value in np.flatnonzero(counts)]
+    if present == [*_BINARY]:
+        return _BINARY
+    values, folder = [value for value in present if value != NO_LABEL], masks[0].parent
+    if len(values) < 2:
+        got = f"the value {values[0]}" if values else "no value"
+        raise InputError(
+            f"{folder}: got {got} in the masks besides {NO_LABEL} (no label), expected the values of two classes; "
+            f"add masks with another class, or say in {FILE} what the values mean"
+        )
+    if NO_LABEL in present and len(present) > _MOST_GREYS and (counts[0] + counts[NO_LABEL]) > 0.9 * counts.sum():
+        raise InputError(
+            f"{folder}: got {len(present)} grey levels between black and white, expected class indices; the masks were "
+            "resized with interpolation: save them with nearest neighbour"
+        )
+    if NO_LABEL in present and values[-1] > _SPREAD * len(values):
+        raise InputError(
+            f"{folder}: got the grey levels {some_of(present, 5)}, expected class indices from 0; say which level is "
+            f"which class in a {LABELMAP} with lines such as road:{values[-1]},{values[-1]},{values[-1]}"
+        )
+    return _indexed(values)
 
 
-SPLIT = Layout(
-    "folders of masks",
-    "train/ and val/ with images/ and labels/ (or masks/) in each",
-    lambda data: bool(_labelled(data)),
-    lambda data: tuple(_labelled(data)),
-    _read_split,
-)
-FLAT = Layout(
-    "one folder of masks",
-    "images/ and labels/ (or masks/)",
-    lambda data: _paired(data) is not None,
-    lambda _: ("train",),
-    _read_flat,
+def _indexed(values: Sequence[int]) -> dict[int, int]:
+    return {**{value: index for index, value in enumerate(values)}, **({} if NO_LABEL in values else {255: NO_LABEL})}
+
+
+MASKS = Layout(
+    "images and masks",
+    "images/ and masks/ (or labels/), with or without train/ and val/ above or in them",
+    lambda data: bool(places(data, SUFFIXES)),
+    _splits,
+    _read,
+    _images,
 )

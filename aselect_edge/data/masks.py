@@ -1,4 +1,4 @@
-"""Label files: PNGs whose values are class indices, or numbers that a table turns into such."""
+"""Label files: images whose values are class indices, or numbers that a table turns into such; MATLAB's, too."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aselect_edge.data.lists import read_mask
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.media import IMAGE_SUFFIXES, warn_once
 
+SUFFIXES = IMAGE_SUFFIXES | {".mat"}
+"""Of label files."""
 NO_LABEL = 255
-_ONE_BYTE = frozenset({"1", "L", "P"})
+_LOSSY = (".jpg", ".jpeg", ".webp")
+_BETWEEN = 0.05
+"""A mask of black and white that lost some to JPEG has at most this share of pixels well between the two."""
 
 
 def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
     """Pillow's mode of an image and its values as they are stored; of a palette image the indices, or its `colours`.
 
-    Not OpenCV, which turns the indices of a palette image into colours.
+    Not OpenCV, which turns the indices of a palette image into colours. One bit is black or white, 0 or 255.
     """
     try:
         with Image.open(path) as image:
-            return image.mode, np.asarray(image.convert("RGB") if colours and image.mode == "P" else image)
+            mode = image.mode
+            if mode == "1":
+                return "L", np.asarray(image.convert("L"))
+            return mode, np.asarray(image.convert("RGB") if colours and mode == "P" else image)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected the label of an image; add it") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
@@ -34,16 +43,40 @@ def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
 
 
 def read_indices(path: Path) -> Frame:
-    """A label file's values, uint8 [H, W]; raises InputError unless it has one channel with values of up to 255."""
-    mode, values = open_png(path)
-    if mode not in _ONE_BYTE and not mode.startswith("I"):
+    """A label file's values, uint8 [H, W]; raises InputError unless it has one channel with values of up to 255.
+
+    Three equal channels count as one. A JPEG is read if it is black and white: it keeps no other values.
+    """
+    mode, values = ("I", read_mask(path)) if path.suffix.lower() == ".mat" else open_png(path)
+    values = _grey(values, mode)
+    if values.ndim != 2 or (mode not in ("L", "P", "RGB", "RGBA", "LA") and not mode.startswith("I")):
         raise InputError(
             f"{path}: got the mode {mode}, expected class indices in a single channel; convert it, or, if its colours "
             "are the classes, put a labelmap.txt with lines such as road:128,64,128 at the top of the data"
         )
     if values.max(initial=0) > NO_LABEL or values.min(initial=0) < 0:
         raise InputError(f"{path}: got the value {values.max()}, expected classes from 0 to {NO_LABEL}; renumber them")
-    return values.astype(np.uint8)
+    return _black_and_white(path, values) if path.suffix.lower() in _LOSSY else values.astype(np.uint8)
+
+
+def _grey(values: NDArray[Any], mode: str) -> NDArray[Any]:
+    """One channel of an image whose colours are all grey; anything else as it is."""
+    if values.ndim != 3:
+        return values
+    colours = values[..., :-1] if mode in ("RGBA", "LA") else values
+    opaque = mode not in ("RGBA", "LA") or (values[..., -1] == values[0, 0, -1]).all()
+    return colours[..., 0] if opaque and (colours == colours[..., :1]).all() else values
+
+
+def _black_and_white(path: Path, values: NDArray[Any]) -> Frame:
+    between = ((values > 63) & (values < 192)).mean() if values.size else 0.0
+    if between > _BETWEEN:
+        raise InputError(
+            f"{path}: got a JPEG with {between:.0%} of its pixels between black and white, expected a PNG, which keeps "
+            "class indices; save the masks as PNG"
+        )
+    warn_once(f"{path.parent}: has masks stored with losses ({path.suffix}); read as black and white, prefer PNG")
+    return np.where(values < 128, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.data import class_folders, mask_folders
+from aselect_edge.data import class_folders
 from aselect_edge.data.ade20k import ADE20K
 from aselect_edge.data.aircraft import AIRCRAFT
 from aselect_edge.data.birds import BIRDS
 from aselect_edge.data.cars import CARS
 from aselect_edge.data.cityscapes import CITYSCAPES
+from aselect_edge.data.coco_instances import COCO_INSTANCES
 from aselect_edge.data.coco_panoptic import COCO_PANOPTIC
 from aselect_edge.data.colour_masks import CVAT
 from aselect_edge.data.dogs import DOGS
 from aselect_edge.data.flowers import FLOWERS
-from aselect_edge.data.layout import D, Layout, find, offered, open_split
+from aselect_edge.data.labelme import LABELME
+from aselect_edge.data.layout import (
+    D,
+    Layout,
+    find,
+    folders_in,
+    images_of_split,
+    offered,
+    only_readable,
+    open_split,
+    split_of,
+)
+from aselect_edge.data.mask_folders import MASKS
+from aselect_edge.data.places import LABELS, is_label_beside
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.voc import VOC
+from aselect_edge.data.yolo import YOLO
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import split_images
+from aselect_runtime.media import list_images, some_of
 from aselect_runtime.records import Task
 
 # The first that fits is taken: what only one set has comes before what many have.
@@ -30,8 +45,10 @@ SEGMENTATION: tuple[Layout[SegmentationData], ...] = (
     COCO_PANOPTIC,
     ADE20K,
     CITYSCAPES,
-    mask_folders.SPLIT,
-    mask_folders.FLAT,
+    COCO_INSTANCES,
+    MASKS,
+    YOLO,
+    LABELME,
 )
 CLASSIFICATION: tuple[Layout[ClassificationData], ...] = (
     BIRDS,
@@ -72,14 +89,32 @@ def is_labelled(data: Path, split: str, task: Task) -> bool:
     return layout is not None and split in offered(data, layout)
 
 
-def training_images(data: Path) -> list[Path]:
-    """The images that may be learned from, labels aside: of data in a known layout `train`'s, else all in `data`."""
-    layouts: Sequence[Layout[Any]] = () if (data / "train").is_dir() else (*SEGMENTATION, *CLASSIFICATION)
+def images_of(data: Path, splits: Sequence[str] = ("train",)) -> list[Path]:
+    """The images of the first of these splits that `data` has, label masks aside.
+
+    Of data in a known layout these are the images that `open_segmentation` or `open_classification` gives, so none of
+    a `val` that is held out counts as `train`. Of other folders the split is read off the folders' names, and without
+    any all images count as each of the splits. Raises InputError if there is no image.
+    """
+    layouts: Sequence[Layout[Any]] = (*SEGMENTATION, *CLASSIFICATION)
     layout = find(data, layouts)
     if layout is None:
-        return split_images(data, ("train",))
-    opened = open_split(data, "train", layout)
-    return [opened.path(index) for index in range(len(opened))]
+        return _unlabelled(data, splits)
+    there = offered(data, layout)
+    return images_of_split(data, next((split for split in splits if split in there), splits[0]), layout)
+
+
+def _unlabelled(data: Path, splits: Sequence[str]) -> list[Path]:
+    found: dict[str | None, list[Path]] = {}
+    for path in list_images(data):
+        folders = path.relative_to(data).parts[:-1]
+        if not is_label_beside(path) and not any(name.lower() in LABELS for name in folders):
+            found.setdefault(next(filter(None, map(split_of, folders)), None), []).append(path)
+    there = next((split for split in splits if split in found), None)
+    if there is None and None not in found:
+        names = ", ".join(str(split) for split in found) or "label masks alone"
+        raise InputError(f"{data}: got {names}, expected images of {splits[0]}; add them", parameter="data")
+    return only_readable(found[there], data)
 
 
 def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D:
@@ -95,11 +130,14 @@ def _unknown(data: Path, task: Task) -> InputError:
         return InputError(f"{data}: no such folder, expected one of labelled images; check it", parameter="data")
     other: Task = "cls" if task == "seg" else "seg"
     fitting = find(data, _LAYOUTS[other])
-    advice = f"take the task {other}, which {fitting.name} fits" if fitting else "check the folder"
-    known = "; ".join(f"{layout.name}: {layout.tree}" for layout in _LAYOUTS[task])
-    found = sorted(child.name for child in data.iterdir())
-    some = ", ".join(found[:5]) + (" …" if len(found) > 5 else "") if found else "nothing"
-    return InputError(
-        f"{data}: got {some}, expected one of these layouts ({known}); {advice}",
-        parameter="task" if fitting else "data",
+    deeper = [name for name in folders_in(data) if find(data / name, _LAYOUTS[task])]
+    advice = (
+        f"take the task {other}, which {fitting.name} fits"
+        if fitting
+        else f"give {data / deeper[0]}"
+        if deeper
+        else "docs/data.md shows what each layout looks like"
     )
+    found = some_of(sorted(child.name for child in data.iterdir()), 5) or "nothing"
+    expected = "images with masks or polygons" if task == "seg" else "a folder of images per class"
+    return InputError(f"{data}: got {found}, expected {expected}; {advice}", parameter="task" if fitting else "data")

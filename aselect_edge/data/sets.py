@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
-from aselect_edge.data.masks import read_indices
+from aselect_edge.data.intact import orientation
+from aselect_edge.data.masks import SUFFIXES, read_indices
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image
 from aselect_runtime.records import ClassInfo
 
 Decode: TypeAlias = Callable[[Path], Frame]
 """A label file -> class map uint8 [H, W]; raises InputError for what it cannot read."""
+
+
+def image_name(path: PurePath) -> str:
+    """An image's file name behind its folder's: the same wherever the data lie."""
+    return "/".join(path.parts[-2:])
 
 
 class Split(Protocol):
@@ -37,6 +43,16 @@ class Split(Protocol):
         """These images alone, in this order."""
 
 
+def _refuse_doubtful_turn(image: Path, mask: Path, label: Frame) -> None:
+    """Raise InputError where an EXIF tag turns an image and the mask's size does not tell whether it is turned too."""
+    turn = orientation(image)
+    if turn > 1 and (turn < 5 or label.shape[0] == label.shape[1]):
+        raise InputError(
+            f"{image}: got the EXIF orientation {turn}, expected an image stored upright, because the size of {mask} "
+            "does not tell whether it is turned too; store both upright, without the tag"
+        )
+
+
 @dataclass(frozen=True)
 class SegmentationData:
     """One split: paired image and label paths, the classes, and the label value that means "no label"."""
@@ -45,6 +61,8 @@ class SegmentationData:
     classes: tuple[ClassInfo, ...]
     ignore_index: int
     decode: Decode = read_indices
+    named_in: Path | None = None
+    """The user's own file that names the classes, if there is one: a class in it that no mask has is a mistake."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -55,7 +73,7 @@ class SegmentationData:
 
     def name(self, index: int) -> str:
         """Folder and file name of the image."""
-        return "/".join(self.path(index).parts[-2:])
+        return image_name(self.path(index))
 
     def subset(self, indices: Iterable[int]) -> Self:
         """These images alone, in this order."""
@@ -64,12 +82,26 @@ class SegmentationData:
     def read(self, index: int) -> tuple[Frame, Frame]:
         """(BGR uint8 [H, W, 3], labels uint8 [H, W]); raises InputError for a bad or mismatched pair."""
         image_path, label_path = self.pairs[index]
-        image, label = read_image(image_path), self.decode(label_path)
+        image, label = read_image(image_path), self.label(index)
         if label.shape != image.shape[:2]:
+            turned = label.shape == image.shape[1::-1] and orientation(image_path) > 1
             raise InputError(
                 f"{label_path}: got {label.shape[0]}x{label.shape[1]}, expected the image's "
-                f"{image.shape[0]}x{image.shape[1]}; resize it with nearest neighbour"
+                f"{image.shape[0]}x{image.shape[1]}"
+                + (
+                    ", which its EXIF tag rotates; rotate the mask too"
+                    if turned
+                    else "; resize it with nearest neighbour"
+                )
             )
+        if label_path != image_path and label_path.suffix.lower() in SUFFIXES:
+            _refuse_doubtful_turn(image_path, label_path, label)
+        return image, label
+
+    def label(self, index: int) -> Frame:
+        """The class map alone, uint8 [H, W]; raises InputError for a label that is not understood."""
+        label_path = self.pairs[index][1]
+        label = self.decode(label_path)
         present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
         unknown = np.setdiff1d(present, [*range(len(self.classes)), self.ignore_index])
         if unknown.size:
@@ -77,7 +109,7 @@ class SegmentationData:
                 f"{label_path}: got class {unknown[0]}, expected 0 to {len(self.classes) - 1} or "
                 f"{self.ignore_index} (no label); correct the label or classes.json"
             )
-        return image, label
+        return label
 
 
 @dataclass(frozen=True)
@@ -97,7 +129,7 @@ class ClassificationData:
 
     def name(self, index: int) -> str:
         """Folder and file name of the image."""
-        return "/".join(self.path(index).parts[-2:])
+        return image_name(self.path(index))
 
     def subset(self, indices: Iterable[int]) -> Self:
         """These images alone, in this order."""

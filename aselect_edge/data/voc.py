@@ -41,11 +41,12 @@ def _read(data: Path, split: str) -> SegmentationData:
     names = [row[0] for row in read_rows(source, 1)]
     images = listed(data / "JPEGImages", (f"{name}.jpg" for name in names), source)
     labels = listed(data / "SegmentationClass", (f"{name}.png" for name in names), source)
+    pairs = tuple(zip(images, labels, strict=True))
     if (data / FILE).is_file():
         classes, ignore = read_classes(data / FILE)
-    else:
-        classes, ignore = name_classes(_NAMES, source, [_colour(index) for index in range(len(_NAMES))]), NO_LABEL
-    return SegmentationData(tuple(zip(images, labels, strict=True)), classes, ignore)
+        return SegmentationData(pairs, classes, ignore, named_in=data / FILE)
+    classes = name_classes(_NAMES, source, [_colour(index) for index in range(len(_NAMES))])
+    return SegmentationData(pairs, classes, NO_LABEL)
 
 
 def _colour(index: int) -> Colour:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aselect_edge.data import open_classification, open_segmentation, training_images
+from aselect_edge.data import images_of, open_classification, open_segmentation
+from aselect_edge.data.layout import UNREADABLE_SHARE
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image, resize, resize_label
 from aselect_runtime.media import is_video
@@ -26,8 +27,6 @@ from aselect_runtime.records import DataFingerprint, Resize, Task
 
 log = logging.getLogger(__name__)
 
-UNREADABLE_SHARE = 0.05
-"""More unreadable images than this share fail a selection."""
 NO_LABEL = -1
 
 T = TypeVar("T")
@@ -104,7 +103,7 @@ def open_images(data: Path, count: int, seed: int) -> Images:
     """At most `count` images, at random, of a folder (its training part if it has one) or frames of a video."""
     if data.is_file():
         return _video(data, count)
-    paths = _some(training_images(data), count, seed)
+    paths = _some(images_of(data), count, seed)
     kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape)
     return _images(paths, kept, fingerprint)
 

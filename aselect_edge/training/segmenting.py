@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aselect_edge.bundle.model import upsample
@@ -12,7 +15,11 @@ from aselect_edge.data import SegmentationData
 from aselect_edge.training.loss import dice_loss, lovasz_loss, rare_weights
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import SegmentationViews
+from aselect_runtime.errors import InputError
+from aselect_runtime.media import some_of
 from aselect_runtime.records import Resize
+
+log = logging.getLogger(__name__)
 
 COUNTED = 200
 """Label maps, at most, that say how much of the pixels each class has."""
@@ -50,7 +57,29 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: i
 
 
 def _pixels_per_class(data: SegmentationData) -> Tensor:
+    """Of a sample of the label maps, and of the others while a class has not been met; raises InputError for one that
+    the user's own list names and no label map has: its pixels are then mistaken for another class, or for none."""
     counts = np.zeros(256, np.int64)
-    for index in range(0, len(data), max(1, len(data) // COUNTED)):
-        counts += np.bincount(data.read(index)[1].ravel(), minlength=256)
+    sample = range(0, len(data), max(1, len(data) // COUNTED))
+    for index in sample:
+        counts += np.bincount(data.label(index).ravel(), minlength=256)
+    for index in (index for index in range(len(data)) if index not in sample):
+        if counts[: len(data.classes)].all():
+            break
+        counts += np.bincount(data.label(index).ravel(), minlength=256)
+    _refuse_absent(data, counts)
     return torch.from_numpy(counts[: len(data.classes)])
+
+
+def _refuse_absent(data: SegmentationData, counts: NDArray[np.int64]) -> None:
+    absent = [info.name for index, info in enumerate(data.classes) if not counts[index]]
+    if not absent:
+        return
+    if data.named_in is None:
+        log.warning("no mask of train has a pixel of %s; the figures say nothing of that", some_of(absent))
+        return
+    void = counts[data.ignore_index] / max(1, counts.sum())
+    raise InputError(
+        f"{data.named_in}: got the class {some_of(absent)}, of which no mask of train has a pixel ({void:.0%} of the "
+        f"pixels are {data.ignore_index}, no label), expected some of each; remove the class, or correct its value"
+    )

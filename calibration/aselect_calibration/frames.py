@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_edge.data import images_of
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
-from aselect_runtime.media import VIDEO_SUFFIXES, is_video, split_images
+from aselect_runtime.media import VIDEO_SUFFIXES, is_video
 from aselect_runtime.records import DataFingerprint, Resize
 from aselect_runtime.sources.video import VideoFile
 
@@ -50,8 +51,9 @@ class CalibrationFrames:
 def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resize) -> CalibrationFrames:
     """`count` frames of `size` (height, width), spread evenly over `data`.
 
-    `data` is a folder of images (a recording is one), a split root, of which `train` is taken, or a video, of which
-    near-duplicates are dropped first. Raises InputError if it holds fewer frames: the set is never shortened silently.
+    `data` is a folder of images (a recording is one), labelled data, of which the images of `train` are taken and those
+    held out of it are not, or a video, of which near-duplicates are dropped first. Raises InputError if it holds fewer
+    frames: the set is never shortened silently.
     """
     if count < 1:
         raise InputError(f"got {count} calibration frames, expected at least 1; ask for more", parameter="calib_images")
@@ -61,7 +63,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
         raise InputError(
             f"{data}: got a file, expected a folder of images or a video ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
-    images = split_images(data, ("train",))
+    images = images_of(data)
     chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images")]
     digest = hashlib.sha256(_seen(size, how))
     for path in chosen:

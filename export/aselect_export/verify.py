@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from aselect_calibration.frames import calibration_frames
 from aselect_calibration.weights import Graph
 from aselect_edge.bundle.model import upsample
+from aselect_edge.data import images_of
 from aselect_export.activations import record_spans
 from aselect_export.graph import LOGITS
 from aselect_export.precision import LIMIT, half_tensors
 from aselect_runtime.frames import Frame, read_image, resize
-from aselect_runtime.media import split_images
 from aselect_runtime.records import Parity, Resize, Task
 from aselect_runtime.sessions.onnx import OnnxSession
 
@@ -104,7 +104,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
     if data.is_file():
         video = calibration_frames(data, count, size, how)
         return np.stack(list(video)), f"verified on {count} frames of {data}"
-    images = split_images(data, ("val", "test", "train"))
+    images = images_of(data, ("val", "test", "train"))
     chosen = [images[index * len(images) // count] for index in range(count)]
     frames = np.stack([resize(read_image(path), size, how) for path in chosen])
     return frames, f"verified on {len(set(chosen))} images of {data}"

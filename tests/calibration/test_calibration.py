@@ -22,9 +22,12 @@ from aselect_calibration.rounding import round_activation, round_weight, weight_
 from aselect_calibration.sensitivity import give_back
 from aselect_calibration.smoothing import factors
 from aselect_calibration.thresholds import METHODS, Method, entropy, minmax, mse, percentile, threshold
+from aselect_edge.data import images_of
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.records import DataFingerprint, Resize
 from aselect_runtime.scenes import Street
+from tests.edge.layouts import Make, cvat, flat_masks, voc
+from tests.edge.layouts.cases import tree
 
 SIZE = (24, 32)
 
@@ -51,6 +54,8 @@ def moments(count: int, repeated: int = 1) -> list[NDArray[np.uint8]]:
 
 # frames
 
+lower_splits = tree("train", "val", "test", images="images/{}", masks="masks/{}")
+
 
 def test_frames_are_spread_over_a_folder_and_can_be_read_twice(tmp_path: Path) -> None:
     frames = calibration_frames(write_images(tmp_path / "images", 8), 4, SIZE, Resize())
@@ -65,6 +70,20 @@ def test_of_a_split_root_the_training_images_are_taken(street_data: Path) -> Non
     assert len(list(calibration_frames(street_data, 6, SIZE, Resize()))) == 6
     with pytest.raises(InputError, match=r"got 6 images, expected 7; add more or calibrate on 6"):
         calibration_frames(street_data, 7, SIZE, Resize())
+
+
+@pytest.mark.parametrize("make", [voc, cvat, flat_masks, lower_splits])
+def test_masks_and_held_out_images_never_calibrate(tmp_path: Path, make: Make) -> None:
+    make(tmp_path)
+    held = {split: {str(path) for path in images_of(tmp_path, (split,))} for split in ("train", "val")}
+    count = len(held["train"])
+    frames = calibration_frames(tmp_path, count, SIZE, Resize())
+    names = {name for name, _ in frames.read()}
+    assert names == held["train"]
+    assert not names & held["val"]
+    assert not any(part in name for name in names for part in ("/masks/", "/SegmentationClass/", "/test/"))
+    with pytest.raises(InputError, match=f"got {count} images, expected {count + 1}"):
+        calibration_frames(tmp_path, count + 1, SIZE, Resize())
 
 
 def test_near_duplicates_of_a_video_are_dropped(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aselect_edge.data import open_classification, open_segmentation, read_classes
 from aselect_runtime.errors import InputError
+from tests.log_lines import heard
 
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
@@ -79,7 +80,7 @@ def test_missing_parts_are_named(data: Path) -> None:
     ("label", "fault"),
     [
         (np.zeros((4, 5), np.uint8), "got 4x5, expected the image's 4x6"),
-        (np.zeros((4, 6, 3), np.uint8), "got the mode RGB, expected class indices .* labelmap.txt"),
+        (np.full((4, 6, 3), (0, 0, 9), np.uint8), "got the mode RGB, expected class indices .* labelmap.txt"),
         (np.full((4, 6), 300, np.uint16), "got the value 300, expected classes from 0 to 255"),
         (np.full((4, 6), 3, np.uint8), "got class 3, expected 0 to 2 or 255"),
     ],
@@ -90,12 +91,24 @@ def test_wrong_labels_are_named(data: Path, label: np.ndarray[Any, Any], fault: 
         open_segmentation(data, "train").read(0)
 
 
-@pytest.mark.parametrize("kind", ["images", "labels"])
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"text"])
-def test_corrupt_pairs_are_named(data: Path, kind: str, content: bytes) -> None:
-    (data / "train" / kind / "a.png").write_bytes(content)
-    with pytest.raises(InputError, match=rf"{kind}/a\.png: .*expected"):
+def test_corrupt_labels_are_named(data: Path, content: bytes) -> None:
+    (data / "train/labels/a.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"labels/a\.png: .*expected"):
         open_segmentation(data, "train").read(0)
+
+
+@pytest.mark.parametrize("length", [0, 8, 60])
+def test_unreadable_images_are_left_out_and_named(data: Path, length: int) -> None:
+    path = data / "train/images/a.png"
+    path.write_bytes(path.read_bytes()[:length])
+    told: list[str] = []
+    with heard(told.append):
+        assert [image.name for image, _ in open_segmentation(data, "train").pairs] == ["b.png"]
+    assert told == [f"{data}: left out 1 unreadable images: {path}"]
+    (data / "train/images/b.png").write_bytes(b"text")
+    with pytest.raises(InputError, match=r"a\.png: does not decode, nor do all 2 images"):
+        open_segmentation(data, "train")
 
 
 @pytest.mark.parametrize(
@@ -195,12 +208,14 @@ def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> Non
 
 
 def test_the_other_task_is_offered(data: Path, birds: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"one of these layouts .*take the task seg, which folders of masks fits"):
+    with pytest.raises(
+        InputError, match=r"expected a folder of images per class; take the task seg, which images and masks fits"
+    ):
         open_classification(data, "train")
     with pytest.raises(InputError, match="take the task cls, which one folder of classes fits"):
         open_segmentation(birds / "train", "train")
     empty = tmp_path / "empty"
     empty.mkdir()
     for open_ in (open_segmentation, open_classification):
-        with pytest.raises(InputError, match=r"got nothing, expected one of these layouts .*check the folder"):
+        with pytest.raises(InputError, match=r"got nothing, expected .*; docs/data.md"):
             open_(empty, "train")

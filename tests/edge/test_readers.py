@@ -16,12 +16,14 @@ from PIL import Image
 from aselect_edge.data import (
     ClassificationData,
     SegmentationData,
+    images_of,
     is_labelled,
     open_classification,
     open_segmentation,
-    training_images,
 )
-from aselect_edge.data.layout import HELD_OUT, held_out
+from aselect_edge.data.layout import FEWEST, HELD_OUT, held_out
+from aselect_edge.training import RECIPES
+from aselect_edge.training.segmenting import Segmenting
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
 from tests.edge.layouts import (
@@ -136,7 +138,7 @@ def test_every_image_is_in_one_split(tmp_path: Path, task: Task, make: Make) -> 
     paths = [data.path(index) for data in splits for index in range(len(data))]
     images = [path for path in tmp_path.rglob("*.*") if path.suffix == ".jpg" or path.stem.endswith("leftImg8bit")]
     assert sorted(paths) == sorted(images)
-    assert training_images(tmp_path) == [splits[0].path(index) for index in range(len(splits[0]))]
+    assert images_of(tmp_path) == [splits[0].path(index) for index in range(len(splits[0]))]
 
 
 @pytest.mark.parametrize(("task", "make"), MAKES)
@@ -144,7 +146,7 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
     make(tmp_path)
     other: Task = "cls" if task == "seg" else "seg"
     assert not is_labelled(tmp_path, "train", other)
-    with pytest.raises(InputError, match=f"one of these layouts .*take the task {task}"):
+    with pytest.raises(InputError, match=f"expected .*take the task {task}"):
         opened(tmp_path, "train", other)
 
 
@@ -158,18 +160,19 @@ def test_what_is_guessed_is_told(tmp_path: Path) -> None:
     ] * 2
 
 
-names = st.text("abcdefgh0123456789", min_size=1, max_size=8)
+@settings(deadline=None, max_examples=40)
+@given(first=st.integers(0, 10**9), count=st.integers(250, 400), more=st.integers(0, 400))
+def test_more_images_move_none(first: int, count: int, more: int) -> None:
+    names = [f"{first + number}.jpg" for number in range(count + more)]
+    before, after = held_out(names[:count]), held_out(names)
+    assert before == {index for index in after if index < count} or len(before) == FEWEST
 
 
-@settings(deadline=None)
-@given(first=st.sets(names, min_size=1), more=st.sets(names))
-def test_more_images_move_none(first: set[str], more: set[str]) -> None:
-    before, after = sorted(first), sorted(first | more)
-    held = {before[index] for index in held_out(before)}
-    later = {after[index] for index in held_out(after)}
-    assert held
-    assert len(held) == 1 or held <= later  # one alone may be held for want of another
-    assert later & first <= held or not held <= later
+@given(count=st.integers(1, 60))
+def test_ten_are_held_out_where_there_are_twice_as_many(count: int) -> None:
+    held = held_out([f"wren/{number}.jpg" for number in range(count)])
+    assert len(held) >= min(10, max(1, count // 2))
+    assert len(held) <= max(10, count // 2)
 
 
 def test_a_tenth_is_held_out() -> None:
@@ -255,11 +258,13 @@ def test_values_that_train_does_not_have_are_refused(tmp_path: Path) -> None:
         open_segmentation(tmp_path, "val").read(0)
 
 
-def test_masks_of_0_and_255_are_not_two_classes(tmp_path: Path) -> None:
-    image(tmp_path / "images/a.jpg")
-    mask(tmp_path / "masks/a.png", VALUES // 255 * 255)
-    with pytest.raises(InputError, match=r"masks: got the value 0 .*write 1 instead of 255"):
-        open_segmentation(tmp_path, "train")
+def test_masks_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / f"train/images/{name}.jpg")
+        mask(tmp_path / f"train/masks/{name}.png", VALUES // 255 * 255)
+    data = open_segmentation(tmp_path, "train")
+    assert [info.name for info in data.classes] == ["class-0", "class-255"]
+    assert data.read(0)[1][0].tolist() == [0, 0, 0, 1, 0, 0]
 
 
 def cut(name: str) -> Harm:
@@ -306,7 +311,7 @@ FAULTS: list[tuple[Make, Harm, str]] = [
     (birds, line("images.txt", "0000-00"), r"images\.txt: got '0000-00' in line 1, expected 2 columns"),
     (birds, line("classes.txt", "295 Eider"), r"classes\.txt: has no line for class"),
     (birds, line("train_test_split.txt", "0000-00 1"), r"train_test_split\.txt: has no line for image 0000-01"),
-    (birds, lambda data: (data / "classes.txt").write_bytes(b"\xff\xfe"), r"classes\.txt: is not text"),
+    (birds, lambda data: (data / "classes.txt").write_bytes(b"\xff\xfb"), r"classes\.txt: is not text"),
     (flowers, cut("imagelabels.mat"), r"imagelabels\.mat: not a MATLAB file"),
     (flowers, lose("setid.mat"), r"setid\.mat: no such file"),
     (flowers, lambda data: matlab(data / "setid.mat", trnid=[[5]]), r"setid\.mat: got image 5, expected 1 to the 4"),
@@ -355,6 +360,26 @@ def test_a_classifier_may_have_more_classes_than_a_map_has_values(tmp_path: Path
         open_segmentation(tmp_path / "masks", "train")
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("val/images/v.png", "val/labels/v.png", "train/images/t.png"), ["val/images/v.png"]),
+        (("val/cat/v.png", "train/cat/t.png"), ["val/cat/v.png"]),
+        (("train/t.png", "train/labels/t.png"), ["train/t.png"]),
+        (("images/t.png", "images/u.png", "masks/t.png", "masks/u.png"), ["images/t.png"]),
+        (("cam/val/v.png", "cam/train/t.png", "cam/val/annotations/v.png"), ["cam/val/v.png"]),
+        (("a.png", "a_mask.png", "masks/a.png"), ["a.png"]),
+        (("a.png",), ["a.png"]),
+    ],
+)
+def test_a_split_is_taken_and_its_label_masks_are_not(
+    tmp_path: Path, files: tuple[str, ...], expected: list[str]
+) -> None:
+    for name in files:
+        image(tmp_path / name)
+    assert [path.relative_to(tmp_path).as_posix() for path in images_of(tmp_path, ("val", "train"))] == expected
+
+
 def test_the_test_labels_of_cars_may_be_missing(tmp_path: Path) -> None:
     cars(tmp_path)
     (tmp_path / "cars_test_annos_withlabels.mat").unlink()
@@ -366,4 +391,37 @@ def test_a_folder_of_frames_is_not_labelled(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     image(tmp_path / "front/b.jpg")
     assert not any(is_labelled(tmp_path, "val", task) for task in ("seg", "cls"))
-    assert [path.name for path in training_images(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [path.name for path in images_of(tmp_path)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_class_without_a_pixel_is_refused_where_the_user_names_it(tmp_path: Path, own: bool) -> None:
+    (flat_masks if own else voc)(tmp_path)
+    if own:
+        for path in (tmp_path / "masks").iterdir():
+            mask(path)
+        entries = [{"id": number, "name": name} for number, name in enumerate(("road", "car", "sky", "bus"))]
+        (tmp_path / "classes.json").write_text(json.dumps({"classes": entries}))
+    train, val = open_segmentation(tmp_path, "train"), open_segmentation(tmp_path, "val")
+    recipe = RECIPES["seg"]
+    if own:
+        with pytest.raises(InputError, match=r"classes\.json: got the class bus, of which no mask .* \(17% of"):
+            Segmenting(train, val, recipe)
+        return
+    told: list[str] = []
+    with heard(told.append):
+        Segmenting(train, val, recipe)
+    assert "no mask of train has a pixel of aeroplane, bicycle, bird and 16 more" in told[0]
+
+
+def test_white_masks_and_two_named_classes_are_not_trained_to_a_perfect_score(tmp_path: Path) -> None:
+    flat_masks(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        mask(path, VALUES // 255 * 255)
+    entries = {"classes": [{"id": 0, "name": "no"}, {"id": 1, "name": "yes"}]}
+    (tmp_path / "classes.json").write_text(json.dumps(entries))
+    assert open_segmentation(tmp_path, "train").read(0)[1][0].tolist() == [0, 0, 0, 1, 0, 0]
+    (tmp_path / "classes.json").write_text(json.dumps({**entries, "ignore_index": 255}))
+    train = open_segmentation(tmp_path, "train")
+    with pytest.raises(InputError, match="got the class yes, of which no mask of train has a pixel"):
+        Segmenting(train, train, RECIPES["seg"])

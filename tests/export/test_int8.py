@@ -268,7 +268,7 @@ def test_a_gate_that_is_missed_leaves_nothing_behind(seg_bundle: Path, street_da
 
 def test_layers_are_given_back_until_the_drop_fits(seg_bundle: Path, street_data: Path, tmp_path: Path) -> None:
     settings = Int8Settings(images=4, max_drop=0.004)
-    data = street_data / "train"
+    data = street_data / "train/images"
     result = export(open_bundle("seg", seg_bundle), "int8", tmp_path / "out", data=data, int8=settings, engine="none")
     found = result.report.quantisation
     assert found is not None

@@ -60,11 +60,11 @@ SURFACE = {
     "aselect_edge.data": {
         "ClassificationData",
         "SegmentationData",
+        "images_of",
         "is_labelled",
         "open_classification",
         "open_segmentation",
         "read_classes",
-        "training_images",
     },
     "aselect_edge.bundle": {
         "RECORD",

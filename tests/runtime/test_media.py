@@ -1,4 +1,4 @@
-"""Finding images in a folder: what is listed, what is left out, and which split of labelled data is taken."""
+"""Finding images in a folder: what is listed and what is left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import is_video, list_images, split_images
+from aselect_runtime.media import is_video, list_images
+from tests.log_lines import heard
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -37,8 +38,11 @@ def test_images_are_listed_below_the_folder_in_order(tmp_path: Path) -> None:
 def test_what_programs_leave_behind_is_no_image(tmp_path: Path) -> None:
     root = tmp_path / ".cache" / "data"  # hidden itself, but asked for by name
     left = (".thumbnails/a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png", "day/._a.png", ".b.jpg")
-    _touch(root, "day/a.png", *left)
-    assert _names(root, list_images(root)) == ["day/a.png"]
+    _touch(root, "day/a.png", "@eaDir/a.png", "$RECYCLE.BIN/a.png", *left)
+    told: list[str] = []
+    with heard(told.append):
+        assert _names(root, list_images(root)) == ["day/a.png"]
+    assert told == [f"{root}: left out 7 hidden folders and files: $RECYCLE.BIN, .b.jpg, .ipynb_checkpoints and 4 more"]
 
 
 def test_linked_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
@@ -50,24 +54,6 @@ def test_linked_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
     (root / "a" / "self").symlink_to(root / "a")
     (root / "gone.png").symlink_to(tmp_path / "nowhere")
     assert _names(root, list_images(root)) == ["a/1.png", "linked/2.png"]
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        (("val/images/v.png", "val/labels/v.png", "train/images/t.png"), ["val/images/v.png"]),
-        (("val/cat/v.png", "train/cat/t.png"), ["val/cat/v.png"]),
-        (("train/t.png", "train/labels/t.png"), ["train/t.png"]),
-        (("images/t.png", "masks/t.png"), ["images/t.png"]),
-        (("masks/t.png", "hats/t.png"), ["hats/t.png", "masks/t.png"]),
-        (("a.png",), ["a.png"]),
-    ],
-)
-def test_a_split_is_taken_and_its_label_masks_are_not(
-    tmp_path: Path, files: tuple[str, ...], expected: list[str]
-) -> None:
-    _touch(tmp_path, *files)
-    assert _names(tmp_path, split_images(tmp_path, ("val", "train"))) == expected
 
 
 def test_every_video_suffix_counts_in_any_case() -> None:

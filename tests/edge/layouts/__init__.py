@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 ROWS, COLUMNS = 4, 6
-Make = Callable[[Path], None]
+Make = Callable[[Path], object]
 VALUES = np.array([[0, 1, 2, 255, 0, 1]] * ROWS, np.uint8)
 
 
