@@ -72,16 +72,21 @@ class Model:
             found = [each for at in range(0, len(given), size) for each in self._batch(given[at : at + size], at)]
         return found[0] if single else found
 
-    def stream(self, source: str | Source, *, smooth: float | None = None) -> Generator[Result, None, None]:
+    def stream(
+        self, source: str | Source, *, smooth: float | None = None, skip_still: float | None = None
+    ) -> Generator[Result, None, None]:
         """Yield the results of a camera, stream, video or folder: a URI, see `open_source`, or an object.
 
         Of a live source, which is connected again whenever it is lost, the newest result wins; of files every frame
-        has its result. `smooth` averages answers over time: the weight of a new frame, 0 to 1. Raises what
-        `run_pipeline` raises. Closing the generator, or the model, closes the source and ends all threads.
+        has its result. `smooth` averages answers over time: the weight of a new frame, 0 to 1. `skip_still` repeats the
+        last answer while nothing changes by more than that share, for example 0.01. Raises what `run_pipeline` raises.
+        Closing the generator, or the model, closes the source and ends all threads.
         """
         with self._lock:
             self._check_free()
-            run = self._run = iterate_pipeline(self.manifest, self._session, source, smooth=smooth)
+            run = self._run = iterate_pipeline(
+                self.manifest, self._session, source, smooth=smooth, skip_still=skip_still
+            )
         try:
             yield from run
         finally:

@@ -42,6 +42,15 @@ Smooth = Annotated[
         help="Average over time; the weight of a new frame, for example 0.4; off if left out.",
     ),
 ]
+SkipStill = Annotated[
+    float | None,
+    typer.Option(
+        "--skip-still",
+        min=0.001,
+        max=0.5,
+        help="Repeat the last answer while nothing changes by more than this share, for example 0.01; off if left out.",
+    ),
+]
 Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
@@ -80,6 +89,7 @@ def _run(
     max_seconds: MaxSeconds = None,
     device: OnDevice = "auto",
     smooth: Smooth = None,
+    skip_still: SkipStill = None,
     record_calibration: Record = None,
     rules: RuleFile = None,
     events: Events = None,
@@ -129,6 +139,7 @@ def _run(
                 stop=stop,
                 on_frame=on_frame,
                 smooth=smooth,
+                skip_still=skip_still,
                 record=record_calibration,
                 events=plan,
             )
