@@ -34,8 +34,9 @@ from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Predictor, accuracy
 from aselect_export.graph import trace, without_logits
 from aselect_runtime.files import atomic_write
+from aselect_runtime.processor import physical_cores
 from aselect_runtime.records import Bundle, Task
-from aselect_runtime.sessions.onnx import OnnxSession, physical_cores
+from aselect_runtime.sessions.onnx import OnnxSession
 from benchmarks.int8_amdahl import amdahl
 from benchmarks.int8_quantisers import TITLES, last_line, make_rows
 from benchmarks.int8_table import table, write_docs

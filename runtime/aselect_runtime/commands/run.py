@@ -115,9 +115,9 @@ def _run(
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.
+    from aselect_runtime.backends import open_model
     from aselect_runtime.commands.live import print_summary, progress
     from aselect_runtime.commands.signals import stop_on_signals
-    from aselect_runtime.model import open_model
     from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress

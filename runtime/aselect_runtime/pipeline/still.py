@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
