@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +127,7 @@ def _fastest(model: _Asked, devices: Sequence[Device]) -> OnnxSession | OpenVino
         from aselect_runtime.choosing import choose
 
         known = [_way(*each) for each in ways]
-        library = version("openvino" if "openvino" in devices else "onnxruntime")
+        library = str(import_module("openvino" if "openvino" in devices else "onnxruntime").__version__)
         device, graph = ways[known.index(choose(known, model.folder, model.manifest, library, model.progress))]
     return _BACKENDS[device].open(graph)
 

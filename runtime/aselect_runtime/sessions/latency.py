@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from statistics import median
+
+import numpy as np
 
 from aselect_runtime.frames import Frame
 from aselect_runtime.sessions.session import Session
@@ -24,4 +25,4 @@ def median_ms(session: Session, frames: Frame) -> float:
         start = time.perf_counter()
         session.infer(frames)
         times.append(time.perf_counter() - start)
-    return median(times) * 1000
+    return float(np.median(times)) * 1000
