@@ -37,6 +37,7 @@ from benchmarks.accuracy_rows import (
     selection_of,
     train_command,
 )
+from benchmarks.harness import load, save
 from benchmarks.weights import weights_digest
 
 
@@ -68,10 +69,10 @@ def main(words: list[str] | None = None) -> None:
             sys.exit("ASELECT_DATA is not set, expected the folder that holds camvid and cub40; set it")
         for task in tasks:
             measure(arguments, task)
-    before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+    before = load(arguments.out)
     found = {task: gather(arguments.work / task) for task in tasks if (arguments.work / task / "job.json").is_file()}
     show(found)
-    atomic_write(arguments.out, json.dumps(before | found, indent=2) + "\n")
+    save(arguments.out, before | found)
     print(arguments.out)
 
 

@@ -30,8 +30,8 @@ from aselect_edge.training.recipe import RECIPES, Recipe
 from aselect_export.graph import describe, trace, without_logits
 from aselect_export.package import draft_manifest
 from aselect_runtime.files import atomic_write
+from aselect_runtime.processor import physical_cores
 from aselect_runtime.records import Bundle
-from aselect_runtime.sessions.onnx import physical_cores
 from benchmarks.cnn import build_cnn
 from benchmarks.latency import latencies
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_rows import ROWS
-from benchmarks.process import processor
+from benchmarks.harness import stamp
 from benchmarks.selection_table import interval
 
 PAIRS = {
@@ -34,8 +32,7 @@ def gather(work: Path) -> dict[str, Any]:
         if (difference := _difference(rows.get(name), rows.get(other)))
     ]
     return {
-        "date": str(datetime.date.today()),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        **stamp(),
         "job": job,
         "rows": rows,
         "pairs": pairs,

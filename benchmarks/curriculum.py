@@ -12,7 +12,6 @@ the same seed. Needs $ASELECT_DATA.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import sys
@@ -29,12 +28,11 @@ from aselect_edge.backbones.device import CPU
 from aselect_edge.backbones.noise import candidate_timesteps
 from aselect_edge.selection import Request, select_tap
 from aselect_edge.training.denoise import Denoising, prediction_error
-from aselect_runtime.files import atomic_write
 from aselect_runtime.frames import read_image, resize
 from aselect_runtime.media import list_images
 from aselect_runtime.records import Resize
 from benchmarks.curriculum_table import table
-from benchmarks.process import processor
+from benchmarks.harness import save, stamp
 from benchmarks.selection_table import interval
 from research.corpus import load_corpus
 from research.curriculum import RULES, By, Curriculum
@@ -65,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     result = measure(Path(os.environ["ASELECT_DATA"]), arguments)
     print(table(result))
-    atomic_write(arguments.out, json.dumps(result, indent=2) + "\n")
+    save(arguments.out, result)
 
 
 def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
@@ -86,8 +84,7 @@ def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
                 chosen.setdefault(rule, []).append(curve["chosen"][-1][1])
             print(f"seed {seed}, {rule}: {found[-1]}", file=sys.stderr)
     return {
-        "date": str(datetime.date.today()),
-        "machine": f"{os.cpu_count()} cores, {processor()}, {torch.get_num_threads()} thread(s)",
+        **stamp(f"{torch.get_num_threads()} thread(s)"),
         "job": {key: value for key, value in vars(job).items() if key not in ("out", "threads")},
         "start": figures(start, images, data, job.labelled),
         "rows": {rule: summary(found, runs[UNIFORM]) for rule, found in runs.items()},

@@ -10,9 +10,6 @@ exported is listed with its reason. The rows of a GPU are there only where Tenso
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,11 +25,10 @@ from aselect_edge.bundle import SHIPPED, save_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_runtime.engines import runnable
-from aselect_runtime.files import atomic_write
 from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
 from aselect_runtime.scenes import Street
+from benchmarks.harness import load, rows, save, stamp
 from benchmarks.main_job import EXPORT, process
-from benchmarks.process import processor
 
 BUILD = """
 import sys
@@ -150,21 +146,18 @@ def cut(block: int) -> DiTConfig:
 
 def report(figures: dict[str, float], skipped: dict[str, str], out: Path) -> None:
     """Print the figures and write them."""
-    machine = f"{os.cpu_count()} cores, {processor()}"
-    print(f"{datetime.date.today()}, {machine}, one run each")
-    for row, value in figures.items():
-        print(f"  {row:<72}{value:>12.2f}")
+    stamped = stamp()
+    print(rows(f"{stamped['date']}, {stamped['machine']}, one run each", figures))
     for row, reason in skipped.items():
         print(f"  {row:<72}left out: {reason}")
-    before: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    before = load(out)
     figures = before.get("figures", {}) | figures
     skipped = {
         row: why
         for row, why in (before.get("skipped", {}) | skipped).items()
         if not any(name.startswith(row) for name in figures)
     }
-    record = {"date": str(datetime.date.today()), "machine": machine, "figures": figures, "skipped": skipped}
-    atomic_write(out, json.dumps(record, indent=2) + "\n")
+    save(out, {**stamped, "figures": figures, "skipped": skipped})
     print(out)
 
 

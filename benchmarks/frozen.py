@@ -9,8 +9,6 @@ teacher's pooled features. Fitted on train and its mirrors, top-1 on test. Needs
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -27,10 +25,9 @@ from aselect_edge.fold import fixed_noise
 from aselect_edge.training.run import randomised
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import atomic_write
 from aselect_runtime.frames import resize
 from aselect_runtime.records import Resize, Tap
-from benchmarks.process import processor
+from benchmarks.harness import save, stamp
 from research.teacher import load_teacher
 
 BATCH = 20
@@ -73,9 +70,7 @@ def main() -> None:
         }
         print(name, {tap: f"{value:.1f} %" for tap, value in rows[name].items()})
     job = {key: value for key, value in vars(arguments).items() if key != "out"}
-    machine = f"{os.cpu_count()} cores, {processor()}"
-    record = {"date": str(datetime.date.today()), "machine": machine, "job": job, "test top-1 [%]": rows}
-    atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
+    save(arguments.out, {**stamp(), "job": job, "test top-1 [%]": rows})
 
 
 def tokens(backbone: LoadedBackbone, taps: list[Tap], timestep: float, size: int) -> Features:

@@ -10,9 +10,7 @@ made once into a temporary folder (4 GB for SD3). All three take about 20 minute
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -21,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from aselect_runtime.files import atomic_write
 from benchmarks import process
 from benchmarks.graph_variants import bf16_is_worth_it
-from benchmarks.process import processor
+from benchmarks.harness import save, stamp
 
 REPEATS = {"shipped": 3, "xl": 2, "sd3": 1}
 ROUND = ("eager", "compiled", "plain", "ours", "ours-openvino-f32", "ours-openvino-bf16", "limit")
@@ -52,8 +49,8 @@ def main() -> None:
             found = measure(key, Path(name), arguments.repeats or REPEATS[key])
         record["models"][key] = found
         show(found)
-    record |= {"date": str(datetime.date.today()), "machine": f"{os.cpu_count()} cores, {processor()}", "threads": 2}
-    atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
+    record |= {**stamp(), "threads": 2}
+    save(arguments.out, record)
     print(arguments.out)
 
 

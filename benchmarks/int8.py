@@ -11,7 +11,6 @@ installed into environments of their own under runs/, several GB together, with 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -33,15 +32,15 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Predictor, accuracy
 from aselect_export.graph import trace, without_logits
-from aselect_runtime.files import atomic_write
+from aselect_runtime.processor import physical_cores
 from aselect_runtime.records import Bundle, Task
-from aselect_runtime.sessions.onnx import OnnxSession, physical_cores
+from aselect_runtime.sessions.onnx import OnnxSession
+from benchmarks.harness import save, stamp
 from benchmarks.int8_amdahl import amdahl
 from benchmarks.int8_quantisers import TITLES, last_line, make_rows
 from benchmarks.int8_table import table, write_docs
 from benchmarks.int8_xl import XL_BLOCKS, xl_figures
 from benchmarks.latency import latencies
-from benchmarks.process import processor
 
 EXPORT = "from aselect_export.commands.export import export; export()"
 
@@ -100,7 +99,7 @@ def main() -> None:
         folder = Path(name)
         record = measure(effort, SHIPPED, Path(os.environ["ASELECT_DATA"]), folder)
         record["xl"] = xl_figures(arguments.xl_blocks, max(8, effort.runs // 4), folder / "xl")
-    atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
+    save(arguments.out, record)
     print(table(record))
     print(arguments.out)
 
@@ -113,8 +112,7 @@ def measure(effort: Effort, bundles: dict[str, Path], data: Path, folder: Path) 
         (folder / job.task).mkdir()
         tasks[job.task] = measure_task(job, effort, bundles[job.task], data / job.folder, folder / job.task)
     return {
-        "date": str(datetime.date.today()),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        **stamp(),
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "threads": physical_cores(),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aselect_calibration import find_layers
 from aselect_calibration.weights import Graph
 from aselect_export.graph import LOGITS
-from aselect_runtime.sessions.onnx import physical_cores
+from aselect_runtime.processor import physical_cores
 
 VNNI_GAIN = 4
 """INT8 products per instruction over FP32 ones of the same vector width (VPDPBUSD beside VFMADD231PS)."""

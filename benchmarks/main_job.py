@@ -9,7 +9,6 @@ synthetic street. Each speed is the median of several runs.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import sys
@@ -19,10 +18,10 @@ from typing import Any
 
 from aselect_edge.backbones.dit import DiT, DiTConfig
 from aselect_edge.bundle import SHIPPED, load_bundle
-from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Manifest
 from benchmarks import runtime
-from benchmarks.process import processor, run
+from benchmarks.harness import rows, save, stamp
+from benchmarks.process import run
 
 EXPORT = "from aselect_export.commands.export import export; export()"
 EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
@@ -43,12 +42,9 @@ def main() -> None:
         clip = data / "video" / "highway_540p.mp4" if data else None
         video = clip if clip and clip.is_file() else runtime.default_video(folder, arguments.frames)
         figures |= runtime.measure(folder / "fp16", video, arguments.runs, arguments.frames, folder)
-    machine = f"{os.cpu_count()} cores, {processor()}"
-    print(f"{datetime.date.today()}, {machine}, median of {arguments.runs} runs")
-    for row, value in figures.items():
-        print(f"  {row:<56}{value:>12.3f}")
-    record = {"date": str(datetime.date.today()), "machine": machine, "video": video.name, "figures": figures}
-    atomic_write(arguments.out, json.dumps(record, indent=2) + "\n")
+    record = {**stamp(), "video": video.name, "figures": figures}
+    print(rows(f"{record['date']}, {record['machine']}, median of {arguments.runs} runs", figures))
+    save(arguments.out, record)
     print(arguments.out)
 
 

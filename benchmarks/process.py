@@ -1,8 +1,7 @@
-"""A command as a process of its own: its time, its memory, what it printed; and the processor it ran on."""
+"""A command as a process of its own: its time, its memory, what it printed."""
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 import tempfile
@@ -46,12 +45,3 @@ def run(command: Sequence[Any], prepare: Callable[[], None] | None = None) -> Fi
         kilobytes = int(peak.read_text()) if peak.exists() else 0
         said = [path.read_text(encoding="utf-8", errors="replace") for path in (output, errors)]
     return Finished(code, seconds, kilobytes * 1024 / 1e6, *said)
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()

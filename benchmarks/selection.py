@@ -11,8 +11,6 @@ are paired: one table of accuracies, the same images. Intervals are Student's, 9
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -31,10 +29,9 @@ from aselect_edge.selection.hfr import bands, ratio, spectrum
 from aselect_edge.selection.run import gather_evidence, prepare_scan
 from aselect_edge.selection.team import Team
 from aselect_edge.training import Recipe
-from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Selection, Task
 from benchmarks import shapes
-from benchmarks.process import processor
+from benchmarks.harness import load, save, stamp
 from benchmarks.selection_table import interval, ranking
 from benchmarks.weights import weights_digest
 
@@ -104,13 +101,12 @@ def main() -> None:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Add what was measured to the file, beside what it holds of other parts."""
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    stamp = {
-        "date": str(datetime.date.today()),
-        "machine": f"{os.cpu_count()} cores, {processor()}, {torch.get_num_threads()} threads",
+    before = load(path)
+    stamped = {
+        **stamp(f"{torch.get_num_threads()} threads"),
     }
-    after = before | {name: stamp | result for name, result in results.items()}
-    atomic_write(path, json.dumps(after, indent=2) + "\n")
+    after = before | {name: stamped | result for name, result in results.items()}
+    save(path, after)
     print(path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accuracy_report, curriculum_table, graph_table, selection_table
+from benchmarks.harness import listed
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -57,20 +58,19 @@ def pages() -> dict[str, dict[str, str]]:
         found["docs/pretraining.md"] = {"curriculum": curriculum_table.table(load("curriculum"))}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
-    if (RESULTS / "runtime.json").is_file():
-        parts = load("runtime").items()
-        tables = [listed(result, f"python -m benchmarks.runtime {part}") for part, result in parts]
-        found["docs/streams.md"] = {"runtime": "\n\n".join(tables)}
-    if (RESULTS / "engines.json").is_file():
-        found["docs/jetson.md"] = {"engines": listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")}
+    found["docs/benchmarks.md"] = gathered()
     return found
 
 
-def listed(result: dict[str, Any], command: str) -> str:
-    """Every figure of a result, row by row, under the command that prints them."""
-    rows = [f"| {name} | {v if isinstance(v, str) else f'{v:,.2f}'} |" for name, v in result["figures"].items()]
-    caption = f"Measured {result['date']} on {result['machine']}."
-    return "\n".join([f"| `{command}` | |", "|---|---|", *rows, "", caption])
+def gathered() -> dict[str, str]:
+    """The tables that explain themselves, on one page."""
+    tables = {"main-job": listed(load("main_job"), "python -m benchmarks.main_job")}
+    if (RESULTS / "runtime.json").is_file():
+        parts = [listed(part, f"python -m benchmarks.runtime {name}") for name, part in load("runtime").items()]
+        tables["runtime"] = "\n\n".join(parts)
+    if (RESULTS / "engines.json").is_file():
+        tables["engines"] = listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")
+    return tables
 
 
 def write(path: Path, tables: dict[str, str]) -> None:

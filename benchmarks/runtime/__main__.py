@@ -7,21 +7,17 @@ python -m benchmarks.runtime cpu --minutes 30           CPU outside inference, f
 python -m benchmarks.runtime faults --times 20          an RTSP server killed again and again; corrupt inputs
 python -m benchmarks.runtime streams                    four 540p streams at once
 python -m benchmarks.runtime rules                      what ten rules over five zones cost a frame
+python -m benchmarks.runtime still MODEL                what --skip-still saves, and how many pixels say the same
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from aselect_runtime.files import atomic_write
-from benchmarks.process import processor
-from benchmarks.runtime import cpu, efficiency, faults, overload, rules, speed, streams
+from benchmarks.harness import load, rows, save, stamp
+from benchmarks.runtime import cpu, efficiency, faults, overload, rules, speed, still, streams
 
 RESULTS = Path(__file__).parent.parent / "results" / "runtime.json"
 
@@ -31,16 +27,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         figures = _measure(arguments, Path(name))
     record = {
-        "date": str(datetime.date.today()),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        **stamp(),
         "arguments": {key: str(value) for key, value in vars(arguments).items() if key not in {"part", "out"}},
         "figures": figures,
     }
-    print(f"{arguments.part}: {record['date']}, {record['machine']}")
-    for row, value in figures.items():
-        print(f"  {row:<72}{value if isinstance(value, str) else f'{value:.3f}':>12}")
-    merged: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    atomic_write(arguments.out, json.dumps({**merged, arguments.part: record}, indent=2) + "\n")
+    print(rows(f"{arguments.part}: {record['date']}, {record['machine']}", figures))
+    save(arguments.out, {**load(arguments.out), arguments.part: record})
 
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float | str]:
@@ -57,6 +49,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float | s
         return faults.measure(folder, arguments.times, arguments.inputs)
     if arguments.part == "rules":
         return rules.measure(arguments.frames)
+    if arguments.part == "still":
+        return still.measure(arguments.model)
     return streams.measure(folder, arguments.seconds)
 
 
@@ -81,6 +75,8 @@ def _arguments() -> argparse.Namespace:
     part = parts.add_parser("faults")
     part.add_argument("--times", type=int, default=20)
     part.add_argument("--inputs", type=int, default=1000)
+    part = parts.add_parser("still")
+    part.add_argument("model", type=Path)
     part = parts.add_parser("streams")
     part.add_argument("--seconds", type=float, default=60)
     part = parts.add_parser("rules")

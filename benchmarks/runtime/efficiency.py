@@ -8,7 +8,8 @@ its reader, callback and writer as it does for everybody.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +24,9 @@ from benchmarks.runtime.standin import Sleeping, standin_manifest, videos
 
 LATENCIES = (5, 10, 20)
 PEER = "supervision process_video"
+
+Act = Callable[[cv2.typing.MatLike, int], cv2.typing.MatLike]
+"""A frame and its number in, the painted frame out."""
 
 
 def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str, float | str]:
@@ -61,36 +65,59 @@ def ours(video: Path, milliseconds: float, frames: int, folder: Path) -> float:
 
 def plain(video: Path, milliseconds: float, frames: int, folder: Path) -> float:
     """Read, resize, infer, paint, write: one after the other."""
-    capture = cv2.VideoCapture(str(video))
-    size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-    writer = cv2.VideoWriter(str(folder / "plain.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
-    act = callback(milliseconds, str(folder / "plain.jsonl"))
+
+    def loop(act: Act) -> None:
+        capture = cv2.VideoCapture(str(video))
+        writer: cv2.VideoWriter | None = None
+        for number in range(frames):
+            found, frame = capture.read()
+            if not found:
+                break
+            painted = act(frame, number)
+            if writer is None:  # small frames are enlarged before they are painted
+                size = (painted.shape[1], painted.shape[0])
+                writer = cv2.VideoWriter(str(folder / "plain.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
+            writer.write(painted)
+        capture.release()
+        if writer is not None:
+            writer.release()
+
+    with callback(milliseconds, str(folder / "plain.jsonl")) as act:
+        delivered, seconds = timed(loop, act)
+    return delivered / seconds
+
+
+def timed(loop: Callable[[Act], object], act: Act) -> tuple[int, float]:
+    """How many frames a loop gave to `act`, and the seconds that it took.
+
+    What was asked for does not count: a clip may be shorter.
+    """
+    delivered = 0
+
+    def counted(frame: cv2.typing.MatLike, index: int) -> cv2.typing.MatLike:
+        nonlocal delivered
+        delivered += 1
+        return act(frame, index)
+
     start = time.perf_counter()
-    count = 0
-    while count < frames:
-        found, frame = capture.read()
-        if not found:
-            break
-        writer.write(act(frame, count))
-        count += 1
-    capture.release()
-    writer.release()
-    return count / (time.perf_counter() - start)
+    loop(counted)
+    return delivered, time.perf_counter() - start
 
 
-def callback(milliseconds: float, lines: str) -> Callable[[cv2.typing.MatLike, int], cv2.typing.MatLike]:
+@contextmanager
+def callback(milliseconds: float, lines: str) -> Iterator[Act]:
     """One frame in, the painted frame out, a JSON line written: for loops that are built around such a function."""
     manifest, session = standin_manifest(), Sleeping(milliseconds)
     painter = Painter(manifest)
     info = SourceInfo("video", 25)
-    stream = Path(lines).open("w", encoding="utf-8")  # noqa: SIM115 - lives as long as the callback
+    with Path(lines).open("w", encoding="utf-8") as stream:
 
-    def act(frame: cv2.typing.MatLike, index: int) -> cv2.typing.MatLike:
-        captured = Captured(frame, index, f"{index}", info)  # type: ignore[arg-type]
-        pixels = resize(captured.frame, manifest.input.shape[1:3], manifest.resize)  # type: ignore[arg-type]
-        outputs = {name: array[0] for name, array in session.infer(pixels[None]).items()}
-        result = Result(captured, outputs, manifest, time.time(), {})
-        stream.write(result.to_json() + "\n")
-        return result.plot(painter)
+        def act(frame: cv2.typing.MatLike, index: int) -> cv2.typing.MatLike:
+            captured = Captured(frame, index, f"{index}", info)  # type: ignore[arg-type]
+            pixels = resize(captured.frame, manifest.input.shape[1:3], manifest.resize)  # type: ignore[arg-type]
+            outputs = {name: array[0] for name, array in session.infer(pixels[None]).items()}
+            result = Result(captured, outputs, manifest, time.time(), {})
+            stream.write(result.to_json() + "\n")
+            return result.plot(painter)
 
-    return act
+        yield act

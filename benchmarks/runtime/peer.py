@@ -12,14 +12,15 @@ FOLDER = ROOT / "runs" / "supervision"
 NEEDED = ("supervision==0.31.2", "opencv-python-headless", "pydantic", "typer", "rich")
 """What the peer and this project's callback need; constraints.txt pins the rest, OpenCV too."""
 LOOP = """
-import sys, time
+import sys
 import supervision
-from benchmarks.runtime.efficiency import callback
+from benchmarks.runtime.efficiency import callback, timed
 video, out, milliseconds, frames = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-act = callback(milliseconds, out + ".jsonl")
-start = time.perf_counter()
-supervision.process_video(video, out + ".mp4", act, max_frames=frames)
-print(frames / (time.perf_counter() - start))
+with callback(milliseconds, out + ".jsonl") as act:
+    delivered, seconds = timed(
+        lambda counted: supervision.process_video(video, out + ".mp4", counted, max_frames=frames), act
+    )
+print(delivered / seconds)
 """
 
 

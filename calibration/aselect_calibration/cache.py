@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,12 +11,6 @@ from aselect_calibration.ranges import Ranges
 from aselect_calibration.thresholds import Method
 from aselect_runtime.errors import IntegrityError, RecordError, WriteError
 from aselect_runtime.records import DataFingerprint
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/aselect-edge/calibration`, by default below `~/.cache`."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "aselect-edge" / "calibration"
 
 
 def cached(

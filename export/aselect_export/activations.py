@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
-from aselect_runtime.sessions.onnx import physical_cores
+from aselect_runtime.processor import physical_cores
 
 _LARGEST, _ENERGY, _LOST, _VARIED = "largest", "energy", "lost", "varied"
 

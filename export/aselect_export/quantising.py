@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aselect_calibration.cache import cache_folder, cached
+from aselect_calibration.cache import cached
 from aselect_calibration.calibrating import Prepared, calibrate, prepare
 from aselect_calibration.frames import CalibrationFrames
 from aselect_calibration.graphs import digest
@@ -30,6 +30,7 @@ from aselect_export.precision import CastPlan, convert, fp16, products
 from aselect_export.verify import batches
 from aselect_export.yardstick import Yardstick, find_yardstick
 from aselect_runtime.errors import GateError
+from aselect_runtime.local_cache import cache_folder
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import LayerDecision, Quantisation
 
@@ -141,7 +142,7 @@ def _ranges(
     if frames is not None:
         batch = traced.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         return cached(
-            cache_folder(),
+            cache_folder("calibration"),
             digest(traced),
             frames.fingerprint,
             method,

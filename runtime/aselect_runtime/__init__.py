@@ -17,7 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aselect_runtime.model import Model, open_model
+    from aselect_runtime.backends import open_model
+    from aselect_runtime.model import Model
     from aselect_runtime.pipeline import run_pipeline
     from aselect_runtime.results import Captured, Result, SourceInfo
     from aselect_runtime.sinks import Sink, open_sink
@@ -45,7 +46,7 @@ _HOMES = {
     "Sink": "sinks",
     "Source": "sources",
     "SourceInfo": "results",
-    "open_model": "model",
+    "open_model": "backends",
     "open_sink": "sinks",
     "open_source": "sources",
     "run_pipeline": "pipeline",

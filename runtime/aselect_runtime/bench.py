@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.backends import here, open_model
+from aselect_runtime.errors import EngineError, GateError, InputError, MissingDependencyError
 from aselect_runtime.frames import Frame, resize
-from aselect_runtime.model import open_model
 from aselect_runtime.options import Device
 from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.pipeline.timing import RunSummary
@@ -22,6 +23,8 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.sessions.session import Session
 from aselect_runtime.sources import open_source
+
+log = logging.getLogger(__name__)
 
 OWN = ("capture", "resize", "infer")
 """Stages that work and do not wait for another."""
@@ -100,6 +103,23 @@ def benchmark(model: Path, device: Device, source: str, effort: Effort, progress
     batch = manifest.input.shape[0]
     limit = max(set(whole.stages) & set(OWN), key=lambda stage: whole.stages[stage].p50)
     return Benchmark(session.device, batch, effort.warmup_ms, alone, redact(source), whole, share, limit)
+
+
+def benchmark_all(model: Path, source: str, effort: Effort, progress: Progress = silent) -> list[Benchmark]:
+    """Measure a model on every device that is here; one that does not take it is named in the log and left out.
+
+    Raises what `benchmark` raises on the last of them, the CPU.
+    """
+    found: list[Benchmark] = []
+    devices = here(model)
+    for device in devices:
+        try:
+            found.append(benchmark(model, device, source, effort, progress))
+        except (EngineError, GateError, MissingDependencyError) as error:
+            if device == devices[-1]:
+                raise
+            log.warning("%s; going on without %s", error, device)
+    return found
 
 
 def measure_session(session: Session, frames: Frame, effort: Effort) -> SessionRate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from aselect_runtime.errors import IntegrityError
@@ -9,6 +11,10 @@ from aselect_runtime.files import check_files, inside
 from aselect_runtime.records import Manifest
 
 MANIFEST = "manifest.json"
+VERIFY = "verify.npz"
+"""Frames and reference answers."""
+WEIGHTS = ".data"
+"""What the file of a large graph's weights has after the graph's own name."""
 
 
 def load_folder(folder: Path) -> tuple[Manifest, Path]:
@@ -24,3 +30,12 @@ def load_folder(folder: Path) -> tuple[Manifest, Path]:
         raise IntegrityError(f"{folder / MANIFEST}: got no hash of {manifest.model}, expected one; export it again")
     check_files(folder, hashes)
     return manifest, path
+
+
+def graph_hash(hash_of: Callable[[str], str | None], name: str) -> str:
+    """SHA-256 of a graph; of a large one, whose weights lie in a file named after it, over the hashes of both.
+
+    `hash_of` gives the hash of a file of the graph's folder, None if there is no such file.
+    """
+    hashes = [found for part in (name, f"{name}{WEIGHTS}") if (found := hash_of(part)) is not None]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

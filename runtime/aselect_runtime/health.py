@@ -26,6 +26,8 @@ class SourceHealth:
     """How often a fresh connection delivered again after one was lost."""
     fault: str = ""
     """Why the last connection was lost."""
+    repeated: int = 0
+    """Frames with a result that were not inferred, since nothing moved."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Health:
     def dropped(self) -> int:
         """Frames of all sources that gave way to newer ones before inference."""
         return sum(source.dropped for source in self.sources)
+
+    @property
+    def repeated(self) -> int:
+        """Frames of all sources that have an earlier frame's answer, since nothing moved."""
+        return sum(source.repeated for source in self.sources)
 
     @property
     def reconnects(self) -> int:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from aselect_runtime.errors import InputError
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
 """What a model can be asked to run on; `auto` takes the fastest that is here."""
 
 

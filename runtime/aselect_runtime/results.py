@@ -70,12 +70,15 @@ class Result:
     t_result: float
     """Unix time at which the answer was there."""
     latency_ms: Mapping[str, float]
-    """Of a stream `capture`, `resize`, `wait` (for the session) and `infer`; otherwise `resize` and `infer`."""
+    """Of a stream `capture`, `resize`, `wait` (for the session) and `infer`; otherwise `resize` and `infer`. A repeated
+    answer has no `infer`."""
     health: Health = field(default_factory=Health)
     stream: int = 0
     """Which input of the run it came from, counted from 0."""
     pixels: Frame | None = None
     """The model input that was answered, uint8 [h, w, 3]."""
+    repeated: bool = False
+    """Whether the answer is that of an earlier frame, since nothing moved."""
     zones: tuple[Zone, ...] = ()
     """The zones that rules for this input use."""
     events: tuple[Event, ...] = ()
@@ -136,7 +139,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """`t_result` (Unix seconds), `latency_ms`, and `areas` or `top`, as JSON types.
 
-        A result of a stream has `frame` (its number), `source` and `t_capture` before them.
+        A result of a stream has `frame` (its number), `source` and `t_capture` before them, a repeated one `repeated`.
         """
         captured = self.captured
         origin = {"frame": captured.index, "source": captured.source.name, "t_capture": round(captured.t_capture, 4)}
@@ -144,6 +147,7 @@ class Result:
             **({} if captured.source is MEMORY else origin),
             "t_result": round(self.t_result, 4),
             "latency_ms": dict(self.latency_ms),
+            **({"repeated": True} if self.repeated else {}),
             **({"areas": self.areas} if self.manifest.task == "seg" else {"top": self.top}),
         }
 

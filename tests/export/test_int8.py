@@ -48,7 +48,7 @@ LENIENT = Int8Settings(images=4, max_drop=0.2)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
-        patch.setattr(quantising, "cache_folder", lambda: folder)
+        patch.setattr(quantising, "cache_folder", lambda _: folder)
         yield
 
 

@@ -11,7 +11,17 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from aselect_runtime.bench import Benchmark, Effort, Latency, SessionRate, benchmark, measure_session, report
+from aselect_runtime.backends import here
+from aselect_runtime.bench import (
+    Benchmark,
+    Effort,
+    Latency,
+    SessionRate,
+    benchmark,
+    benchmark_all,
+    measure_session,
+    report,
+)
 from aselect_runtime.commands.bench import DeviceName
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
@@ -105,3 +115,7 @@ def test_the_command_prints_json_or_a_table(seg_model: Path) -> None:
 
 def test_the_devices_to_compare_are_those_that_there_are() -> None:
     assert {name.value for name in DeviceName} == set(get_args(Device))
+
+
+def test_without_a_device_all_that_are_here_are_measured(seg_model: Path) -> None:
+    assert [found.device for found in benchmark_all(seg_model, STREET, SHORT)] == here(seg_model)

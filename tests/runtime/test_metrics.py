@@ -46,7 +46,7 @@ def test_counts_latencies_and_shares(seg_model: Path) -> None:
     metrics = Metrics(Manifest.load(seg_model / "manifest.json"))
     class_map = np.zeros((24, 32), np.uint8)
     class_map[:, 8:] = 2
-    sources = (SourceHealth(CAMERA.name, "live", 7, 3, 2), SourceHealth("door", "lost", 5))
+    sources = (SourceHealth(CAMERA.name, "live", 7, 3, 2, repeated=4), SourceHealth("door", "lost", 5))
     sinks = (SinkHealth("video.mp4", "failed", 6, 4),)
     health = Health(12, 3.0, 12.5, sources, sinks, ("infer",), {"cpu": 51.5})
     for _ in range(3):
@@ -55,6 +55,7 @@ def test_counts_latencies_and_shares(seg_model: Path) -> None:
     camera = f"source={CAMERA.name}"
     assert values[f"aselect_frames_total{{{camera}}}"] == 7
     assert values[f"aselect_frames_dropped_total{{{camera}}}"] == 3
+    assert values[f"aselect_frames_repeated_total{{{camera}}}"] == 4
     assert values[f"aselect_reconnects_total{{{camera}}}"] == 2
     assert values[f"aselect_source_up{{{camera}}}"] == 1
     assert values["aselect_source_up{source=door}"] == 0

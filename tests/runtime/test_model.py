@@ -123,7 +123,7 @@ def test_devices_that_are_not_here(seg_model: Path) -> None:
 
 def test_a_cuda_that_does_not_load_is_told(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime goes on with the CPU where CUDA's libraries are missing."""
-    monkeypatch.setattr("aselect_runtime.model.available", lambda: ["cpu", "cuda"])
+    monkeypatch.setattr("aselect_runtime.backends.available", lambda: ["cpu", "cuda"])
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(EngineError, match="cannot load its CUDA"),

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from aselect_runtime import open_model
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
-from aselect_runtime.model import open_model
 from aselect_runtime.records import Manifest, TensorSpec
 from aselect_runtime.sessions.onnx import METADATA_KEY, OnnxSession
 
@@ -131,7 +131,7 @@ def test_nobody_is_told_that_openvino_runs(seg_model: Path, tmp_path: Path) -> N
 
 def test_auto_takes_openvino_on_x86_without_a_gpu(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("aselect_runtime.model.available", lambda: ["cpu"])
+    monkeypatch.setattr("aselect_runtime.backends.available", lambda: ["cpu"])
     assert open_model(seg_model, "auto")[1].device == "openvino"
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert open_model(seg_model, "auto")[1].device == "cpu"

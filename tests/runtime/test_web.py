@@ -48,7 +48,7 @@ def _result(index: int = 0, stream: int = 0, outputs: dict[str, Any] | None = No
         class_map[:, 16:] = 2
         outputs = {"class_map": class_map}
     frame = np.full((48, 64, 3), 40 + index % 100, np.uint8)
-    sources = (SourceHealth(CAMERA.name, "live", 7), SourceHealth("other", "lost", fault="no answer"))
+    sources = (SourceHealth(CAMERA.name, "live", 7, repeated=4), SourceHealth("other", "lost", fault="no answer"))
     health = Health(9, 3.0, 12.5, sources, (SinkHealth("video.mp4", "failed"),))
     captured = Captured(frame, index, "frame", CAMERA, t_capture=100.0)
     manifest = small_manifest("seg" if "class_map" in outputs else "cls")
@@ -88,6 +88,7 @@ def test_a_page_is_told_the_model_and_each_result(seg_model: Path, capfd: pytest
     assert (head["source"], head["frame"], head["stream"]) == (CAMERA.name, 5, 0)
     assert head["areas"] == {"dark": 0.5, "middle": 0.0, "bright": 0.5}
     assert head["health"]["fps"] == 12.5  # type: ignore[index]
+    assert head["health"]["repeated"] == 4  # type: ignore[index]
     frame = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     assert frame is not None
     assert np.abs(frame.astype(int) - 45).max() <= 2

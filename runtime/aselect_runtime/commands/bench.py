@@ -21,13 +21,15 @@ class DeviceName(str, Enum):
     cuda = "cuda"
     tensorrt = "tensorrt"
     openvino = "openvino"
+    openvino_bf16 = "openvino-bf16"
 
 
 def _bench(
     model: Model,
     source: Annotated[str, typer.Option(help="What to measure on: any input of aselect-run.")] = "synthetic://street",
     device: Annotated[
-        list[DeviceName] | None, typer.Option("--device", help="What to run on; repeat it to compare.")
+        list[DeviceName] | None,
+        typer.Option("--device", help="What to run on; repeat it to compare. Left out: all that are here."),
     ] = None,
     warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds to warm up for.")] = 200.0,
     iterations: Annotated[int, typer.Option(min=1, help="Least number of calls of the session.")] = 10,
@@ -47,12 +49,15 @@ def _bench(
     source = filled_in(source)
     # As in aselect-run: FFmpeg quotes addresses as they are.
     quiet_libraries(verbose and redact(source) == source)
-    from aselect_runtime.bench import Effort, benchmark, report
+    from aselect_runtime.bench import Effort, benchmark, benchmark_all, report
     from aselect_runtime.progress import terminal_progress
 
     effort = Effort(warmup, iterations, duration)
     with terminal_progress() as progress:
-        benchmarks = [benchmark(model, name.value, source, effort, progress) for name in device or [DeviceName.auto]]
+        if device:
+            benchmarks = [benchmark(model, name.value, source, effort, progress) for name in device]
+        else:
+            benchmarks = benchmark_all(model, source, effort, progress)
     if as_json:
         print(json.dumps({"benchmarks": [item.to_dict() for item in benchmarks]}))
     else:

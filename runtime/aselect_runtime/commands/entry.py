@@ -12,6 +12,7 @@ Exit codes: 0 done; 1 an error of ours, as one line on stderr; 2 usage; 3 a gate
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,9 @@ class Command:
 
 
 entry = Command
+
+# pydantic reads the metadata of every installed distribution in search of plugins, of which this project has none.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 @contextmanager

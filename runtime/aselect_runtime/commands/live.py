@@ -37,6 +37,7 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
     print(
         f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
         + (f", {summary.dropped} dropped" if summary.dropped else "")
+        + (f", {summary.repeated} repeated" if summary.repeated else "")
         + (f", {summary.reconnects} reconnects" if summary.reconnects else ""),
         file=stream,
     )
@@ -44,8 +45,9 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
     for stage, times in summary.stages.items():
         print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
     for source in summary.sources if len(summary.sources) > 1 else ():
+        repeated = f", {source.repeated} repeated" if source.repeated else ""
         fault = f", last fault: {source.fault.removeprefix(f'{source.name}: ')}" if source.fault else ""
-        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{fault}", file=stream)
+        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{repeated}{fault}", file=stream)
     for sink in summary.sinks:
         if sink.dropped:
             print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)

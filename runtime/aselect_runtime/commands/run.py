@@ -42,6 +42,15 @@ Smooth = Annotated[
         help="Average over time; the weight of a new frame, for example 0.4; off if left out.",
     ),
 ]
+SkipStill = Annotated[
+    float | None,
+    typer.Option(
+        "--skip-still",
+        min=0.001,
+        max=0.5,
+        help="Repeat the last answer while nothing changes by more than this share, for example 0.01; off if left out.",
+    ),
+]
 Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
@@ -80,6 +89,7 @@ def _run(
     max_seconds: MaxSeconds = None,
     device: OnDevice = "auto",
     smooth: Smooth = None,
+    skip_still: SkipStill = None,
     record_calibration: Record = None,
     rules: RuleFile = None,
     events: Events = None,
@@ -105,9 +115,9 @@ def _run(
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.
+    from aselect_runtime.backends import open_model
     from aselect_runtime.commands.live import print_summary, progress
     from aselect_runtime.commands.signals import stop_on_signals
-    from aselect_runtime.model import open_model
     from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
@@ -129,6 +139,7 @@ def _run(
                 stop=stop,
                 on_frame=on_frame,
                 smooth=smooth,
+                skip_still=skip_still,
                 record=record_calibration,
                 events=plan,
             )

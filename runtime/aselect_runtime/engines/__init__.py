@@ -6,7 +6,27 @@
 Nothing here touches TensorRT before a driver has answered: without one TensorRT can crash the interpreter.
 """
 
-from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
-from aselect_runtime.engines.building import add_engines, open_engine, runnable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aselect_runtime.lazy import attributes
+
+if TYPE_CHECKING:
+    from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
+    from aselect_runtime.engines.building import add_engines, open_engine, runnable
 
 __all__ = ["BuildOptions", "add_engines", "build_engine", "check_target", "engine_name", "open_engine", "runnable"]
+
+__getattr__ = attributes(
+    __name__,
+    {
+        "BuildOptions": "builder",
+        "add_engines": "building",
+        "build_engine": "builder",
+        "check_target": "builder",
+        "engine_name": "builder",
+        "open_engine": "building",
+        "runnable": "building",
+    },
+)

@@ -6,9 +6,7 @@ strongly typed: precision is what the graph says.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,13 +30,11 @@ from aselect_runtime.engines.versions import (
 )
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.files import atomic_write, sha256
+from aselect_runtime.folder import graph_hash
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Engine
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = ".data"
-"""What the file of a large graph's weights has after the graph's own name."""
 
 _MIB = 1 << 20
 
@@ -88,15 +84,6 @@ def check_target(target: str | None, builder: Builder) -> str:
             parameter="target",
         )
     return wanted
-
-
-def graph_hash(hash_of: Callable[[str], str | None], name: str) -> str:
-    """SHA-256 of a graph; of a large one, whose weights lie in a file named after it, over the hashes of both.
-
-    `hash_of` gives the hash of a file of the graph's folder, None if there is no such file.
-    """
-    hashes = [found for part in (name, f"{name}{WEIGHTS}") if (found := hash_of(part)) is not None]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def engine_name(builder: Builder, target: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
+from typing import Any
+
+import numpy as np
 
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
 from aselect_runtime.engines.gpu import Gpu, find_gpu
+from aselect_runtime.engines.int8_gate import faster
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
@@ -19,8 +23,10 @@ from aselect_runtime.engines.versions import Builder, available, known_fault, kn
 from aselect_runtime.errors import EngineError, GateError, InputError
 from aselect_runtime.files import check_files, inside, sha256
 from aselect_runtime.folder import MANIFEST, load_folder
+from aselect_runtime.frames import Frame
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Engine, Manifest, Parity, Report
+from aselect_runtime.sessions.latency import median_ms
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +148,10 @@ def _climb_rungs(
     progress: Progress,
     stop: Event | None,
 ) -> Engine:
-    """Build and verify rung after rung beside the engine in use; put the first good one in its place."""
+    """Build and verify rung after rung beside the engine in use; put the first good one in its place.
+
+    INT8 has to be faster than the next rung, too.
+    """
     if fault := known_fault(builder, version(builder), gpu.target):
         log.warning("%s; the engine is held against ONNX Runtime before it is used", fault)
     verification = verification_frames(folder, manifest)
@@ -160,18 +169,28 @@ def _climb_rungs(
             return prebuilt
         return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
 
+    latency: dict[str, float] = {}
+    int8 = manifest.precision == "int8" and len(rungs) > 1
+
     def hold(rung: str, _: Engine) -> Parity | None:
         if verification is None:
             log.warning("%s has no verify.npz, so the engine was not verified; export it again", folder)
-            return None
+            if not int8:
+                return None
         log.info("verifying the engine on the folder's frames")
         progress("verifying the engine", 0.0)
         with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
             session.check(manifest)
+            if int8:
+                latency[rung] = median_ms(session, _batch(manifest, verification))
+            if verification is None:
+                return None
             return check_parity(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
 
     try:
         passing = first_passing(rungs, build, hold)
+        if int8 and passing.rung == manifest.model:
+            passing = faster(passing, lambda: first_passing(rungs[1:], build, hold), candidate, latency)
         candidate.replace(folder / final)
         forget_failure(folder, final)
     except GateError:
@@ -179,10 +198,19 @@ def _climb_rungs(
         raise
     finally:
         candidate.unlink(missing_ok=True)
-    return _record(folder, manifest, passing, final)
+        candidate.with_name(f"{candidate.name}.int8").unlink(missing_ok=True)
+    return _record(folder, manifest, passing, final, latency)
 
 
-def _record(folder: Path, manifest: Manifest, passing: Passing[Engine], final: str) -> Engine:
+def _batch(manifest: Manifest, verification: tuple[Frame, Any] | None) -> Frame:
+    """A batch to measure on: of the folder's frames where it has some."""
+    size = manifest.input.shape[0]
+    return np.zeros(manifest.input.shape, np.uint8) if verification is None else verification[0][:size]
+
+
+def _record(
+    folder: Path, manifest: Manifest, passing: Passing[Engine], final: str, latency: Mapping[str, float]
+) -> Engine:
     """Write what was measured into report.json, then the engine into the manifest, which makes it count."""
     parity = passing.parity[-1] if passing.parity else None
     engine = passing.built.model_copy(
@@ -196,10 +224,11 @@ def _record(folder: Path, manifest: Manifest, passing: Passing[Engine], final: s
         others = tuple(old for old in report.parity if not old.graph.startswith(final))
         size = {name: value for name, value in report.size.items() if name != final}
         size[final] = (folder / final).stat().st_size
+        times = {name: value for name, value in report.latency.items() if not name.startswith(final)}
+        times |= {f"{final} ({rung}) [ms]": value for rung, value in latency.items()}
         notes = tuple(dict.fromkeys((*report.notes, *passing.notes)))  # the same ones come with every build
-        report.model_copy(update={"parity": (*others, *passing.parity), "size": size, "notes": notes}).save(
-            folder / REPORT
-        )
+        found = {"parity": (*others, *passing.parity), "size": size, "latency": times, "notes": notes}
+        report.model_copy(update=found).save(folder / REPORT)
         files[REPORT] = sha256(folder / REPORT)
     _listed(manifest.model_copy(update={"files": files}), engine).save(folder / MANIFEST)
     return engine

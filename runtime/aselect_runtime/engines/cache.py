@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aselect_runtime.engines.builder import BuildOptions, graph_hash
+from aselect_runtime.engines.builder import BuildOptions
 from aselect_runtime.engines.gpu import Gpu
 from aselect_runtime.engines.versions import MODULES, Builder, version
 from aselect_runtime.errors import IntegrityError
 from aselect_runtime.files import atomic_write, inside, sha256
+from aselect_runtime.folder import graph_hash
 from aselect_runtime.records import Engine, Manifest
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from aselect_runtime.engines.tensorrt_session import infer_all
 from aselect_runtime.errors import EngineError, GateError, IntegrityError, MissingDependencyError
 from aselect_runtime.files import check_files
+from aselect_runtime.folder import VERIFY
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import Manifest, Parity
 from aselect_runtime.sessions.onnx import OnnxSession
 from aselect_runtime.sessions.session import Session
 
-VERIFY = "verify.npz"
 AGREEMENT = 0.995
 """Gate on the share of pixels (frames, for classification) with the same class; that of the exported graphs."""
 INT8_AGREEMENT = 0.98

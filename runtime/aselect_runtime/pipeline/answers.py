@@ -21,10 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """The session's outputs for a batch; they may have padding behind it. Times are of the whole batch."""
+    """What the session says about each frame of a batch, without the batch axis. Times are of the whole batch."""
 
     batch: list[Ready]
-    outputs: Arrays
+    outputs: list[Arrays]
+    repeated: list[bool]
+    """Of each frame, whether it was not inferred and has the answer of an earlier frame, since nothing moved."""
     infer_ms: float
     t_result: float
     """Unix."""
@@ -56,9 +58,9 @@ class Answering:
 
     def __call__(self, answer: Answer) -> bool:
         """Hand on one batch; False when there were outputs and none is left. Raises EngineError for nonsense."""
-        for position, ready in enumerate(answer.batch):
-            result = self._result(answer, ready, {name: array[position] for name, array in answer.outputs.items()})
-            self._monitor.answered(ready.stream)
+        for ready, outputs, repeated in zip(answer.batch, answer.outputs, answer.repeated, strict=True):
+            result = self._result(answer, ready, outputs, repeated)
+            self._monitor.answered(ready.stream, repeated=repeated)
             if self._flow is not None:
                 result = self._flow.see(result)
             for outlet in self._outlets:
@@ -67,26 +69,33 @@ class Answering:
                 self._on_frame(result)
         return not self._outlets or self._any_left()
 
-    def _result(self, answer: Answer, ready: Ready, outputs: Arrays) -> Result:
+    def _result(self, answer: Answer, ready: Ready, outputs: Arrays, repeated: bool) -> Result:
         wait_ms = (answer.t_monotonic - ready.t_ready) * 1000 - answer.infer_ms
+        latency = {"capture": ready.capture_ms, "resize": ready.resize_ms, "wait": wait_ms}
         self._watch.add("wait", wait_ms)
-        self._watch.add("infer", answer.infer_ms)
+        if not repeated:  # a zero would make inference look faster than it is
+            latency["infer"] = answer.infer_ms
+            self._watch.add("infer", answer.infer_ms)
         self._watch.add("age", (answer.t_monotonic - ready.captured.t_monotonic) * 1000)
-        latency = {
-            "capture": ready.capture_ms,
-            "resize": ready.resize_ms,
-            "wait": wait_ms,
-            "infer": answer.infer_ms,
-        }
         rounded = {stage: round(value, 3) for stage, value in latency.items()}
         health = self._monitor.health(self._sinks)
-        check_answer(ready.captured, outputs, self._manifest)
+        if not repeated:
+            check_answer(ready.captured, outputs, self._manifest)
         if self._smooth is not None:
             if ready.stream not in self._smoothings:
                 self._smoothings[ready.stream] = TemporalAverage(self._smooth, len(self._manifest.classes))
-            outputs = self._smoothings[ready.stream](ready.captured, outputs)
+            average = self._smoothings[ready.stream]
+            outputs = average.repeat(ready.captured) if repeated else average(ready.captured, outputs)
         return Result(
-            ready.captured, outputs, self._manifest, answer.t_result, rounded, health, ready.stream, ready.pixels
+            ready.captured,
+            outputs,
+            self._manifest,
+            answer.t_result,
+            rounded,
+            health,
+            ready.stream,
+            ready.pixels,
+            repeated=repeated,
         )
 
     def _any_left(self) -> bool:

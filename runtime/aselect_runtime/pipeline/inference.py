@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.pipeline.answers import Answer
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Ready
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Arrays
@@ -39,12 +41,29 @@ class _OneByOne:
         return self._outputs
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A batch whose answer is to come."""
+
+    batch: list[Ready]
+    still: list[bool]
+    """Of each frame, whether it repeats the answer to the one before it of the same stream."""
+    start: float
+    """Monotonic, when it went in."""
+
+    @property
+    def submitted(self) -> bool:
+        """Whether the session has a part in it."""
+        return not all(self.still)
+
+
 class Inference:
     """Takes batches from a feed and puts their answers, for as long as `put` says True.
 
     With `ahead`, a session that can take a batch while it works on another gets one as soon as one is there; an answer
     never waits for a batch that is not. Without, a batch is taken when the session is free for it: a frame that waits
-    in the feed may still give way to a newer one, and one that waits inside the session grows old.
+    in the feed may still give way to a newer one, and one that waits inside the session grows old. With `still`, a
+    frame that shows nothing new is not submitted: it has the answer of its stream's latest frame that was.
     """
 
     def __init__(
@@ -55,6 +74,7 @@ class Inference:
         heartbeat: Heartbeat,
         *,
         ahead: bool,
+        still: StillFrames | None = None,
     ) -> None:
         overlaps = hasattr(session, "submit") and hasattr(session, "collect")
         self._session = cast("PipelinedSession", session) if overlaps else _OneByOne(session)
@@ -63,8 +83,10 @@ class Inference:
         self._heartbeat = heartbeat
         self._size = manifest.input.shape[0]
         self._whole: Frame = np.zeros(manifest.input.shape, np.uint8)
-        self._pending: deque[tuple[list[Ready], float]] = deque()
-        """Batches in the session, with the monotonic times at which they went in."""
+        self._still = still
+        self._latest: dict[int, Arrays] = {}
+        """The latest answer of each stream, kept where frames may repeat it."""
+        self._pending: deque[_Pending] = deque()
         self._free_since = 0.0
 
     def run(self, feed: Feed[Ready], most: int | None) -> int:
@@ -85,25 +107,47 @@ class Inference:
                     return answered
         finally:
             with suppress(EngineError):  # whoever uses the session next must find it free
-                for _ in range(len(self._pending)):
+                for _ in range(sum(pending.submitted for pending in self._pending)):
                     self._session.collect()
 
     def _submit(self, batch: list[Ready]) -> None:
         """A batch that is not full is padded with what lies in the buffer."""
-        for position, ready in enumerate(batch if self._size > 1 else ()):
+        still = [self._is_still(ready) for ready in batch]
+        moving = [ready for ready, same in zip(batch, still, strict=True) if not same]
+        for position, ready in enumerate(moving if self._size > 1 else ()):
             self._whole[position] = ready.pixels
         start = time.monotonic()
-        with self._heartbeat.busy("infer"):
-            self._session.submit(self._whole if self._size > 1 else batch[0].pixels[None])
-        self._pending.append((batch, start))
+        if moving:
+            with self._heartbeat.busy("infer"):
+                self._session.submit(self._whole if self._size > 1 else moving[0].pixels[None])
+        self._pending.append(_Pending(batch, still, start))
+
+    def _is_still(self, ready: Ready) -> bool:
+        return self._still is not None and self._still.still(ready.stream, ready.captured, ready.pixels)
 
     def _collect(self) -> Answer | None:
         """The oldest answer, which was put; None if nobody wants it. Its time is counted from when it was its turn."""
-        batch, start = self._pending.popleft()
-        with self._heartbeat.busy("infer"):
-            outputs = self._session.collect()
+        pending = self._pending.popleft()
+        outputs: Arrays = {}
+        if pending.submitted:
+            with self._heartbeat.busy("infer"):
+                outputs = self._session.collect()
         now = time.monotonic()
-        spent = now - max(start, self._free_since)
+        spent = now - max(pending.start, self._free_since) if pending.submitted else 0.0
         self._free_since = now
-        answer = Answer(batch, outputs, spent * 1000, time.time(), now)
+        answer = Answer(pending.batch, self._each(pending, outputs), pending.still, spent * 1000, time.time(), now)
         return answer if self._put(answer) else None
+
+    def _each(self, pending: _Pending, outputs: Arrays) -> list[Arrays]:
+        """The outputs of each frame of a batch, without the batch axis."""
+        found: list[Arrays] = []
+        position = 0
+        for ready, still in zip(pending.batch, pending.still, strict=True):
+            if still:
+                found.append(self._latest[ready.stream])
+                continue
+            found.append({name: array[position] for name, array in outputs.items()})
+            position += 1
+            if self._still is not None:
+                self._latest[ready.stream] = found[-1]
+        return found

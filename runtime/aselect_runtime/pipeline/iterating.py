@@ -14,7 +14,12 @@ from aselect_runtime.sources.source import Source
 
 
 def iterate_pipeline(
-    manifest: Manifest, session: Session, source: str | Source, *, smooth: float | None = None
+    manifest: Manifest,
+    session: Session,
+    source: str | Source,
+    *,
+    smooth: float | None = None,
+    skip_still: float | None = None,
 ) -> Generator[Result, None, None]:
     """Yield the results of one input, see `run_pipeline`; raises what that raises.
 
@@ -30,7 +35,9 @@ def iterate_pipeline(
 
     def work() -> None:
         try:
-            run_pipeline(manifest, session, [source], stop=stop, on_frame=hand_over, smooth=smooth)
+            run_pipeline(
+                manifest, session, [source], stop=stop, on_frame=hand_over, smooth=smooth, skip_still=skip_still
+            )
         except BaseException as error:
             results.close(error)
         else:

@@ -25,6 +25,7 @@ class _Input:
     name: str
     state: SourceState = "connecting"
     frames: int = 0
+    repeated: int = 0
     delivered: int = 0
     reconnects: int = 0
     fault: str = ""
@@ -68,9 +69,10 @@ class Monitor:
         """No more frames will come."""
         self._inputs[stream].state = "ended"
 
-    def answered(self, stream: int) -> None:
-        """A frame has its result."""
+    def answered(self, stream: int, *, repeated: bool = False) -> None:
+        """A frame has its result, which may repeat that of an earlier frame."""
         self._inputs[stream].frames += 1
+        self._inputs[stream].repeated += repeated
 
     @property
     def began(self) -> bool:
@@ -90,7 +92,7 @@ class Monitor:
     def sources(self) -> tuple[SourceHealth, ...]:
         """The inputs as they are now."""
         return tuple(
-            SourceHealth(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault)
+            SourceHealth(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault, own.repeated)
             for own in self._inputs
         )
 

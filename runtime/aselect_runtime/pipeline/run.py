@@ -31,6 +31,7 @@ from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
 from aselect_runtime.pipeline.outlets import DEPTH, Outlet, OutputPlan, open_outlets, plan_outputs
+from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
 from aselect_runtime.records import Manifest
@@ -61,6 +62,7 @@ def run_pipeline(
     stop: Event | None = None,
     on_frame: Callable[[Result], None] | None = None,
     smooth: float | None = None,
+    skip_still: float | None = None,
     record: Path | None = None,
     events: EventPlan | None = None,
     patience: Patience | None = None,
@@ -71,13 +73,15 @@ def run_pipeline(
 
     Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
-    result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `record` keeps model
-    inputs for a calibration, `events` says which rules to watch and where their events go.
+    result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `skip_still` repeats
+    the last answer while nothing moves (see StillFrames), `record` keeps model inputs for a calibration, `events` says
+    which rules to watch and where their events go.
 
     Raises what ends the run: InputError of a video, or of the live inputs if none has ever delivered; EngineError of
     the session. No output but the lines written so far is left behind then. Raises at the end, with all other
     outputs complete: the fault of an output file, and an input that was given up while others went on.
     """
+    still = None if skip_still is None else StillFrames(skip_still)
     sources = [_source(each) for each in inputs]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor([source.info.name for source in sources], heartbeat)
@@ -104,7 +108,7 @@ def run_pipeline(
             _answering(answering, heartbeat) as put,
         ):
             # A live frame that waits inside the session grows old, where a newer one should take its place.
-            inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live))
+            inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live), still=still)
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
         if frames == 0:
@@ -116,6 +120,7 @@ def run_pipeline(
         seconds=round(seconds, 3),
         fps=round(frames / seconds, 2),
         dropped=sum(source.dropped for source in monitor.sources()),
+        repeated=sum(source.repeated for source in monitor.sources()),
         reconnects=sum(source.reconnects for source in monitor.sources()),
         device=session.device,
         stages=watch.percentiles(),

@@ -40,6 +40,7 @@ class TemporalAverage:
         self._average: Floats | None = None
         self._shape: tuple[int, ...] = ()
         self._seen = 0.0
+        self._latest: Arrays = {}
 
     def __call__(self, captured: Captured, outputs: Arrays) -> Arrays:
         """The outputs of the stream's next frame, averaged with those before it."""
@@ -48,10 +49,18 @@ class TemporalAverage:
             self._average = None
         self._seen, self._shape = captured.t_monotonic, captured.frame.shape
         if "scores" in outputs:
-            return {**outputs, "scores": self._mix(outputs["scores"])}
-        votes = self._mix(self._votes(outputs["class_map"], outputs["confidence"]))
-        height, width = outputs["class_map"].shape
-        return {**outputs, "class_map": _winners(votes, (height, width)), "confidence": votes.max(axis=0)}
+            self._latest = {**outputs, "scores": self._mix(outputs["scores"])}
+        else:
+            votes = self._mix(self._votes(outputs["class_map"], outputs["confidence"]))
+            height, width = outputs["class_map"].shape
+            winners = _winners(votes, (height, width))
+            self._latest = {**outputs, "class_map": winners, "confidence": votes.max(axis=0)}
+        return self._latest
+
+    def repeat(self, captured: Captured) -> Arrays:
+        """The latest outputs, for a frame that was not inferred: one answer must not count several times."""
+        self._seen = captured.t_monotonic
+        return self._latest
 
     def _mix(self, new: NDArray[Any]) -> Floats:
         if self._average is None:

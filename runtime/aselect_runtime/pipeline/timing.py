@@ -37,6 +37,8 @@ class RunSummary:
     seconds: float
     fps: float
     dropped: int
+    repeated: int
+    """Frames with a result that were not inferred, since nothing moved."""
     reconnects: int
     device: str
     stages: Mapping[str, Percentiles]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from aselect_runtime.records.backbone import BackboneSource
 from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
 from aselect_runtime.records.bundle import Bundle
+from aselect_runtime.records.choice import Choice, Trial
 from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
 from aselect_runtime.records.data import DataFingerprint
 from aselect_runtime.records.engine import Engine
@@ -29,6 +30,7 @@ __all__ = [
     "HEAD_KINDS",
     "BackboneSource",
     "Bundle",
+    "Choice",
     "ClassInfo",
     "Classes",
     "Colour",
@@ -57,4 +59,5 @@ __all__ = [
     "Tap",
     "Task",
     "TensorSpec",
+    "Trial",
 ]

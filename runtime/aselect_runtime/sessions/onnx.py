@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
 from aselect_runtime.frames import Frame
+from aselect_runtime.processor import physical_cores
 from aselect_runtime.records import Manifest, TensorSpec
 from aselect_runtime.results import Arrays
 
@@ -88,14 +89,11 @@ def available() -> list[str]:
     return [device for device, provider in PROVIDERS.items() if provider in offered]
 
 
-def physical_cores() -> int:
-    """How many physical cores this process may use (hyper-threads of one core count once)."""
-    allowed = os.sched_getaffinity(0)
-    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    try:
-        return len({Path(siblings.format(cpu)).read_text() for cpu in allowed})
-    except OSError:  # not every container shows its topology
-        return len(allowed)
+def has_cuda() -> bool:
+    """Whether the ONNX Runtime that is installed was built with CUDA; does not import it, which takes time."""
+    spec = find_spec("onnxruntime")
+    places = spec.submodule_search_locations if spec is not None else None
+    return any((Path(place) / "capi" / "libonnxruntime_providers_cuda.so").is_file() for place in places or ())
 
 
 def _onnxruntime() -> Any:

@@ -119,6 +119,12 @@ class Metrics(Collector):
             ((s.name, s.dropped) for s in sources),
         )
         yield _totals(
+            "aselect_frames_repeated",
+            "Frames that were not inferred, since nothing moved.",
+            "source",
+            ((s.name, s.repeated) for s in sources),
+        )
+        yield _totals(
             "aselect_reconnects", "Reconnects of a source.", "source", ((s.name, s.reconnects) for s in sources)
         )
         yield _totals(

@@ -67,6 +67,7 @@ def _figures(health: Health) -> dict[str, Any]:
         "frames": health.frames,
         "seconds": round(health.seconds),
         "dropped": health.dropped,
+        "repeated": health.repeated,
         "reconnects": health.reconnects,
         "stalled": list(health.stalled),
         "temperatures": dict(health.temperatures),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aselect_runtime import open_model
-from aselect_runtime.engines import BuildOptions, add_engines
+from aselect_runtime.engines import BuildOptions, add_engines, building
 from aselect_runtime.errors import EngineError, GateError, IntegrityError
 from aselect_runtime.files import sha256
 from aselect_runtime.records import Manifest, Report
@@ -114,3 +114,44 @@ def test_the_known_bad_versions_are_named_before_they_build(ladder: Path, monkey
     with heard(said.append):
         add_engines(ladder, ())
     assert any("answer wrongly" in line for line in said)
+
+
+def _int8(folder: Path) -> Path:
+    manifest = Manifest.load(folder / "manifest.json")
+    manifest.model_copy(update={"precision": "int8"}).save(folder / "manifest.json")
+    return folder
+
+
+@pytest.mark.parametrize(("factor", "taken"), [(1.03, "model.onnx"), (1.01, "model.mixed.onnx")])
+def test_an_int8_engine_has_to_be_faster_than_the_next_graph(
+    ladder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, factor: float, taken: str
+) -> None:
+    times = iter([2.0, 2.0 * factor])
+    monkeypatch.setattr(building, "median_ms", lambda *_: next(times))
+    said: list[str] = []
+    with heard(said.append):
+        (engine,) = add_engines(_int8(ladder), ())
+    assert (engine.model, engine.agreement) == (taken, 1.0)
+    assert engine.sha256 == sha256(ladder / ENGINE)
+    assert machine.trt.built == ["model.onnx", "model.mixed.onnx"]
+    assert any(f"took {taken}" in line and "model.mixed.onnx 2.0" in line for line in said)
+    report = Report.load(ladder / "report.json")
+    assert report.latency == {
+        f"{ENGINE} (model.onnx) [ms]": 2.0,
+        f"{ENGINE} (model.mixed.onnx) [ms]": pytest.approx(2.0 * factor),
+    }
+    assert [parity.graph for parity in report.parity][-1] == f"{ENGINE} ({taken})"
+    assert not [path for path in (ladder / "engines").iterdir() if path.name.startswith(".candidate")]
+    # Measured once: the next start takes what was built.
+    machine.trt.built.clear()
+    _, session = open_model(ladder, "tensorrt")
+    session.close()
+    assert machine.trt.built == []
+    machine.driver.check_clean()
+
+
+def test_int8_stays_where_no_other_graph_can_be_built(ladder: Path, machine: Machine) -> None:
+    machine.trt.refused = {"model.mixed.onnx", "model.fp32.onnx"}
+    (engine,) = add_engines(_int8(ladder), ())
+    assert engine.model == "model.onnx"
+    assert "nothing to be compared with" in Report.load(ladder / "report.json").notes[-1]

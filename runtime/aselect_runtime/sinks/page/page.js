@@ -276,6 +276,7 @@ function health(figures) {
     ["Frames", figures.frames.toLocaleString()],
     ["Running", duration(figures.seconds)],
     ["Dropped", figures.dropped.toLocaleString()],
+    ...(figures.repeated ? [["Repeated", figures.repeated.toLocaleString()]] : []),
     ["Reconnects", figures.reconnects.toLocaleString()],
   ];
   for (const [zone, degrees] of Object.entries(figures.temperatures)) rows.push([zone, `${degrees.toFixed(0)} °C`]);

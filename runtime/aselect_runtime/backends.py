@@ -1,0 +1,221 @@
+"""From a path to a running session: an export folder, or a lone .onnx file that explains itself, on some backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aselect_runtime.engines.gpu import find_gpu
+from aselect_runtime.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
+from aselect_runtime.files import check_files, inside, sha256
+from aselect_runtime.folder import VERIFY, graph_hash, load_folder
+from aselect_runtime.options import Device
+from aselect_runtime.processor import processor
+from aselect_runtime.progress import Progress, silent
+from aselect_runtime.records import Manifest
+from aselect_runtime.sessions import openvino as openvino_session
+from aselect_runtime.sessions.onnx import METADATA_KEY, OnnxSession, available, has_cuda
+from aselect_runtime.sessions.openvino import OpenVinoSession
+from aselect_runtime.sessions.session import Session
+
+if TYPE_CHECKING:
+    from aselect_runtime.choosing import Way
+    from aselect_runtime.engines.tensorrt_session import TensorRtSession
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a backend is asked to open: a graph, with its export folder and manifest where it came in one."""
+
+    graph: Path
+    digest: str
+    """Of all that the graph consists of."""
+    folder: Path | None
+    manifest: Manifest | None
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class _Backend:
+    usable: Callable[[_Asked], bool]
+    """Whether `auto` may try it; false where its packages or its hardware are not here."""
+    open: Callable[[_Asked], OnnxSession | OpenVinoSession | TensorRtSession]
+
+
+def open_model(path: str | Path, device: Device = "auto", progress: Progress = silent) -> tuple[Manifest, Session]:
+    """Load an export folder or a .onnx file.
+
+    `auto` takes the fastest backend that is here and takes the model; the session's `device` says which. Where one
+    backend can run a folder in several ways (INT8 or the next graph of the folder, float32 or bfloat16), they are
+    measured once on this machine: `progress` follows that. On TensorRT the folder's engine is built first if there is
+    none for this GPU. Raises InputError (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not
+    what the manifest describes), MissingDependencyError or EngineError (the device cannot be had), GateError (no
+    engine answers right).
+    """
+    path = Path(path)
+    if path.is_dir():
+        manifest, graph = load_folder(path)
+        digest = graph_hash(manifest.files.get, manifest.model)
+        session = _open(_Asked(graph, digest, path, manifest, progress), device)
+        session.check(manifest)
+        return manifest, session
+    if not path.exists():
+        raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
+    if path.suffix != ".onnx":
+        raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
+    return _from_file(path, device, progress)
+
+
+def here(path: Path) -> list[Device]:
+    """The devices on which a model can be run here, the fastest as a rule first; raises as `open_model` does."""
+    if path.is_dir():
+        manifest, graph = load_folder(path)
+        asked = _Asked(graph, "", path, manifest, silent)
+    else:
+        asked = _Asked(path, "", None, None, silent)
+    return [device for device, backend in _BACKENDS.items() if backend.usable(asked)]
+
+
+def _from_file(path: Path, device: Device, progress: Progress) -> tuple[Manifest, Session]:
+    def hash_of(name: str) -> str | None:
+        part = path.with_name(name)
+        return sha256(part) if part.is_file() else None
+
+    session = _open(_Asked(path, graph_hash(hash_of, path.name), None, None, progress), device)
+    text = session.metadata().get(METADATA_KEY) if isinstance(session, (OnnxSession, OpenVinoSession)) else None
+    if text is None:
+        raise IntegrityError(
+            f"{path}: got a model without {METADATA_KEY!r} in its metadata, expected one that aselect-export wrote; "
+            "give the export folder instead"
+        )
+    manifest = Manifest.parse(text, str(path))
+    session.check(manifest)
+    return manifest, session
+
+
+def _open(model: _Asked, device: Device) -> OnnxSession | OpenVinoSession | TensorRtSession:
+    """The model on `device`, or for `auto` on the first backend that takes it, in the way that is fastest there."""
+    if device != "auto":
+        return _BACKENDS[device].open(model)
+    families = [
+        usable for family in _FAMILIES if (usable := [device for device in family if _BACKENDS[device].usable(model)])
+    ]
+    for devices in families[:-1]:
+        # What one backend cannot load, the next may, or else says better why not.
+        try:
+            return _fastest(model, devices)
+        except (EngineError, GateError, IntegrityError, MissingDependencyError) as error:
+            log.warning("%s; taking the next backend", error)
+    return _fastest(model, families[-1])
+
+
+def _fastest(model: _Asked, devices: Sequence[Device]) -> OnnxSession | OpenVinoSession | TensorRtSession:
+    """The model in the fastest of the ways that these devices of one backend have for it."""
+    graphs = [model]
+    if model.folder is not None and model.manifest is not None and "tensorrt" not in devices:
+        graphs = [*_rung_above(model, model.folder, model.manifest), model]
+    ways = [(device, graph) for graph in graphs for device in devices]
+    device, graph = ways[0]
+    if len(ways) > 1 and model.folder is not None and model.manifest is not None:
+        from aselect_runtime.choosing import choose
+
+        known = [_way(*each) for each in ways]
+        library = str(import_module("openvino" if "openvino" in devices else "onnxruntime").__version__)
+        device, graph = ways[known.index(choose(known, model.folder, model.manifest, library, model.progress))]
+    return _BACKENDS[device].open(graph)
+
+
+def _way(device: Device, model: _Asked) -> Way:
+    from aselect_runtime.choosing import Way
+
+    opened = partial(_BACKENDS[device].open, model)
+    return Way(device, model.graph, model.digest, opened, gated=device == "openvino-bf16")
+
+
+def _rung_above(model: _Asked, folder: Path, manifest: Manifest) -> list[_Asked]:
+    """The graph that an INT8 one has to be faster than; none for other precisions, or where the folder has no other.
+
+    Raises IntegrityError if its file is not the one that the manifest lists.
+    """
+    rungs = [rung for rung in manifest.rungs if rung in manifest.files]
+    if manifest.precision != "int8" or not rungs:
+        return []
+    check_files(folder, {name: value for name, value in manifest.files.items() if name.startswith(rungs[0])})
+    return [replace(model, graph=inside(folder, rungs[0]), digest=graph_hash(manifest.files.get, rungs[0]))]
+
+
+def _tensorrt(model: _Asked) -> TensorRtSession:
+    from aselect_runtime.engines import open_engine
+
+    if model.folder is None or model.manifest is None:
+        raise InputError(
+            f"{model.graph}: got the device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
+            "engines; give the folder, or use the device cuda",
+            parameter="device",
+        )
+    return open_engine(model.folder, model.manifest, model.progress)
+
+
+def _runs_tensorrt(model: _Asked) -> bool:
+    if model.folder is None or find_gpu() is None:
+        return False
+    from aselect_runtime.engines import runnable
+
+    return runnable() is not None
+
+
+def _cuda(model: _Asked) -> OnnxSession:
+    there = available()
+    if "cuda" not in there:
+        raise MissingDependencyError(
+            f"got the device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in "
+            "place of onnxruntime, or use the device auto",
+            parameter="device",
+        )
+    session = OnnxSession(model.graph, "cuda")
+    if session.device != "cuda":  # ONNX Runtime goes on without a provider that does not load, and does not say so
+        session.close()
+        raise EngineError(
+            "got an onnxruntime-gpu that cannot load its CUDA libraries, expected CUDA and cuDNN of the versions that "
+            "it was built for; install those, or use the device auto",
+            parameter="device",
+        )
+    return session
+
+
+def _openvino_bf16(model: _Asked) -> OpenVinoSession:
+    own = processor()
+    if own.bf16 is None:
+        raise EngineError(
+            f"got the device openvino-bf16 on {own.name}, expected a processor with AVX-512 BF16 or AMX: elsewhere "
+            "bfloat16 is emulated, many times slower; use the device openvino",
+            parameter="device",
+        )
+    return OpenVinoSession(model.graph, bf16=True, digest=model.digest)
+
+
+def _can_hold_bf16(model: _Asked) -> bool:
+    """Whether bfloat16 is worth a try, and can be held against the graph's own answers."""
+    if not openvino_session.available() or model.manifest is None or VERIFY not in model.manifest.files:
+        return False
+    return processor().bf16 is not None
+
+
+_BACKENDS: dict[Device, _Backend] = {
+    "tensorrt": _Backend(_runs_tensorrt, _tensorrt),
+    "cuda": _Backend(lambda _: has_cuda() and "cuda" in available(), _cuda),
+    "openvino": _Backend(
+        lambda _: openvino_session.available(), lambda model: OpenVinoSession(model.graph, digest=model.digest)
+    ),
+    "openvino-bf16": _Backend(_can_hold_bf16, _openvino_bf16),
+    "cpu": _Backend(lambda _: True, lambda model: OnnxSession(model.graph, "cpu")),
+}
+_FAMILIES: tuple[tuple[Device, ...], ...] = (("tensorrt",), ("cuda",), ("openvino", "openvino-bf16"), ("cpu",))
+"""The backends from the fastest to the one that is always there, each with its devices, the most exact first."""

@@ -1,0 +1,139 @@
+"""Which of several ways to run a model: what is less exact is taken where it answers the same and is faster here.
+
+Measured once for a model on a machine, and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError, RecordError, WriteError
+from aselect_runtime.frames import Frame
+from aselect_runtime.local_cache import cache_folder
+from aselect_runtime.processor import physical_cores, processor
+from aselect_runtime.progress import Progress
+from aselect_runtime.records import Choice, Manifest, Parity, Trial
+from aselect_runtime.sessions.latency import MARGIN, median_ms
+from aselect_runtime.sessions.session import Session
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run a model."""
+
+    device: str
+    graph: Path
+    digest: str
+    """Of all that the graph consists of."""
+    open: Callable[[], Session]
+    gated: bool = False
+    """Whether its answers must be held against the graph's before it may be taken."""
+
+
+def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, progress: Progress) -> Way:
+    """The way to take out of several, the most exact one first, and a line in the log that says why.
+
+    `version` is of the library that runs them. Raises what opening the first way raises.
+    """
+    path = _record(ways, version)
+    choice = _known(path, ways)
+    if choice is None:
+        choice = measure(ways, folder, manifest, progress)
+        try:
+            choice.save(path)
+        except WriteError as error:
+            log.warning("%s; the next start measures again", error)
+    log.info("%s", told(choice))
+    return ways[choice.taken]
+
+
+def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Progress) -> Choice:
+    """Time every way on the folder's own frames, and hold those that must be against ONNX Runtime.
+
+    One way is open at a time: a large model may not fit into memory twice.
+    """
+    from aselect_runtime.engines.parity import check_parity, verification_frames
+
+    verification = verification_frames(folder, manifest)
+    batch: Frame = np.zeros(manifest.input.shape, np.uint8)
+    if verification is not None:
+        batch = np.ascontiguousarray(verification[0][: len(batch)])
+    trials = []
+    for number, way in enumerate(ways):
+        progress(f"measuring {way.device} with {way.graph.name}", number / len(ways))
+        try:
+            with closing(way.open()) as session:
+                parity: Parity | None = None
+                if way.gated and verification is not None:
+                    parity = check_parity(session, way.device, way.graph, manifest, *verification)
+                trials.append(_trial(way, median_ms(session, batch), parity))
+        except (EngineError, IntegrityError, MissingDependencyError) as error:
+            if number == 0:
+                raise
+            log.warning("%s; going on without %s", error, way.device)
+            trials.append(Trial(device=way.device, model=way.graph.name, ms=1e9, passed=False))
+    return Choice(date=str(datetime.date.today()), trials=tuple(trials), taken=decided(trials))
+
+
+def decided(trials: Sequence[Trial]) -> int:
+    """The number of the trial to take: a later one, which is less exact, has to be MARGIN times faster."""
+    best = 0
+    for number, trial in enumerate(trials):
+        if trial.passed and (not trials[best].passed or trials[best].ms >= MARGIN * trial.ms):
+            best = number
+    return best
+
+
+def told(choice: Choice) -> str:
+    """What was taken and why, in one line."""
+    taken = choice.trials[choice.taken]
+    all_told = ", ".join(_told(trial) for trial in choice.trials)
+    return f"running {taken.model} on {taken.device}, the fastest measured here on {choice.date}: {all_told}"
+
+
+def _told(trial: Trial) -> str:
+    what = f"{trial.model} on {trial.device}"
+    same = "" if trial.agreement is None else f" ({trial.agreement:.2%} same class)"
+    return f"{what} {trial.ms:.1f} ms{same}" if trial.passed else f"{what} refused{same}"
+
+
+def _trial(way: Way, ms: float, parity: Parity | None) -> Trial:
+    return Trial(
+        device=way.device,
+        model=way.graph.name,
+        ms=ms,
+        agreement=None if parity is None else parity.agreement,
+        passed=parity is not None and parity.passed if way.gated else True,
+    )
+
+
+def _record(ways: Sequence[Way], version: str) -> Path:
+    """Where the choice is kept: its name depends on all that could change it."""
+    here = processor()
+    parts = [version, here.name, *sorted(here.flags), str(physical_cores())]
+    parts += [f"{way.device} {way.graph.name} {way.digest}" for way in ways]
+    return cache_folder("choices") / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.json"
+
+
+def _known(path: Path, ways: Sequence[Way]) -> Choice | None:
+    """The choice that was made before; None if there is none that can be used."""
+    if not path.is_file():
+        return None
+    try:
+        choice = Choice.load(path)
+    except RecordError as error:
+        log.warning("%s; measuring again", error)
+        return None
+    named = [(trial.device, trial.model) for trial in choice.trials]
+    fits = named == [(way.device, way.graph.name) for way in ways] and choice.taken < len(ways)
+    return choice if fits and choice.trials[choice.taken].passed else None
