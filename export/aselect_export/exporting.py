@@ -14,8 +14,9 @@ from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.versions import Builder as EngineBuilder
 from aselect_runtime.engines.versions import available
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import atomic_folder
+from aselect_runtime.folder import EXPORT
 from aselect_runtime.options import choice
+from aselect_runtime.output_folder import atomic_folder
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Engine, Manifest, Precision, Report, Task
 
@@ -82,7 +83,7 @@ def export(
         )
     plan = plan_engines(engine, targets)
     quantised: Int8 | None = None
-    with atomic_folder(out, marker="manifest.json") as folder:
+    with atomic_folder(out, EXPORT) as folder:
         # torch and onnx take seconds to import: mistakes in the arguments are told before.
         from aselect_export import package
         from aselect_export.ladder import choose_rungs
@@ -110,7 +111,7 @@ def export(
         report = _report(folder, tried, weights, [origin, *_departures(tried), *made, *plan.notes])
         if quantised:
             report = report.model_copy(update={"quantisation": quantised.quantisation})
-        manifest = package.seal(folder, manifest, report, engines)
+        manifest = package.keep_engines(out, folder, package.seal(folder, manifest, report, engines))
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
 

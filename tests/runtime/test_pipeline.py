@@ -141,7 +141,20 @@ def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_mo
     precious.touch()
     with pytest.raises(InputError, match=r"masks\.json"):
         _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
+    (precious.parent / "masks.json").write_text('{"classes": ["mine"]}')
+    with pytest.raises(InputError, match=r"masks\.json that is of something else"):
+        _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
     assert precious.exists()
+
+
+def test_masks_of_a_later_run_replace_those_of_the_one_before_and_nothing_else(
+    seg_model: Path, clip: Path, tmp_path: Path
+) -> None:
+    _run(seg_model, [str(clip)], [f"{tmp_path}/masks/"])
+    (tmp_path / "masks" / "mine.png").write_bytes(b"mine")
+    _run(seg_model, [STREET], [f"{tmp_path}/masks/"])
+    assert (tmp_path / "masks" / "mine.png").read_bytes() == b"mine"
+    assert not list((tmp_path / "masks").glob("clip-*"))
 
 
 def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
