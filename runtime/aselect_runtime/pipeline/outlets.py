@@ -99,7 +99,7 @@ def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 class _UndoneError(Exception):
-    """Raised inside a sink whose run has failed, so that it leaves nothing behind."""
+    """Raised inside a sink that got nothing, or whose run has failed, so that it leaves nothing behind."""
 
 
 class Outlet:
@@ -169,6 +169,8 @@ class Outlet:
                         write(result)
                     self._watch.add("output", spent.ms)
                     self._written += 1
+                if not self._written:  # of a camera that never came: what an earlier run left must stay
+                    raise _UndoneError
         except (SinkClosed, _UndoneError):
             pass
         except BaseException as error:
