@@ -415,7 +415,7 @@ def test_file_names_of_several_inputs() -> None:
 
 def test_a_camera_that_never_comes_leaves_the_files_of_the_run_before(seg_model: Path, tmp_path: Path) -> None:
     dead = "http://127.0.0.1:9/dead"
-    files = {name: b"of the run before" for name in ("127-0-0-1-9-dead.mp4", "127-0-0-1-9-dead.jsonl")}
+    files = dict.fromkeys(("127-0-0-1-9-dead.mp4", "127-0-0-1-9-dead.jsonl"), b"of the run before")
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     outputs = [f"{tmp_path}/{{source}}.mp4", f"{tmp_path}/{{source}}.jsonl", f"{tmp_path}/{{source}}/"]

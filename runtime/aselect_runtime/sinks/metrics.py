@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import inf
 from time import monotonic
 from urllib.parse import urlsplit
@@ -14,11 +14,11 @@ from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.metrics_server import serving
 from aselect_runtime.sinks.sink import Write
 
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
-    from prometheus_client.exposition import start_http_server
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError as error:
@@ -38,20 +38,16 @@ def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
     """Serves `metrics://host:port`; raises InputError if the address cannot be had."""
     host, port = _address(uri)
     figures = Metrics(manifest)
-    try:
-        server, thread = start_http_server(port, host, figures.registry)
-    except OSError as error:
-        raise InputError(
-            f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
-            "choose another output",
-            parameter="output",
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(serving(host, port, figures.content_type, figures.exposition))
+        except OSError as error:
+            raise InputError(
+                f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
+                "choose another output",
+                parameter="output",
+            ) from error
         yield figures.observe
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class Metrics(Collector):

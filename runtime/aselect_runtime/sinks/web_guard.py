@@ -110,16 +110,13 @@ class Guard:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse strangers; every answer carries HEADERS."""
+        """Refuse strangers."""
         own = self._own_answer(request)
-        try:
-            response = await handler(request) if own is None else own
-        except web.HTTPException as error:
-            error.headers.update(HEADERS)
-            raise
-        if not response.prepared:
-            response.headers.update(HEADERS)
-        return response
+        return await handler(request) if own is None else own
+
+    async def dress(self, _: web.Request, response: web.StreamResponse) -> None:
+        """Every answer carries HEADERS, those of aiohttp itself too."""
+        response.headers.update(HEADERS)
 
     def _own_answer(self, request: web.Request) -> web.Response | None:
         """A refusal, or the cookie for whoever comes with the token in the address; None: let them in."""
@@ -127,7 +124,7 @@ class Guard:
         if not self._known(_hostname(request.host)):
             return _text(403, "This name is not known here. Use the address that aselect-run printed.")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and _netloc(origin) != request.host:
             return _text(403, "Requests of other sites are not answered.")
         if self.token is not None and not any(self._right(offered) for offered in self._offered(request)):
             return _text(401, "This page needs its token: open the address that aselect-run printed.")
@@ -156,6 +153,13 @@ class Guard:
         own = socket.gethostname().lower()
         local = frozenset() if self.address.loopback else {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
         return host in {"localhost", self.address.host.lower()} | self.address.names | local
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _hostname(netloc: str) -> str:
