@@ -295,7 +295,7 @@ def test_a_thread_that_cannot_start_is_a_lost_camera(seg_model: Path, monkeypatc
     start, refused = threading.Thread.start, list[str]()
 
     def full(self: threading.Thread) -> None:
-        if self.name == "grab" and len(refused) < 2:
+        if self.name == "grab" and not refused:
             refused.append(self.name)
             raise RuntimeError("can't start new thread")
         start(self)
@@ -305,4 +305,4 @@ def test_a_thread_that_cannot_start_is_a_lost_camera(seg_model: Path, monkeypatc
     inputs = [f"{FAULT}&seed=1&frames=100000", f"{FAULT}&seed=2&frames=100000"]
     summary = run_pipeline(manifest, session, inputs, patience=QUICK, max_frames=60)
     assert summary.frames == 60
-    assert len(refused) == 2
+    assert refused
