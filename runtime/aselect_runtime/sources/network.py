@@ -12,6 +12,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
+from aselect_runtime.sources.mjpeg import MjpegCapture, open_mjpeg
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 from aselect_runtime.sources.source import Source
 from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, split_trust
@@ -45,7 +46,7 @@ def network(uri: str) -> Source:
     if scheme.startswith("http") and is_video(PurePosixPath(path)):
         return Video(name, stem, there.connect, NO_RANGES)
     info = SourceInfo(name, FPS, live=True)
-    return LiveCapture(info, stem, lambda: there.connect(threads=1), "check the camera and the network")
+    return LiveCapture(info, stem, there.connect_live, "check the camera and the network")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class _There:
     host: str
     port: int
     trust: Trust | None
+
+    def connect_live(self) -> cv2.VideoCapture | MjpegCapture:
+        """Open a stream; one of JPEG images over HTTP is not left to FFmpeg, which trusts any size."""
+        if self.uri.lower().startswith("http"):
+            if self.trust is not None:
+                check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
+            capture = open_mjpeg(self.uri, self.name, self.trust, OPEN_TIMEOUT)
+            if capture is not None:
+                return capture
+        return self.connect(threads=1)
 
     def connect(self, threads: int = 0) -> cv2.VideoCapture:
         """Open with FFmpeg. Decoding in several threads delays each frame by as many: a live stream is given one."""
