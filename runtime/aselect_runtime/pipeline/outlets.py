@@ -73,7 +73,7 @@ def _short_names(inputs: Sequence[str | Source]) -> list[str]:
     for number, given in enumerate(inputs):
         uri = source_name(given)
         name = redact(uri)
-        name = name.split("://", 1)[1] if "://" in name else Path(uri).stem
+        name = name.split("://", 1)[1] if "://" in name else Path(name).stem
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
         names.append(f"{name}-{number}" if name in names else name)
     return names

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
+from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
 
@@ -50,14 +51,11 @@ class Address:
     @classmethod
     def parse(cls, uri: str) -> Address:
         """Parse `http[s]://host[:port][?host=NAME]`; raises InputError."""
-        parts = urlsplit(uri)
+        split = split_address(uri, EXAMPLE)
+        parts, port = split.parts, split.port
         options = parse_qs(parts.query)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
         odd = parts.path.strip("/") or parts.fragment or parts.username or options.keys() - {"host"}
-        if not parts.hostname or port == -1 or odd:
+        if not parts.hostname or odd:
             raise InputError(f"{redact(uri)}: got no address to serve the live page at, expected for example {EXAMPLE}")
         port = (443 if parts.scheme == "https" else 80) if port is None else port
         names = frozenset(name.lower() for name in options.get("host", []))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 import cv2
 
+from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
@@ -31,16 +31,13 @@ def network(uri: str) -> Source:
     """
     uri, trust = split_trust(uri, redact(uri))
     name = redact(uri)
-    try:
-        parts = urlsplit(uri)
-        host, path, port = parts.hostname, parts.path, parts.port
-    except ValueError:
-        # Its message would quote the address with the password, which "from None" keeps out of tracebacks.
-        raise InputError(f"{name}: got a malformed address, expected for example rtsp://host:554/stream") from None
+    split = split_address(uri, "rtsp://host:554/stream")
+    parts, port = split.parts, split.port
+    host, path = parts.hostname, parts.path
     if not host:
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
     # Labels and file names come of it: a path with options in it may hold a password.
-    stem = host if "=" in path else PurePosixPath(path).stem or host
+    stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
     scheme = parts.scheme.lower()
     there = _There(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
     if scheme.startswith("http") and is_video(PurePosixPath(path)):
