@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 WriteModel = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine remembers of its engines, for one test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+
+
 @pytest.fixture(scope="session")
 def write_model() -> WriteModel:
     """`write_model(folder, task="seg", batch=1, resize=None)`: an export folder that ONNX Runtime runs."""

@@ -35,6 +35,6 @@ def check_form(uri: str) -> None:
     """Raise InputError for what was meant as an address and would be taken for a path."""
     if is_malformed(uri):
         raise InputError(
-            f"{redact(uri)}: got an address without ://, expected for example rtsp://host/stream; check it, or write ./ "
-            "before a path"
+            f"{redact(uri)}: got an address without ://, expected for example rtsp://host/stream; check it, or "
+            "write ./ before a path"
         )
