@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aselect_runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from aselect_edge.api import select, train
@@ -31,9 +32,4 @@ _HOMES = {
     "train_bundle": "training",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a verb when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = attributes(__name__, _HOMES)

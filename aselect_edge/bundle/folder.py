@@ -20,13 +20,17 @@ from aselect_edge.backbones.prompt import save_condition
 from aselect_edge.bundle.model import FoldedTapModel, TapModel
 from aselect_edge.heads import Head, build_head
 from aselect_runtime.errors import IntegrityError
-from aselect_runtime.files import atomic_folder, sha256
+from aselect_runtime.files import sha256
+from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Bundle, Selection
 
 SHIPPED: dict[str, Path] = {"seg": aselect_weights.seg, "cls": aselect_weights.cls}
 """The bundles that ship, by task."""
 
 RECORD = BUNDLE
+
+KIND = FolderKind(RECORD, lambda path: Bundle.load(path).files)
+"""How a bundle is known that a later training may replace."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: TapMo
 
     The backbone is cut after the deepest tap's block: later blocks cannot reach the taps.
     """
-    with atomic_folder(folder, RECORD) as temporary:
+    with atomic_folder(folder, KIND) as temporary:
         selection.save(temporary / SELECTION)
         _save(model.head.state_dict(), temporary / HEAD)
         if record.backbone.condition is not None:

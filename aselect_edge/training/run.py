@@ -14,7 +14,8 @@ from aselect_edge.backbones.digest import backbone_digest, encoder_digest, weigh
 from aselect_edge.backbones.dit import DiT, initialise
 from aselect_edge.backbones.family import Pixels
 from aselect_edge.backbones.prompt import CONDITION
-from aselect_edge.bundle import RECORD, save_bundle, tap_model
+from aselect_edge.bundle import save_bundle, tap_model
+from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
 from aselect_edge.training.finetune import Noising, noising_of
@@ -24,7 +25,7 @@ from aselect_edge.training.recipe import HEADS, RECIPES, Outcome
 from aselect_edge.training.report import draw_report
 from aselect_edge.training.request import TrainRequest
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import check_replaceable
+from aselect_runtime.output_folder import check_replaceable
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Resize, Selection, Tap
 
@@ -38,7 +39,7 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     features go to `request.workdir`. Raises InputError for what cannot be done, before anything is trained.
     """
     request.selection.check_deployable()
-    check_replaceable(request.out, RECORD)  # now rather than after hours of training
+    check_replaceable(request.out, KIND)  # now rather than after hours of training
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
     goal = open_goal(request.task, request.data, recipe)
     taps = taps_for(head, request.taps or (request.selection.tap,))

@@ -8,8 +8,9 @@ Importing this package loads nothing heavy.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aselect_runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from aselect_export.api import export
@@ -26,9 +27,4 @@ _HOMES = {
     "open_bundle": "exporting",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a verb when it is first asked for, so that `aselect-export --help` does not wait for OpenCV."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = attributes(__name__, _HOMES)

@@ -11,8 +11,9 @@ from aselect_calibration.settings import Int8Settings
 from aselect_export.choices import EngineChoice
 from aselect_export.engine_plan import build_planned, plan_engines
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import atomic_folder
+from aselect_runtime.folder import EXPORT
 from aselect_runtime.options import choice
+from aselect_runtime.output_folder import atomic_folder
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Manifest, Precision, Report, Task
 
@@ -72,7 +73,7 @@ def export(
     plan = plan_engines(engine, targets)
     settings = int8 or Int8Settings()
     settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
-    with atomic_folder(out, marker="manifest.json") as folder:
+    with atomic_folder(out, EXPORT) as folder:
         # torch and onnx take seconds to import: mistakes in the arguments are told before.
         from aselect_export import package
         from aselect_export.ladder import choose_rungs
@@ -97,7 +98,7 @@ def export(
         engines = build_planned(folder, plan, progress)
         notes = [origin, *_departures(tried), *(quantised.notes if quantised else ()), *plan.notes]
         report = _report(folder, tried, weights, notes, quantised)
-        manifest = package.seal(folder, manifest, report, engines)
+        manifest = package.keep_engines(out, folder, package.seal(folder, manifest, report, engines))
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
 

@@ -17,7 +17,10 @@ from aselect_export.graph import describe, specs, without_logits
 from aselect_export.ladder import Candidate, Trial
 from aselect_export.quantising import Int8
 from aselect_export.verify import Rung, verification_arrays
+from aselect_runtime.engines.cache import load_plan
+from aselect_runtime.errors import InputError
 from aselect_runtime.files import sha256
+from aselect_runtime.folder import graph_hash
 from aselect_runtime.records import Bundle, Engine, Manifest, Precision, Report
 
 MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
@@ -93,5 +96,28 @@ def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine
     files = {name: sha256(folder / name) for name in names if (folder / name).exists()}
     tools = manifest.tools | {engine.builder: engine.version for engine in engines}
     final = manifest.model_copy(update={"files": files, "engines": engines, "tools": tools})
+    final.save(folder / MANIFEST)
+    return final
+
+
+def keep_engines(older: Path, folder: Path, manifest: Manifest) -> Manifest:
+    """Take over what was built of the older export in `older`, minutes of work each, where its graph is the same.
+
+    Other engines of that export go with it: they answer as its graphs did.
+    """
+    if not (older / MANIFEST).exists():
+        return manifest
+    kept = []
+    for engine in Manifest.load(older / MANIFEST).engines:
+        same = graph_hash(manifest.files.get, engine.model) == engine.onnx_sha256
+        if same and not (folder / engine.file).exists():
+            try:
+                plan = load_plan(older, engine)
+            except InputError:  # damaged: nothing to keep
+                continue
+            (folder / engine.file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / engine.file).write_bytes(plan)
+            kept.append(engine)
+    final = manifest.model_copy(update={"engines": (*manifest.engines, *kept)})
     final.save(folder / MANIFEST)
     return final

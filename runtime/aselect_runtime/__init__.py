@@ -13,8 +13,10 @@ nothing heavy.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aselect_runtime.lazy import attributes
+from aselect_runtime.telemetry import switch_off
 
 if TYPE_CHECKING:
     from aselect_runtime.backends import open_model
@@ -39,6 +41,8 @@ __all__ = [
     "run_pipeline",
 ]
 
+switch_off()
+
 _HOMES = {
     "Captured": "results",
     "Model": "model",
@@ -52,9 +56,4 @@ _HOMES = {
     "run_pipeline": "pipeline",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a verb when it is first asked for, so that `aselect-run --help` does not wait for OpenCV."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = attributes(__name__, _HOMES)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from aselect_runtime.errors import InputError, IntegrityError, WriteError
+from aselect_runtime.errors import IntegrityError, WriteError
+from aselect_runtime.temporaries import temporary_file
 
 WRITE_FAULTS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.EISDIR}
@@ -55,26 +54,21 @@ def check_files(folder: Path, hashes: dict[str, str]) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-    except OSError as error:
-        raise _write_error(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno not in WRITE_FAULTS:
-            raise
-        raise _write_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def atomic_file(path: Path, *, sweep: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
+
+    With `sweep`, what killed processes have left of earlier tries is removed first.
+    """
+    with ExitStack() as stack:
+        with naming(path, faults=None):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_file(path, sweep=sweep))
+        with naming(path):
+            yield temporary
+            sync(temporary)
+            temporary.chmod(0o666 & ~umask())
+            temporary.replace(path)
+            sync_folder(path.parent)
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -83,62 +77,37 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def check_replaceable(path: Path, marker: str) -> None:
-    """Raise InputError if `path` is something that `atomic_folder` must not replace."""
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
-        raise InputError(
-            f"{path}: exists and has no {marker}, expected a new folder or an older result; "
-            "choose another place or remove it yourself",
-            parameter="out",
-        )
-
-
 @contextmanager
-def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it replaces `path`, else it is removed.
-
-    An existing `path` is replaced only if it is empty or holds the file `marker` (so it is an older result
-    of the same kind); anything else is refused with InputError, because it is not ours to delete.
-    """
-    path = path.resolve()
-    check_replaceable(path, marker)
+def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator[None]:
+    """Turn the faults of a disk, or every OSError where `faults` is None, into a WriteError that names `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        yield
     except OSError as error:
-        raise _write_error(path, error) from error
-    previous = temporary.with_name(temporary.name + "-previous")
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            path.replace(previous)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno not in WRITE_FAULTS:
+        if faults is not None and error.errno not in faults:
             raise
-        raise _write_error(path, error) from error
+        reason = error.strerror or str(error)
+        raise WriteError(
+            f"{path}: could not write ({reason}), expected a writable place; free space or choose another"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        if previous.exists() and not path.exists():  # failed or interrupted between the two renames
-            previous.replace(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(previous, ignore_errors=True)
+        os.close(handle)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk, where it can do that and this process may read the folder."""
+    with suppress(OSError):
+        sync(path)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that this process withholds from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _write_error(path: Path, error: OSError) -> WriteError:
-    reason = error.strerror or str(error)
-    return WriteError(f"{path}: could not write ({reason}), expected a writable place; free space or choose another")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aselect_runtime.errors import IntegrityError
 from aselect_runtime.files import check_files, inside
+from aselect_runtime.output_folder import FolderKind
 from aselect_runtime.records import Manifest
 
 MANIFEST = "manifest.json"
@@ -15,6 +16,16 @@ VERIFY = "verify.npz"
 """Frames and reference answers."""
 WEIGHTS = ".data"
 """What the file of a large graph's weights has after the graph's own name."""
+
+
+def listed_files(path: Path) -> list[str]:
+    """The files that a manifest names, its engines among them; raises RecordError."""
+    manifest = Manifest.load(path)
+    return [*manifest.files, *(engine.file for engine in manifest.engines)]
+
+
+EXPORT = FolderKind(MANIFEST, listed_files)
+"""How an export folder is known that a later export may replace."""
 
 
 def load_folder(folder: Path) -> tuple[Manifest, Path]:

@@ -334,8 +334,16 @@ def test_a_folder_that_is_not_ours_is_not_replaced(seg: Path, tmp_path: Path, wr
     (tmp_path / "photos" / "mine.jpg").touch()
     with pytest.raises(InputError, match="choose another place"):
         write(seg, tmp_path / "photos")
+    for name in ("config_infer.txt", "triton.json"):
+        (tmp_path / "photos" / name).write_text("[property]")
+    with pytest.raises(InputError, match="choose another place"):
+        write(seg, tmp_path / "photos")
+    assert len(list((tmp_path / "photos").iterdir())) == 3
     for _ in range(2):  # one of ours is
         write(seg, tmp_path / "out")
+        (tmp_path / "out" / "mine.txt").touch()
+    assert (tmp_path / "out" / "mine.txt").exists()
+    assert not list((tmp_path / "out").rglob("*.kept"))
 
 
 def test_a_foreign_graph_is_refused(write_model: Any, tmp_path: Path) -> None:

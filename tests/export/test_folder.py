@@ -16,8 +16,9 @@ from aselect_export.graph import DeployedGraph
 from aselect_export.verify import verification_frames
 from aselect_runtime import open_model
 from aselect_runtime.engines.versions import available
-from aselect_runtime.files import check_files
-from aselect_runtime.records import Manifest, Resize
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import check_files, sha256
+from aselect_runtime.records import Engine, Manifest, Resize
 from aselect_runtime.scenes import CLASSES, Street
 from tests.bundles import SIZE
 
@@ -132,3 +133,39 @@ def test_the_card_says_what_the_folder_holds(seg_export: ExportResult) -> None:
         assert str(tap) in card
     assert f"{report.size['deployed_float32_bytes'] / 1e6:.1f} MB are left" in card
     assert "https://" not in card
+
+
+def test_an_export_over_an_older_one_keeps_what_it_did_not_write(seg_bundle: Path, tmp_path: Path) -> None:
+    bundle, out = open_bundle("seg", seg_bundle), tmp_path / "out"
+    first = export(bundle, "fp32", out, engine="none").manifest
+    (out / "engines").mkdir()
+    for name in ("trt.engine", "of-trtexec.engine"):
+        (out / "engines" / name).write_bytes(name.encode())
+    built = Engine(
+        file="engines/trt.engine",
+        sha256=sha256(out / "engines/trt.engine"),
+        onnx_sha256=first.files["model.onnx"],
+        builder="tensorrt",
+        version="10.13.3",
+        target="sm87",
+    )
+    first.model_copy(update={"engines": (built,)}).save(out / "manifest.json")
+    (out / "notes.txt").write_text("mine")
+    same = export(bundle, "fp32", out, engine="none").manifest
+    assert same.files["model.onnx"] == first.files["model.onnx"]
+    assert (same.engines, Manifest.load(out / "manifest.json").engines) == ((built,), (built,))
+    check_files(out, {built.file: built.sha256})
+    other = export(bundle, "fp32", out, engine="none", imgsz=(8, 24)).manifest
+    assert other.engines == ()
+    assert {path.name for path in (out / "engines").iterdir()} == {"of-trtexec.engine"}
+    assert (out / "notes.txt").read_text() == "mine"
+    check_files(out, other.files)
+
+
+@pytest.mark.parametrize("text", ['{"name": "My app", "start_url": "/"}', "{}", "no JSON"])
+def test_an_export_over_somebody_elses_manifest_is_refused(seg_bundle: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(InputError, match=r"got a manifest\.json that is of something else"):
+        export(open_bundle("seg", seg_bundle), "fp32", tmp_path, engine="none")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"manifest.json": text, "index.html": "mine"}

@@ -8,8 +8,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aselect_runtime.commands.variables import filled_in
 from aselect_runtime.errors import InputError
@@ -37,7 +40,9 @@ def test_the_unit_calls_the_command_with_options_that_it_has() -> None:
 
 def test_variables_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOOR_PASSWORD", "a$b${c}")
-    assert filled_in("rtsp://viewer:${DOOR_PASSWORD}@door/1") == "rtsp://viewer:a$b${c}@door/1"
+    parts = urlsplit(filled_in("rtsp://viewer:${DOOR_PASSWORD}@door/1"))
+    assert (parts.hostname, parts.path, unquote(parts.password or "")) == ("door", "/1", "a$b${c}")
+    assert filled_in("${DOOR_PASSWORD}/video.mp4") == "a$b${c}/video.mp4"
     assert filled_in("video-$5.mp4") == "video-$5.mp4"
     monkeypatch.delenv("DOOR_PASSWORD")
     with pytest.raises(InputError, match=r"got \$\{DOOR_PASSWORD\}"):
@@ -58,3 +63,12 @@ def test_the_command_fills_them_in(seg_model: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: got ${STREET}")
+
+
+@given(password=st.text("ab1/#?[]%@:&=+ é", min_size=1))
+def test_any_password_of_the_environment_reaches_the_camera(password: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOOR_PASSWORD", password)
+        parts = urlsplit(filled_in("rtsp://viewer:${DOOR_PASSWORD}@door:554/1?x=1"))
+    assert (parts.hostname, parts.port, parts.path, parts.query) == ("door", 554, "/1", "x=1")
+    assert unquote(parts.password or "") == password

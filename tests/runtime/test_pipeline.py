@@ -141,7 +141,20 @@ def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_mo
     precious.touch()
     with pytest.raises(InputError, match=r"masks\.json"):
         _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
+    (precious.parent / "masks.json").write_text('{"classes": ["mine"]}')
+    with pytest.raises(InputError, match=r"masks\.json that is of something else"):
+        _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
     assert precious.exists()
+
+
+def test_masks_of_a_later_run_replace_those_of_the_one_before_and_nothing_else(
+    seg_model: Path, clip: Path, tmp_path: Path
+) -> None:
+    _run(seg_model, [str(clip)], [f"{tmp_path}/masks/"])
+    (tmp_path / "masks" / "mine.png").write_bytes(b"mine")
+    _run(seg_model, [STREET], [f"{tmp_path}/masks/"])
+    assert (tmp_path / "masks" / "mine.png").read_bytes() == b"mine"
+    assert not list((tmp_path / "masks").glob("clip-*"))
 
 
 def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
@@ -398,3 +411,39 @@ def test_file_names_of_several_inputs() -> None:
     assert names(["a.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4"]
     (stamped,) = names(["{time}.mkv"], cameras[:1], [[0]])
     assert re.fullmatch(r"\d{8}T\d{6}Z\.mkv", stamped)
+
+
+def test_a_camera_that_never_comes_leaves_the_files_of_the_run_before(seg_model: Path, tmp_path: Path) -> None:
+    dead = "http://127.0.0.1:9/dead"
+    files = dict.fromkeys(("127-0-0-1-9-dead.mp4", "127-0-0-1-9-dead.jsonl"), b"of the run before")
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    outputs = [f"{tmp_path}/{{source}}.mp4", f"{tmp_path}/{{source}}.jsonl", f"{tmp_path}/{{source}}/"]
+    manifest, session = open_model(seg_model, "cpu")
+    summary = run_pipeline(manifest, session, [STREET, dead], outputs, max_frames=3)
+    assert summary.frames == 3
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    assert not (tmp_path / "127-0-0-1-9-dead").exists()
+    assert [sink.written for sink in summary.sinks] == [3, 0, 3, 0, 3, 0]
+
+
+def test_lines_replace_an_older_longer_file(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n" * 10_000)
+    _run(seg_model, [STREET], [tmp_path / "a.jsonl"])
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert all("latency_ms" in json.loads(line) for line in lines)
+
+
+def test_a_killed_recording_is_continued_by_the_next_run(seg_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    _run_recording(seg_model, folder)
+    for name in (".00000007.png-01234567.aselect-abcdefgh.png", "holiday.png"):
+        (folder / name).touch()
+    _run_recording(seg_model, folder)
+    assert (folder / "holiday.png").exists()
+    assert all(cv2.imread(str(path)) is not None for path in folder.glob("[0-9]*.png"))
+
+
+def _run_recording(model: Path, folder: Path) -> None:
+    manifest, session = open_model(model, "cpu")
+    assert run_pipeline(manifest, session, [STREET], record=folder).frames > 0

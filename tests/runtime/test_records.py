@@ -35,7 +35,10 @@ from aselect_runtime.records import (
 
 UNIT = st.floats(0, 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
-NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+TURNS = "".join(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters=TURNS), min_size=1, max_size=12
+)
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 NOISES = st.builds(Noise, alpha=UNIT, sigma=UNIT, model_timestep=st.floats(0, 1000))
 TAPS = st.builds(Tap, block=st.integers(0, 99), component=st.sampled_from(COMPONENTS))
@@ -253,3 +256,10 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
     SELECTION.save(path)
     assert Selection.load(path) == SELECTION
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jsky", "a\nb", "\x9b31m", "abc\u202efdp", "\x00"])
+def test_a_class_name_cannot_rule_a_terminal(name: str) -> None:
+    with pytest.raises(ValidationError, match="no control characters"):
+        ClassInfo(name=name, colour=(0, 0, 0))
+    assert ClassInfo(name="ciel d’été\u00a0bleu 空", colour=(0, 0, 0)).name

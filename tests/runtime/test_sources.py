@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.errors import AselectError, InputError, MissingDependencyError
 from aselect_runtime.redaction import redact
 from aselect_runtime.rings import FrameRing
+from aselect_runtime.sinks import open_sink
 from aselect_runtime.sources import open_source
 from aselect_runtime.sources.gstreamer import has_gstreamer, pipeline_of
 from tests.runtime import faulty
+from tests.runtime.manifests import small_manifest
 
 faulty.register()
 
@@ -169,6 +172,39 @@ def test_an_error_never_shows_a_password(uri: str) -> None:
     assert "hunter2" not in told.replace(uri, "")
     assert "hunter2" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+MALFORMED = [
+    "rtsp:/u:hunter2@h",
+    "rtsp:u:hunter2@h/1",
+    "RTSP:///u:hunter2@h",
+    "rtsp://u:hunter2%40h",
+    "rtsp://u:hunter2%40h/1",
+    "u:hunter2@h/1",
+    "mqtt:/u:hunter2@h/topic",
+    "http://u:hunter2[x@h:80/",
+    "http://h:80/x?auth=Basic hunter2",
+    "http://h:80/user:a/password:hunter2/",
+    "metrics://u:hunter2]@h:90",
+    "mqtt://u:hunter2\u2100@h/topic",
+]
+
+
+@pytest.mark.parametrize("uri", MALFORMED)
+def test_what_cannot_be_parsed_shows_no_password_either(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "hunter2" not in redact(uri)
+    assert redact(redact(uri)) == redact(uri)
+    for opening in (open_source, lambda text: open_sink(text, small_manifest()).__enter__()):
+        try:
+            opened: Any = opening(uri)
+            told = str(vars(opened).get("_stem", ""))
+        except AselectError as error:
+            told = "".join(traceback.format_exception(error))
+        assert "hunter2" not in told
+    assert list(tmp_path.iterdir()) == []  # no folder is named so
 
 
 def _faults(uri: str, frames: int) -> list[tuple[int, tuple[int, ...], float]]:

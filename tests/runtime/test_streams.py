@@ -218,7 +218,7 @@ def test_a_dead_camera_does_not_hold_up_the_others(
     assert min(together.count(0), together.count(2)) >= len(together) // 3  # in turns
     assert summary.sources[1].fault
     assert {line["source"] for line in _lines(out / "all.jsonl")} == {inputs[0], inputs[2]}
-    assert {path.name for path in out.iterdir()} == {"video-0.mkv", "video-1.mkv", "video-2.mkv", "all.jsonl"}
+    assert {path.name for path in out.iterdir()} == {"video-0.mkv", "video-2.mkv", "all.jsonl"}
 
 
 def test_inputs_that_all_fail_at_the_start_end_the_run(seg_model: Path, tmp_path: Path) -> None:
@@ -289,3 +289,20 @@ def test_losses_are_logged_once(seg_model: Path, caplog: pytest.LogCaptureFixtur
     dead = f"http://127.0.0.1:{free_port()}/video"
     _run(seg_model, [f"{FAULT}&frames=60", dead], max_frames=40)
     assert len([record for record in caplog.records if dead in record.getMessage()]) == 1
+
+
+def test_a_thread_that_cannot_start_is_a_lost_camera(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, list[str]()
+
+    def full(self: threading.Thread) -> None:
+        if self.name == "grab" and not refused:
+            refused.append(self.name)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    manifest, session = open_model(seg_model, "cpu")
+    inputs = [f"{FAULT}&seed=1&frames=100000", f"{FAULT}&seed=2&frames=100000"]
+    summary = run_pipeline(manifest, session, inputs, patience=QUICK, max_frames=60)
+    assert summary.frames == 60
+    assert refused

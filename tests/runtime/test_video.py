@@ -154,3 +154,28 @@ def test_encoders_that_this_machine_lacks_do_not_open(tmp_path: Path, monkeypatc
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
     assert encoders.count_frames(path) == 7
+
+
+def test_a_full_disk_is_noticed_while_it_runs_and_the_frames_so_far_can_be_played(
+    seg_model: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("8m")
+    monkeypatch.setattr("aselect_runtime.sinks.space.EVERY", 0.0)
+    noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+    answer = {"class_map": np.zeros((24, 32), np.uint8)}
+    written = 0
+    manifest = Manifest.load(seg_model / "manifest.json")
+    with (  # noqa: PT012 - the block is what fails
+        pytest.raises(WriteError, match=r"the disk is full after \d+ frames, which are kept"),
+        open_sink(str(disk / "video.mp4"), manifest) as write,
+    ):
+        for written in range(2000):
+            frame = np.roll(noise, 7 * written, 1)
+            write(Result(Captured(frame, 0, "frame", FILM), answer, small_manifest(), 0.0, {}))
+    assert [path.name for path in disk.iterdir()] == ["video.mp4"]
+    capture = cv2.VideoCapture(str(disk / "video.mp4"))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    assert 5 < count <= written < 1999

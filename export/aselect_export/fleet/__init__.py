@@ -6,7 +6,6 @@ write_deepstream(Path("seg-fp16"), Path("nvinfer"))
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from aselect_export.choices import Format
 from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
-from aselect_runtime.files import check_replaceable
+from aselect_runtime.output_folder import check_replaceable
+from aselect_runtime.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -31,13 +31,11 @@ def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> 
     """
     if layout == "folder":
         return make(out)
-    write, marker = {"triton": (write_triton, triton.MARKER), "deepstream": (write_deepstream, deepstream.CONFIG)}[
-        layout
-    ]
-    check_replaceable(out, marker)  # before minutes of work
+    write, kind = {"triton": (write_triton, triton.KIND), "deepstream": (write_deepstream, deepstream.KIND)}[layout]
+    check_replaceable(out, kind)  # before minutes of work
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        result = make(Path(scratch) / "export")
+    with temporary_folder(out.resolve()) as scratch:
+        result = make(scratch / "export")
         notes = write(result.folder, out)
     report = result.report.model_copy(update={"notes": (*result.report.notes, *notes)})
     return replace(result, folder=out, report=report)

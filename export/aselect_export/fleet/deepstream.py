@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from aselect_export.fleet.marking import mark
 from aselect_export.fleet.rewriting import (
     class_probabilities,
     frames_of,
@@ -23,13 +24,16 @@ from aselect_export.fleet.rewriting import (
     planar_input,
 )
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import atomic_folder
-from aselect_runtime.folder import load_folder
+from aselect_runtime.folder import listed_files, load_folder
 from aselect_runtime.frames import Frame
+from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Manifest
 from aselect_runtime.sessions.onnx import OnnxSession
 
 MODEL, CONFIG, LABELS = "model.deepstream.onnx", "config_infer.txt", "labels.txt"
+MARKER = "deepstream.json"
+"""Tells a folder that was written here from one that has a configuration of somebody else."""
+KIND = FolderKind(MARKER, listed_files)
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 
 _NETWORK_MODE = {"fp32": 0, "int8": 1, "fp16": 2}
@@ -40,7 +44,7 @@ def write_deepstream(folder: Path, out: Path) -> tuple[str, ...]:
     """Write graph, configuration and labels of an export folder, whole or nothing; returns what to know about them."""
     manifest, graph = load_folder(folder)
     labels = label_text(manifest)
-    with atomic_folder(out, marker=CONFIG) as target:
+    with atomic_folder(out, KIND) as target:
         for weights in graph.parent.glob(f"{graph.name}.*"):
             if weights.name in manifest.files:
                 shutil.copy(weights, target / weights.name)
@@ -52,6 +56,7 @@ def write_deepstream(folder: Path, out: Path) -> tuple[str, ...]:
         hold_against(graph, target / MODEL, manifest, frames_of(folder, manifest), _classes(manifest.input.shape[0]))
         (target / CONFIG).write_text(config(manifest), encoding="utf-8")
         (target / LABELS).write_text(labels, encoding="utf-8")
+        mark(target, MARKER, manifest)
     return departures(manifest)
 
 

@@ -14,17 +14,19 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from aselect_export.fleet.marking import mark
 from aselect_export.fleet.rewriting import frames_of, free_batch, hold_against, load
 from aselect_runtime.engines.cache import load_plan
 from aselect_runtime.errors import AselectError
-from aselect_runtime.files import atomic_folder
-from aselect_runtime.folder import load_folder
+from aselect_runtime.folder import listed_files, load_folder
 from aselect_runtime.frames import Frame
+from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Engine, Manifest, TensorSpec
 from aselect_runtime.sessions.onnx import OnnxSession
 
 MARKER = "triton.json"
 """Lies at the root of a repository that was written here; Triton looks at folders alone."""
+KIND = FolderKind(MARKER, listed_files)
 
 MAX_BATCH = 8
 """How many single requests Triton may put together."""
@@ -45,8 +47,7 @@ def write_triton(folder: Path, out: Path) -> tuple[str, ...]:
     manifest, graph = load_folder(folder)
     name = f"aselect_{manifest.task}"
     notes: list[str] = []
-    with atomic_folder(out, marker=MARKER) as repository:
-        (repository / MARKER).write_text(manifest.to_json(), encoding="utf-8")
+    with atomic_folder(out, KIND) as repository:
         version = repository / name / "1"
         version.mkdir(parents=True)
         for weights in graph.parent.glob(f"{graph.name}.*"):
@@ -59,6 +60,7 @@ def write_triton(folder: Path, out: Path) -> tuple[str, ...]:
                 _write_engine(folder, engine, manifest, repository / f"{name}_tensorrt")
             else:
                 notes.append(f"{engine.file} was left out: Triton loads engines of TensorRT, not of TensorRT-RTX")
+        mark(repository, MARKER, manifest)
     return tuple(notes)
 
 

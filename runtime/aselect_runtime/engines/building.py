@@ -19,6 +19,7 @@ from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
+from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
 from aselect_runtime.errors import EngineError, GateError, InputError
 from aselect_runtime.files import check_files, inside, sha256
@@ -127,10 +128,10 @@ def _built_once(folder: Path, builder: Builder, gpu: Gpu, progress: Progress) ->
 
 
 def _usable(folder: Path, manifest: Manifest, builder: Builder, gpu: Gpu) -> tuple[Engine | None, list[str]]:
-    """The engine that fits and has been verified, if there are frames to verify it on."""
+    """The engine that fits and was verified on this machine, whatever its record says."""
     engine, passed_over = find(folder, manifest, _wanted(manifest, builder, gpu))
-    if engine is not None and engine.agreement is None and verification_frames(folder, manifest) is not None:
-        return None, [*passed_over, f"{engine.file}: it was built ahead of time and never verified on a GPU"]
+    if engine is not None and not is_verified(engine):
+        return None, [*passed_over, f"{engine.file}: it was never verified on this machine"]
     return engine, passed_over
 
 
@@ -164,8 +165,9 @@ def _climb_rungs(
     prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
 
     def build(rung: str) -> Engine:
-        if prebuilt is not None and prebuilt.agreement is None and prebuilt.model == rung:
-            candidate.write_bytes(load_plan(folder, prebuilt))  # built ahead of time: it only has to be verified
+        foreign = prebuilt is not None and verification is not None and not is_verified(prebuilt)
+        if prebuilt is not None and foreign and prebuilt.model == rung:
+            candidate.write_bytes(load_plan(folder, prebuilt))  # built elsewhere: it only has to be verified
             return prebuilt
         return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
 
@@ -231,6 +233,7 @@ def _record(
         report.model_copy(update=found).save(folder / REPORT)
         files[REPORT] = sha256(folder / REPORT)
     _listed(manifest.model_copy(update={"files": files}), engine).save(folder / MANIFEST)
+    note_verified(engine)
     return engine
 
 

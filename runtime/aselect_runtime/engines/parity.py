@@ -6,6 +6,8 @@ of TensorRT 10.3 to 10.7 with one class everywhere. Only running it tells.
 
 from __future__ import annotations
 
+import lzma
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,11 @@ round its ties differently. An engine that answers wrongly is far below."""
 
 Answers = dict[str, NDArray[Any]]
 T = TypeVar("T")
+
+LARGEST = 1 << 30
+"""Bytes of the unpacked arrays, generously."""
+ODD_ZIP = (MemoryError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
+"""What zipfile raises for methods of compression that it does not know, for encryption and for damage inside."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,12 @@ def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.ui
     check_files(folder, {VERIFY: manifest.files[VERIFY]})
     try:
         with (folder / VERIFY).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            size = sum(part.file_size for part in arrays.zip.infolist())
+            if size > LARGEST:
+                raise ValueError(f"{size >> 20} MiB of arrays")
             frames = arrays["frames"]
             answers = {name: arrays[name] for name in ("class_map", "scores") if name in arrays.files}
-    except (ValueError, KeyError, OSError, EOFError, TypeError, BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, TypeError, BadZipFile, *ODD_ZIP) as error:
         raise IntegrityError(f"{folder / VERIFY}: got {error}, expected frames and answers; export it again") from error
     batch = manifest.input.shape[0]
     if (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Thread
 
+from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.timing import lap
 from aselect_runtime.results import Captured
@@ -21,7 +22,12 @@ class Grab:
         self._source = connect()
         self._slot: Handoff[tuple[Captured, float]] = Handoff(1)
         self._thread = Thread(target=self._work, name="grab", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the machine has no thread left: this camera is lost, and tried again later
+            raise InputError(
+                f"{self.name}: got no thread to read it in ({error}), expected one; other programs may use too many"
+            ) from error
 
     @property
     def name(self) -> str:

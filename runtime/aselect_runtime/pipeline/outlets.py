@@ -73,7 +73,7 @@ def _short_names(inputs: Sequence[str | Source]) -> list[str]:
     for number, given in enumerate(inputs):
         uri = source_name(given)
         name = redact(uri)
-        name = name.split("://", 1)[1] if "://" in name else Path(uri).stem
+        name = name.split("://", 1)[1] if "://" in name else Path(name).stem
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
         names.append(f"{name}-{number}" if name in names else name)
     return names
@@ -99,7 +99,7 @@ def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 class _UndoneError(Exception):
-    """Raised inside a sink whose run has failed, so that it leaves nothing behind."""
+    """Raised inside a sink that got nothing, or whose run has failed, so that it leaves nothing behind."""
 
 
 class Outlet:
@@ -169,6 +169,8 @@ class Outlet:
                         write(result)
                     self._watch.add("output", spent.ms)
                     self._written += 1
+                if not self._written:  # of a camera that never came: what an earlier run left must stay
+                    raise _UndoneError
         except (SinkClosed, _UndoneError):
             pass
         except BaseException as error:

@@ -162,21 +162,26 @@ class Live:
 
     def __call__(self) -> None:
         while not self._over():
-            grab = Grab(self._connect)
-            self._grabs.append(grab)
             try:
-                self._follow(grab)
+                self._follow_one()
                 return
             except AselectError as error:
                 self._lost(self._stream, error)
                 self._give_up_on_hung_reads(error)
-            finally:
-                grab.abandon()
             self._wait(next(self._delays))
 
     def dropped(self) -> int:
         """How many frames gave way to newer ones before they were resized."""
         return self._dropped + sum(grab.dropped for grab in self._grabs)
+
+    def _follow_one(self) -> None:
+        """Connect, and pass the newest frames on until the source ends; raises AselectError when it is lost."""
+        grab = Grab(self._connect)
+        self._grabs.append(grab)
+        try:
+            self._follow(grab)
+        finally:
+            grab.abandon()
 
     def _follow(self, grab: Grab) -> None:
         """Pass the newest frames on until the source ends; raises AselectError when it is lost."""

@@ -16,6 +16,7 @@ from aselect_runtime.records.data import DataFingerprint
 from aselect_runtime.records.engine import Engine
 from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
 from aselect_runtime.records.manifest import Manifest, Precision
+from aselect_runtime.records.masks import MaskFolder
 from aselect_runtime.records.noise import LevelWeight, Noise
 from aselect_runtime.records.parity import Parity
 from aselect_runtime.records.quantisation import LayerDecision, Quantisation
@@ -45,6 +46,7 @@ __all__ = [
     "LayerDecision",
     "LevelWeight",
     "Manifest",
+    "MaskFolder",
     "Noise",
     "Parity",
     "Precision",

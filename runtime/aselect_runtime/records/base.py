@@ -15,6 +15,8 @@ from aselect_runtime.files import atomic_write
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+LARGEST = 256 << 20
+"""Bytes of a record, generously."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,7 +52,15 @@ class Record(Frozen):
     def load(cls: type[R], path: Path) -> R:
         """Read and validate a record; raises RecordError that names the file and the first fault."""
         try:
-            text = path.read_text(encoding="utf-8")
+            if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+                raise RecordError(f"{path}: unreadable (no regular file), expected a {cls.kind} record; write it again")
+            with path.open("rb") as stream:
+                content = stream.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise RecordError(
+                    f"{path}: got more than {LARGEST >> 20} MiB, expected a {cls.kind} record; write it again"
+                )
+            text = content.decode()
         except FileNotFoundError as error:
             raise RecordError(f"{path}: no such file, expected a {cls.kind} record; check the path") from error
         except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from typing import Annotated, Literal
+from unicodedata import category
 
 from pydantic import AfterValidator, Field
 
@@ -11,16 +12,25 @@ from aselect_runtime.records.base import Frozen
 
 Task = Literal["seg", "cls"]
 
+TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of the text behind them."""
+
 
 Colour = tuple[
     Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
 ]
 
 
+def _printable(name: str) -> str:
+    if any(category(char) in {"Cc", "Cs"} or char in TURNS for char in name):
+        raise ValueError(f"got the class name {name!a}, expected no control characters, which rule a terminal")
+    return name
+
+
 class ClassInfo(Frozen):
     """One class: its name and the colour (RGB) that images give it."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
     colour: Colour
 
 

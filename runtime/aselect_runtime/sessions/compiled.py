@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from aselect_runtime.errors import InputError, WriteError
-from aselect_runtime.files import atomic_folder, sha256
+from aselect_runtime.files import sha256
 from aselect_runtime.local_cache import cache_folder
+from aselect_runtime.output_folder import FolderKind, atomic_folder
 
 SEAL = "sha256.json"
 """The hash of every file of a folder. A library that loads what it compiled does not notice that a bit has changed."""
+COMPILED = FolderKind(SEAL, lambda seal: [path.name for path in seal.parent.iterdir()])
+"""All that is in such a folder is ours, even where the seal is damaged: it lies in this program's own cache."""
 KEPT = 8
 """Models that are kept; of more, the one that was not used for longest goes."""
 
@@ -47,7 +50,7 @@ def compiled(folder: Path | None, compile_with: Callable[[str], T]) -> T:
     made: list[T] = []
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_folder(folder, SEAL) as fresh:
+        with atomic_folder(folder, COMPILED) as fresh:
             made.append(compile_with(str(fresh)))
             hashes = {path.name: sha256(path) for path in fresh.iterdir()}
             (fresh / SEAL).write_text(json.dumps(hashes), encoding="utf-8")

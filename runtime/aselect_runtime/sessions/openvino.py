@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -103,9 +102,6 @@ def available() -> bool:
 
 
 def _openvino() -> Any:
-    # The converter, which the package imports along with itself, reports every import to a statistics server. A
-    # camera must not call anybody; OpenVINO goes on without the converter where that is missing.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

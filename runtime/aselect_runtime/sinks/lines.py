@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from aselect_runtime.errors import WriteError
+from aselect_runtime.files import naming
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
@@ -17,13 +18,18 @@ def lines(path: Path) -> Iterator[Write]:
     """Writes `Result.to_json` as one line a result.
 
     The file is written in place, one whole line at a time, so that it can be followed while the run goes on; whatever
-    ends the run, the lines so far stay. An older file is replaced.
+    ends the run, the lines so far stay. An older file is replaced when the first line comes.
     """
     with _opened(path) as stream:
+        begun = False
 
         def write(result: Result) -> None:
+            nonlocal begun
             line = result.to_json()
-            with _naming(path):
+            with naming(path, faults=None):
+                if not begun:
+                    stream.truncate()
+                    begun = True
                 stream.write(f"{line}\n".encode())
 
         yield write
@@ -31,19 +37,9 @@ def lines(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[FileIO]:
-    with _naming(path):
+    with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = FileIO(path, "w")
+        # Opened now, so that a place that cannot be written to is told before the run.
+        stream = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
     with stream:
         yield stream
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turns the faults of a disk into WriteError."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{path}: could not write ({error.strerror}), expected a writable place; free space or choose another"
-        ) from error

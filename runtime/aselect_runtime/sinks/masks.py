@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +9,21 @@ from pathlib import Path
 import cv2
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import atomic_folder
-from aselect_runtime.records import Manifest
+from aselect_runtime.output_folder import FolderKind, atomic_folder
+from aselect_runtime.records import Manifest, MaskFolder
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
 MARKER = "masks.json"
-"""Names the classes, and marks the folder as one that a later run may replace."""
+"""Names the classes and the masks: a later run replaces these files and no others."""
+KIND = FolderKind(MARKER, lambda path: MaskFolder.load(path).files)
 
 
 @contextmanager
 def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
     """Writes `<label>.png` for each frame; the folder appears whole at the end."""
-    with atomic_folder(path, MARKER) as folder:
-        classes = [item.model_dump(mode="json") for item in manifest.classes]
-        (folder / MARKER).write_text(json.dumps({"classes": classes}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    names: list[str] = []
+    with atomic_folder(path, KIND) as folder:
 
         def write(result: Result) -> None:
             label = result.captured.label
@@ -33,5 +32,7 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
                 raise InputError(f"{path}: got two frames named {label}, expected one; run the inputs one by one")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(".png", result.class_map)[1].tobytes())
+            names.append(f"{label}.png")
 
         yield write
+        MaskFolder(classes=manifest.classes, files=tuple(names)).save(folder / MARKER)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import inf
 from time import monotonic
-from urllib.parse import urlsplit
 
+from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.metrics_server import serving
 from aselect_runtime.sinks.sink import Write
 
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
-    from prometheus_client.exposition import start_http_server
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError as error:
@@ -28,6 +28,7 @@ except ImportError as error:
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds: from a fast engine to a stalled camera, with the limits of 30 and 60 frames per second among them."""
+EXAMPLE = "metrics://127.0.0.1:9090"
 SILENCE = 15.0
 """Seconds without a result after which a source does not count as up. A snapshot comes with a result: where none comes
 any more, the last one still says that all is well. Longer than the pipeline waits before it connects again."""
@@ -38,20 +39,16 @@ def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
     """Serves `metrics://host:port`; raises InputError if the address cannot be had."""
     host, port = _address(uri)
     figures = Metrics(manifest)
-    try:
-        server, thread = start_http_server(port, host, figures.registry)
-    except OSError as error:
-        raise InputError(
-            f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
-            "choose another output",
-            parameter="output",
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(serving(host, port, figures.content_type, figures.exposition))
+        except OSError as error:
+            raise InputError(
+                f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
+                "choose another output",
+                parameter="output",
+            ) from error
         yield figures.observe
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class Metrics(Collector):
@@ -153,15 +150,10 @@ class Metrics(Collector):
 
 
 def _address(uri: str) -> tuple[str, int]:
-    parts = urlsplit(uri)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
+    split = split_address(uri, EXAMPLE)
+    parts, port = split.parts, split.port
     if not parts.hostname or port is None or parts.path.strip("/") not in {"", "metrics"}:
-        raise InputError(
-            f"{redact(uri)}: got no address to serve metrics at, expected for example metrics://127.0.0.1:9090"
-        )
+        raise InputError(f"{redact(uri)}: got no address to serve metrics at, expected for example {EXAMPLE}")
     return parts.hostname, port
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError, MissingDependencyError, WriteError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
@@ -57,15 +58,13 @@ class Broker:
     @classmethod
     def parse(cls, uri: str) -> Broker:
         """Parse a URI; raises InputError."""
-        parts = urlsplit(uri)
+        split = split_address(uri, EXAMPLE)
+        parts = split.parts
         tls = parts.scheme == "mqtts"
         topic = unquote(parts.path).strip("/")
-        try:
-            port = parts.port or (8883 if tls else 1883)
-        except ValueError:
-            port = 0
+        port = split.port or (8883 if tls else 1883)
         odd = parts.query or parts.fragment or set(uri) & set("+#\0")  # a topic with + or # is a pattern
-        if not parts.hostname or not port or not topic or odd:
+        if not parts.hostname or not topic or odd:
             raise InputError(f"{redact(uri)}: got no broker with a topic to publish at, expected for example {EXAMPLE}")
         user = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)

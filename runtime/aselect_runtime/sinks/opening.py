@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from aselect_runtime.addresses import check_form
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
@@ -29,6 +30,7 @@ HERE = (
 
 def open_sink(uri: str, manifest: Manifest) -> Sink:
     """The sink that a path or URI names; raises InputError if there is none such or it does not suit the model."""
+    check_form(uri)
     path = Path(uri)
     if not writes_files(uri):
         scheme = uri.split("://", 1)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_runtime.files import atomic_write, check_replaceable
+from aselect_runtime.errors import RecordError
+from aselect_runtime.files import atomic_write
 from aselect_runtime.frames import read_image
+from aselect_runtime.output_folder import FolderKind, check_replaceable
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
@@ -23,8 +26,19 @@ INTERVAL = 1.0
 ALIKE = 2.0
 """Mean difference of two thumbnails, in grey levels, below which the images count as the same."""
 THUMBNAIL = (32, 32)
+NUMBER = re.compile(r"[0-9]{8,}")
 MARKER = "calibration.txt"
 NOTE = "Frames as the model saw them, recorded by aselect-run for the calibration of INT8.\n"
+
+
+def _no_files(path: Path) -> list[str]:
+    """Nothing in a recording is replaced, but the marker must be ours; raises RecordError."""
+    if path.is_file() and path.stat().st_size == len(NOTE) and path.read_text(errors="replace") == NOTE:
+        return []
+    raise RecordError(f"{path}: got other text, expected that of a recording; choose another folder")
+
+
+KIND = FolderKind(MARKER, _no_files)
 
 
 @contextmanager
@@ -33,7 +47,7 @@ def recording(folder: Path, limit: int = LIMIT, interval: float = INTERVAL) -> I
 
     An existing folder must be empty or an older recording, which is continued; raises InputError, WriteError.
     """
-    check_replaceable(folder, MARKER)
+    check_replaceable(folder, KIND)
     atomic_write(folder / MARKER, NOTE)
     kept = _Kept(folder, limit, interval)
     yield kept.consider
@@ -46,8 +60,9 @@ class _Kept:
         self._folder = folder
         self._limit = limit
         self._interval = interval
-        self._names = sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime)
-        self._number = 1 + max((int(path.stem) for path in self._names if path.stem.isdecimal()), default=-1)
+        # Images of another name are not ours to count or to thin out.
+        self._names = sorted(path for path in folder.glob("*.png") if NUMBER.fullmatch(path.stem))
+        self._number = 1 + max((int(path.stem) for path in self._names), default=-1)
         self._thumbnails = [_thumbnail(read_image(path)) for path in self._names]
         self._next: dict[int, float] = {}
 

@@ -17,6 +17,7 @@ from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
 from aselect_runtime.sinks import encoders
 from aselect_runtime.sinks.sink import Write
+from aselect_runtime.sinks.space import SpaceWatch
 
 LONGEST = 1.0
 """Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the open_video."""
@@ -24,9 +25,14 @@ LONGEST = 1.0
 
 @contextmanager
 def video(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole."""
+    """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole.
+
+    Where the disk is full, the frames so far stay as a video that can be played.
+    """
     painter = Painter(manifest)
-    with atomic_file(path) as temporary, ThreadPoolExecutor(1, "encode") as encoder:
+    fault: WriteError | None = None
+    # What a killed run left of a video may be played yet: it is not swept away.
+    with atomic_file(path, sweep=False) as temporary, ThreadPoolExecutor(1, "encode") as encoder:
         open_video = _Encoding(path, temporary)
         encoding: list[Future[None]] = []
 
@@ -42,9 +48,19 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
         try:
             yield write
             finish()
+        except _FullError as error:
+            fault = error
         finally:
             encoder.submit(open_video.release).result()
-        open_video.check()
+        fault = fault or open_video.fault()
+        if fault is not None and not open_video.playable():
+            raise fault
+    if fault is not None:
+        raise fault
+
+
+class _FullError(WriteError):
+    """The disk took no more, and the frames so far are written."""
 
 
 class _Encoding:
@@ -58,10 +74,16 @@ class _Encoding:
         self._fps = 0.0
         self._shown_until: float | None = None
         self._written = 0
+        self._space = SpaceWatch(temporary.parent)
 
     def write(self, frame: Frame, captured: Captured) -> None:
         if not self._writer.isOpened():
             self._open(frame, captured)
+        if self._space.full():
+            raise _FullError(
+                f"{self._path}: the disk is full after {self._written} frames, which are kept, expected space for "
+                "more; free space or choose another place"
+            )
         fitted = resize(frame, self._size, Resize(mode="letterbox"))
         for _ in range(self._copies(captured)):
             self._writer.write(fitted)
@@ -70,15 +92,20 @@ class _Encoding:
     def release(self) -> None:
         self._writer.release()
 
-    def check(self) -> None:
+    def playable(self) -> bool:
+        """Whether the file has any frame."""
+        return encoders.count_frames(self._temporary) > 0
+
+    def fault(self) -> WriteError | None:
         """OpenCV does not say when a write fails (a full disk), so look whether the file can be played."""
         count = encoders.count_frames(self._temporary)
         # Matroska stores a duration, from which the count is estimated.
-        if count < self._written - 2:
-            raise WriteError(
-                f"{self._path}: got a video of {count} frames, expected {self._written}; the disk may be full, "
-                "free space or choose another place"
-            )
+        if count >= self._written - 2:
+            return None
+        return WriteError(
+            f"{self._path}: got a video of {count} frames, expected {self._written}; the disk may be full, "
+            "free space or choose another place"
+        )
 
     def _open(self, frame: Frame, captured: Captured) -> None:
         self._size = (frame.shape[0], frame.shape[1])

@@ -31,6 +31,7 @@ except ImportError as error:
         "got no aiohttp, expected it for the live page; pip install 'aselect-runtime[web]'"
     ) from error
 
+from aselect_runtime.sinks.web_door import Site
 from aselect_runtime.sinks.web_guard import TOKEN, Address, Guard
 from aselect_runtime.sinks.web_hub import PATIENCE, Hub
 from aselect_runtime.sinks.web_message import model_message, result_message
@@ -81,8 +82,7 @@ def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Itera
         runner = http.AppRunner(_application(guard, hub, metrics), access_log=None, shutdown_timeout=PATIENCE)
         try:
             await runner.setup()
-            site = http.TCPSite(runner, guard.address.host, guard.address.port, ssl_context=_certificate(guard.address))
-            await site.start()
+            await Site(runner, guard.address, _certificate(guard.address)).start()
         except BaseException as error:
             await runner.cleanup()
             started.set_exception(error)
@@ -112,6 +112,7 @@ def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Itera
 
 def _application(guard: Guard, hub: Hub, metrics: Metrics | None) -> http.Application:
     application = http.Application(middlewares=[guard.admit])
+    application.on_response_prepare.append(guard.dress)
     folder = files("aselect_runtime.sinks") / "page"
 
     def page(name: str, kind: str) -> http.RouteDef:

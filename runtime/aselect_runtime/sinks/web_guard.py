@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
+from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
 
@@ -50,14 +51,11 @@ class Address:
     @classmethod
     def parse(cls, uri: str) -> Address:
         """Parse `http[s]://host[:port][?host=NAME]`; raises InputError."""
-        parts = urlsplit(uri)
+        split = split_address(uri, EXAMPLE)
+        parts, port = split.parts, split.port
         options = parse_qs(parts.query)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
         odd = parts.path.strip("/") or parts.fragment or parts.username or options.keys() - {"host"}
-        if not parts.hostname or port == -1 or odd:
+        if not parts.hostname or odd:
             raise InputError(f"{redact(uri)}: got no address to serve the live page at, expected for example {EXAMPLE}")
         port = (443 if parts.scheme == "https" else 80) if port is None else port
         names = frozenset(name.lower() for name in options.get("host", []))
@@ -110,16 +108,13 @@ class Guard:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse strangers; every answer carries HEADERS."""
+        """Refuse strangers."""
         own = self._own_answer(request)
-        try:
-            response = await handler(request) if own is None else own
-        except web.HTTPException as error:
-            error.headers.update(HEADERS)
-            raise
-        if not response.prepared:
-            response.headers.update(HEADERS)
-        return response
+        return await handler(request) if own is None else own
+
+    async def dress(self, _: web.Request, response: web.StreamResponse) -> None:
+        """Every answer carries HEADERS, those of aiohttp itself too."""
+        response.headers.update(HEADERS)
 
     def _own_answer(self, request: web.Request) -> web.Response | None:
         """A refusal, or the cookie for whoever comes with the token in the address; None: let them in."""
@@ -127,7 +122,7 @@ class Guard:
         if not self._known(_hostname(request.host)):
             return _text(403, "This name is not known here. Use the address that aselect-run printed.")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and _netloc(origin) != request.host:
             return _text(403, "Requests of other sites are not answered.")
         if self.token is not None and not any(self._right(offered) for offered in self._offered(request)):
             return _text(401, "This page needs its token: open the address that aselect-run printed.")
@@ -156,6 +151,13 @@ class Guard:
         own = socket.gethostname().lower()
         local = frozenset() if self.address.loopback else {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
         return host in {"localhost", self.address.host.lower()} | self.address.names | local
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _hostname(netloc: str) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 import cv2
 
+from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
+from aselect_runtime.sources.mjpeg import MjpegCapture, open_mjpeg
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 from aselect_runtime.sources.source import Source
+from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, split_trust
 from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
@@ -25,39 +27,62 @@ NO_RANGES = "the video is truncated, or its server does not serve parts of files
 def network(uri: str) -> Source:
     """A video where the path ends like one (http://host/video.mp4: every frame is delivered), else a live stream.
 
-    Raises InputError for an address without a host.
+    Raises InputError for an address without a host. What stands behind `#` of an encrypted one says whom to trust.
     """
+    uri, trust = split_trust(uri, redact(uri))
     name = redact(uri)
-    try:
-        parts = urlsplit(uri)
-        host, path, _ = parts.hostname, parts.path, parts.port
-    except ValueError:
-        # Its message would quote the address with the password, which "from None" keeps out of tracebacks.
-        raise InputError(f"{name}: got a malformed address, expected for example rtsp://host:554/stream") from None
+    split = split_address(uri, "rtsp://host:554/stream")
+    parts, port = split.parts, split.port
+    host, path = parts.hostname, parts.path
     if not host:
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
     # Labels and file names come of it: a path with options in it may hold a password.
-    stem = host if "=" in path else PurePosixPath(path).stem or host
-    if parts.scheme.lower().startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, lambda: _connect(uri, name), NO_RANGES)
+    stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
+    scheme = parts.scheme.lower()
+    there = _There(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
+    if scheme.startswith("http") and is_video(PurePosixPath(path)):
+        return Video(name, stem, there.connect, NO_RANGES)
     info = SourceInfo(name, FPS, live=True)
-    return LiveCapture(info, stem, lambda: _connect(uri, name, threads=1), "check the camera and the network")
+    return LiveCapture(info, stem, there.connect_live, "check the camera and the network")
 
 
-def _connect(uri: str, name: str, threads: int = 0) -> cv2.VideoCapture:
-    """Open with FFmpeg. Decoding in several threads delays each frame by as many, so a live stream is given one."""
-    # RTSP over TCP: lost UDP packets would smear the image. The user's own options go before ours.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-    thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
-    capture = cv2.VideoCapture(
-        uri,
-        cv2.CAP_FFMPEG,
-        [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
-            *((thread_count, threads) if threads and thread_count is not None else ()),
-        ],
-    )
-    if not capture.isOpened():
-        raise InputError(f"{name}: got no stream, expected one there; check address, user, password and network")
-    return capture
+@dataclass(frozen=True)
+class _There:
+    """An address, and what its certificate is held against where it has one."""
+
+    uri: str
+    name: str
+    host: str
+    port: int
+    trust: Trust | None
+
+    def connect_live(self) -> cv2.VideoCapture | MjpegCapture:
+        """Open a stream; one of JPEG images over HTTP is not left to FFmpeg, which trusts any size."""
+        if self.uri.lower().startswith("http"):
+            if self.trust is not None:
+                check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
+            capture = open_mjpeg(self.uri, self.name, self.trust, OPEN_TIMEOUT)
+            if capture is not None:
+                return capture
+        return self.connect(threads=1)
+
+    def connect(self, threads: int = 0) -> cv2.VideoCapture:
+        """Open with FFmpeg. Decoding in several threads delays each frame by as many: a live stream is given one."""
+        if self.trust is not None:
+            check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
+        thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
+        with ffmpeg_options(self.trust or Trust()):
+            capture = cv2.VideoCapture(
+                self.uri,
+                cv2.CAP_FFMPEG,
+                [
+                    *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
+                    *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
+                    *((thread_count, threads) if threads and thread_count is not None else ()),
+                ],
+            )
+        if not capture.isOpened():
+            raise InputError(
+                f"{self.name}: got no stream, expected one there; check address, user, password and network"
+            )
+        return capture

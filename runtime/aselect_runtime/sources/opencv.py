@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
+from typing import Any, Protocol
 
 import cv2
 
@@ -19,10 +20,20 @@ FPS = 30.0
 """Of a camera that does not say."""
 
 
+class Capture(Protocol):
+    """What is used of a cv2.VideoCapture."""
+
+    def read(self, image: Any = None, /) -> tuple[bool, Any]: ...
+
+    def get(self, propId: int, /) -> float: ...  # noqa: N803 - OpenCV's name
+
+    def release(self) -> None: ...
+
+
 class LiveCapture:
     """A camera or stream. `connect` opens it, or raises InputError; `advice` ends the message when it goes silent."""
 
-    def __init__(self, info: SourceInfo, stem: str, connect: Callable[[], cv2.VideoCapture], advice: str) -> None:
+    def __init__(self, info: SourceInfo, stem: str, connect: Callable[[], Capture], advice: str) -> None:
         self.info = info
         self._stem = stem
         self._connect = connect
@@ -48,7 +59,7 @@ class LiveCapture:
         raise InputError(f"{self.info.name}: got no frame {index + 1}, expected a stream; {self._advice}")
 
 
-def frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
+def frames(capture: Capture) -> Iterator[Frame]:
     """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it."""
     ring = FrameRing(BUFFERS)
     shape: tuple[int, ...] | None = None
@@ -61,12 +72,12 @@ def frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
             return
         shape = frame.shape
         if frame.ndim == 2 or frame.shape[2] == 1:
-            yield cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)  # type: ignore[misc]
+            yield cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
         else:
-            yield frame  # type: ignore[misc]
+            yield frame
 
 
-def rate(capture: cv2.VideoCapture, otherwise: float) -> float:
+def rate(capture: Capture, otherwise: float) -> float:
     """Nominal frames per second, or `otherwise` where the container or driver tells nonsense."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0 < fps <= 1000 else otherwise

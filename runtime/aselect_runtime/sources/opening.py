@@ -6,6 +6,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from aselect_runtime.addresses import check_form
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import VIDEO_SUFFIXES, is_image, is_video
 from aselect_runtime.redaction import redact
@@ -38,6 +39,7 @@ def open_source(uri: str) -> Source:
         return gstreamer(uri)
     if "://" in uri:
         return _by_scheme(uri)
+    check_form(uri)
     return _file(uri)
 
 

@@ -95,6 +95,31 @@ def test_an_engine_that_was_never_verified_is_verified_before_its_first_use(
     assert listed(ladder)[0].agreement == 1.0
 
 
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_what_a_folder_from_elsewhere_says_of_its_engine_is_not_believed(
+    ladder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoiled: bool
+) -> None:
+    add_engines(ladder, ())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    machine.trt.built.clear()
+    machine.trt.spoiled = {"model.onnx"} if spoiled else set()
+    for _ in range(2):  # from then on it is known here
+        open_model(ladder, "tensorrt")[1].close()
+        assert machine.trt.built == (["model.mixed.onnx"] if spoiled else [])
+
+
+def test_without_a_place_to_remember_it_an_engine_is_verified_again(
+    ladder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/proc/nothing")
+    said: list[str] = []
+    with heard(said.append):
+        for _ in range(2):
+            open_model(ladder, "tensorrt")[1].close()
+    assert machine.trt.built == ["model.onnx"]
+    assert any("verified again at the next start" in line for line in said)
+
+
 def test_auto_goes_on_without_tensorrt_when_no_engine_answers_right(ladder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
     said: list[str] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +91,40 @@ def test_a_folder_without_verification_frames_says_so(tmp_path: Path, write_mode
     assert any("not verified" in line for line in said)
 
 
+def _packed(
+    method: int = zipfile.ZIP_DEFLATED, flags: int = 0, size: int | None = None, damaged: bool = False
+) -> bytes:
+    """A verify.npz whose directory claims this method, these flags or this size."""
+    array = BytesIO()
+    np.save(array, np.zeros((1, 24, 32, 3), np.uint8))
+    stream = BytesIO()
+    known = method if method in {zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA} else zipfile.ZIP_STORED
+    with zipfile.ZipFile(stream, "w", known) as archive:
+        archive.writestr("frames.npy", array.getvalue())
+        if size is not None:
+            archive.infolist()[0].file_size = size
+    data = bytearray(stream.getvalue())
+    entry, local = data.rindex(b"PK\x01\x02"), data.index(b"PK\x03\x04")
+    data[entry + 8] |= flags
+    data[local + 6] |= flags
+    data[entry + 10 : entry + 12] = data[local + 8 : local + 10] = method.to_bytes(2, "little")
+    if damaged:
+        data[local + 52 : local + 60] = b"\xff" * 8
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"PK\x03\x04nonsense", "expected frames"), (None, "whole batches"), (b"", "expected frames")],
+    [
+        (b"PK\x03\x04nonsense", "expected frames"),
+        (None, "whole batches"),
+        (b"", "expected frames"),
+        (_packed(method=97), "expected frames"),  # WavPack
+        (_packed(flags=1), "expected frames"),  # encrypted
+        (_packed(damaged=True), "expected frames"),
+        (_packed(method=zipfile.ZIP_LZMA, damaged=True), "expected frames"),
+        (_packed(size=30 << 30), "30720 MiB of arrays"),
+    ],
 )
 def test_verification_frames_that_are_none(ladder: Path, machine: Machine, content: bytes | None, message: str) -> None:
     if content is None:

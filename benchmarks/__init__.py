@@ -1,0 +1,3 @@
+"""Measurements that the documentation quotes: run from a checkout, in no wheel."""
+
+import aselect_runtime  # noqa: F401 - first, because it switches telemetry off

@@ -1,0 +1,189 @@
+"""Folders that appear whole or not at all, and take the place of an older result of their kind, of nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aselect_runtime.errors import InputError, RecordError
+from aselect_runtime.files import inside, naming, sync, sync_folder, umask
+from aselect_runtime.temporaries import PREVIOUS, is_temporary, temporary_folder
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""From linux/fcntl.h and linux/fs.h."""
+NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+KEPT = ".kept"
+"""What a file's name gets that was not ours and was in the way."""
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder of results is known by: a file of this name, out of which `files` reads which files are ours.
+
+    `files` is given the marker's path and returns names relative to the folder; it raises RecordError for a marker that
+    is somebody else's.
+    """
+
+    marker: str
+    files: Callable[[Path], Collection[str]]
+
+
+def check_replaceable(path: Path, kind: FolderKind) -> frozenset[str]:
+    """The files in `path` that an older result of this kind left there; empty for a new or empty folder.
+
+    Raises InputError if it is anything else, because that is not ours to change.
+    """
+    path = path.resolve()
+    if not path.exists():
+        return frozenset()
+    if not path.is_dir():
+        raise InputError(f"{path}: is a file, expected a new folder or an older result; choose another place")
+    marker = path / kind.marker
+    if not marker.exists():
+        if not any(_foreign(path)):
+            return frozenset()
+        raise InputError(
+            f"{path}: exists and has no {kind.marker}, expected a new folder or an older result; "
+            "choose another place or remove it yourself",
+            parameter="out",
+        )
+    try:
+        ours = frozenset({kind.marker, *kind.files(marker)})
+    except RecordError as error:
+        raise InputError(
+            f"{path}: got a {kind.marker} that is of something else ({error}), expected a new folder or an older "
+            "result; choose another place or remove it yourself",
+            parameter="out",
+        ) from error
+    for name in ours:
+        inside(path, name)  # whoever wrote it
+    return ours
+
+
+@contextmanager
+def atomic_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success it takes the place of `path`, else it is removed.
+
+    An older result of the same kind is replaced, in one step where the disk can; files that its marker does not list
+    stay. A mount point, the current folder, and a folder whose parent may not be written to keep their place: there
+    the files are moved in one by one, the marker last. Raises InputError for what is not ours, WriteError.
+    """
+    path = path.resolve()
+    check_replaceable(path, kind)
+    stays = path.exists() and _must_stay(path)
+    with ExitStack() as stack:
+        with naming(path, faults=None):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(path / path.name if stays else path))
+        with naming(path):
+            yield temporary
+            _sync_all(temporary)
+            temporary.chmod(0o777 & ~umask())
+            ours = check_replaceable(path, kind)  # again: the work may have taken hours
+            if stays:
+                _move_in(temporary, path, ours, kind.marker)
+            else:
+                _take_place(temporary, path, ours)
+
+
+def _take_place(temporary: Path, path: Path, ours: frozenset[str]) -> None:
+    if path.exists():
+        carried = _carry_over(path, temporary, ours)
+        _swap(temporary, path)
+        _carry_over(temporary, path, ours | carried)  # what came meanwhile
+    else:
+        temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def _must_stay(path: Path) -> bool:
+    return os.path.ismount(path) or path == Path.cwd() or not os.access(path.parent, os.W_OK | os.X_OK)
+
+
+def _foreign(path: Path) -> Iterator[Path]:
+    """What is in a folder beside our temporaries and what every new disk has."""
+    return (each for each in path.iterdir() if not is_temporary(each.name) and each.name != "lost+found")
+
+
+def _sync_all(folder: Path) -> None:
+    for here, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(here, name))
+        sync_folder(Path(here))
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, and links as they are, relative to it; temporaries aside."""
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_temporary(name)]
+        linked = [name for name in folders if Path(here, name).is_symlink()]
+        for name in (*names, *linked):
+            if not is_temporary(name):
+                yield Path(here, name).relative_to(folder)
+
+
+def _carry_over(old: Path, new: Path, ours: frozenset[str]) -> frozenset[str]:
+    """Put the files of an older folder that are not ours into the new one too, whose own names win; returns them."""
+    carried = frozenset(entry.as_posix() for entry in _entries(old)) - ours
+    for entry in sorted(carried):
+        source, target = old / entry, _free(new / entry)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:  # no links on this disk, or to files of others
+            shutil.copy2(source, target, follow_symlinks=False)
+    return carried
+
+
+def _free(path: Path) -> Path:
+    while os.path.lexists(path):
+        path = path.with_name(path.name + KEPT)
+    return path
+
+
+def _move_in(temporary: Path, path: Path, ours: frozenset[str], marker: str) -> None:
+    """Move the new files over the old ones; until the marker, the last of them, has come, it is the older result's."""
+    names = {entry.as_posix() for entry in _entries(temporary)}
+    for name in sorted(names, key=lambda name: (name == marker, name)):
+        target = path / name
+        if name not in ours and os.path.lexists(target):
+            target.rename(_free(target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (temporary / name).replace(target)
+    for old in (path / name for name in ours - names):
+        if old.parent.resolve().is_relative_to(path):  # not through a link to elsewhere
+            old.unlink(missing_ok=True)
+    sync_folder(path)
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Put `temporary` in the place of `path`, and that in its place."""
+    if _exchange(temporary, path):
+        return
+    previous = temporary.with_name(temporary.name + PREVIOUS)
+    path.rename(previous)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        previous.rename(path)
+        raise
+    previous.rename(temporary)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where kernel or disk cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    fault = ctypes.get_errno()
+    if fault in NO_EXCHANGE:
+        return False
+    raise OSError(fault, os.strerror(fault), str(other))

@@ -1,0 +1,82 @@
+"""The live page's door: few connections, little patience, and one line for whoever does not speak HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from aselect_runtime.sinks.limits import IDLE, most_connections
+from aselect_runtime.sinks.web_guard import HEADERS, Address
+
+SILENT = logging.Logger("requests of strangers", logging.CRITICAL + 1)
+"""What strangers send is not logged: they would fill the disk."""
+LINGER = 1.0
+"""Seconds to read what a request has behind its headers, which nothing here asks for."""
+
+
+class _Visitor(RequestHandler):
+    """A connection. aiohttp closes it where no whole request comes within IDLE seconds."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's form
+        message: str | None = None,  # noqa: ARG002 - it quotes what was sent
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        text = "This request cannot be read.\n" if status < 500 else "The server failed.\n"
+        response = web.Response(status=status, text=text, headers=HEADERS)
+        response.force_close()
+        return response
+
+
+class _Refused(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+class Site(web.BaseSite):
+    """Listens at an address for a runner; raises OSError if it cannot."""
+
+    def __init__(self, runner: web.AppRunner, address: Address, tls: ssl.SSLContext | None) -> None:
+        super().__init__(runner)
+        self._address = address
+        self._tls = tls
+
+    @property
+    def name(self) -> str:
+        return self._address.url(self._address.port)
+
+    async def start(self) -> None:
+        await super().start()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unheard)
+        server, most = self._runner.server, most_connections()
+        assert server is not None
+
+        def visitor() -> asyncio.Protocol:
+            if len(server.connections) >= most:
+                return _Refused()
+            return _Visitor(
+                server, loop=loop, keepalive_timeout=IDLE, lingering_time=LINGER, access_log=SILENT, logger=SILENT
+            )
+
+        handshake: dict[str, Any] = {"ssl_handshake_timeout": IDLE} if self._tls else {}
+        self._server = await loop.create_server(
+            visitor, self._address.host, self._address.port, ssl=self._tls, backlog=most, **handshake
+        )
+
+
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Connections that cannot be taken, handshakes that fail: asyncio would log a traceback for each."""
+    if not isinstance(context.get("exception"), OSError):  # ssl.SSLError is one
+        loop.default_exception_handler(context)

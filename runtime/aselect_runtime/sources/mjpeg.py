@@ -1,0 +1,186 @@
+"""JPEG images over HTTP (multipart/x-mixed-replace), what many cameras deliver, read within bounds.
+
+FFmpeg believes what a camera claims: an image of 16000x16000 or a part without an end would take all of the memory.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+import urllib.request
+from collections.abc import Iterator
+from email.message import Message
+from typing import Protocol
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import cv2
+import numpy as np
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.frames import Frame
+from aselect_runtime.sources.tls import Trust
+
+LARGEST_PART = 16 << 20
+"""Bytes of one image; a JPEG of LARGEST_IMAGE at high quality has fewer."""
+LARGEST_IMAGE = 1 << 26
+"""Pixels of one image: 8192x8192."""
+HEADERS = 8192
+"""Bytes of the headers of a part, and of what may stand between two parts."""
+CHUNK = 65536
+CEASED = (OSError, http.client.HTTPException)
+_SIZE = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""JPEG markers that start a frame and hold its size."""
+
+
+class Body(Protocol):
+    """An answer of a server, as urllib gives it."""
+
+    headers: Message
+
+    def read1(self, size: int = -1, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> MjpegCapture | None:
+    """Ask an http(s) address for a stream; None if what it serves is another kind, which FFmpeg may know.
+
+    Raises InputError if it refuses or does not answer within `timeout` seconds.
+    """
+    try:
+        body = _opener(uri, trust).open(_without_user(uri), timeout=timeout)
+    except HTTPError as error:
+        error.close()
+        said = http.client.responses.get(error.code, "")
+        raise InputError(
+            f"{name}: got the answer {error.code} {said}, expected a stream; check address, user and password"
+        ) from None  # urllib's own message holds the address
+    except (URLError, ValueError, *CEASED) as error:
+        reason = getattr(error, "reason", error)
+        said = getattr(reason, "strerror", None) or type(reason).__name__
+        raise InputError(
+            f"{name}: got no stream ({said}), expected one there; check address, user, password and network"
+        ) from None
+    boundary = body.headers.get_param("boundary")
+    if body.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
+        body.close()
+        return None
+    return MjpegCapture(body, boundary, name)
+
+
+class MjpegCapture:
+    """Reads like a cv2.VideoCapture. Raises InputError for a part that is larger than a camera's can be."""
+
+    def __init__(self, body: Body, boundary: str, name: str) -> None:
+        self._body = body
+        self._name = name
+        self._buffer = bytearray()
+        self._mark = b"--" + boundary.removeprefix("--").encode("latin-1", "replace")
+
+    def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
+        """The next image that decodes, BGR; (False, None) where there are no more."""
+        try:
+            for part in self._parts():
+                self._check_size(part)
+                frame = cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)
+                if frame is not None:
+                    return True, frame  # type: ignore[return-value]
+        except CEASED:
+            pass
+        return False, None
+
+    def get(self, _: int) -> float:
+        """No property is known."""
+        return 0.0
+
+    def release(self) -> None:
+        """Close the connection."""
+        self._body.close()
+
+    def _parts(self) -> Iterator[bytes]:
+        while self._until(self._mark, HEADERS + CHUNK) is not None:
+            headers = self._until(b"\n\r\n", HEADERS)
+            if headers is None:
+                return
+            length = re.search(rb"(?im)^content-length:\s*(\d+)", headers)
+            part = self._until(b"\n" + self._mark, LARGEST_PART, keep=True) if length is None else self._take(length)
+            if part is None:
+                return
+            yield part
+
+    def _take(self, length: re.Match[bytes]) -> bytes | None:
+        size = int(length[1]) if len(length[1]) < 12 else LARGEST_PART + 1
+        if size > LARGEST_PART:
+            raise self._too_much(f"a part of {length[1][:20].decode()} bytes")
+        while len(self._buffer) < size:
+            if not self._fill():
+                return None
+        part = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return part
+
+    def _until(self, end: bytes, limit: int, *, keep: bool = False) -> bytes | None:
+        """What stands before `end`, which is taken too unless `keep`; None at the end of the stream."""
+        seen = 0
+        while (at := self._buffer.find(end, max(0, seen - len(end)))) < 0:
+            seen = len(self._buffer)
+            if seen > limit:
+                raise self._too_much(f"more than {limit} bytes without an end")
+            if not self._fill():
+                return None
+        found = bytes(self._buffer[:at])
+        del self._buffer[: at + (1 if keep else len(end))]
+        return found
+
+    def _fill(self) -> bool:
+        chunk = self._body.read1(CHUNK)
+        self._buffer += chunk
+        return bool(chunk)
+
+    def _check_size(self, part: bytes) -> None:
+        size = jpeg_size(part)
+        if size is None or size[0] * size[1] > LARGEST_IMAGE:
+            raise self._too_much("no JPEG image" if size is None else f"an image of {size[1]}x{size[0]}")
+
+    def _too_much(self, what: str) -> InputError:
+        return InputError(
+            f"{self._name}: got {what}, expected JPEG images of at most {LARGEST_IMAGE >> 20} megapixels and "
+            f"{LARGEST_PART >> 20} MiB; check the camera"
+        )
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width as the header says; None for what is no JPEG."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _SIZE:
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        # A fill byte, a marker alone, or a segment with its length.
+        alone = marker in {0x01, *range(0xD0, 0xD9)}
+        at += 1 if marker == 0xFF else 2 if alone else 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return None
+
+
+def _without_user(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+
+
+def _opener(uri: str, trust: Trust | None) -> urllib.request.OpenerDirector:
+    parts = urlsplit(uri)
+    passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
+    if parts.username:
+        # Only for this host: a redirect elsewhere must not take the password along.
+        root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
+        passwords.add_password(None, root, unquote(parts.username), unquote(parts.password or ""))
+    context = ssl.create_default_context(cafile=trust.ca if trust else None)
+    if trust is not None and not trust.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=context),
+        urllib.request.HTTPBasicAuthHandler(passwords),
+        urllib.request.HTTPDigestAuthHandler(passwords),
+    )
