@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aselect_runtime.pipeline.timing import RunSummary
+
 
 class AselectError(Exception):
     """Root of all errors that aselect-edge raises on purpose; commands print them as one line.
@@ -19,6 +24,14 @@ class AselectError(Exception):
 
 class InputError(AselectError):
     """A path, argument, image, video or folder given by the user cannot be used."""
+
+
+class IncompleteError(InputError):
+    """An input ended badly, or was given up. The run went on, and every output holds what was inferred."""
+
+    def __init__(self, message: str, summary: RunSummary) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 class RecordError(InputError):

@@ -25,7 +25,9 @@ class SourceHealth:
     reconnects: int = 0
     """How often a fresh connection delivered again after one was lost."""
     fault: str = ""
-    """Why the last connection was lost."""
+    """Why the last connection was lost, or a video ended badly."""
+    skipped: int = 0
+    """Images that do not decode."""
 
 
 @dataclass(frozen=True)

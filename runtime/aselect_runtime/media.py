@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from aselect_runtime.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv"),
+        *(".3gp", ".h264", ".gif"),
+    }
+)
+MASKS = "masks.json"
+"""The file that marks a folder as masks that aselect-run wrote: results, and no images to run on."""
 
 
 def is_image(path: PurePath) -> bool:
@@ -30,14 +39,25 @@ def is_hidden(name: str) -> bool:
 def list_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted by path, hidden ones aside; raises InputError if there is none.
 
-    Linked folders are followed; each folder is read once, so that links in a circle end.
+    Linked folders are followed; each folder is read once, so that links in a circle end. Folders of masks that
+    aselect-run wrote are left out.
     """
+    return _listed(folder, is_image, "image", IMAGE_SUFFIXES)
+
+
+def list_media(folder: Path) -> list[Path]:
+    """All images and videos below a folder, as `list_images`."""
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return _listed(folder, lambda path: is_image(path) or is_video(path), "image or video", suffixes)
+
+
+def _listed(folder: Path, wanted: Callable[[PurePath], bool], kind: str, suffixes: frozenset[str]) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder of images; check the path")
-    images = sorted(_images(folder))
-    if not images:
-        raise InputError(f"{folder}: got no image, expected at least one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
+    found = sorted(_files(folder, wanted))
+    if not found:
+        raise InputError(f"{folder}: got no {kind}, expected at least one of {', '.join(sorted(suffixes))}")
+    return found
 
 
 def split_images(data: Path, splits: Sequence[str]) -> list[Path]:
@@ -50,17 +70,46 @@ def split_images(data: Path, splits: Sequence[str]) -> list[Path]:
     return [path for path in list_images(folder) if not any(map(_holds_labels, _between(folder, path)))]
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def printable(path: PurePath) -> str:
+    """The path as text that can be written anywhere: names on disk are bytes, which need not be UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+@contextmanager
+def library_path(path: Path) -> Iterator[str]:
+    """The path as OpenCV and FFmpeg can open it for as long as the block lasts.
+
+    Absolute, because FFmpeg takes `a:b.mp4` for an address of the protocol `a`. They want UTF-8, and crash on anything
+    else; such a name is reached by a link.
+    """
+    absolute = os.path.abspath(path)
+    try:
+        named = os.fsencode(absolute) == absolute.encode()
+    except UnicodeEncodeError:
+        named = False
+    if named:
+        yield absolute
+        return
+    with tempfile.TemporaryDirectory(prefix="aselect-") as folder:
+        link = Path(folder, f"file{path.suffix}")
+        link.symlink_to(absolute)
+        yield str(link)
+
+
+def _files(folder: Path, wanted: Callable[[PurePath], bool]) -> Iterator[Path]:
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
+        if MASKS in files and Path(here) != folder:
+            folders.clear()
+            continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         paths = (Path(here, name) for name in files if not is_hidden(name))
-        yield from (path for path in paths if is_image(path) and path.is_file())
+        yield from (path for path in paths if wanted(path) and path.is_file())
 
 
 def _between(folder: Path, path: Path) -> list[Path]:

@@ -48,6 +48,10 @@ class Captured:
     """Unix time of arrival, for people and logs: it jumps when the clock is set."""
     t_monotonic: float = field(default_factory=time.monotonic)
     """Time of arrival on a clock that never jumps, for durations between frames."""
+    image: str | None = None
+    """The file that it was read from, where each file is one image; relative to the folder that was given."""
+    position: float | None = None
+    """Seconds from the beginning of a video."""
 
 
 MEMORY = SourceInfo("memory", fps=0.0)
@@ -131,10 +135,16 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """`t_result` (Unix seconds), `latency_ms`, and `areas` or `top`, as JSON types.
 
-        A result of a stream has `frame` (its number), `source` and `t_capture` before them.
+        A result of a stream has `frame` (its number), `source` and `t_capture` before them; that of an image also
+        `image` (the file), that of a video `position` (seconds from its beginning).
         """
         captured = self.captured
-        origin = {"frame": captured.index, "source": captured.source.name, "t_capture": round(captured.t_capture, 4)}
+        origin: dict[str, Any] = {"frame": captured.index, "source": captured.source.name}
+        if captured.image is not None:
+            origin["image"] = captured.image
+        if captured.position is not None:
+            origin["position"] = captured.position
+        origin["t_capture"] = round(captured.t_capture, 4)
         return {
             **({} if captured.source is MEMORY else origin),
             "t_result": round(self.t_result, 4),

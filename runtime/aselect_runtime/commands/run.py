@@ -6,12 +6,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
+
+if TYPE_CHECKING:
+    from aselect_runtime.pipeline.timing import RunSummary
 
 Model = Annotated[Path, typer.Argument(help="Export folder, or a .onnx file of aselect-export.")]
 Inputs = Annotated[
@@ -63,12 +66,14 @@ def _run(
 ) -> None:
     """Run an exported model on videos, images, cameras and streams.
 
-    Ctrl-C or SIGTERM end the run in order: the outputs are completed and the exit code is 0; a second one leaves at
-    once. A camera that is lost is connected again for as long as the run lasts; if no camera ever delivers, the exit
-    code is 1. An output that fails is named and left out while the run goes on; if it was a file, the exit code is
-    1 at the end. After any other error no output but the lines so far is left behind.
+    Ctrl-C, SIGTERM or SIGHUP end the run in order: the outputs are completed and the exit code is 0; a second one
+    leaves at once. A camera that is lost is connected again for as long as the run lasts; if no camera ever delivers,
+    the exit code is 1. An input that ends badly is named and the next one follows; an output that fails is named and
+    left out while the run goes on; the exit code is 1 at the end. Whatever ends the run, outputs keep the results that
+    they have.
     """
     from aselect_runtime.commands.variables import filled_in
+    from aselect_runtime.errors import IncompleteError
     from aselect_runtime.redaction import redact
 
     inputs, outputs = [filled_in(uri) for uri in inputs], [filled_in(uri) for uri in output or []]
@@ -80,6 +85,12 @@ def _run(
     from aselect_runtime.model import open_model
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
+
+    def show(summary: RunSummary) -> None:
+        if as_json:
+            print(json.dumps(summary.to_dict()))
+        else:
+            print_summary(summary, sys.stderr)
 
     with terminal_progress() as following:
         manifest, session = open_model(model, device, following)
@@ -97,12 +108,12 @@ def _run(
                 smooth=smooth,
                 record=record_calibration,
             )
+    except IncompleteError as error:
+        show(error.summary)
+        raise
     finally:
         session.close()
-    if as_json:
-        print(json.dumps(summary.to_dict()))
-    else:
-        print_summary(summary, sys.stderr)
+    show(summary)
 
 
 def quiet_libraries(verbose: bool) -> None:

@@ -28,6 +28,7 @@ class _Input:
     delivered: int = 0
     reconnects: int = 0
     fault: str = ""
+    skipped: int = 0
     dropped: Callable[[], int] = lambda: 0
 
 
@@ -68,6 +69,10 @@ class Monitor:
         """No more frames will come."""
         self._inputs[stream].state = "ended"
 
+    def skipped(self, stream: int, images: int) -> None:
+        """So many images did not decode and were left out."""
+        self._inputs[stream].skipped = images
+
     def answered(self, stream: int) -> None:
         """A frame has its result."""
         self._inputs[stream].frames += 1
@@ -90,7 +95,7 @@ class Monitor:
     def sources(self) -> tuple[SourceHealth, ...]:
         """The inputs as they are now."""
         return tuple(
-            SourceHealth(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault)
+            SourceHealth(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault, own.skipped)
             for own in self._inputs
         )
 

@@ -18,7 +18,7 @@ from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sink, SinkClosed, sink_name, writes_files
+from aselect_runtime.sinks.sink import Sink, SinkClosed, Write, sink_name, writes_files
 from aselect_runtime.sources.source import Source, source_name
 
 DEPTH = 4
@@ -56,7 +56,7 @@ def plan_outputs(
             continue
         uri = output.replace("{time}", moment) if writes_files(output) else output
         if writes_files(uri) and "{source}" in uri:
-            names = _short_names(inputs)
+            names = short_names(inputs)
             plans += [OutputPlan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
         elif writes_files(uri) and len(lanes) > 1 and not uri.endswith(".jsonl"):
             plans += [OutputPlan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
@@ -67,7 +67,7 @@ def plan_outputs(
     return plans
 
 
-def _short_names(inputs: Sequence[str | Source]) -> list[str]:
+def short_names(inputs: Sequence[str | Source]) -> list[str]:
     """A name for each input that fits into a file name, is unlike the others and holds no secret."""
     names: list[str] = []
     for number, given in enumerate(inputs):
@@ -77,6 +77,17 @@ def _short_names(inputs: Sequence[str | Source]) -> list[str]:
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
         names.append(f"{name}-{number}" if name in names else name)
     return names
+
+
+def label_folders(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
+    """For each input the folder, `NAME/` or none, that keeps its labels unlike those of the inputs before it."""
+    taken: set[str] = set()
+    folders: list[str] = []
+    for source, name in zip(sources, names, strict=True):
+        labels: frozenset[str] = getattr(source, "labels", frozenset())
+        folders.append("" if taken.isdisjoint(labels) else f"{name}/")
+        taken |= labels
+    return folders
 
 
 def _numbered(uri: str, number: int) -> str:
@@ -99,7 +110,7 @@ def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 class _UndoneError(Exception):
-    """Raised inside a sink whose run has failed, so that it leaves nothing behind."""
+    """Raised inside a sink whose run has failed before its first result, so that it leaves nothing behind."""
 
 
 class Outlet:
@@ -144,7 +155,7 @@ class Outlet:
             self._missed += 1
 
     def close(self, *, undo: bool = False) -> None:
-        """Complete the output, or undo it; waits for it, if it is a file."""
+        """Complete the output; with `undo` leave nothing of one that has no result. Waits for it, if it is a file."""
         self._queue.close(_UndoneError() if undo else None)
         self._thread.join(None if self.is_file else FAREWELL)
         if self._thread.is_alive():
@@ -164,11 +175,7 @@ class Outlet:
         try:
             with self._open() as write:
                 self._opened.set()
-                for result in self._queue:
-                    with self._heartbeat.busy(self._stage), lap() as spent:
-                        write(result)
-                    self._watch.add("output", spent.ms)
-                    self._written += 1
+                self._write_all(write)
         except (SinkClosed, _UndoneError):
             pass
         except BaseException as error:
@@ -177,10 +184,21 @@ class Outlet:
             self._queue.abandon()
             self._opened.set()
 
+    def _write_all(self, write: Write) -> None:
+        try:
+            for result in self._queue:
+                with self._heartbeat.busy(self._stage), lap() as spent:
+                    write(result)
+                self._watch.add("output", spent.ms)
+                self._written += 1
+        except _UndoneError:
+            if not self._written:
+                raise
+
 
 @contextmanager
 def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
-    """Opens all; completes them after the block, or undoes them if it raises.
+    """Opens all; completes them after the block. If that raises, those without a result leave nothing behind.
 
     Raises what an output raises when it is opened, and at the end the fault of a file, or of the last output of all.
     """

@@ -20,7 +20,6 @@ from threading import Event, Thread, Timer
 
 import cv2
 
-from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.answers import Answer, Answering
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.pipeline.handoff import Handoff
@@ -29,7 +28,15 @@ from aselect_runtime.pipeline.inference import Inference
 from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
-from aselect_runtime.pipeline.outlets import DEPTH, Outlet, OutputPlan, open_outlets, plan_outputs
+from aselect_runtime.pipeline.outlets import (
+    DEPTH,
+    Outlet,
+    OutputPlan,
+    label_folders,
+    open_outlets,
+    plan_outputs,
+    short_names,
+)
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
 from aselect_runtime.records import Manifest
@@ -72,14 +79,17 @@ def run_pipeline(
     result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `record` keeps model
     inputs for a calibration.
 
-    Raises what ends the run: InputError of a video, or of the live inputs if none has ever delivered; EngineError of
-    the session. No output but the lines written so far is left behind then. Raises at the end, with all other
-    outputs complete: the fault of an output file, and an input that was given up while others went on.
+    An input that ends badly (a truncated video, a camera that was given up) ends neither the run nor an output: the
+    next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the run:
+    InputError where no input has ever delivered a frame, EngineError of the session. Raises at the end, with all other
+    outputs complete, the fault of an output file. Whatever is raised, an output that has a result is completed and
+    kept.
     """
     sources = [_source(each) for each in inputs]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor([source.info.name for source in sources], heartbeat)
-    lanes = Lanes(sources, [partial(_source, each) for each in inputs])
+    folders = label_folders(sources, short_names(inputs))
+    lanes = Lanes(sources, [partial(_source, each) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
@@ -103,10 +113,8 @@ def run_pipeline(
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
         if frames == 0:
-            names = ", ".join(redact(source_name(each)) for each in inputs)
-            raise InputError(f"{names}: got no frame before the end, expected at least one; check the input")
-    lanes.raise_losses([plan.uri for plan in plans], frames)
-    return RunSummary(
+            lanes.raise_nothing([redact(source_name(each)) for each in inputs])
+    summary = RunSummary(
         frames=frames,
         seconds=round(seconds, 3),
         fps=round(frames / seconds, 2),
@@ -119,6 +127,8 @@ def run_pipeline(
         stalls=dict(heartbeat.stalls),
         outputs=tuple(redact(plan.uri) for plan in plans),
     )
+    lanes.raise_losses(summary)
+    return summary
 
 
 def _source(given: str | Source) -> Source:

@@ -12,14 +12,13 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources.opencv import FPS, LiveCapture
+from aselect_runtime.sources.opencv import FPS, LiveCapture, open_ffmpeg
 from aselect_runtime.sources.source import Source
 from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
 """Seconds that FFmpeg may wait for the other side."""
-NO_RANGES = "the video is truncated, or its server does not serve parts of files; download it first"
 
 
 def network(uri: str) -> Source:
@@ -39,7 +38,7 @@ def network(uri: str) -> Source:
     # Labels and file names come of it: a path with options in it may hold a password.
     stem = host if "=" in path else PurePosixPath(path).stem or host
     if parts.scheme.lower().startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, lambda: _connect(uri, name), NO_RANGES)
+        return Video(name, stem, lambda: _connect(uri, name))
     info = SourceInfo(name, FPS, live=True)
     return LiveCapture(info, stem, lambda: _connect(uri, name, threads=1), "check the camera and the network")
 
@@ -49,9 +48,8 @@ def _connect(uri: str, name: str, threads: int = 0) -> cv2.VideoCapture:
     # RTSP over TCP: lost UDP packets would smear the image. The user's own options go before ours.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
-    capture = cv2.VideoCapture(
+    capture = open_ffmpeg(
         uri,
-        cv2.CAP_FFMPEG,
         [
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),

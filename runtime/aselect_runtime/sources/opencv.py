@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 import cv2
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.media import library_path
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.rings import FrameRing
 
@@ -17,6 +20,9 @@ BUFFERS = 12
 """More frames than a run keeps at a time: those that wait for the session, and those that wait for the sinks."""
 FPS = 30.0
 """Of a camera that does not say."""
+ATTEMPTS = "OPENCV_FFMPEG_READ_ATTEMPTS", str(1 << 24)
+"""OpenCV takes a video for ended when this many packets in a row are not of its images; its own 4096 are one and a half
+minutes of sound, and a video may show nothing for longer."""
 
 
 class LiveCapture:
@@ -46,6 +52,18 @@ class LiveCapture:
         for index, frame in enumerate(frames(self._capture)):
             yield Captured(frame, index, f"{self._stem}-{index:06d}", self.info)
         raise InputError(f"{self.info.name}: got no frame {index + 1}, expected a stream; {self._advice}")
+
+
+def open_ffmpeg(uri: str, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
+    """A capture by the FFmpeg inside OpenCV, which may not be open."""
+    os.environ.setdefault(*ATTEMPTS)
+    return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, list(parameters))
+
+
+def open_file(path: Path) -> cv2.VideoCapture:
+    """A capture of a file, whatever its name, which may not be open."""
+    with library_path(path) as name:
+        return open_ffmpeg(name)
 
 
 def frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
