@@ -77,6 +77,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_place(path: Path) -> None:
+    """Raise WriteError unless a file can be written at `path`; makes its folder, and touches no file of that name."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write bytes or UTF-8 text to `path`, whole or not at all."""
     with atomic_file(path) as temporary:

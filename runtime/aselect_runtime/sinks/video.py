@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import cv2
 
 from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import atomic_file
+from aselect_runtime.files import check_place
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
@@ -24,10 +22,14 @@ LONGEST = 1.0
 
 @contextmanager
 def video(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole."""
+    """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole.
+
+    The file is written in place from the first frame on, so that what a killed run or a full disk leaves can be played.
+    """
     painter = Painter(manifest)
-    with atomic_file(path) as temporary, ThreadPoolExecutor(1, "encode") as encoder:
-        open_video = _Encoding(path, temporary)
+    check_place(path)
+    with ThreadPoolExecutor(1, "encode") as encoder:
+        open_video = _Encoding(path)
         encoding: list[Future[None]] = []
 
         def write(result: Result) -> None:
@@ -42,37 +44,49 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
         try:
             yield write
             finish()
-        finally:
-            encoder.submit(open_video.release).result()
-        open_video.check()
+        except BaseException:
+            encoder.submit(open_video.abandon).result()
+            raise
+        encoder.submit(open_video.release).result()
 
 
 class _Encoding:
-    """A VideoWriter that opens at the first frame, whose size all later frames are fitted to."""
+    """A writer that opens at the first frame, whose size all later frames are fitted to."""
 
-    def __init__(self, path: Path, temporary: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = temporary
-        self._writer = cv2.VideoWriter()
+        self._writer: encoders.Writer | None = None
         self._size = (0, 0)
         self._fps = 0.0
         self._shown_until: float | None = None
         self._written = 0
 
     def write(self, frame: Frame, captured: Captured) -> None:
-        if not self._writer.isOpened():
-            self._open(frame, captured)
+        if self._writer is None:
+            self._writer = self._open(frame, captured)
         fitted = resize(frame, self._size, Resize(mode="letterbox"))
         for _ in range(self._copies(captured)):
             self._writer.write(fitted)
             self._written += 1
 
-    def release(self) -> None:
-        self._writer.release()
+    def abandon(self) -> None:
+        """Complete what can be completed after a failure; a file that cannot be played at all is removed."""
+        if self._writer is not None:
+            with suppress(Exception):
+                self._writer.release()
+            if not encoders.count_frames(self._path):
+                self._path.unlink(missing_ok=True)
 
-    def check(self) -> None:
-        """OpenCV does not say when a write fails (a full disk), so look whether the file can be played."""
-        count = encoders.count_frames(self._temporary)
+    def release(self) -> None:
+        """Complete the file, and look whether it can be played: OpenCV does not say when a write fails (a full disk)."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.release()
+        except WriteError:
+            self.abandon()
+            raise
+        count = encoders.count_frames(self._path)
         # Matroska stores a duration, from which the count is estimated.
         if count < self._written - 2:
             raise WriteError(
@@ -80,16 +94,17 @@ class _Encoding:
                 "free space or choose another place"
             )
 
-    def _open(self, frame: Frame, captured: Captured) -> None:
+    def _open(self, frame: Frame, captured: Captured) -> encoders.Writer:
         self._size = (frame.shape[0], frame.shape[1])
         self._fps = captured.source.fps
-        writer = encoders.start(self._temporary, self._fps, self._size)
+        writer = encoders.start(self._path, self._fps, self._size)
         if writer is None:
+            self._path.unlink(missing_ok=True)
             raise WriteError(
                 f"{self._path}: OpenCV could not open a video, expected an OpenCV with FFmpeg; "
                 "write .jsonl, or use the OpenCV of JetPack (Jetson) or of opencv-python-headless (elsewhere)"
             )
-        self._writer = writer
+        return writer
 
     def _copies(self, captured: Captured) -> int:
         """How often to show a frame: of a live source as long as it was the newest, so that the video keeps time."""
