@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from aselect_runtime.errors import InputError, IntegrityError, WriteError
 
+TEMPORARY, PREVIOUS = ".aselect-", "-previous"
+"""How the names of temporary files and folders begin, and how that of a folder ends that is being replaced."""
+MOMENT = 2.0
+"""Seconds after its last change in which a temporary file is left alone: its writer may not have locked it yet."""
 WRITE_FAULTS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.EISDIR}
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.EISDIR),
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+    }
 )
 """What a disk or its permissions can refuse; any other OSError has a cause of its own and keeps it."""
 
@@ -56,13 +65,17 @@ def check_files(folder: Path, hashes: dict[str, str]) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed."""
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
+
+    Where `path` is a symbolic link, what it points at is replaced.
+    """
     try:
+        path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
     except OSError as error:
         raise _write_error(path, error) from error
+    _hold(handle)
     temporary = Path(name)
     try:
         yield temporary
@@ -75,6 +88,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise _write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def check_place(path: Path) -> None:
@@ -118,10 +132,12 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     check_replaceable(path, marker)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
+        handle = os.open(temporary, os.O_RDONLY)
     except OSError as error:
         raise _write_error(path, error) from error
-    previous = temporary.with_name(temporary.name + "-previous")
+    _hold(handle)
+    previous = temporary.with_name(temporary.name + PREVIOUS)
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -140,6 +156,35 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
             previous.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Whoever writes one holds a lock on it, which ends with the process. One that was killed while it replaced a folder
+    left the older result too: both stay.
+    """
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.name.endswith(PREVIOUS) or path.with_name(path.name + PREVIOUS).exists():
+            continue
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                old = time.time() - os.fstat(handle).st_mtime > MOMENT  # or not locked yet
+                if old and _hold(handle):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _hold(handle: int) -> bool:
+    """Lock an open file or folder until it is closed; False where another has it, or the disk has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aselect_runtime.errors import InputError, IntegrityError, WriteError
-from aselect_runtime.files import atomic_file, atomic_folder, atomic_write, check_files, inside, sha256
+from aselect_runtime.files import atomic_file, atomic_folder, atomic_write, check_files, inside, sha256, sweep
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -186,3 +187,42 @@ def test_changed_truncated_and_missing_files_are_refused(tmp_path: Path) -> None
     path.unlink()
     with pytest.raises(IntegrityError, match="missing"):
         check_files(tmp_path, hashes)
+
+
+def test_what_a_killed_process_left_is_swept_and_what_another_writes_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from aselect_runtime.files import atomic_file, atomic_folder\n"
+        "with atomic_file(Path('a.png')) as one, atomic_folder(Path('masks'), 'masks.json') as two:\n"
+        "    (two / 'a.png').write_bytes(b'half')\n"
+        "    os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_file(tmp_path / "b.png") as mine, atomic_folder(tmp_path / "c", "c.json") as folder:
+        sweep(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 4  # as young as those whose writers have no lock yet
+        monkeypatch.setattr("aselect_runtime.files.MOMENT", -1.0)
+        sweep(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([mine, folder])
+
+
+def test_a_folder_whose_replacement_was_killed_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aselect_runtime.files.MOMENT", -1.0)
+    for name in (".aselect-x", ".aselect-x-previous"):
+        (tmp_path / name).mkdir()
+    sweep(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symbolic_link_is_followed(tmp_path: Path, there: bool) -> None:
+    target, link = tmp_path / "disk" / "a.bin", tmp_path / "a.bin"
+    target.parent.mkdir()
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to("disk/a.bin")
+    atomic_write(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"

@@ -154,6 +154,32 @@ def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, cl
         _run(seg_model, [str(clip)], [tmp_path / "a.png", tmp_path / "b" / ".." / "a.png"])
 
 
+def test_an_image_is_not_written_where_the_next_run_would_read_it(seg_model: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
+    with pytest.raises(InputError, match="below the folder of the input"):
+        _run(seg_model, [str(tmp_path)], [tmp_path / "results" / "last.png"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.jsonl", "a.png"])
+def test_an_output_follows_a_symbolic_link(seg_model: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / name
+    link.symlink_to(tmp_path / "disk" / name)
+    _run(seg_model, [STREET], [link])
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / name).stat().st_size
+
+
+def test_masks_follow_a_link_and_replace_older_ones_alone(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "masks").symlink_to("disk")
+    for _ in range(2):
+        _run(seg_model, [STREET], [tmp_path / "masks"])
+        assert (tmp_path / "masks").is_symlink()
+        assert len(list((tmp_path / "disk").glob("*.png"))) == 5
+
+
 def test_masks_of_two_inputs_of_one_name_are_all_kept(seg_model: Path, clip: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / clip.name
     other.parent.mkdir()

@@ -30,8 +30,9 @@ Outputs = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help=".mp4/.mkv overlay, .jsonl results, .png last frame, folder/ masks, display://, http://host:port live "
-        "page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are filled in; repeatable.",
+        help=".mp4/.mkv overlay, .jsonl results (- for stdout), .png last frame, folder/ masks, display://, "
+        "http://host:port live page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are "
+        "filled in; repeatable.",
     ),
 ]
 MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after this many frames.")]
@@ -73,10 +74,12 @@ def _run(
     they have.
     """
     from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.errors import IncompleteError
+    from aselect_runtime.errors import IncompleteError, InputError
     from aselect_runtime.redaction import redact
 
     inputs, outputs = [filled_in(uri) for uri in inputs], [filled_in(uri) for uri in output or []]
+    if as_json and "-" in outputs:
+        raise InputError("got the output - with the summary as JSON, expected one of them on stdout; write a .jsonl")
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.

@@ -6,7 +6,21 @@
 Nothing here touches TensorRT before a driver has answered: without one TensorRT can crash the interpreter.
 """
 
-from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
-from aselect_runtime.engines.building import add_engines, open_engine, runnable
+from typing import TYPE_CHECKING
+
+from aselect_runtime.lazy import attributes
+
+if TYPE_CHECKING:
+    from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
+    from aselect_runtime.engines.building import add_engines, open_engine, runnable
 
 __all__ = ["BuildOptions", "add_engines", "build_engine", "check_target", "engine_name", "open_engine", "runnable"]
+
+# Not at once: the doctor asks for the GPU, and must do so where there is no OpenCV.
+__getattr__ = attributes(
+    __name__,
+    {
+        **dict.fromkeys(("BuildOptions", "build_engine", "check_target", "engine_name"), "builder"),
+        **dict.fromkeys(("add_engines", "open_engine", "runnable"), "building"),
+    },
+)

@@ -12,13 +12,15 @@ from pathlib import Path
 from threading import Event, Thread
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import sweep
 from aselect_runtime.health import SinkHealth, SinkState
+from aselect_runtime.media import is_image
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sink, SinkClosed, Write, sink_name, writes_files
+from aselect_runtime.sinks.sink import STDOUT, Sink, SinkClosed, Write, sink_name, writes_files
 from aselect_runtime.sources.source import Source, source_name
 
 DEPTH = 4
@@ -58,11 +60,13 @@ def plan_outputs(
         if writes_files(uri) and "{source}" in uri:
             names = short_names(inputs)
             plans += [OutputPlan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
-        elif writes_files(uri) and len(lanes) > 1 and not uri.endswith(".jsonl"):
+        elif writes_files(uri) and len(lanes) > 1 and uri != STDOUT and not uri.endswith(".jsonl"):
             plans += [OutputPlan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
         else:
             plans.append(OutputPlan(uri, everything))
-    files = [plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri)]
+    files = [
+        plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri) and plan.uri not in {"", STDOUT}
+    ]
     _refuse_clashes([uri for uri in inputs if isinstance(uri, str)], files)
     return plans
 
@@ -100,8 +104,15 @@ def _numbered(uri: str, number: int) -> str:
 
 def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
     taken = {Path(uri).resolve() for uri in inputs}
+    folders = [path for path in taken if path.is_dir()]
     for uri in outputs:
         path = Path(uri).resolve()
+        if is_image(path) and any(path.is_relative_to(folder) for folder in folders):
+            raise InputError(
+                f"{uri}: got an image below the folder of the input, expected another place, or the next run would "
+                "take it for an input; choose another output",
+                parameter="output",
+            )
         if path in taken:
             raise InputError(
                 f"{uri}: got this path twice, expected an output of its own; choose another output", parameter="output"
@@ -140,6 +151,11 @@ class Outlet:
         self._opened.wait()
         if self.fault is not None:
             raise self.fault
+
+    def sweep(self) -> None:
+        """Remove what killed runs left beside this output."""
+        if self._plan.sink is None and self.is_file:
+            sweep(Path(self._plan.uri).parent)
 
     @property
     def ended(self) -> bool:
@@ -205,6 +221,7 @@ def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
     opened: list[Outlet] = []
     try:
         for outlet in outlets:
+            outlet.sweep()
             opened.append(outlet)
             outlet.start()
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aselect_runtime.errors import WriteError
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Write
+from aselect_runtime.sinks.sink import SinkClosed, Write
 
 
 @contextmanager
@@ -25,6 +25,26 @@ def lines(path: Path) -> Iterator[Write]:
             line = result.to_json()
             with _naming(path):
                 stream.write(f"{line}\n".encode())
+
+        yield write
+
+
+@contextmanager
+def standard_output() -> Iterator[Write]:
+    """Writes the same lines to the standard output; a reader that has seen enough (`head`) closes it."""
+    with FileIO(1, "w", closefd=False) as stream:
+
+        def write(result: Result) -> None:
+            data = memoryview(f"{result.to_json()}\n".encode())
+            try:
+                while data:  # a pipe may take less than all
+                    data = data[stream.write(data) or 0 :]
+            except BrokenPipeError:
+                raise SinkClosed from None
+            except OSError as error:
+                raise WriteError(
+                    f"-: could not write ({error.strerror}), expected an open standard output; write a .jsonl instead"
+                ) from error
 
         yield write
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
-from aselect_runtime.sinks.sink import Sink, writes_files
+from aselect_runtime.sinks.sink import STDOUT, Sink, writes_files
 
 SCHEMES = {
     "display": "display",
@@ -22,14 +22,20 @@ SCHEMES = {
 `(uri, manifest)` as a Sink, and is imported only when such an output is asked for."""
 
 HERE = (
-    ".mp4 or .mkv (overlay video), .jsonl (results), .png (overlay of the last frame), folder/ (masks), display://, "
-    "http://host:port (live page), mqtt://host/topic or metrics://host:port"
+    ".mp4 or .mkv (overlay video), .jsonl or - (results), .png (overlay of the last frame), folder/ (masks), "
+    "display://, http://host:port (live page), mqtt://host/topic or metrics://host:port"
 )
 
 
 def open_sink(uri: str, manifest: Manifest) -> Sink:
     """The sink that a path or URI names; raises InputError if there is none such or it does not suit the model."""
     path = Path(uri)
+    if not uri:
+        raise InputError(f"got an empty output, expected {HERE}; name one", parameter="output")
+    if uri == STDOUT:
+        from aselect_runtime.sinks.lines import standard_output
+
+        return standard_output()
     if not writes_files(uri):
         scheme = uri.split("://", 1)[0]
         if scheme not in SCHEMES:

@@ -10,6 +10,9 @@ from aselect_runtime.results import Result
 
 Write: TypeAlias = Callable[[Result], None]
 
+STDOUT = "-"
+"""The output that is JSON lines on the standard output."""
+
 
 class Sink(Protocol):
     """Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it.

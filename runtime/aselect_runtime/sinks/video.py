@@ -78,7 +78,7 @@ class _Encoding:
                 self._path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Complete the file, and look whether it can be played: OpenCV does not say when a write fails (a full disk)."""
+        """Complete the file and look whether it can be played: OpenCV does not say when a write fails."""
         if self._writer is None:
             return
         try:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import VIDEO_SUFFIXES, is_image, is_video
+from aselect_runtime.media import VIDEO_SUFFIXES, is_image, is_video, printable
 from aselect_runtime.redaction import redact
 from aselect_runtime.sources.source import Source
 
@@ -27,6 +27,18 @@ SCHEMES = {
 
 def open_source(uri: str) -> Source:
     """The source that a URI or path names, not yet opened; raises InputError if there is none such."""
+    try:
+        return _opened(uri)
+    except OSError as error:
+        name = printable(Path(redact(uri)))
+        raise InputError(f"{name}: {error.strerror}, expected {HERE}; check the path") from error
+
+
+def _opened(uri: str) -> Source:
+    if not uri:
+        raise InputError(f"got an empty input, expected {HERE}; name one")
+    if "://" not in uri and Path(uri).exists() and not Path(uri).is_char_device():
+        return _file(uri)
     # Imported here so that one kind of source does not pay for the others.
     if re.fullmatch(r"/dev/video\d+", uri):
         from aselect_runtime.sources.camera import Camera
