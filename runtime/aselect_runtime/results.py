@@ -48,7 +48,7 @@ class Captured:
     """Unix time of arrival, for people and logs: it jumps when the clock is set."""
     t_monotonic: float = field(default_factory=time.monotonic)
     """Time of arrival on a clock that never jumps, for durations between frames."""
-    image: str | None = None
+    file: str | None = None
     """The file that it was read from, where each file is one image; relative to the folder that was given."""
     position: float | None = None
     """Seconds from the beginning of a video."""
@@ -136,12 +136,12 @@ class Result:
         """`t_result` (Unix seconds), `latency_ms`, and `areas` or `top`, as JSON types.
 
         A result of a stream has `frame` (its number), `source` and `t_capture` before them; that of an image also
-        `image` (the file), that of a video `position` (seconds from its beginning).
+        `file` (its name), that of a video `position` (seconds from its beginning).
         """
         captured = self.captured
         origin: dict[str, Any] = {"frame": captured.index, "source": captured.source.name}
-        if captured.image is not None:
-            origin["image"] = captured.image
+        if captured.file is not None:
+            origin["file"] = captured.file
         if captured.position is not None:
             origin["position"] = captured.position
         origin["t_capture"] = round(captured.t_capture, 4)

@@ -128,7 +128,7 @@ def test_one_bad_image_of_many_is_skipped_named_and_counted(
     assert (summary.frames, summary.sources[0].skipped) == (2, 1)
     assert "b.png" in caplog.text
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a.png", "c.png", "masks.json"]
-    assert [line["image"] for line in _lines(tmp_path / "a.jsonl")] == ["a.png", "c.jpg"]
+    assert [line["file"] for line in _lines(tmp_path / "a.jsonl")] == ["a.png", "c.jpg"]
     (photos / "a.png").unlink()
     (photos / "c.jpg").unlink()
     with pytest.raises(InputError, match=r"b\.png"):

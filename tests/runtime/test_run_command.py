@@ -248,7 +248,7 @@ def test_an_empty_name_is_one_line(seg_model: Path, tmp_path: Path, inputs: str,
 
 @pytest.mark.parametrize("coding", ["utf-8", "iso-8859-1"])
 @pytest.mark.parametrize(
-    "name", [b"caf\xe9.mp4", "été.mp4".encode(), b"caf\xe9.png", b"a:b.mp4", b"-x.mp4", b"a%03d.avi"]
+    "name", [b"caf\xe9.mp4", "été.mp4".encode(), b"caf\xe9.png", b"a:b.mp4", b"-x.mp4", b"a%03d.avi", b"a ! b.mp4"]
 )
 def test_any_file_name_will_do(seg_model: Path, clip: Path, tmp_path: Path, name: bytes, coding: str) -> None:
     path = os.path.join(os.fsencode(tmp_path), name)
@@ -260,9 +260,8 @@ def test_any_file_name_will_do(seg_model: Path, clip: Path, tmp_path: Path, name
     outputs = [os.path.splitext(path)[0] + b"-out" + suffix for suffix in (b".mp4", b".jsonl", b".png", b"/")]
     command = [*map(os.fsencode, COMMAND), os.fsencode(seg_model), path]
     environment = {**os.environ, "PYTHONIOENCODING": coding}
-    done = subprocess.run(
-        [*command, *(part for out in outputs for part in (b"-o", out))], capture_output=True, env=environment
-    )
+    options = [part for out in outputs for part in (b"-o", out)]
+    done = subprocess.run([*command, *options], capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert all(os.path.exists(out) for out in outputs)
     with open(outputs[1], "rb") as lines:

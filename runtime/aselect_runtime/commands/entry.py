@@ -95,9 +95,7 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
         raise SystemExit(MissingDependencyError.exit_code) from None
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not _has_working_folder():
-            _report(
-                InputError("got a working folder that was deleted, expected one that exists; cd to another"), verbose
-            )
+            _report(InputError("got a deleted working folder, expected one that exists; cd to another"), verbose)
             raise SystemExit(InputError.exit_code) from None
         if error.errno not in WRITE_FAULTS:
             raise

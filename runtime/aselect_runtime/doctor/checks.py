@@ -146,9 +146,8 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         if "numpy" in (facts.opencv.fault or "").lower() and facts.packages.get("numpy", "").startswith("2."):
             fix = "pip install 'numpy>=1.26,<2': this OpenCV was built for NumPy 1"
         if facts.opencv.fault == HALF and not _jetson(facts):
-            fix = (
-                f"pip uninstall -y {' '.join(wheels)} && " * bool(wheels) + f"pip install --force-reinstall {HEADLESS}"
-            )
+            first = f"pip uninstall -y {' '.join(wheels)} && " if wheels else ""
+            fix = f"{first}pip install --force-reinstall {HEADLESS}"
         yield Finding("opencv", "error", what, fix)
         return
     if len(wheels) > 1:

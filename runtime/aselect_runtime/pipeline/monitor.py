@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from aselect_runtime.pipeline.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
+SILENCE = 2.0
 FRESH = 0.5
 """Seconds for which a snapshot is good: taking one for every frame would cost more than it tells."""
 
@@ -39,7 +41,7 @@ class Monitor:
         self._inputs = [_Input(name) for name in names]
         self._heartbeat = heartbeat
         self._start = time.monotonic()
-        self._taken = -FRESH
+        self._taken = -math.inf
         self._health = Health()
         self._temperatures: Mapping[str, float] = MappingProxyType({})
         self._power_mode: str | None = None
@@ -105,19 +107,26 @@ class Monitor:
         elapsed = now - self._taken
         if elapsed < FRESH:
             return self._health
-        sources = self.sources()
-        frames = sum(source.frames for source in sources)
+        frames = sum(own.frames for own in self._inputs)
         if self._health.frames:
             self._rate = (frames - self._health.frames) / elapsed
         self._taken = now
-        self._health = Health(
-            frames,
-            round(now - self._start, 3),
-            round(self._rate, 2),
-            sources,
-            sinks(),
+        self._health = self.snapshot(sinks(), self._rate)
+        return self._health
+
+    def silent_health(self, sinks: Callable[[], tuple[SinkHealth, ...]]) -> Health | None:
+        """A snapshot for any thread where no result has come for SILENCE seconds; None while results bring theirs."""
+        return self.snapshot(sinks(), 0.0) if time.monotonic() - self._taken > SILENCE else None
+
+    def snapshot(self, sinks: tuple[SinkHealth, ...], rate: float) -> Health:
+        """How the run is doing now, at so many results per second."""
+        return Health(
+            sum(own.frames for own in self._inputs),
+            round(time.monotonic() - self._start, 3),
+            round(rate, 2),
+            self.sources(),
+            sinks,
             self._heartbeat.stuck(),
             self._temperatures,
             self._power_mode,
         )
-        return self._health

@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import sweep
-from aselect_runtime.health import SinkHealth, SinkState
+from aselect_runtime.health import Health, SinkHealth, SinkState
 from aselect_runtime.media import is_image
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.heartbeat import Heartbeat
@@ -142,6 +142,7 @@ class Outlet:
         self._stage = f"output {self.name}"
         self._queue: Handoff[Result] = Handoff(DEPTH)
         self._written = self._missed = 0
+        self._write: Write | None = None
         self._opened = Event()
         self._thread = Thread(target=self._work, name=self._stage, daemon=True)
 
@@ -161,6 +162,12 @@ class Outlet:
     def ended(self) -> bool:
         """Whether it takes no more results, because it failed or somebody closed it."""
         return not self._thread.is_alive()
+
+    def tell(self, health: Health) -> None:
+        """Give it the run's health, if it shows that."""
+        tell = getattr(self._write, "tell", None)
+        if tell is not None and not self.ended:
+            tell(health)
 
     def offer(self, result: Result) -> None:
         """Give it a result, if it is one of its inputs."""
@@ -190,6 +197,7 @@ class Outlet:
     def _work(self) -> None:
         try:
             with self._open() as write:
+                self._write = write
                 self._opened.set()
                 self._write_all(write)
         except (SinkClosed, _UndoneError):

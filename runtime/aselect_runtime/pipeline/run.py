@@ -102,7 +102,7 @@ def run_pipeline(
         stack.enter_context(_opencv_in_one_thread())
         stack.enter_context(open_outlets(outlets))
         stack.enter_context(_timer(max_seconds, stop))
-        stack.enter_context(_watching(monitor, heartbeat))
+        stack.enter_context(_watching(monitor, heartbeat, outlets))
         start = time.perf_counter()
         with (
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
@@ -193,7 +193,7 @@ def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(monitor: Monitor, heartbeat: Heartbeat) -> Iterator[None]:
+def _watching(monitor: Monitor, heartbeat: Heartbeat, outlets: Sequence[Outlet]) -> Iterator[None]:
     """Looks after stalls and the board, and tells the service manager that the run is alive."""
     limit = watchdog_seconds()
 
@@ -201,6 +201,9 @@ def _watching(monitor: Monitor, heartbeat: Heartbeat) -> Iterator[None]:
         monitor.look_at_the_board()
         for stage in heartbeat.newly_stuck():
             log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+        if health := monitor.silent_health(lambda: tuple(outlet.health() for outlet in outlets)):
+            for outlet in outlets:
+                outlet.tell(health)
         if ESSENTIAL.isdisjoint(heartbeat.stuck()):
             sd_notify("WATCHDOG=1")
 

@@ -47,7 +47,7 @@ def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
             parameter="output",
         ) from error
     try:
-        yield figures.observe
+        yield figures
     finally:
         server.shutdown()
         server.server_close()
@@ -88,6 +88,10 @@ class Metrics(Collector):
         self._classes = Gauge(name, text, ["source", "class"], registry=self.registry)
         self.registry.register(self)
 
+    def tell(self, health: Health) -> None:
+        """Take a snapshot that comes without a result."""
+        self._health = health
+
     def observe(self, result: Result) -> None:
         """Count one result."""
         source = result.captured.source.name
@@ -99,6 +103,8 @@ class Metrics(Collector):
         self._latest.labels(source).set(result.t_result)
         for name, share in self._shares(result).items():
             self._classes.labels(source, name).set(share)
+
+    __call__ = observe
 
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -132,9 +138,7 @@ class Metrics(Collector):
             "aselect_sink_up", "1 while an output works.", "sink", {s.name: s.state == "working" for s in sinks}
         )
         yield GaugeMetricFamily("aselect_fps", "Results per second lately.", rate)
-        yield GaugeMetricFamily(
-            "aselect_stalled_stages", "Stages stuck in one operation at the last result.", len(health.stalled)
-        )
+        yield GaugeMetricFamily("aselect_stalled_stages", "Stages stuck in one operation.", len(health.stalled))
         yield _gauges(
             "aselect_temperature_celsius", "Temperature of a thermal zone.", "zone", dict(health.temperatures)
         )

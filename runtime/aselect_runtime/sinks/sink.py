@@ -20,7 +20,8 @@ class Sink(Protocol):
     The pipeline enters, writes and leaves in one thread of the sink's own, behind a bounded queue. An AselectError that
     `write` raises disables this sink for the rest of the run, so a network sink reconnects by itself instead.
 
-    A function with @contextmanager that yields `write` makes one.
+    A function with @contextmanager that yields `write` makes one. Where `write` has a method `tell`, that is given the
+    run's Health every few seconds, from another thread, whether results come or not: a hung session gives none.
     """
 
     def __enter__(self) -> Write: ...

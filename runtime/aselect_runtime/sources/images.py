@@ -64,7 +64,7 @@ class Images:
 
     def _image(self, path: Path) -> Iterator[Captured]:
         name = printable(path.relative_to(self._root))
-        yield Captured(read_image(path), 0, self._label[path], self.info, image=name)
+        yield Captured(read_image(path), 0, self._label[path], self.info, file=name)
 
     def _clip(self, path: Path) -> Iterator[Captured]:
         with VideoFile(path) as video:
