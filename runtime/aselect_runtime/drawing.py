@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -22,6 +23,17 @@ ROWS = 12
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE = (255, 255, 255)
 
+
+@dataclass(frozen=True)
+class Look:
+    """How answers are painted."""
+
+    opacity: float = OPACITY
+    """Of the classes' colours, from 0 (the frame alone) to 1."""
+    clear: frozenset[str] = frozenset()
+    """Names of classes that are left unpainted, such as the background."""
+
+
 Row = tuple[str, float, tuple[int, int, int]]
 """Name, share from 0 to 1, and colour (BGR)."""
 
@@ -37,7 +49,9 @@ class Painter:
     time, in page faults, than all the painting.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, look: Look | None = None) -> None:
+        self._opacity = (look or Look()).opacity
+        self._clear = [n for n, item in enumerate(manifest.classes) if item.name in (look or Look()).clear]
         self._colours = {item.name: item.colour[::-1] for item in manifest.classes}
         self._lut = np.zeros((256, 1, 3), np.uint8)
         if manifest.task == "seg":  # a classifier may have more classes than a map has values
@@ -59,7 +73,11 @@ class Painter:
             return image
         if frame.shape[:2] != (height, width):
             frame = cv2.resize(frame, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        cv2.addWeighted(frame, 1 - OPACITY, self._layer(class_map, (height, width)), OPACITY, 0, dst=image)
+        layer = self._layer(class_map, (height, width))
+        if self._clear:
+            unpainted = cv2.resize(np.isin(class_map, self._clear).view(np.uint8), (width, height))
+            cv2.copyTo(frame, unpainted, layer)
+        cv2.addWeighted(frame, 1 - self._opacity, layer, self._opacity, 0, dst=image)
         if len(shares) > ROWS:
             shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
         _legend(image, self._rows(shares))

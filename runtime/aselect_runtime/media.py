@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +11,17 @@ from pathlib import Path, PurePath
 
 from aselect_runtime.errors import InputError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif"})
 VIDEO_SUFFIXES = frozenset(
     {
         *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv"),
-        *(".3gp", ".h264", ".gif"),
+        *(".3gp", ".h264", ".264", ".h265", ".hevc", ".gif", ".ogv", ".vob"),
     }
 )
+CONVERTED = frozenset({".heic", ".heif"})
+"""Images that OpenCV does not read."""
 MASKS = "masks.json"
 """The file that marks a folder as masks that aselect-run wrote: results, and no images to run on."""
 
@@ -48,6 +53,11 @@ def list_images(folder: Path) -> list[Path]:
 def list_media(folder: Path) -> list[Path]:
     """All images and videos below a folder, as `list_images`."""
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    if left_out := list(_files(folder, lambda path: path.suffix.lower() in CONVERTED)):
+        log.warning(
+            "%s: left out %d images such as %s, which OpenCV does not read; convert them to .jpg",
+            *(folder, len(left_out), left_out[0].name),
+        )
     return _listed(folder, lambda path: is_image(path) or is_video(path), "image or video", suffixes)
 
 

@@ -12,12 +12,14 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
+from aselect_runtime.sources.addresses import quoted, why_not
 from aselect_runtime.sources.opencv import FPS, LiveCapture, open_ffmpeg
 from aselect_runtime.sources.source import Source
 from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
+LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Seconds that FFmpeg may wait for the other side."""
 
 
@@ -26,16 +28,18 @@ def network(uri: str) -> Source:
 
     Raises InputError for an address without a host.
     """
-    name = redact(uri)
+    name, uri = redact(uri), quoted(uri)
     try:
         parts = urlsplit(uri)
         host, path, _ = parts.hostname, parts.path, parts.port
     except ValueError:
         # Its message would quote the address with the password, which "from None" keeps out of tracebacks.
         raise InputError(f"{name}: got a malformed address, expected for example rtsp://host:554/stream") from None
-    if not host:
+    listens = parts.scheme.lower() in LISTENING  # udp://@:5000 is a port of this machine
+    if not host and not (listens and parts.port):
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
     # Labels and file names come of it: a path with options in it may hold a password.
+    host = host or parts.scheme
     stem = host if "=" in path else PurePosixPath(path).stem or host
     if parts.scheme.lower().startswith("http") and is_video(PurePosixPath(path)):
         return Video(name, stem, lambda: _connect(uri, name))
@@ -57,5 +61,5 @@ def _connect(uri: str, name: str, threads: int = 0) -> cv2.VideoCapture:
         ],
     )
     if not capture.isOpened():
-        raise InputError(f"{name}: got no stream, expected one there; check address, user, password and network")
+        raise InputError(f"{name}: {why_not(uri)}")
     return capture
