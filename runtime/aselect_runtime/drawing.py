@@ -34,6 +34,8 @@ class Look:
     """Names of classes that are left unpainted, such as the background."""
 
 
+PLAIN = Look()
+
 Row = tuple[str, float, tuple[int, int, int]]
 """Name, share from 0 to 1, and colour (BGR)."""
 
@@ -49,9 +51,7 @@ class Painter:
     time, in page faults, than all the painting.
     """
 
-    def __init__(self, manifest: Manifest, look: Look | None = None) -> None:
-        self._opacity = (look or Look()).opacity
-        self._clear = [n for n, item in enumerate(manifest.classes) if item.name in (look or Look()).clear]
+    def __init__(self, manifest: Manifest) -> None:
         self._colours = {item.name: item.colour[::-1] for item in manifest.classes}
         self._lut = np.zeros((256, 1, 3), np.uint8)
         if manifest.task == "seg":  # a classifier may have more classes than a map has values
@@ -59,7 +59,9 @@ class Painter:
         self._images = FrameRing(IMAGES)
         self._layers = FrameRing(1)
 
-    def paint(self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None) -> Frame:
+    def paint(
+        self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None, look: Look = PLAIN
+    ) -> Frame:
         """A BGR image, uint8 [H, W, 3], at display size with even sides, which belongs to whoever holds it.
 
         `shares` (0 to 1, by class name) are listed. Segmentation gives `class_map` too, uint8 [h, w] of any size: it
@@ -74,10 +76,12 @@ class Painter:
         if frame.shape[:2] != (height, width):
             frame = cv2.resize(frame, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
         layer = self._layer(class_map, (height, width))
-        if self._clear:
-            unpainted = cv2.resize(np.isin(class_map, self._clear).view(np.uint8), (width, height))
-            cv2.copyTo(frame, unpainted, layer)
-        cv2.addWeighted(frame, 1 - self._opacity, layer, self._opacity, 0, dst=image)
+        if look.clear:
+            numbers = [number for number, name in enumerate(self._colours) if name in look.clear]
+            small = np.isin(class_map, numbers).view(np.uint8)
+            clear = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+            cv2.copyTo(frame, clear, layer)
+        cv2.addWeighted(frame, 1 - look.opacity, layer, look.opacity, 0, dst=image)
         if len(shares) > ROWS:
             shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
         _legend(image, self._rows(shares))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from aselect_runtime.pipeline.timing import RunSummary
+from typing import Any
 
 
 class AselectError(Exception):
@@ -27,9 +24,12 @@ class InputError(AselectError):
 
 
 class IncompleteError(InputError):
-    """An input ended badly, or was given up. The run went on, and every output holds what was inferred."""
+    """An input ended badly, or was given up. The run went on, and every output holds what was inferred.
 
-    def __init__(self, message: str, summary: RunSummary) -> None:
+    `summary` is the RunSummary. This module imports nothing, so it cannot name the type.
+    """
+
+    def __init__(self, message: str, summary: Any) -> None:
         super().__init__(message)
         self.summary = summary
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_runtime.drawing import Look, Painter
+from aselect_runtime.drawing import PLAIN, Look, Painter
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame, placement, restore
 from aselect_runtime.health import Health
@@ -79,8 +79,8 @@ class Result:
     """Which input of the run it came from, counted from 0."""
     pixels: Frame | None = None
     """The model input that was answered, uint8 [h, w, 3]."""
-    look: Look = field(default_factory=Look)
-    """How `plot` paints it where it is given no painter."""
+    look: Look = PLAIN
+    """How `plot` paints it."""
 
     @property
     def frame(self) -> Frame:
@@ -129,9 +129,9 @@ class Result:
         Small and very large frames are scaled, see `display_size`. A `painter` that is given is used again from
         result to result, which saves time; for one thread.
         """
-        painter = painter or Painter(self.manifest, self.look)
+        painter = painter or Painter(self.manifest)
         if self.manifest.task == "seg":
-            return painter.paint(self.frame, self.areas, self.model_class_map)
+            return painter.paint(self.frame, self.areas, self.model_class_map, self.look)
         return painter.paint(self.frame, self.top)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import av
@@ -142,7 +143,7 @@ def test_formats_of_recorders(tmp_path: Path, suffix: str) -> None:
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     with av.open(str(path), "w", format=FORMATS.get(suffix)) as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=25))
         stream.height, stream.width = videos.SIZE
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         for number in range(10):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from aselect_runtime import open_model, run_pipeline
+from aselect_runtime.drawing import Look
 from aselect_runtime.errors import IncompleteError, InputError
 from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.sources import open_source
@@ -153,15 +154,51 @@ def test_a_folder_of_clips_and_images_is_read_in_order(seg_model: Path, tmp_path
 def test_a_failure_in_the_middle_keeps_what_was_written(seg_model: Path, tmp_path: Path) -> None:
     manifest, session = open_model(seg_model, "cpu")
 
-    def fail(_: object) -> None:
-        nonlocal count
-        count += 1
-        if count == 4:
+    seen: list[object] = []
+
+    def fail(result: object) -> None:
+        seen.append(result)
+        if len(seen) == 4:
             raise RuntimeError("a bug")
 
-    count, out = 0, tmp_path / "out"
+    out = tmp_path / "out"
     with pytest.raises(RuntimeError):
         run_pipeline(manifest, session, [STREET], [f"{out}/{name}" for name in NAMES], on_frame=fail)
     assert len(videos.read(out / "a.mp4")) == len(_lines(out / "a.jsonl")) == 4
     assert len(list((out / "masks").glob("*.png"))) == 4
     shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("task", ["seg", "cls"])
+def test_a_folder_of_images_has_an_overlay_of_each(seg_model: Path, cls_model: Path, tmp_path: Path, task: str) -> None:
+    photos = tmp_path / "photos"
+    (photos / "b").mkdir(parents=True)
+    for name in ("a.jpg", "a.png", "b/c.png"):
+        cv2.imwrite(str(photos / name), np.zeros((60, 80, 3), np.uint8))
+    _run(seg_model if task == "seg" else cls_model, [photos], [f"{tmp_path}/out/{{name}}.png"])
+    out = tmp_path / "out"
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert names == ["a.jpg.png", "a.png.png", "b/c.png"]
+    overlay = cv2.imread(str(out / "b" / "c.png"))
+    assert overlay is not None
+    assert overlay.shape == (480, 640, 3)
+
+
+def test_opacity_and_clear_classes(seg_model: Path, tmp_path: Path) -> None:
+    manifest, session = open_model(seg_model, "cpu")
+    frame = np.zeros((96, 128, 3), np.uint8)
+    frame[:, 64:] = 255
+    cv2.imwrite(str(tmp_path / "in.png"), frame)
+
+    def painted(look: Look) -> list[tuple[int, ...]]:
+        run_pipeline(manifest, session, [str(tmp_path / "in.png")], [f"{tmp_path}/a.png"], look=look)
+        image = cv2.imread(str(tmp_path / "a.png"))
+        assert image is not None
+        return [tuple(map(int, image[400, column])) for column in (100, 540)]
+
+    # The left half is black and of the class dark, RGB (20, 30, 200); the right is white and bright, (230, 60, 50).
+    assert painted(Look(opacity=1.0)) == [(200, 30, 20), (50, 60, 230)]
+    assert painted(Look(opacity=0.0)) == [(0, 0, 0), (255, 255, 255)]
+    assert painted(Look(1.0, frozenset({"dark"}))) == [(0, 0, 0), (50, 60, 230)]
+    with pytest.raises(InputError, match="got the class 'sky' to leave clear, expected one of dark, middle, bright"):
+        painted(Look(clear=frozenset({"sky"})))

@@ -256,7 +256,7 @@ def test_any_file_name_will_do(seg_model: Path, clip: Path, tmp_path: Path, name
         cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
         os.rename(tmp_path / "a.png", path)
     else:
-        shutil.copy(clip, path)
+        shutil.copy(str(clip), os.fsdecode(path))
     outputs = [os.path.splitext(path)[0] + b"-out" + suffix for suffix in (b".mp4", b".jsonl", b".png", b"/")]
     command = [*map(os.fsencode, COMMAND), os.fsencode(seg_model), path]
     environment = {**os.environ, "PYTHONIOENCODING": coding}

@@ -71,6 +71,7 @@ def trimmed(path: Path, first: int = 30) -> Path:
     with av.open(str(whole)) as source, av.open(str(path), "w") as out:
         stream = source.streams.video[0]
         copy = out.add_stream_from_template(stream)
+        assert stream.time_base is not None
         offset = round(first / FPS / stream.time_base)
         for packet in source.demux(stream):
             if packet.dts is not None and packet.pts is not None:

@@ -50,6 +50,10 @@ Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
 ]
+Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the classes' colours over the image.")]
+Clear = Annotated[
+    list[str] | None, typer.Option("--clear", metavar="CLASS", help="A class to leave unpainted; repeatable.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
@@ -61,6 +65,8 @@ def _run(
     max_seconds: MaxSeconds = None,
     device: OnDevice = "auto",
     smooth: Smooth = None,
+    opacity: Opacity = 0.5,
+    clear: Clear = None,
     record_calibration: Record = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -85,6 +91,7 @@ def _run(
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.commands.live import print_summary, progress
     from aselect_runtime.commands.signals import stop_on_signals
+    from aselect_runtime.drawing import Look
     from aselect_runtime.model import open_model
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
@@ -110,6 +117,7 @@ def _run(
                 on_frame=on_frame,
                 smooth=smooth,
                 record=record_calibration,
+                look=Look(opacity, frozenset(clear or ())),
             )
     except IncompleteError as error:
         show(error.summary)

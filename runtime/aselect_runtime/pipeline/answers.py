@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from aselect_runtime.drawing import Look
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.outlets import Outlet
@@ -41,7 +42,9 @@ class Answering:
         watch: Stopwatch,
         smooth: float | None,
         on_frame: Callable[[Result], None] | None,
+        look: Look,
     ) -> None:
+        self._look = look
         self._manifest = manifest
         self._outlets = outlets
         self._monitor = monitor
@@ -81,7 +84,8 @@ class Answering:
                 self._smoothings[ready.stream] = TemporalAverage(self._smooth, len(self._manifest.classes))
             outputs = self._smoothings[ready.stream](ready.captured, outputs)
         return Result(
-            ready.captured, outputs, self._manifest, answer.t_result, rounded, health, ready.stream, ready.pixels
+            *(ready.captured, outputs, self._manifest, answer.t_result, rounded, health, ready.stream, ready.pixels),
+            look=self._look,
         )
 
     def _any_left(self) -> bool:

@@ -20,6 +20,8 @@ from threading import Event, Thread, Timer
 
 import cv2
 
+from aselect_runtime.drawing import Look
+from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.answers import Answer, Answering
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.pipeline.handoff import Handoff
@@ -69,6 +71,7 @@ def run_pipeline(
     smooth: float | None = None,
     record: Path | None = None,
     patience: Patience | None = None,
+    look: Look | None = None,
 ) -> RunSummary:
     """Run the inputs and write every result to all outputs: live inputs side by side, videos one after the other.
 
@@ -77,7 +80,7 @@ def run_pipeline(
     Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
     result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `record` keeps model
-    inputs for a calibration.
+    inputs for a calibration, `look` says how answers are painted.
 
     An input that ends badly (a truncated video, a camera that was given up) ends neither the run nor an output: the
     next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the run:
@@ -97,7 +100,7 @@ def run_pipeline(
         outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
-    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame)
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, _known(look or Look(), manifest))
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
         stack.enter_context(open_outlets(outlets))
@@ -125,7 +128,7 @@ def run_pipeline(
         sources=monitor.sources(),
         sinks=tuple(outlet.health() for outlet in outlets),
         stalls=dict(heartbeat.stalls),
-        outputs=tuple(redact(plan.uri) for plan in plans),
+        outputs=tuple(outlet.name for outlet in outlets[: len(plans)] if outlet.health().written),
     )
     lanes.raise_losses(summary)
     return summary
@@ -137,6 +140,19 @@ def _source(given: str | Source) -> Source:
 
 def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:
     return open_sink(plan.uri, manifest) if plan.sink is None else plan.sink
+
+
+def _known(look: Look, manifest: Manifest) -> Look:
+    """The look, unless it asks for what is not there."""
+    names = [item.name for item in manifest.classes]
+    if unknown := sorted(look.clear.difference(names)):
+        raise InputError(
+            f"got the class {unknown[0]!r} to leave clear, expected one of {', '.join(names)}; change it",
+            parameter="clear",
+        )
+    if not 0 <= look.opacity <= 1:
+        raise InputError(f"got an opacity of {look.opacity}, expected 0 to 1; change it", parameter="opacity")
+    return look
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
-from aselect_runtime.sinks.sink import STDOUT, Sink, writes_files
+from aselect_runtime.sinks.sink import EACH, STDOUT, Sink, writes_files
 
 SCHEMES = {
     "display": "display",
@@ -22,8 +22,8 @@ SCHEMES = {
 `(uri, manifest)` as a Sink, and is imported only when such an output is asked for."""
 
 HERE = (
-    ".mp4 or .mkv (overlay video), .jsonl or - (results), .png (overlay of the last frame), folder/ (masks), "
-    "display://, http://host:port (live page), mqtt://host/topic or metrics://host:port"
+    ".mp4 or .mkv (overlay video), .jsonl or - (results), .png (overlay of the last frame, with {name} of each), "
+    "folder/ (masks), display://, http://host:port (live page), mqtt://host/topic or metrics://host:port"
 )
 
 
@@ -59,6 +59,10 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
         from aselect_runtime.sinks.lines import lines
 
         return lines(path)
+    if path.suffix in {".png", ".jpg"} and EACH in uri:
+        from aselect_runtime.sinks.image import images
+
+        return images(uri, manifest)
     if path.suffix == ".png":
         from aselect_runtime.sinks.image import image
 

@@ -10,6 +10,8 @@ from aselect_runtime.results import Result
 
 Write: TypeAlias = Callable[[Result], None]
 
+EACH = "{name}"
+"""Stands for the image, or the video and the frame's number, in the name of an output that is one file for each."""
 STDOUT = "-"
 """The output that is JSON lines on the standard output."""
 
