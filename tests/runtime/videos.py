@@ -52,7 +52,7 @@ def write(path: Path, times: Sequence[float], audio_seconds: float = 0.0, gop: i
     return path
 
 
-def _silence(stream: av.AudioStream, seconds: float) -> Iterator[av.Packet]:
+def _silence(stream: av.AudioStream, seconds: float) -> Iterator[av.Packet[av.AudioStream]]:
     for start in range(0, round(seconds * 48000), 960):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)

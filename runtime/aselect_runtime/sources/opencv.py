@@ -66,8 +66,13 @@ def open_file(path: Path) -> cv2.VideoCapture:
         return open_ffmpeg(name)
 
 
-def frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
-    """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it."""
+def frames(capture: cv2.VideoCapture, tries: int = 1) -> Iterator[Frame]:
+    """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it.
+
+    With several `tries` a read that gives nothing is tried again, which is at once where nothing is left: OpenCV looks
+    for ATTEMPTS only once in a process, which may have been before.
+    """
+    left = tries
     ring = FrameRing(BUFFERS)
     shape: tuple[int, ...] | None = None
     while True:
@@ -76,7 +81,11 @@ def frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
         except cv2.error:  # a frame too damaged to be converted
             return
         if not found or frame is None or not frame.size:
+            left -= 1
+            if left:
+                continue
             return
+        left = tries
         shape = frame.shape
         if frame.ndim == 2 or frame.shape[2] == 1:
             yield cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)  # type: ignore[misc]

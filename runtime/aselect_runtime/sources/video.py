@@ -18,6 +18,8 @@ from aselect_runtime.sources.opencv import frames, open_file, rate
 
 COMPLETE = 0.9
 """A video that ends before this share of its promised frames is worth a warning."""
+TRIES = 64
+"""Reads of a file before it counts as ended: as many times 4096 packets of sound may lie between two frames."""
 FPS = 25.0
 """Of a video that does not say."""
 
@@ -33,13 +35,19 @@ class Video:
     """
 
     def __init__(
-        self, name: str, stem: str, connect: Callable[[], cv2.VideoCapture], missing: Callable[[], int] = lambda: 0
+        self,
+        name: str,
+        stem: str,
+        connect: Callable[[], cv2.VideoCapture],
+        missing: Callable[[], int] = lambda: 0,
+        tries: int = 1,
     ) -> None:
         self.info = SourceInfo(name, FPS)
         self.labels = frozenset({stem})
         self._stem = stem
         self._connect = connect
         self._missing = missing
+        self._tries = tries
 
     def __enter__(self) -> Video:
         self._capture = self._connect()
@@ -54,7 +62,7 @@ class Video:
     def __iter__(self) -> Iterator[Captured]:
         promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         count = 0
-        for frame in frames(self._capture):
+        for frame in frames(self._capture, self._tries):
             at = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             position = at if at > 0 else count / self.info.fps
             yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info, position=round(position, 3))
@@ -82,7 +90,7 @@ class VideoFile(Video):
     """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(printable(path), path.stem, lambda: _connect(path), lambda: missing_bytes(path))
+        super().__init__(printable(path), path.stem, lambda: _connect(path), lambda: missing_bytes(path), TRIES)
 
 
 def _connect(path: Path) -> cv2.VideoCapture:
