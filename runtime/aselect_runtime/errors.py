@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class AselectError(Exception):
     """Root of all errors that aselect-edge raises on purpose; commands print them as one line.
@@ -29,7 +27,7 @@ class IncompleteError(InputError):
     `summary` is the RunSummary. This module imports nothing, so it cannot name the type.
     """
 
-    def __init__(self, message: str, summary: Any) -> None:
+    def __init__(self, message: str, summary: object) -> None:
         super().__init__(message)
         self.summary = summary
 

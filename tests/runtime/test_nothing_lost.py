@@ -106,6 +106,7 @@ def test_outputs_keep_what_was_inferred_of_a_truncated_video_and_the_next_follow
     with pytest.raises(IncompleteError, match=r"cut\.avi: got \d+ frames and the end of the file.*kept") as caught:
         _run(seg_model, [cut, STREET], [f"{out}/{name}" for name in NAMES])
     summary = caught.value.summary
+    assert isinstance(summary, RunSummary)
     read = summary.sources[0].frames
     assert 15 <= read <= 21
     assert summary.frames == read + 5

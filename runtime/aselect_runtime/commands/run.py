@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -120,7 +120,7 @@ def _run(
                 look=Look(opacity, frozenset(clear or ())),
             )
     except IncompleteError as error:
-        show(error.summary)
+        show(cast("RunSummary", error.summary))
         raise
     finally:
         session.close()
