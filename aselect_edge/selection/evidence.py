@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from aselect_edge.data import images_of, open_classification, open_segmentation
 from aselect_edge.data.layout import UNREADABLE_SHARE
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image, resize, resize_label
-from aselect_runtime.media import is_video
+from aselect_runtime.media import is_video, library_path
 from aselect_runtime.records import DataFingerprint, Resize, Task
 
 log = logging.getLogger(__name__)
@@ -161,30 +161,62 @@ def _checked(paths: Sequence[Path], check: Callable[[int], T]) -> tuple[list[int
 
 def _video(path: Path, count: int) -> Images:
     """At most `count` frames spread evenly over a video."""
-    capture = cv2.VideoCapture(str(path)) if is_video(path) else None
-    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture else 0
-    if total < 1:
+    times = _video_times(path) if is_video(path) else []
+    if not times:
         raise InputError(
-            f"{path}: not a video that OpenCV reads, expected one or a folder of images; give another", parameter="data"
+            f"{path}: not a video that FFmpeg reads, expected one or a folder of images; give another", parameter="data"
         )
-    some = min(count, total)
-    chosen = [(2 * n + 1) * total // (2 * some) for n in range(some)]  # not the last one, which many files miscount
+    some = min(count, len(times))
+    chosen = [times[(2 * n + 1) * len(times) // (2 * some)] for n in range(some)]
+    reads = [partial(_video_frame, path, time) for time in chosen]
+    readable = [number for number, read in enumerate(reads) if _decodes(read)]
+    if len(readable) < (1 - UNREADABLE_SHARE) * some:
+        raise InputError(
+            f"{path}: got {some - len(readable)} frames of {some} that do not decode, expected at most 5 %; copy the "
+            "video again or give another",
+            parameter="data",
+        )
     digest = hashlib.sha256(path.read_bytes())
-    digest.update(json.dumps(chosen).encode())
-    reads = tuple(partial(_video_frame, path, n) for n in chosen)
-    return Images(reads, DataFingerprint(images=len(reads), sha256=digest.hexdigest()))
+    digest.update(json.dumps([chosen[number] for number in readable]).encode())
+    kept = tuple(reads[number] for number in readable)
+    return Images(kept, DataFingerprint(images=len(kept), sha256=digest.hexdigest()))
 
 
-def _video_frame(path: Path, index: int) -> Frame:
-    capture = cv2.VideoCapture(str(path))
+def _video_times(path: Path) -> list[int]:
+    """When each frame is shown, in units of the stream's clock; [] where this is no video or has no times.
+
+    Read from the packets, without decoding: how many frames a container promises is a hint, and their rate may vary.
+    """
     try:
-        capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-        found, frame = capture.read()
-    finally:
-        capture.release()
-    if not found:
-        raise InputError(f"{path}: frame {index} does not decode, expected a whole video; cut or replace it")
-    return frame  # type: ignore[return-value]
+        with library_path(path) as name, av.open(name) as container:
+            packets = list(container.demux(container.streams.video[0]))
+    except (av.FFmpegError, OSError, IndexError):
+        return []
+    return sorted(packet.pts for packet in packets if packet.pts is not None and packet.size and not packet.is_discard)
+
+
+def _video_frame(path: Path, time: int) -> Frame:
+    """The frame that is shown at a time, upright. OpenCV seeks by an average rate, and misses where that varies."""
+    with library_path(path) as name, av.open(name) as container:
+        stream = container.streams.video[0]
+        container.seek(time, stream=stream)
+        try:
+            frame = next(frame for frame in container.decode(stream) if frame.pts is not None and frame.pts >= time)
+        except (av.FFmpegError, StopIteration):
+            seconds = float(time * (stream.time_base or 0))
+            raise InputError(
+                f"{path}: got no frame at {seconds:.2f} s, expected a whole video; copy it again"
+            ) from None
+        return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90))
+
+
+def _decodes(read: Callable[[], Frame]) -> bool:
+    try:
+        read()
+    except InputError as error:
+        log.warning("skipped: %s", error)
+        return False
+    return True
 
 
 def _balanced(labels: Sequence[int], count: int, seed: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -21,6 +22,19 @@ ROWS = 12
 """A legend longer than this lists the largest classes only."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How answers are painted."""
+
+    opacity: float = OPACITY
+    """Of the classes' colours, from 0 (the frame alone) to 1."""
+    clear: frozenset[str] = frozenset()
+    """Names of classes that are left unpainted, such as the background."""
+
+
+PLAIN = Look()
 
 Row = tuple[str, float, tuple[int, int, int]]
 """Name, share from 0 to 1, and colour (BGR)."""
@@ -45,7 +59,9 @@ class Painter:
         self._images = FrameRing(IMAGES)
         self._layers = FrameRing(1)
 
-    def paint(self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None) -> Frame:
+    def paint(
+        self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None, look: Look = PLAIN
+    ) -> Frame:
         """A BGR image, uint8 [H, W, 3], at display size with even sides, which belongs to whoever holds it.
 
         `shares` (0 to 1, by class name) are listed. Segmentation gives `class_map` too, uint8 [h, w] of any size: it
@@ -59,7 +75,13 @@ class Painter:
             return image
         if frame.shape[:2] != (height, width):
             frame = cv2.resize(frame, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        cv2.addWeighted(frame, 1 - OPACITY, self._layer(class_map, (height, width)), OPACITY, 0, dst=image)
+        layer = self._layer(class_map, (height, width))
+        if look.clear:
+            numbers = [number for number, name in enumerate(self._colours) if name in look.clear]
+            small = np.isin(class_map, numbers).view(np.uint8)
+            clear = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+            cv2.copyTo(frame, clear, layer)
+        cv2.addWeighted(frame, 1 - look.opacity, layer, look.opacity, 0, dst=image)
         if len(shares) > ROWS:
             shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:ROWS])
         _legend(image, self._rows(shares))

@@ -21,6 +21,17 @@ class InputError(AselectError):
     """A path, argument, image, video or folder given by the user cannot be used."""
 
 
+class IncompleteError(InputError):
+    """An input ended badly, or was given up. The run went on, and every output holds what was inferred.
+
+    `summary` is the RunSummary. This module imports nothing, so it cannot name the type.
+    """
+
+    def __init__(self, message: str, summary: object) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
 class RecordError(InputError):
     """A JSON record is unreadable, of another schema, or of an unknown version."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,10 @@ from aselect_runtime.errors import IntegrityError, WriteError
 from aselect_runtime.temporaries import temporary_file
 
 WRITE_FAULTS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.EISDIR}
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.EISDIR),
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+    }
 )
 """What a disk or its permissions can refuse; any other OSError has a cause of its own and keeps it."""
 
@@ -57,10 +61,12 @@ def check_files(folder: Path, hashes: dict[str, str]) -> None:
 def atomic_file(path: Path, *, sweep: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
 
-    With `sweep`, what killed processes have left of earlier tries is removed first.
+    Where `path` is a symbolic link, what it points at is replaced. With `sweep`, what killed processes have left of
+    earlier tries is removed first.
     """
     with ExitStack() as stack:
         with naming(path, faults=None):
+            path = path.resolve() if path.is_symlink() else path
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = stack.enter_context(temporary_file(path, sweep=sweep))
         with naming(path):
@@ -69,6 +75,18 @@ def atomic_file(path: Path, *, sweep: bool = True) -> Iterator[Path]:
             temporary.chmod(0o666 & ~umask())
             temporary.replace(path)
             sync_folder(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Raise WriteError unless a file can be written at `path`; makes its folder, and touches no file of that name."""
+    with naming(path, faults=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

@@ -25,9 +25,11 @@ class SourceHealth:
     reconnects: int = 0
     """How often a fresh connection delivered again after one was lost."""
     fault: str = ""
-    """Why the last connection was lost."""
+    """Why the last connection was lost, or a video ended badly."""
     repeated: int = 0
     """Frames with a result that were not inferred, since nothing moved."""
+    skipped: int = 0
+    """Images that do not decode."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePath
 
@@ -12,8 +14,17 @@ from aselect_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv"),
+        *(".3gp", ".h264", ".264", ".h265", ".hevc", ".gif", ".ogv", ".vob"),
+    }
+)
+CONVERTED = frozenset({".heic", ".heif"})
+"""Images that OpenCV does not read."""
+MASKS = "masks.json"
+"""The file that marks a folder as masks that aselect-run wrote: results, and no images to run on."""
 
 
 def is_image(path: PurePath) -> bool:
@@ -45,6 +56,20 @@ def list_images(folder: Path) -> list[Path]:
     return images
 
 
+def list_media(folder: Path) -> list[Path]:
+    """All images and videos below a folder, sorted by path; raises InputError if there is none. See `list_files`."""
+    if left_out := _walk(folder, CONVERTED)[0]:
+        log.warning(
+            "%s: left out %d images such as %s, which OpenCV does not read; convert them to .jpg",
+            *(folder, len(left_out), min(left_out).name),
+        )
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    found = list_files(folder, suffixes)
+    if not found:
+        raise InputError(f"{folder}: got no image or video, expected at least one of {', '.join(sorted(suffixes))}")
+    return found
+
+
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """All files below a folder with one of these suffixes, in any case, sorted by path.
 
@@ -71,6 +96,32 @@ def some_of(names: Sequence[object], most: int = 3) -> str:
     return first + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def printable(path: PurePath) -> str:
+    """The path as text that can be written anywhere: names on disk are bytes, which need not be UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+@contextmanager
+def library_path(path: Path) -> Iterator[str]:
+    """The path as OpenCV and FFmpeg can open it for as long as the block lasts.
+
+    Absolute, because FFmpeg takes `a:b.mp4` for an address of the protocol `a`. They want UTF-8, and crash on anything
+    else; such a name is reached by a link.
+    """
+    absolute = os.path.abspath(path)
+    try:
+        named = os.fsencode(absolute) == absolute.encode()
+    except UnicodeEncodeError:
+        named = False
+    if named:
+        yield absolute
+        return
+    with tempfile.TemporaryDirectory(prefix="aselect-") as folder:
+        link = Path(folder, f"file{path.suffix}")
+        link.symlink_to(absolute)
+        yield str(link)
+
+
 def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[str]]:
     """The files with one of the suffixes, and what hidden, relative to the folder, was left out."""
     found: list[Path] = []
@@ -79,6 +130,9 @@ def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[str
     for here, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        if MASKS in files and Path(here) != folder:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

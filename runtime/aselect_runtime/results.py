@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_runtime.drawing import Painter
+from aselect_runtime.drawing import PLAIN, Look, Painter
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame, placement, restore
 from aselect_runtime.health import Health
@@ -49,6 +49,10 @@ class Captured:
     """Unix time of arrival, for people and logs: it jumps when the clock is set."""
     t_monotonic: float = field(default_factory=time.monotonic)
     """Time of arrival on a clock that never jumps, for durations between frames."""
+    file: str | None = None
+    """The file that it was read from, where each file is one image; relative to the folder that was given."""
+    position: float | None = None
+    """Seconds from the beginning of a video."""
 
 
 MEMORY = SourceInfo("memory", fps=0.0)
@@ -83,6 +87,8 @@ class Result:
     """The zones that rules for this input use."""
     events: tuple[Event, ...] = ()
     """The latest events of the run, of all inputs, in the order of their starts; without frames."""
+    look: Look = PLAIN
+    """How `plot` paints it."""
 
     @property
     def frame(self) -> Frame:
@@ -133,16 +139,22 @@ class Result:
         """
         painter = painter or Painter(self.manifest)
         if self.manifest.task == "seg":
-            return painter.paint(self.frame, self.areas, self.model_class_map)
+            return painter.paint(self.frame, self.areas, self.model_class_map, self.look)
         return painter.paint(self.frame, self.top)
 
     def to_dict(self) -> dict[str, Any]:
         """`t_result` (Unix seconds), `latency_ms`, and `areas` or `top`, as JSON types.
 
-        A result of a stream has `frame` (its number), `source` and `t_capture` before them, a repeated one `repeated`.
+        A result of a stream has `frame` (its number), `source` and `t_capture` before them, a repeated one `repeated`;
+        that of an image also `file` (its name), that of a video `position` (seconds from its beginning).
         """
         captured = self.captured
-        origin = {"frame": captured.index, "source": captured.source.name, "t_capture": round(captured.t_capture, 4)}
+        origin: dict[str, Any] = {"frame": captured.index, "source": captured.source.name}
+        if captured.file is not None:
+            origin["file"] = captured.file
+        if captured.position is not None:
+            origin["position"] = captured.position
+        origin["t_capture"] = round(captured.t_capture, 4)
         return {
             **({} if captured.source is MEMORY else origin),
             "t_result": round(self.t_result, 4),

@@ -38,6 +38,13 @@ def test_the_unit_calls_the_command_with_options_that_it_has() -> None:
     assert arguments == ["/var/lib/aselect/model", "${INPUT}", "--output", "${OUTPUT}"]
 
 
+def test_the_unit_never_gives_up() -> None:
+    # systemd.unit(5): an interval of 0 ends the limit of starts; Restart= says which ends are followed by another.
+    unit = UNIT.read_text()
+    assert re.findall(r"^StartLimit\w+=.*$", unit, re.MULTILINE) == ["StartLimitIntervalSec=0"]
+    assert re.findall(r"^Restart=(.*)$", unit, re.MULTILINE) == ["on-failure"]
+
+
 def test_variables_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOOR_PASSWORD", "a$b${c}")
     parts = urlsplit(filled_in("rtsp://viewer:${DOOR_PASSWORD}@door/1"))

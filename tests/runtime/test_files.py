@@ -127,3 +127,15 @@ def test_what_a_killed_process_left_goes_with_the_next_write_and_what_is_at_work
     assert left.exists()
     atomic_write(path, "after it was killed")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "record.json"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symbolic_link_is_followed(tmp_path: Path, there: bool) -> None:
+    target, link = tmp_path / "disk" / "a.bin", tmp_path / "a.bin"
+    target.parent.mkdir()
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to("disk/a.bin")
+    atomic_write(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"

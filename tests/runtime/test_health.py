@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import cv2
 import numpy as np
@@ -15,10 +18,13 @@ from hypothesis import strategies as st
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.health import Health
 from aselect_runtime.pipeline.board import power_mode, temperatures
+from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
 from aselect_runtime.pipeline.temporal import PAUSE, TemporalAverage
-from aselect_runtime.results import Captured, Result, SourceInfo
+from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
+from aselect_runtime.sinks import Write
 from aselect_runtime.sinks.recording import recording
 from tests.runtime.manifests import small_manifest
 
@@ -156,3 +162,47 @@ def test_recording_leaves_foreign_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "family.jpg").touch()
     with pytest.raises(InputError, match=r"calibration\.txt"), recording(tmp_path):
         pass
+
+
+def test_a_hung_session_shows_where_no_result_comes(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = pytest.importorskip("aselect_runtime.sinks.metrics")
+    monkeypatch.setattr("aselect_runtime.pipeline.run.Heartbeat", lambda: Heartbeat(limit=0.2))
+    monkeypatch.setattr("aselect_runtime.pipeline.run.ROUNDS", 0.05)
+    monkeypatch.setattr("aselect_runtime.pipeline.monitor.SILENCE", 0.1)
+    manifest, session = open_model(seg_model, "cpu")
+    seen, figures = Event(), metrics.Metrics(manifest)
+    told: list[Health] = []
+
+    class Hanging:
+        device = "hanging"
+        calls = 0
+
+        def infer(self, frames: Frame) -> Arrays:
+            self.calls += 1
+            if self.calls == 3:
+                assert seen.wait(20)
+            return session.infer(frames)
+
+        def close(self) -> None: ...
+
+    class Watching:
+        def __call__(self, result: Result) -> None:
+            figures.observe(result)
+
+        def tell(self, health: Health) -> None:
+            figures.tell(health)
+            told.append(health)
+            if health.stalled:
+                text = figures.exposition().decode()
+                assert "aselect_stalled_stages 1.0" in text
+                assert "aselect_frames_total" in text
+                seen.set()
+
+    @contextmanager
+    def sink() -> Iterator[Write]:
+        yield Watching()
+
+    summary = run_pipeline(manifest, Hanging(), ["synthetic://street?size=48x64&frames=5"], [sink()])
+    assert summary.frames == 5
+    assert "infer" in told[-1].stalled
+    assert (told[-1].frames, told[-1].fps) == (2, 0.0)

@@ -158,7 +158,7 @@ def test_every_frame_of_a_file_has_its_result(seg_model: Path, clip: Path) -> No
         again = list(model.stream(open_source(str(clip))))
     assert [result.captured.index for result in results] == [result.captured.index for result in again] == [*range(12)]
     line = json.loads(results[3].to_json())
-    assert set(line) == {"frame", "source", "t_capture", "t_result", "latency_ms", "areas"}
+    assert set(line) == {"frame", "source", "position", "t_capture", "t_result", "latency_ms", "areas"}
     assert (line["frame"], line["source"]) == (3, str(clip))
     assert results[3].class_map.shape == (96, 128)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+
+from tests.runtime import videos
 
 COMMAND = [sys.executable, "-c", "from aselect_runtime.commands.run import run; run()"]
 STREET = "synthetic://street?size=48x64&frames=6"
@@ -161,3 +167,153 @@ def test_help_and_usage_errors_do_not_wait_for_the_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == ""
+
+
+def _started(*arguments: object, lines: Path, count: int = 1) -> subprocess.Popen[str]:
+    """A run that has written so many lines."""
+    command = [*COMMAND, *map(str, arguments), "-o", str(lines)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (lines.exists() and lines.read_bytes().count(b"\n") >= count) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_killed_run_keeps_all_but_the_last_second_of_its_video(seg_model: Path, tmp_path: Path, name: str) -> None:
+    street = "synthetic://street?size=48x64&frames=1000000&fps=20"
+    process = _started(seg_model, street, "-o", tmp_path / name, lines=tmp_path / "a.jsonl", count=60)
+    process.kill()
+    process.communicate(timeout=30)
+    lines = (tmp_path / "a.jsonl").read_bytes().count(b"\n")
+    assert len(videos.read(tmp_path / name)) >= lines - 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", name]
+
+
+def test_a_closed_terminal_completes_the_outputs_unless_nohup_says_no(seg_model: Path, tmp_path: Path) -> None:
+    street = "synthetic://street?size=48x64&frames=1000000"
+    process = _started(seg_model, street, "-o", f"{tmp_path}/masks/", lines=tmp_path / "a.jsonl")
+    process.send_signal(signal.SIGHUP)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    assert (tmp_path / "masks" / "street-000000.png").is_file()
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = _started(seg_model, street, lines=tmp_path / "b.jsonl")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_truncated_video_gives_a_summary_and_one_line(seg_model: Path, tmp_path: Path) -> None:
+    cut, whole = tmp_path / "cut.avi", videos.skipping(tmp_path / "whole.avi")
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    done = _run(seg_model, cut, whole, "-o", tmp_path / "a.mp4", "--json")
+    assert done.returncode == 1
+    summary = json.loads(done.stdout)
+    read = summary["sources"][0]["frames"]
+    assert 0 < read < 25
+    assert summary["frames"] == read + 25 == len(videos.read(tmp_path / "a.mp4"))
+    assert "truncated" in summary["sources"][0]["fault"]
+    assert done.stderr.splitlines()[-1].startswith(f"error: {cut}: got {read} frames and the end of the file")
+
+
+def test_lines_on_the_standard_output(seg_model: Path) -> None:
+    done = _run(seg_model, STREET, "-o", "-")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == list(range(6))
+    _assert_one_line(_run(seg_model, STREET, "-o", "-", "--json"), "stdout")
+
+
+def test_a_reader_of_the_standard_output_may_leave(seg_model: Path) -> None:
+    street = "synthetic://street?size=48x64&frames=100000"
+    command = [*COMMAND, str(seg_model), street, "-o", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(("inputs", "output"), [("", "a.jsonl"), (STREET, "")])
+def test_an_empty_name_is_one_line(seg_model: Path, tmp_path: Path, inputs: str, output: str) -> None:
+    _assert_one_line(_run(seg_model, inputs, "-o", output and tmp_path / output), "empty")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "iso-8859-1"])
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.mp4", "été.mp4".encode(), b"caf\xe9.png", b"a:b.mp4", b"-x.mp4", b"a%03d.avi", b"a ! b.mp4"]
+)
+def test_any_file_name_will_do(seg_model: Path, clip: Path, tmp_path: Path, name: bytes, coding: str) -> None:
+    path = os.path.join(os.fsencode(tmp_path), name)
+    if name.endswith(b"png"):
+        cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
+        os.rename(tmp_path / "a.png", path)
+    else:
+        shutil.copy(str(clip), os.fsdecode(path))
+    outputs = [os.path.splitext(path)[0] + b"-out" + suffix for suffix in (b".mp4", b".jsonl", b".png", b"/")]
+    command = [*map(os.fsencode, COMMAND), os.fsencode(seg_model), path]
+    environment = {**os.environ, "PYTHONIOENCODING": coding}
+    options = [part for out in outputs for part in (b"-o", out)]
+    done = subprocess.run([*command, *options], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert all(os.path.exists(out) for out in outputs)
+    with open(outputs[1], "rb") as lines:
+        assert json.loads(lines.readline())["source"] == path.decode(errors="replace")
+
+
+def test_a_name_that_is_too_long_is_one_line(seg_model: Path, tmp_path: Path) -> None:
+    long = "x" * 300
+    for suffix in (".mp4", ".png", ""):
+        _assert_one_line(_run(seg_model, long + suffix), "File name too long")
+    for suffix in (".mp4", ".mkv", ".jsonl", ".png", "/"):
+        _assert_one_line(_run(seg_model, STREET, "-o", f"{tmp_path}/{long}{suffix}"), "File name too long")
+    _assert_one_line(_run(long, STREET), "File name too long")
+
+
+def test_a_closed_stderr_changes_no_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
+    command = f"exec {shlex.join([*COMMAND, str(seg_model), str(clip), '-o', str(tmp_path / 'a.mp4'), '--json'])} 2>&-"
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, timeout=60, executable="/bin/sh")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["frames"] == len(videos.read(tmp_path / "a.mp4")) == 12
+    for end in ("2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        command = f"{shlex.join([*COMMAND, str(seg_model), 'none.mp4'])} {end}"
+        done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, timeout=60, executable="/bin/sh")
+        assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_deleted_working_folder_is_one_line_and_absolute_paths_do_without(
+    seg_model: Path, clip: Path, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        gone.mkdir()
+        command = f"rmdir {gone}; exec {shlex.join([*COMMAND, *map(str, arguments)])}"
+        return subprocess.run(command, shell=True, cwd=gone, capture_output=True, text=True, timeout=60)
+
+    _assert_one_line(run(seg_model, clip, "-o", "a.jsonl"), "working folder")
+    done = run(seg_model, clip, "-o", tmp_path / "a.mp4", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+
+
+def test_half_an_opencv_is_one_line(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "cv2").mkdir()  # what is left when one of two wheels is uninstalled: a folder without __init__.py
+    (tmp_path / "cv2" / "py.typed").touch()
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import importlib.machinery, types\n"
+        "module = types.ModuleType('cv2'); module.__path__ = [sys.path[0] + '/cv2']; sys.modules['cv2'] = module\n"
+        "from aselect_runtime.commands.{0} import {0}; {0}()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code.format("run"), seg_model, STREET], capture_output=True, text=True)
+    _assert_one_line(done, "half an OpenCV", "--force-reinstall")
+    doctor = subprocess.run([sys.executable, "-c", code.format("doctor"), "--json"], capture_output=True, text=True)
+    assert "half of it was removed" in doctor.stdout
+    assert "--force-reinstall" in doctor.stdout

@@ -219,11 +219,12 @@ def test_a_dead_camera_does_not_hold_up_the_others(
     assert summary.sources[1].fault
     assert {line["source"] for line in _lines(out / "all.jsonl")} == {inputs[0], inputs[2]}
     assert {path.name for path in out.iterdir()} == {"video-0.mkv", "video-2.mkv", "all.jsonl"}
+    assert summary.outputs == (f"{out}/video-0.mkv", f"{out}/video-2.mkv", f"{out}/all.jsonl")
 
 
 def test_inputs_that_all_fail_at_the_start_end_the_run(seg_model: Path, tmp_path: Path) -> None:
     dead = [f"rtsp://joe:hunter2@127.0.0.1:{free_port()}/{number}" for number in range(2)]
-    with pytest.raises(InputError, match="got no stream") as caught:
+    with pytest.raises(InputError, match="got no server") as caught:
         _run(seg_model, dead, [f"{tmp_path}/a.mp4"])
     assert "hunter2" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -105,7 +105,7 @@ def test_an_encoder_that_does_not_work_is_passed_over(
     software = list(encoders.candidates())[-1]
     monkeypatch.setattr(encoders, "candidates", lambda: iter([encoders.Encoder("broken", start), software]))
     assert _video(seg_model, tmp_path / "video.mp4", [_captured(FILM, 0)] * 12) == 12
-    assert _codec(tmp_path / "video.mp4") == "FMP4"
+    assert _codec(tmp_path / "video.mp4") in {"mp4v", "FMP4"}
 
 
 def test_the_first_encoder_that_works_is_taken_and_its_trial_is_not_in_the_video(

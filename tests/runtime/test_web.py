@@ -96,6 +96,21 @@ def test_a_page_is_told_the_model_and_each_result(seg_model: Path, capfd: pytest
     np.testing.assert_array_equal(shown, _result().outputs["class_map"])
 
 
+def test_a_page_shows_a_hung_session(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async def look(url: str, write: Write) -> list[bytes]:
+        async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:
+            await socket.receive_json()
+            write(_result(5))
+            first = await socket.receive_bytes(timeout=10)
+            write.tell(Health(frames=6, stalled=("infer",)))  # type: ignore[attr-defined]
+            return [first, await socket.receive_bytes(timeout=10)]
+
+    with _served(seg_model, capfd) as (write, url):
+        heads = [_parts(message)[0] for message in asyncio.run(look(url, write))]
+    assert [head["frame"] for head in heads] == [5, 5]
+    assert [head["health"]["stalled"] for head in heads] == [[], ["infer"]]  # type: ignore[index]
+
+
 def test_classification_has_scores_and_no_map(cls_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def look(url: str) -> bytes:
         async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:

@@ -19,9 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aselect_runtime.errors import AselectError, MissingDependencyError, WriteError
+from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr
+
+HALF_OPENCV = (
+    "got half an OpenCV, which one of two wheels left when the other was uninstalled, expected a whole one; "
+    "pip uninstall -y opencv-python opencv-python-headless && pip install --force-reinstall opencv-python-headless"
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
     Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
     Ctrl-C. All else is a bug and passes through.
     """
+    _open_standard_streams()
     try:
         with log_on_stderr():
             yield
@@ -92,11 +98,41 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
             raise
         _report(_missing(error.name), verbose)
         raise SystemExit(MissingDependencyError.exit_code) from None
+    except AttributeError as error:
+        # A folder that a wheel left behind still imports, as an empty package.
+        if getattr(error.obj, "__name__", "") != "cv2" or getattr(error.obj, "__file__", None):
+            raise
+        _report(MissingDependencyError(HALF_OPENCV), verbose)
+        raise SystemExit(MissingDependencyError.exit_code) from None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not _has_working_folder():
+            _report(InputError("got a deleted working folder, expected one that exists; cd to another"), verbose)
+            raise SystemExit(InputError.exit_code) from None
         if error.errno not in WRITE_FAULTS:
             raise
         _report(_denied(error), verbose)
         raise SystemExit(WriteError.exit_code) from None
+
+
+def _open_standard_streams() -> None:
+    """Give a process whose standard streams were closed (`2>&-`) others that lead nowhere.
+
+    Otherwise the next file that is opened gets the number 2, and libraries write their messages into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    # print(…, file=None) would go to the standard output.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lasts
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _missing(module: str) -> MissingDependencyError:

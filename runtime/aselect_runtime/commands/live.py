@@ -48,6 +48,9 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
         repeated = f", {source.repeated} repeated" if source.repeated else ""
         fault = f", last fault: {source.fault.removeprefix(f'{source.name}: ')}" if source.fault else ""
         print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{repeated}{fault}", file=stream)
+    for source in summary.sources:
+        if source.skipped:
+            print(f"{source.name}: skipped {source.skipped} images that do not decode", file=stream)
     for sink in summary.sinks:
         if sink.dropped:
             print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)

@@ -6,12 +6,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
+
+if TYPE_CHECKING:
+    from aselect_runtime.pipeline.timing import RunSummary
 
 Model = Annotated[Path, typer.Argument(help="Export folder, or a .onnx file of aselect-export.")]
 Inputs = Annotated[
@@ -27,8 +30,9 @@ Outputs = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help=".mp4/.mkv overlay, .jsonl results, .png last frame, folder/ masks, display://, http://host:port live "
-        "page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are filled in; repeatable.",
+        help=".mp4/.mkv overlay, .jsonl results (- for stdout), .png last frame, folder/ masks, display://, "
+        "http://host:port live page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are "
+        "filled in; repeatable.",
     ),
 ]
 MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after this many frames.")]
@@ -78,6 +82,10 @@ Pre = Annotated[float, typer.Option("--pre", min=0, max=300, help="Seconds of vi
 Post = Annotated[float, typer.Option("--post", min=0, max=300, help="Seconds of video after its end.")]
 KeepGb = Annotated[float, typer.Option("--keep-gb", min=0.001, help="Size of the videos; the oldest are removed.")]
 KeepDays = Annotated[float, typer.Option("--keep-days", min=0.001, help="Age from which videos are removed.")]
+Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the classes' colours over the image.")]
+Clear = Annotated[
+    list[str] | None, typer.Option("--clear", metavar="CLASS", help="A class to leave unpainted; repeatable.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
@@ -90,6 +98,8 @@ def _run(
     device: OnDevice = "auto",
     smooth: Smooth = None,
     skip_still: SkipStill = None,
+    opacity: Opacity = 0.5,
+    clear: Clear = None,
     record_calibration: Record = None,
     rules: RuleFile = None,
     events: Events = None,
@@ -103,21 +113,26 @@ def _run(
 ) -> None:
     """Run an exported model on videos, images, cameras and streams.
 
-    Ctrl-C or SIGTERM end the run in order: the outputs are completed and the exit code is 0; a second one leaves at
-    once. A camera that is lost is connected again for as long as the run lasts; if no camera ever delivers, the exit
-    code is 1. An output that fails is named and left out while the run goes on; if it was a file, the exit code is
-    1 at the end. After any other error no output but the lines so far is left behind.
+    Ctrl-C, SIGTERM or SIGHUP end the run in order: the outputs are completed and the exit code is 0; a second one
+    leaves at once. A camera that is lost is connected again for as long as the run lasts; if no camera ever delivers,
+    the exit code is 1. An input that ends badly is named and the next one follows; an output that fails is named and
+    left out while the run goes on; the exit code is 1 at the end. Whatever ends the run, outputs keep the results that
+    they have.
     """
     from aselect_runtime.commands.variables import filled_in
+    from aselect_runtime.errors import IncompleteError, InputError
     from aselect_runtime.redaction import redact
 
     inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
+    if as_json and "-" in outputs:
+        raise InputError("got the output - with the summary as JSON, expected one of them on stdout; write a .jsonl")
     # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.backends import open_model
     from aselect_runtime.commands.live import print_summary, progress
     from aselect_runtime.commands.signals import stop_on_signals
+    from aselect_runtime.drawing import Look
     from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
     from aselect_runtime.progress import terminal_progress
@@ -125,6 +140,13 @@ def _run(
 
     recording = None if record_events is None else EventRecording(record_events, pre, post, keep_gb * 1e9, keep_days)
     plan = plan_events(rules, places, outputs, inputs, recording)
+
+    def show(summary: RunSummary) -> None:
+        if as_json:
+            print(json.dumps(summary.to_dict()))
+        else:
+            print_summary(summary, sys.stderr)
+
     with terminal_progress() as following:
         manifest, session = open_model(model, device, following)
     try:
@@ -142,13 +164,14 @@ def _run(
                 skip_still=skip_still,
                 record=record_calibration,
                 events=plan,
+                look=Look(opacity, frozenset(clear or ())),
             )
+    except IncompleteError as error:
+        show(cast("RunSummary", error.summary))
+        raise
     finally:
         session.close()
-    if as_json:
-        print(json.dumps(summary.to_dict()))
-    else:
-        print_summary(summary, sys.stderr)
+    show(summary)
 
 
 def quiet_libraries(verbose: bool) -> None:

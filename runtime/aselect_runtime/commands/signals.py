@@ -1,4 +1,4 @@
-"""Ending a run in order on Ctrl-C and SIGTERM, and at once on a second one."""
+"""Ending a run in order on Ctrl-C, SIGTERM and SIGHUP, and at once on a second one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP: the terminal was closed, or the connection to it. One that is ignored at the start (nohup) stays ignored."""
 END = b"\0"
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Event]:
-    """Yield an Event that the first SIGINT or SIGTERM sets; a second one leaves at once. Main thread only.
+    """Yield an Event that the first of NUMBERS sets; a second one leaves at once. Main thread only.
 
     The signals are read in a thread of their own, because Python runs handlers in the main thread only, which may
     hang in an inference library. Leaving at once means: no output is completed, the exit code is 128 + the signal.
@@ -23,13 +24,14 @@ def stop_on_signals() -> Iterator[Event]:
     stop = Event()
     reading, writing = os.pipe()
     os.set_blocking(writing, False)  # as set_wakeup_fd wants it
-    previous = {number: signal.signal(number, lambda *_: None) for number in NUMBERS}
+    heeded = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda *_: None) for number in heeded}
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def listen() -> None:
         heard = False
         while (number := os.read(reading, 1)) != END:
-            if number[0] not in NUMBERS:
+            if number[0] not in heeded:
                 continue
             if heard:
                 print("stopped at once: outputs that were being written are incomplete", file=sys.stderr, flush=True)

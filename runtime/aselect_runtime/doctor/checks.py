@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from aselect_runtime.doctor.facts import (
+    HALF,
     Facts,
     Finding,
     L4t,
@@ -17,6 +18,7 @@ from aselect_runtime.engines.versions import Builder, known_fault, parsed
 LEAST_MEMORY_MIB = 1024
 LEAST_DISK_MIB = 2048
 OLDEST_OPENCV = (4, 8)
+HEADLESS = "opencv-python-headless"
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -143,6 +145,9 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         fix = "sudo apt install nvidia-opencv" if _jetson(facts) else "pip install opencv-python-headless"
         if "numpy" in (facts.opencv.fault or "").lower() and facts.packages.get("numpy", "").startswith("2."):
             fix = "pip install 'numpy>=1.26,<2': this OpenCV was built for NumPy 1"
+        if facts.opencv.fault == HALF and not _jetson(facts):
+            first = f"pip uninstall -y {' '.join(wheels)} && " if wheels else ""
+            fix = f"{first}pip install --force-reinstall {HEADLESS}"
         yield Finding("opencv", "error", what, fix)
         return
     if len(wheels) > 1:

@@ -30,6 +30,10 @@ class Import:
     fault: str | None = None
 
 
+HALF = "half of it was removed with another wheel"
+"""The fault of a package that imports and is empty."""
+
+
 @dataclass(frozen=True)
 class Camera:
     """A video device, and whether this user may open it."""

@@ -13,7 +13,7 @@ import sys
 from glob import glob
 from pathlib import Path
 
-from aselect_runtime.doctor.facts import Camera, Facts, Import
+from aselect_runtime.doctor.facts import HALF, Camera, Facts, Import
 from aselect_runtime.engines.gpu import driver_cuda, find_gpu
 
 _MIB = 1 << 20
@@ -61,7 +61,12 @@ def _imported(module: str) -> Import:
 
 def _opencv() -> tuple[Import, str]:
     found = _imported("cv2")
-    return found, importlib.import_module("cv2").getBuildInformation() if found.version else ""
+    if not found.version:
+        return found, ""
+    try:
+        return found, str(importlib.import_module("cv2").getBuildInformation())
+    except AttributeError:  # the folder that a wheel leaves behind still imports, as an empty package
+        return Import(fault=HALF), ""
 
 
 def _text(path: str) -> str | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildOptions", "add_engines", "build_engine", "check_target", "engine_name", "open_engine", "runnable"]
 
+# Not at once: the doctor asks for the GPU, and must do so where there is no OpenCV.
 __getattr__ = attributes(
     __name__,
     {

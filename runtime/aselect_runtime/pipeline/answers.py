@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from aselect_runtime.drawing import Look
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.pipeline.events import EventFlow
 from aselect_runtime.pipeline.monitor import Monitor
@@ -44,8 +45,10 @@ class Answering:
         watch: Stopwatch,
         smooth: float | None,
         on_frame: Callable[[Result], None] | None,
+        look: Look,
         flow: EventFlow | None = None,
     ) -> None:
+        self._look = look
         self._manifest = manifest
         self._outlets = outlets
         self._monitor = monitor
@@ -96,6 +99,7 @@ class Answering:
             ready.stream,
             ready.pixels,
             repeated=repeated,
+            look=self._look,
         )
 
     def _any_left(self) -> bool:

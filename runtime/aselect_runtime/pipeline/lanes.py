@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Event, Thread
+from typing import NoReturn
 
-from aselect_runtime.errors import AselectError, InputError
+from aselect_runtime.errors import AselectError, IncompleteError, InputError
 from aselect_runtime.pipeline.feed import Feed
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.streams import Intake, Live, Patience, Ready, Videos
-from aselect_runtime.pipeline.timing import Stopwatch
+from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
 from aselect_runtime.records import Manifest
-from aselect_runtime.redaction import redact
 from aselect_runtime.sources.source import Source
 
 JOIN = 5.0
@@ -26,11 +27,15 @@ log = logging.getLogger(__name__)
 class Lanes:
     """A lane for each live source, and one for all videos, which follow each other in it.
 
-    `connects` makes a fresh source for each input: one that was lost is not used again.
+    `connects` makes a fresh source for each input: one that was lost is not used again. `folders` go before the labels
+    of each input's frames.
     """
 
-    def __init__(self, sources: Sequence[Source], connects: Sequence[Callable[[], Source]]) -> None:
+    def __init__(
+        self, sources: Sequence[Source], connects: Sequence[Callable[[], Source]], folders: Sequence[str]
+    ) -> None:
         self._sources = sources
+        self._folders = folders
         self._connects = connects
         videos = [number for number, source in enumerate(sources) if not source.info.live]
         self.streams = [[n] for n, source in enumerate(sources) if source.info.live] + ([videos] if videos else [])
@@ -65,7 +70,8 @@ class Lanes:
             intake = Intake(lane, manifest, feed, watch, monitor)
             streams = self.streams[lane]
             if not self.live[lane]:
-                return Videos([(n, self._sources[n]) for n in streams], intake, monitor, heartbeat, over)
+                videos = [(n, self._sources[n], self._folders[n]) for n in streams]
+                return Videos(videos, intake, monitor, heartbeat, partial(self._lost, monitor), over)
             live = Live(streams[0], self._connects[streams[0]], intake, patience, lost, over)
             monitor.dropping(streams[0], lambda: live.dropped() + feed.dropped(lane))
             return live
@@ -94,17 +100,30 @@ class Lanes:
             for thread in threads:
                 thread.join(JOIN)
 
+    def _lost(self, monitor: Monitor, stream: int, error: AselectError) -> None:
+        """A video ended badly: what was inferred stays, and the next input follows."""
+        monitor.lost(stream, str(error))
+        if len(self._sources) > 1:
+            log.warning("%s; going on without it", error)
+        self._losses.append(error)
+
     def _ended_by(self, error: BaseException, feed: Feed[Ready], monitor: Monitor) -> None:
-        # What a camera saw cannot be had again, unlike the frames of a video: what is there so far must be kept.
-        if isinstance(error, AselectError) and any(self.live) and monitor.began:
+        if isinstance(error, AselectError) and monitor.began:
             log.warning("%s; going on without it", error)
             self._losses.append(error)
         else:
             feed.fail(error)
 
-    def raise_losses(self, outputs: Sequence[str], frames: int) -> None:
-        """Raise InputError for an input that was given up while the run went on."""
+    def raise_nothing(self, names: Sequence[str]) -> NoReturn:
+        """Raise what became of a run without a single frame: the first input's fault, if one had any."""
         if self._losses:
-            names = ", ".join(redact(uri) for uri in outputs)
-            kept = f"; {names}: complete without it ({frames} frames) and kept" if outputs else ""
-            raise InputError(f"{self._losses[0]}{kept}") from self._losses[0]
+            raise self._losses[0]
+        raise InputError(f"{', '.join(names)}: got no frame before the end, expected at least one; check the input")
+
+    def raise_losses(self, summary: RunSummary) -> None:
+        """Raise IncompleteError if an input ended badly or was given up while the run went on."""
+        if self._losses:
+            more = f" (and {len(self._losses) - 1} inputs more)" if len(self._losses) > 1 else ""
+            outputs = ", ".join(summary.outputs)
+            kept = f"; {outputs}: kept with all {summary.frames} frames that were inferred" if outputs else ""
+            raise IncompleteError(f"{self._losses[0]}{more}{kept}", summary) from self._losses[0]

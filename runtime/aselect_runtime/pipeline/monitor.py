@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from aselect_runtime.pipeline.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
+SILENCE = 2.0
 FRESH = 0.5
 """Seconds for which a snapshot is good: taking one for every frame would cost more than it tells."""
 
@@ -29,6 +31,7 @@ class _Input:
     delivered: int = 0
     reconnects: int = 0
     fault: str = ""
+    skipped: int = 0
     dropped: Callable[[], int] = lambda: 0
 
 
@@ -39,7 +42,7 @@ class Monitor:
         self._inputs = [_Input(name) for name in names]
         self._heartbeat = heartbeat
         self._start = time.monotonic()
-        self._taken = -FRESH
+        self._taken = -math.inf
         self._health = Health()
         self._temperatures: Mapping[str, float] = MappingProxyType({})
         self._power_mode: str | None = None
@@ -69,6 +72,10 @@ class Monitor:
         """No more frames will come."""
         self._inputs[stream].state = "ended"
 
+    def skipped(self, stream: int, images: int) -> None:
+        """So many images did not decode and were left out."""
+        self._inputs[stream].skipped = images
+
     def answered(self, stream: int, *, repeated: bool = False) -> None:
         """A frame has its result, which may repeat that of an earlier frame."""
         self._inputs[stream].frames += 1
@@ -92,7 +99,11 @@ class Monitor:
     def sources(self) -> tuple[SourceHealth, ...]:
         """The inputs as they are now."""
         return tuple(
-            SourceHealth(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault, own.repeated)
+            SourceHealth(
+                *(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault),
+                repeated=own.repeated,
+                skipped=own.skipped,
+            )
             for own in self._inputs
         )
 
@@ -102,19 +113,26 @@ class Monitor:
         elapsed = now - self._taken
         if elapsed < FRESH:
             return self._health
-        sources = self.sources()
-        frames = sum(source.frames for source in sources)
+        frames = sum(own.frames for own in self._inputs)
         if self._health.frames:
             self._rate = (frames - self._health.frames) / elapsed
         self._taken = now
-        self._health = Health(
-            frames,
-            round(now - self._start, 3),
-            round(self._rate, 2),
-            sources,
-            sinks(),
+        self._health = self.snapshot(sinks(), self._rate)
+        return self._health
+
+    def silent_health(self, sinks: Callable[[], tuple[SinkHealth, ...]]) -> Health | None:
+        """A snapshot for any thread where no result has come for SILENCE seconds; None while results bring theirs."""
+        return self.snapshot(sinks(), 0.0) if time.monotonic() - self._taken > SILENCE else None
+
+    def snapshot(self, sinks: tuple[SinkHealth, ...], rate: float) -> Health:
+        """How the run is doing now, at so many results per second."""
+        return Health(
+            sum(own.frames for own in self._inputs),
+            round(time.monotonic() - self._start, 3),
+            round(rate, 2),
+            self.sources(),
+            sinks,
             self._heartbeat.stuck(),
             self._temperatures,
             self._power_mode,
         )
-        return self._health

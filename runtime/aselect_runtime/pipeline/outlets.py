@@ -12,13 +12,14 @@ from pathlib import Path
 from threading import Event, Thread
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.health import SinkHealth, SinkState
+from aselect_runtime.health import Health, SinkHealth, SinkState
+from aselect_runtime.media import is_image
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sink, SinkClosed, sink_name, writes_files
+from aselect_runtime.sinks.sink import STDOUT, Sink, SinkClosed, Write, sink_name, writes_files
 from aselect_runtime.sources.source import Source, source_name
 
 DEPTH = 4
@@ -56,18 +57,20 @@ def plan_outputs(
             continue
         uri = output.replace("{time}", moment) if writes_files(output) else output
         if writes_files(uri) and "{source}" in uri:
-            names = _short_names(inputs)
+            names = short_names(inputs)
             plans += [OutputPlan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
-        elif writes_files(uri) and len(lanes) > 1 and not uri.endswith(".jsonl"):
+        elif writes_files(uri) and len(lanes) > 1 and uri != STDOUT and not uri.endswith(".jsonl"):
             plans += [OutputPlan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
         else:
             plans.append(OutputPlan(uri, everything))
-    files = [plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri)]
+    files = [
+        plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri) and plan.uri not in {"", STDOUT}
+    ]
     _refuse_clashes([uri for uri in inputs if isinstance(uri, str)], files)
     return plans
 
 
-def _short_names(inputs: Sequence[str | Source]) -> list[str]:
+def short_names(inputs: Sequence[str | Source]) -> list[str]:
     """A name for each input that fits into a file name, is unlike the others and holds no secret."""
     names: list[str] = []
     for number, given in enumerate(inputs):
@@ -77,6 +80,17 @@ def _short_names(inputs: Sequence[str | Source]) -> list[str]:
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
         names.append(f"{name}-{number}" if name in names else name)
     return names
+
+
+def label_folders(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
+    """For each input the folder, `NAME/` or none, that keeps its labels unlike those of the inputs before it."""
+    taken: set[str] = set()
+    folders: list[str] = []
+    for source, name in zip(sources, names, strict=True):
+        labels: frozenset[str] = getattr(source, "labels", frozenset())
+        folders.append("" if taken.isdisjoint(labels) else f"{name}/")
+        taken |= labels
+    return folders
 
 
 def _numbered(uri: str, number: int) -> str:
@@ -89,8 +103,15 @@ def _numbered(uri: str, number: int) -> str:
 
 def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
     taken = {Path(uri).resolve() for uri in inputs}
+    folders = [path for path in taken if path.is_dir()]
     for uri in outputs:
         path = Path(uri).resolve()
+        if is_image(path) and any(path.is_relative_to(folder) for folder in folders):
+            raise InputError(
+                f"{uri}: got an image below the folder of the input, expected another place, or the next run would "
+                "take it for an input; choose another output",
+                parameter="output",
+            )
         if path in taken:
             raise InputError(
                 f"{uri}: got this path twice, expected an output of its own; choose another output", parameter="output"
@@ -120,6 +141,7 @@ class Outlet:
         self._stage = f"output {self.name}"
         self._queue: Handoff[Result] = Handoff(DEPTH)
         self._written = self._missed = 0
+        self._write: Write | None = None
         self._opened = Event()
         self._thread = Thread(target=self._work, name=self._stage, daemon=True)
 
@@ -135,6 +157,12 @@ class Outlet:
         """Whether it takes no more results, because it failed or somebody closed it."""
         return not self._thread.is_alive()
 
+    def tell(self, health: Health) -> None:
+        """Give it the run's health, if it shows that."""
+        tell = getattr(self._write, "tell", None)
+        if tell is not None and not self.ended:
+            tell(health)
+
     def offer(self, result: Result) -> None:
         """Give it a result, if it is one of its inputs."""
         if result.stream not in self._plan.streams:
@@ -144,7 +172,7 @@ class Outlet:
             self._missed += 1
 
     def close(self, *, undo: bool = False) -> None:
-        """Complete the output, or undo it; waits for it, if it is a file."""
+        """Complete the output; with `undo` leave nothing of one that has no result. Waits for it, if it is a file."""
         self._queue.close(_UndoneError() if undo else None)
         self._thread.join(None if self.is_file else FAREWELL)
         if self._thread.is_alive():
@@ -163,14 +191,9 @@ class Outlet:
     def _work(self) -> None:
         try:
             with self._open() as write:
+                self._write = write
                 self._opened.set()
-                for result in self._queue:
-                    with self._heartbeat.busy(self._stage), lap() as spent:
-                        write(result)
-                    self._watch.add("output", spent.ms)
-                    self._written += 1
-                if not self._written:  # of a camera that never came: what an earlier run left must stay
-                    raise _UndoneError
+                self._write_all(write)
         except (SinkClosed, _UndoneError):
             pass
         except BaseException as error:
@@ -179,10 +202,23 @@ class Outlet:
             self._queue.abandon()
             self._opened.set()
 
+    def _write_all(self, write: Write) -> None:
+        try:
+            for result in self._queue:
+                with self._heartbeat.busy(self._stage), lap() as spent:
+                    write(result)
+                self._watch.add("output", spent.ms)
+                self._written += 1
+        except _UndoneError:
+            if not self._written:
+                raise
+        if not self._written:  # of a camera that never came: what an earlier run left must stay
+            raise _UndoneError
+
 
 @contextmanager
 def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
-    """Opens all; completes them after the block, or undoes them if it raises.
+    """Opens all; completes them after the block. If that raises, those without a result leave nothing behind.
 
     Raises what an output raises when it is opened, and at the end the fault of a file, or of the last output of all.
     """

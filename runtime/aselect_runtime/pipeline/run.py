@@ -20,6 +20,7 @@ from threading import Event, Thread, Timer
 
 import cv2
 
+from aselect_runtime.drawing import Look
 from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.answers import Answer, Answering
 from aselect_runtime.pipeline.events import EventFlow, EventPlan
@@ -30,7 +31,15 @@ from aselect_runtime.pipeline.inference import Inference
 from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
-from aselect_runtime.pipeline.outlets import DEPTH, Outlet, OutputPlan, open_outlets, plan_outputs
+from aselect_runtime.pipeline.outlets import (
+    DEPTH,
+    Outlet,
+    OutputPlan,
+    label_folders,
+    open_outlets,
+    plan_outputs,
+    short_names,
+)
 from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
@@ -66,6 +75,7 @@ def run_pipeline(
     record: Path | None = None,
     events: EventPlan | None = None,
     patience: Patience | None = None,
+    look: Look | None = None,
 ) -> RunSummary:
     """Run the inputs and write every result to all outputs: live inputs side by side, videos one after the other.
 
@@ -75,17 +85,21 @@ def run_pipeline(
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
     result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `skip_still` repeats
     the last answer while nothing moves (see StillFrames), `record` keeps model inputs for a calibration, `events` says
-    which rules to watch and where their events go.
+    which rules to watch and where their events go, `look` how answers are
+    painted.
 
-    Raises what ends the run: InputError of a video, or of the live inputs if none has ever delivered; EngineError of
-    the session. No output but the lines written so far is left behind then. Raises at the end, with all other
-    outputs complete: the fault of an output file, and an input that was given up while others went on.
+    An input that ends badly (a truncated video, a camera that was given up) ends neither the run nor an output: the
+    next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the run:
+    InputError where no input has ever delivered a frame, EngineError of the session. Raises at the end, with all other
+    outputs complete, the fault of an output file. Whatever is raised, an output that has a result is completed and
+    kept.
     """
     still = None if skip_still is None else StillFrames(skip_still)
     sources = [_source(each) for each in inputs]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor([source.info.name for source in sources], heartbeat)
-    lanes = Lanes(sources, [partial(_source, each) for each in inputs])
+    folders = label_folders(sources, short_names(inputs))
+    lanes = Lanes(sources, [partial(_source, each) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
@@ -94,14 +108,15 @@ def run_pipeline(
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
     flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources])
-    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, flow)
+    painted = _known(look or Look(), manifest)
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, painted, flow)
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
         stack.enter_context(open_outlets(outlets))
         stack.enter_context(_timer(max_seconds, stop))
         if flow is not None:
             stack.enter_context(flow.running())
-        stack.enter_context(_watching(monitor, heartbeat, flow))
+        stack.enter_context(_watching(monitor, heartbeat, outlets, flow))
         start = time.perf_counter()
         with (
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
@@ -112,10 +127,8 @@ def run_pipeline(
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
         if frames == 0:
-            names = ", ".join(redact(source_name(each)) for each in inputs)
-            raise InputError(f"{names}: got no frame before the end, expected at least one; check the input")
-    lanes.raise_losses([plan.uri for plan in plans], frames)
-    return RunSummary(
+            lanes.raise_nothing([redact(source_name(each)) for each in inputs])
+    summary = RunSummary(
         frames=frames,
         seconds=round(seconds, 3),
         fps=round(frames / seconds, 2),
@@ -127,8 +140,10 @@ def run_pipeline(
         sources=monitor.sources(),
         sinks=tuple(outlet.health() for outlet in outlets) + (() if flow is None else flow.health()),
         stalls=dict(heartbeat.stalls),
-        outputs=tuple(redact(plan.uri) for plan in plans),
+        outputs=tuple(outlet.name for outlet in outlets[: len(plans)] if outlet.health().written),
     )
+    lanes.raise_losses(summary)
+    return summary
 
 
 def _source(given: str | Source) -> Source:
@@ -137,6 +152,19 @@ def _source(given: str | Source) -> Source:
 
 def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:
     return open_sink(plan.uri, manifest) if plan.sink is None else plan.sink
+
+
+def _known(look: Look, manifest: Manifest) -> Look:
+    """The look, unless it asks for what is not there."""
+    names = [item.name for item in manifest.classes]
+    if unknown := sorted(look.clear.difference(names)):
+        raise InputError(
+            f"got the class {unknown[0]!r} to leave clear, expected one of {', '.join(names)}; change it",
+            parameter="clear",
+        )
+    if not 0 <= look.opacity <= 1:
+        raise InputError(f"got an opacity of {look.opacity}, expected 0 to 1; change it", parameter="opacity")
+    return look
 
 
 @contextmanager
@@ -193,7 +221,9 @@ def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(monitor: Monitor, heartbeat: Heartbeat, flow: EventFlow | None) -> Iterator[None]:
+def _watching(
+    monitor: Monitor, heartbeat: Heartbeat, outlets: Sequence[Outlet], flow: EventFlow | None
+) -> Iterator[None]:
     """Looks after stalls, silent cameras and the board, and tells the service manager that the run is alive."""
     limit = watchdog_seconds()
 
@@ -203,6 +233,9 @@ def _watching(monitor: Monitor, heartbeat: Heartbeat, flow: EventFlow | None) ->
             flow.look()
         for stage in heartbeat.newly_stuck():
             log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+        if health := monitor.silent_health(lambda: tuple(outlet.health() for outlet in outlets)):
+            for outlet in outlets:
+                outlet.tell(health)
         if ESSENTIAL.isdisjoint(heartbeat.stuck()):
             sd_notify("WATCHDOG=1")
 

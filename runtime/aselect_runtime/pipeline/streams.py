@@ -93,29 +93,41 @@ class Intake:
 
 
 class Videos:
-    """Inputs that deliver every frame, one after the other. Raises what the sources raise."""
+    """Inputs that deliver every frame, one after the other, each with the folder that goes before its labels.
+
+    `lost` hears of each that ends badly.
+    """
 
     def __init__(
         self,
-        videos: Sequence[tuple[int, Source]],
+        videos: Sequence[tuple[int, Source, str]],
         intake: Intake,
         monitor: Monitor,
         heartbeat: Heartbeat,
+        lost: Callable[[int, AselectError], None],
         over: Callable[[], bool],
     ) -> None:
         self._videos = videos
         self._intake = intake
         self._monitor = monitor
         self._heartbeat = heartbeat
+        self._lost = lost
         self._over = over
 
     def __call__(self) -> None:
-        for stream, source in self._videos:
-            if self._over() or not self._play(stream, source):
+        for stream, source, folder in self._videos:
+            if self._over():
                 return
+            try:
+                if not self._play(stream, source, folder):
+                    return
+            except AselectError as error:
+                self._lost(stream, error)
+            finally:
+                self._monitor.skipped(stream, getattr(source, "skipped", 0))
             self._monitor.ended(stream)
 
-    def _play(self, stream: int, source: Source) -> bool:
+    def _play(self, stream: int, source: Source, folder: str) -> bool:
         """False when the run is over."""
         with source:
             frames = iter(source)
@@ -124,6 +136,7 @@ class Videos:
                     captured = next(frames, None)
                 if captured is None:
                     return True
+                captured = replace(captured, label=f"{folder}{captured.label}")
                 pixels, resize_ms = self._intake.resize(captured)
                 if not self._intake.put(stream, captured, pixels, spent.ms, resize_ms):
                     return False

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import cv2
 
 from aselect_runtime.drawing import Painter
-from aselect_runtime.errors import MissingDependencyError
+from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
 QUIT = frozenset({27, ord("q")})
 """Escape, or q."""
+TRIAL = "import cv2; cv2.namedWindow('aselect'); cv2.waitKey(1)"
+TIMEOUT = 20.0
+"""Seconds for the trial: a screen across a network that does not answer is none."""
 
 
 @contextmanager
@@ -27,6 +32,12 @@ def display(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - 
         raise MissingDependencyError(
             "display://: got an OpenCV without windows, expected one with them; pip install opencv-python in place of "
             "opencv-python-headless, or look at http://127.0.0.1:8080 instead"
+        )
+    if not _opens():
+        raise InputError(
+            "display://: got no screen that shows a window, expected one; set DISPLAY or WAYLAND_DISPLAY, or look at "
+            "http://127.0.0.1:8080 instead",
+            parameter="output",
         )
     painter = Painter(manifest)
     shown: set[str] = set()
@@ -44,3 +55,12 @@ def display(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - 
         yield write
     finally:
         cv2.destroyAllWindows()
+
+
+def _opens() -> bool:
+    """Whether a window opens: tried in another process, because Qt ends a process that has no screen."""
+    try:
+        done = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

@@ -1,4 +1,4 @@
-"""A single image: the overlay of the last frame."""
+"""Overlays as images: of the last frame, or of each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ import cv2
 
 from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import atomic_file
+from aselect_runtime.files import atomic_file, atomic_write, check_place
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Write
+from aselect_runtime.sinks.sink import EACH, Write
+
+
+@contextmanager
+def images(pattern: str, manifest: Manifest) -> Iterator[Write]:
+    """Writes the overlay of each frame, whole or not at all, to the pattern with its label in place of `{name}`."""
+    painter = Painter(manifest)
+    check_place(Path(pattern.replace(EACH, "name")))
+
+    def write(result: Result) -> None:
+        path = Path(pattern.replace(EACH, result.captured.label))
+        atomic_write(path, cv2.imencode(path.suffix, result.plot(painter))[1].tobytes())
+
+    yield write
 
 
 @contextmanager

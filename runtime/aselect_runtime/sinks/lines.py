@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from aselect_runtime.errors import WriteError
 from aselect_runtime.files import naming
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Write
+from aselect_runtime.sinks.sink import SinkClosed, Write
 
 
 @contextmanager
@@ -31,6 +32,26 @@ def lines(path: Path) -> Iterator[Write]:
                     stream.truncate()
                     begun = True
                 stream.write(f"{line}\n".encode())
+
+        yield write
+
+
+@contextmanager
+def standard_output() -> Iterator[Write]:
+    """Writes the same lines to the standard output; a reader that has seen enough (`head`) closes it."""
+    with FileIO(1, "w", closefd=False) as stream:
+
+        def write(result: Result) -> None:
+            data = memoryview(f"{result.to_json()}\n".encode())
+            try:
+                while data:  # a pipe may take less than all
+                    data = data[stream.write(data) or 0 :]
+            except BrokenPipeError:
+                raise SinkClosed from None
+            except OSError as error:
+                raise WriteError(
+                    f"-: could not write ({error.strerror}), expected an open standard output; write a .jsonl instead"
+                ) from error
 
         yield write
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.media import MASKS
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Manifest, MaskFolder
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
-MARKER = "masks.json"
-"""Names the classes and the masks: a later run replaces these files and no others."""
-KIND = FolderKind(MARKER, lambda path: MaskFolder.load(path).files)
+KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
 
 
 @contextmanager
@@ -26,13 +25,16 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
     with atomic_folder(path, KIND) as folder:
 
         def write(result: Result) -> None:
-            label = result.captured.label
-            file = folder / f"{label}.png"
-            if file.exists():
-                raise InputError(f"{path}: got two frames named {label}, expected one; run the inputs one by one")
+            file = _unused(folder, result.captured.label)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(".png", result.class_map)[1].tobytes())
-            names.append(f"{label}.png")
+            names.append(file.relative_to(folder).as_posix())
 
         yield write
-        MaskFolder(classes=manifest.classes, files=tuple(names)).save(folder / MARKER)
+        MaskFolder(classes=manifest.classes, files=tuple(names)).save(folder / MASKS)
+
+
+def _unused(folder: Path, label: str) -> Path:
+    """`<label>.png`, or with a number where sources of one's own give two frames one label."""
+    names = itertools.chain([f"{label}.png"], (f"{label}~{number}.png" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / name).exists())

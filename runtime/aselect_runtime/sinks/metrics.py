@@ -48,7 +48,7 @@ def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
                 "choose another output",
                 parameter="output",
             ) from error
-        yield figures.observe
+        yield figures
 
 
 class Metrics(Collector):
@@ -85,6 +85,10 @@ class Metrics(Collector):
         self._classes = Gauge(name, text, ["source", "class"], registry=self.registry)
         self.registry.register(self)
 
+    def tell(self, health: Health) -> None:
+        """Take a snapshot that comes without a result."""
+        self._health = health
+
     def observe(self, result: Result) -> None:
         """Count one result."""
         source = result.captured.source.name
@@ -96,6 +100,8 @@ class Metrics(Collector):
         self._latest.labels(source).set(result.t_result)
         for name, share in self._shares(result).items():
             self._classes.labels(source, name).set(share)
+
+    __call__ = observe
 
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -135,9 +141,7 @@ class Metrics(Collector):
             "aselect_sink_up", "1 while an output works.", "sink", {s.name: s.state == "working" for s in sinks}
         )
         yield GaugeMetricFamily("aselect_fps", "Results per second lately.", rate)
-        yield GaugeMetricFamily(
-            "aselect_stalled_stages", "Stages stuck in one operation at the last result.", len(health.stalled)
-        )
+        yield GaugeMetricFamily("aselect_stalled_stages", "Stages stuck in one operation.", len(health.stalled))
         yield _gauges(
             "aselect_temperature_celsius", "Temperature of a thermal zone.", "zone", dict(health.temperatures)
         )

@@ -9,7 +9,7 @@ from aselect_runtime.addresses import check_form
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
-from aselect_runtime.sinks.sink import Sink, writes_files
+from aselect_runtime.sinks.sink import EACH, STDOUT, Sink, writes_files
 
 SCHEMES = {
     "display": "display",
@@ -23,8 +23,8 @@ SCHEMES = {
 `(uri, manifest)` as a Sink, and is imported only when such an output is asked for."""
 
 HERE = (
-    ".mp4 or .mkv (overlay video), .jsonl (results), .png (overlay of the last frame), folder/ (masks), display://, "
-    "http://host:port (live page), mqtt://host/topic or metrics://host:port"
+    ".mp4 or .mkv (overlay video), .jsonl or - (results), .png (overlay of the last frame, with {name} of each), "
+    "folder/ (masks), display://, http://host:port (live page), mqtt://host/topic or metrics://host:port"
 )
 
 
@@ -32,6 +32,12 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
     """The sink that a path or URI names; raises InputError if there is none such or it does not suit the model."""
     check_form(uri)
     path = Path(uri)
+    if not uri:
+        raise InputError(f"got an empty output, expected {HERE}; name one", parameter="output")
+    if uri == STDOUT:
+        from aselect_runtime.sinks.lines import standard_output
+
+        return standard_output()
     if not writes_files(uri):
         scheme = uri.split("://", 1)[0]
         if scheme not in SCHEMES:
@@ -55,6 +61,10 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
         from aselect_runtime.sinks.lines import lines
 
         return lines(path)
+    if path.suffix in {".png", ".jpg"} and EACH in uri:
+        from aselect_runtime.sinks.image import images
+
+        return images(uri, manifest)
     if path.suffix == ".png":
         from aselect_runtime.sinks.image import image
 

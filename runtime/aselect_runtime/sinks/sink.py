@@ -10,6 +10,11 @@ from aselect_runtime.results import Result
 
 Write: TypeAlias = Callable[[Result], None]
 
+EACH = "{name}"
+"""Stands for the image, or the video and the frame's number, in the name of an output that is one file for each."""
+STDOUT = "-"
+"""The output that is JSON lines on the standard output."""
+
 
 class Sink(Protocol):
     """Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it.
@@ -17,7 +22,8 @@ class Sink(Protocol):
     The pipeline enters, writes and leaves in one thread of the sink's own, behind a bounded queue. An AselectError that
     `write` raises disables this sink for the rest of the run, so a network sink reconnects by itself instead.
 
-    A function with @contextmanager that yields `write` makes one.
+    A function with @contextmanager that yields `write` makes one. Where `write` has a method `tell`, that is given the
+    run's Health every few seconds, from another thread, whether results come or not: a hung session gives none.
     """
 
     def __enter__(self) -> Write: ...

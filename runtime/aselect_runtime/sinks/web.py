@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from aselect_runtime.errors import InputError, MissingDependencyError
+from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
@@ -59,16 +61,32 @@ def web(uri: str, manifest: Manifest) -> Iterator[Write]:
     """
     guard = Guard.of(Address.parse(uri))
     metrics = _metrics(manifest)
-    numbers = count(1)
     with _serving(guard, manifest, metrics) as (hub, port):
         log.info("live page: %s", _invitation(guard, port))
 
-        def write(result: Result) -> None:
-            if metrics is not None:
-                metrics.observe(result)
-            hub.post(next(numbers), result)
+        yield _Page(hub, metrics)
 
-        yield write
+
+class _Page:
+    """Gives the page every result, and the last one again with another health where no result comes."""
+
+    def __init__(self, hub: Hub, metrics: Metrics | None) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._numbers = count(1)
+        self._last: Result | None = None
+
+    def __call__(self, result: Result) -> None:
+        self._last = result
+        if self._metrics is not None:
+            self._metrics.observe(result)
+        self._hub.post(next(self._numbers), result)
+
+    def tell(self, health: Health) -> None:
+        if self._metrics is not None:
+            self._metrics.tell(health)
+        if self._last is not None:
+            self._hub.post(next(self._numbers), replace(self._last, health=health))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A V4L2 camera, /dev/videoN."""
+"""A V4L2 camera: /dev/videoN, or another name that udev gives it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Camera(LiveCapture):
 
 def _connect(device: Path) -> cv2.VideoCapture:
     if not device.exists():
-        found = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
+        found = ", ".join(sorted(map(str, [*Path("/dev").glob("video*"), *Path("/dev/v4l").glob("by-*/*")]))) or "none"
         raise InputError(f"{device}: no such camera, expected one of those here ({found}); plug it in")
     if not os.access(device, os.R_OK | os.W_OK):
         raise InputError(f"{device}: no permission, expected read and write; join the group `video`")
-    capture = cv2.VideoCapture(str(device), cv2.CAP_V4L2)
+    capture = cv2.VideoCapture(str(device.resolve()), cv2.CAP_V4L2)
     if not capture.isOpened():
         raise InputError(f"{device}: got no stream, expected a free V4L2 camera; close what else uses it")
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the grab thread is never late: a longer queue would only age frames

@@ -1,28 +1,43 @@
-"""One image, or every image below a folder in the order of their paths."""
+"""One image, or every image and video below a folder in the order of their paths."""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from aselect_runtime.errors import InputError
 from aselect_runtime.frames import read_image
-from aselect_runtime.media import list_images
+from aselect_runtime.media import is_video, list_media, printable
 from aselect_runtime.results import Captured, SourceInfo
+from aselect_runtime.sources.video import VideoFile
 
 FPS = 5.0
 """How fast a video of still images plays."""
 
+log = logging.getLogger(__name__)
+
 
 class Images:
-    """Reads lazily; an image that does not decode raises InputError when its turn comes."""
+    """Reads lazily. Of several files one that does not decode is named, skipped and counted in `skipped`.
+
+    Raises InputError when the turn of the only one comes and it does not decode, and at the end if none did or a
+    video ended badly.
+    """
 
     def __init__(self, path: Path) -> None:
         self._root = path if path.is_dir() else path.parent
-        self._paths = list_images(path) if path.is_dir() else [path]
-        self.info = SourceInfo(str(path), FPS)
+        self._paths = list_media(path) if path.is_dir() else [path]
+        self._label = _labels(self._root, self._paths)
+        self.info = SourceInfo(printable(path), FPS)
+        self.labels = frozenset(self._label.values())
+        self.skipped = 0
 
     def __enter__(self) -> Images:
+        self.skipped = 0
         return self
 
     def __exit__(
@@ -31,6 +46,35 @@ class Images:
         pass
 
     def __iter__(self) -> Iterator[Captured]:
-        for index, path in enumerate(self._paths):
-            label = path.relative_to(self._root).with_suffix("").as_posix()
-            yield Captured(read_image(path), index, label, self.info)
+        index, faults = 0, []
+        for path in self._paths:
+            try:
+                for captured in self._clip(path) if is_video(path) else self._image(path):
+                    yield replace(captured, index=index)
+                    index += 1
+            except InputError as error:
+                if len(self._paths) == 1:
+                    raise
+                faults.append(error)
+                self.skipped += not is_video(path)
+                log.warning("skipped: %s", error)
+        if faults and (not index or len(faults) > self.skipped):
+            more = f" and {len(faults) - 1} more like it" if len(faults) > 1 else ""
+            raise InputError(f"{faults[0]}{more}") from faults[0]
+
+    def _image(self, path: Path) -> Iterator[Captured]:
+        name = printable(path.relative_to(self._root))
+        yield Captured(read_image(path), 0, self._label[path], self.info, file=name)
+
+    def _clip(self, path: Path) -> Iterator[Captured]:
+        with VideoFile(path) as video:
+            info = replace(self.info, name=printable(path), fps=video.info.fps)
+            for captured in video:
+                yield replace(captured, label=f"{self._label[path]}-{captured.index:06d}", source=info)
+
+
+def _labels(root: Path, paths: list[Path]) -> dict[Path, str]:
+    """The relative path of each file without its suffix, and with it where two would be the same."""
+    short = {path: path.relative_to(root).with_suffix("").as_posix() for path in paths}
+    often = Counter(short.values())
+    return {path: name if often[name] == 1 else path.relative_to(root).as_posix() for path, name in short.items()}

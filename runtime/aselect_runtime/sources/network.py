@@ -12,16 +12,17 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
+from aselect_runtime.sources.addresses import quoted, why_not
 from aselect_runtime.sources.mjpeg import MjpegCapture, open_mjpeg
-from aselect_runtime.sources.opencv import FPS, LiveCapture
+from aselect_runtime.sources.opencv import FPS, LiveCapture, open_ffmpeg
 from aselect_runtime.sources.source import Source
 from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, split_trust
 from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
+LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Seconds that FFmpeg may wait for the other side."""
-NO_RANGES = "the video is truncated, or its server does not serve parts of files; download it first"
 
 
 def network(uri: str) -> Source:
@@ -30,18 +31,20 @@ def network(uri: str) -> Source:
     Raises InputError for an address without a host. What stands behind `#` of an encrypted one says whom to trust.
     """
     uri, trust = split_trust(uri, redact(uri))
-    name = redact(uri)
+    name, uri = redact(uri), quoted(uri)
     split = split_address(uri, "rtsp://host:554/stream")
     parts, port = split.parts, split.port
     host, path = parts.hostname, parts.path
-    if not host:
+    listens = parts.scheme.lower() in LISTENING  # udp://@:5000 is a port of this machine
+    if not host and not (listens and port):
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
+    host = host or parts.scheme
     # Labels and file names come of it: a path with options in it may hold a password.
     stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
     scheme = parts.scheme.lower()
     there = _There(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
     if scheme.startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, there.connect, NO_RANGES)
+        return Video(name, stem, there.connect)
     info = SourceInfo(name, FPS, live=True)
     return LiveCapture(info, stem, there.connect_live, "check the camera and the network")
 
@@ -72,9 +75,8 @@ class _There:
             check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
         thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
         with ffmpeg_options(self.trust or Trust()):
-            capture = cv2.VideoCapture(
+            capture = open_ffmpeg(
                 self.uri,
-                cv2.CAP_FFMPEG,
                 [
                     *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
                     *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
@@ -82,7 +84,5 @@ class _There:
                 ],
             )
         if not capture.isOpened():
-            raise InputError(
-                f"{self.name}: got no stream, expected one there; check address, user, password and network"
-            )
+            raise InputError(f"{self.name}: {why_not(self.uri)}")
         return capture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -11,6 +13,7 @@ import cv2
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.media import library_path
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.rings import FrameRing
 
@@ -18,6 +21,9 @@ BUFFERS = 12
 """More frames than a run keeps at a time: those that wait for the session, and those that wait for the sinks."""
 FPS = 30.0
 """Of a camera that does not say."""
+ATTEMPTS = "OPENCV_FFMPEG_READ_ATTEMPTS", str(1 << 24)
+"""OpenCV takes a video for ended when this many packets in a row are not of its images; its own 4096 are one and a half
+minutes of sound, and a video may show nothing for longer."""
 
 
 class Capture(Protocol):
@@ -59,8 +65,25 @@ class LiveCapture:
         raise InputError(f"{self.info.name}: got no frame {index + 1}, expected a stream; {self._advice}")
 
 
-def frames(capture: Capture) -> Iterator[Frame]:
-    """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it."""
+def open_ffmpeg(uri: str, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
+    """A capture by the FFmpeg inside OpenCV, which may not be open."""
+    os.environ.setdefault(*ATTEMPTS)
+    return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, list(parameters))
+
+
+def open_file(path: Path) -> cv2.VideoCapture:
+    """A capture of a file, whatever its name, which may not be open."""
+    with library_path(path) as name:
+        return open_ffmpeg(name)
+
+
+def frames(capture: Capture, tries: int = 1) -> Iterator[Frame]:
+    """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it.
+
+    With several `tries` a read that gives nothing is tried again, which is at once where nothing is left: OpenCV looks
+    for ATTEMPTS only once in a process, which may have been before.
+    """
+    left = tries
     ring = FrameRing(BUFFERS)
     shape: tuple[int, ...] | None = None
     while True:
@@ -69,7 +92,11 @@ def frames(capture: Capture) -> Iterator[Frame]:
         except cv2.error:  # a frame too damaged to be converted
             return
         if not found or frame is None or not frame.size:
+            left -= 1
+            if left:
+                continue
             return
+        left = tries
         shape = frame.shape
         if frame.ndim == 2 or frame.shape[2] == 1:
             yield cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from aselect_runtime.addresses import check_form
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import VIDEO_SUFFIXES, is_image, is_video
+from aselect_runtime.media import CONVERTED, VIDEO_SUFFIXES, is_image, is_video, printable
 from aselect_runtime.redaction import redact
 from aselect_runtime.sources.source import Source
 
 HERE = (
-    "a video file, an image or a folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string "
-    "or synthetic://street"
+    "a video file, an image or a folder of them, /dev/videoN or its number, csi://N, rtsp://…, http(s)://…, udp://…, "
+    "rtmp://…, srt://…, a GStreamer string or synthetic://street"
 )
 SCHEMES = {
     "synthetic": "aselect_runtime.sources.synthetic:Synthetic",
@@ -22,17 +22,37 @@ SCHEMES = {
     "rtsps": "aselect_runtime.sources.network:network",
     "http": "aselect_runtime.sources.network:network",
     "https": "aselect_runtime.sources.network:network",
+    "udp": "aselect_runtime.sources.network:network",
+    "rtp": "aselect_runtime.sources.network:network",
+    "tcp": "aselect_runtime.sources.network:network",
+    "rtmp": "aselect_runtime.sources.network:network",
+    "rtmps": "aselect_runtime.sources.network:network",
+    "srt": "aselect_runtime.sources.network:network",
 }
 """Scheme of an input -> module:function that makes a Source of the URI; imported only when one is asked for."""
 
 
 def open_source(uri: str) -> Source:
     """The source that a URI or path names, not yet opened; raises InputError if there is none such."""
+    try:
+        return _opened(uri)
+    except OSError as error:
+        name = printable(Path(redact(uri)))
+        raise InputError(f"{name}: {error.strerror}, expected {HERE}; check the path") from error
+
+
+def _opened(uri: str) -> Source:
+    if not uri:
+        raise InputError(f"got an empty input, expected {HERE}; name one")
+    if "://" not in uri and Path(uri).exists() and not Path(uri).is_char_device():
+        return _file(uri)
     # Imported here so that one kind of source does not pay for the others.
-    if re.fullmatch(r"/dev/video\d+", uri):
+    device = f"/dev/video{uri}" if re.fullmatch(r"\d{1,2}", uri) else uri
+    # udev gives cameras other names, such as /dev/v4l/by-id/…, which are not there before the camera is.
+    if device.startswith("/dev/") and not device.startswith("/dev/shm/"):
         from aselect_runtime.sources.camera import Camera
 
-        return Camera(Path(uri))
+        return Camera(Path(device))
     if " ! " in uri or uri.startswith("csi://"):
         from aselect_runtime.sources.gstreamer import gstreamer
 
@@ -60,6 +80,11 @@ def _file(uri: str) -> Source:
         return Images(path)
     if not path.exists():
         raise InputError(f"{uri}: no such input, expected {HERE}; check the path")
+    if path.suffix.lower() in CONVERTED:
+        raise InputError(
+            f"{uri}: got a {path.suffix} image, which OpenCV does not read, expected .jpg or .png; convert it, for "
+            "example with heif-convert a.heic a.jpg"
+        )
     if not is_video(path):
         raise InputError(
             f"{uri}: got the suffix {path.suffix!r}, expected {HERE} ({', '.join(sorted(VIDEO_SUFFIXES))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,24 +11,43 @@ from types import TracebackType
 import cv2
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.media import printable
 from aselect_runtime.results import Captured, SourceInfo
-from aselect_runtime.sources.opencv import frames, rate
+from aselect_runtime.sources.container import missing_bytes
+from aselect_runtime.sources.opencv import frames, open_file, rate
 
 COMPLETE = 0.9
-"""A file that ends before this share of its promised frames is truncated; containers' counts are estimates."""
+"""A video that ends before this share of its promised frames is worth a warning."""
+TRIES = 64
+"""Reads of a file before it counts as ended: as many times 4096 packets of sound may lie between two frames."""
 FPS = 25.0
 """Of a video that does not say."""
-COPY = "the video is truncated or corrupt, copy it again"
+
+log = logging.getLogger(__name__)
 
 
 class Video:
-    """Delivers every frame of what `connect` opens, and then ends; raises InputError if that is too early."""
+    """Delivers every frame of what `connect` opens, and then ends.
 
-    def __init__(self, name: str, stem: str, connect: Callable[[], cv2.VideoCapture], advice: str = COPY) -> None:
+    How many frames a container promises is a hint: an edit list, a varying rate, pauses, or sound that is longer than
+    the images make it too high. Where fewer come, InputError is raised only if there was none, or if `missing` says
+    that bytes are missing at the end; otherwise a warning is logged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stem: str,
+        connect: Callable[[], cv2.VideoCapture],
+        missing: Callable[[], int] = lambda: 0,
+        tries: int = 1,
+    ) -> None:
         self.info = SourceInfo(name, FPS)
+        self.labels = frozenset({stem})
         self._stem = stem
         self._connect = connect
-        self._advice = advice
+        self._missing = missing
+        self._tries = tries
 
     def __enter__(self) -> Video:
         self._capture = self._connect()
@@ -42,12 +62,27 @@ class Video:
     def __iter__(self) -> Iterator[Captured]:
         promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         count = 0
-        for frame in frames(self._capture):
-            yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info)
+        for frame in frames(self._capture, self._tries):
+            at = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            position = at if at > 0 else count / self.info.fps
+            yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info, position=round(position, 3))
             count += 1
-        if count == 0 or count < COMPLETE * promised:
+        self._check(count, promised)
+
+    def _check(self, count: int, promised: float) -> None:
+        if count == 0:
             raise InputError(
-                f"{self.info.name}: got {count} frames, expected {max(1, round(promised))}; {self._advice}"
+                f"{self.info.name}: got no frame that decodes, expected a video; it may be damaged, copy it again"
+            )
+        if count < promised and (missing := self._missing()):
+            raise InputError(
+                f"{self.info.name}: got {count} frames and the end of the file, expected {missing} bytes more; "
+                "the video is truncated, copy it again"
+            )
+        if count < COMPLETE * promised:
+            log.warning(
+                "%s: got %d frames, its container promises about %d; went on to its end",
+                *(self.info.name, count, promised),
             )
 
 
@@ -55,7 +90,7 @@ class VideoFile(Video):
     """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), path.stem, lambda: _connect(path))
+        super().__init__(printable(path), path.stem, lambda: _connect(path), lambda: missing_bytes(path), TRIES)
 
 
 def _connect(path: Path) -> cv2.VideoCapture:
@@ -65,7 +100,7 @@ def _connect(path: Path) -> cv2.VideoCapture:
             pass
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected a video; check the path") from error
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    capture = open_file(path)
     if not capture.isOpened():
         raise InputError(
             f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"

@@ -1,0 +1,76 @@
+"""Addresses as people type them, and why one does not open."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import quote, urlsplit
+
+PATIENCE = 5.0
+"""Seconds that the question why waits for the other side."""
+HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "HTTPUnauthorizedError": "got no access (401), expected its user and password; check both",
+        "HTTPForbiddenError": "got no access (403), expected a user who may see it; check the user's rights",
+        "HTTPNotFoundError": "got no such stream there (404), expected a path that it serves; check the path",
+        "ConnectionRefusedError": "got no server at that port, expected one; check the port, and that it runs",
+        "ProtocolNotFoundError": (
+            "got an FFmpeg without this protocol, expected one with it; relay the stream as rtsp:// (MediaMTX does), "
+            "or give a GStreamer string"
+        ),
+        "InvalidDataError": "got something that is no video, expected a stream; check the path",
+        "ExitError": f"got no answer within {PATIENCE:.0f} s, expected one; check host, port and network",
+        "TimeoutError": f"got no answer within {PATIENCE:.0f} s, expected one; check host, port and network",
+    }
+)
+"""Error class of PyAV -> what it means."""
+UNKNOWN = "got no stream, expected one there; check address, user, password and network"
+
+
+def quoted(uri: str) -> str:
+    """The address with its user and password in the form that FFmpeg reads, whatever characters they have.
+
+    `%40` and the like are left alone. An `@` or `/` in a password makes an address ambiguous: it is read by the letter
+    of RFC 3986 where that gives a host with a dot or a port, and else up to the last `@`.
+    """
+    scheme, _, address = uri.partition("://")
+    authority = re.split(r"[/?#]", address, maxsplit=1)[0]
+    host = authority.rpartition("@")[2]
+    after_last = address.rpartition("@")[2]
+    match = HOST.fullmatch(host)
+    plain = match is not None and ("." in host or match[2] is not None or host == "localhost")
+    if plain or (match and not re.search(r"[/.:]", after_last)):
+        credentials = authority[: -len(host)].removesuffix("@")
+    else:
+        credentials = address[: -len(after_last)].removesuffix("@") if after_last else address.removesuffix("@")
+    if not credentials:
+        return uri
+    user, colon, password = credentials.partition(":")
+    return f"{scheme}://{_escaped(user)}{colon}{_escaped(password)}@{address[len(credentials) + 1 :]}"
+
+
+def _escaped(text: str) -> str:
+    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
+
+
+def why_not(uri: str) -> str:
+    """Why an address does not open, without the address: what was got, what was expected, what to do."""
+    host = urlsplit(uri).hostname
+    try:
+        if host:
+            socket.getaddrinfo(host, None)
+    except OSError:
+        return f"got no address of the host {host}, expected a name that is known; check it, and the network"
+    try:
+        import av
+    except ImportError:
+        return UNKNOWN
+    options = {"rtsp_transport": "tcp"} if uri.lower().startswith("rtsp") else {}
+    try:
+        av.open(uri, options=options, timeout=PATIENCE).close()
+    except (av.FFmpegError, OSError) as error:
+        return REASONS.get(type(error).__name__, UNKNOWN)
+    return UNKNOWN

@@ -1,0 +1,205 @@
+"""Healthy and damaged inputs: every frame has its result, and no output is deleted because an input ended badly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_runtime import open_model, run_pipeline
+from aselect_runtime.drawing import Look
+from aselect_runtime.errors import IncompleteError, InputError
+from aselect_runtime.pipeline.timing import RunSummary
+from aselect_runtime.sources import open_source
+from aselect_runtime.sources.container import missing_bytes
+from tests.runtime import videos
+
+STREET = "synthetic://street?size=48x64&frames=5"
+NAMES = ("a.mp4", "a.mkv", "a.jsonl", "a.png", "masks/")
+
+
+def _run(model: Path, inputs: list[str | Path], outputs: list[str]) -> RunSummary:
+    manifest, session = open_model(model, "cpu")
+    try:
+        return run_pipeline(manifest, session, [str(each) for each in inputs], outputs)
+    finally:
+        session.close()
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", videos.KINDS)
+def test_a_healthy_video_delivers_every_frame(tmp_path: Path, name: str) -> None:
+    make, wanted = videos.KINDS[name]
+    path = make(tmp_path / name)
+    assert missing_bytes(path) == 0
+    with open_source(str(path)) as source:
+        captured = list(source)
+    assert [videos.number_of(each.frame) for each in captured] == list(wanted)
+    times = videos.times(name)
+    assert [each.position for each in captured] == pytest.approx(times, abs=0.002)
+
+
+def test_fewer_frames_than_promised_are_a_warning_and_the_next_input_follows(
+    seg_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = videos.trimmed(tmp_path / "trimmed.mp4")
+    out = tmp_path / "out"
+    summary = _run(seg_model, [path, STREET], [f"{out}/{name}" for name in NAMES])
+    assert summary.frames == 20 + 5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: got 20 frames, its container promises about 50; went on to its end"
+    ]
+    assert sorted(each.name for each in out.iterdir()) == ["a.jsonl", "a.mkv", "a.mp4", "a.png", "masks"]
+    assert len(videos.read(out / "a.mp4")) == len(videos.read(out / "a.mkv")) == 25
+
+
+def _box(kind: bytes, size: int) -> bytes:
+    return struct.pack(">I", 8 + size) + kind + bytes(size)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _box(b"ftyp", 8) + _box(b"mdat", 100) + _box(b"moov", 50),
+        b"RIFF" + struct.pack("<I", 100) + bytes(100) + b"RIFF" + struct.pack("<I", 30) + bytes(30),
+        b"\x1a\x45\xdf\xa3\x84abcd\x18\x53\x80\x67\x40\x64" + bytes(100),
+        _box(b"ftyp", 8) + struct.pack(">I4sQ", 1, b"mdat", 16 + 100) + bytes(100),
+    ],
+)
+def test_a_container_says_how_many_bytes_are_missing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "video"
+    for cut in (0, 1, 20):
+        path.write_bytes(content[: len(content) - cut])
+        assert missing_bytes(path) == cut
+
+
+def test_a_recording_of_unknown_length_misses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "live.mkv"
+    path.write_bytes(b"\x1a\x45\xdf\xa3\x84abcd\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff" + bytes(100))
+    assert missing_bytes(path) == 0
+    path.write_bytes(b"")
+    assert missing_bytes(path) == 0
+
+
+def _truncated(path: Path) -> Path:
+    """An MJPG AVI of 40 frames without its second half."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(40):
+        writer.write(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def test_outputs_keep_what_was_inferred_of_a_truncated_video_and_the_next_follows(
+    seg_model: Path, tmp_path: Path
+) -> None:
+    cut, out = _truncated(tmp_path / "cut.avi"), tmp_path / "out"
+    with pytest.raises(IncompleteError, match=r"cut\.avi: got \d+ frames and the end of the file.*kept") as caught:
+        _run(seg_model, [cut, STREET], [f"{out}/{name}" for name in NAMES])
+    summary = caught.value.summary
+    assert isinstance(summary, RunSummary)
+    read = summary.sources[0].frames
+    assert 15 <= read <= 21
+    assert summary.frames == read + 5
+    assert "truncated" in summary.sources[0].fault
+    assert (
+        len(_lines(out / "a.jsonl")) == len(videos.read(out / "a.mp4")) == len(videos.read(out / "a.mkv")) == read + 5
+    )
+    assert len(list((out / "masks").glob("*.png"))) == read + 5
+    assert (out / "a.png").stat().st_size
+
+
+def test_one_bad_image_of_many_is_skipped_named_and_counted(
+    seg_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "c.jpg"):
+        cv2.imwrite(str(photos / name), np.zeros((8, 9, 3), np.uint8))
+    (photos / "b.png").write_bytes(b"\x89PNG nonsense")
+    summary = _run(seg_model, [photos], [f"{tmp_path}/masks/", f"{tmp_path}/a.jsonl"])
+    assert (summary.frames, summary.sources[0].skipped) == (2, 1)
+    assert "b.png" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a.png", "c.png", "masks.json"]
+    assert [line["file"] for line in _lines(tmp_path / "a.jsonl")] == ["a.png", "c.jpg"]
+    (photos / "a.png").unlink()
+    (photos / "c.jpg").unlink()
+    with pytest.raises(InputError, match=r"b\.png"):
+        _run(seg_model, [photos], [f"{tmp_path}/none/"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_of_clips_and_images_is_read_in_order(seg_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "day"
+    folder.mkdir()
+    videos.write(folder / "b.mp4", videos.regular(3))
+    videos.write(folder / "c.mkv", videos.regular(2))
+    cv2.imwrite(str(folder / "a.png"), np.zeros((8, 9, 3), np.uint8))
+    _run(seg_model, [folder], [f"{tmp_path}/masks/", f"{tmp_path}/a.jsonl"])
+    names = ["a", "b-000000", "b-000001", "b-000002", "c-000000", "c-000001"]
+    assert sorted(path.stem for path in (tmp_path / "masks").glob("*.png")) == names
+    lines = _lines(tmp_path / "a.jsonl")
+    assert [line["frame"] for line in lines] == list(range(6))
+    assert [line.get("position") for line in lines] == [None, 0, 0.04, 0.08, 0, 0.04]
+
+
+def test_a_failure_in_the_middle_keeps_what_was_written(seg_model: Path, tmp_path: Path) -> None:
+    manifest, session = open_model(seg_model, "cpu")
+
+    seen: list[object] = []
+
+    def fail(result: object) -> None:
+        seen.append(result)
+        if len(seen) == 4:
+            raise RuntimeError("a bug")
+
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        run_pipeline(manifest, session, [STREET], [f"{out}/{name}" for name in NAMES], on_frame=fail)
+    assert len(videos.read(out / "a.mp4")) == len(_lines(out / "a.jsonl")) == 4
+    assert len(list((out / "masks").glob("*.png"))) == 4
+    shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("task", ["seg", "cls"])
+def test_a_folder_of_images_has_an_overlay_of_each(seg_model: Path, cls_model: Path, tmp_path: Path, task: str) -> None:
+    photos = tmp_path / "photos"
+    (photos / "b").mkdir(parents=True)
+    for name in ("a.jpg", "a.png", "b/c.png"):
+        cv2.imwrite(str(photos / name), np.zeros((60, 80, 3), np.uint8))
+    _run(seg_model if task == "seg" else cls_model, [photos], [f"{tmp_path}/out/{{name}}.png"])
+    out = tmp_path / "out"
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert names == ["a.jpg.png", "a.png.png", "b/c.png"]
+    overlay = cv2.imread(str(out / "b" / "c.png"))
+    assert overlay is not None
+    assert overlay.shape == (480, 640, 3)
+
+
+def test_opacity_and_clear_classes(seg_model: Path, tmp_path: Path) -> None:
+    manifest, session = open_model(seg_model, "cpu")
+    frame = np.zeros((96, 128, 3), np.uint8)
+    frame[:, 64:] = 255
+    cv2.imwrite(str(tmp_path / "in.png"), frame)
+
+    def painted(look: Look) -> list[tuple[int, ...]]:
+        run_pipeline(manifest, session, [str(tmp_path / "in.png")], [f"{tmp_path}/a.png"], look=look)
+        image = cv2.imread(str(tmp_path / "a.png"))
+        assert image is not None
+        return [tuple(map(int, image[400, column])) for column in (100, 540)]
+
+    # The left half is black and of the class dark, RGB (20, 30, 200); the right is white and bright, (230, 60, 50).
+    assert painted(Look(opacity=1.0)) == [(200, 30, 20), (50, 60, 230)]
+    assert painted(Look(opacity=0.0)) == [(0, 0, 0), (255, 255, 255)]
+    assert painted(Look(1.0, frozenset({"dark"}))) == [(0, 0, 0), (50, 60, 230)]
+    with pytest.raises(InputError, match="got the class 'sky' to leave clear, expected one of dark, middle, bright"):
+        painted(Look(clear=frozenset({"sky"})))
