@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 
-from aselect_runtime.media import MASKS
+from aselect_runtime.media import MASKS, printable
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Manifest, MaskFolder
 from aselect_runtime.results import Result
@@ -25,7 +25,7 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
     with atomic_folder(path, KIND) as folder:
 
         def write(result: Result) -> None:
-            file = _unused(folder, result.captured.label)
+            file = _unused(folder, printable(PurePath(result.captured.label)))
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(".png", result.class_map)[1].tobytes())
             names.append(file.relative_to(folder).as_posix())

@@ -11,7 +11,7 @@ import ssl
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
+from aselect_runtime.sources.addresses import REASONS
 from aselect_runtime.sources.tls import Trust
 
 LARGEST_PART = 16 << 20
@@ -53,10 +54,10 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
         body = _opener(uri, trust).open(_without_user(uri), timeout=timeout)
     except HTTPError as error:
         error.close()
-        said = http.client.responses.get(error.code, "")
-        raise InputError(
-            f"{name}: got the answer {error.code} {said}, expected a stream; check address, user and password"
-        ) from None  # urllib's own message holds the address
+        kind = {401: "HTTPUnauthorizedError", 403: "HTTPForbiddenError", 404: "HTTPNotFoundError"}.get(error.code, "")
+        answer = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
+        said = f"got the answer {answer}, expected a stream; check the path"
+        raise InputError(f"{name}: {REASONS.get(kind, said)}") from None  # urllib's own message holds the address
     except (URLError, ValueError, *CEASED) as error:
         reason = getattr(error, "reason", error)
         said = getattr(reason, "strerror", None) or type(reason).__name__
@@ -169,6 +170,28 @@ def _without_user(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 
 
+class _ClosesRefusal:
+    """What asks again with a password closes the answer that refused, which urllib leaves to the garbage collector."""
+
+    def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        try:
+            answer = super().http_error_401(req, fp, code, msg, headers)  # type: ignore[misc]
+        except BaseException:
+            fp.close()
+            raise
+        if answer is not None:
+            fp.close()
+        return answer
+
+
+class _BasicAuth(_ClosesRefusal, urllib.request.HTTPBasicAuthHandler):
+    pass
+
+
+class _DigestAuth(_ClosesRefusal, urllib.request.HTTPDigestAuthHandler):
+    pass
+
+
 def _opener(uri: str, trust: Trust | None) -> urllib.request.OpenerDirector:
     parts = urlsplit(uri)
     passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
@@ -181,6 +204,6 @@ def _opener(uri: str, trust: Trust | None) -> urllib.request.OpenerDirector:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return urllib.request.build_opener(
         urllib.request.HTTPSHandler(context=context),
-        urllib.request.HTTPBasicAuthHandler(passwords),
-        urllib.request.HTTPDigestAuthHandler(passwords),
+        _BasicAuth(passwords),
+        _DigestAuth(passwords),
     )
