@@ -64,6 +64,7 @@ def test_a_full_disk_is_a_write_error_and_leaves_the_previous_one(full_disk: Pat
 
 
 def test_weights_on_a_full_disk_are_a_write_error(full_disk: Path) -> None:
+    pytest.importorskip("torch")
     from aselect_edge.backbones import DiT, DiTConfig, save_backbone
     from aselect_edge.backbones.noise import DIT_SCHEDULE
 
