@@ -50,6 +50,7 @@ def test_a_full_disk_is_a_write_error_and_leaves_the_previous_one(small_disk: Ca
 
 def test_weights_on_a_full_disk_are_a_write_error(small_disk: Callable[[str], Path]) -> None:
     full_disk = small_disk("16k")
+    pytest.importorskip("torch")
     from aselect_edge.backbones import DiT, DiTConfig, save_backbone
     from aselect_edge.backbones.noise import DIT_SCHEDULE
 

@@ -13,6 +13,8 @@ from aselect_runtime.engines import add_engines, versions
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import sha256
 from aselect_runtime.records import Manifest
+
+pytest.importorskip("torch", reason="tests.bundles needs it")
 from tests.bundles import command
 
 rtx = pytest.mark.skipif(not versions.available("rtx"), reason="tensorrt-rtx is not installed")
