@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aselect_runtime.errors import AselectError, GateError, MissingDependencyError
 from aselect_runtime.files import atomic_write
-from benchmarks.process import processor
+from benchmarks.harness import machine
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -101,7 +101,7 @@ def record(name: str, seen: Seen) -> Path:
     """Write what was seen to benchmarks/results/proof-NAME.json, whole, with the date and the machine."""
     content = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": processor(),
+        "machine": machine(),
         "command": f"make test-{name}",
         **asdict(seen),
     }
