@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report, curriculum_table, graph_table, selection_table
+from benchmarks import accuracy_report, curriculum_table, graph_table, proof_table, selection_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -61,8 +61,13 @@ def pages() -> dict[str, dict[str, str]]:
         parts = load("runtime").items()
         tables = [listed(result, f"python -m benchmarks.runtime {part}") for part, result in parts]
         found["docs/streams.md"] = {"runtime": "\n\n".join(tables)}
+    jetson = {}
+    if proofs := proof_table.recorded(RESULTS):
+        jetson["verified"] = proof_table.table(proofs)
     if (RESULTS / "engines.json").is_file():
-        found["docs/jetson.md"] = {"engines": listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")}
+        jetson["engines"] = listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")
+    if jetson:
+        found["docs/jetson.md"] = jetson
     return found
 
 
