@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel docs bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel test-arm test-pythons test-triton docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -35,6 +35,19 @@ test-wheel: setup
 	build/wheel/device/bin/pip install -q -c constraints.txt "$$(ls build/wheel/aselect_runtime-*.whl)[cpu,web]"
 	cd build/wheel && workstation/bin/python -I ../../tests/smoke.py workstation exported
 	cd build/wheel && device/bin/python -I ../../tests/smoke.py device exported
+
+# What docs/jetson.md says was verified; each writes benchmarks/results/proof-*.json, and the table is written from them.
+# An emulated 64-bit ARM processor: apt install qemu-user-static mmdebstrap debian-archive-keyring
+test-arm: setup
+	$(BIN)/python -m tests.proof.arm
+
+# The device's wheel on every Python that is found here, and on the lower bounds of its dependencies.
+test-pythons: setup
+	$(BIN)/python -m tests.proof.pythons
+
+# A real Triton server, installed into build/triton (x86-64 only), where the gate then tests with it too.
+test-triton: setup
+	$(BIN)/python -m tests.proof.triton
 
 # The documentation as a site, in build/site; it opens from the folder.
 docs: setup

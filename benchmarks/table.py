@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report, curriculum_table, graph_table, selection_table
+from benchmarks import accuracy_report, curriculum_table, graph_table, proof_table, selection_table
 from benchmarks.harness import listed
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +59,8 @@ def pages() -> dict[str, dict[str, str]]:
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
     found["docs/benchmarks.md"] = gathered()
+    if proofs := proof_table.recorded(RESULTS):
+        found["docs/jetson.md"] = {"verified": proof_table.table(proofs)}
     return found
 
 

@@ -36,7 +36,7 @@ def load(builder: Builder) -> Any:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
         how = (
-            "pip install tensorrt-rtx (Linux x86-64)"
+            "pip install tensorrt-rtx (Linux, x86-64 or aarch64)"
             if builder == "rtx"
             else "on a Jetson make the environment with --system-site-packages, elsewhere pip install tensorrt"
         )
