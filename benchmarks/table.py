@@ -101,7 +101,7 @@ def figures() -> str:
         if key.startswith(prefix)
     }
     each = "Test IoU in %, class by class: " + ", ".join(f"{name} {value:.0f}" for name, value in classes.items()) + "."
-    return "\n".join(["| the model that ships, 144x192 | |", "|---|---|", *rows, "", each, "", caption])
+    return "\n".join(["| the model that ships, 288x384 | |", "|---|---|", *rows, "", each, "", caption])
 
 
 def accuracy() -> str:
