@@ -40,7 +40,7 @@ def steps(place: Path) -> Seen:
     uv = uv_program()
     wheel = device_wheel(place)
     exported(place / "exported", "fp16", "--no-ladder")
-    checks, versions = [resolved(uv, python) for python in PYTHONS], {}
+    checks, ran = [resolved(uv, python) for python in PYTHONS], []
     for python in PYTHONS:
         interpreter = interpreter_of(python)
         if interpreter is None:
@@ -50,10 +50,10 @@ def steps(place: Path) -> Seen:
         packages = [*JETPACK_6.get(python, ()), f"{wheel}[{EXTRAS}]"]
         environment = environment_of(uv, interpreter, place / python, *constrained, *packages)
         smoke(environment, place)
-        versions[f"Python {python}"] = said_by(environment, "import platform; print(platform.python_version())")
+        ran.append(said_by(environment, "import platform; print(platform.python_version())"))
         checks.append(Check(f"smoke test, Python {python}", "passed with " + installed(environment)))
     checks.append(floors(uv, wheel, place))
-    return Seen({"uv": run([uv, "--version"]).split()[1], **versions}, tuple(checks))
+    return Seen({"uv": run([uv, "--version"]).split()[1], "Python": " and ".join(ran)}, tuple(checks))
 
 
 def uv_program() -> str:

@@ -19,8 +19,7 @@ from benchmarks.harness import machine
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-LOG = ROOT / "build" / "proof.log"
-"""All that the last command that failed said."""
+BUILD = ROOT / "build"
 CONSTRAINTS = ROOT / "constraints.txt"
 STREET = "synthetic://street?size=96x128"
 SIZE = "48x64"
@@ -57,13 +56,14 @@ def run(command: Sequence[str | Path], limit_s: float = 900, cwd: Path = ROOT, *
         ) from None
     if result.returncode == 0:
         return result.stdout
-    LOG.parent.mkdir(exist_ok=True)
-    LOG.write_text(result.stdout + result.stderr, encoding="utf-8")
+    log = BUILD / "proof.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(result.stdout + result.stderr, encoding="utf-8")
     said = (result.stderr.strip() or result.stdout.strip() or "nothing").splitlines()[-1]
     if result.returncode < 0:
         how = f"signal {signal.Signals(-result.returncode).name}"
         raise GateError(f"{name}: got {how} ({said}), expected an end of its own; find what killed it and run it again")
-    raise GateError(f"{name}: got exit code {result.returncode} ({said}), expected 0; read {LOG}")
+    raise GateError(f"{name}: got exit code {result.returncode} ({said}), expected 0; read {log}")
 
 
 def found(program: str, package: str) -> str:
@@ -115,7 +115,9 @@ def prove(name: str, steps: Callable[[Path], Seen]) -> None:
 
     The folder is removed at the end. One that a killed process left behind is removed at the next start.
     """
-    place = ROOT / "build" / f"proof-{name}"
+    place = BUILD / f"proof-{name}"
+    # As Ctrl-C: what runs below is ended and what was written is removed.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -126,6 +128,7 @@ def prove(name: str, steps: Callable[[Path], Seen]) -> None:
         sys.exit(error.exit_code)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
     for check in seen.checks:
         print(f"{check.what}: {check.seen}")
-    print(f"{len(seen.checks)} checks passed, recorded in {path.relative_to(ROOT)}")
+    print(f"{len(seen.checks)} checks passed, recorded in {path}")
