@@ -174,3 +174,9 @@ def test_an_avif_image_is_read(tmp_path: Path) -> None:
     with open_source(str(path)) as source:
         (captured,) = source
     assert abs(float(captured.frame.mean()) - 200) < 3
+
+
+def test_a_password_with_a_hash_is_no_option_of_trust() -> None:
+    assert open_source("rtsps://joe:pa#ss@10.0.0.7/1").info.live
+    with pytest.raises(InputError, match="behind #"):
+        open_source("rtsps://10.0.0.7/1#nonsense=1")

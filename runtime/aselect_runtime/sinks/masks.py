@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import cv2
 
-from aselect_runtime.media import MASKS, printable
+from aselect_runtime.media import MASKS
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Manifest, MaskFolder
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
 KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
+"""A later run replaces the masks that the record names and no other files."""
 
 
 @contextmanager
@@ -25,13 +26,18 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
     with atomic_folder(path, KIND) as folder:
 
         def write(result: Result) -> None:
-            file = _unused(folder, printable(PurePath(result.captured.label)))
+            file = _unused(folder, _recordable(result.captured.label))
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(".png", result.class_map)[1].tobytes())
             names.append(file.relative_to(folder).as_posix())
 
         yield write
         MaskFolder(classes=manifest.classes, files=tuple(names)).save(folder / MASKS)
+
+
+def _recordable(label: str) -> str:
+    """The label as the record can hold it: names on disk are bytes, which need not be text."""
+    return "".join(each if each.isprintable() and each != "\\" else "\N{REPLACEMENT CHARACTER}" for each in label)
 
 
 def _unused(folder: Path, label: str) -> Path:

@@ -61,16 +61,16 @@ class _Encoding:
         self._fps = 0.0
         self._shown_until: float | None = None
         self._written = 0
-        self._space = SpaceWatch(path.parent)
+        self._space = SpaceWatch(path.resolve().parent)
 
     def write(self, frame: Frame, captured: Captured) -> None:
-        if self._writer is None:
-            self._writer = self._open(frame, captured)
-        if self._space.full():
+        if self._space.full():  # OpenCV's writers do not say so, and the index at the end needs room
             raise WriteError(
                 f"{self._path}: the disk is full after {self._written} frames, which are kept, expected space for "
                 "more; free space or choose another place"
             )
+        if self._writer is None:
+            self._writer = self._open(frame, captured)
         fitted = resize(frame, self._size, Resize(mode="letterbox"))
         for _ in range(self._copies(captured)):
             self._writer.write(fitted)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
+from aselect_runtime.sources.tls import SCHEMES, Trust
+
 PATIENCE = 5.0
 """Seconds that the question why waits for the other side."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
@@ -56,21 +58,32 @@ def _escaped(text: str) -> str:
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
 
 
-def why_not(uri: str) -> str:
-    """Why an address does not open, without the address: what was got, what was expected, what to do."""
+def why_not(uri: str, trust: Trust) -> str:
+    """Why an address does not open, without the address: what was got, what was expected, what to do.
+
+    Whoever is asked must prove to be the camera, as `trust` says: the question holds user and password.
+    """
     host = urlsplit(uri).hostname
     try:
         if host:
             socket.getaddrinfo(host, None)
     except OSError:
-        return f"got no address of the host {host}, expected a name that is known; check it, and the network"
+        return unknown(host)
     try:
         import av
     except ImportError:
         return UNKNOWN
-    options = {"rtsp_transport": "tcp"} if uri.lower().startswith("rtsp") else {}
+    scheme = uri.split("://", 1)[0].lower()
+    options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
+    if scheme in SCHEMES:
+        options |= dict(option.split(";", 1) for option in trust.options().split("|"))
     try:
         av.open(uri, options=options, timeout=PATIENCE).close()
     except (av.FFmpegError, OSError) as error:
         return REASONS.get(type(error).__name__, UNKNOWN)
     return UNKNOWN
+
+
+def unknown(host: str | None) -> str:
+    """Why a name that no server of names knows does not open."""
+    return f"got no address of the host {host}, expected a name that is known; check it, and the network"

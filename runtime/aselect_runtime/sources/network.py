@@ -21,8 +21,9 @@ from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
-LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Seconds that FFmpeg may wait for the other side."""
+LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
+"""Schemes that need no host."""
 
 
 def network(uri: str) -> Source:
@@ -30,18 +31,16 @@ def network(uri: str) -> Source:
 
     Raises InputError for an address without a host. What stands behind `#` of an encrypted one says whom to trust.
     """
-    uri, trust = split_trust(uri, redact(uri))
-    name, uri = redact(uri), quoted(uri)
+    uri, trust = split_trust(quoted(uri), redact(uri))
+    name = redact(uri)
     split = split_address(uri, "rtsp://host:554/stream")
     parts, port = split.parts, split.port
-    host, path = parts.hostname, parts.path
-    listens = parts.scheme.lower() in LISTENING  # udp://@:5000 is a port of this machine
-    if not host and not (listens and port):
+    scheme, host, path = parts.scheme.lower(), parts.hostname, parts.path
+    if not host and not (scheme in LISTENING and port):  # udp://@:5000 is a port of this machine
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
-    host = host or parts.scheme
     # Labels and file names come of it: a path with options in it may hold a password.
+    host = host or scheme
     stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
-    scheme = parts.scheme.lower()
     there = _There(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
     if scheme.startswith("http") and is_video(PurePosixPath(path)):
         return Video(name, stem, there.connect)
@@ -73,8 +72,9 @@ class _There:
         """Open with FFmpeg. Decoding in several threads delays each frame by as many: a live stream is given one."""
         if self.trust is not None:
             check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
+        trust = self.trust or Trust()
         thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
-        with ffmpeg_options(self.trust or Trust()):
+        with ffmpeg_options(trust):
             capture = open_ffmpeg(
                 self.uri,
                 [
@@ -84,5 +84,5 @@ class _There:
                 ],
             )
         if not capture.isOpened():
-            raise InputError(f"{self.name}: {why_not(self.uri)}")
+            raise InputError(f"{self.name}: {why_not(self.uri, trust)}")
         return capture
