@@ -42,7 +42,14 @@ def main() -> None:
         clip = data / "video" / "highway_540p.mp4" if data else None
         video = clip if clip and clip.is_file() else runtime.default_video(folder, arguments.frames)
         figures |= runtime.measure(folder / "fp16", video, arguments.runs, arguments.frames, folder)
-    record = {**stamp(), "video": video.name, "figures": figures}
+        size = Manifest.load(folder / "fp16" / "manifest.json").input.shape[1:3]
+    record = {
+        **stamp(),
+        "arguments": {"runs": arguments.runs, "frames": arguments.frames},
+        "size": list(size),
+        "video": video.name,
+        "figures": figures,
+    }
     print(rows(f"{record['date']}, {record['machine']}, median of {arguments.runs} runs", figures))
     save(arguments.out, record)
     print(arguments.out)

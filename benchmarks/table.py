@@ -93,7 +93,8 @@ def figures() -> str:
     """The main job's figures."""
     result = load("main_job")
     rows = [f"| {name} | {form.format(result['figures'][key])} |" for name, (key, form) in SPEED_ROWS.items()]
-    caption = f"Measured {result['date']} on {result['machine']}, no GPU, with `make bench`."
+    command = " ".join(["python -m benchmarks.main_job", *(f"--{k} {v}" for k, v in result["arguments"].items())])
+    caption = f"Measured {result['date']} on {result['machine']}, no GPU, with `{command}`."
     prefix, suffix = "CamVid test IoU ", ", fp16 [%]"
     classes = {
         key.removeprefix(prefix).removesuffix(suffix): value
@@ -101,7 +102,9 @@ def figures() -> str:
         if key.startswith(prefix)
     }
     each = "Test IoU in %, class by class: " + ", ".join(f"{name} {value:.0f}" for name, value in classes.items()) + "."
-    return "\n".join(["| the model that ships, 288x384 | |", "|---|---|", *rows, "", each, "", caption])
+    return "\n".join(
+        ["| the model that ships, {}x{} | |".format(*result["size"]), "|---|---|", *rows, "", each, "", caption]
+    )
 
 
 def accuracy() -> str:

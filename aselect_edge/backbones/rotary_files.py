@@ -52,17 +52,13 @@ class AuthorsFile:
         return rotary_places(RotaryConfig.from_json(self.kind.family, self.config), depth)
 
 
-def authors_file(
-    path: Path, store: WeightStore, family: str | None = None, heads: int | None = None
-) -> AuthorsFile | None:
-    """What a file is if it is LightningDiT's or JiT's, None if not; every tensor is known, or refused.
+def authors_file(path: Path, store: WeightStore, family: str | None = None, heads: int | None = None) -> AuthorsFile:
+    """What a file of LightningDiT's or JiT's layout (`kinds`) holds; every tensor is known, or refused.
 
     Raises InputError where `family` or `heads` say otherwise than the file, or a tensor is not understood.
     """
     shapes = {name: held.shape for name, held in store.held.items()}
-    kind = _kind(shapes)
-    if kind is None:
-        return None
+    kind = JiT if "x_embedder.proj1.weight" in shapes else LightningDiT
     if family not in (None, kind.family):
         raise InputError(
             f"{path}: got the family {family} for a file of {kind.family}, expected {kind.family}; leave it out",
@@ -85,13 +81,6 @@ def authors_file(
     known = frozenset(stored.name for stored in places.values())
     check_layout(store, Layout(places, known, (IGNORED,), rotary_tables(read)), str(path))
     return AuthorsFile(kind, config)
-
-
-def _kind(shapes: Shapes) -> type[RotaryDiT] | None:
-    if "x_embedder.proj1.weight" in shapes:
-        return JiT
-    rotary = "feat_rope.freqs_cos" in shapes or "blocks.0.mlp.w12.weight" in shapes or "blocks.0.norm1.weight" in shapes
-    return LightningDiT if rotary and "x_embedder.proj.weight" in shapes else None
 
 
 def _config(path: Path, kind: type[RotaryDiT], shapes: Shapes) -> dict[str, Any]:

@@ -161,7 +161,6 @@ def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
 
 def _of_rotary(file: _File, asked: Asked) -> _Found:
     found = authors_file(file.path, file.store, asked.family, asked.heads)
-    assert found is not None
     why = "its tensors' names say so"
     return _Found(found.kind.family, why, found.config, lambda model: found.places(model.depth), [])
 

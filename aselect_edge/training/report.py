@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,44 +30,30 @@ def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None
     draw_curve(outcome.curve, ("samples", "loss", TITLES[figures.metric]), folder / "curve.png")
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
     chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
-    ranked = sorted((_quality(outcome, val, how, index), index) for index in chosen)
+    ranked = sorted((_look(outcome, val, how, index)[1], index) for index in chosen)
     few = min(EXAMPLES, len(ranked))
     spread = np.linspace(0, len(val) - 1, few, dtype=int).tolist()
     best, worst = [index for _, index in reversed(ranked[-few:])], [index for _, index in ranked[:few]]
     for name, indices in (("examples", spread), ("best", best), ("worst", worst)):
-        draw_examples(_examples(outcome, val, how, indices), classes, folder / f"{name}.png")
+        draw_examples([_look(outcome, val, how, index)[0] for index in indices], classes, folder / f"{name}.png")
     write_page(
         folder / REPORT, f"Training: {TITLES[figures.metric]} {figures.score:.3f}", _sections(outcome, goal, folder)
     )
 
 
-def _examples(outcome: Outcome, val: Data, how: Resize, indices: Sequence[int]) -> list[Example]:
-    rows: list[Example] = []
-    for index in indices:
-        frame, label = val.read(index)
-        answer = _answer(outcome, val, how, index)
-        seen = restore(answer, frame.shape[:2], how) if outcome.figures.metric == "miou" else int(answer.argmax())
-        rows.append((frame, label, seen))
-    return rows
-
-
-def _answer(outcome: Outcome, val: Data, how: Resize, index: int) -> NDArray[Any]:
-    frame, _ = val.read(index)
+def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example, float]:
+    """An image of val with its answer, and how good that is: the share of its labelled pixels that are right, or the
+    margin of its class's score."""
+    frame, label = val.read(index)
     inputs = resize(frame, outcome.model.imgsz, how)[None]
     answer: NDArray[Any] = answer_frames(outcome.model, inputs, val, outcome.model.imgsz)[0]
-    return answer
-
-
-def _quality(outcome: Outcome, val: Data, how: Resize, index: int) -> float:
-    """How well an image of val is answered: the share of its labelled pixels, or the margin of its class's score."""
-    frame, label = val.read(index)
-    answer = _answer(outcome, val, how, index)
     if outcome.figures.metric == "miou":
         known = np.asarray(label) != getattr(val, "ignore_index", -1)
         seen = restore(answer, frame.shape[:2], how)
-        return float((seen == label)[known].mean()) if known.any() else 1.0
+        return (frame, label, seen), float((seen == label)[known].mean()) if known.any() else 1.0
     others = np.delete(answer, int(label))
-    return float(answer[int(label)] - others.max()) if len(others) else 1.0
+    margin = float(answer[int(label)] - others.max()) if len(others) else 1.0
+    return (frame, label, int(answer.argmax())), margin
 
 
 def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:

@@ -58,17 +58,17 @@ def check_files(folder: Path, hashes: dict[str, str]) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path, *, sweep: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
 
-    Where `path` is a symbolic link, what it points at is replaced. With `sweep`, what killed processes have left of
-    earlier tries is removed first.
+    Where `path` is a symbolic link, what it points at is replaced. What killed processes have left of earlier tries is
+    removed first.
     """
     with ExitStack() as stack:
         with naming(path, faults=None):
             path = path.resolve() if path.is_symlink() else path
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = stack.enter_context(temporary_file(path, sweep=sweep))
+            temporary = stack.enter_context(temporary_file(path))
         with naming(path):
             yield temporary
             sync(temporary)

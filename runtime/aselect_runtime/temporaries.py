@@ -24,13 +24,12 @@ LONGEST = 50
 
 
 @contextmanager
-def temporary_file(path: Path, *, sweep: bool = True) -> Iterator[Path]:
+def temporary_file(path: Path) -> Iterator[Path]:
     """Yield an empty file beside `path`, with its suffix; it is removed at the end if it is still there.
 
-    With `sweep`, those that killed processes left there are removed first.
+    Those that killed processes left there are removed first.
     """
-    if sweep:
-        _sweep(path.parent, _prefix(path), path.suffix)
+    _sweep(path.parent, _prefix(path), path.suffix)
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix)
         if _claimed(handle, Path(name)):
