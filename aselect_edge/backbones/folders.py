@@ -110,5 +110,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     files = [inside(folder, name) for name in sorted(set(shards.values()))]
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise InputError(f"{folder}: got no {missing[0].name}, expected safetensors weights; save the weights in that format")
+        raise InputError(
+            f"{folder}: got no {missing[0].name}, expected safetensors weights; save the weights in that format"
+        )
     return files

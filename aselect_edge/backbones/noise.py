@@ -34,7 +34,7 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
 
     noise = noise_fields(schedule)
     if noise.flow:
-        raise InputError(f"scheduler: got {noise.scheduler} on the straight path, expected a diffusion scheduler; replace it")
+        raise InputError(f"scheduler: got {noise.scheduler} on the straight path, expected a diffusion; replace it")
     try:
         with warnings.catch_warnings(action="ignore"):  # diffusers' warnings about NumPy, which a user cannot act on
             scheduler = getattr(diffusers, noise.scheduler)(**noise.fields)

@@ -3,7 +3,7 @@
     result = export("seg", "fp16", target="sm86")
     found = evaluate(result.folder, "camvid")
 
-Importing this package loads nothing heavy.
+Importing this package does not import torch or onnx.
 """
 
 from __future__ import annotations
