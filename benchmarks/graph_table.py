@@ -1,4 +1,4 @@
-"""The table of docs/graph.md, from what `python -m benchmarks.graph` wrote."""
+"""The table of docs/graph.md, from the result of `python -m benchmarks.graph`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOALS = {
 
 
 def table(result: dict[str, Any]) -> str:
-    """Latency, bytes and peak memory of each model, the ratios that are aimed at, and what the export costs."""
+    """Latency, bytes and peak memory of each model, the target ratios, and the cost of the export."""
     parts = [_model(found) for found in result["models"].values()]
     caption = (
         f"Measured {result['date']} on {result['machine']}, {result['threads']} threads, no GPU, with "

@@ -33,7 +33,7 @@ def load_encoder(source: str, revision: str | None = None) -> Encoder:
     """The encoder in a folder, a hub id (an autoencoder, or a pipeline with a `vae/`) or a single file.
 
     eval mode, float32. Raises InputError if it is not an autoencoder of a known class, IntegrityError if its weights
-        are corrupt.
+    are corrupt.
     """
     path = Path(source)
     if path.is_file():

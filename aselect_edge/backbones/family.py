@@ -51,7 +51,7 @@ class Backbone(nn.Module, ABC):
     """A whole, unfolded model of one family: the reference that everything deployed is compared with.
 
     It is built on the meta device and then loaded, so it holds parameters and no buffers. A lean model keeps its
-        `streamed` parts on the meta device: `walk` and the fold load those inside `held`, block by block.
+    `streamed` parts on the meta device: `walk` and the fold load those inside `held`, block by block.
     """
 
     family: ClassVar[str]
@@ -105,7 +105,7 @@ class Backbone(nn.Module, ABC):
         """The fixed condition: a class (the null class for None), or the empty prompt.
 
         The prompt's embeddings come from the text encoders of the pipeline in `folder`. Raises InputError if the model
-                has no such label, or needs one.
+        has no such label, or needs one.
         """
 
     @property
@@ -139,7 +139,7 @@ class Backbone(nn.Module, ABC):
         """Yield the components (N, T, D) of the image tokens at the wanted taps (all by default) of x (N, C, h, w).
 
         `timestep` (N,) is the value that the embedder is fed. Runs no block beyond the deepest tap, and holds the
-                components of at most one block.
+        components of at most one block.
         """
 
     def features(

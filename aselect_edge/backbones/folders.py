@@ -76,7 +76,7 @@ def beside(folder: Path, name: str) -> Path | None:
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of a diffusers model folder: safetensors, one file or shards, else torch's format.
 
-        Files without a variant suffix are preferred to variants in another precision.
+    Files without a variant suffix are preferred to variants in another precision.
     """
     for single in (WEIGHTS, TORCH_WEIGHTS):
         stem, suffix = single.split(".")

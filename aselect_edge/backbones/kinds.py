@@ -60,9 +60,7 @@ def kind_of_file(path: Path, names: Iterable[str]) -> Kind:
     if other is not None:
         raise InputError(f"{path}: got {other}, expected {SUPPORTED}; it is not supported, choose one of these")
     shown = ", ".join(sorted(known)[:3]) or "no tensors"
-    raise InputError(
-        f"{path}: got tensors of an unknown model ({shown}), expected {SUPPORTED}; choose one of these"
-    )
+    raise InputError(f"{path}: got tensors of an unknown model ({shown}), expected {SUPPORTED}; choose one of these")
 
 
 def _has(names: list[str], patterns: tuple[str, ...]) -> bool:

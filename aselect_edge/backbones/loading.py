@@ -80,18 +80,16 @@ def load_backbone(
     """Load the backbone `source`; float32, eval mode. A bundle holds its own options and ignores those given here.
 
     `source` is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt,
-    SD3,
-    LightningDiT or JiT, a bundle, or `shipped`. `family` replaces the source's own family, `vae` (a folder,
-    file or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single
-        files of unpublished widths; `condition` is a condition computed earlier, used instead of running text encoders.
+    SD3, LightningDiT or JiT, a bundle, or `shipped`. `family` replaces the source's own family, `vae` (a folder, file
+    or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single files
+    of unpublished widths; `condition` is a condition computed earlier, used instead of running text encoders.
     `sit_time` (what the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace the
-        values found in a SiT-like file.
+    values found in a SiT-like file.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
     schedule is the pipeline's; a transformer without one gets that of the published models, with a warning. A local
-        source is stored as an absolute path, so that records stay valid in any working directory. Raises InputError if
-        the
-        source is not a backbone, IntegrityError if its weights are corrupt or of other shapes.
+    source is stored as an absolute path, so that records stay valid in any working directory. Raises InputError if the
+    source is not a backbone, IntegrityError if its weights are corrupt or of other shapes.
     """
     path = SHIPPED if source == "shipped" else Path(source)
     folder: Path | None = None
@@ -202,7 +200,7 @@ def _path_of(source: BackboneSource) -> dict[str, str]:
 def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
     loaded = backbone_of(path, read_bundle(path), lean)
     # The record holds the options that a bundle was made with, so they need not be given again; a bundle made from
-        # that bundle, with its own weights, must still find the autoencoder.
+    # that bundle, with its own weights, must still find the autoencoder.
     vae = None if isinstance(loaded.encoder, Pixels) else loaded.vae or loaded.source
     return replace(loaded, source=str(path.resolve()), revision=None, vae=vae, label=None)
 
@@ -227,7 +225,7 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
     if encoder.channels != model.channels:
         raise InputError(
             f"{source}: got an autoencoder of {encoder.channels} channels, expected {model.channels}, as the model's "
-                        "input; give the one it was trained on",
+            "input; give the one it was trained on",
             parameter="vae",
         )
     encoder.affine = model.affine or encoder.affine

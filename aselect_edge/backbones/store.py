@@ -53,7 +53,7 @@ class WeightStore:
     """The tensors of safetensors shards, or of torch files, by a model's own names.
 
     No file stays open or mapped after a `read`, which returns copies in float32. Raises InputError for quantised
-        weights, which cannot be used without dequantisation.
+    weights, which cannot be used without dequantisation.
     """
 
     def __init__(self, files: Sequence[Path], places: Mapping[str, Stored], prefixes: tuple[str, ...] = MODEL) -> None:

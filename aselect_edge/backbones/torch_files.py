@@ -79,8 +79,8 @@ def torch_content(file: Path) -> Content:
     """The weights in a torch file, memory-mapped, and the metadata of its training script.
 
     Averaged weights if the file has them, else the plain ones; tensors without an average (computed tables, for
-        example) come from the plain ones. Raises IntegrityError if the file cannot be read, InputError if it holds no
-        tensors by name.
+    example) come from the plain ones. Raises IntegrityError if the file cannot be read, InputError if it holds no
+    tensors by name.
     """
     content = _load(file)
     if not isinstance(content, Mapping):

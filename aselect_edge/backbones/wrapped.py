@@ -102,8 +102,8 @@ def check_config(
 
 
 @contextmanager
-"""Yield (positional arguments, result) of each module's last call, by its name here; removes its hooks afterwards."""
-    """Yield (positional arguments, result) of each module's last call, by its name here; removes its hooks at the end."""
+def watched(**modules: nn.Module) -> Iterator[dict[str, tuple[tuple[Any, ...], Any]]]:
+    """Yield (positional arguments, result) of each module's last call, by its name here; hooks are removed after it."""
     seen: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def keep(name: str) -> Any:

@@ -118,4 +118,7 @@ def _load_head(head: Head, path: Path) -> None:
         nn.Module.load_state_dict(head, state)
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise IntegrityError(f"{path}: not this head's weights ({reason}), expected the head that bundle.json describes; restore the file or train again") from error
+        raise IntegrityError(
+            f"{path}: not this head's weights ({reason}), expected the head that bundle.json describes; restore the "
+            f"file or train again"
+        ) from error

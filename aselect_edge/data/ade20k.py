@@ -29,7 +29,9 @@ def _names(path: Path) -> list[str]:
     try:
         rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: unreadable ({error}), expected the names of the classes; download it again") from error
+        raise InputError(
+            f"{path}: unreadable ({error}), expected the names of the classes; download it again"
+        ) from error
     if [row[0].strip() for row in rows] != [str(number) for number in range(1, len(rows) + 1)] or len(rows) > 254:
         raise InputError(f"{path}: got a table that does not count from 1, expected Idx … Name; download it again")
     return [row[-1].strip() for row in rows]

@@ -28,7 +28,9 @@ def _read(data: Path, split: str) -> ClassificationData:
     names = [str(name) for name in np.atleast_1d(read_matlab(data / _META, "class_names")[0])]
     rows = np.atleast_1d(read_matlab(source, "annotations")[0])
     if not {"fname", "class"} <= set(rows.dtype.names or ()):
-        raise InputError(f"{source}: got no columns fname and class, expected annotations with labels; download it again")
+        raise InputError(
+            f"{source}: got no columns fname and class, expected annotations with labels; download it again"
+        )
     paths = listed(data / f"cars_{split}", (str(name) for name in rows["fname"]), source)
     labels = tuple(numbered(str(number), len(names), source) for number in rows["class"])
     return ClassificationData(tuple(paths), labels, name_classes(names, data / _META))

@@ -33,7 +33,10 @@ def _images(folder: Path) -> list[Path]:
     images = list_images(folder)
     within = next((part for p in images for part in p.relative_to(folder).parts[:-1] if split_of(part)), None)
     if within:
-        raise InputError(f"{folder}: got the split {within} inside a class folder, expected split folders above the classes; move it up")
+        raise InputError(
+            f"{folder}: got the split {within} inside a class folder, expected split folders above the classes; move "
+            f"it up"
+        )
     return [path for path in images if not is_label_beside(path)]
 
 
@@ -61,7 +64,7 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
     if unknown:
         raise InputError(
             f"{folder / unknown[0]}: not one of the {len(names)} classes, expected {', '.join(names[:3])} "
-                        "and so on; remove the folder, correct classes.json, or choose the task seg",
+            "and so on; remove the folder, correct classes.json, or choose the task seg",
             parameter="task",
         )
     pairs = [(path, names.index(name)) for name in found for path in _images(folder / name)]

@@ -72,7 +72,9 @@ def _read(data: Path, split: str) -> SegmentationData:
     index_of = {name: index for (_, name), index in zip(first.categories, indices, strict=True)}
     strange = [name for _, name in content.categories if name not in index_of]
     if strange:
-        raise InputError(f"{sources[split]}: got the category {strange[0]!r}, expected one of train's categories; add it there")
+        raise InputError(
+            f"{sources[split]}: got the category {strange[0]!r}, expected one of train's categories; add it there"
+        )
     classes = name_classes(names, sources["train"] if "train" in sources else sources[split])
     numbers = {category: index_of[name] for category, name in content.categories}
     paths = _paths(data, sources[split], split, [name for name, _ in content.images])
@@ -114,7 +116,9 @@ def _content(source: Path) -> _Content:
     known = {category for category, _ in categories}
     unknown = [category for each in regions.values() for category, _ in each if category not in known]
     if unknown:
-        raise InputError(f"{source}: got the category {unknown[0]}, expected one of its listed categories; export it again")
+        raise InputError(
+            f"{source}: got the category {unknown[0]}, expected one of its listed categories; export it again"
+        )
     boxes = sum(not outline for each in regions.values() for _, outline in each)
     if boxes or not any(regions.values()):
         raise InputError(

@@ -119,7 +119,9 @@ def _read(data: Path, split: str) -> SegmentationData:
 def _images(data: Path, names: Sequence[str], source: Path) -> list[Path]:
     folder = next((data / name for name in _IMAGES if (data / name).is_dir()), None)
     if folder is None:
-        raise InputError(f"{data}: got no {_IMAGES[0]}/, expected a folder with the images; export with images, or add them")
+        raise InputError(
+            f"{data}: got no {_IMAGES[0]}/, expected a folder with the images; export with images, or add them"
+        )
     there = {path.relative_to(folder).with_suffix(""): path for path in list_images(folder)}
     return listed(folder, (str(there.get(Path(n), folder / f"{n}.jpg").relative_to(folder)) for n in names), source)
 

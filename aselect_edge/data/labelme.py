@@ -37,7 +37,9 @@ def _pairs(data: Path, split: str) -> list[tuple[Path, Path]]:
     found = pairs(places(data, _SUFFIXES)[split], _SUFFIXES)
     without = [image for image, label in found if label is None]
     if len(without) == len(found):
-        raise InputError(f"{without[0]}: got no JSON for this or any other image of {split}, expected one for each; add them")
+        raise InputError(
+            f"{without[0]}: got no JSON for this or any other image of {split}, expected one for each; add them"
+        )
     if without:
         warn_once(f"{data}: left out {len(without)} images without a JSON: {some_of([path.name for path in without])}")
     return [(image, label) for image, label in found if label is not None]

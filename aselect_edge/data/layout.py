@@ -105,7 +105,10 @@ def only_readable(paths: Sequence[Path], data: Path) -> list[Path]:
     if broken:
         warn_once(f"{data}: left out {len(broken)} unreadable images: {some_of(broken)}")
     if broken and not kept:
-        raise InputError(f"{broken[0]}: cannot be decoded, like all {len(broken)} images of {data}, expected readable images; replace them")
+        raise InputError(
+            f"{broken[0]}: cannot be decoded, nor any of the {len(broken)} images of {data}, expected readable "
+            f"images; replace them"
+        )
     if len(broken) > max(FEW_UNREADABLE, UNREADABLE_SHARE * len(paths)):
         raise InputError(
             f"{data}: got {len(broken)} unreadable images of {len(paths)}, expected at most 5 %; "

@@ -58,7 +58,9 @@ def read_mask(path: Path) -> NDArray[Any]:
     matrices = [each for each in content.values() if isinstance(each, np.ndarray) and each.dtype.kind in "iufb"]
     whole = [each for each in matrices if each.ndim == 2 and each.size > 1 and (each == np.floor(each)).all()]
     if len(whole) != 1:
-        raise InputError(f"{path}: got {len(whole)} matrices of whole numbers, expected only the mask; remove the others")
+        raise InputError(
+            f"{path}: got {len(whole)} matrices of whole numbers, expected only the mask; remove the others"
+        )
     mask: NDArray[Any] = whole[0].astype(np.int64)
     return mask
 

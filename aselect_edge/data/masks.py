@@ -75,7 +75,10 @@ def _black_and_white(path: Path, values: NDArray[Any]) -> Frame:
             f"{path}: got a JPEG with {between:.0%} of its pixels between black and white, expected a PNG, which keeps "
             "class indices; save the masks as PNG"
         )
-    warn_once(f"{path.parent}: masks are stored with lossy compression ({path.suffix}) and read as black and white; prefer PNG")
+    warn_once(
+        f"{path.parent}: masks are stored with lossy compression ({path.suffix}) and read as black and white; prefer "
+        f"PNG"
+    )
     return np.where(values < 128, 0, 255).astype(np.uint8)
 
 

@@ -49,8 +49,8 @@ class Place:
 def places(data: Path, suffixes: Collection[str], beside: bool = True) -> dict[str, Place]:
     """The place of each split whose labels have one of these suffixes; only `train` if there are no splits.
 
-    Splits may be the upper folders (`train/images`) or the lower ones (`images/train`). With `beside`, labels may be
-        in the folder of their images. Raises InputError for images next to the split folders, which belong to no split.
+    Splits may be the upper folders (`train/images`) or the lower ones (`images/train`). With `beside`, labels may be in
+    the folder of their images. Raises InputError for images next to the split folders, which belong to no split.
     """
     upper = {split: _inside(folder, suffixes, beside) for split, folder in split_folders(data).items()}
     found = {split: place for split, place in upper.items() if place}

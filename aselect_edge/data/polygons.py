@@ -95,7 +95,7 @@ def inside_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bo
 
 
 def _numbers(text: str) -> list[int]:
-    """COCO's text of run lengths: six bits per character; from the fourth number on, differences to two numbers before."""
+    """COCO's text of run lengths: six bits per character; from the fourth number on, as differences."""
     numbers: list[int] = []
     value = shift = 0
     for character in text:

@@ -66,8 +66,8 @@ _MOST_IN_A_MASK = 255
 def open_segmentation(data: Path, split: str) -> SegmentationData:
     """The images and masks of a split (`train`, `val` or `test`), in whichever layout `data` has.
 
-    If there is no `val`, a tenth of `train` is held out, always the same images, with a warning. Raises InputError
-        for a folder in no known layout, a missing split, a missing label or list, and too many classes.
+    If there is no `val`, a tenth of `train` is held out, always the same images, with a warning. Raises InputError for
+    a folder in no known layout, a missing split, a missing label or list, and too many classes.
     """
     opened = _open(data, split, "seg", SEGMENTATION)
     if len(opened.classes) > _MOST_IN_A_MASK:
@@ -93,9 +93,8 @@ def images_of(data: Path, splits: Sequence[str] = ("train",)) -> list[Path]:
     """The images of the first of these splits that `data` has, without label masks.
 
     For data in a known layout these are the images that `open_segmentation` or `open_classification` returns, so a
-        held-out `val` image never counts as `train`. For other folders the split comes from folder names; without any,
-        all
-        images count as each of the splits. Raises InputError if there is no image.
+    held-out `val` image never counts as `train`. For other folders the split comes from folder names; without any, all
+    images count as each of the splits. Raises InputError if there is no image.
     """
     layouts: Sequence[Layout[Any]] = (*SEGMENTATION, *CLASSIFICATION)
     layout = find(data, layouts)
@@ -128,7 +127,9 @@ def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D
 def _unknown(data: Path, task: Task) -> InputError:
     """The error for a folder that fits no layout of the task."""
     if not data.is_dir():
-        return InputError(f"{data}: no such folder, expected a folder of labelled images; check the path", parameter="data")
+        return InputError(
+            f"{data}: no such folder, expected a folder of labelled images; check the path", parameter="data"
+        )
     other: Task = "cls" if task == "seg" else "seg"
     fitting = find(data, _LAYOUTS[other])
     deeper = [name for name in folders_in(data) if find(data / name, _LAYOUTS[task])]

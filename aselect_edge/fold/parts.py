@@ -28,7 +28,7 @@ Part = tuple[Tensor, Tensor]
 
 
 class OneStream(Folded):
-    """Folded families whose blocks pass on only image tokens: `block(x)` returns the next x and the tapped components."""
+    """Folded families whose blocks pass on only image tokens: `block(x)` returns the next x and tapped components."""
 
     embed: FoldedEmbedding
 

@@ -33,7 +33,7 @@ class Heads(nn.Module):
     sin: Tensor
 
     def __init__(self, norm: nn.Module, angles: Tensor, heads: int, scale: float = 1.0, plain: bool = False) -> None:
-        """`norm` is the unfolded model's head norm; angles (T, d/2); `plain` input has its channels in the stored order."""
+        """`norm` is the unfolded model's head norm; angles (T, d/2); `plain` input keeps the stored channel order."""
         super().__init__()
         self.heads, self.plain = heads, plain
         self.norm = _ordered_norm(norm, halves(1, 2 * angles.shape[1]))

@@ -36,8 +36,7 @@ class FoldedRotary(OneStream):
             entering = model.context_of(label) if model.prefix(index) > model.prefix(index - 1) else None
             angles, block = model.angles(self.grid, index), model.blocks[index]
             with model.held(*([block] if end else [])):
-                self.blocks.append(FoldedBlock(block, c, angles, model.prefix(index), entering, wanted, end))  # type:
-                ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, c, angles, model.prefix(index), entering, wanted, end))  # type: ignore[arg-type]
 
 
 class FoldedBlock(nn.Module):

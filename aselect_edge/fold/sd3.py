@@ -149,7 +149,7 @@ class FoldedBlock(nn.Module):
             self.context_mlp = FoldedMLP(block.norm2_context, block.ff_context, m["scale2"], m["shift2"], m["gate2"])
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, dict[Component, Tensor]]:
-        """x (N, T, D), context (N, L, D) -> the next block's (undefined after a truncation) and the tapped components."""
+        """x (N, T, D), context (N, L, D) -> the next block's (undefined after a truncation) and tapped components."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
             h = self.norm1(x)
@@ -235,7 +235,7 @@ def modulation(norm: Any, c: Tensor) -> dict[str, Tensor]:
     """The modulation that diffusers' adaLN computes from c (1, D): shift, scale, gate (D,) by name, float64.
 
     Suffix 1 is joint attention, 2 the MLP, 3 the second attention. The adaLN of a context that ends in its block has
-        only a scale and a shift, in this order.
+    only a scale and a shift, in this order.
     """
     values = norm.linear(F.silu(c))[0].double().split(c.shape[1])
     names = [f"{kind}{index}" for index in (1, 2, 3) for kind in ("shift", "scale", "gate")]

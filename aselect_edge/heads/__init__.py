@@ -45,7 +45,7 @@ class EdgeHead(Head):
     """A head whose first tap is shallow and is used at a finer grid than the others.
 
     The shallow map has no LayerNorm: before the first block there are no massive activations yet, and the brightness
-        and contrast of a patch relative to its neighbours are what marks an edge.
+    and contrast of a patch relative to its neighbours are what marks an edge.
     """
 
     def __init__(self, tap_widths: Sequence[int], body: EdgeDecoder) -> None:
@@ -96,7 +96,7 @@ def taps_for(spec: HeadSpec, taps: Sequence[Tap]) -> tuple[Tap, ...]:
     """The taps that a head reads, in its order, for the requested `taps`.
 
     The edge head's first tap is in block 0: one of the requested taps, or else `0.hidden`, which costs nothing. Raises
-        InputError if no deeper tap remains.
+    InputError if no deeper tap remains.
     """
     if spec.kind != "edge":
         return tuple(taps)

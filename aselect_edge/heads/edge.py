@@ -18,8 +18,7 @@ class Stage(nn.Module):
     """Twice the resolution, joined with the shallow map.
 
     (N, inputs, h, w) and (N, shallow, h', w') -> (N, outputs, 2h, 2w). `scale` is 2h / h', and `detail` the number of
-    channels
-    that the shallow map has at the finer grid.
+    channels that the shallow map has at the finer grid.
     """
 
     def __init__(self, inputs: int, shallow: int, detail: int, outputs: int, scale: int) -> None:

@@ -21,8 +21,7 @@ def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """The given noise level at the given tap; nothing is measured.
 
     With several levels, or without a tap, the best by `hfr` on the images: a few passes per image. Without images the
-    tap
-        is the default, and there must be only one level: raises InputError.
+    tap is the default, and there must be only one level: raises InputError.
     """
     if len(scan.levels) == 1 and (settings.tap or not len(evidence.images)):
         tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)

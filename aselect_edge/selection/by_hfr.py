@@ -18,7 +18,7 @@ def by_hfr(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """Score every noise level, block and component on unlabelled images and choose the argmax.
 
     One forward pass per image and level. Input noise is broadband and raises the ratio by itself: if the argmax is
-        among the noisiest tenth, the note says so.
+    among the noisiest tenth, the note says so.
     """
     measure = settings.measure
     check_grid(scan.grid, measure)

@@ -45,8 +45,8 @@ def inputs(scan: Scan, labelled: Labelled) -> list[tuple[range, Tensor]]:
 def examples(feature: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The linear head's input for a batch: rows (M, D) of a feature (N, rows, columns, D), and their classes (M,).
 
-    labels (N, rows, columns): one row per labelled token; (N,): one per image, the mean over its tokens.
-    A LayerNorm is applied to the features, as in a head.
+    labels (N, rows, columns): one row per labelled token; (N,): one per image, the mean over its tokens. A LayerNorm is
+    applied to the features, as in a head.
     """
     tokens = torch.nn.functional.layer_norm(feature, feature.shape[-1:])
     if labels.ndim == 1:

@@ -63,7 +63,8 @@ def best_of(scores: Sequence[Score], note: str, parameters: Parameters) -> Choic
 
 
 def default_tap(taps: Sequence[Tap], depth: int) -> Tap:
-    """The tap that the authors use for SD3-medium, `query` of block 9 of 24, at the same relative depth of `depth` blocks.
+    """The tap that the authors use for SD3-medium, `query` of block 9 of 24, at the same relative depth of `depth`
+    blocks.
 
     If the scan does not include it, the candidate nearest to it.
     """

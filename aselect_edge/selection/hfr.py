@@ -77,10 +77,9 @@ def shared_energies(first: Tensor, second: Tensor, measure: Measure = PAPER) -> 
     """(2,) float64: the power above the cutoff shared by two draws (N, rows, columns, D) of N images, and all power.
 
     Each draw is centred over the N images, position by position and channel by channel, which removes the part common
-        to all images (the position embedding); both powers lose the same factor (N - 1)/N, which cancels in their
-        ratio.
-        The estimate of the shared power is unbiased and may therefore be negative.
-    Raises InputError for a single image, and for values that are not finite.
+    to all images (the position embedding); both powers lose the same factor (N - 1)/N, which cancels in their ratio.
+    The estimate of the shared power is unbiased and may therefore be negative. Raises InputError for a single image,
+    and for values that are not finite.
     """
     if len(first) < 2:
         raise InputError("got one image in a batch, expected two or more to subtract their mean; add images")
@@ -171,7 +170,7 @@ def _low(features: Tensor, measure: Measure) -> Tensor:
     """The components (N, frequencies, D) at and below the cutoff, without the mean; their squares sum to its energy.
 
     There are few of them, and Parseval's theorem gives the total, so a product with these rows of the Fourier matrix
-        replaces a complete transform and is an order of magnitude faster.
+    replaces a complete transform and is an order of magnitude faster.
     """
     rows = _fourier_rows(features.shape[1], features.shape[2], measure.cutoff)
     return rows.to(features) @ features.flatten(1, 2)

@@ -44,7 +44,7 @@ class Request:
 
 
 def select_tap(
-    """Scan a backbone on images of `data` and choose as requested.
+    source: str | LoadedBackbone,
     data: Path | None = None,
     request: Request | None = None,
     *,
@@ -52,12 +52,11 @@ def select_tap(
     resume: Path | None = None,
     progress: Progress = silent,
 ) -> Selection:
-    """Scan a backbone on images of `data` and choose as the request says.
+    """Scan a backbone on images of `data` and choose as requested.
 
     `data` is a split root (its `train` is used, and `val` to score what was fitted to labels) or, without labels, any
-        folder of images or a video; None for a strategy that needs none. With `resume`, an interrupted scan with the
-        same
-        inputs resumes from that file, which is removed at the end. All processes of a team get the same result.
+    folder of images or a video; None for a strategy that needs none. With `resume`, an interrupted scan with the
+    same inputs resumes from that file, which is removed at the end. All processes of a team get the same result.
     """
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")

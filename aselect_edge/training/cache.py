@@ -30,8 +30,7 @@ class FrozenViews:
     """Features of random views of a split, used instead of pixels: `recipe.views` per image.
 
     They are drawn in advance with the recipe's seed and stored in float16 below `folder`. If `recipe.cache_bytes` is
-        too small for all, there are fewer: images are taken in random order, so that the stored views are a fair
-        sample.
+    too small for all, there are fewer: images are taken in random order, so that the stored views are a fair sample.
     """
 
     def __init__(self, views: Views, extract: Extract, key: str, folder: Path, progress: Progress) -> None:
@@ -83,9 +82,9 @@ class FrozenViews:
 class FrozenFrames:
     """Features of a split's whole frames through the deployed resize, to validate a head without the backbone.
 
-    Iterating gives, for every image in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in
-    float32, the label map [H, W] in its own size or the class, and the image's index. It can be iterated repeatedly.
-        Images beyond `cache_bytes` are not stored and run through the backbone every time.
+    Iterating gives, for every image in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in float32,
+    the label map [H, W] in its own size or the class, and the image's index. It can be iterated repeatedly. Images
+    beyond `cache_bytes` are not stored and run through the backbone every time.
     """
 
     def __init__(

@@ -39,8 +39,7 @@ class Moments:
         """Weight (C, D) and bias (C,) that minimise the squared error to one-hot classes.
 
         The penalty on each weight is `damping` times its feature's variance, summed over the rows, as in ridge
-        regression
-                on standardised features. The bias has no penalty.
+        regression on standardised features. The bias has no penalty.
         """
         count = self.gram[-1, -1]
         variance = (self.gram.diagonal() - self.gram[-1].square() / count).clamp(min=0)

@@ -85,10 +85,9 @@ def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
     """Make only the part of the backbone selected by `how` trainable, and return its parameters; the head is unchanged.
 
     `last:N` counts from the last block that the taps depend on; embedders and later blocks stay frozen. Nothing before
-        the first trained block is kept for the backward pass. `lora:R` adds updates to every linear layer of the
-        blocks that
-        the taps depend on, until `merge`. Raises InputError if the model has fewer blocks, or is narrower than the
-        rank.
+    the first trained block is kept for the backward pass. `lora:R` adds updates to every linear layer of the blocks
+    that the taps depend on, until `merge`. Raises InputError if the model has fewer blocks, or is narrower than the
+    rank.
     """
     backbone = model.backbone
     model.requires_grad_(False)
@@ -125,7 +124,7 @@ def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torc
 
     `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v); SiT, and
     a DiT with a flow-matching scheduler, the velocity of its straight path. SD3, PixArt and truncated models are read
-        without their output layer. Raises InputError for a prediction_type that is not supported here.
+    without their output layer. Raises InputError for a prediction_type that is not supported here.
     """
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None
@@ -162,7 +161,7 @@ def joint_loss(
     """The task's loss plus `recipe.denoising` times the denoising loss, so that the backbone stays a denoiser.
 
     Secondary texts about A-SelecT describe such a joint loss without its weight or interval, and the paper itself keeps
-        its backbone frozen. Weight and interval are this project's choice.
+    its backbone frozen. Weight and interval are this project's choice.
     """
     return task + recipe.denoising * denoising_loss(model, pixels, noising, rng, recipe)
 
@@ -173,7 +172,7 @@ def denoising_loss(
     """The denoising loss on small windows of the clean inputs of pixels (N, 3, H, W), cheaper than whole frames.
 
     A window is `recipe.window` wide and high in units of the model's input: pixels, or latents of the frozen encoder.
-        The model is conditioned as in deployment. Windows and noise depend only on `rng`.
+    The model is conditioned as in deployment. Windows and noise depend only on `rng`.
     """
     backbone, count = cast(DiT, model.backbone), recipe.denoising_windows
     with torch.no_grad():

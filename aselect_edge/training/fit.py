@@ -39,9 +39,8 @@ def fit(
     An integer budget is a number of steps; `done` of them were made before this call.
 
     `loss` returns the scalar to minimise at a step, counted from 0. `after` gets the steps done and the share of the
-        budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's
-        base
-        learning rate is its `base`, saved with the optimiser's state; without it, the group's initial learning rate.
+    budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's base
+    learning rate is its `base`, saved with the optimiser's state; without it, the group's initial learning rate.
     """
     for group in optimiser.param_groups:
         group.setdefault("base", group["lr"])

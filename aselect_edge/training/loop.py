@@ -42,9 +42,8 @@ def train_model(
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
 
     Without `unfreeze` only the head is trained, on features stored in `cache` (None: in `workdir`). With it, that part
-        of the backbone is trained too, with the denoising loss if there is a `noising` on `device`, made from
-        `schedule`. A
-        checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
+    of the backbone is trained too, with the denoising loss if there is a `noising` on `device`, made from `schedule`. A
+    checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
     """
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
@@ -67,7 +66,7 @@ def learn(
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
     The budget is the recipe's samples, or `seconds` of this call if they end first: the learning rate follows the
-        larger spent share, so that a run limited by time completes its schedule and ends with a validated average.
+    larger spent share, so that a run limited by time completes its schedule and ends with a validated average.
     """
     optimiser = torch.optim.AdamW(learner.groups, weight_decay=recipe.weight_decay)
     steps = max(1, recipe.samples // recipe.batch)

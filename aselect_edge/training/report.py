@@ -43,7 +43,7 @@ def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None
 
 def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example, float]:
     """An image of val with its answer, and its quality: the share of its labelled pixels that are right, or the margin
-        of its class's score."""
+    of its class's score."""
     frame, label = val.read(index)
     inputs = resize(frame, outcome.model.imgsz, how)[None]
     answer: NDArray[Any] = answer_frames(outcome.model, inputs, val, outcome.model.imgsz)[0]
@@ -77,7 +77,7 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         ),
         Section(
             "Every class",
-                        "Intersection over union on val." if seg else "Recall of the class on val.",
+            "Intersection over union on val." if seg else "Recall of the class on val.",
             bars=dict(sorted(zip(names, figures.per_class, strict=True), key=lambda item: -(item[1] or -1.0))),
         ),
         Section(

@@ -59,8 +59,8 @@ def stored_rows(
     """As many rows of `wanted` as fit in `limit` bytes, at least one, as read-only memory maps of files in `folder`.
 
     `compute` makes the rows of a range, `chunk` at a time; rows that an earlier call with the same `key`, `wanted` and
-        `limit` left in `folder` are not computed again, and those of another call are removed. `what` names the rows in
-        `progress`. One process writes at a time; another waits for it. Raises WriteError for a full or read-only disk.
+    `limit` left in `folder` are not computed again, and those of another call are removed. `what` names the rows in
+    `progress`. One process writes at a time; another waits for it. Raises WriteError for a full or read-only disk.
     """
     key = f"{key} {wanted} {limit}"
     with _alone(folder):

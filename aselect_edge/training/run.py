@@ -82,8 +82,7 @@ def check_selection(selection: Selection, backbone: LoadedBackbone) -> None:
         level = f"alpha {noise.alpha:g}, sigma {noise.sigma:g}, timestep {noise.model_timestep:g}"
         log.warning("the selection's noise is %s, but this backbone has %s; select again on it", level, lacks)
     made, here, depth = selection.backbone, backbone.source, 1 + selection.tap.block
-    if selection.backbone_sha256 is None or backbone.model.depth < depth:  # the digest of the full depth cannot be
-    computed
+    if selection.backbone_sha256 is None or backbone.model.depth < depth:  # the digest cannot be computed
         if made != here:
             log.warning("the selection was made on %s, not on %s; its tap may not be the best", made, here)
     elif backbone_digest(backbone.model, backbone.encoder, depth=depth) != selection.backbone_sha256:

@@ -56,9 +56,11 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: i
     return loss + recipe.overlap_weight * overlap(logits.softmax(1), labels, ignore)
 
 
-"""Pixels per class in a sample of the label maps, and in more maps while a class has not occurred.
+def _pixels_per_class(data: SegmentationData) -> Tensor:
+    """Pixels per class in a sample of the label maps, and in more maps while a class has not occurred.
 
-    Raises InputError if a class in the user's own list occurs in no label map: its pixels have another value then."""
+    Raises InputError if a class in the user's own list occurs in no label map: its pixels have another value then.
+    """
     counts = np.zeros(256, np.int64)
     sample = range(0, len(data), max(1, len(data) // COUNTED))
     for index in sample:

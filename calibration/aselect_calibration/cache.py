@@ -21,7 +21,7 @@ def cached(
     batch: int,
     compute: Callable[[], Ranges],
 ) -> Ranges:
-    """The ranges of this graph (its digest) on this data: read from `folder` if present, else computed and stored there.
+    """The ranges of this graph (its digest) on this data: read from `folder` if stored there, else computed and stored.
 
     Raises IntegrityError for a file that is corrupt or holds the ranges of another graph or method.
     """

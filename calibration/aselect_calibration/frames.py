@@ -53,11 +53,11 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
     """`count` frames of `size` (height, width), spread evenly over `data`.
 
     `data` is a folder of images (a recording is one), labelled data, of which only images of `train` are used and not
-        those held out of it, or a video, whose near-duplicates are dropped first. Raises InputError if it holds fewer
-        frames: the set is never shortened silently.
+    those held out of it, or a video, whose near-duplicates are dropped first. Raises InputError if it holds fewer
+    frames: the set is never shortened silently.
     """
     if count < 1:
-        raise InputError(f"got {count} calibration frames, expected at least 1; increase the number", parameter="calib_images")
+        raise InputError(f"got {count} calibration frames, expected at least 1; increase it", parameter="calib_images")
     if data.is_file() and is_video(data):
         return _of_video(data, count, size, how)
     if data.is_file():

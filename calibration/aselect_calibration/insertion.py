@@ -71,9 +71,8 @@ def quantised(
 ) -> Graph:
     """A copy of the graph in which the given layers compute in INT8.
 
-    `graph` may compute in FP32 or partly in FP16: each scale has the type of the tensor that it scales. `ranges` has
-    an entry
-    for every layer's name.
+    `graph` may compute in FP32 or partly in FP16: each scale has the type of the tensor that it scales. `ranges` has an
+    entry for every layer's name.
     """
     insertion = _Insertion(graph.copy(), weights, outputs)
     chosen = {layer.node: layer for layer in layers}

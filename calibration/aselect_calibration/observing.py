@@ -82,7 +82,7 @@ def observe(
     """Pass every batch of every named tensor to `look`, which must not keep a reference to it.
 
     Raises InputError for frames that do not fit the graph, whose number is not a multiple of its batch or differs from
-        their length, and for an activation that is not finite.
+    their length, and for an activation that is not finite.
     """
     groups = list(_groups(shapes(graph), dict.fromkeys(tensors)))
     total = len(groups) * len(frames)

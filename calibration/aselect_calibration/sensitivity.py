@@ -60,9 +60,8 @@ def give_back(ranked: Sequence[Layer], drop: Callable[[Sequence[Layer]], float],
     """Return the fewest of the layers, worst first, to higher precision so that the `drop` of the others is allowed.
 
     The number is doubled until it suffices and then bisected, so at most 2·log2(layers) + 1 measurements are made. This
-        assumes that returning more layers never hurts; if it does, the result is valid but may not be the smallest. If
-        no
-        layer may stay INT8, the outcome is the best measurement and is marked as not met.
+    assumes that returning more layers never hurts; if it does, the result is valid but may not be the smallest. If no
+    layer may stay INT8, the outcome is the best measurement and is marked as not met.
     """
     measured: dict[int, float] = {}
 

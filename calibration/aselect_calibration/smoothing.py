@@ -43,7 +43,7 @@ def by_norm(layers: Sequence[Layer]) -> dict[str, tuple[Layer, ...]]:
 def search(
     graph: Graph, layers: Sequence[Layer], samples: Mapping[str, ChannelSample], method: Method
 ) -> dict[str, Smoothing]:
-    """For each norm the strength with the least squared error of its layers' outputs; omits norms best left unchanged."""
+    """For each norm the strength with the least squared error of its layers' outputs; others are left out."""
     found = {}
     for norm, readers in by_norm(layers).items():
         weight = np.concatenate([_weight(graph, layer) for layer in readers], axis=1)

@@ -2,8 +2,7 @@
 
 Protobuf copies its input several times while writing, so weights are not passed through it: during processing they are
 stored next to the graph as ONNX external data, and the finished file is streamed. Writing four blocks of DiT-XL (255
-MB)
-as one file then needs no extra memory; onnx_ir needs 1,035 MB more at its peak, onnx 781 MB.
+MB) as one file then needs no extra memory; onnx_ir needs 1,035 MB more at its peak, onnx 781 MB.
 """
 
 from __future__ import annotations
@@ -139,7 +138,7 @@ class WeightFile:
 
 
 def store(model: onnx_ir.Model, folder: Path, name: str) -> Graph:
-    """Write a model's larger weights to the file `name` of `folder`, one after the other, and free them in the model."""
+    """Write a model's larger weights to the file `name` of `folder`, one after the other; the model frees them."""
     path = folder / f"{name}.onnx"
     for value in model.graph.initializers.values():
         if value.const_value is not None:

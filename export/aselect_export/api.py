@@ -46,7 +46,7 @@ def export(
     folder is `out`, or <task>-<precision> in the working directory, which a later export replaces.
 
     A graph that fails its parity check is not written; if it is the requested one, nothing is written and GateError is
-        raised. Also raises InputError, WriteError or EngineError.
+    raised. Also raises InputError, WriteError or EngineError.
     """
     asked = check_precision(precision)
     choice(engine, get_args(EngineChoice), "engine")

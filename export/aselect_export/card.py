@@ -32,9 +32,9 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
         text = (
             f"At this one noise level the conditioning is constant and folded into the weights, and blocks after the "
             f"tap "
-                        f"are removed: {deployed / 1e6:.1f} MB, head included, remain of the backbone's "
-                        f"{whole / 1e6:.1f} MB "
-                        "(float32)."
+            f"are removed: {deployed / 1e6:.1f} MB, head included, remain of the backbone's "
+            f"{whole / 1e6:.1f} MB "
+            "(float32)."
         )
         sections.append(Section("Folding", text))
     files = [(name, f"{count / 1e6:.2f} MB") for name, count in size.items() if not name.endswith("_bytes")]

@@ -78,8 +78,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
-    With `report` (.html), write a page with the figures, every class and the confusion matrix. Raises InputError if
-        the model or the data cannot be used, or if their classes differ; also the errors of `open_model`.
+    With `report` (.html), write a page with the figures, every class and the confusion matrix. Raises InputError if the
+    model or the data cannot be used, or if their classes differ; also the errors of `open_model`.
     """
     page = None if report is None else Path(report)
     if page is not None and page.suffix != ".html":
@@ -164,7 +164,7 @@ def _torch_model(bundle: LoadedBundle, device: Device) -> Predictor:
     if device not in there:
         raise InputError(
             f"got the device {device} for a bundle, expected {' or '.join(there)}, on which torch runs it here; "
-                        "change it, or evaluate an export of the bundle",
+            "change it, or evaluate an export of the bundle",
             parameter="device",
         )
     record, on = bundle.record, there[-1] if device == "auto" else device

@@ -61,9 +61,8 @@ def export(
 
     `imgsz` is (height, width), the bundle's own if None. `ladder` adds fallback graphs of higher precision.
     `allow_mixed` uses the mixed graph as model.onnx if the fp16 one fails its parity check. `data` is a folder of
-    images
-        or a video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8` specifies.
-        Raises InputError, WriteError, GateError (a parity check failed) or EngineError.
+    images or a video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8`
+    specifies. Raises InputError, WriteError, GateError (a parity check failed) or EngineError.
     """
     check_precision(precision)
     if allow_mixed and precision != "fp16":
@@ -150,7 +149,7 @@ def _calibration(
     if RANGES not in bundle.record.files:
         raise InputError(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
-                        "from the camera) or store ranges in the bundle with python -m aselect_export.ranges",
+            "from the camera) or store ranges in the bundle with python -m aselect_export.ranges",
             parameter="data",
         )
     return None

@@ -55,7 +55,7 @@ def choose_rungs(
     """Measure the rungs of a precision and return them all: the requested one first, then mixed, FP32 last.
 
     Without `ladder` there are no fallbacks, except that with `allow_mixed` the mixed rung may replace an fp16 one that
-        failed. Raises GateError if the requested rung fails its parity check and no allowed rung replaces it.
+    failed. Raises GateError if the requested rung fails its parity check and no allowed rung replaces it.
     """
     progress("checking the fp32 graph", 0.0)
     fp32 = trial.judge(traced, "fp32")

@@ -53,7 +53,7 @@ def name_parts(model: Model, module: nn.Module) -> None:
     """Rename every node, weight and inner tensor of the model that `module` was exported to.
 
     Inputs and outputs keep their names. A node is `<component>.<operation>`, and its output has the same name; nodes
-        shared by several components begin with `shared`.
+    shared by several components begin with `shared`.
     """
     components = {name: _component(name, module) for name, _ in module.named_modules()}
     taken: Counter[str] = Counter()

@@ -73,8 +73,7 @@ def convert(graph: Graph, half: frozenset[str], name: str) -> Graph:
     """A copy of an FP32 graph in which the nodes named by `half` (first outputs) compute in FP16.
 
     Changed weights are written to the file `name` next to the others. Ensures: graph inputs and outputs keep their
-    types;
-    a tensor is cast at most once to each type; weights are stored in the type that they are used in.
+    types; a tensor is cast at most once to each type; weights are stored in the type that they are used in.
     """
     result = graph.copy()
     conversion = _Conversion(result, float_tensors(graph.model), half, WeightFile(graph.folder, name))

@@ -69,8 +69,7 @@ def quantise(
     """The INT8 graph of an FP32 traced graph, accurate enough, with the rungs above it already `tried`.
 
     It is calibrated on `frames`, or without frames by the ranges stored in the bundle. Raises InputError, or GateError
-    if
-        no INT8 graph keeps the allowed drop.
+    if no INT8 graph keeps the allowed drop.
     """
     rest = settings.rest or "fp32"
     weights = WeightFile(traced.folder, "int8.weights")
@@ -179,7 +178,7 @@ def _builder(
 def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -> str:
     return (
         f"int8: the best result loses {outcome.drop:.5f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
-                f"{len(outcome.returned)} of {layers} layers in higher precision, expected at most {limit:g}; "
+        f"{len(outcome.returned)} of {layers} layers in higher precision, expected at most {limit:g}; "
         f"allow a drop of {np.ceil(outcome.drop * 1e4) / 1e4:g}, calibrate by another method or on more images, "
         "or use the precision fp16"
     )
@@ -190,7 +189,7 @@ def latency_notes(int8: Candidate, tried: Sequence[Candidate], rest: Rest) -> li
     if rest == "fp16":
         return [
             "int8: the other layers are FP16, which suits GPUs; latency on this CPU does not predict GPUs: compare "
-                        "the rungs on the target with aselect-bench, because INT8 is not always the fastest"
+            "the rungs on the target with aselect-bench, because INT8 is not always the fastest"
         ]
     notes = ["int8: the other layers are FP32, which suits CPUs; for a GPU choose fp16 for them"]
     fastest = min((one.verdict for one in tried if one.verdict.passed), key=lambda verdict: verdict.latency)

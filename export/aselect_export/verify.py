@@ -1,9 +1,8 @@
 """Verification: a graph's answers on real frames, compared with torch.
 
 The reference is the unfolded model in float32, with every stored block complete, so that one comparison covers the
-fold,
-the truncation in the deepest block, the export and the precision. ONNX Runtime computes most FP16 in FP32 on a CPU, so
-FP16 graphs are also compared with torch's float16, and the range of each of their FP16 tensors is measured.
+fold, the truncation in the deepest block, the export and the precision. ONNX Runtime computes most FP16 in FP32 on a
+CPU, so FP16 graphs are also compared with torch's float16, and the range of each of their FP16 tensors is measured.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
     """`count` frames uint8 [count, H, W, 3] of `size`, and a note that describes them.
 
     They are images spread over a folder, repeated if it has fewer, or else synthetic street scenes. Of a split root,
-        the validation images are used. Raises InputError if there is no readable image.
+    the validation images are used. Raises InputError if there is no readable image.
     """
     if data is None:
         from aselect_runtime.scenes import Street
@@ -131,7 +130,7 @@ def halves_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> 
     """The answer of the deployed model in torch's half precision, by rung.
 
     mixed is autocast, in which only matrix products and convolutions are FP16, except those whose values reach LIMIT,
-        as in the mixed graph. fp16 is the whole model in float16; the call leaves the model in float16.
+    as in the mixed graph. fp16 is the whole model in float16; the call leaves the model in float16.
     """
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
     with _sparing_large_products(model, pixels), torch.autocast("cpu", torch.float16):

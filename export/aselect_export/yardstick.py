@@ -54,7 +54,7 @@ def find_yardstick(
 
 
 def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:
-    """See `evaluation.accuracy`, on the validation split: `train` was used for training, and `test` is for reporting."""
+    """See `evaluation.accuracy`, on the validation split: `train` was used for training, `test` is for reporting."""
     session = graph.session()
     output = "class_map" if trial.task == "seg" else "scores"
 

@@ -43,7 +43,8 @@ def _export(
         typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
     ] = None,
     rest: Annotated[
-        Rest | None, typer.Option(help="int8: precision of the other layers, fp16 (GPU) or fp32 (CPU); default: fp16 with an engine.")
+        Rest | None,
+        typer.Option(help="int8: precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
     layout: Annotated[

@@ -78,7 +78,7 @@ def free_batch(model: ModelProto) -> None:
     """Make the batch of a graph exported for one frame dynamic, in place.
 
     Requires that a leading 1 in the constants of Reshape and Resize means the batch; verification checks whether that
-        holds.
+    holds.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

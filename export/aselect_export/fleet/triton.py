@@ -1,8 +1,7 @@
 """A model repository for NVIDIA Triton Inference Server.
 
 Fields as in model_config.proto of triton-inference-server/common. The graph's input is camera pixels and its outputs
-are
-classes, so that no ensemble is needed; clients send frames of the model's size.
+are classes, so that no ensemble is needed; clients send frames of the model's size.
 """
 
 from __future__ import annotations
@@ -42,9 +41,8 @@ def write_triton(folder: Path, out: Path) -> tuple[str, ...]:
     """Write a model repository from an export folder, completely or not at all; returns notes for the user.
 
     A graph of one frame gets a dynamic batch, checked on the folder's frames, so that Triton batches dynamically; a
-    graph
-        of N frames is unchanged, and each request is N frames. A TensorRT engine is added as a second model; engines of
-        TensorRT-RTX cannot be loaded by Triton and are left out.
+    graph of N frames is unchanged, and each request is N frames. A TensorRT engine is added as a second model; engines
+    of TensorRT-RTX cannot be loaded by Triton and are left out.
     """
     manifest, graph = load_folder(folder)
     name = f"aselect_{manifest.task}"
