@@ -146,7 +146,7 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
     make(tmp_path)
     other: Task = "cls" if task == "seg" else "seg"
     assert not is_labelled(tmp_path, "train", other)
-    with pytest.raises(InputError, match=f"expected .*take the task {task}"):
+    with pytest.raises(InputError, match=f"expected .*choose the task {task}"):
         opened(tmp_path, "train", other)
 
 
@@ -323,7 +323,7 @@ FAULTS: list[tuple[Make, Harm, str]] = [
     (
         cars,
         lambda data: matlab(data / "devkit/cars_train_annos.mat", annotations=[[1]]),
-        "has no columns fname and class",
+        "got no columns fname and class",
     ),
     (
         cars,

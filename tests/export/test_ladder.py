@@ -85,7 +85,7 @@ def test_the_mixed_graph_is_taken_where_it_is_allowed_and_told(
     arguments = ["--model", str(folder), "--out", str(out), "--engine", "none", "--allow-mixed", "--json"]
     assert command(export_command, monkeypatch, *arguments) == 0
     said = capsys.readouterr()
-    assert "warning: fp16 missed its gate" in said.err
+    assert "warning: fp16 failed its parity check" in said.err
     assert json.loads(said.out)["rung"] == "mixed"
     assert Manifest.load(out / "manifest.json").rungs == ("model.fp32.onnx",)
     report = Report.load(out / "report.json")
