@@ -107,7 +107,7 @@ def test_unreadable_images_are_left_out_and_named(data: Path, length: int) -> No
         assert [image.name for image, _ in open_segmentation(data, "train").pairs] == ["b.png"]
     assert told == [f"{data}: left out 1 unreadable images: {path}"]
     (data / "train/images/b.png").write_bytes(b"text")
-    with pytest.raises(InputError, match=r"a\.png: does not decode, nor do all 2 images"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be decoded, nor any of the 2 images"):
         open_segmentation(data, "train")
 
 

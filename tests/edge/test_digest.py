@@ -92,7 +92,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     (
         "heads",
         lambda f: _edit(f / "transformer/config.json", num_attention_heads=4, attention_head_dim=8),
-        "got attention_head_dim = 8, expected 16: the backbone's configuration was changed",
+        "got attention_head_dim = 8, expected 16: the backbone's configuration has changed",
     ),
     ("eps", lambda f: _edit(f / "transformer/config.json", norm_eps=1e-3), r"got norm_eps = 0\.001, expected 1e-05"),
     ("size", lambda f: _edit(f / "transformer/config.json", sample_size=16), "got sample_size = 16, expected 8"),

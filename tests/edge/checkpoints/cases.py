@@ -143,7 +143,7 @@ REFUSED = [
     Case("family-unknown", torch_file(dict, "weights.pt"), "give the family"),
     Case("dit-with-projectors", sit_file("DiT-T.pt", beside=["projectors.0.0.weight"]), "give the family"),
     Case("no-class-without-null", classes(ref.CLASSES, ref.CLASSES), "without a null class"),
-    Case("classes", sit_file(args=Namespace(num_classes=3, path_type="linear")), "notes of 3 classes"),
+    Case("classes", sit_file(args=Namespace(num_classes=3, path_type="linear")), "metadata of 3 classes"),
     Case("latents", sit_file(args=Namespace(latents_scale=[0.13025] * 4, path_type="linear")), "latents scaled by"),
     Case("average-list", torch_file(lambda s: {"model": s, "ema": list(s.values())}), "not tensors by name"),
     Case("average-shadow", torch_file(lambda s: {"model": s, "ema": {"shadow_params": list(s.values())}}), "by name"),
