@@ -1,4 +1,4 @@
-"""Floor 1, the workstation: backbones, the fold, selection, heads and training.
+"""Layer 1, the workstation: backbones, the fold, selection, heads and training.
 
     selection = select("shipped", "camvid", images=64, imgsz=(144, 192))
     outcome = train("shipped", selection, "camvid", "bundle", imgsz=(144, 192))

@@ -1,4 +1,4 @@
-"""Floor 3, export: the ONNX graph, its precision, its verification and its evaluation.
+"""Layer 3, export: the ONNX graph, its precision, its verification and its evaluation.
 
     result = export("seg", "fp16", target="sm86")
     found = evaluate(result.folder, "camvid")
