@@ -133,8 +133,7 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
     if abs(cnn_ms / dit_ms - 1) > TOLERANCE:
         sys.exit(
             f"got {cnn_ms:.1f} ms for the CNN at width {width:.2f} and {dit_ms:.1f} ms for the model, expected the "
-            f"same within "
-            f"{TOLERANCE:.0%}; run it again on an idle machine"
+            f"same within {TOLERANCE:.0%}; run it again on an idle machine"
         )
     found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": physical_cores()}
     atomic_write(kept, json.dumps(found, indent=2) + "\n")

@@ -81,8 +81,7 @@ def facebook_config(
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
             f"{path}: got tensor {error} missing or of another shape, expected the layout of facebookresearch/DiT; "
-            f"give a "
-            "checkpoint of DiT or SiT, or a diffusers folder"
+            "give a checkpoint of DiT or SiT, or a diffusers folder"
         ) from error
     side = math.isqrt(tokens)
     if side * side != tokens:

@@ -22,8 +22,8 @@ def class_condition(classes: int, null_class: bool, label: int | None) -> Condit
     """The class `label` (1,); for None the class after the last one, which means no class; raises InputError."""
     if label is None and not null_class:
         raise InputError(
-            f"got a model of {classes} classes without a null class, expected a class label; "
-            f"choose one, 0 to {classes - 1}",
+            f"got a model of {classes} classes without a null class, expected a class label; choose one, 0 to "
+            f"{classes - 1}",
             parameter="label",
         )
     if label is not None and not 0 <= label < classes:

@@ -218,8 +218,7 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
     else:
         raise InputError(
             f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder that it "
-            f"was "
-            "trained on; give its folder or hub id, for DiT and SiT stabilityai/sd-vae-ft-mse",
+            "was trained on; give its folder or hub id, for DiT and SiT stabilityai/sd-vae-ft-mse",
             parameter="vae",
         )
     if encoder.channels != model.channels:

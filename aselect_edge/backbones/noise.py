@@ -152,8 +152,7 @@ def read_flow_schedule(config: dict[str, Any] | None, family: str) -> FlowSchedu
     if not isinstance(schedule, FlowSchedule):
         raise InputError(
             f"scheduler: got {(config or {}).get('_class_name')}, expected a flow-matching scheduler, which {family} "
-            f"was "
-            "trained with; save the pipeline with its own scheduler"
+            "was trained with; save the pipeline with its own scheduler"
         )
     return schedule
 

@@ -62,8 +62,7 @@ def pixart_config(
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
             f"{path}: got tensor {error} missing or of another shape, expected PixArt's layout; give the diffusers "
-            f"folder "
-            "of this model"
+            "folder of this model"
         ) from error
     count, said = heads_of(path, width, heads, {})
     config = {

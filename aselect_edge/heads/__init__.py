@@ -105,8 +105,8 @@ def taps_for(spec: HeadSpec, taps: Sequence[Tap]) -> tuple[Tap, ...]:
     deep = tuple(tap for tap in taps if tap != shallow)
     if not deep:
         raise InputError(
-            f"got only the tap {shallow} for the head 'edge', expected a deeper one as well; "
-            f"give the taps {shallow},<block>.<component> or choose another head",
+            f"got only the tap {shallow} for the head 'edge', expected a deeper one as well; give the taps "
+            f"{shallow},<block>.<component> or choose another head",
             parameter=("taps", "head"),
         )
     return shallow, *deep

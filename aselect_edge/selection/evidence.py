@@ -173,8 +173,7 @@ def _video(path: Path, count: int) -> Images:
     if len(readable) < (1 - UNREADABLE_SHARE) * some:
         raise InputError(
             f"{path}: got {some - len(readable)} frames of {some} that cannot be decoded, expected at most 5 %; copy "
-            f"the "
-            "video again or give another",
+            "the video again or give another",
             parameter="data",
         )
     digest = hashlib.sha256(path.read_bytes())

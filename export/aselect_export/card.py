@@ -30,10 +30,8 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
     whole, deployed = size.get("backbone_float32_bytes"), size.get("deployed_float32_bytes")
     if whole and deployed:
         text = (
-            f"At this one noise level the conditioning is constant and folded into the weights, and blocks after the "
-            f"tap "
-            f"are removed: {deployed / 1e6:.1f} MB, head included, remain of the backbone's "
-            f"{whole / 1e6:.1f} MB "
+            "At this one noise level the conditioning is constant and folded into the weights, and blocks after the "
+            f"tap are removed: {deployed / 1e6:.1f} MB, head included, remain of the backbone's {whole / 1e6:.1f} MB "
             "(float32)."
         )
         sections.append(Section("Folding", text))

@@ -188,8 +188,8 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
     bundle = load_bundle(model)
     if task is not None and bundle.record.task != task:
         raise InputError(
-            f"{model}: got a bundle for {bundle.record.task}, expected one for the task {task}; "
-            f"use the task {bundle.record.task} or choose another model",
+            f"{model}: got a bundle for {bundle.record.task}, expected one for the task {task}; use the task "
+            f"{bundle.record.task} or choose another model",
             parameter=("task", "model"),
         )
     return bundle

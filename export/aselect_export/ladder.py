@@ -61,8 +61,8 @@ def choose_rungs(
     fp32 = trial.judge(traced, "fp32")
     if not fp32.verdict.passed:
         raise GateError(
-            f"{fp32.verdict}, expected 99.9% same class and an error of at most 1e-04; "
-            "the graph does not compute the same as the model, please report it with the bundle"
+            f"{fp32.verdict}, expected 99.9% same class and an error of at most 1e-04; the graph does not compute the "
+            "same as the model, please report it with the bundle"
         )
     if asked == "fp32":
         return [fp32]

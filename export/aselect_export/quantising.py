@@ -178,9 +178,9 @@ def _builder(
 def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -> str:
     return (
         f"int8: the best result loses {outcome.drop:.5f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
-        f"{len(outcome.returned)} of {layers} layers in higher precision, expected at most {limit:g}; "
-        f"allow a drop of {np.ceil(outcome.drop * 1e4) / 1e4:g}, calibrate by another method or on more images, "
-        "or use the precision fp16"
+        f"{len(outcome.returned)} of {layers} layers in higher precision, expected at most {limit:g}; allow a drop of "
+        f"{np.ceil(outcome.drop * 1e4) / 1e4:g}, calibrate by another method or on more images, or use the precision "
+        "fp16"
     )
 
 

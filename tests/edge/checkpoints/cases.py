@@ -150,7 +150,11 @@ REFUSED = [
     Case("no-weights", torch_file(lambda _s: {"epoch": 3}), "got no state dict"),
     Case("a-tensor", torch_file(lambda s: s["pos_embed"]), "got a tensor"),
     Case("sd3-lost-norm", folder_of(sd3_model(qk_norm="rms_norm"), config(qk_norm=None)), "qk-norm"),
-    Case("folder-fewer-layers", folder_of(change=config(num_layers=2)), "blocks that config.json or the layout does not describe"),
+    Case(
+        "folder-fewer-layers",
+        folder_of(change=config(num_layers=2)),
+        "blocks that config.json or the layout does not describe",
+    ),
     Case("folder-int8", folder_of(change=config(quantization_config={"quant_method": "bitsandbytes"})), "bitsandbytes"),
     Case(
         "folder-in-place-lora",
