@@ -41,7 +41,7 @@ from benchmarks.harness import load, save
 from benchmarks.weights import weights_digest
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(PLANS), help="both if left out")
     parser.add_argument("--only", choices=list(ROWS), action="append", help="more than once for several rows")
@@ -60,7 +60,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--report", action="store_true", help="only collect and print")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy.json"))
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     tasks = [arguments.task] if arguments.task else list(PLANS)
     if not arguments.task and any((arguments.selection, arguments.taps, arguments.imgsz, arguments.head)):
         parser.error("--selection, --taps, --imgsz and --head depend on the task: give --task too")
@@ -160,8 +160,10 @@ def train_cnn(
     if not (outline / "bundle.json").is_file():  # only the architecture, to match its latency
         call(train_command(job, ROWS["finetuned-random"], 0, selection, data, outline, threads, samples=1))
     options = {"--outline": outline, "--data": data, "--out": out, "--samples": job.samples, "--seed": seed}
-    words = [str(word) for option in (options | {"--threads": threads, "--runs": runs}).items() for word in option]
-    call([sys.executable, "-m", "benchmarks.accuracy_cnn", *words])
+    options_given = [
+        str(part) for option in (options | {"--threads": threads, "--runs": runs}).items() for part in option
+    ]
+    call([sys.executable, "-m", "benchmarks.accuracy_cnn", *options_given])
     return out / "model.onnx", json.loads((out / "outcome.json").read_text(encoding="utf-8"))
 
 

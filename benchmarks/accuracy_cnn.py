@@ -41,7 +41,7 @@ CLOSE, TOLERANCE = 0.03, 0.10
 TRIES = 10
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outline", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -50,7 +50,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="for training; 0 is all")
     parser.add_argument("--runs", type=int, default=40)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     match = matched(arguments.outline, out.with_name("latency-match.json"), arguments.runs)
@@ -123,13 +123,13 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
         save_graph(bundle.deployed(), record, graphs["dit"])
         frame = np.random.default_rng(0).integers(0, 256, (1, *record.imgsz, 3), dtype=np.uint8)
 
-        def beside(width: float) -> tuple[float, float]:
+        def latencies_at(width: float) -> tuple[float, float]:
             save_graph(build_cnn(record.task, len(record.classes), width), record, graphs["cnn"])
             found = latencies(graphs, frame, runs)
             print(f"width {width:.2f}: {found['cnn']:.1f} ms, model {found['dit']:.1f} ms", file=sys.stderr, flush=True)
             return found["dit"], found["cnn"]
 
-        width, (dit_ms, cnn_ms) = search_width(beside)
+        width, (dit_ms, cnn_ms) = search_width(latencies_at)
     if abs(cnn_ms / dit_ms - 1) > TOLERANCE:
         sys.exit(
             f"got {cnn_ms:.1f} ms for the CNN at width {width:.2f} and {dit_ms:.1f} ms for the model, expected the "
@@ -140,7 +140,7 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
     return found
 
 
-def search_width(beside: Callable[[float], tuple[float, float]]) -> tuple[float, tuple[float, float]]:
+def search_width(latencies_at: Callable[[float], tuple[float, float]]) -> tuple[float, tuple[float, float]]:
     """The width at which the second latency is closest to the first, by bisection over its logarithm."""
     low, high = WIDTHS
     tried: dict[float, tuple[float, float]] = {}
@@ -151,7 +151,7 @@ def search_width(beside: Callable[[float], tuple[float, float]]) -> tuple[float,
 
     while len(tried) < TRIES:
         width = (low * high) ** 0.5
-        tried[width] = dit, cnn = beside(width)
+        tried[width] = dit, cnn = latencies_at(width)
         if distance(width) <= CLOSE:
             break
         low, high = (low, width) if cnn > dit else (width, high)

@@ -134,18 +134,18 @@ def table(task: str, result: dict[str, Any]) -> str:
 def caption(result: dict[str, Any]) -> str:
     """The conditions of the measurement."""
     job = result["job"]
-    words = (
+    text = (
         f"Mean ± half of the 95 % interval over seeds (Student's t). Measured {result['date']} on {result['machine']}, "
         f"with `{command(job)}`."
     )
     cnn = next(iter(result["rows"].get("cnn", {"seeds": {}})["seeds"].values()), None)
     if cnn is None:
-        return words
+        return text
     match = cnn["match"]
-    return words + (
+    return text + (
         f" The CNN is a MobileNetV2 {'U-Net ' if job['task'] == 'seg' else ''}of width {match['width']:.2f}: "
-        f"{match['cnn_ms']:.1f} ms an image beside {match['dit_ms']:.1f} ms of the deployed fp32 graph, in turns on "
-        f"ONNX Runtime, {match['threads']} threads."
+        f"{match['cnn_ms']:.1f} ms per image, compared with {match['dit_ms']:.1f} ms for the deployed "
+        f"fp32 graph, in interleaved runs on ONNX Runtime, {match['threads']} threads."
     )
 
 

@@ -156,8 +156,8 @@ def train_command(
         "--threads": threads,
     }
     flags = [*(["--finetune"] if row.kind == "fine-tuned" else []), *(["--random-backbone"] if row.random else [])]
-    words = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-c", TRAIN, *words, *flags]
+    options_given = [str(part) for option in options.items() for part in option]
+    return [sys.executable, "-c", TRAIN, *options_given, *flags]
 
 
 def evaluate_command(model: Path, data: Path) -> list[str]:

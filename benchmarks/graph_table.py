@@ -45,12 +45,12 @@ def _model(found: dict[str, Any]) -> str:
 
 def _exports(exports: dict[str, dict[str, float]]) -> str:
     plain, ours = (exports[name] for name in ("plain", "ours"))
-    told = [
+    lines = [
         f"{name} {row['seconds']:.0f} s, {row['peak above imports [MB]']:,.0f} MB above the imports for a graph of "
         f"{row['bytes'] / 1e6:,.0f} MB"
         for name, row in (("ours", ours), ("plain `torch.onnx.export`", plain))
     ]
-    return f"export: {'; '.join(told)}"
+    return f"export: {'; '.join(lines)}"
 
 
 def _autoencoder(found: dict[str, Any]) -> list[str]:

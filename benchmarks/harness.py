@@ -52,17 +52,19 @@ def in_turns(ways: Mapping[str, Callable[[], float]], runs: int) -> dict[str, fl
 
 def rows(title: str, figures: Mapping[str, float | str]) -> str:
     """The figures as printed: one row each below the title."""
-    told = [f"  {name:<72}{value if isinstance(value, str) else f'{value:.3f}':>12}" for name, value in figures.items()]
-    return "\n".join([title, *told])
+    lines = [
+        f"  {name:<72}{value if isinstance(value, str) else f'{value:.3f}':>12}" for name, value in figures.items()
+    ]
+    return "\n".join([title, *lines])
 
 
 def listed(result: Mapping[str, Any], command: str) -> str:
     """The figures as a Markdown table, below the command that measures them."""
-    told = [f"| {name} | {v if isinstance(v, str) else f'{v:,.2f}'} |" for name, v in result["figures"].items()]
+    lines = [f"| {name} | {v if isinstance(v, str) else f'{v:,.2f}'} |" for name, v in result["figures"].items()]
     caption = f"Measured {result['date']} on {result['machine']}."
     if result.get("versions"):
         caption += " " + ", ".join(f"{name} {value}" for name, value in result["versions"].items()) + "."
-    return "\n".join([f"| `{command}` | |", "|---|---|", *told, "", caption])
+    return "\n".join([f"| `{command}` | |", "|---|---|", *lines, "", caption])
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _accuracy_goal(task: dict[str, Any]) -> Goal:
         return Goal(title, f"{ours:.2f} points; no defaults", None)
     defaults = _drop(task, "ort_default")
     telling = task["whole_split"] and (ours > MOST_POINTS or defaults > MOST_POINTS)
-    figure = f"{ours:.2f} beside {defaults:.2f} points, {task['images']} images"
+    figure = f"{ours:.2f} compared with {defaults:.2f} points, {task['images']} images"
     return Goal(title, figure, ours <= MOST_POINTS if telling else None)
 
 

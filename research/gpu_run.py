@@ -40,7 +40,7 @@ COLLECTING = 25
 """Seconds reserved for ending the rows and writing the results."""
 
 
-def main(words: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pack", type=Path, required=True)
@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=5, help="parallel trainings")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="a dry run: tiny batches and few images")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     root.setLevel(logging.INFO)

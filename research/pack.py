@@ -49,7 +49,7 @@ CLIP_EVERY = 5
 log = logging.getLogger(__name__)
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds camvid, cub40, tinyimagenet")
@@ -60,7 +60,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--teacher", type=Path, help="weights of efficientnet-lite0; the installed package's if left out"
     )
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limit = int(arguments.limit_mib * 2**20)
     size = pack(arguments.data, arguments.out, limit, arguments.test, arguments.wheels, arguments.teacher)

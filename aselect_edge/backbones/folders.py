@@ -66,7 +66,7 @@ def part_of(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder
 
 
-def beside(folder: Path, name: str) -> Path | None:
+def sibling_folder(folder: Path, name: str) -> Path | None:
     """The sub-folder `name` of a pipeline, also if `folder` is its `transformer/`; None if there is none."""
     resolved = folder.resolve()
     places = (folder, resolved.parent) if resolved.name == "transformer" else (folder,)

@@ -17,7 +17,7 @@ from aselect_edge.backbones.bundled import BUNDLE, read_bundle
 from aselect_edge.backbones.digest import check_encoder, check_weights
 from aselect_edge.backbones.encoders import load_encoder
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
-from aselect_edge.backbones.folders import PROMPT, beside, local_folder, read_json, transformer_of, weight_files
+from aselect_edge.backbones.folders import PROMPT, local_folder, read_json, sibling_folder, transformer_of, weight_files
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.prompt import load_condition
 from aselect_edge.backbones.registry import family_class, family_of_config, refuse_quantised
@@ -207,7 +207,7 @@ def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
 
 def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str) -> tuple[Encoder, str | None]:
     """The encoder, and its origin if that is not the pipeline itself."""
-    own = None if folder is None else beside(folder, "vae")
+    own = None if folder is None else sibling_folder(folder, "vae")
     origin = None
     if vae is not None:
         encoder, origin = load_encoder(vae), str(Path(vae).resolve()) if Path(vae).exists() else vae
@@ -233,7 +233,7 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
 
 def _schedule(model: Backbone, folder: Path | None, source: str) -> Schedule:
     # The transformer/ folder of a pipeline may be given directly: the scheduler is then in the folder next to it.
-    scheduler = None if folder is None else beside(folder, "scheduler")
+    scheduler = None if folder is None else sibling_folder(folder, "scheduler")
     if scheduler is not None:
         return model.schedule(read_json(scheduler / "scheduler_config.json"))
     schedule = model.default_schedule()

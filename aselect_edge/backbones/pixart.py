@@ -91,13 +91,13 @@ class PixArt(Wrapped):
 
     def modulation(self, timestep: Tensor, size: tuple[int, int]) -> Tensor:
         """The modulation (N, 6·D) that every block adds its table to, for an input of `size` (h, w)."""
-        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.model.use_additional_conditions:
             pixels = torch.tensor([size], dtype=torch.float32, device=timestep.device) * _STRIDE
-            told["resolution"] = pixels.expand(len(timestep), 2)
-            told["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
+            sizes["resolution"] = pixels.expand(len(timestep), 2)
+            sizes["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
         dtype = self.model.adaln_single.linear.weight.dtype
-        modulation, _ = self.model.adaln_single(timestep, told, batch_size=len(timestep), hidden_dtype=dtype)
+        modulation, _ = self.model.adaln_single(timestep, sizes, batch_size=len(timestep), hidden_dtype=dtype)
         return modulation  # type: ignore[no-any-return]
 
     def caption(self, prompt: Tensor) -> Tensor:

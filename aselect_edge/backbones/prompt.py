@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from aselect_edge.backbones.family import Condition
-from aselect_edge.backbones.folders import beside, read_json
+from aselect_edge.backbones.folders import read_json, sibling_folder
 from aselect_edge.backbones.hub import VARIANTS
 from aselect_edge.backbones.registry import refuse_quantised
 from aselect_edge.backbones.store import WeightStore
@@ -37,7 +37,7 @@ def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, 
         )
     if folder is not None and (folder / CONDITION).is_file():
         return load_condition(folder / CONDITION)
-    first = beside(folder, "text_encoder") if folder is not None else None
+    first = sibling_folder(folder, "text_encoder") if folder is not None else None
     if first is None:
         raise InputError(
             f"{folder}: got no text_encoder folder, expected the text encoders of a {family} pipeline; load the whole "
