@@ -259,7 +259,7 @@ def test_what_is_refused_for_good_is_not_sent_again(status: int, caplog: pytest.
 
 def test_the_end_of_the_run_does_not_wait_for_a_dead_receiver(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"http://127.0.0.1:{free_port}/"
-    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, farewell=0.05)
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, close_timeout=0.05)
     with caplog.at_level(logging.WARNING):
         delivery.start()
         for number in range(3):
