@@ -39,9 +39,9 @@ def _bench(
 ) -> None:
     """Measure a model on this machine: the session alone, then the whole pipeline over a source.
 
-    The session is measured as trtexec does: a warm-up, then at least --iterations calls and at least --duration
-    seconds, on one batch in host memory. The pipeline is measured without outputs; where it is slower than the session,
-    capture and resize are the cause, whose times are shown. Run nothing else on the machine meanwhile.
+    The session is measured as trtexec does: a warm-up, then at least the given number of calls and seconds, on one
+    batch in host memory. The pipeline is measured without outputs; if it is slower than the session, capture and resize
+    are the cause, whose times are shown. Run nothing else on the machine during the measurement.
     """
     from aselect_runtime.commands.variables import filled_in
     from aselect_runtime.redaction import redact
