@@ -131,8 +131,8 @@ def test_what_answers_wrongly_or_does_not_load_is_never_taken(
     manifest, ways = Manifest.load(folder / "manifest.json"), _ways(folder, 0, 2, None)
     with caplog.at_level(logging.INFO):
         assert choose(ways, folder, manifest, "1", silent) is ways[0]
-    assert "way 1 refused (0.00% same class)" in caplog.text
-    assert "it does not load; going on without way 2" in caplog.text
+    assert "way 1 failed (0.00% same class)" in caplog.text
+    assert "it does not load; continuing without way 2" in caplog.text
 
 
 def test_a_choice_is_measured_once_for_graphs_versions_and_machine(

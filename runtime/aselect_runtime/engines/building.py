@@ -177,7 +177,7 @@ def _build_first_passing(
 
     def verify(rung: str, _: Engine) -> Parity | None:
         if verification is None:
-            log.warning("%s has no verify.npz, so the engine cannot be verified; export it again", folder)
+            log.warning("%s has no verify.npz, so the engine is not verified; export it again", folder)
             if not int8:
                 return None
         log.info("verifying the engine on the folder's frames")

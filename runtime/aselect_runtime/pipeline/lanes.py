@@ -123,7 +123,8 @@ class Lanes:
     def raise_losses(self, summary: RunSummary) -> None:
         """Raise IncompleteError if an input ended with an error or was given up while the run continued."""
         if self._losses:
-            more = f" (and {len(self._losses) - 1} more inputs)" if len(self._losses) > 1 else ""
+            others = len(self._losses) - 1
+            more = f" (and {others} more input{'s' if others > 1 else ''})" if others else ""
             outputs = ", ".join(summary.outputs)
             kept = f"; {outputs}: kept with all {summary.frames} frames that were inferred" if outputs else ""
             raise IncompleteError(f"{self._losses[0]}{more}{kept}", summary) from self._losses[0]

@@ -55,7 +55,9 @@ class Record(Frozen):
         """Read and validate a record; raises RecordError, which names the file and the first fault."""
         try:
             if path.exists() and not path.is_file():  # reading a pipe could block, reading a device may never end
-                raise RecordError(f"{path}: not a regular file, expected a {cls.kind} record; write it again")
+                raise RecordError(
+                    f"{path}: unreadable (not a regular file), expected a {cls.kind} record; write it again"
+                )
             with path.open("rb") as stream:
                 content = stream.read(LARGEST + 1)
             if len(content) > LARGEST:

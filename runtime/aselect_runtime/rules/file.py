@@ -81,7 +81,7 @@ class Rule(Frozen):
     @model_validator(mode="after")
     def _hysteresis(self) -> Rule:
         if self.below > self.above:
-            raise ValueError(f"got below = {self.below:g} with above = {self.above:g}, expected at most that")
+            raise ValueError(f"got below = {self.below:g} with above = {self.above:g}, expected at most the latter")
         return self
 
     def looks_at(self, stream: int) -> bool:

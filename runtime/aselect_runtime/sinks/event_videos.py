@@ -102,7 +102,7 @@ def _recordable(uri: str) -> str:
     frames_only = " ! " in uri or scheme in OTHERS or (not scheme and not is_video(Path(uri)))
     if frames_only:
         raise InputError(
-            f"{redact(uri)}: got an input without a compressed stream, expected a network camera or a video file to "
+            f"{redact(uri)}: got an input with no compressed stream, expected a network camera or a video file to "
             "record events from; leave out the recording, or record an overlay video as output",
             parameter="record_events",
         )

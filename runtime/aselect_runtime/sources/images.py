@@ -59,7 +59,8 @@ class Images:
                 self.skipped += not is_video(path)
                 log.warning("skipped: %s", error)
         if faults and (not index or len(faults) > self.skipped):
-            more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
+            others = len(faults) - 1
+            more = f" (and {others} more file{'s' if others > 1 else ''})" if others else ""
             raise InputError(f"{faults[0]}{more}") from faults[0]
 
     def _image(self, path: Path) -> Iterator[Captured]:
