@@ -189,8 +189,8 @@ def test_a_hung_session_shows_where_no_result_comes(seg_model: Path, monkeypatch
         def __call__(self, result: Result) -> None:
             figures.observe(result)
 
-        def update_health(self, health: Health) -> None:
-            figures.update_health(health)
+        def tell(self, health: Health) -> None:
+            figures.tell(health)
             told.append(health)
             if health.stalled:
                 text = figures.exposition().decode()

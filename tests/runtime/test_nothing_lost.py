@@ -201,5 +201,7 @@ def test_opacity_and_clear_classes(seg_model: Path, tmp_path: Path) -> None:
     assert painted(Look(opacity=1.0)) == [(200, 30, 20), (50, 60, 230)]
     assert painted(Look(opacity=0.0)) == [(0, 0, 0), (255, 255, 255)]
     assert painted(Look(1.0, frozenset({"dark"}))) == [(0, 0, 0), (50, 60, 230)]
-    with pytest.raises(InputError, match="got the unknown class 'sky' to leave clear, expected one of dark, middle, bright"):
+    with pytest.raises(
+        InputError, match="got the unknown class 'sky' to leave clear, expected one of dark, middle, bright"
+    ):
         painted(Look(clear=frozenset({"sky"})))

@@ -102,7 +102,7 @@ def test_a_page_shows_a_hung_session(seg_model: Path, capfd: pytest.CaptureFixtu
             await socket.receive_json()
             write(_result(5))
             first = await socket.receive_bytes(timeout=10)
-            write.update_health(Health(frames=6, stalled=("infer",)))  # type: ignore[attr-defined]
+            write.tell(Health(frames=6, stalled=("infer",)))  # type: ignore[attr-defined]
             return [first, await socket.receive_bytes(timeout=10)]
 
     with _served(seg_model, capfd) as (write, url):

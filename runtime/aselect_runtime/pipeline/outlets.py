@@ -159,8 +159,8 @@ class Outlet:
         return not self._thread.is_alive()
 
     def update_health(self, health: Health) -> None:
-        """Pass the run's health to the sink, if it has a method `update_health`."""
-        update = getattr(self._write, "update_health", None)
+        """Pass the run's health to the sink, if it has a method `tell`."""
+        update = getattr(self._write, "tell", None)
         if update is not None and not self.ended:
             update(health)
 

@@ -233,7 +233,7 @@ def _watching(
         if flow is not None:
             flow.check_silence()
         for stage in heartbeat.newly_stuck():
-            log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+            log.warning("%s: stalled in one operation for more than %.0f s", stage, heartbeat.limit)
         if health := monitor.silent_health(lambda: tuple(outlet.health() for outlet in outlets)):
             for outlet in outlets:
                 outlet.update_health(health)

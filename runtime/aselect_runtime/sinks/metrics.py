@@ -85,7 +85,7 @@ class Metrics(Collector):
         self._classes = Gauge(name, text, ["source", "class"], registry=self.registry)
         self.registry.register(self)
 
-    def update_health(self, health: Health) -> None:
+    def tell(self, health: Health) -> None:
         """Store a health snapshot that comes without a result."""
         self._health = health
 

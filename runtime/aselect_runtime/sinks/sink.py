@@ -23,7 +23,7 @@ class Sink(Protocol):
     thread per sink, fed by a bounded queue. An AselectError from `write` disables this sink for the rest of the run, so
     a network sink should reconnect by itself instead of raising.
 
-    A function with @contextmanager that yields `write` is a sink. If `write` has a method `update_health`, it is called
+    A function with @contextmanager that yields `write` is a sink. If `write` has a method `tell`, it is called
     with the run's Health every few seconds, from another thread, while no results come (a hung session gives none).
     """
 

@@ -82,9 +82,9 @@ class _Page:
             self._metrics.observe(result)
         self._hub.post(next(self._numbers), result)
 
-    def update_health(self, health: Health) -> None:
+    def tell(self, health: Health) -> None:
         if self._metrics is not None:
-            self._metrics.update_health(health)
+            self._metrics.tell(health)
         if self._last is not None:
             self._hub.post(next(self._numbers), replace(self._last, health=health))
 
