@@ -209,10 +209,11 @@ def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> Non
 
 def test_the_other_task_is_offered(data: Path, birds: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"expected a folder of images per class; take the task seg, which images and masks fits"
+        InputError,
+        match=r"expected a folder of images per class; choose the task seg, which the layout images and masks fits",
     ):
         open_classification(data, "train")
-    with pytest.raises(InputError, match="take the task cls, which one folder of classes fits"):
+    with pytest.raises(InputError, match="choose the task cls, which the layout one folder of classes fits"):
         open_segmentation(birds / "train", "train")
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -162,7 +162,7 @@ def test_what_is_not_understood_is_refused_by_name(
 def test_options_that_contradict_the_file_are_refused(tmp_path: Path, vae: str) -> None:
     with pytest.raises(InputError, match="got the family dit for a file of jit"):
         load(tmp_path, vae, "jit", family="dit")
-    with pytest.raises(InputError, match="got 3 heads, expected 2 as the file says"):
+    with pytest.raises(InputError, match="got 3 heads, expected 2 as in the file"):
         load(tmp_path, vae, "jit", heads=3)
     state = {n: v for n, v in checkpoint(KINDS["jit"]).items() if not n.startswith("blocks.11.")}
     with pytest.raises(InputError, match="got context tokens in a JiT of 11 blocks, expected 12, 24, 32"):
