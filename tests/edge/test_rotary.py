@@ -145,7 +145,7 @@ def test_latents_without_their_statistics_are_refused(tmp_path: Path, vae: str) 
             r"tensors that are not understood: degradation_embedder\.weight",
         ),
         ("jit", {"blocks.2.cross.weight": torch.ones(8)}, r"tensors that are not understood: blocks\.2\.cross\.weight"),
-        ("lightningdit", {"feat_rope.freqs_cos": None}, r"without 'feat_rope\.freqs_cos'"),
+        ("lightningdit", {"feat_rope.freqs_cos": None}, r"with 'feat_rope\.freqs_cos'"),
         ("jit", {"pos_embed": None}, "without 'pos_embed'"),
         ("jit", {"pos_embed": torch.zeros(1, 16, 16)}, "got a pos_embed of other values"),
         ("lightningdit", {"feat_rope.freqs_sin": torch.zeros(16, 8)}, r"got a feat_rope\.freqs_sin of other values"),
