@@ -122,7 +122,7 @@ def test_latents_without_their_statistics_are_refused(tmp_path: Path, vae: str) 
         ({"mean": torch.zeros(6)}, "got no mean and std"),
         ({"mean": torch.zeros(5), "std": torch.ones(6)}, "got 5 means and 6 stds, expected 6"),
         ({"mean": torch.zeros(6), "std": torch.zeros(6)}, "the stds positive"),
-        (None, r"without latents_stats\.pt beside it"),
+        (None, r"without latents_stats\.pt in its folder"),
     ]:
         (tmp_path / "latents_stats.pt").unlink()
         if content is not None:
@@ -146,7 +146,7 @@ def test_latents_without_their_statistics_are_refused(tmp_path: Path, vae: str) 
         ),
         ("jit", {"blocks.2.cross.weight": torch.ones(8)}, r"tensors that are not understood: blocks\.2\.cross\.weight"),
         ("lightningdit", {"feat_rope.freqs_cos": None}, r"with 'feat_rope\.freqs_cos'"),
-        ("jit", {"pos_embed": None}, "without 'pos_embed'"),
+        ("jit", {"pos_embed": None}, "with 'pos_embed'"),
         ("jit", {"pos_embed": torch.zeros(1, 16, 16)}, "got a pos_embed of other values"),
         ("lightningdit", {"feat_rope.freqs_sin": torch.zeros(16, 8)}, r"got a feat_rope\.freqs_sin of other values"),
     ],
