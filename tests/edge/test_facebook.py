@@ -257,7 +257,7 @@ def test_the_published_shapes_are_constructed(latent: int, tokens: int) -> None:
 def test_other_layouts_are_refused(tmp_path: Path, vae: str, damage: str) -> None:
     state = checkpoint()
     del state[damage]
-    with pytest.raises(InputError, match=f"got tensor .*{damage}.* missing or of another shape, expected"):
+    with pytest.raises(InputError, match=f"got (no )?tensor .*{damage}.*expected"):
         load(tmp_path, vae, state)
 
 
