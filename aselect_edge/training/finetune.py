@@ -22,7 +22,6 @@ from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.sit import PathSchedule
-from aselect_edge.backbones.wrapped import Wrapped
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
 from aselect_edge.training.recipe import Recipe
@@ -95,7 +94,7 @@ def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
     if how.kind == "all":
         backbone.requires_grad_(True)
         return list(backbone.parameters())
-    blocks = _blocks(backbone)[: _reach(model)]
+    blocks = cast(nn.ModuleList, backbone.blocks)[: _reach(model)]
     if how.kind == "last":
         _check(how, len(blocks), f"the taps depend on {len(blocks)} blocks")
         chosen = blocks[len(blocks) - how.count :].requires_grad_(True)
@@ -191,11 +190,6 @@ def denoising_loss(
 def _reach(model: TapModel) -> int:
     """How many blocks the taps depend on: of the block of a `hidden` tap, only what enters it is read."""
     return max(tap.block + (tap.component != "hidden") for tap in model.taps)
-
-
-def _blocks(backbone: Backbone) -> nn.ModuleList:
-    blocks = backbone.model.transformer_blocks if isinstance(backbone, Wrapped) else backbone.blocks
-    return cast(nn.ModuleList, blocks)
 
 
 def _linears(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
