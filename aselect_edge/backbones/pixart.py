@@ -134,7 +134,7 @@ class PixArt(Wrapped):
         for index in range(1 + max(tap.block for tap in wanted)):
             block = self.blocks[index]
             with self.held(block):
-                h, read = _watch(block, h, given, of_block(index, wanted))
+                h, read = _watch(block, h, given | self.told(grid), of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
     def check_condition(self, condition: Condition) -> None:

@@ -81,7 +81,8 @@ class Sana(PixArt):
     def tables(self) -> dict[str, Tensor]:
         if self.patch_embed.interpolation_scale is None:
             return {}
-        return {"patch_embed.pos_embed": table for table in super().tables().values()}
+        (table,) = super().tables().values()
+        return {"patch_embed.pos_embed": table}
 
     def modulation(self, timestep: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - told no size
         """What every block adds its table to, (N, 6·D)."""

@@ -1,4 +1,4 @@
-"""Small random models of diffusers' own classes that are told a prompt, and their components by hooks of the tests' own."""
+"""Small random PRX and Sana of diffusers' own classes, and their components by hooks of the tests' own."""
 
 from __future__ import annotations
 
