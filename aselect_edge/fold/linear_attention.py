@@ -50,10 +50,10 @@ class GatedConvolution(nn.Module):
         if scale is not None and shift is not None:
             bias = bias + weight[:, :, 0, 0] @ shift.double()
             weight = weight * (1 + scale.double())[:, None, None]
-        self.widen = _pointwise(weight, bias)
+        self.widen = pointwise(weight, bias)
         self.depthwise = _depthwise(conv.conv_depth)
         out = last.weight.detach().double()
-        self.narrow = _pointwise(out if gate is None else out * gate.double()[:, None, None, None])
+        self.narrow = pointwise(out if gate is None else out * gate.double()[:, None, None, None])
         self.silu = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +61,8 @@ class GatedConvolution(nn.Module):
         return self.narrow(value * self.silu(gate))  # type: ignore[no-any-return]
 
 
-def _pointwise(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
+def pointwise(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
+    """A convolution by one pixel with these weights (D_out, D, 1, 1), float32."""
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, device="meta")
     conv.weight = nn.Parameter(weight.float())
     conv.bias = None if bias is None else nn.Parameter(bias.float())
