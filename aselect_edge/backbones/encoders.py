@@ -160,20 +160,24 @@ class TinyEncoder(Encoder):
 
 def _affine(config: Mapping[str, Any], channels: int, scaling: float, shift: float | None) -> Affine:
     """x0 = scaling · (z - shift) or, where both are given, scaling · (z - latents_mean) / latents_std, as diffusers."""
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is None and std is None:
+    if config.get("latents_mean") is None and config.get("latents_std") is None:
         return Affine(scaling, -scaling * (shift or 0.0))
-    for name, numbers in (("latents_mean", mean), ("latents_std", std)):
-        fits = isinstance(numbers, (list, tuple)) and len(numbers) == channels
-        if not fits or not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
-            raise InputError(
-                f"autoencoder: got {name} = {numbers!r}, expected {channels} numbers, one for each channel of the "
-                "latents; check config.json"
-            )
+    mean, std = (_numbers(config, name, channels) for name in ("latents_mean", "latents_std"))
     if shift or min(std) <= 0:
         got = f"shift_factor = {shift} beside latents_mean" if shift else f"latents_std = {std!r}"
         raise InputError(f"autoencoder: got {got}, expected positive latents_std and no shift; check config.json")
     return Affine(tuple(scaling / s for s in std), tuple(-scaling * m / s for m, s in zip(mean, std, strict=True)))
+
+
+def _numbers(config: Mapping[str, Any], name: str, channels: int) -> list[float]:
+    numbers = config.get(name)
+    fits = isinstance(numbers, (list, tuple)) and len(numbers) == channels
+    if not fits or not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers or ()):
+        raise InputError(
+            f"autoencoder: got {name} = {numbers!r}, expected {channels} numbers, one for each channel of the latents; "
+            "check config.json"
+        )
+    return list(numbers or ())
 
 
 def _known(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # In float32 also where x is not: squares of large activations leave FP16's range.
         root = (x.float().square().mean(dim=1, keepdim=True) + self.eps).sqrt()
-        return x / root.to(x.dtype) * self.weight + self.bias
+        return x / root.to(x.dtype) * self.weight + self.bias  # type: ignore[no-any-return]
 
 
 class ResidualBlock(nn.Module):

@@ -93,8 +93,9 @@ class FoldedBlock(nn.Module):
         weights, biases = (part.chunk(3) for part in whole)
         parts = {name: (weights[i], biases[i]) for i, name in enumerate(PROJECTIONS) if attends or name in self.wanted}
         if attends:
-            for name in {"query", "key"} - self.wanted:
-                parts[name] = reordered(parts[name], halves(self.heads, channels))
+            for name in PROJECTIONS[:2]:
+                if name not in self.wanted:
+                    parts[name] = reordered(parts[name], halves(self.heads, channels))
             plain = {name: name in self.wanted for name in PROJECTIONS}
             self.query = Heads(attention.norm_q, angles, self.heads, channels**-0.5, plain=plain["query"])
             self.key = Heads(attention.norm_k, angles, self.heads, plain=plain["key"])

@@ -79,7 +79,8 @@ def test_taps_equal_hooks_on_diffusers(real: Real, grid: tuple[int, int], valid:
 
 def test_the_noise_is_that_of_the_folders_scheduler(real: Real) -> None:
     (level,) = load_backbone(str(real.folder)).schedule.levels([300])
-    assert (level.alpha, level.sigma) == (pytest.approx(0.7), pytest.approx(0.3))
+    assert level.alpha == pytest.approx(0.7)
+    assert level.sigma == pytest.approx(0.3)
     assert level.model_timestep == pytest.approx(float(real.fed(0.3)))
 
 
