@@ -122,8 +122,8 @@ def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torc
     """How a backbone was trained to denoise, on `device`; None for one whose output layer is not there, which cannot.
 
     `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v); SiT, and
-    a DiT with a flow-matching scheduler, the velocity of its straight path. SD3 and PixArt are read without their
-    output layer, as are cut models. Raises InputError for a prediction_type that is not learnt here.
+    a DiT with a flow-matching scheduler, the velocity of its straight path. All others are read without their output
+    layer, as are cut models. Raises InputError for a prediction_type that is not learnt here.
     """
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from aselect_calibration.weights import Graph, WeightFile
 from aselect_export.activations import Span, float_tensors
@@ -27,11 +27,6 @@ _ADDS_UP = {"LayerNormalization": ": it adds up squares", "Softmax": ": it adds 
 _MOVES = frozenset(
     {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "DepthToSpace", "Identity"}
 )
-
-_SUMS = frozenset({"Div", "Add", "MatMul", "ReduceSum", "Mul"})
-"""What a quotient of sums is made of."""
-_SMALLEST = 2.0**-14
-"""FP16's smallest normal number."""
 
 # Inputs that ONNX fixes to float32 whatever the node computes in.
 _FIXED = {"Resize": frozenset({1, 2})}
@@ -150,12 +145,12 @@ class _Conversion:
 def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> CastPlan:
     floats = float_tensors(model)
     half, kept = set(), {}
-    norms, quotients = _under_roots(model), _quotients_of_sums(model)
+    norms = _under_roots(model)
     for node in model.graph.node:
         computes = node.op_type not in _MOVES and node.op_type != "Cast"
         if not computes or not any(name in floats for name in (*node.input, *node.output)):
             continue
-        why = "it adds up squares" if node.output[0] in norms else quotients.get(node.output[0]) or reason(node)
+        why = "it adds up squares" if node.output[0] in norms else reason(node)
         if why is None:
             half.add(node.output[0])
         else:
@@ -181,43 +176,6 @@ def _under_roots(model: ModelProto) -> frozenset[str]:
             if node.op_type in ("Add", "ReduceMean"):
                 ahead += node.input
     return frozenset(found)
-
-
-def _quotients_of_sums(model: ModelProto) -> Mapping[str, str]:
-    """The tensors of every quotient whose divisor has a constant added that FP16 does not hold, and the reason.
-
-    Linear attention is one: (q·(kᵀ·v)) / (q·sum of k + 1e-15). Both sides, back to the product with a weight or the ReLU
-    that they come from, are sums over all tokens, which grow with the input, and in FP16 the constant is zero: where a
-    query has no positive channel the quotient would be 0/0.
-    """
-    small = {w.name for w in model.graph.initializer if _too_small(w)}
-    weights = {weight.name for weight in model.graph.initializer}
-    makers = {output: node for node in model.graph.node for output in node.output}
-    found: dict[str, str] = {}
-    for quotient in model.graph.node:
-        divisor = makers.get(quotient.input[1]) if quotient.op_type == "Div" else None
-        if divisor is None or divisor.op_type != "Add" or not small.intersection(divisor.input):
-            continue
-        ahead = [quotient.output[0]]
-        while ahead:
-            name = ahead.pop()
-            node = makers.get(name)
-            if node is None or name in found or node.op_type not in _SUMS | _MOVES:
-                continue
-            if node.op_type in ("MatMul", "Mul") and weights.intersection(node.input):
-                continue
-            if node.op_type in _SUMS:
-                found[name] = "it adds up over all tokens, for a quotient that FP16 cannot hold"
-            ahead += node.input
-    return found
-
-
-def _too_small(weight: TensorProto) -> bool:
-    """Whether a scalar is no zero, and less than FP16's smallest normal number."""
-    if weight.data_type != TensorProto.FLOAT or len(weight.dims) > 1 or weight.data_location == TensorProto.EXTERNAL:
-        return False
-    values = abs(numpy_helper.to_array(weight))
-    return bool(values.size == 1 and 0 < values.max() < _SMALLEST)
 
 
 def _unsuited(node: NodeProto) -> str | None:
