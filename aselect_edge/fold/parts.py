@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, gated, joined
@@ -83,20 +82,15 @@ class SwiGLU(nn.Module):
 
 
 class FoldedMLP(nn.Module):
-    """x (N, T, D) -> gate · MLP(adaLN(x)), for diffusers' `FeedForward` with the tanh GELU.
+    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU."""
 
-    With `bare`, the gate is left out, for a tap on the MLP's output before the gate.
-    """
-
-    def __init__(
-        self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor, bare: bool = False
-    ) -> None:
+    def __init__(self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor) -> None:
         super().__init__()
         activation, _dropout, last = feedforward.net  # type: ignore[misc]
         self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
         self.widen = joined([after_adaln(activation.proj, scale, shift)])
         self.activation = nn.GELU(approximate="tanh")
-        self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
+        self.narrow = gated(last, gate)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(self.activation(self.widen(self.norm(x))))  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ into the query's tables.
 from __future__ import annotations
 
 import torch
+from diffusers.models.normalization import RMSNorm as DiffusersRMSNorm
 from torch import Tensor, nn
 
 from aselect_edge.fold.parts import Part, RMSNorm
@@ -52,7 +53,7 @@ class Heads(nn.Module):
 
 
 def _ordered_norm(norm: nn.Module, order: Tensor) -> nn.Module | None:
-    if isinstance(norm, nn.RMSNorm):
+    if isinstance(norm, (nn.RMSNorm, DiffusersRMSNorm)):
         assert norm.eps is not None
         return RMSNorm(norm.weight[order], norm.eps)
     if isinstance(norm, nn.LayerNorm):

@@ -110,7 +110,8 @@ class FoldedBlock(nn.Module):
         if self.dual:
             self.out2 = gated(block.attn2.to_out[0], m["gate3"])
         self.gated_mlp = "mlp" not in wanted
-        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], m["gate2"], bare=not self.gated_mlp)
+        gate2 = m["gate2"] if self.gated_mlp else torch.ones_like(m["gate2"])
+        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], gate2)
         if not self.gated_mlp and end == WHOLE:
             self.register_buffer("gate2", m["gate2"].float())
 

@@ -31,6 +31,9 @@ _LEAVES = {
     "mlp.widen": "mlp.in",
     "mlp.narrow": "mlp.out",
     "mlp.activation": "mlp.gelu",
+    "mlp.convolutions.widen": "mlp.in",
+    "mlp.convolutions.depthwise": "mlp.depthwise",
+    "mlp.convolutions.narrow": "mlp.out",
 }
 """Names of the layers of a folded block, by their purpose."""
 

@@ -200,6 +200,31 @@ REFUSED = [
         only("a.safetensors", "model.double_layers.0.attn.w1q.weight", "model.t_embedder.mlp.0.weight"),
         "Aura",
     ),
+    Case(
+        "sana-authors",
+        only(
+            "Sana_600M.safetensors",
+            "blocks.0.mlp.inverted_conv.conv.weight",
+            "blocks.0.cross_attn.kv_linear.weight",
+            "t_block.1.weight",
+        ),
+        "got Sana in its authors' layout",
+    ),
+    Case(
+        "prx-authors",
+        only("prx.safetensors", "blocks.0.img_qkv_proj.weight", "blocks.0.txt_kv_proj.weight"),
+        "got PRX in its authors' layout",
+    ),
+    Case(
+        "sana-without-config",
+        only("s.safetensors", "transformer_blocks.0.ff.conv_inverted.weight"),
+        "without their config.json",
+    ),
+    Case(
+        "prx-without-config",
+        only("p.safetensors", "blocks.0.attention.img_qkv_proj.weight"),
+        "without their config.json",
+    ),
     Case("qwen", only("q.safetensors", "transformer_blocks.0.img_mod.1.weight", "txt_in.weight"), "Qwen-Image"),
     Case("z-image", only("z.safetensors", "all_x_embedder.2-1.weight", "cap_embedder.0.weight"), "Z-Image"),
     Case(
