@@ -21,6 +21,7 @@ _MEANINGS = (
     (r"rope|freqs_(cos|sin)|rotary", "rotary positions (RoPE)"),
     (r"\.mlp\.(w\d+|gate|up|down)|swiglu", "a gated MLP (SwiGLU)"),
     (r"\.norm\d?(_\w+)?\.(weight|bias)$|rms_?norm", "norms with weights (RMSNorm or an affine LayerNorm)"),
+    (r"^s_embedder\.", "an encoder of its own for the condition (DDT)"),
     (r"^bn\.", "statistics that normalise the latents (REPA-E)"),
     (r"^decoder_blocks\.|^dec_|^dec\.|mask_token|sideblock", "a decoder of its own"),
     (r"^r_embedder\.", "a second time (MeanFlow)"),
@@ -28,7 +29,7 @@ _MEANINGS = (
     (r"(resolution|aspect_ratio|csize|ar)_embedder", "a model that is told the size of the image"),
     (r"\.sr\.|\.sr_norm", "compressed keys and values"),
     (r"experts|router|\.moe\.", "a mixture of experts"),
-    (r"cls_token|cls_embed|register_token|in_context", "tokens besides those of the image"),
+    (r"cls_token|cls_embed|cls_proj|wg_norm|register_token|in_context", "tokens besides those of the image (as REG's)"),
     (
         r"^blocks\.\d+\.|^transformer_blocks\.\d+\.|^joint_blocks\.\d+\.",
         "other blocks than config.json or the layout says",

@@ -1,7 +1,7 @@
 """Which way the time of a SiT-like file runs, and along which path: files of different projects have the same names.
 
-REPA, iREPA, SRA, REPA-E and MeanFlow feed the embedder the share of noise, SiT the share of the image. A file read the
-wrong way round has features of other noise levels, and nothing else would tell.
+REPA, iREPA, SRA, REPA-E, Self-Flow and MeanFlow feed the embedder the share of noise, SiT the share of the image. A
+file read the wrong way round has features of other noise levels, and nothing else would tell.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from aselect_edge.backbones.facebook import linear_patch
 from aselect_edge.backbones.sit import PATHS, TIMES, PathSchedule, Time
 from aselect_edge.backbones.sit import Path as Along
 from aselect_runtime.errors import InputError
@@ -55,6 +56,8 @@ def _time(path: Path, shapes: Mapping[str, tuple[int, ...]], noted: object, give
     if noted in _TO_NOISE or noted in _TO_DATA:
         time: Time = "sigma" if noted in _TO_NOISE else "1-sigma"
         return time, f"fed {time} (path_type = {noted})"
+    if linear_patch(shapes):
+        return "sigma", "fed sigma (its patch embedding is a linear layer, as Self-Flow's is)"
     beside = [name for name in _TRAINED_BESIDE if _has(shapes, f"{name}.")]
     learned = _learned_sigma(shapes)
     if beside and not learned:
