@@ -10,6 +10,7 @@ from typing import Literal
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
@@ -133,6 +134,7 @@ def train(
     lr: float | None = None,
     backbone_lr: float | None = None,
     patience: int = 0,
+    discard_channels: str | Sequence[int] = (),
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -143,7 +145,8 @@ def train(
     `backbone` is what `load_backbone` takes, or a loaded one, to which `family` to `sit_path` then do not apply;
     `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` trains the
     backbone too, as `unfreeze` says: "all" (what is meant by None), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
-    (height, width) in pixels. None leaves a thing to the task, see `RECIPES`, or to the selection.
+    (height, width) in pixels. None leaves a thing to the task, see `RECIPES`, or to the selection. `discard_channels`
+    of every tap are set to zero before the head: "auto" those that are massive, "none", or a list such as "12,85".
 
     Checkpoint, curves and plots go to `<out>.training`; an interrupted run goes on from there. Raises InputError for
     what cannot be done, before anything is trained.
@@ -167,12 +170,19 @@ def train(
         unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
+        discard=_channels(discard_channels),
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
     label = chosen.label if label is None else label
     loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
     return train_bundle(replace(request, source=loaded), progress)
+
+
+def _channels(asked: str | Sequence[int]) -> Literal["auto"] | tuple[int, ...]:
+    if isinstance(asked, str):
+        return parse_channels(asked)
+    return tuple(asked)
 
 
 def _load(

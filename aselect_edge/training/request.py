@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -40,6 +41,8 @@ class TrainRequest:
     """Keep the architecture and forget the weights: the baseline that says what pretraining buys."""
     noise_draws: int = 1
     """Features are the mean over so many draws of the noise, at as many forward passes."""
+    discard: Literal["auto"] | tuple[int, ...] = ()
+    """Channels of every tap that are set to zero before the head; auto: those that are massive in images of train."""
     cache: Path | None = None
     """Where the features of a frozen backbone are kept, which runs may share; None is in `workdir`."""
     device: torch.device = CPU

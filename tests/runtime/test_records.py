@@ -196,13 +196,13 @@ def test_a_record_without_a_schema_is_refused() -> None:
 
 def test_an_older_minor_version_loads_and_is_written_as_the_current() -> None:
     class Later(Selection):
-        version = (1, 3)
+        version = (1, 4)
         extra: str = "default of the new field"
 
     later = Later.parse(SELECTION.to_json())
     assert later.extra == "default of the new field"
-    assert json.loads(later.to_json())["schema"] == "selection/1.3"
-    with pytest.raises(RecordError, match=r"got schema 'selection/1\.3'"):
+    assert json.loads(later.to_json())["schema"] == "selection/1.4"
+    with pytest.raises(RecordError, match=r"got schema 'selection/1\.4'"):
         Selection.parse(later.to_json())
 
 
