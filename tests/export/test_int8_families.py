@@ -89,6 +89,7 @@ def test_every_family_computes_in_int8(family: str, tmp_path: Path, street_data:
         loaded = sd35(tmp_path)
         graph = deployed(loaded.model, loaded.condition, "2.query", tmp_path)
         expected = {"block1.attention.qkv", "block1.attention.out", "block2.attention.query"}
+    weights = WeightFile(tmp_path, "int8.weights")
     layers = find_layers(graph, LOGITS)
     names = [layer.name for layer in layers]
     assert len(set(names)) == len(names)
@@ -122,17 +123,17 @@ def int8_noise(graph: Graph, folder: Path, data: Path) -> float:
     return float(((got - exact) ** 2).mean() / exact.var(axis=0).mean())
 
 
-@pytest.mark.parametrize("taps", ["0.hidden,2.query", "1.hidden"])
-def test_int8_gains_where_a_massive_channel_is_discarded(taps: str, tmp_path: Path, street_data: Path) -> None:
-    """One scale has to do for all channels of what the head reads, and the massive one takes most of its steps."""
+def test_int8_gains_where_a_massive_channel_is_discarded(tmp_path: Path, street_data: Path) -> None:
+    """The edge head reads its shallow tap without a norm, so that one scale has to do for all of its channels.
+
+    Behind a norm there is no such gain: smoothing moves the outlier into the weights.
+    """
     found = {}
-    for name, discarded in (("with", ()), ("without", ((3,),) * (1 + taps.count(",")))):
+    for name, discarded in (("with", ()), ("without", ((3,), ()))):
         (tmp_path / name).mkdir()
-        graph = deployed(small_dit(), None, taps, tmp_path / name, planted=400.0, discarded=discarded)
+        graph = deployed(small_dit(), None, "0.hidden,2.query", tmp_path / name, planted=400.0, discarded=discarded)
         found[name] = int8_noise(graph, tmp_path / name, street_data)
-    print(
-        f"INT8 noise of the logits from {taps}: {found['with']:.3g}, without the massive channel {found['without']:.3g}"
-    )
+    print(f"INT8 noise of the logits: {found['with']:.3g}, without the massive channel {found['without']:.3g}")
     assert found["without"] < 0.1 * found["with"]
 
 
