@@ -20,7 +20,7 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_export.graph import LOGITS, trace
-from aselect_runtime.records import HeadSpec, Noise, Resize, Tap
+from aselect_runtime.records import HeadKind, HeadSpec, Noise, Resize, Tap
 from tests.edge.test_rotary import random_model as random_rotary
 from tests.edge.test_sd3 import random_condition, random_model
 
@@ -36,13 +36,13 @@ def deployed(
     outlier: str = "",
     planted: float = 0.0,
     discarded: tuple[tuple[int, ...], ...] = (),
+    head: HeadKind = "linear",
 ) -> Graph:
     """`planted` is the bias of channel 3 of the patch embedding, which the residual stream carries on."""
     torch.manual_seed(0)
     taps = tuple(map(Tap.parse, tap.split(",")))
-    spec = HeadSpec(kind="linear" if len(taps) == 1 else "edge", channels=16)
-    head = build_head(spec, "seg", [model.width] * len(taps), CLASSES)
-    for name, parameter in [*model.named_parameters(), *head.named_parameters()]:
+    built = build_head(HeadSpec(kind=head, channels=16), "seg", [model.width] * len(taps), CLASSES)
+    for name, parameter in [*model.named_parameters(), *built.named_parameters()]:
         with torch.no_grad():
             fan = parameter[0].numel() if parameter.ndim > 1 else 100
             parameter.copy_(torch.randn_like(parameter) * fan**-0.5 + float("norm" in name and "linear" not in name))
@@ -51,7 +51,7 @@ def deployed(
     if planted:
         model.get_parameter("patch_embed.bias").data[3] = planted
     noise = Noise(alpha=0.95, sigma=0.3, model_timestep=50.0)
-    tap_model = TapModel(model, head, noise, taps, SIZE, 0, condition=condition, discarded=discarded)
+    tap_model = TapModel(model, built, noise, taps, SIZE, 0, condition=condition, discarded=discarded)
     return trace(tap_model.eval().requires_grad_(False).deployed(), "seg", 1, SIZE, folder)
 
 
@@ -123,17 +123,17 @@ def int8_noise(graph: Graph, folder: Path, data: Path) -> float:
     return float(((got - exact) ** 2).mean() / exact.var(axis=0).mean())
 
 
-def test_int8_gains_where_a_massive_channel_is_discarded(tmp_path: Path, street_data: Path) -> None:
-    """The edge head reads its shallow tap without a norm, so that one scale has to do for all of its channels.
-
-    Behind a norm there is no such gain: smoothing moves the outlier into the weights.
-    """
+@pytest.mark.parametrize(("head", "taps"), [("edge", "0.hidden,2.query"), ("conv", "1.hidden")])
+def test_int8_gains_where_a_massive_channel_is_discarded(
+    head: HeadKind, taps: str, tmp_path: Path, street_data: Path
+) -> None:
+    """Behind a norm (conv) or without one (edge): the massive channel leaves the others few of INT8's steps."""
     found = {}
-    for name, discarded in (("with", ()), ("without", ((3,), ()))):
+    for name, discarded in (("with", ()), ("without", ((3,), ())[: 1 + taps.count(",")])):
         (tmp_path / name).mkdir()
-        graph = deployed(small_dit(), None, "0.hidden,2.query", tmp_path / name, planted=400.0, discarded=discarded)
+        graph = deployed(small_dit(), None, taps, tmp_path / name, planted=400.0, discarded=discarded, head=head)
         found[name] = int8_noise(graph, tmp_path / name, street_data)
-    print(f"INT8 noise of the logits: {found['with']:.3g}, without the massive channel {found['without']:.3g}")
+    print(f"INT8 noise of the {head} head: {found['with']:.3g}, without the massive channel {found['without']:.3g}")
     assert found["without"] < 0.1 * found["with"]
 
 
