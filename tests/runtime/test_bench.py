@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from aselect_runtime.backends import here
+from aselect_runtime.backends import usable_devices
 from aselect_runtime.bench import (
     Benchmark,
     Effort,
@@ -118,4 +118,4 @@ def test_the_devices_to_compare_are_those_that_there_are() -> None:
 
 
 def test_without_a_device_all_that_are_here_are_measured(seg_model: Path) -> None:
-    assert [found.device for found in benchmark_all(seg_model, STREET, SHORT)] == here(seg_model)
+    assert [found.device for found in benchmark_all(seg_model, STREET, SHORT)] == usable_devices(seg_model)
