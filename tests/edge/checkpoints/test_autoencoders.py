@@ -112,7 +112,7 @@ def test_a_single_file_loads(
     )
 
 
-VA_VAE = {"last": "AttnDownEncoderBlock2D", "channels": 32}
+VA_VAE: dict[str, Any] = {"last": "AttnDownEncoderBlock2D", "channels": 32}
 """The kind that LightningDiT and REPA-E take: attention at the last resolution, a scale that the file does not say."""
 
 
