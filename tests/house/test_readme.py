@@ -14,6 +14,7 @@ from benchmarks.table import marked, pages
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ENTRIES = {
     "aselect-select": "from aselect_edge.commands.select import select as main",
     "aselect-train": "from aselect_edge.commands.train import train as main",
@@ -76,7 +77,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_layout_is_that_of_the_house() -> None:
-    drawn = re.findall(r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", README.split("## Layout")[1], re.MULTILINE)
+    drawn = re.findall(r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", CONTRIBUTING.split("## Layout")[1].split("\n## ")[0], re.MULTILINE)
     room, rooms, found = "", set[str](), set[str]()
     for indent, names in drawn:
         for name in names.split():
