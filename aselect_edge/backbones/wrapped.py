@@ -47,6 +47,10 @@ class Wrapped(Backbone):
         return {name: name.removeprefix("model.") for name in self.state_dict()}
 
     @property
+    def embedding(self) -> nn.Module:
+        return self.model.pos_embed.proj  # type: ignore[no-any-return]
+
+    @property
     def depth(self) -> int:
         return len(self.model.transformer_blocks)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from aselect_edge.backbones.digest import backbone_digest, tensors_digest
+from aselect_edge.bundle.distilled import DistilledTapModel
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import Data
 from aselect_edge.training.finetune import Unfreeze
@@ -26,6 +27,8 @@ def features_digest(model: TapModel) -> str:
         model.noise.model_dump(),
         model.imgsz,
     ]
+    if isinstance(model, DistilledTapModel):
+        content.append(tensors_digest(model.stem.state_dict().items()))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -34,7 +34,9 @@ Label = TypeVar("Label")
 class Views(Protocol):
     """Random views of a split's images: what the loop and the feature cache ask of either task."""
 
-    recipe: Recipe
+    @property
+    def recipe(self) -> Recipe:
+        """Seed, batch, and how many views of an image are kept."""
 
     def __len__(self) -> int:
         """Images, of which each gives any number of views."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from aselect_runtime.records.backbone import BackboneSource
 from aselect_runtime.records.base import Finite, Record, Sha256
 from aselect_runtime.records.classes import Classes, Task, check_count
+from aselect_runtime.records.distilled import Distilled
 from aselect_runtime.records.head import HeadSpec
 from aselect_runtime.records.noise import Noise
 from aselect_runtime.records.resize import Resize
@@ -20,7 +21,7 @@ class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
 
     kind: ClassVar[str] = "bundle"
-    version: ClassVar[tuple[int, int]] = (1, 3)
+    version: ClassVar[tuple[int, int]] = (1, 4)
 
     task: Task
     classes: Classes
@@ -34,6 +35,8 @@ class Bundle(Record):
     """Features are the mean over so many draws of the noise; a forward pass each."""
     head: HeadSpec
     finetuned: bool = False
+    distilled: Distilled | None = None
+    """A cheaper encoder, which export can deploy in place of the full one; None in bundles before 1.4."""
     metrics: dict[str, Finite] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(default_factory=dict)
 
