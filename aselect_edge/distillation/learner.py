@@ -40,12 +40,12 @@ class Match:
     @property
     def metric(self) -> str:
         """See Measured."""
-        return "agreement"
+        return "explained"
 
     @property
     def score(self) -> float:
-        """The agreement: what chooses the best weights."""
-        return self.agreement
+        """What chooses the best weights. Not the agreement: a head with a favourite class agrees before it learns."""
+        return max(0.0, self.explained)
 
 
 class StemLearner:

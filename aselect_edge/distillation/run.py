@@ -43,7 +43,7 @@ class Distillation:
     folder: Path
     record: Distilled
     curve: tuple[tuple[int, float, float], ...]
-    """(samples seen, mean divergence of the answers, agreement on the held-out images)."""
+    """(samples seen, mean divergence of the answers, variance of the held-out images' features that is explained)."""
 
 
 def distil(
@@ -91,7 +91,8 @@ def distil(
     _warn_of_cost(learner.cost, learner.full_cost)
     state = learn(learner, recipe, _identity(full, spec, views, recipe), workdir, progress)
     learner.module.load_state_dict(state.best_weights)
-    draw_curve(state.curve, ("samples", "divergence of the answers", "agreement"), workdir / "curve.png")
+    names = ("samples", "divergence of the answers", "explained variance of the features")
+    draw_curve(state.curve, names, workdir / "curve.png")
     labelled = _has_labels(source, loaded.record)
     if labelled:
         train_head(full, learner, loaded.record, source, recipe, workdir / "labels", progress)
