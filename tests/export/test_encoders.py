@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aselect_calibration.settings import Int8Settings
 from aselect_edge.bundle import LoadedBundle, load_bundle
+from aselect_edge.commands.distil import distil as distil_command
 from aselect_edge.distillation import distil
 from aselect_export.commands.export import export as export_command
 from aselect_export.exporting import export
@@ -26,6 +27,7 @@ from aselect_runtime.scenes import Street
 from tests.bundles import command
 from tests.edge import test_encoders
 from tests.export.test_families import bundle_of
+from tests.house.test_readme import PAGES, commands
 
 GENEROUS = Int8Settings(images=8, max_drop=1.0)
 
@@ -162,3 +164,20 @@ def test_a_tiny_autoencoder_passes_where_it_answers_alike_and_fails_where_not(im
     test_encoders.random(AutoencoderKL(**test_encoders.KL)).save_pretrained(tmp_path / "kl")
     with pytest.raises(InputError, match="got AutoencoderKL, expected AutoencoderTiny"):
         export(bundle, "fp32", tmp_path / "new", engine="none", data=images, encoder="tiny", vae=str(tmp_path / "kl"))
+
+
+def test_the_commands_of_the_page_work(
+    distilled: LoadedBundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "BUNDLE").symlink_to(distilled.folder.parent / "bundle")
+    (tmp_path / "IMAGES").symlink_to(images)
+    monkeypatch.chdir(tmp_path)
+    section = PAGES["training.md"].split("## A cheaper encoder")[1].split("\n## ")[0]
+    (first, *learning), (second, *exporting) = commands(section)
+    assert (first, second) == ("aselect-distil", "aselect-export")
+    brief = ["--samples", "16", "--width", "16", "--blocks", "0"]
+    assert command(distil_command, monkeypatch, *learning, *brief) == 0
+    assert command(export_command, monkeypatch, *exporting, "--engine", "none", "--max-drop", "1") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("BUNDLE", "IMAGES", "DISTILLED", "DISTILLED.training", "EXPORTED"),
+    }
