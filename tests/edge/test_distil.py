@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel
@@ -28,8 +29,10 @@ from aselect_edge.distillation.run import RECIPE
 from aselect_edge.distillation.views import open_views
 from aselect_edge.heads import build_head
 from aselect_edge.training.loop import learn
+from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import sha256
+from aselect_runtime.frames import read_image, resize
 from aselect_runtime.progress import silent
 from aselect_runtime.records import (
     BackboneSource,
@@ -93,9 +96,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(model: TapModel, images: Path) -> Tensor:
-    frames = torch.stack([torch.from_numpy(cv2.resize(cv2.imread(str(p)), SIZE[::-1])) for p in images.iterdir()])
+    frames = np.stack([resize(read_image(path), SIZE, Resize()) for path in sorted(images.iterdir())])
     with torch.no_grad():
-        return model.eval()(frames.permute(0, 3, 1, 2).float()).argmax(1)
+        logits: Tensor = model.eval()(to_pixels(frames))
+    return logits.argmax(1)
 
 
 def test_a_stem_learns_and_the_bundle_keeps_all_it_had(bundle: Path, images: Path, tmp_path: Path) -> None:

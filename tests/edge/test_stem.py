@@ -104,7 +104,7 @@ class Exact(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         offset = self.encoder.affine.columns()[1].float()
-        return F.conv2d(NOISE.alpha * (self.encoder.x0(pixels) - offset), self.weight, stride=self.weight.shape[2:])  # type: ignore[arg-type]
+        return F.conv2d(NOISE.alpha * (self.encoder.x0(pixels) - offset), self.weight, stride=self.weight.shape[2:])
 
 
 def exact(full: TapModel, weight: Tensor) -> Stem:
