@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.timing import lap
 from aselect_runtime.results import Captured
+from aselect_runtime.sources.deferred import Arrived, Deferring
 from aselect_runtime.sources.source import Source
 
 FAREWELL = 1.0
@@ -20,7 +21,7 @@ class Grab:
 
     def __init__(self, connect: Callable[[], Source]) -> None:
         self._source = connect()
-        self._slot: Handoff[tuple[Captured, float]] = Handoff(1)
+        self._slot: Handoff[tuple[Captured | Arrived, float]] = Handoff(1)
         self._thread = Thread(target=self._work, name="grab", daemon=True)
         try:
             self._thread.start()
@@ -47,9 +48,18 @@ class Grab:
     def take(self, timeout: float) -> tuple[Captured, float] | None:
         """The newest frame and the milliseconds its read took; None at the end.
 
-        Raises TimeoutError, or what the source raised.
+        What came before it was neither decoded from JPEG nor converted, where the source can leave that until now.
+        Raises TimeoutError (also for a frame that turns out too damaged), or what the source raised.
         """
-        return self._slot.take(timeout)
+        taken = self._slot.take(timeout)
+        if taken is None:
+            return None
+        arrived, read_ms = taken
+        with lap() as spent:
+            captured = arrived.captured() if isinstance(arrived, Arrived) else arrived
+        if captured is None:
+            raise TimeoutError
+        return captured, read_ms + spent.ms
 
     def abandon(self) -> None:
         """Let the thread close what it has open, and end; one that hangs in a read is left alone until that returns."""
@@ -59,7 +69,9 @@ class Grab:
     def _work(self) -> None:
         try:
             with self._source as source:
-                frames = iter(source)
+                frames: Iterator[Captured | Arrived] = (
+                    source.arrivals() if isinstance(source, Deferring) else iter(source)
+                )
                 while True:
                     with lap() as spent:
                         captured = next(frames, None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
+from aselect_runtime.redaction import redact
 from aselect_runtime.sources.tls import SCHEMES, Trust
 
 PATIENCE = 5.0
@@ -52,6 +53,16 @@ def quoted(uri: str) -> str:
         return uri
     user, colon, password = credentials.partition(":")
     return f"{scheme}://{_escaped(user)}{colon}{_escaped(password)}@{address[len(credentials) + 1 :]}"
+
+
+def short_name(text: str) -> str:
+    """The element that a pipeline begins with, and the device or file that it reads: `v4l2src-video2`."""
+    first = text.split(" ! ", 1)[0]
+    place = re.search(r"\b(?:location|device|sensor-id|camera-id|device-path)=\"?([^\s\"]*)", redact(first + " ! "))
+    element = (first.split() or ["gstreamer"])[0]
+    end = re.split(r"[?#]", place[1].rstrip("/"))[0].rpartition("/")[2] if place else ""
+    stem = end.rpartition(".")[0] or end
+    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{element}-{stem}").strip("-")[:60] or "gstreamer"
 
 
 def _escaped(text: str) -> str:
