@@ -11,6 +11,10 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
 """What a model can be asked to run on; `auto` takes the fastest that is here."""
 
 
+Decode = Literal["auto", "software", "hardware"]
+"""What may decode streams and videos; `auto` takes hardware where it really decodes, and else the processor."""
+
+
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of `HxW`, or of the two themselves, each 8 to 8192 pixels; raises InputError."""
     text = size if isinstance(size, str) else "x".join(map(str, size))

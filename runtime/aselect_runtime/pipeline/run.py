@@ -22,6 +22,7 @@ import cv2
 
 from aselect_runtime.drawing import Look
 from aselect_runtime.errors import InputError
+from aselect_runtime.options import Decode
 from aselect_runtime.pipeline.answers import Answer, Answering
 from aselect_runtime.pipeline.events import EventFlow, EventPlan
 from aselect_runtime.pipeline.feed import Feed
@@ -50,6 +51,7 @@ from aselect_runtime.sessions.session import Session
 from aselect_runtime.sinks import Sink, open_sink
 from aselect_runtime.sinks.recording import recording
 from aselect_runtime.sources import Source, open_source
+from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.source import source_name
 
 ESSENTIAL = frozenset({"infer", "results"})
@@ -73,6 +75,7 @@ def run_pipeline(
     smooth: float | None = None,
     skip_still: float | None = None,
     record: Path | None = None,
+    decode: Decode = "auto",
     events: EventPlan | None = None,
     patience: Patience | None = None,
     look: Look | None = None,
@@ -84,9 +87,9 @@ def run_pipeline(
     Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
     then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
     result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `skip_still` repeats
-    the last answer while nothing moves (see StillFrames), `record` keeps model inputs for a calibration, `events` says
-    which rules to watch and where their events go, `look` how answers are
-    painted.
+    the last answer while nothing moves (see StillFrames), `record` keeps model inputs for a calibration, `decode` says
+    what may decode videos and streams (`auto`, `software`, `hardware`), `events` says which rules to watch and where
+    their events go, `look` how answers are painted.
 
     An input that ends badly (a truncated video, a camera that was given up) ends neither the run nor an output: the
     next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the run:
@@ -95,11 +98,12 @@ def run_pipeline(
     kept.
     """
     still = None if skip_still is None else StillFrames(skip_still)
-    sources = [_source(each) for each in inputs]
+    decoding = Decoding(decode)
+    sources = [_source(each, decoding) for each in inputs]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor([source.info.name for source in sources], heartbeat)
     folders = label_folders(sources, short_names(inputs))
-    lanes = Lanes(sources, [partial(_source, each) for each in inputs], folders)
+    lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
@@ -146,8 +150,8 @@ def run_pipeline(
     return summary
 
 
-def _source(given: str | Source) -> Source:
-    return open_source(given) if isinstance(given, str) else given
+def _source(given: str | Source, decoding: Decoding) -> Source:
+    return open_source(given, decoding) if isinstance(given, str) else given
 
 
 def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:

@@ -74,16 +74,10 @@ def why_not(uri: str, trust: Trust) -> str:
 
     Whoever is asked must prove to be the camera, as `trust` says: the question holds user and password.
     """
-    host = urlsplit(uri).hostname
-    try:
-        if host:
-            socket.getaddrinfo(host, None)
-    except OSError:
-        return unknown(host)
     try:
         import av
     except ImportError:
-        return UNKNOWN
+        return because(uri, None)
     scheme = uri.split("://", 1)[0].lower()
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
     if scheme in SCHEMES:
@@ -91,8 +85,19 @@ def why_not(uri: str, trust: Trust) -> str:
     try:
         av.open(uri, options=options, timeout=PATIENCE).close()
     except (av.FFmpegError, OSError) as error:
-        return REASONS.get(type(error).__name__, UNKNOWN)
+        return because(uri, error)
     return UNKNOWN
+
+
+def because(uri: str, error: Exception | None) -> str:
+    """What an error of PyAV means, without the address; a name that no server of names knows comes first."""
+    host = urlsplit(uri).hostname if "://" in uri else None
+    try:
+        if host:
+            socket.getaddrinfo(host, None)
+    except OSError:
+        return unknown(host)
+    return REASONS.get(type(error).__name__, UNKNOWN)
 
 
 def unknown(host: str | None) -> str:

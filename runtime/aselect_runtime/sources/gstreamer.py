@@ -109,6 +109,8 @@ class PipelineCapture:
         try:
             self._waiting = self._pipeline.pull(FIRST)
             self._fps = self._waiting.layout().fps if self._waiting else 0.0
+            # Where frames are reordered, a container shows the first of them later than at its beginning.
+            self._start = self._waiting.seconds() if self._waiting else 0.0
         except InputError:
             self._pipeline.close()
             raise
@@ -119,7 +121,7 @@ class PipelineCapture:
         self._waiting = None
         if sample is None:
             return None
-        self._position = sample.seconds()
+        self._position = sample.seconds() - self._start
         return sample.bgr
 
     def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:

@@ -1,25 +1,20 @@
-"""A video file: every frame, in order."""
+"""A video: every frame, in order."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 import cv2
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import printable
 from aselect_runtime.results import Captured, SourceInfo
-from aselect_runtime.sources.container import missing_bytes
-from aselect_runtime.sources.opencv import Capture, frames, open_file, rate
+from aselect_runtime.sources.opencv import Capture, frames, rate
 
 COMPLETE = 0.9
 """A video that ends before this share of its promised frames is worth a warning."""
-TRIES = 64
-"""Reads of a file before it counts as ended: as many times 4096 packets of sound may lie between two frames."""
 FPS = 25.0
 """Of a video that does not say."""
 
@@ -84,25 +79,3 @@ class Video:
                 "%s: got %d frames, its container promises about %d; went on to its end",
                 *(self.info.name, count, promised),
             )
-
-
-class VideoFile(Video):
-    """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(printable(path), path.stem, lambda: _connect(path), lambda: missing_bytes(path), TRIES)
-
-
-def _connect(path: Path) -> cv2.VideoCapture:
-    try:
-        size = path.stat().st_size
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: unreadable ({error.strerror}), expected a video; check the path") from error
-    capture = open_file(path)
-    if not capture.isOpened():
-        raise InputError(
-            f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
-        )
-    return capture

@@ -1,0 +1,43 @@
+"""A video file, decoded by hardware or by the FFmpeg inside OpenCV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aselect_runtime.errors import InputError
+from aselect_runtime.media import library_path, printable
+from aselect_runtime.sources.container import missing_bytes
+from aselect_runtime.sources.decoding import Decoding
+from aselect_runtime.sources.hardware import Place, by_hardware
+from aselect_runtime.sources.opencv import Capture, open_file
+from aselect_runtime.sources.video import Video
+
+TRIES = 64
+"""Reads of a file before it counts as ended: as many times 4096 packets of sound may lie between two frames."""
+
+
+class VideoFile(Video):
+    """Decodes by hardware or with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
+
+    def __init__(self, path: Path, decoding: Decoding) -> None:
+        name = printable(path)
+        super().__init__(name, path.stem, lambda: _connect(path, name, decoding), lambda: missing_bytes(path), TRIES)
+
+
+def _connect(path: Path, name: str, decoding: Decoding) -> Capture:
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected a video; check the path") from error
+    with library_path(path) as given:
+        if (accelerated := by_hardware(Place(given, name), decoding)) is not None:
+            return accelerated
+    capture = open_file(path)
+    if not capture.isOpened():
+        raise InputError(
+            f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
+        )
+    decoding.say("videos", "on the processor", decoding.fault(name) or "")
+    return capture
