@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Mapping
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import cv2
-from av.codec.hwaccel import HWAccel
 from av.video.reformatter import VideoReformatter
 
 from aselect_runtime.errors import EngineError, InputError
@@ -24,6 +23,9 @@ DAMAGED = 1000
 """Packets in a row that do not decode, after which a stream counts as lost."""
 UNSEEN = 64
 """Packets from a key frame on within which a decoder must have made a frame; some reorder up to 16."""
+
+if TYPE_CHECKING:
+    from av.codec.hwaccel import HWAccel
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class AvCapture:
         self._damaged = 0
         self._position = 0.0
         self._reformatter = VideoReformatter()
-        accelerated = HWAccel("cuda", allow_software_fallback=False) if cuda else None
+        accelerated = _cuda() if cuda else None
         try:
             self._container = av.open(uri, options=dict(options), timeout=timeouts, hwaccel=accelerated)
         except (av.FFmpegError, OSError) as error:
@@ -143,6 +145,12 @@ class AvCapture:
             if since > UNSEEN:
                 break
         raise EngineError(f"{self._name}: got no frame of the decoder, expected one within {UNSEEN} packets")
+
+
+def _cuda() -> HWAccel:
+    from av.codec.hwaccel import HWAccel  # which PyAV has from 14.1 on
+
+    return HWAccel("cuda", allow_software_fallback=False)
 
 
 def _said(error: Exception) -> str:

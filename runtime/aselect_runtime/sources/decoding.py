@@ -67,6 +67,11 @@ class Decoding:
                 parameter="decode",
             )
 
+    def say_processor(self, codec: str, name: str) -> None:
+        """Say why the processor decodes this source, if it does."""
+        if (fault := self.fault(name)) is not None:
+            self.say(codec, "on the processor", fault)
+
     def say(self, codec: str, decoder: str, why: str) -> None:
         """One line in the log for each codec and reason, not for each connection."""
         line = f"decoding {codec} {decoder}: {why}"
@@ -102,7 +107,7 @@ def nvdec_fault(libraries: Sequence[str] = NVDEC) -> str | None:
         import av
         from av.codec.hwaccel import HWAccel, hwdevices_available
     except ImportError:
-        return "no PyAV of 14 or newer here"
+        return "no PyAV of 14.2 or newer here"
     if "cuda" not in hwdevices_available():
         return "PyAV's FFmpeg was built without CUDA"
     try:

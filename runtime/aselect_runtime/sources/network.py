@@ -77,7 +77,7 @@ class _There:
         except ImportError:
             return self._with_opencv(threads=1)
         software = AvCapture(place.uri, place.name, place.options, place.timeouts, threads=1)
-        self.decoding.say(name_of(software.codec), "on the processor", self.decoding.fault(self.name) or "")
+        self.decoding.say_processor(name_of(software.codec), self.name)
         return software
 
     def connect_video(self) -> Capture:

@@ -26,7 +26,7 @@ class Video:
 
     How many frames a container promises is a hint: an edit list, a varying rate, pauses, or sound that is longer than
     the images make it too high. Where fewer come, InputError is raised only if there was none, or if `missing` says
-    that bytes are missing at the end; otherwise a warning is logged.
+    that bytes are missing at the end; otherwise a warning is logged. `began` is called once the first frame is there.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Video:
         connect: Callable[[], Capture],
         missing: Callable[[], int] = lambda: 0,
         tries: int = 1,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = SourceInfo(name, FPS)
         self.labels = frozenset({stem})
@@ -43,6 +44,7 @@ class Video:
         self._connect = connect
         self._missing = missing
         self._tries = tries
+        self._began = began
 
     def __enter__(self) -> Video:
         self._capture = self._connect()
@@ -62,6 +64,8 @@ class Video:
             position = at if at > 0 else count / self.info.fps
             yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info, position=round(position, 3))
             count += 1
+            if count == 1:
+                self._began()
         self._check(count, promised)
 
     def _check(self, count: int, promised: float) -> None:

@@ -21,7 +21,14 @@ class VideoFile(Video):
 
     def __init__(self, path: Path, decoding: Decoding) -> None:
         name = printable(path)
-        super().__init__(name, path.stem, lambda: _connect(path, name, decoding), lambda: missing_bytes(path), TRIES)
+        super().__init__(
+            name,
+            path.stem,
+            lambda: _connect(path, name, decoding),
+            lambda: missing_bytes(path),
+            TRIES,
+            lambda: decoding.say_processor("videos", name),
+        )
 
 
 def _connect(path: Path, name: str, decoding: Decoding) -> Capture:
@@ -39,5 +46,4 @@ def _connect(path: Path, name: str, decoding: Decoding) -> Capture:
         raise InputError(
             f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
         )
-    decoding.say("videos", "on the processor", decoding.fault(name) or "")
     return capture
