@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from aselect_runtime.errors import GateError, MissingDependencyError
-from tests.proof.steps import ROOT, Check, Seen, device_wheel, exported, prove, run
+from tests.proof.steps import Check, Seen, device_wheel, exported, prove, run
 from tests.runtime.rtsp_server import free_port, interpreter, serving
 
 SYSTEM = Path("/usr/bin/python3")
@@ -43,7 +43,7 @@ def steps(place: Path) -> Seen:
     environment = place / "environment"
     run([SYSTEM, "-m", "venv", "--system-site-packages", environment])
     python = environment / "bin" / "python"
-    run([python, "-m", "pip", "install", "--quiet", f"{device_wheel(place)}[jetson]", *PACKAGES])
+    run([python, "-m", "pip", "install", "--quiet", f"{device_wheel(place)}[jetson]", *PACKAGES], PYTHONPATH="")
     versions = versions_of(python)
     folder = exported(place / "exported", "fp32", "--no-ladder")
     checks = [
@@ -70,7 +70,7 @@ def versions_of(python: Path) -> dict[str, str]:
         "'Python': platform.python_version(), 'NumPy': numpy.__version__, 'OpenCV': cv2.__version__, "
         "'GStreamer': re.search(r'GStreamer:\\s+YES \\((.*?)\\)', build)[1], 'PyAV': av.__version__}))"
     )
-    found: dict[str, str] = json.loads(run([python, "-c", code]))
+    found: dict[str, str] = json.loads(run([python, "-c", code], PYTHONPATH=""))
     if not found["NumPy"].startswith("1."):
         raise GateError(f"got NumPy {found['NumPy']}, expected 1 beside the system's OpenCV; look at the extra jetson")
     return found
@@ -78,7 +78,9 @@ def versions_of(python: Path) -> dict[str, str]:
 
 def summary(environment: Path, folder: Path, *inputs: str, options: tuple[str, ...] = ()) -> dict[str, int]:
     """What aselect-run counted."""
-    said = run([environment / "bin" / "aselect-run", folder, *inputs, *options, "--device", "cpu", "--json"])
+    command: list[str | Path] = [environment / "bin" / "aselect-run", folder, *inputs, *options]
+    command += ["--device", "cpu", "--json"]
+    said = run(command, PYTHONPATH="")
     counted: dict[str, int] = json.loads(said)
     return counted
 
@@ -129,7 +131,8 @@ def missing(environment: Path, folder: Path) -> Check:
 
 def tests(python: Path) -> Check:
     """The tests of sources, with the system's OpenCV."""
-    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", *TESTS], 900, ROOT).strip().splitlines()
+    command: list[str | Path] = [python, "-m", "pytest", "-p", "no:cacheprovider", *TESTS]
+    said = run(command, PYTHONPATH="").strip().splitlines()
     counted = re.findall(r"\d+ (?:passed|skipped)", said[-1])
     if not any("passed" in count for count in counted):
         raise GateError(f"pytest: got {said[-1]!r}, expected tests that passed; look at {TESTS[0]}")

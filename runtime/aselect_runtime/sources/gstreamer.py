@@ -76,13 +76,17 @@ def is_finite(text: str) -> bool:
 
 
 def pipeline_of(text: str, properties: str = NEWEST) -> str:
-    """The pipeline that ends in the one appsink that frames are taken from; the user's own keeps its properties."""
+    """The pipeline that ends in the one appsink that frames are taken from; the user's own keeps its properties.
+
+    What comes there is converted, as far as it has to be, unless the user's appsink has caps.
+    """
     head, mark, last = text.rpartition(" ! ")
     words = last.split()
     if not words or words[0] != "appsink":
         return f"{text} ! {CONVERTED} ! appsink name={SINK} {properties}"
     own = [word for word in words[1:] if not word.startswith("name=")]
-    return f"{head}{mark}{' '.join(['appsink', f'name={SINK}', *own])}"
+    converted = "" if head.endswith(CONVERTED) or any(word.startswith("caps=") for word in own) else f" ! {CONVERTED}"
+    return f"{head}{converted if head else ''}{mark}{' '.join(['appsink', f'name={SINK}', *own])}"
 
 
 def check_elements(text: str, name: str) -> None:

@@ -17,9 +17,12 @@ TRIES = 64
 
 
 class VideoFile(Video):
-    """Decodes by hardware or with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
+    """Decodes by hardware or with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded.
 
-    def __init__(self, path: Path, decoding: Decoding) -> None:
+    Without `decoding` the processor decodes, and nothing is said of it.
+    """
+
+    def __init__(self, path: Path, decoding: Decoding | None = None) -> None:
         name = printable(path)
         super().__init__(
             name,
@@ -27,20 +30,21 @@ class VideoFile(Video):
             lambda: _connect(path, name, decoding),
             lambda: missing_bytes(path),
             TRIES,
-            lambda: decoding.say_processor("videos", name),
+            lambda: decoding.say_processor("videos", name) if decoding else None,
         )
 
 
-def _connect(path: Path, name: str, decoding: Decoding) -> Capture:
+def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture:
     try:
         size = path.stat().st_size
         with path.open("rb"):
             pass
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected a video; check the path") from error
-    with library_path(path) as given:
-        if (accelerated := by_hardware(Place(given, name), decoding)) is not None:
-            return accelerated
+    if decoding is not None:
+        with library_path(path) as given:
+            if (accelerated := by_hardware(Place(given, name), decoding)) is not None:
+                return accelerated
     capture = open_file(path)
     if not capture.isOpened():
         raise InputError(
