@@ -30,6 +30,8 @@ PACKAGES = ("onnx", "hypothesis", "pillow", "pytest")
 TESTS = tuple(f"tests/runtime/test_{name}.py" for name in ("gstreamer", "decoding", "mjpeg", "sources", "video"))
 ELEMENTS = ("avdec_h264", "h264parse", "rtspsrc", "jpegdec", "videotestsrc")
 FRAMES = 50
+BOTH = 250
+"""Of two cameras: ten seconds, more than either takes to connect."""
 
 
 def main() -> None:
@@ -112,12 +114,12 @@ def cameras(environment: Path, folder: Path, place: Path) -> Check:
         address = f"rtsp://127.0.0.1:{port}/live"
         text = f"rtspsrc location={address} protocols=tcp latency=0 ! rtph264depay ! h264parse ! avdec_h264"
         lines = place / "{source}.jsonl"
-        options = ("--output", str(lines), "--max-frames", "40")
+        options = ("--output", str(lines), "--max-frames", str(BOTH))
         summary(environment, folder, f"{text} ! videoconvert", address, options=options)
     counts = {path.stem: len(path.read_text().splitlines()) for path in place.glob("*.jsonl")}
-    if sum(counts.values()) != 40 or len(counts) != 2 or not all(counts.values()):
-        raise GateError(f"got lines {counts} of two cameras, expected 40 of both together; look at the two streams")
-    return Check("`rtspsrc … avdec_h264` and `rtsp://` of H.264, side by side", "40 frames, of both cameras")
+    if sum(counts.values()) != BOTH or len(counts) != 2 or not all(counts.values()):
+        raise GateError(f"got lines {counts} of two cameras, expected {BOTH} of both together; look at the two streams")
+    return Check("`rtspsrc … avdec_h264` and `rtsp://` of H.264, side by side", f"{BOTH} frames, of both cameras")
 
 
 def missing(environment: Path, folder: Path) -> Check:
