@@ -14,19 +14,20 @@ from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.sources.opencv import Capture, frames, rate
 
 COMPLETE = 0.9
-"""A video that ends before this share of its promised frames is worth a warning."""
+"""A warning is logged if a video ends before this share of the frames that its container states."""
 FPS = 25.0
-"""Of a video that does not say."""
+"""Frame rate of a video that states none."""
 
 log = logging.getLogger(__name__)
 
 
 class Video:
-    """Delivers every frame of what `connect` opens, and then ends.
+    """Delivers every frame of the capture that `connect` opens, then ends.
 
-    How many frames a container promises is a hint: an edit list, a varying rate, pauses, or sound that is longer than
-    the images make it too high. Where fewer come, InputError is raised only if there was none, or if `missing` says
-    that bytes are missing at the end; otherwise a warning is logged. `began` is called once the first frame is there.
+    The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
+    that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, or if
+    `missing` returns that bytes are missing at the end; otherwise a warning is logged. `began` is called after the
+    first frame.
     """
 
     def __init__(
@@ -71,15 +72,15 @@ class Video:
     def _check(self, count: int, promised: float) -> None:
         if count == 0:
             raise InputError(
-                f"{self.info.name}: got no frame that decodes, expected a video; it may be damaged, copy it again"
+                f"{self.info.name}: got no decodable frame, expected a video; it may be damaged, copy it again"
             )
         if count < promised and (missing := self._missing()):
             raise InputError(
-                f"{self.info.name}: got {count} frames and the end of the file, expected {missing} bytes more; "
+                f"{self.info.name}: got {count} frames and the end of the file, expected {missing} more bytes; "
                 "the video is truncated, copy it again"
             )
         if count < COMPLETE * promised:
             log.warning(
-                "%s: got %d frames, its container promises about %d; went on to its end",
+                "%s: got %d frames, but its container states about %d; the frames were used",
                 *(self.info.name, count, promised),
             )

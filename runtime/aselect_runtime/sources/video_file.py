@@ -13,7 +13,7 @@ from aselect_runtime.sources.opencv import Capture, open_file
 from aselect_runtime.sources.video import Video
 
 TRIES = 64
-"""Reads of a file before it counts as ended: as many times 4096 packets of sound may lie between two frames."""
+"""Reads without a frame before a file counts as ended: 64 times 4096 audio packets may be between two frames."""
 
 
 class VideoFile(Video):
@@ -48,6 +48,6 @@ def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture:
     capture = open_file(path)
     if not capture.isOpened():
         raise InputError(
-            f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
+            f"{path}: got {size} bytes that cannot be opened, expected a video; it may be truncated, copy it again"
         )
     return capture
