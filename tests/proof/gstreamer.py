@@ -105,6 +105,7 @@ def cameras(environment: Path, folder: Path, place: Path) -> Check:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.gop_size = 25  # a camera's: who comes later waits for the next key frame
         for number in range(1500):
             image = np.full((96, 128, 3), 40 + number % 150, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
