@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_int, c_uint64
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.frames import Frame
 from aselect_runtime.redaction import redact
+from aselect_runtime.sources.gstreamer_bindings import ErrorStruct, MapStruct, VideoMetaStruct, library
 
 SINK = "aselect"
 """The name of the appsink that frames are taken from."""
@@ -43,108 +43,15 @@ _SLICE = SECOND // 2
 """Nanoseconds after which a wait for a frame looks whether the pipeline has failed."""
 
 
-class _Error(Structure):
-    _fields_ = (("domain", c_uint), ("code", c_int), ("message", c_char_p))
-
-
-class _Map(Structure):
-    _fields_ = (
-        ("memory", c_void_p),
-        ("flags", c_int),
-        ("data", c_void_p),
-        ("size", c_size_t),
-        ("maxsize", c_size_t),
-        ("user", c_void_p * 4),
-        ("reserved", c_void_p * 4),
-    )
-
-
-class _VideoMeta(Structure):
-    """The beginning of a GstVideoMeta: where each plane lies."""
-
-    _fields_ = (
-        ("meta_flags", c_int),
-        ("info", c_void_p),
-        ("buffer", c_void_p),
-        ("flags", c_int),
-        ("format", c_int),
-        ("id", c_int),
-        ("width", c_uint),
-        ("height", c_uint),
-        ("planes", c_uint),
-        ("offset", c_size_t * 4),
-        ("stride", c_int * 4),
-    )
-
-
-@cache
-def _library() -> Any:
-    """The functions that are used, by name; raises MissingDependencyError where GStreamer is not installed."""
-    pointers = (
-        *("gst_parse_launch_full", "gst_bin_get_by_name", "gst_element_get_bus", "gst_bus_timed_pop_filtered"),
-        *("gst_sample_get_buffer", "gst_sample_get_caps", "gst_caps_get_structure", "gst_element_factory_find"),
-        *("gst_app_sink_try_pull_sample", "gst_buffer_get_video_meta"),
-    )
-    try:
-        gst, app, video, glib = (
-            ctypes.CDLL(f"lib{name}.so.0") for name in ("gstreamer-1.0", "gstapp-1.0", "gstvideo-1.0", "glib-2.0")
-        )
-    except OSError as error:
-        raise MissingDependencyError(
-            f"got no GStreamer here ({error}), expected its libraries; on Debian and Ubuntu: sudo apt install "
-            "libgstreamer1.0-0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
-        ) from error
-    found = {}
-    for library in (glib, gst, app, video):
-        for name in _SIGNATURES:
-            if name not in found and hasattr(library, name):
-                function = getattr(library, name)
-                function.argtypes = _SIGNATURES[name]
-                function.restype = c_void_p if name in pointers else c_char_p if name in _TEXTS else c_int
-                found[name] = function
-    gst.gst_init(None, None)
-    return type("GStreamer", (), {name: staticmethod(function) for name, function in found.items()})
-
-
-_TEXTS = frozenset({"gst_structure_get_string", "gst_structure_get_name"})
-_SIGNATURES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
-    {
-        "g_error_free": (c_void_p,),
-        "g_free": (c_void_p,),
-        "gst_parse_launch_full": (c_char_p, c_void_p, c_int, POINTER(POINTER(_Error))),
-        "gst_bin_get_by_name": (c_void_p, c_char_p),
-        "gst_element_factory_find": (c_char_p,),
-        "gst_element_get_bus": (c_void_p,),
-        "gst_element_set_state": (c_void_p, c_int),
-        "gst_bus_timed_pop_filtered": (c_void_p, c_uint64, c_int),
-        "gst_message_parse_error": (c_void_p, POINTER(POINTER(_Error)), c_void_p),
-        "gst_object_unref": (c_void_p,),
-        "gst_mini_object_unref": (c_void_p,),
-        "gst_sample_get_buffer": (c_void_p,),
-        "gst_sample_get_caps": (c_void_p,),
-        "gst_caps_get_structure": (c_void_p, c_uint),
-        "gst_structure_get_name": (c_void_p,),
-        "gst_structure_get_int": (c_void_p, c_char_p, POINTER(c_int)),
-        "gst_structure_get_fraction": (c_void_p, c_char_p, POINTER(c_int), POINTER(c_int)),
-        "gst_structure_get_string": (c_void_p, c_char_p),
-        "gst_buffer_map": (c_void_p, POINTER(_Map), c_int),
-        "gst_buffer_unmap": (c_void_p, POINTER(_Map)),
-        "gst_buffer_get_video_meta": (c_void_p,),
-        "gst_app_sink_try_pull_sample": (c_void_p, c_uint64),
-        "gst_app_sink_is_eos": (c_void_p,),
-    }
-)
-
-
 def has_element(name: str) -> bool:
     """Whether GStreamer is here and knows this element."""
     try:
-        library = _library()
+        gst = library()
     except MissingDependencyError:
         return False
-    factory = library.gst_element_factory_find(name.encode())
+    factory = gst.gst_element_factory_find(name.encode())
     if factory:
-        library.gst_object_unref(factory)
+        gst.gst_object_unref(factory)
     return bool(factory)
 
 
@@ -164,14 +71,14 @@ class Sample:
     def __init__(self, pointer: int, name: str) -> None:
         self._pointer = pointer
         self._name = name
-        self._free: Callable[[int], None] = _library().gst_mini_object_unref
+        self._free: Callable[[int], None] = library().gst_mini_object_unref
 
     def __del__(self) -> None:
         self._free(self._pointer)
 
     def layout(self) -> Layout:
         """Raises InputError for something that is not a raw image."""
-        gst = _library()
+        gst = library()
         structure = gst.gst_caps_get_structure(gst.gst_sample_get_caps(self._pointer), 0)
         name = (gst.gst_structure_get_name(structure) or b"").decode()
         pixels = (gst.gst_structure_get_string(structure, b"format") or b"").decode()
@@ -188,16 +95,16 @@ class Sample:
 
     def seconds(self) -> float:
         """When it is to be shown, from the beginning of the pipeline; 0 where that is not known."""
-        stamp = c_uint64.from_address(_library().gst_sample_get_buffer(self._pointer) + _STAMP).value
+        stamp = c_uint64.from_address(library().gst_sample_get_buffer(self._pointer) + _STAMP).value
         return 0.0 if stamp == _NO_TIME else float(stamp / SECOND)
 
     def bgr(self) -> Frame:
         """A copy, uint8 [height, width, 3]; raises InputError for a format that is not known."""
-        gst = _library()
+        gst = library()
         layout = self.layout()
         depth, conversion = FORMATS[layout.format]
         buffer = gst.gst_sample_get_buffer(self._pointer)
-        place = _Map()
+        place = MapStruct()
         if not gst.gst_buffer_map(buffer, byref(place), _MAP_READ):
             raise InputError(
                 f"{self._name}: got a frame outside of memory, expected one in it; add nvvidconv to the pipeline"
@@ -225,7 +132,7 @@ def _rows(meta: int | None, row: int) -> tuple[int, int]:
     """Where the image begins and the bytes from one row to the next; without a meta, rows are padded to four bytes."""
     if meta is None:
         return 0, (row + 3) // 4 * 4
-    described = _VideoMeta.from_address(meta)
+    described = VideoMetaStruct.from_address(meta)
     return int(described.offset[0]), int(described.stride[0])
 
 
@@ -236,9 +143,9 @@ class Pipeline:
     """
 
     def __init__(self, text: str, name: str) -> None:
-        self._gst = gst = _library()
+        self._gst = gst = library()
         self._name = name
-        error = POINTER(_Error)()
+        error = POINTER(ErrorStruct)()
         self._pipeline = gst.gst_parse_launch_full(text.encode(), None, _FATAL, byref(error))
         if error or not self._pipeline:
             said = self._take(error)
@@ -286,7 +193,7 @@ class Pipeline:
         message = self._gst.gst_bus_timed_pop_filtered(self._bus, 0, _ERROR)
         if not message:
             return ""
-        error = POINTER(_Error)()
+        error = POINTER(ErrorStruct)()
         self._gst.gst_message_parse_error(message, byref(error), None)
         self._gst.gst_mini_object_unref(message)
         return self._take(error)
