@@ -19,9 +19,9 @@ from torch import Tensor
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.family import Affine, Encoder
 from aselect_edge.backbones.folders import local_folder, part_of, read_json, weight_files
-from aselect_edge.backbones.naming import AUTOENCODER
+from aselect_edge.backbones.naming import AUTOENCODER, HOLDS_AUTOENCODER
 from aselect_edge.backbones.registry import refuse_quantised
-from aselect_edge.backbones.store import Stored, WeightStore, fill
+from aselect_edge.backbones.store import Stored, WeightStore, fill, tensors_of
 from aselect_edge.backbones.vae_file import IGNORED, vae_config, vae_place
 from aselect_runtime.errors import InputError
 
@@ -31,19 +31,25 @@ _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj
 """Names inside the middle block's attention: current diffusers names -> those saved before diffusers 0.18."""
 
 
-def load_encoder(source: str, revision: str | None = None) -> Encoder:
+def load_encoder(source: str, revision: str | None = None, affine: Affine | None = None) -> Encoder:
     """The encoder in a folder, a hub id (an autoencoder, or a pipeline with a `vae/`) or a single file.
 
-    eval mode, float32. Raises InputError if it is not an autoencoder of a known class, IntegrityError if its weights
-    are corrupt.
+    `affine` normalises its latents to x0 if the model defines that; None uses the autoencoder's own scale. eval mode,
+    float32. Raises InputError if it is not an autoencoder of a known class, IntegrityError if its weights are corrupt.
     """
     path = Path(source)
     if path.is_file():
-        if not (path.parent / "config.json").is_file():
-            return _of_file(path)
-        return _filled(path.parent, [path])
-    folder = part_of(local_folder(source, revision, check=_check_config), "vae")
-    return _filled(folder, None)
+        own = (path.parent / "config.json").is_file()
+        encoder = _filled(path.parent, [path]) if own else _of_file(path, affine is not None)
+    else:
+        encoder = _filled(part_of(local_folder(source, revision, check=_check_config), "vae"), None)
+    encoder.affine = affine or encoder.affine
+    return encoder
+
+
+def holds_autoencoder(path: Path) -> bool:
+    """Whether the file of a model holds its autoencoder too; raises IntegrityError where it cannot be read."""
+    return any(name.startswith(HOLDS_AUTOENCODER) for name in tensors_of(path))
 
 
 def _check_config(folder: Path) -> None:
@@ -63,10 +69,10 @@ def _filled(folder: Path, files: list[Path] | None) -> Encoder:
     return encoder
 
 
-def _of_file(path: Path) -> Encoder:
+def _of_file(path: Path, scaled: bool) -> Encoder:
     store = WeightStore([path], {}, AUTOENCODER)
     shapes = {name: held.shape for name, held in store.held.items()}
-    config, said = vae_config(path, shapes)
+    config, said = vae_config(path, shapes, scaled)
     encoder = encoder_of(config, str(path))
     places = {name: vae_place(name) for name in encoder.state_dict()}
     known = frozenset(stored.name for stored in places.values())
