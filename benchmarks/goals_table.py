@@ -28,7 +28,8 @@ def _accuracy(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
     for task, found in results.get("accuracy", {}).items():
         for goal in found["goals"]:
             if not goal["met"]:
-                yield "accuracy", f"`{task}`, former backbone: {goal['goal']}", goal["figure"]
+                undecided = ", not decided" if goal["met"] is None else ""
+                yield "accuracy", f"`{task}`, former backbone: {goal['goal']}", goal["figure"] + undecided
 
 
 def _included(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
@@ -53,7 +54,8 @@ def _graph(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
 def _int8(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
     if "int8" in results:
         missed = [goal for goal in int8_table.goals(results["int8"]) if not goal.met]
-        yield from (("int8", goal.title, goal.figure or "not measured") for goal in missed)
+        undecided = {None: ", not decided", False: ""}
+        yield from (("int8", goal.title, (goal.figure or "not measured") + undecided[goal.met]) for goal in missed)
 
 
 def recorded(folder: Path) -> list[str]:

@@ -1,10 +1,11 @@
 """The included models: accuracy and latency in FP32 and INT8, parameters and bytes of what is deployed.
 
-    python -m benchmarks.models [--runs 100] [--data $ASELECT_DATA]
+    python -m benchmarks.models [--runs 100] [--latency]
 
 Both graphs of a model come from one `aselect-export --precision int8` with the ranges stored in the bundle. Accuracy is
 that of `aselect-eval` on all test images; latencies are those of ONNX Runtime's sessions, all graphs in interleaved
-rounds. The load of the machine before and after the rounds is part of the result.
+rounds, after the load average is recorded: above 1 the table shows none. `--latency` measures only these again and
+keeps the rest of the result. $ASELECT_DATA holds camvid and cub40.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from aselect_edge.bundle import SHIPPED
 from aselect_export import evaluate, export
 from aselect_runtime.folder import MANIFEST
 from aselect_runtime.processor import physical_cores
 from aselect_runtime.records import Manifest
-from benchmarks.harness import save, stamp
+from benchmarks import harness
 from benchmarks.latency import latencies
 
 OUT = Path(__file__).parent / "results" / "models.json"
@@ -35,26 +35,24 @@ GRAPHS = {"fp32": "model.fp32.onnx", "int8": "model.onnx"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("ASELECT_DATA"), required="ASELECT_DATA" not in os.environ
-    )
+    parser.add_argument("--latency", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]  # before exporting, which uses all cores itself
+    models: dict[str, Any] = harness.load(arguments.out).get("models", {}) if arguments.latency else {}
     with tempfile.TemporaryDirectory() as name:
-        folders = {task: Path(name) / task for task in SHIPPED}
-        models = {task: measured(task, folder, Path(arguments.data) / SETS[task]) for task, folder in folders.items()}
-        before = os.getloadavg()[0]
-        for task, folder in folders.items():
+        for task in ("seg", "cls"):
+            folder = export(task, "int8", engine="none", out=Path(name) / task).folder
+            if not arguments.latency:
+                models[task] = measured(folder, Path(os.environ["ASELECT_DATA"]) / SETS[task])
             models[task]["latency [ms]"] = timed(folder, arguments.runs)
-        load = max(before, os.getloadavg()[0])
-    record = {**stamp(), "threads": physical_cores(), "runs": arguments.runs, "load": load, "models": models}
-    save(arguments.out, record)
+    record = {**harness.stamp(), "threads": physical_cores(), "runs": arguments.runs, "load": load, "models": models}
+    harness.save(arguments.out, record)
     print(arguments.out)
 
 
-def measured(task: Any, folder: Path, data: Path) -> dict[str, Any]:
-    """Export both graphs of an included model, count them and evaluate them on the test split."""
-    export(task, "int8", engine="none", out=folder)
+def measured(folder: Path, data: Path) -> dict[str, Any]:
+    """Count both graphs of an export and evaluate them on the test split."""
     manifest = Manifest.load(folder / MANIFEST)
     found = {name: evaluate(folder / graph, data, "test") for name, graph in GRAPHS.items()}
     return {

@@ -24,22 +24,26 @@ COLUMNS = (
     "trained on",
 )
 IDLE_LOAD = 1.0
-"""Load average from which on other programs have slowed the measurement."""
+"""Load average from which on other programs have slowed the measurement, so that its latencies are not shown."""
 
 
 def table(result: dict[str, Any]) -> str:
     """One row for each model, and how it was measured."""
     head = f"| {' | '.join(COLUMNS)} |"
-    rows = [_row(task, found) for task, found in result["models"].items()]
-    busy = f", beside other programs (load average {result['load']:.0f}): the latencies are upper bounds"
+    rows = [_row(task, found, _idle(result)) for task, found in result["models"].items()]
     caption = (
         f"Measured {result['date']} on {result['machine']}, no GPU, ONNX Runtime, {result['threads']} threads, with "
-        f"`python -m benchmarks.models`{busy if result['load'] > IDLE_LOAD else ''}."
+        "`python -m benchmarks.models`."
     )
+    if not _idle(result):
+        caption += (
+            " Latencies are missing because other programs used the machine; `python -m benchmarks.models --latency` "
+            "adds them."
+        )
     return "\n".join([head, "|" + "---|" * len(COLUMNS), *rows, "", caption])
 
 
-def _row(task: str, found: dict[str, Any]) -> str:
+def _row(task: str, found: dict[str, Any], idle: bool) -> str:
     what, accuracy, data = ROWS[task]
     height, width = found["size"]
     cells = [
@@ -49,10 +53,14 @@ def _row(task: str, found: dict[str, Any]) -> str:
         accuracy.format(score=_both(found["score"], 100, ".1f")),
         f"{found['parameters'] / 1e6:.1f} M",
         f"{_both(found['bytes'], 1e-6, '.1f')} MB",
-        f"{_both(found['latency [ms]'], 1, '.0f')} ms",
+        f"{_both(found['latency [ms]'], 1, '.0f')} ms" if idle else "–",
         data,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _idle(result: dict[str, Any]) -> bool:
+    return float(result["load"]) <= IDLE_LOAD
 
 
 def _both(values: dict[str, float], factor: float, form: str) -> str:
