@@ -20,6 +20,7 @@ SECONDS = 1800
 
 
 def main() -> None:
+    """Run the notebooks that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--write", action="store_true")

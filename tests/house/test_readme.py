@@ -73,10 +73,12 @@ def test_it_is_read_in_a_few_minutes() -> None:
 def test_the_first_example_runs(
     seg_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line of aselect-run and the lines of Python, as they are written, on the folder that the line before writes."""
+    """The line of aselect-run and the lines of Python, as they are written, on the folder of an export."""
     install, exporting, running = COMMANDS[:3]
     assert install[:2] == ["pip", "install"]
-    folder = export(model=seg_bundle, precision="fp32", ladder=False, engine="none", out=tmp_path / exporting[-1]).folder
+    folder = export(
+        model=seg_bundle, precision="fp32", ladder=False, engine="none", out=tmp_path / exporting[-1]
+    ).folder
     assert folder.name == running[1]
     monkeypatch.chdir(tmp_path)
     subprocess.run([sys.executable, "-c", f"{ENTRIES[running[0]]}; main()", *running[1:]], check=True)
@@ -124,7 +126,9 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_layout_is_that_of_the_house() -> None:
-    drawn = re.findall(r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", CONTRIBUTING.split("## Layout")[1].split("\n## ")[0], re.MULTILINE)
+    drawn = re.findall(
+        r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", CONTRIBUTING.split("## Layout")[1].split("\n## ")[0], re.MULTILINE
+    )
     room, rooms, found = "", set[str](), set[str]()
     for indent, names in drawn:
         for name in names.split():
