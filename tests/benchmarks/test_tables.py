@@ -71,7 +71,7 @@ def test_a_goal_that_was_not_decided_is_listed_as_such() -> None:
         {"goal": "b", "figure": "2", "met": False},
         {"goal": "c", "figure": "3", "met": None},
     ]
-    results = {
+    results: dict[str, dict[str, Any]] = {
         "main_job": {"figures": {"process start to first result [s]": 0.1}},
         "accuracy": {"seg": {"goals": goals}},
     }

@@ -25,13 +25,13 @@ def test_the_list_has_all_of_them() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_is_valid_small_and_shows_what_it_made(path: Path) -> None:
-    book = nbformat.read(path, as_version=4)
+    book: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     nbformat.validate(book)
     assert path.stat().st_size < 1_000_000
-    assert book.cells[0].source.startswith("# ")
-    shown = [output for cell in book.cells for output in cell.get("outputs", [])]
+    assert book["cells"][0]["source"][0].startswith("# ")
+    shown = [output for cell in book["cells"] for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in shown) >= 2
-    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in shown)
+    assert not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in shown)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
