@@ -132,12 +132,12 @@ class TeacherModel(nn.Module):
         maps = self.encoder.maps(pixels.flip(1))
         middle, deep = maps[4], maps[-1]
         if self.task == "cls":
-            return self.head((_last(deep),))  # type: ignore[no-any-return]
+            return self.head((_last(deep),))
         deep = F.interpolate(deep, size=middle.shape[2:], mode="bilinear", align_corners=False)
         taps = [_last(middle), _last(deep)]
         if self.edge:
             taps = [_last(F.pixel_unshuffle(maps[2], 2)), *taps]
-        return self.head(tuple(taps))  # type: ignore[no-any-return]
+        return self.head(tuple(taps))
 
 
 def _last(x: Tensor) -> Tensor:
@@ -207,8 +207,8 @@ class DeviceLearner:
         if self.frozen and isinstance(model, TapModel):
             with torch.no_grad():
                 features = model.features(pixels)
-            return model.head(features)  # type: ignore[no-any-return]
-        return model(pixels)  # type: ignore[no-any-return]
+            return model.head(features)
+        return model(pixels)
 
     def _distance(self, pixels: Tensor, logits: Tensor) -> Tensor:
         assert self.guide is not None

@@ -115,7 +115,7 @@ class Conditioning(nn.Module):
         exponent = -math.log(10000) * torch.arange(128, dtype=torch.float32, device=timestep.device) / self.divisor
         angle = timestep[:, None].float() * exponent.exp()  # (N, 128)
         wave = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.time_in.weight.dtype)  # (N, 256)
-        return self.time_out(F.silu(self.time_in(wave))) + self.label(label)  # type: ignore[no-any-return]
+        return self.time_out(F.silu(self.time_in(wave))) + self.label(label)
 
 
 class Block(nn.Module):
@@ -137,7 +137,7 @@ class Block(nn.Module):
 
     def modulation(self, c: Tensor) -> tuple[Tensor, ...]:
         """shift, scale and gate of attention, then of the MLP; each (N, 1, D)."""
-        return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)  # type: ignore[no-any-return]
+        return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)
 
     def forward(self, x: Tensor, c: Tensor, see: See | None = None) -> Tensor:
         """x (N, T, D), c (N, D) -> (N, T, D); `see` is shown every component on the way."""

@@ -48,7 +48,7 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
         )
     if not ((betas >= 0) & (betas <= 1)).all():
         raise InputError("scheduler: got betas outside 0 to 1, expected shares of variance; correct it")
-    return cumulative  # type: ignore[no-any-return]
+    return cumulative
 
 
 ASKED = ("timestep", "timesteps")

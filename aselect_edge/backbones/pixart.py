@@ -83,7 +83,7 @@ class PixArt(Wrapped):
             device=torch.device("cpu"),
             output_type="pt",
         )
-        return table.float()[None]  # type: ignore[no-any-return]
+        return table.float()[None]
 
     def tables(self) -> dict[str, Tensor]:
         side = self.side // int(self.model.config.patch_size)
@@ -98,7 +98,7 @@ class PixArt(Wrapped):
             told["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
         dtype = self.model.adaln_single.linear.weight.dtype
         modulation, _ = self.model.adaln_single(timestep, told, batch_size=len(timestep), hidden_dtype=dtype)
-        return modulation  # type: ignore[no-any-return]
+        return modulation
 
     def caption(self, prompt: Tensor) -> Tensor:
         """Prompt embeddings (N, L, C) as cross-attention takes them."""

@@ -73,8 +73,8 @@ class Block(nn.Module):
         h = self.mlp_in(x)
         if self.gated:
             gate, h = h.chunk(2, dim=2)
-            return self.mlp_out(F.silu(gate) * h)  # type: ignore[no-any-return]
-        return self.mlp_out(F.gelu(h, approximate="tanh"))  # type: ignore[no-any-return]
+            return self.mlp_out(F.silu(gate) * h)
+        return self.mlp_out(F.gelu(h, approximate="tanh"))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, angles: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, d)
@@ -166,7 +166,7 @@ class RotaryDiT(Backbone):
 
     def context_of(self, label: Tensor) -> Tensor:
         """The context tokens (N, context tokens, D) of the classes (N,), as they enter their first block."""
-        return self.conditioning.label(label)[:, None] + self.context  # type: ignore[no-any-return]
+        return self.conditioning.label(label)[:, None] + self.context
 
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None

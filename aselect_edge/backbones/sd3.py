@@ -78,7 +78,7 @@ class SD3(Wrapped):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, T, D) of a grid: the middle of the model's own."""
         patch = self.model.config.patch_size
-        return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)  # type: ignore[no-any-return]
+        return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)
 
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None

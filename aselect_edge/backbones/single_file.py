@@ -22,21 +22,10 @@ from aselect_edge.backbones.registry import family_class
 from aselect_edge.backbones.rotary_files import authors_file
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.backbones.store import Stored, WeightStore, notes_of
+from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was said about a file that it may not say itself; None where nothing was."""
-
-    family: str | None = None
-    heads: int | None = None
-    time: str | None = None
-    """What a SiT-like model is fed, `sigma` or `1-sigma`."""
-    path: str | None = None
-    """Its path: `linear`, `cosine` or `vp`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ def is_diffusers_file(path: Path) -> bool:
     return True
 
 
-def load_file(path: Path, asked: Asked, depth: int | None = None, lean: bool = False) -> FromFile:
+def load_file(path: Path, asked: BackboneOptions, depth: int | None = None, lean: bool = False) -> FromFile:
     """The model in a single file of any supported layout, cut to `depth` blocks; warns of what was assumed.
 
     Raises InputError where the file is of another model or leaves open what has to be known.
@@ -124,7 +113,7 @@ class _Found(NamedTuple):
     schedule: Schedule | None = None
 
 
-def _of_dit_layout(file: _File, asked: Asked) -> _Found:
+def _of_dit_layout(file: _File, asked: BackboneOptions) -> _Found:
     path, shapes = file.path, file.shapes
     check_layout(file.store, _dit_layout(shapes), str(path))
     family, why = facebook.family_of_file(path, asked.family, shapes, file.notes)
@@ -135,9 +124,9 @@ def _of_dit_layout(file: _File, asked: Asked) -> _Found:
             parameter="family",
         )
     schedule: Schedule | None = None
-    config, said = facebook.facebook_config(path, shapes, asked.heads, file.notes)
+    config, said = facebook.facebook_config(path, shapes, asked.num_heads, file.notes)
     if issubclass(family_class(family), SiT):
-        schedule, reasons = sit_schedule(path, shapes, file.notes, asked.time, asked.path)
+        schedule, reasons = sit_schedule(path, shapes, file.notes, asked.sit_time, asked.sit_path)
         said = [*reasons, *said]
     return _Found(
         family,
@@ -159,27 +148,27 @@ def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     return Layout(places, known, facebook.IGNORED, tables)
 
 
-def _of_rotary(file: _File, asked: Asked) -> _Found:
-    found = authors_file(file.path, file.store, asked.family, asked.heads)
+def _of_rotary(file: _File, asked: BackboneOptions) -> _Found:
+    found = authors_file(file.path, file.store, asked.family, asked.num_heads)
     why = "its tensors' names say so"
     return _Found(found.kind.family, why, found.config, lambda model: found.places(model.depth), [])
 
 
-def _of_sd3(file: _File, asked: Asked) -> _Found:
-    config, said = sd3_file.sd3_config(file.path, file.shapes, asked.heads)
+def _of_sd3(file: _File, asked: BackboneOptions) -> _Found:
+    config, said = sd3_file.sd3_config(file.path, file.shapes, asked.num_heads)
     return _wrapped("sd3", file, asked, config, sd3_file.sd3_place, sd3_file.IGNORED, said)
 
 
-def _of_pixart(file: _File, asked: Asked) -> _Found:
+def _of_pixart(file: _File, asked: BackboneOptions) -> _Found:
     table = file.store.tensor("pos_embed") if "pos_embed" in file.shapes else None
-    config, said = pixart_file.pixart_config(file.path, file.shapes, table, asked.heads)
+    config, said = pixart_file.pixart_config(file.path, file.shapes, table, asked.num_heads)
     return _wrapped("pixart", file, asked, config, pixart_file.pixart_place, pixart_file.IGNORED, said)
 
 
 def _wrapped(
     family: str,
     file: _File,
-    asked: Asked,
+    asked: BackboneOptions,
     config: dict[str, Any],
     place: Callable[[str, Mapping[str, Any]], Stored],
     ignored: tuple[str, ...],

@@ -52,7 +52,7 @@ class TapModel(nn.Module):
         return tuple(mean.unflatten(1, self.grid) for mean in means)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
     def deployed(self) -> FoldedTapModel:
         """The same function, folded and truncated; eval mode, float32."""
@@ -79,10 +79,10 @@ class FoldedTapModel(nn.Module):
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """One map (N, rows, columns, D) per tap."""
-        return self.backbone(self.encoder(pixels))  # type: ignore[no-any-return]
+        return self.backbone(self.encoder(pixels))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -100,8 +100,8 @@ class FoldedEmbedding(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         tokens = self.conv(values).flatten(2).transpose(1, 2)  # (N, T, D)
         if self.draws == 1:
-            return tokens + self.positions  # type: ignore[no-any-return]
-        return (tokens[:, None] + self.positions).flatten(0, 1)  # type: ignore[no-any-return]
+            return tokens + self.positions
+        return (tokens[:, None] + self.positions).flatten(0, 1)
 
     def mean(self, features: Tensor) -> Tensor:
         """(N·K, …) -> (N, …), the mean over the draws."""

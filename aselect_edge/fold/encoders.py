@@ -69,7 +69,7 @@ class FirstConvolution(nn.Module):
         if self.pad:
             sides = (self.columns, self.columns, self.rows, self.rows)
             pixels = nn.functional.pad(pixels, sides, value=self.pad)
-        return self.conv(pixels)  # type: ignore[no-any-return]
+        return self.conv(pixels)
 
 
 class SpatialAttention(nn.Module):
@@ -94,8 +94,8 @@ class SpatialAttention(nn.Module):
         q, k, v = h.chunk(3, dim=2)
         h = self.out(attend(q, k, v, self.heads)).transpose(1, 2).unflatten(2, x.shape[2:])
         if self.skip == 1.0:
-            return x + h  # type: ignore[no-any-return]
-        return x * self.skip + h if self.skip else h  # type: ignore[no-any-return]
+            return x + h
+        return x * self.skip + h if self.skip else h
 
 
 class DeployedKL(nn.Module):
@@ -122,7 +122,7 @@ class DeployedKL(nn.Module):
         h = self.first(pixels)
         for block in self.down_blocks:
             h = block(h)
-        return self.last(self.activation(self.norm(self.mid_block(h))))  # type: ignore[no-any-return]
+        return self.last(self.activation(self.norm(self.mid_block(h))))
 
 
 class DeployedTiny(nn.Module):
@@ -136,7 +136,7 @@ class DeployedTiny(nn.Module):
         self.others = copy.deepcopy(nn.Sequential(*others))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.others(self.first(pixels))  # type: ignore[no-any-return]
+        return self.others(self.first(pixels))
 
 
 def _mean_convolution(conv: nn.Conv2d, quant: nn.Conv2d | None) -> nn.Conv2d:

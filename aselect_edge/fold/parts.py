@@ -99,4 +99,4 @@ class FoldedMLP(nn.Module):
         self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(self.activation(self.widen(self.norm(x))))  # type: ignore[no-any-return]
+        return self.narrow(self.activation(self.widen(self.norm(x))))

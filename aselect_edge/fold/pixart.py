@@ -153,4 +153,4 @@ class Cross(nn.Module):
         self.output = dense(*plain(attn.to_out[0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(attend(self.query(x), self.key, self.value, self.heads))  # type: ignore[no-any-return]
+        return self.output(attend(self.query(x), self.key, self.value, self.heads))

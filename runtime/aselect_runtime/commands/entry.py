@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from aselect_runtime.commands.records import flattened
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr
@@ -34,7 +35,10 @@ class Command:
     """A command of the house. Called, it is a console script; `verb` is the same command as a part of `aselect`."""
 
     function: Callable[..., None]
-    """With arguments and options in its typer annotations. `verbose`, where it has that, asks for tracebacks."""
+    """With arguments and options in its typer annotations, or in those of a dataclass's fields (see `flattened`).
+
+    `verbose`, where it has that, asks for tracebacks.
+    """
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """How its help lists the options that few need: title -> names of parameters. The others come first."""
     examples: Sequence[str] = ()
@@ -50,10 +54,12 @@ class Command:
 
         from aselect_runtime.commands.help import WIDTH, GroupedCommand
 
-        @functools.wraps(self.function)
+        function = flattened(self.function)
+
+        @functools.wraps(function)
         def guarded(**arguments: Any) -> None:
             with reporting(verbose=bool(arguments.get("verbose")), options=self.options):
-                self.function(**arguments)
+                function(**arguments)
 
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         look = {"groups": self.groups, "examples": self.examples}
