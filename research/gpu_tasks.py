@@ -19,7 +19,7 @@ from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel, upsample
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
-from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.evaluation.metrics import Figures, Metric
 from aselect_edge.heads import build_head
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
@@ -251,5 +251,5 @@ def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.devi
         each = right / (true + seen - right) if data.task == "seg" else right / true
     score = float(np.nanmean(each)) if data.task == "seg" else float(right.sum() / counts.sum())
     per_class = tuple(None if np.isnan(value) else float(value) for value in each)
-    metric = "miou" if data.task == "seg" else "top1"
-    return Figures(metric, score, {}, per_class, counts, len(held.pixels))  # type: ignore[arg-type]
+    metric: Metric = "miou" if data.task == "seg" else "top1"
+    return Figures(metric, score, {}, per_class, counts, len(held.pixels))

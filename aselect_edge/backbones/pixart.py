@@ -137,8 +137,9 @@ def _watch(
     """The stream after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
     attn: Any = block.attn1
     table: Any = block.scale_shift_table
+    mlp: Any = block.ff
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
-    with watched(attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
+    with watched(attn=attn, mlp=mlp, **places) as seen:
         out = block(x, encoder_hidden_states=caption, encoder_attention_mask=bias, timestep=modulation)
     result = {name: result for name, (_, result) in seen.items()}
     gate = table[2] + modulation.unflatten(1, (6, -1))[:, 2]

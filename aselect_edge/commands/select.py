@@ -151,7 +151,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _components(text: str) -> list[Component]:
-    return [choice(part, COMPONENTS, "component") for part in parse_list(text)]  # type: ignore[misc]
+    return [choice(part, COMPONENTS, "component") for part in parse_list(text)]
 
 
 select = entry(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.files import atomic_file
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.records import COMPONENTS, ClassInfo, Selection
 
 matplotlib.use("Agg")
@@ -237,7 +237,7 @@ def _shrunk(frame: Frame) -> Frame:
     """A frame in RGB, no larger than an image shows it."""
     scale = min(1.0, _SHOWN / max(frame.shape[:2]))
     height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
-    return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return stretched(frame, (height, width), cv2.INTER_AREA)[..., ::-1]
 
 
 def _save_images(figure: Any, axes: Any, path: Path) -> None:

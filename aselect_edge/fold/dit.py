@@ -6,6 +6,8 @@ where the query itself is read.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -28,13 +30,14 @@ class FoldedDiT(OneStream):
         deepest = spec.deepest
         for index in range(deepest + 1):
             wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
+            block = cast(Block, model.blocks[index])
             end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
             if end == 0:  # a hidden tap: its block does nothing
-                self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, None, wanted, end))
                 continue
-            with model.held(model.conditioning[index], model.blocks[index]):
+            with model.held(model.conditioning[index], block):
                 c = model.conditioning[index](timestep, spec.condition["label"])
-                self.blocks.append(FoldedBlock(model.blocks[index], c, wanted, end))  # type: ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, c, wanted, end))
 
 
 class FoldedBlock(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.encoders import KLEncoder, TinyEncoder
 from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
-from aselect_edge.fold.algebra import attend, dense, joined
+from aselect_edge.fold.algebra import attend, convolution, dense, joined
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
 """BGR 0..255 to RGB 0..1, as TAESD takes it."""
@@ -47,23 +47,18 @@ class FirstConvolution(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
         super().__init__()
-        weight = conv.weight.detach().double()
-        bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
+        weight, bias = _weights(conv)
         assert isinstance(conv.padding, tuple)
         assert isinstance(affine.gain, float)
         assert isinstance(affine.offset, float)
         self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
-        self.conv = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            padding=0 if self.pad else conv.padding,  # type: ignore[arg-type]
-            device="meta",
-        )
         folded = weight * affine.gain
-        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
-        self.conv.bias = nn.Parameter((bias + affine.offset * weight.sum((1, 2, 3))).float())
+        self.conv = convolution(
+            folded.flip(1) if affine.reverse else folded,
+            bias + affine.offset * weight.sum((1, 2, 3)),
+            stride=conv.stride,
+            padding=(0, 0) if self.pad else conv.padding,
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.pad:
@@ -140,11 +135,16 @@ class DeployedTiny(nn.Module):
 
 
 def _mean_convolution(conv: nn.Conv2d, quant: nn.Conv2d | None) -> nn.Conv2d:
-    weight, bias = conv.weight.detach().double(), conv.bias.detach().double()  # type: ignore[union-attr]
+    weight, bias = _weights(conv)
     if quant is not None:
-        mix = quant.weight.detach().double()[:, :, 0, 0]
-        weight, bias = torch.einsum("oi,ichw->ochw", mix, weight), mix @ bias + quant.bias.detach().double()  # type: ignore[union-attr]
+        by, constant = _weights(quant)
+        mix = by[:, :, 0, 0]
+        weight, bias = torch.einsum("oi,ichw->ochw", mix, weight), mix @ bias + constant
     channels = len(weight) // 2
-    folded = nn.Conv2d(weight.shape[1], channels, conv.kernel_size, padding=conv.padding, device="meta")  # type: ignore[arg-type]
-    folded.weight, folded.bias = nn.Parameter(weight[:channels].float()), nn.Parameter(bias[:channels].float())
-    return folded
+    return convolution(weight[:channels], bias[:channels], stride=conv.stride, padding=conv.padding)
+
+
+def _weights(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float64; the bias is zero where there is none."""
+    weight = conv.weight.detach().double()
+    return weight, torch.zeros(len(weight)).double() if conv.bias is None else conv.bias.detach().double()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -92,7 +94,8 @@ class FoldedMLP(nn.Module):
         self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor, bare: bool = False
     ) -> None:
         super().__init__()
-        activation, _dropout, last = feedforward.net  # type: ignore[misc]
+        net: Any = feedforward.net
+        activation, _dropout, last = net
         self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
         self.widen = joined([after_adaln(activation.proj, scale, shift)])
         self.activation = nn.GELU(approximate="tanh")

@@ -7,6 +7,8 @@ without them, and the last block that attends computes their keys and values alo
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -34,9 +36,9 @@ class FoldedRotary(OneStream):
             wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
             end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
             entering = model.context_of(label) if model.prefix(index) > model.prefix(index - 1) else None
-            angles, block = model.angles(self.grid, index), model.blocks[index]
+            angles, block = model.angles(self.grid, index), cast(Block, model.blocks[index])
             with model.held(*([block] if end else [])):
-                self.blocks.append(FoldedBlock(block, c, angles, model.prefix(index), entering, wanted, end))  # type: ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, c, angles, model.prefix(index), entering, wanted, end))
 
 
 class FoldedBlock(nn.Module):

@@ -197,7 +197,7 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
 
 def check_precision(precision: str) -> Precision:
     """The precision that was asked for; raises InputError if there is no such."""
-    return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
+    return choice(precision, ("fp32", "fp16", "int8"), "precision")
 
 
 def _departures(tried: list[Candidate]) -> list[str]:

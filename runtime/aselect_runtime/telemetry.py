@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 VARIABLES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
 """ONNX Runtime from 1.29 on, and the libraries of Hugging Face; each reads its variable when it is imported."""
@@ -14,4 +15,5 @@ def switch_off() -> None:
     for name in VARIABLES:
         os.environ.setdefault(name, "1")
     # OpenVINO reports every import of it through this package, which has no variable; without the package it does not.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)

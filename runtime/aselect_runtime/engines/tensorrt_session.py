@@ -140,6 +140,7 @@ class TensorRtSession:
 def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, None, None]:
     """The outputs of every batch in order, overlapped where the session can: it is then one batch ahead."""
     submit, collect = getattr(session, "submit", None), getattr(session, "collect", None)
+    depth = getattr(session, "depth", 1)
     if submit is None or collect is None:
         yield from map(session.infer, batches)
         return
@@ -148,7 +149,7 @@ def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, N
         for frames in batches:
             submit(frames)
             ahead += 1
-            if ahead == session.depth:  # type: ignore[attr-defined]
+            if ahead == depth:
                 ahead -= 1
                 yield collect()
         while ahead:

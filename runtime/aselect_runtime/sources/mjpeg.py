@@ -11,7 +11,7 @@ import ssl
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -87,7 +87,7 @@ class MjpegCapture:
                 self._check_size(part)
                 frame = cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)
                 if frame is not None:
-                    return True, frame  # type: ignore[return-value]
+                    return True, cast("Frame", frame)
         except CEASED:
             pass
         return False, None
