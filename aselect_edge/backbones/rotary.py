@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aselect_edge.backbones.dit import Conditioning, DiTConfig, See, sincos_positions
-from aselect_edge.backbones.family import Backbone, Condition, of_block
-from aselect_edge.backbones.inputs import class_condition, patch_grid
+from aselect_edge.backbones.class_conditional import ClassConditional
+from aselect_edge.backbones.dit import Conditioning, See
+from aselect_edge.backbones.dit_config import DiTConfig
+from aselect_edge.backbones.family import Condition, of_block
 from aselect_edge.backbones.rotary_config import RotaryConfig, rotary_angles, rotate
 from aselect_runtime.records import Component, Tap
 
@@ -92,10 +92,10 @@ def _head_norm(config: RotaryConfig, channels: int) -> nn.Module:
     return nn.RMSNorm(channels, EPS) if config.norm == "rms" else nn.LayerNorm(channels)
 
 
-class RotaryDiT(Backbone):
+class RotaryDiT(ClassConditional):
     """The whole, unfolded model but for its output layer. A family derives from it and says what time means."""
 
-    streamed: ClassVar[tuple[str, ...]] = ("blocks.",)
+    config: RotaryConfig
 
     def __init__(self, config: RotaryConfig, depth: int | None = None) -> None:
         super().__init__()
@@ -128,32 +128,6 @@ class RotaryDiT(Backbone):
 
     def keys(self) -> dict[str, str]:
         return {name: name for name in self.state_dict()}
-
-    def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
-        return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
-
-    @property
-    def depth(self) -> int:
-        return len(self.blocks)
-
-    @property
-    def width(self) -> int:
-        return self.config.width
-
-    @property
-    def channels(self) -> int:
-        return self.config.in_channels
-
-    @property
-    def side(self) -> int:
-        return self.config.sample_size
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return patch_grid(self.config.patch_size, height, width)
-
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (T, D) of a grid."""
-        return sincos_positions(self.config.width, grid, self.config.base)
 
     def angles(self, grid: tuple[int, int], index: int) -> Tensor:
         """RoPE's angles (tokens, d/2) in the block `index`: context tokens come first there and are not turned."""

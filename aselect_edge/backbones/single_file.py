@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, cast
 from aselect_edge.backbones import facebook, pixart_file, sd3_file
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.building import build, fill_backbone, translated
-from aselect_edge.backbones.dit import DiT, sincos_positions
+from aselect_edge.backbones.class_conditional import sincos_positions
+from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.evidence import sit_schedule
 from aselect_edge.backbones.family import Backbone, Encoder
 from aselect_edge.backbones.kinds import kind_of_file
