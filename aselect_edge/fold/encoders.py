@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aselect_edge.backbones.encoders import KLEncoder, TinyEncoder
 from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
 from aselect_edge.fold.algebra import attend, convolution, dense, joined
+from aselect_edge.fold.parts import plain, scaled
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
 """BGR 0..255 to RGB 0..1, as TAESD takes it."""
@@ -47,7 +48,7 @@ class FirstConvolution(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
         super().__init__()
-        weight, bias = _weights(conv)
+        weight, bias = plain(conv)
         assert isinstance(conv.padding, tuple)
         assert isinstance(affine.gain, float)
         assert isinstance(affine.offset, float)
@@ -74,14 +75,10 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.heads = attention.heads
         self.norm = attention.group_norm
-        query, key, value = (
-            (p.weight.detach().double(), p.bias.detach().double())
-            for p in (attention.to_q, attention.to_k, attention.to_v)
-        )
-        self.project = joined([(query[0] * attention.scale, query[1] * attention.scale), key, value])
+        query, key, value = map(plain, (attention.to_q, attention.to_k, attention.to_v))
+        self.project = joined([scaled(query, attention.scale), key, value])
         factor = 1 / attention.rescale_output_factor
-        out = attention.to_out[0]
-        self.out = dense(out.weight.detach().double() * factor, out.bias.detach().double() * factor)
+        self.out = dense(*scaled(plain(attention.to_out[0]), factor))
         self.skip = factor if attention.residual_connection else 0.0
 
     def forward(self, x: Tensor, **_time: None) -> Tensor:
@@ -135,16 +132,10 @@ class DeployedTiny(nn.Module):
 
 
 def _mean_convolution(conv: nn.Conv2d, quant: nn.Conv2d | None) -> nn.Conv2d:
-    weight, bias = _weights(conv)
+    weight, bias = plain(conv)
     if quant is not None:
-        by, constant = _weights(quant)
+        by, constant = plain(quant)
         mix = by[:, :, 0, 0]
         weight, bias = torch.einsum("oi,ichw->ochw", mix, weight), mix @ bias + constant
     channels = len(weight) // 2
     return convolution(weight[:channels], bias[:channels], stride=conv.stride, padding=conv.padding)
-
-
-def _weights(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias in float64; the bias is zero where there is none."""
-    weight = conv.weight.detach().double()
-    return weight, torch.zeros(len(weight)).double() if conv.bias is None else conv.bias.detach().double()

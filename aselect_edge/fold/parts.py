@@ -43,15 +43,69 @@ class OneStream(Folded):
         return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
 
 
+class CutBlock(nn.Module):
+    """A block at a fixed condition, cut after stage `end`, with what its taps (`wanted`) read.
+
+    A gate folds into the layer before it, but for a tap that reads that layer: the gate then stays as it is.
+    """
+
+    scale1: Tensor
+    shift1: Tensor
+    gate1: Tensor
+    gate2: Tensor
+
+    def __init__(self, wanted: frozenset[Component], end: int, heads: int) -> None:
+        super().__init__()
+        self.wanted, self.end, self.heads = wanted, end, heads
+
+    def _take_norm(self, norm: nn.Module, scale: Tensor, shift: Tensor) -> None:
+        self.norm1 = norm
+        if "adaln" in self.wanted:
+            self.register_buffer("scale1", (1 + scale).float())
+            self.register_buffer("shift1", shift.float())
+
+    def _take_out(self, out: nn.Linear, gate: Tensor) -> None:
+        self.gated_attention = "attn" not in self.wanted
+        self.out = gated(out, gate if self.gated_attention else torch.ones_like(gate))
+        if not self.gated_attention and (self.end > STAGE["attn"] or "attn_gated" in self.wanted):
+            self.register_buffer("gate1", gate.float())
+
+    def _take_gate(self, gate: Tensor) -> Tensor:
+        """What of the MLP's gate folds into its last layer."""
+        self.gated_mlp = "mlp" not in self.wanted
+        if not self.gated_mlp and self.end == WHOLE:
+            self.register_buffer("gate2", gate.float())
+        return gate if self.gated_mlp else torch.ones_like(gate)
+
+    def _normalise(self, x: Tensor, seen: dict[Component, Tensor]) -> Tensor:
+        h: Tensor = self.norm1(x)
+        if "adaln" in self.wanted:
+            seen["adaln"] = h * self.scale1 + self.shift1
+        return h
+
+    def _gate_attention(self, h: Tensor, seen: dict[Component, Tensor]) -> Tensor:
+        seen["attn"] = h
+        if not self.gated_attention and (self.end > STAGE["attn"] or "attn_gated" in self.wanted):
+            h = h * self.gate1
+        seen["attn_gated"] = h
+        return h
+
+    def _gate_mlp(self, h: Tensor) -> Tensor:
+        return h if self.gated_mlp else h * self.gate2
+
+    def _read(self, seen: dict[Component, Tensor]) -> dict[Component, Tensor]:
+        return {component: value for component, value in seen.items() if component in self.wanted}
+
+
 def scaled(part: Part, factor: float) -> Part:
     """The linear layer times a factor."""
     return (part[0] * factor, part[1] * factor)
 
 
-def plain(linear: nn.Linear) -> Part:
-    """Weight and bias (zero where there is none) of a linear layer as it is, float64."""
-    weight = linear.weight.double()
-    return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.double()
+def plain(layer: nn.Linear | nn.Conv2d) -> Part:
+    """Weight and bias (zero where there is none) of a layer as it is, float64."""
+    weight = layer.weight.detach().double()
+    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
 
 
 class RMSNorm(nn.Module):
@@ -85,21 +139,16 @@ class SwiGLU(nn.Module):
 
 
 class FoldedMLP(nn.Module):
-    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU.
+    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU."""
 
-    With `bare`, the gate is left out, for the tap that reads what comes before it.
-    """
-
-    def __init__(
-        self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor, bare: bool = False
-    ) -> None:
+    def __init__(self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor) -> None:
         super().__init__()
         net: Any = feedforward.net
         activation, _dropout, last = net
         self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
         self.widen = joined([after_adaln(activation.proj, scale, shift)])
         self.activation = nn.GELU(approximate="tanh")
-        self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
+        self.narrow = gated(last, gate)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(self.activation(self.widen(self.norm(x))))
