@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.dit import Block, DiT
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, OneStream
+from aselect_edge.fold.parts import PROJECTIONS, WHOLE, CutBlock, OneStream, cuts
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -27,11 +27,8 @@ class FoldedDiT(OneStream):
         self.embed = FoldedEmbedding(model.patch_embed, model.positions(self.grid), spec)
         timestep = torch.tensor([spec.noise.model_timestep])
         self.blocks = nn.ModuleList()
-        deepest = spec.deepest
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
+        for index, wanted, end in cuts(spec):
             block = cast(Block, model.blocks[index])
-            end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
             if end == 0:  # a hidden tap: its block does nothing
                 self.blocks.append(FoldedBlock(block, None, wanted, end))
                 continue

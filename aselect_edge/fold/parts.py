@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from aselect_edge.backbones.family import of_block
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, gated, joined
-from aselect_edge.fold.spec import Folded
+from aselect_edge.fold.spec import Folded, FoldSpec
 from aselect_runtime.records import Component, Tap
 
 STAGE: dict[Component, int] = {
@@ -27,6 +29,13 @@ PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
 
 Part = tuple[Tensor, Tensor]
 """Weight and bias of a linear layer, to be joined with others."""
+
+
+def cuts(spec: FoldSpec) -> Iterator[tuple[int, frozenset[Component], int]]:
+    """Of each block up to the deepest tap's: its index, what taps read of it, and after which stage it ends."""
+    for index in range(spec.deepest + 1):
+        wanted = of_block(index, spec.taps)
+        yield index, wanted, WHOLE if index < spec.deepest else max(STAGE[component] for component in wanted)
 
 
 class OneStream(Folded):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, FoldedMLP, OneStream, plain, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, FoldedMLP, OneStream, cuts, plain, scaled
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -30,14 +30,11 @@ class FoldedPixArt(OneStream):
             0
         ]  # (6, D)
         tokens = model.caption(spec.condition["prompt"])[:, spec.condition["mask"][0].bool()]  # (1, valid, C)
-        deepest = spec.deepest
-        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
         self.blocks = nn.ModuleList()
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            block, stage = model.model.transformer_blocks[index], WHOLE if index < deepest else end
-            with model.held(*([block] if stage else [])):
-                self.blocks.append(FoldedBlock(block, shared, tokens, wanted, stage))
+        for index, wanted, end in cuts(spec):
+            block = model.model.transformer_blocks[index]
+            with model.held(*([block] if end else [])):
+                self.blocks.append(FoldedBlock(block, shared, tokens, wanted, end))
 
 
 class FoldedBlock(CutBlock):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.rotary import Block, RotaryDiT
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, composed, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, OneStream, SwiGLU, bare_norm
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, OneStream, SwiGLU, bare_norm, cuts
 from aselect_edge.fold.rope import Heads, halves, reordered
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
@@ -31,10 +31,7 @@ class FoldedRotary(OneStream):
         label = spec.condition["label"]
         c = model.conditioning(torch.tensor([spec.noise.model_timestep]), label)
         self.blocks = nn.ModuleList()
-        deepest = spec.deepest
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
+        for index, wanted, end in cuts(spec):
             entering = model.context_of(label) if model.prefix(index) > model.prefix(index - 1) else None
             angles, block = model.angles(self.grid, index), cast(Block, model.blocks[index])
             with model.held(*([block] if end else [])):

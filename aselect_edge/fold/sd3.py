@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, FoldedMLP, RMSNorm, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, FoldedMLP, RMSNorm, cuts, scaled
 from aselect_edge.fold.spec import Folded, FoldSpec
 from aselect_runtime.records import Component, Tap
 
@@ -43,18 +43,15 @@ class FoldedSD3(Folded):
         self.embed = FoldedEmbedding(whole.pos_embed.proj, model.positions(self.grid), spec)
         c = whole.time_text_embed(torch.tensor([spec.noise.model_timestep]), spec.condition["pooled"])  # (1, D)
         constant = whole.context_embedder(spec.condition["prompt"])  # (1, L, D)
-        deepest = spec.deepest
-        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
-        uses = contexts(deepest, end)
+        blocks = list(cuts(spec))
+        uses = contexts(spec.deepest, blocks[-1][2])
         if uses[0] == "carried":
             self.register_buffer("context", constant)
         self.blocks = nn.ModuleList()
-        for index, use in enumerate(uses):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
+        for (index, wanted, end), use in zip(blocks, uses, strict=True):
             block = whole.transformer_blocks[index]
-            stage = WHOLE if index < deepest else end
-            with model.held(*_read(block, stage, wanted)):
-                self.blocks.append(FoldedBlock(block, c, wanted, stage, use, constant if index == 0 else None))
+            with model.held(*_read(block, end, wanted)):
+                self.blocks.append(FoldedBlock(block, c, wanted, end, use, constant if index == 0 else None))
 
     def forward(self, values: Tensor) -> tuple[Tensor, ...]:
         x = self.embed(values)  # (N·K, T, D)
