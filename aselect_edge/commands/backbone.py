@@ -13,7 +13,7 @@ from aselect_runtime.commands.options import unset_at
 
 FamilyName = Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
 
-WHAT = "A diffusers folder or hub id, a single file (DiT, SiT, PixArt, SD3, LightningDiT, JiT), a bundle, or shipped."
+WHAT = "Folder of diffusers, hub id, single file of the authors, bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the backbone's own square if left out.")]
@@ -23,9 +23,15 @@ Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the b
 class BackboneChoice(BackboneOptions):
     """`BackboneOptions` as options of a command."""
 
-    family: Annotated[FamilyName | None, typer.Option(help="Where the source does not say or says wrong.")] = None
+    family: Annotated[
+        FamilyName | None,
+        typer.Option(
+            metavar="NAME",
+            help="dit, sit, sd3, pixart, lightningdit or jit, where the source does not say.",
+        ),
+    ] = None
     vae: Annotated[
-        str | None, typer.Option(help="Folder, file or hub id of the autoencoder, where it is not with the backbone.")
+        str | None, typer.Option(help="Folder, file or hub id of the autoencoder, if not with the backbone.")
     ] = None
     num_heads: Annotated[
         int | None,
@@ -39,7 +45,7 @@ class BackboneChoice(BackboneOptions):
     ] = None
     sit_time: Annotated[
         Literal["1-sigma", "sigma"] | None,
-        typer.Option(help="What a SiT-like file is fed, where the file does not say: 1-sigma (SiT) or sigma (REPA)."),
+        typer.Option(help="What a SiT-like file is fed, if it does not say: 1-sigma (SiT), sigma (REPA)."),
     ] = None
     sit_path: Annotated[
         Literal["linear", "cosine", "vp"] | None,
@@ -47,7 +53,7 @@ class BackboneChoice(BackboneOptions):
     ] = None
     condition: Annotated[
         Path | None,
-        typer.Option(help="The empty prompt's embeddings as safetensors, instead of running text encoders."),
+        typer.Option(help="The empty prompt's embeddings, a file, instead of running text encoders."),
     ] = None
     label: Annotated[
         int | None, typer.Option(min=-1, callback=unset_at(-1), help="Class to condition on; none if left out.")

@@ -34,8 +34,8 @@ StrategyName = Literal[
     "gate",
 ]
 _STRATEGY = (
-    "probe, exhaustive and gate read labels; smallest-sigma, fixed and uniform need no data; uniform, learned and gate "
-    "are for study. smallest-sigma if left out, with --timestep fixed."
+    "hfr, hfr-signal, hfr-adaptive or learned; with labels probe, exhaustive or gate; without data smallest-sigma (if "
+    "left out), fixed (with --timestep) or uniform. uniform, learned and gate are for study."
 )
 
 
@@ -78,7 +78,7 @@ def _select(
         typer.Option(help="Folder with train/ and val/; without labels any images, or a video."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The record to write; a plot goes beside it.")] = Path("selection.json"),
-    strategy: Annotated[StrategyName | None, typer.Option(help=_STRATEGY)] = None,
+    strategy: Annotated[StrategyName | None, typer.Option(metavar="NAME", help=_STRATEGY)] = None,
     task: Annotated[Task, typer.Option(help="For strategies that read labels.")] = "seg",
     imgsz: Size = None,
     timestep: Annotated[float | None, typer.Option(help="Take this timestep, without a scan for it.")] = None,

@@ -98,7 +98,9 @@ def _train(
     imgsz: Size = None,
     head: Annotated[
         HeadKind | None,
-        typer.Option(help="seg: conv, edge or linear; cls: attention or linear. The first if left out."),
+        typer.Option(
+            metavar="NAME", help="seg: conv, edge or linear; cls: attention or linear. The first if left out."
+        ),
     ] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone too.")] = False,
     learning: Learning,
@@ -156,12 +158,10 @@ def _train(
 train = entry(
     _train,
     groups={
-        "Learning": option_names(Learning),
+        "Learning and computing": (*option_names(Learning), *option_names(Computing), "threads"),
         "Backbone": option_names(SelectedBackbone),
-        "Computing": (*option_names(Computing), "threads"),
     },
     examples=[
         "aselect-train --backbone shipped --selection selection.json --data DATA --out BUNDLE",
-        "aselect-train --backbone shipped --selection selection.json --data DATA --finetune --out TUNED",
     ],
 )

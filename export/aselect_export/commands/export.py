@@ -46,9 +46,7 @@ def _export(
         Rest | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
-    layout: Annotated[
-        Format, typer.Option("--format", help="An export folder, or for many machines what those servers read.")
-    ] = "folder",
+    layout: Annotated[Format, typer.Option("--format", help="A folder to run, or what these servers read.")] = "folder",
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:

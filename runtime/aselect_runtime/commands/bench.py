@@ -29,7 +29,12 @@ def _bench(
     source: Annotated[str, typer.Option(help="What to measure on: any input of aselect-run.")] = "synthetic://street",
     device: Annotated[
         list[DeviceName] | None,
-        typer.Option("--device", help="What to run on; repeat it to compare. Left out: all that are here."),
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="auto, cpu, cuda, tensorrt, openvino or openvino-bf16; repeat it to compare. Left out: all that are "
+            "here.",
+        ),
     ] = None,
     warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds to warm up for.")] = 200.0,
     iterations: Annotated[int, typer.Option(min=1, help="Least number of calls of the session.")] = 10,

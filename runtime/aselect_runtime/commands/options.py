@@ -14,7 +14,14 @@ T = TypeVar("T")
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-OnDevice = Annotated[Device, typer.Option("--device", help="What to run on; auto takes the fastest that is here.")]
+OnDevice = Annotated[
+    Device,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="auto (the fastest that is here), cpu, cuda, tensorrt, openvino or openvino-bf16.",
+    ),
+]
 Targets = Annotated[str | None, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")]
 
 

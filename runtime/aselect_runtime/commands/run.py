@@ -30,6 +30,7 @@ Outputs = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="URI",
         help=".mp4/.mkv overlay, .jsonl results (- for stdout), .png last frame, folder/ masks, display://, "
         "http://host:port live page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are "
         "filled in; repeatable.",
@@ -66,6 +67,7 @@ Events = Annotated[
     list[str] | None,
     typer.Option(
         "--events",
+        metavar="URI",
         help="Where events go: events.jsonl, mqtt://host/topic (Home Assistant) or https://host/path (a webhook); "
         "repeatable. A live page of --output shows them too.",
     ),
