@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def _evaluate(
+    *,
     model: Annotated[Path, typer.Argument(help="A bundle, an export folder, a .onnx file or a folder's .engine.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from aselect_calibration.thresholds import Method
 from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
+from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.records import Precision, Task
 
@@ -20,33 +22,48 @@ if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
 
 
+@dataclass(frozen=True, kw_only=True)
+class Int8:
+    """How INT8 is made."""
+
+    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128
+    calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse"
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or of agreement where no labels are (0.01)."),
+    ] = None
+    rest: Annotated[
+        Rest | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Engines, fallback graphs and the form of the folder."""
+
+    engine: Annotated[EngineChoice, typer.Option(help="Which TensorRT to build engines with.")] = "auto"
+    target: Targets = None
+    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="If fp16 misses its gate, take the mixed FP16/FP32 graph instead.")
+    ] = False
+    format: Annotated[Format, typer.Option(help="A folder to run, or what these servers read.")] = "folder"
+
+
 def _export(
+    *,
     task: Annotated[Task | None, typer.Option(help="Alone, it takes the bundle that ships.")] = None,
     precision: Annotated[Precision, typer.Option()] = "fp16",
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
-    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False,
-    allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="If fp16 misses its gate, take the mixed FP16/FP32 graph instead.")
-    ] = False,
-    engine: Annotated[EngineChoice, typer.Option(help="Which TensorRT to build engines with.")] = "auto",
-    target: Targets = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Images or a video to verify and calibrate on; a split root with labels also gates int8."),
     ] = None,
-    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128,
-    calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
-    max_drop: Annotated[
-        float | None,
-        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or of agreement where no labels are (0.01)."),
-    ] = None,
-    rest: Annotated[
-        Rest | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
-    layout: Annotated[Format, typer.Option("--format", help="A folder to run, or what these servers read.")] = "folder",
+    int8: Int8,
+    delivery: Delivery,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -55,7 +72,6 @@ def _export(
     A graph that misses its gate is not written; if it is the asked one, nothing is, and the exit code is 3.
     """
     size = read(imgsz, "--imgsz", parse_size)
-    targets = read(target, "--target", parse_list) or ()
 
     from rich.console import Console
 
@@ -70,25 +86,22 @@ def _export(
             model=model,
             imgsz=size,
             batch=batch,
-            ladder=not no_ladder,
-            allow_mixed=allow_mixed,
-            engine=engine,
-            target=targets,
             data=data,
-            calib_images=calib_images,
-            calib=calib,
-            max_drop=max_drop,
-            rest=rest,
             out=out,
-            format=layout,
+            ladder=not delivery.no_ladder,
+            allow_mixed=delivery.allow_mixed,
+            engine=delivery.engine,
+            target=read(delivery.target, "--target", parse_list) or (),
+            format=delivery.format,
             progress=progress,
+            **vars(int8),
         )
     if result.rung == "mixed":
         console.print("warning: fp16 missed its gate, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:
         print(export_json(result))
     else:
-        _print_export(result, _NEXT[layout])
+        _print_export(result, _NEXT[delivery.format])
 
 
 _NEXT = {
@@ -101,8 +114,8 @@ _NEXT = {
 export = entry(
     _export,
     groups={
-        "INT8": ["calib_images", "calib", "max_drop", "rest"],
-        "Engines and fallbacks": ["engine", "target", "no_ladder", "allow_mixed", "layout"],
+        "INT8": option_names(Int8),
+        "Engines and fallbacks": option_names(Delivery),
     },
     examples=[
         "aselect-export --task seg --precision fp16",

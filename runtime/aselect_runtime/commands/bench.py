@@ -25,6 +25,7 @@ class DeviceName(str, Enum):
 
 
 def _bench(
+    *,
     model: Model,
     source: Annotated[str, typer.Option(help="What to measure on: any input of aselect-run.")] = "synthetic://street",
     device: Annotated[

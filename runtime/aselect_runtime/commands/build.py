@@ -14,6 +14,7 @@ from aselect_runtime.options import parse_list
 
 
 def _build(
+    *,
     folder: Annotated[Path, typer.Argument(help="Export folder.")],
     target: Targets = None,
     workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use.")] = None,

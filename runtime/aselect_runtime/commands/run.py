@@ -92,6 +92,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and th
 
 
 def _run(
+    *,
     model: Model,
     inputs: Inputs,
     output: Outputs = None,
