@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,14 @@ from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
 
+class Start(NamedTuple):
+    """What is known of weights that were had without training."""
+
+    loss: float
+    score: float
+    """On val."""
+
+
 class Learner(Protocol):
     """What the loop steps, averages and measures."""
 
@@ -32,8 +40,8 @@ class Learner(Protocol):
     groups: list[dict[str, Any]]
     """Parameter groups of the optimiser, each with its full learning rate as `base`."""
 
-    def start(self) -> float | None:
-        """Set weights that can be had without training, if any, and return their loss; None where there are none."""
+    def start(self) -> Start | None:
+        """Set weights that can be had without training; None where there are none."""
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
@@ -71,7 +79,7 @@ class HeadLearner:
         self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
 
     @torch.no_grad()
-    def start(self) -> float | None:
+    def start(self) -> Start | None:
         """See Learner: a linear head starts from the ridge regression that is best on val."""
         head = self.module
         if not (isinstance(head, Head) and is_linear(head)):
@@ -80,11 +88,13 @@ class HeadLearner:
         classes, ignore = len(self.goal.train.classes), getattr(self.goal.train, "ignore_index", -1)
         sums = moments(head, parts, classes, ignore, len(self.views))
 
-        def figure(damping: float) -> float:
-            set_linear(head, *sums.solve(damping))
+        def figure(solution: tuple[Tensor, Tensor]) -> float:
+            set_linear(head, *solution)
             return self.validate(head).score
 
-        weight, bias = sums.solve(max(DAMPINGS, key=figure))
+        solutions = [sums.solve(damping) for damping in DAMPINGS]
+        scores = [figure(solution) for solution in solutions]
+        score, (weight, bias) = max(zip(scores, solutions, strict=True), key=lambda pair: pair[0])
         head.train()
 
         def loss(scale: float) -> float:
@@ -93,7 +103,7 @@ class HeadLearner:
 
         least, scale = min((loss(scale), scale) for scale in SCALES)
         set_linear(head, scale * weight, scale * bias)
-        return least
+        return Start(least, score)  # the scale leaves the class of each pixel as it is
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
@@ -139,7 +149,7 @@ class ModelLearner:
         ]
         self.views = goal.views(model.imgsz, how)
 
-    def start(self) -> float | None:
+    def start(self) -> Start | None:
         """See Learner."""
         return None
 

@@ -92,9 +92,9 @@ def learn(
             state.validated(figures.score, recipe.batch, average.module.state_dict())
             state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
 
-    if state.step == 0 and (least := learner.start()) is not None:
-        state.losses.append(least)
-        state.validated(learner.validate(learner.module).score, recipe.batch, learner.module.state_dict())
+    if state.step == 0 and (start := learner.start()) is not None:
+        state.losses.append(start.loss)
+        state.validated(start.score, recipe.batch, learner.module.state_dict())
     learner.module.train()
     fit(
         optimiser,
