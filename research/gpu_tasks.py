@@ -178,7 +178,7 @@ class DeviceLearner:
         if body:
             self.groups.append({"params": body, "lr": recipe.backbone_rate, "base": recipe.backbone_rate})
 
-    def start(self) -> float | None:
+    def start(self) -> None:
         """See Learner."""
         return None
 

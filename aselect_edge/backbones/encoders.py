@@ -29,7 +29,7 @@ _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj
 """Names inside the middle block's attention, ours and those of autoencoders saved before diffusers 0.18."""
 
 
-def load_encoder(source: str, revision: str | None = None) -> Encoder:
+def load_encoder(source: str) -> Encoder:
     """The encoder in a folder or hub id, an autoencoder or a pipeline with a `vae/`, or in a single file.
 
     eval mode, float32. Raises InputError where it is no autoencoder of a kind that is known, IntegrityError where its
@@ -40,7 +40,7 @@ def load_encoder(source: str, revision: str | None = None) -> Encoder:
         if not (path.parent / "config.json").is_file():
             return _of_file(path)
         return _filled(path.parent, [path])
-    folder = part_of(local_folder(source, revision, check=_check_config), "vae")
+    folder = part_of(local_folder(source, None, check=_check_config), "vae")
     return _filled(folder, None)
 
 

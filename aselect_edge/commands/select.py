@@ -19,6 +19,7 @@ from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_list, parse_size
+from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import COMPONENTS, Component, Tap, Task
 
 StrategyName = Literal[
@@ -112,7 +113,6 @@ def _select(
 
     from aselect_edge.api import select
     from aselect_edge.selection.team import leads
-    from aselect_runtime.progress import terminal_progress
 
     with terminal_progress(shown=leads()) as progress:
         selection = select(

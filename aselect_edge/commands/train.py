@@ -14,6 +14,7 @@ from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
+from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
@@ -126,7 +127,6 @@ def _train(
 
     from aselect_edge.api import train
     from aselect_edge.training import Unfreeze
-    from aselect_runtime.progress import terminal_progress
 
     read(learning.unfreeze, "--unfreeze", Unfreeze.parse)
 

@@ -154,8 +154,8 @@ def _grid(axis: Any, count: int) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
 
 
 def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:

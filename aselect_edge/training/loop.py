@@ -32,6 +32,7 @@ def train_model(
     how: Resize,
     recipe: Recipe,
     workdir: Path,
+    *,
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
@@ -50,9 +51,11 @@ def train_model(
     torch.manual_seed(recipe.seed)
     learner: Learner
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
+        learner = HeadLearner(
+            model, goal, how, recipe, digests, folder=cache or workdir / "features", progress=progress, device=device
+        )
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
+        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device)
     state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)

@@ -171,7 +171,7 @@ def _int8(
 
     # A failure of fp16 is none of int8: its place on the ladder stays empty.
     above = choose_rungs(traced, "fp16", trial, progress, ladder=True, allow_mixed=True)
-    int8 = quantise(bundle, traced, above, trial, data, calibration, settings, progress)
+    int8 = quantise(bundle, traced, above, trial, data=data, frames=calibration, settings=settings, progress=progress)
     return int8, [int8.candidate, *(above if ladder else [])]
 
 

@@ -16,6 +16,7 @@ from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
+from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import Precision, Task
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ def _export(
     from rich.console import Console
 
     from aselect_export.api import export
-    from aselect_runtime.progress import terminal_progress
 
     console = Console(stderr=True)
     with terminal_progress() as progress:

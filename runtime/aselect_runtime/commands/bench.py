@@ -11,6 +11,9 @@ import typer
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json
 from aselect_runtime.commands.run import Model, Verbose, quiet_libraries
+from aselect_runtime.commands.variables import filled_in
+from aselect_runtime.progress import terminal_progress
+from aselect_runtime.redaction import redact
 
 
 class DeviceName(str, Enum):
@@ -49,14 +52,11 @@ def _bench(
     one batch in host memory. The pipeline has no output; what it cannot keep of the session's rate is lost to
     capture and resize, whose times are shown. Let the machine do nothing else meanwhile.
     """
-    from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.redaction import redact
 
     source = filled_in(source)
     # As in aselect-run: FFmpeg quotes addresses as they are.
     quiet_libraries(verbose and redact(source) == source)
     from aselect_runtime.bench import Effort, benchmark, benchmark_all, report
-    from aselect_runtime.progress import terminal_progress
 
     effort = Effort(warmup, iterations, duration)
     with terminal_progress() as progress:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,8 +162,6 @@ def _hint(error: AselectError, options: Collection[str]) -> str:
 
 def _report(error: AselectError, verbose: bool, hint: str = "") -> None:
     if verbose:
-        import traceback
-
         traceback.print_exc()
     # Messages can quote file names and library errors: keep them on one line and free of terminal escapes.
     line = " ".join(str(error).split()) + hint

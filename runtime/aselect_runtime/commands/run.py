@@ -12,6 +12,11 @@ import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
+from aselect_runtime.commands.signals import stop_on_signals
+from aselect_runtime.commands.variables import filled_in
+from aselect_runtime.errors import IncompleteError, InputError
+from aselect_runtime.progress import terminal_progress
+from aselect_runtime.redaction import redact
 
 if TYPE_CHECKING:
     from aselect_runtime.pipeline.timing import RunSummary
@@ -122,9 +127,6 @@ def _run(
     left out while the run goes on; the exit code is 1 at the end. Whatever ends the run, outputs keep the results that
     they have.
     """
-    from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.errors import IncompleteError, InputError
-    from aselect_runtime.redaction import redact
 
     inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
     if as_json and "-" in outputs:
@@ -134,11 +136,9 @@ def _run(
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.backends import open_model
     from aselect_runtime.commands.live import print_summary, progress
-    from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.drawing import Look
     from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
-    from aselect_runtime.progress import terminal_progress
     from aselect_runtime.sinks.event_recording import EventRecording
 
     recording = None if record_events is None else EventRecording(record_events, pre, post, keep_gb * 1e9, keep_days)
