@@ -21,7 +21,7 @@ KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
 
 @contextmanager
 def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes `<label>.png` for each frame; the folder appears whole at the end."""
+    """Writes `<label>.png` for each frame; the folder appears at the end, complete."""
     names: list[str] = []
     with atomic_folder(path, KIND) as folder:
 
@@ -36,11 +36,11 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
 
 
 def _recordable(label: str) -> str:
-    """The label as the record can hold it: names on disk are bytes, which need not be text."""
+    """The label with only the characters that the record allows: names on disk are bytes and may be no valid text."""
     return "".join(each if each.isprintable() and each != "\\" else "\N{REPLACEMENT CHARACTER}" for each in label)
 
 
 def _unused(folder: Path, label: str) -> Path:
-    """`<label>.png`, or with a number where sources of one's own give two frames one label."""
+    """`<label>.png`, or with a number if a custom source gives two frames the same label."""
     names = itertools.chain([f"{label}.png"], (f"{label}~{number}.png" for number in itertools.count(2)))
     return next(path for name in names if not (path := folder / name).exists())

@@ -1,4 +1,4 @@
-"""A small HTTP server for figures: one thread whatever the number of clients, and little patience with each."""
+"""A small HTTP server for metrics: one thread for all clients, with strict limits on connections and time."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ PATHS = frozenset({"/", "/metrics"})
 
 @contextmanager
 def serving(host: str, port: int, content_type: str, content: Callable[[], bytes]) -> Iterator[int]:
-    """Serve GET /metrics for as long as the block lasts; yields the port. Raises OSError if the address is taken."""
+    """Serve GET /metrics inside the block; yields the port. Raises OSError if the address cannot be bound."""
     started: Future[int] = Future()
     stop: Future[None] = Future()
-    door = _Door(content_type, content)
+    handler = _Server(content_type, content)
 
     async def work() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # a client's fault is no news
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # errors of clients are not logged
         try:
-            server = await asyncio.start_server(door.answer, host, port, limit=HEADERS, backlog=door.most)
+            server = await asyncio.start_server(handler.answer, host, port, limit=HEADERS, backlog=handler.most)
         except BaseException as error:
             started.set_exception(error)
             return
         started.set_result(int(server.sockets[0].getsockname()[1]))
         await asyncio.wrap_future(stop)
         server.close()
-        door.close()
+        handler.close()
 
     thread = Thread(target=lambda: asyncio.run(work()), name="metrics", daemon=True)
     thread.start()
@@ -42,7 +42,7 @@ def serving(host: str, port: int, content_type: str, content: Callable[[], bytes
         thread.join()
 
 
-class _Door:
+class _Server:
     """Answers each connection once and closes it."""
 
     def __init__(self, content_type: str, content: Callable[[], bytes]) -> None:
@@ -58,7 +58,7 @@ class _Door:
         self._open.add(writer)
         try:
             with suppress(asyncio.TimeoutError, OSError):
-                await asyncio.wait_for(self._talk(reader, writer), IDLE)
+                await asyncio.wait_for(self._respond(reader, writer), IDLE)
         finally:
             self._open.discard(writer)
             writer.transport.abort()
@@ -67,7 +67,7 @@ class _Door:
         for writer in self._open:
             writer.transport.abort()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -89,7 +89,7 @@ class _Door:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
         writer.write_eof()
-        await reader.read(HEADERS)  # until the client closes: an abort would take the answer back
+        await reader.read(HEADERS)  # wait until the client closes: an abort could discard the answer
 
 
 def _status(request: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Cameras and videos on the network: rtsp://, http:// and their encrypted kin, through the FFmpeg inside OpenCV."""
+"""Cameras and videos on the network (rtsp://, http:// and others, encrypted or not), through OpenCV's FFmpeg."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from aselect_runtime.sources.video import Video
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
-"""Seconds that FFmpeg may wait for the other side."""
+"""Seconds that FFmpeg waits for the server."""
 LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Schemes that need no host."""
 
 
 def network(uri: str) -> Source:
-    """A video where the path ends like one (http://host/video.mp4: every frame is delivered), else a live stream.
+    """A video if the path has a video's suffix (http://host/video.mp4: every frame is delivered), else a live stream.
 
-    Raises InputError for an address without a host. What stands behind `#` of an encrypted one says whom to trust.
+    Raises InputError for an address without a host. For encrypted addresses the part after `#` sets the trusted
+    certificates, see `split_trust`.
     """
     uri, trust = split_trust(quoted(uri), redact(uri))
     name = redact(uri)
@@ -38,19 +39,19 @@ def network(uri: str) -> Source:
     scheme, host, path = parts.scheme.lower(), parts.hostname, parts.path
     if not host and not (scheme in LISTENING and port):  # udp://@:5000 is a port of this machine
         raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
-    # Labels and file names come of it: a path with options in it may hold a password.
+    # Labels and file names are made from it: a path that contains options may contain a password.
     host = host or scheme
     stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
-    there = _There(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
+    endpoint = _Endpoint(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
     if scheme.startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, there.connect)
+        return Video(name, stem, endpoint.connect)
     info = SourceInfo(name, FPS, live=True)
-    return LiveCapture(info, stem, there.connect_live, "check the camera and the network")
+    return LiveCapture(info, stem, endpoint.connect_live, "check the camera and the network")
 
 
 @dataclass(frozen=True)
-class _There:
-    """An address, and what its certificate is held against where it has one."""
+class _Endpoint:
+    """An address, and the trust settings for its certificate; None if the scheme is not encrypted."""
 
     uri: str
     name: str
@@ -59,7 +60,7 @@ class _There:
     trust: Trust | None
 
     def connect_live(self) -> cv2.VideoCapture | MjpegCapture:
-        """Open a stream; one of JPEG images over HTTP is not left to FFmpeg, which trusts any size."""
+        """Open a stream; JPEG images over HTTP are not read by FFmpeg, which does not limit their size."""
         if self.uri.lower().startswith("http"):
             if self.trust is not None:
                 check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
@@ -69,11 +70,11 @@ class _There:
         return self.connect(threads=1)
 
     def connect(self, threads: int = 0) -> cv2.VideoCapture:
-        """Open with FFmpeg. Decoding in several threads delays each frame by as many: a live stream is given one."""
+        """Open with FFmpeg. Each additional decoding thread delays frames by one: use one thread for a live stream."""
         if self.trust is not None:
             check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
         trust = self.trust or Trust()
-        thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
+        thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # not in OpenCV before 4.7
         with ffmpeg_options(trust):
             capture = open_ffmpeg(
                 self.uri,

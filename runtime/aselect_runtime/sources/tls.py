@@ -1,7 +1,8 @@
-"""Whom an encrypted camera must prove to be: by default a name that an authority of this machine vouches for.
+"""Verifying the certificate of an encrypted camera, by default with the certificate authorities of this machine.
 
-`#ca=/path.pem` at the end of an address trusts that file instead, `#verify=0` trusts anybody. FFmpeg verifies the chain
-but many of its versions do not compare the name, and old ones verify nothing of RTSP: so Python shakes hands before.
+`#ca=/path.pem` at the end of an address trusts that file instead, `#verify=0` switches verification off. FFmpeg
+verifies the chain, but many versions do not compare the host name, and old ones do not verify RTSP at all; so Python
+makes a TLS handshake first.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from urllib.parse import parse_qsl
 from aselect_runtime.errors import InputError
 
 SCHEMES = {"https": 443, "rtsps": 322}
-"""Encrypted ones, with their ports."""
+"""Encrypted schemes and their default ports."""
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What a camera's certificate is held against; without `verify` nothing."""
+    """How a camera's certificate is verified: with the PEM file `ca` if given; not at all if `verify` is False."""
 
     verify: bool = True
     ca: str | None = None
 
     def options(self) -> str:
-        """For FFmpeg."""
+        """The settings as FFmpeg options."""
         if not self.verify:
             return "tls_verify;0"
         bundle = self.ca or ssl.get_default_verify_paths().cafile
@@ -38,22 +39,22 @@ class Trust:
 
 
 def split_trust(uri: str, name: str) -> tuple[str, Trust]:
-    """The address without its fragment, and what that says; raises InputError for one that says something else."""
+    """The address without its fragment, and the trust settings in the fragment; raises InputError for other content."""
     address, mark, fragment = uri.partition("#")
-    asked = dict(parse_qsl(fragment, keep_blank_values=True))
+    options = dict(parse_qsl(fragment, keep_blank_values=True))
     scheme = address.split("://", 1)[0].lower()
     if scheme not in SCHEMES:
         return uri, Trust()
-    ca, verify = asked.pop("ca", None), asked.pop("verify", "1")
-    if (mark and not fragment) or asked or verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):
-        raise InputError(f"{name}: got an unknown option behind #, expected #ca=/path/of.pem or #verify=0")
+    ca, verify = options.pop("ca", None), options.pop("verify", "1")
+    if (mark and not fragment) or options or verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):
+        raise InputError(f"{name}: got an unknown option after #, expected #ca=/path/of.pem or #verify=0")
     if ca is not None and not os.path.isfile(ca):
-        raise InputError(f"{name}: got a path behind #ca= that is no file, expected a PEM file with certificates")
+        raise InputError(f"{name}: got a path after #ca= that is no file, expected a PEM file with certificates")
     return address, Trust(verify == "1", ca)
 
 
 def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: float) -> None:
-    """Raise InputError unless whoever answers there proves to be `host`."""
+    """Raise InputError unless the server has a valid certificate for `host`."""
     if not trust.verify:
         return
     try:
@@ -66,7 +67,7 @@ def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: fl
     except ssl.SSLCertVerificationError as error:
         raise InputError(
             f"{name}: got a certificate that is not trusted ({error.verify_message}), expected one for this name; add "
-            "#ca=/path/of.pem to the address with the camera's own, or #verify=0 to trust anybody"
+            "#ca=/path/of.pem with the camera's certificate to the address, or #verify=0 to trust any certificate"
         ) from error
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or type(error).__name__
@@ -76,7 +77,7 @@ def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: fl
 
 
 class _Shared:
-    """A setting of the whole process: those who want the same one use it together, others wait."""
+    """A setting of the whole process: users of the same value share it, users of another value wait."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -101,13 +102,13 @@ class _Shared:
 
 _shared = _Shared()
 _own = os.environ.get(OPTIONS)
-"""The user's, which go before ours."""
+"""The user's options, which take precedence."""
 
 
 @contextmanager
 def ffmpeg_options(trust: Trust) -> Iterator[None]:
-    """Opens of the block obey `trust`; OpenCV takes FFmpeg's options from the environment alone."""
-    # RTSP over TCP: lost UDP packets would smear the image.
+    """Apply `trust` to captures opened in the block; OpenCV reads FFmpeg's options only from the environment."""
+    # RTSP over TCP: lost UDP packets would corrupt the image.
     own = "rtsp_transport;tcp" if _own is None else _own
     with _shared.holding(own if "tls_verify" in own else "|".join(filter(None, (own, trust.options())))):
         yield
