@@ -1,4 +1,4 @@
-"""What can be said of a backbone besides its source."""
+"""The options of a backbone besides its source."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneOptions:
-    """What was said of a source; None leaves a thing to the source, or to the family's published models."""
+    """Options for loading a source; None takes the value of the source, or of the family's published models."""
 
     family: str | None = None
-    """Where the source does not say, or says wrong."""
+    """If the source does not show it, or shows it wrongly."""
     vae: str | None = None
     """Folder, file or hub id of the autoencoder, instead of the pipeline's."""
     num_heads: int | None = None
@@ -25,6 +25,6 @@ class BackboneOptions:
     revision: str | None = None
     """Of a hub id."""
     sit_time: str | None = None
-    """What a SiT-like model is fed, `sigma` or `1-sigma`."""
+    """The model's time input, `sigma` or `1-sigma`, for a SiT-like file."""
     sit_path: str | None = None
     """Its path: `linear`, `cosine` or `vp`."""

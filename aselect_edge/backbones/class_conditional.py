@@ -52,7 +52,7 @@ class ClassConditional(Backbone):
 def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
     """Sine-cosine position table (T, D) of a grid (rows, columns), row-major.
 
-    Positions span [0, base_size) on both axes whatever the grid, and the first half of the channels encodes the
+    Positions span [0, base_size) on both axes for any grid, and the first half of the channels encodes the
     column: both as in diffusers' `get_2d_sincos_pos_embed`.
     """
     frequency = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))

@@ -1,7 +1,7 @@
 """The class-conditional DiT of Peebles and Xie (arXiv 2212.09748), with diffusers' weights and formulas.
 
 diffusers' `DiTTransformer2DModel` un-patchifies as a square; this module runs the same weights on any grid and
-shows every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
+outputs every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Block(nn.Module):
         return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)
 
     def forward(self, x: Tensor, c: Tensor, see: See | None = None) -> Tensor:
-        """x (N, T, D), c (N, D) -> (N, T, D); `see` is shown every component on the way."""
+        """x (N, T, D), c (N, D) -> (N, T, D); `see` is called with every component in turn."""
         show = see or _ignore
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
         show("hidden", x)
@@ -94,10 +94,10 @@ def _ignore(_component: Component, _value: Tensor) -> None:
 
 
 class DiT(ClassConditional):
-    """The whole, unfolded model: the reference that everything deployed is held against.
+    """The complete, unfolded model: the reference that everything deployed is compared with.
 
     With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block. With
-    `depth`, only so many blocks exist, and no output layer.
+    `depth`, only the first blocks exist, without an output layer.
     """
 
     family: ClassVar[str] = "dit"

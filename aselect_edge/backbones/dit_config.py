@@ -27,7 +27,7 @@ class DiTConfig:
     num_embeds_ada_norm: Count = 1000
     norm_eps: float = 1e-5
     frequency_shift: Literal[0, 1] = 1
-    """What the sinusoid's divisor is short of 128: 1 in diffusers, 0 in facebookresearch/DiT."""
+    """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
     null_class: bool = True
     """Whether the label table ends with the class "no class"."""
 
@@ -43,7 +43,7 @@ class DiTConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> DiTConfig:
-        """Read diffusers' config; raises InputError for nonsense, and where the formulas differ from DiT's."""
+        """Read diffusers' config; raises InputError for invalid values, and if the formulas differ from DiT's."""
         expected = {
             "norm_type": "ada_norm_zero",
             "activation_fn": "gelu-approximate",
@@ -61,13 +61,13 @@ class DiTConfig:
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             raise InputError(
-                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected what DiT has ({fault['msg']}); "
+                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected a valid value ({fault['msg']}); "
                 "check config.json"
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """What diffusers' `DiTTransformer2DModel.from_config` reads."""
-        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written where they say something
+        """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""
+        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written only if not the default
         values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
         return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 

@@ -12,7 +12,7 @@ from aselect_edge.backbones.noise import Schedule
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A backbone ready to be scanned or folded: the model, what encodes for it, and what it is conditioned on."""
+    """A backbone ready to be scanned or folded: the model, its encoder and its condition."""
 
     model: Backbone
     encoder: Encoder
@@ -21,9 +21,9 @@ class LoadedBackbone:
     source: str
     revision: str | None = None
     vae: str | None = None
-    """Where the encoder came from, if not with the model."""
+    """Where the encoder came from, if it did not come with the model."""
     label: int | None = None
-    """The class of the condition; None for no class, or a family without classes."""
+    """The class of the condition; None for no class, or for a family without classes."""
 
     def x0(self, pixels: Tensor) -> Tensor:
         """The model's clean input (N, C, h, w) of pixels (N, 3, H, W), BGR, float 0..255."""
@@ -35,5 +35,5 @@ class LoadedBackbone:
         return self.model.side * self.encoder.stride
 
     def grid(self, imgsz: tuple[int, int]) -> tuple[int, int]:
-        """Token rows and columns of frames of this size; raises InputError for one that cannot be taken."""
+        """Token rows and columns of frames of this size; raises InputError for an unsupported size."""
         return self.model.grid(*self.encoder.size(*imgsz))

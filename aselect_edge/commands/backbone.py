@@ -1,4 +1,4 @@
-"""What aselect-select and aselect-train share: the options that say which backbone."""
+"""The options that select a backbone, shared by aselect-select and aselect-train."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class BackboneChoice(BackboneOptions):
         FamilyName | None,
         typer.Option(
             metavar="NAME",
-            help="dit, sit, sd3, pixart, lightningdit or jit, where the source does not say.",
+            help="dit, sit, sd3, pixart, lightningdit or jit, if the source does not show it.",
         ),
     ] = None
     vae: Annotated[
-        str | None, typer.Option(help="Folder, file or hub id of the autoencoder, if not with the backbone.")
+        str | None, typer.Option(help="Folder, file or hub id of the autoencoder, if it is not with the backbone.")
     ] = None
     num_heads: Annotated[
         int | None,
@@ -45,11 +45,11 @@ class BackboneChoice(BackboneOptions):
     ] = None
     sit_time: Annotated[
         Literal["1-sigma", "sigma"] | None,
-        typer.Option(help="What a SiT-like file is fed, if it does not say: 1-sigma (SiT), sigma (REPA)."),
+        typer.Option(help="Time input of a SiT-like file, if unknown: 1-sigma (SiT) or sigma (REPA)."),
     ] = None
     sit_path: Annotated[
         Literal["linear", "cosine", "vp"] | None,
-        typer.Option(help="Path of a SiT-like file, where the file does not say."),
+        typer.Option(help="Path of a SiT-like file, if unknown."),
     ] = None
     condition: Annotated[
         Path | None,

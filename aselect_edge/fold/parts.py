@@ -1,4 +1,4 @@
-"""What the folded blocks of several families share: the way through the blocks, how far each goes, its MLP."""
+"""Shared parts of the folded blocks of several families: the pass through the blocks, their length, the MLP."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ STAGE: dict[Component, int] = {
     "attn_gated": 3,
     "mlp": 4,
 }
-"""How far into its block a component lies."""
+"""Component -> the stage of its block that computes it."""
 WHOLE = 5
 PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
 
 Part = tuple[Tensor, Tensor]
-"""Weight and bias of a linear layer, to be joined with others."""
+"""Weight and bias of a linear layer, to be merged with others."""
 
 
 def cuts(spec: FoldSpec) -> Iterator[tuple[int, frozenset[Component], int]]:
-    """Of each block up to the deepest tap's: its index, what taps read of it, and after which stage it ends."""
+    """For each block up to the deepest tap: its index, the components that taps read, and its last stage."""
     for index in range(spec.deepest + 1):
         wanted = of_block(index, spec.taps)
         yield index, wanted, WHOLE if index < spec.deepest else max(STAGE[component] for component in wanted)
 
 
 class OneStream(Folded):
-    """The folded families whose blocks pass on image tokens alone: `block(x)` is the next x and what taps read."""
+    """Folded families whose blocks pass on only image tokens: `block(x)` returns the next x and tapped components."""
 
     embed: FoldedEmbedding
 
@@ -53,9 +53,9 @@ class OneStream(Folded):
 
 
 class CutBlock(nn.Module):
-    """A block at a fixed condition, cut after stage `end`, with what its taps (`wanted`) read.
+    """A block at a fixed condition, truncated after stage `end`, with the components that its taps read (`wanted`).
 
-    A gate folds into the layer before it, but for a tap that reads that layer: the gate then stays as it is.
+    A gate is folded into the layer before it, except where a tap reads that layer: the gate is then kept.
     """
 
     scale1: Tensor
@@ -80,7 +80,7 @@ class CutBlock(nn.Module):
             self.register_buffer("gate1", gate.float())
 
     def _take_gate(self, gate: Tensor) -> Tensor:
-        """What of the MLP's gate folds into its last layer."""
+        """The part of the MLP's gate that is folded into its last layer."""
         self.gated_mlp = "mlp" not in self.wanted
         if not self.gated_mlp and self.end == WHOLE:
             self.register_buffer("gate2", gate.float())
@@ -112,26 +112,26 @@ def scaled(part: Part, factor: float) -> Part:
 
 
 def plain(layer: nn.Linear | nn.Conv2d) -> Part:
-    """Weight and bias (zero where there is none) of a layer as it is, float64."""
+    """Weight and bias (zero if there is none) of an unchanged layer, float64."""
     weight = layer.weight.detach().double()
     return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses to one node."""
+    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses into one node."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(weight.float()), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # In float32 also where x is not, as LayerNorm has it: squares of large activations leave FP16's range.
+        # In float32 even if x is not, as in LayerNorm: squares of large activations exceed FP16's range.
         root = (x.float().square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
         return x / root.to(x.dtype) * self.weight
 
 
 def bare_norm(norm: nn.Module) -> nn.Module:
-    """A norm over the width as it is deployed: an RMSNorm with its weights, or a LayerNorm without."""
+    """A norm over the width in its deployed form: an RMSNorm with its weights, or a LayerNorm without."""
     if isinstance(norm, nn.RMSNorm):
         assert norm.eps is not None
         return RMSNorm(norm.weight, norm.eps)
@@ -148,7 +148,7 @@ class SwiGLU(nn.Module):
 
 
 class FoldedMLP(nn.Module):
-    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU."""
+    """x (N, T, D) -> gate · MLP(adaLN(x)), for diffusers' `FeedForward` with the tanh GELU."""
 
     def __init__(self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor) -> None:
         super().__init__()
