@@ -10,6 +10,7 @@ from typing import Literal
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.loading import load
+from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
@@ -146,6 +147,7 @@ def train(
     lr: float | None = None,
     backbone_lr: float | None = None,
     patience: int = 0,
+    discard_channels: str | Sequence[int] = (),
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -156,7 +158,8 @@ def train(
     `backbone` is a source as for `load_backbone`, or a loaded backbone, to which `family` to `sit_path` do not apply;
     `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` also trains
     the part of the backbone given by `unfreeze`: "all" (the default), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
-    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection.
+    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection. `discard_channels`
+    of every tap are set to zero before the head: "auto" the massive ones, "none", or a list such as "12,85".
 
     Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Raises InputError for
     invalid requests, before anything is trained.
@@ -190,6 +193,7 @@ def train(
         unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
+        discard=parse_channels(discard_channels) if isinstance(discard_channels, str) else tuple(discard_channels),
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.dit_config import DiTConfig
-from aselect_edge.backbones.family import Backbone, Condition
+from aselect_edge.backbones.family import Affine, Backbone, Condition
 from aselect_edge.backbones.inputs import class_condition, patch_grid
 from aselect_edge.backbones.rotary_config import RotaryConfig
 
@@ -22,6 +22,11 @@ class ClassConditional(Backbone):
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
         return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
+
+    @property
+    def affine(self) -> Affine | None:
+        mean, std = self.config.latents_mean, self.config.latents_std
+        return None if mean is None or std is None else Affine.normalising(mean, std)
 
     @property
     def depth(self) -> int:

@@ -53,6 +53,11 @@ class Block(nn.Module):
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
+        self.query_norm, self.key_norm = (
+            # torch's own eps of 1e-5, which timm's attention has
+            nn.LayerNorm(config.attention_head_dim) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.mlp_in = nn.Linear(width, 4 * width)
@@ -86,6 +91,7 @@ class Block(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
+        q, k = self.query_norm(q), self.key_norm(k)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (N, T, D)
 
 

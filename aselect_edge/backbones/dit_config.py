@@ -30,6 +30,11 @@ class DiTConfig:
     """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
     null_class: bool = True
     """Whether the label table ends with the class "no class"."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised head by head, by a LayerNorm with weights."""
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Of each channel of the autoencoder's latents, where the model normalises them so."""
 
     @property
     def width(self) -> int:
@@ -67,7 +72,8 @@ class DiTConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""
-        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written only if not the default
+        # Unknown to diffusers: written only if not the default.
+        own = {"frequency_shift": 1, "null_class": True, "qk_norm": False, "latents_mean": None, "latents_std": None}
         values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
         return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 
@@ -84,6 +90,7 @@ _BLOCK_KEYS = {
     "ff.net.0.proj": "blocks.{}.mlp_in",
     "ff.net.2": "blocks.{}.mlp_out",
 }
+_NORM_KEYS = {"attn1.norm_q": "blocks.{}.query_norm", "attn1.norm_k": "blocks.{}.key_norm"}
 _OUTER_KEYS = {"pos_embed.proj": "patch_embed", "proj_out_1": "final_adaln", "proj_out_2": "final"}
 
 
@@ -93,8 +100,9 @@ def diffusers_keys(config: DiTConfig, depth: int | None = None) -> dict[str, str
     A truncated model (`depth` given) has no output layer.
     """
     names = {ours: theirs for theirs, ours in _OUTER_KEYS.items() if depth is None or ours == "patch_embed"}
+    inside = _BLOCK_KEYS | (_NORM_KEYS if config.qk_norm else {})
     for index in range(config.num_layers if depth is None else depth):
-        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in _BLOCK_KEYS.items()}
+        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in inside.items()}
     biasless = () if config.attention_bias else (".query", ".key", ".value")
     keys = {}
     for ours, theirs in names.items():

@@ -23,6 +23,10 @@ class Wrapped(Backbone):
     The kept blocks are built as in the whole model, so that truncation does not turn one into a "last" block.
     """
 
+    trunk: ClassVar[str] = "transformer_blocks"
+    """diffusers' name of the list of blocks."""
+    output: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
+    """diffusers' names of what comes after the blocks."""
     streamed: ClassVar[tuple[str, ...]] = ("model.transformer_blocks.",)
     prompted: ClassVar[bool] = True
     unread: ClassVar[tuple[str, ...]] = (r"norm_out\.", r"proj_out\.")
@@ -38,8 +42,9 @@ class Wrapped(Backbone):
                 f"{kind.__name__} config: not understood ({error}), expected a configuration written by diffusers; "
                 f"check config.json"
             ) from error
-        self.model.transformer_blocks = self.model.transformer_blocks[:depth]
-        del self.model.norm_out, self.model.proj_out
+        setattr(self.model, self.trunk, self.blocks[:depth])
+        for name in self.output:
+            delattr(self.model, name)
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.config)
@@ -48,8 +53,13 @@ class Wrapped(Backbone):
         return {name: name.removeprefix("model.") for name in self.state_dict()}
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        """diffusers' blocks, up to the cut."""
+        return getattr(self.model, self.trunk)
+
+    @property
     def depth(self) -> int:
-        return len(self.model.transformer_blocks)
+        return len(self.blocks)
 
     @property
     def width(self) -> int:

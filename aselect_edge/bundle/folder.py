@@ -79,6 +79,7 @@ def tap_model(backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple
         backbone.encoder,
         backbone.condition,
         record.noise_draws,
+        record.discarded,
     )
 
 

@@ -11,7 +11,7 @@ import typer
 from aselect_edge.options import BackboneOptions
 from aselect_runtime.commands.options import unset_at
 
-FamilyName = Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
+FamilyName = Literal["dit", "sit", "sd3", "pixart", "prx", "sana", "lightningdit", "jit"]
 
 WHAT = "Folder of diffusers, hub id, single file of the authors, bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]
@@ -27,7 +27,7 @@ class BackboneChoice(BackboneOptions):
         FamilyName | None,
         typer.Option(
             metavar="NAME",
-            help="dit, sit, sd3, pixart, lightningdit or jit, if the source does not show it.",
+            help="If the source lacks it: dit, sit, sd3, pixart, prx, sana, lightningdit, jit.",
         ),
     ] = None
     vae: Annotated[

@@ -69,11 +69,15 @@ class Computing:
     """On what it computes, and with which noise."""
 
     noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over N draws of the noise, one pass each.")] = 1
+    discard_channels: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="Channels of the taps to set to zero: auto, none or 12,85."),
+    ] = "none"
     cache: Annotated[
         Path | None, typer.Option(help="Folder for features of the frozen backbone; runs may share it.")
     ] = None
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of weights, views and noise; the same seed gives the same bundle.")
+        int, typer.Option(min=0, help="Seed of weights, views and noise; the same gives the same bundle.")
     ] = 0
     device: DeviceName = "cpu"
 
@@ -128,9 +132,11 @@ def _train(
     import torch
 
     from aselect_edge.api import train
+    from aselect_edge.bundle.discard import parse_channels
     from aselect_edge.training import Unfreeze
 
     read(learning.unfreeze, "--unfreeze", Unfreeze.parse)
+    read(computing.discard_channels, "--discard-channels", parse_channels)
 
     asked = {"unfreeze": learning.unfreeze if finetune else None, "patience": learning.patience or 0}
     if threads:

@@ -42,7 +42,11 @@ def dense(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def convolution(
-    weight: Tensor, bias: Tensor | None, *, stride: tuple[int, ...], padding: str | tuple[int, ...] = (0, 0)
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: tuple[int, ...] = (1, 1),
+    padding: str | tuple[int, ...] = (0, 0),
 ) -> nn.Conv2d:
     """A convolution of float32 with these weights (out, in, rows, columns)."""
     outputs, inputs, rows, columns = weight.shape
@@ -93,7 +97,7 @@ class FoldedEmbedding(nn.Module):
         noise, eps, affine = spec.noise, spec.eps, spec.affine
         weight, (gain, offset) = embed.weight.double(), affine.columns()
         folded = weight * (noise.alpha * gain)
-        self.conv = convolution(folded.flip(1) if affine.reverse else folded, None, stride=embed.stride)
+        self.conv = convolution(folded.flip(1) if affine.reverse else folded, stride=embed.stride)
         constant = noise.alpha * offset + noise.sigma * eps.double()
         bias = None if embed.bias is None else embed.bias.double()
         constant = nn.functional.conv2d(constant, weight, bias, stride=embed.stride)

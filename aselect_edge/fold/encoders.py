@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.encoders import KLEncoder, TinyEncoder
+from aselect_edge.backbones.encoders import DCEncoder, KLEncoder, TinyEncoder
 from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
 from aselect_edge.fold.algebra import attend, convolution, dense, joined
+from aselect_edge.fold.dc_encoder import DeployedDC
+from aselect_edge.fold.first_convolution import FirstConvolution
 from aselect_edge.fold.parts import plain, scaled
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
@@ -39,33 +41,13 @@ def _(encoder: KLEncoder) -> nn.Module:
 
 
 @deployed_encoder.register
+def _(encoder: DCEncoder) -> nn.Module:
+    return DeployedDC(encoder.encoder)
+
+
+@deployed_encoder.register
 def _(encoder: TinyEncoder) -> nn.Module:
     return DeployedTiny(encoder.encoder.layers)
-
-
-class FirstConvolution(nn.Module):
-    """conv(gain · pixels + offset), exactly, applied to pixels: zero padding of the original becomes `pad`."""
-
-    def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
-        super().__init__()
-        weight, bias = plain(conv)
-        assert isinstance(conv.padding, tuple)
-        assert isinstance(affine.gain, float)
-        assert isinstance(affine.offset, float)
-        self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
-        folded = weight * affine.gain
-        self.conv = convolution(
-            folded.flip(1) if affine.reverse else folded,
-            bias + affine.offset * weight.sum((1, 2, 3)),
-            stride=conv.stride,
-            padding=(0, 0) if self.pad else conv.padding,
-        )
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        if self.pad:
-            sides = (self.columns, self.columns, self.rows, self.rows)
-            pixels = nn.functional.pad(pixels, sides, value=self.pad)
-        return self.conv(pixels)
 
 
 class SpatialAttention(nn.Module):

@@ -139,6 +139,29 @@ def bare_norm(norm: nn.Module) -> nn.Module:
     return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
 
 
+def head_norm(norm: nn.Module | None, factor: float = 1.0, order: Tensor | None = None) -> nn.Module | None:
+    """The norm of a head's queries or keys as it is deployed, times a factor; None where the model has none.
+
+    `order` (d,) is the order of the head's channels. It is a LayerNorm or an RMSNorm with weights, of torch or of
+    diffusers.
+    """
+    if norm is None or isinstance(norm, nn.Identity):
+        return None
+    own = slice(None) if order is None else order
+    weight: Tensor = norm.weight[own].double() * factor  # type: ignore[index]
+    if not isinstance(norm, nn.LayerNorm):
+        return RMSNorm(weight, norm.eps)  # type: ignore[arg-type]
+    deployed = nn.LayerNorm(len(weight), norm.eps, device="meta")
+    deployed.weight = nn.Parameter(weight.float())
+    deployed.bias = nn.Parameter((norm.bias[own].double() * factor).float())
+    return deployed
+
+
+def per_head(x: Tensor, norm: nn.Module | None, heads: int) -> Tensor:
+    """Normalise each head of x (N, T, D)."""
+    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)
+
+
 class SwiGLU(nn.Module):
     """x (N, T, 2·H) -> silu(first half) · second half, (N, T, H)."""
 

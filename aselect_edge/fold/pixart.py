@@ -14,7 +14,18 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, FoldedMLP, OneStream, cuts, plain, scaled
+from aselect_edge.fold.parts import (
+    PROJECTIONS,
+    STAGE,
+    WHOLE,
+    CutBlock,
+    FoldedMLP,
+    OneStream,
+    RMSNorm,
+    cuts,
+    plain,
+    scaled,
+)
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -25,16 +36,22 @@ class FoldedPixArt(OneStream):
     def __init__(self, model: PixArt, spec: FoldSpec) -> None:
         super().__init__()
         self.taps, self.grid = spec.taps, model.grid(*spec.size)
-        self.embed = FoldedEmbedding(model.model.pos_embed.proj, model.positions(self.grid), spec)
+        self.embed = FoldedEmbedding(model.patch_embed.proj, model.positions(self.grid), spec)
         shared = model.modulation(torch.tensor([spec.noise.model_timestep]), spec.size).unflatten(1, (6, -1))[
             0
         ]  # (6, D)
         tokens = model.caption(spec.condition["prompt"])[:, spec.condition["mask"][0].bool()]  # (1, valid, C)
         self.blocks = nn.ModuleList()
         for index, wanted, end in cuts(spec):
-            block = model.model.transformer_blocks[index]
+            block = model.blocks[index]
             with model.held(*([block] if end else [])):
-                self.blocks.append(FoldedBlock(block, shared, tokens, wanted, end))
+                self.blocks.append(self.block(block, shared, tokens, wanted, end))
+
+    def block(
+        self, block: nn.Module, shared: Tensor, tokens: Tensor, wanted: frozenset[Component], end: int
+    ) -> FoldedBlock:
+        """One block folded; the arguments are `FoldedBlock`'s."""
+        return FoldedBlock(block, shared, tokens, wanted, end)
 
 
 class FoldedBlock(CutBlock):
@@ -61,7 +78,7 @@ class FoldedBlock(CutBlock):
         if isinstance(self.cross, ConstantCross) and not wanted & {"attn", "attn_gated"}:
             self.out.bias.add_(self.cross.value)  # the value between the two is not read
             self.cross = None
-        self.mlp = FoldedMLP(block.norm2, block.ff, scale2, shift2, self._take_gate(gate2))
+        self.mlp = self._mlp(block, scale2, shift2, self._take_gate(gate2))
 
     def _project(self, block: Any, scale: Tensor, shift: Tensor) -> None:
         attends, layers = self.end >= STAGE["attn"], (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
@@ -78,6 +95,12 @@ class FoldedBlock(CutBlock):
         self.projections = list(parts)
         self.project = joined(list(parts.values()))
 
+    def _mlp(self, block: Any, scale: Tensor, shift: Tensor, gate: Tensor) -> nn.Module:
+        return FoldedMLP(block.norm2, block.ff, scale, shift, gate)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, self.heads, self.scale)
+
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
         """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
@@ -88,7 +111,7 @@ class FoldedBlock(CutBlock):
             seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
             q, k, v = parts
-            h = self.out(attend(q, k, v, self.heads, self.scale))
+            h = self.out(self._attend(q, k, v))
             h = self._gate_attention(h, seen)
         if self.end >= 4:
             x = x + h
@@ -124,8 +147,14 @@ class Cross(nn.Module):
         """`tokens` (1, valid, C)."""
         super().__init__()
         self.heads = attn.heads
-        self.query = dense(*scaled(plain(attn.to_q), (attn.inner_dim // attn.heads) ** -0.5))
-        self.register_buffer("key", attn.to_k(tokens))
+        scale, key = (attn.inner_dim // attn.heads) ** -0.5, attn.to_k(tokens)
+        if attn.norm_q is None:
+            self.query = dense(*scaled(plain(attn.to_q), scale))
+        else:  # Sana-1.5's, over all heads
+            key = attn.norm_k(key)
+            norm = RMSNorm(attn.norm_q.weight * scale, attn.norm_q.eps)
+            self.query = nn.Sequential(dense(*plain(attn.to_q)), norm)  # type: ignore[assignment]
+        self.register_buffer("key", key)
         self.register_buffer("value", attn.to_v(tokens))
         self.output = dense(*plain(attn.to_out[0]))
 

@@ -26,6 +26,8 @@ def features_digest(model: TapModel) -> str:
         model.noise.model_dump(),
         model.imgsz,
     ]
+    if any(mask is not None for mask in model.discard.keep):
+        content.append(tensors_digest((str(n), mask) for n, mask in enumerate(model.discard.keep) if mask is not None))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

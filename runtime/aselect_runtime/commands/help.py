@@ -46,7 +46,9 @@ class GroupedCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the examples, each on one unwrapped line that can be copied."""
-        if self.examples:
+        if len(self.examples) == 1:
+            formatter.write(f"\nExample: {self.examples[0]}\n")
+        elif self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"{' ' * formatter.current_indent}{example}\n")
