@@ -129,6 +129,10 @@ class RotaryDiT(ClassConditional):
     def keys(self) -> dict[str, str]:
         return {name: name for name in self.state_dict()}
 
+    @property
+    def embedding(self) -> nn.Module:
+        return self.patch_embed if self.config.bottleneck is None else self.widen
+
     def angles(self, grid: tuple[int, int], index: int) -> Tensor:
         """RoPE's angles (tokens, d/2) in the block `index`: context tokens come first there and are not rotated."""
         angles = rotary_angles(self.config.attention_head_dim, grid, self.config.base)

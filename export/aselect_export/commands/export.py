@@ -17,7 +17,7 @@ from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.progress import terminal_progress
-from aselect_runtime.records import Precision, Task
+from aselect_runtime.records import EncoderKind, Precision, Task
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -27,15 +27,23 @@ if TYPE_CHECKING:
 class Int8:
     """How INT8 is made."""
 
-    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128
-    calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse"
-    max_drop: Annotated[
-        float | None,
-        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
-    ] = None
+    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on.")] = 128
+    calib: Annotated[Method, typer.Option(metavar="METHOD", help="minmax, percentile, entropy or mse.")] = "mse"
     rest: Annotated[
         Rest | None,
-        typer.Option(help="int8: precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
+        typer.Option(help="Precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """The autoencoder's encoder in the graph."""
+
+    encoder: Annotated[
+        EncoderKind, typer.Option(help="The encoder that the model was trained with, or what replaces it.")
+    ] = "full"
+    vae: Annotated[
+        str | None, typer.Option(help="--encoder tiny: folder or hub id of the AutoencoderTiny.", metavar="SOURCE")
     ] = None
 
 
@@ -43,13 +51,17 @@ class Int8:
 class Delivery:
     """Engines, fallback graphs and the form of the folder."""
 
-    engine: Annotated[EngineChoice, typer.Option(help="TensorRT variant for the engines.")] = "auto"
+    engine: Annotated[
+        EngineChoice, typer.Option(metavar="NAME", help="TensorRT for the engines: auto, tensorrt, rtx or none.")
+    ] = "auto"
     target: Targets = None
     no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="If fp16 fails its check, use the mixed FP16/FP32 graph.")
     ] = False
-    format: Annotated[Format, typer.Option(help="An export folder, or the format of that server.")] = "folder"
+    format: Annotated[
+        Format, typer.Option(metavar="NAME", help="folder (an export), or that of a server: triton, deepstream.")
+    ] = "folder"
 
 
 def _export(
@@ -63,8 +75,15 @@ def _export(
         Path | None,
         typer.Option(help="Images or a video to verify and calibrate on; with labels they also check int8."),
     ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Allowed drop of mIoU or top-1 (int8 0.003, another encoder 0.01), or of agreement without labels."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
     int8: Int8,
+    encoder: EncoderOptions,
     delivery: Delivery,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
@@ -88,6 +107,7 @@ def _export(
             imgsz=size,
             batch=batch,
             data=data,
+            max_drop=max_drop,
             out=out,
             ladder=not delivery.no_ladder,
             allow_mixed=delivery.allow_mixed,
@@ -95,7 +115,7 @@ def _export(
             target=read(delivery.target, "--target", parse_list) or (),
             format=delivery.format,
             progress=progress,
-            **vars(int8),
+            **(vars(int8) | vars(encoder)),
         )
     if result.rung == "mixed":
         console.print("warning: fp16 failed its parity check, so model.onnx is the mixed graph", style="bold yellow")
@@ -116,6 +136,7 @@ export = entry(
     _export,
     groups={
         "INT8": option_names(Int8),
+        "Encoder": option_names(EncoderOptions),
         "Engines and fallbacks": option_names(Delivery),
     },
     examples=[

@@ -15,6 +15,7 @@ from aselect_runtime.commands.options import Json, OnDevice
 from aselect_runtime.commands.signals import stop_on_signals
 from aselect_runtime.commands.variables import filled_in
 from aselect_runtime.errors import IncompleteError, InputError
+from aselect_runtime.options import Decode
 from aselect_runtime.progress import terminal_progress
 from aselect_runtime.redaction import redact
 
@@ -65,6 +66,14 @@ Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs from all of the run, to calibrate INT8 with."),
 ]
+DecodeWith = Annotated[
+    Decode,
+    typer.Option(
+        "--decode",
+        metavar="NAME",
+        help="Decode videos by auto (hardware if it works), software or hardware.",
+    ),
+]
 RuleFile = Annotated[Path | None, typer.Option("--rules", help="TOML file of zones and rules that define events.")]
 Events = Annotated[
     list[str] | None,
@@ -109,6 +118,7 @@ def _run(
     opacity: Opacity = 0.5,
     clear: Clear = None,
     record_calibration: Record = None,
+    decode: DecodeWith = "auto",
     rules: RuleFile = None,
     events: Events = None,
     record_events: RecordEvents = None,
@@ -167,6 +177,7 @@ def _run(
                 smooth=smooth,
                 skip_still=skip_still,
                 record=record_calibration,
+                decode=decode,
                 events=plan,
                 look=Look(opacity, frozenset(clear or ())),
             )
