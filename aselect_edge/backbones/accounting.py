@@ -37,6 +37,10 @@ _MEANINGS = (
 """What names stand for, where that is known."""
 
 
+LONGEST = 120
+"""Characters of a tensor's name in a message."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the tensors of a file become a model, and which names the file may have."""
@@ -62,7 +66,7 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(
-            f"{what}: got tensors that are not understood: {', '.join(unknown[:3])}{more}{meaning_of(unknown)}, "
+            f"{what}: got tensors that are not understood: {', '.join(map(short, unknown[:3]))}{more}{meaning_of(unknown)}, "
             "expected none besides those of the plain model; this variant is not supported, choose another checkpoint"
         )
     for name, table in layout.tables.items():
@@ -71,6 +75,11 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
                 f"{what}: got a {name} of other values than the sine-cosine table of its grid, expected that table; "
                 "trained positions are not supported, choose another checkpoint"
             )
+
+
+def short(name: str) -> str:
+    """A tensor's name as a message shows it: whoever wrote the file may have made it as long as the file."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
 
 
 def _same(stored: Tensor, table: Tensor) -> bool:

@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Backbone, Condition, of_block
 from aselect_edge.backbones.inputs import class_condition, patch_grid
+from aselect_edge.backbones.limits import Count, Depth, check_positions
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Component, Tap
 
 See = Callable[[Component, Tensor], None]
-Count = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DiTConfig:
     attention_head_dim: Count = 72
     in_channels: Count = 4
     out_channels: Count | None = None
-    num_layers: Count = 28
+    num_layers: Depth = 28
     attention_bias: bool = True
     sample_size: Count = 32
     patch_size: Count = 2
@@ -69,13 +69,15 @@ class DiTConfig:
                 )
         known = {field.name for field in fields(cls)}
         try:
-            return TypeAdapter(cls).validate_python({key: value for key, value in config.items() if key in known})
+            found = TypeAdapter(cls).validate_python({key: value for key, value in config.items() if key in known})
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             raise InputError(
                 f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected what DiT has ({fault['msg']}); "
                 "check config.json"
             ) from error
+        check_positions("DiT", found.sample_size, found.patch_size, found.width)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """What diffusers' `DiTTransformer2DModel.from_config` reads."""

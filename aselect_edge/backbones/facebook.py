@@ -35,7 +35,7 @@ _BLOCK = {
     "mlp_in": "mlp.fc1",
     "mlp_out": "mlp.fc2",
 }
-_NUMBER = re.compile(r"blocks\.(\d+)\.")
+_NUMBER = re.compile(r"blocks\.(\d{1,4})\.")
 IGNORED = (r"final_layer\.", r"projectors\.", r"ap_head\.")
 """What no tap depends on: the output layer, and heads that REPA, iREPA and SRA train beside the model."""
 _TABLE = "y_embedder.embedding_table.weight"

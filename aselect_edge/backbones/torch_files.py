@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aselect_edge.backbones.limits import check_held, check_stored
 from aselect_runtime.errors import InputError, IntegrityError
 
 _AVERAGE = re.compile(r"(?i)(?:^|_)(?:ema|swa|avg|averaged?)(?:_?\d+)?(?:$|_)")
@@ -92,6 +93,8 @@ def torch_content(file: Path) -> Content:
             "tensors by name; save the model's state_dict"
         )
     state, taken = found
+    for name, tensor in state.items():
+        check_held(file, name, tensor)
     return Content(state, _arguments(content), taken)
 
 
@@ -99,6 +102,7 @@ def _load(file: Path) -> Any:
     stand_ins: list[Any] = [(Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names]
     stand_ins += [Namespace, SimpleNamespace]  # plain attributes, which run no code either
     stand_ins.append((_plain_dict, "collections.defaultdict"))
+    check_stored(file)
     try:
         with torch.serialization.safe_globals(stand_ins):
             mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none, and has to be read whole

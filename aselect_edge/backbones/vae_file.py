@@ -18,8 +18,8 @@ _MID = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0":
 
 def vae_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], list[str]]:
     """diffusers' `config.json` for a file of these shapes, and what was assumed; raises InputError."""
-    levels = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.(\d+)\.", name))}
-    blocks = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.0\.block\.(\d+)\.", name))}
+    levels = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.(\d{1,4})\.", name))}
+    blocks = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.0\.block\.(\d{1,4})\.", name))}
     try:
         widths = [shapes[f"encoder.down.{level}.block.0.conv1.weight"][0] for level in range(1 + max(levels))]
         channels = shapes["encoder.conv_out.weight"][0] // 2
@@ -55,7 +55,7 @@ def vae_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
 def vae_place(name: str) -> Stored:
     """Where the parameter of the encoder that diffusers calls `name` is in a file."""
     name = name.replace("encoder.conv_norm_out.", "encoder.norm_out.")
-    found = re.match(r"encoder\.down_blocks\.(\d+)\.(resnets|downsamplers)\.(\d+)\.(.+)$", name)
+    found = re.match(r"encoder\.down_blocks\.(\d{1,4})\.(resnets|downsamplers)\.(\d{1,4})\.(.+)$", name)
     if found and found[2] == "resnets":
         rest = found[4].replace("conv_shortcut.", "nin_shortcut.")
         return Stored(f"encoder.down.{found[1]}.block.{found[3]}.{rest}")
