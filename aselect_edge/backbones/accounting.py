@@ -66,8 +66,9 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(
-            f"{what}: got tensors that are not understood: {', '.join(map(short, unknown[:3]))}{more}{meaning_of(unknown)}, "
-            "expected none besides those of the plain model; this variant is not supported, choose another checkpoint"
+            f"{what}: got tensors that are not understood: {', '.join(map(short, unknown[:3]))}{more}"
+            f"{meaning_of(unknown)}, expected none besides "
+            "those of the plain model; this variant is not supported, choose another checkpoint"
         )
     for name, table in layout.tables.items():
         if name in store.held and not _same(store.tensor(name), table):

@@ -10,7 +10,7 @@ from typing import Any
 from aselect_edge.backbones.hub import VARIANTS, snapshot
 from aselect_edge.backbones.limits import LARGEST_CONFIG
 from aselect_runtime.errors import InputError, IntegrityError
-from aselect_runtime.files import inside
+from aselect_runtime.files import inside, read_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
@@ -94,13 +94,7 @@ def weight_files(folder: Path) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises InputError where there is no such file, IntegrityError where it is something else."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
-            raise IntegrityError(f"{path}: got no regular file, expected JSON; download it again")
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST_CONFIG + 1)
-        if len(content) > LARGEST_CONFIG:
-            raise IntegrityError(f"{path}: got more than {LARGEST_CONFIG >> 20} MiB, expected JSON; download it again")
-        value = json.loads(content.decode())
+        value = json.loads(read_file(path, LARGEST_CONFIG))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected a diffusers configuration; check the folder") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""How much a checkpoint may ask for, checked before memory is taken: its configuration and its headers are only claims."""
+"""How much a checkpoint may ask for, checked before memory is taken: configurations and headers are only claims."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def check_positions(kind: str, sample_size: Any, patch_size: Any, width: int) ->
         )
     if side * side * width > LARGEST_TABLE:
         raise InputError(
-            f"{kind} config: got {side}x{side} positions of {width} channels, expected at most {LARGEST_TABLE} numbers; "
-            "check sample_size, patch_size and the width in config.json"
+            f"{kind} config: got {side}x{side} positions of {width} channels, expected at most "
+            f"{LARGEST_TABLE} numbers; check sample_size, patch_size and the width in config.json"
         )
 
 

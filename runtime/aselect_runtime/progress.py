@@ -62,12 +62,18 @@ def log_on_stderr() -> Iterator[None]:
         root.removeHandler(handler)
 
 
+def one_line(text: str) -> str:
+    """A message fit for a terminal: names of files, classes and tensors in it may hold escapes that rule one."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
 class _Stderr(logging.Handler):
     """Finds sys.stderr anew for every line, because a live bar puts itself in its place."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            print(prefix + self.format(record), file=sys.stderr, flush=True)
+            text = self.format(record) if record.exc_info else one_line(self.format(record))
+            print(prefix + text, file=sys.stderr, flush=True)
         except Exception:  # a log that cannot be written must not end the work
             self.handleError(record)

@@ -21,7 +21,7 @@ from typing import Any
 
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
-from aselect_runtime.progress import log_on_stderr
+from aselect_runtime.progress import log_on_stderr, one_line
 
 HALF_OPENCV = (
     "got half an OpenCV, which one of two wheels left when the other was uninstalled, expected a whole one; "
@@ -158,6 +158,4 @@ def _report(error: AselectError, verbose: bool, hint: str = "") -> None:
         import traceback
 
         traceback.print_exc()
-    # Messages can quote file names and library errors: keep them on one line and free of terminal escapes.
-    line = " ".join(str(error).split()) + hint
-    print("error: " + "".join(char if char.isprintable() else "?" for char in line), file=sys.stderr)
+    print(f"error: {one_line(str(error) + hint)}", file=sys.stderr)

@@ -74,10 +74,14 @@ def _by_scheme(uri: str) -> Source:
 
 def _file(uri: str) -> Source:
     path = Path(uri)
-    if path.is_dir() or is_image(path):
+    if path.is_dir() or (is_image(path) and path.is_file()):
         from aselect_runtime.sources.images import Images
 
         return Images(path)
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"{uri}: got a pipe, socket or device, expected {HERE}; write into a file, or send it to a udp:// address"
+        )
     if not path.exists():
         raise InputError(f"{uri}: no such input, expected {HERE}; check the path")
     if path.suffix.lower() in CONVERTED:
