@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
-from aselect_runtime.sources.tls import SCHEMES, Trust
-
-PATIENCE = 5.0
-"""Seconds that the question why waits for the other side."""
+PATIENCE = 10.0
+"""Seconds that FFmpeg waits for the other side."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -58,30 +56,15 @@ def _escaped(text: str) -> str:
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
 
 
-def why_not(uri: str, trust: Trust) -> str:
-    """Why an address does not open, without the address: what was got, what was expected, what to do.
-
-    Whoever is asked must prove to be the camera, as `trust` says: the question holds user and password.
-    """
+def why_not(uri: str, error: Exception) -> str:
+    """Why an address does not open, by FFmpeg's error, without the address: what was got, was expected, is to do."""
     host = urlsplit(uri).hostname
     try:
         if host:
             socket.getaddrinfo(host, None)
     except OSError:
         return unknown(host)
-    try:
-        import av
-    except ImportError:
-        return UNKNOWN
-    scheme = uri.split("://", 1)[0].lower()
-    options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    if scheme in SCHEMES:
-        options |= dict(option.split(";", 1) for option in trust.options().split("|"))
-    try:
-        av.open(uri, options=options, timeout=PATIENCE).close()
-    except (av.FFmpegError, OSError) as error:
-        return REASONS.get(type(error).__name__, UNKNOWN)
-    return UNKNOWN
+    return REASONS.get(type(error).__name__, UNKNOWN)
 
 
 def unknown(host: str | None) -> str:

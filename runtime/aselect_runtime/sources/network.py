@@ -1,27 +1,23 @@
-"""Cameras and videos on the network: rtsp://, http:// and their encrypted kin, through the FFmpeg inside OpenCV."""
+"""Cameras and videos on the network: rtsp://, http:// and their encrypted kin, through FFmpeg."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import cv2
-
 from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources.addresses import quoted, why_not
-from aselect_runtime.sources.mjpeg import MjpegCapture, open_mjpeg
-from aselect_runtime.sources.opencv import FPS, LiveCapture, open_ffmpeg
+from aselect_runtime.sources.addresses import quoted
+from aselect_runtime.sources.mjpeg import open_mjpeg
+from aselect_runtime.sources.opencv import FPS, Capture, LiveCapture
 from aselect_runtime.sources.source import Source
-from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, split_trust
+from aselect_runtime.sources.stream import OPEN_TIMEOUT, open_stream
+from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, split_trust
 from aselect_runtime.sources.video import Video
 
-OPEN_TIMEOUT = 10.0
-READ_TIMEOUT = 10.0
-"""Seconds that FFmpeg may wait for the other side."""
 LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Schemes that need no host."""
 
@@ -58,31 +54,20 @@ class _There:
     port: int
     trust: Trust | None
 
-    def connect_live(self) -> cv2.VideoCapture | MjpegCapture:
-        """Open a stream; one of JPEG images over HTTP is not left to FFmpeg, which trusts any size."""
+    def connect_live(self) -> Capture:
+        """Open a stream; one of JPEG images over HTTP is read without FFmpeg."""
         if self.uri.lower().startswith("http"):
-            if self.trust is not None:
-                check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
+            self._check()
             capture = open_mjpeg(self.uri, self.name, self.trust, OPEN_TIMEOUT)
             if capture is not None:
                 return capture
-        return self.connect(threads=1)
+        return self.connect(live=True)
 
-    def connect(self, threads: int = 0) -> cv2.VideoCapture:
-        """Open with FFmpeg. Decoding in several threads delays each frame by as many: a live stream is given one."""
+    def connect(self, *, live: bool = False) -> Capture:
+        """Open with FFmpeg."""
+        self._check()
+        return open_stream(self.uri, self.name, self.trust, live=live)
+
+    def _check(self) -> None:
         if self.trust is not None:
             check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
-        trust = self.trust or Trust()
-        thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV before 4.7 does not know it
-        with ffmpeg_options(trust):
-            capture = open_ffmpeg(
-                self.uri,
-                [
-                    *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
-                    *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
-                    *((thread_count, threads) if threads and thread_count is not None else ()),
-                ],
-            )
-        if not capture.isOpened():
-            raise InputError(f"{self.name}: {why_not(self.uri, trust)}")
-        return capture

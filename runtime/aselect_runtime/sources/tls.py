@@ -9,17 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Condition
 from urllib.parse import parse_qsl
 
 from aselect_runtime.errors import InputError
 
 SCHEMES = {"https": 443, "rtsps": 322}
 """Encrypted ones, with their ports."""
-OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,12 @@ class Trust:
     verify: bool = True
     ca: str | None = None
 
-    def options(self) -> str:
+    def options(self) -> dict[str, str]:
         """For FFmpeg."""
         if not self.verify:
-            return "tls_verify;0"
+            return {"tls_verify": "0"}
         bundle = self.ca or ssl.get_default_verify_paths().cafile
-        return f"tls_verify;1|ca_file;{bundle}" if bundle else "tls_verify;1"
+        return {"tls_verify": "1", **({"ca_file": bundle} if bundle else {})}
 
 
 def split_trust(uri: str, name: str) -> tuple[str, Trust]:
@@ -45,7 +41,7 @@ def split_trust(uri: str, name: str) -> tuple[str, Trust]:
     if scheme not in SCHEMES:
         return uri, Trust()
     ca, verify = asked.pop("ca", None), asked.pop("verify", "1")
-    if (mark and not fragment) or asked or verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):
+    if (mark and not fragment) or asked or verify not in {"0", "1"}:
         raise InputError(f"{name}: got an unknown option behind #, expected #ca=/path/of.pem or #verify=0")
     if ca is not None and not os.path.isfile(ca):
         raise InputError(f"{name}: got a path behind #ca= that is no file, expected a PEM file with certificates")
@@ -73,41 +69,3 @@ def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: fl
         raise InputError(
             f"{name}: got no encrypted connection ({reason}), expected a stream there; check address and network"
         ) from error
-
-
-class _Shared:
-    """A setting of the whole process: those who want the same one use it together, others wait."""
-
-    def __init__(self) -> None:
-        self._changed = Condition()
-        self._value = ""
-        self._users = 0
-
-    @contextmanager
-    def holding(self, value: str) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._users or self._value == value)
-            self._value = value
-            self._users += 1
-            if os.environ.get(OPTIONS) != value:
-                os.environ[OPTIONS] = value
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._users -= 1
-                self._changed.notify_all()
-
-
-_shared = _Shared()
-_own = os.environ.get(OPTIONS)
-"""The user's, which go before ours."""
-
-
-@contextmanager
-def ffmpeg_options(trust: Trust) -> Iterator[None]:
-    """Opens of the block obey `trust`; OpenCV takes FFmpeg's options from the environment alone."""
-    # RTSP over TCP: lost UDP packets would smear the image.
-    own = "rtsp_transport;tcp" if _own is None else _own
-    with _shared.holding(own if "tls_verify" in own else "|".join(filter(None, (own, trust.options())))):
-        yield

@@ -14,7 +14,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import printable
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.sources.container import missing_bytes
-from aselect_runtime.sources.opencv import frames, open_file, rate
+from aselect_runtime.sources.opencv import Capture, frames, open_file, rate
 
 COMPLETE = 0.9
 """A video that ends before this share of its promised frames is worth a warning."""
@@ -38,7 +38,7 @@ class Video:
         self,
         name: str,
         stem: str,
-        connect: Callable[[], cv2.VideoCapture],
+        connect: Callable[[], Capture],
         missing: Callable[[], int] = lambda: 0,
         tries: int = 1,
     ) -> None:

@@ -157,7 +157,7 @@ def bundle(change: Callable[[dict[str, Any]], None]) -> Make:
     return make
 
 
-def bundle_weights(change: Callable[[Path], None]) -> Make:
+def bundle_weights(change: Callable[[Path], object]) -> Make:
     def make(folder: Path) -> Path:
         path = write_bundle(folder / "bundle")
         change(path / "backbone.safetensors")
@@ -184,7 +184,7 @@ def _shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _sparse(state: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.sparse.check_sparse_tensor_invariants(True):
-        return {**state, "x": torch.sparse_coo_tensor(size=(WIDE,))}
+        return {**state, "x": torch.sparse_coo_tensor(torch.zeros(1, 0), torch.zeros(0), (WIDE,))}
 
 
 CASES = (
