@@ -27,6 +27,10 @@ LARGEST = 4 << 30
 """Bytes of a file that is read as one: COCO's largest list of annotations has an eighth of that."""
 
 
+LONGEST_NAME, LONGEST_PATH = 255, 4000
+"""Bytes of a name that a disk takes, and of a path below a folder that a system does."""
+
+
 def read_file(path: Path, most: int = LARGEST) -> bytes:
     """The bytes of a regular file of at most `most` bytes.
 
@@ -51,10 +55,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fits(name: str) -> bool:
+    """Whether a disk takes a relative path: each of its parts has 1 to LONGEST_NAME bytes."""
+    return bool(name) and all(len(part.encode()) <= LONGEST_NAME for part in name.split("/"))
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` inside `folder`; refuses absolute names, names that climb out and names no disk takes."""
     pure = PurePosixPath(name)
-    usable = name.isprintable() and 0 < len(name.encode()) <= 255
+    usable = name.isprintable() and len(name.encode()) <= LONGEST_PATH and fits(name)
     if not usable or pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise IntegrityError(
             f"{folder}: got the file name {name!r}, expected a relative path inside the folder; "

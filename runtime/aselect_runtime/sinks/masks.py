@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 
@@ -15,6 +16,8 @@ from aselect_runtime.records import Manifest, MaskFolder
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
+LONGEST = 240
+"""Bytes of a mask's name without its suffix and number: a disk takes 255 in all."""
 KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
 """A later run replaces the masks that the record names and no other files."""
 
@@ -36,8 +39,15 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
 
 
 def _recordable(label: str) -> str:
-    """The label as the record can hold it: names on disk are bytes, which need not be text."""
-    return "".join(each if each.isprintable() and each != "\\" else "\N{REPLACEMENT CHARACTER}" for each in label)
+    """The label as the record and the disk can hold it: names are bytes, which need not be text.
+
+    A name that `~2.png` would make too long is cut, and ends in a checksum instead.
+    """
+    text = "".join(each if each.isprintable() and each != "\\" else "\N{REPLACEMENT CHARACTER}" for each in label)
+    folder, slash, name = text.rpartition("/")
+    if len(name.encode()) > LONGEST:
+        name = f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{crc32(name.encode()):08x}"
+    return folder + slash + name
 
 
 def _unused(folder: Path, label: str) -> Path:

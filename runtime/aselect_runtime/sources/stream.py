@@ -44,7 +44,9 @@ def open_stream(uri: str, name: str, trust: Trust | None, *, live: bool) -> Stre
         ) from error
     fault = ""
     try:
-        container = av.open(uri, options=stream_options(uri, trust), timeout=(OPEN_TIMEOUT, READ_TIMEOUT))
+        container = av.open(
+            uri, options={**LOOKING, **stream_options(uri, trust)}, timeout=(OPEN_TIMEOUT, READ_TIMEOUT)
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         fault = why_not(uri, error)
     if fault:  # outside the block: FFmpeg's message quotes the address with its password
@@ -62,7 +64,7 @@ def stream_options(uri: str, trust: Trust | None) -> dict[str, str]:
     ours = {"rtsp_transport": "tcp"} if uri.lower().startswith("rtsp") else {}
     given = os.environ.get(OPTIONS, "")
     theirs = dict(option.split(";", 1) for option in given.split("|") if ";" in option)
-    return {**LOOKING, **ours, **({} if trust is None else trust.options()), **theirs}
+    return {**ours, **({} if trust is None else trust.options()), **theirs}
 
 
 class StreamCapture:

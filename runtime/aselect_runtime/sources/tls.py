@@ -7,12 +7,14 @@ but many of its versions do not compare the name, and old ones verify nothing of
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.sources.addresses import HOST, quoted
 
 SCHEMES = {"https": 443, "rtsps": 322}
 """Encrypted ones, with their ports."""
@@ -34,18 +36,29 @@ class Trust:
 
 
 def split_trust(uri: str, name: str) -> tuple[str, Trust]:
-    """The address without its fragment, and what that says; raises InputError for one that says something else."""
-    address, mark, fragment = uri.partition("#")
+    """The address as FFmpeg reads it, without options of trust, and what those say.
+
+    Raises InputError for a fragment that says something else.
+    """
+    if uri.split("://", 1)[0].lower() not in SCHEMES:
+        return quoted(uri), Trust()
+    address, mark, fragment = _parted(uri)
     asked = dict(parse_qsl(fragment, keep_blank_values=True))
-    scheme = address.split("://", 1)[0].lower()
-    if scheme not in SCHEMES:
-        return uri, Trust()
     ca, verify = asked.pop("ca", None), asked.pop("verify", "1")
     if (mark and not fragment) or asked or verify not in {"0", "1"}:
         raise InputError(f"{name}: got an unknown option behind #, expected #ca=/path/of.pem or #verify=0")
     if ca is not None and not os.path.isfile(ca):
         raise InputError(f"{name}: got a path behind #ca= that is no file, expected a PEM file with certificates")
     return address, Trust(verify == "1", ca)
+
+
+def _parted(uri: str) -> tuple[str, str, str]:
+    """The address, `#` and the fragment. The path of `#ca=` may hold an `@`, and a password a `#`."""
+    before, mark, fragment = uri.rpartition("#")
+    authority = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0]
+    if re.match(r"(ca|verify)=", fragment) and HOST.fullmatch(authority.rpartition("@")[2]):
+        return quoted(before), mark, fragment
+    return quoted(uri).partition("#")
 
 
 def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: float) -> None:
