@@ -6,13 +6,13 @@ of TensorRT 10.3 to 10.7 with one class everywhere. Only running it tells.
 
 from __future__ import annotations
 
-import lzma
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Generic, TypeVar
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 LARGEST = 1 << 30
 """Bytes of the unpacked arrays, generously."""
-ODD_ZIP = (MemoryError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
-"""What zipfile raises for methods of compression that it does not know, for encryption and for damage inside."""
+ODD_ZIP = (MemoryError, NotImplementedError, RuntimeError, zlib.error, SyntaxError, TokenError, OverflowError)
+"""What zipfile raises for encryption and for damage inside, and NumPy for an odd header of an array."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,10 @@ def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.ui
     check_files(folder, {VERIFY: manifest.files[VERIFY]})
     try:
         with (folder / VERIFY).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            size = sum(part.file_size for part in arrays.zip.infolist())
+            parts = arrays.zip.infolist()
+            if odd := next((part for part in parts if part.compress_type not in (ZIP_STORED, ZIP_DEFLATED)), None):
+                raise ValueError(f"{odd.filename!a} compressed by method {odd.compress_type}")
+            size = sum(part.file_size for part in parts)
             if size > LARGEST:
                 raise ValueError(f"{size >> 20} MiB of arrays")
             frames = arrays["frames"]
