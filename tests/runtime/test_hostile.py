@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
+import tracemalloc
+import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from aselect_runtime import open_model
-from aselect_runtime.errors import AselectError, InputError, RecordError
+from aselect_runtime.engines.parity import verification_frames
+from aselect_runtime.errors import AselectError, InputError, IntegrityError, RecordError
+from aselect_runtime.files import sha256
 from aselect_runtime.frames import read_image
 from aselect_runtime.progress import log_on_stderr
 from aselect_runtime.records import ClassInfo, Manifest
@@ -66,3 +74,87 @@ def test_errors_of_commands_do_not_rule_the_terminal(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit), reporting(verbose=False):
         raise AselectError(f"{ESCAPE}\nwarning: forged")
     assert capsys.readouterr().err == "error: ?]0;owned??31m warning: forged\n"
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "{folder}/secret.bin", "link.bin", "nowhere.bin"])
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_a_graph_whose_weights_lie_outside_its_folder_is_refused(location: str, device: str, tmp_path: Path) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    np.zeros(4, np.float32).tofile(tmp_path / "secret.bin")
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=1)
+    for key, value in (("location", location.format(folder=tmp_path)), ("offset", "0"), ("length", "16")):
+        weight.external_data.add(key=key, value=value)
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(IntegrityError, match="cannot load it"):
+        open_model(folder / "model.onnx", device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_verification_frames_of_an_odd_compression_are_refused(method: int, seg_model: Path, tmp_path: Path) -> None:
+    manifest = Manifest.load(seg_model / "manifest.json")
+    with zipfile.ZipFile(tmp_path / "verify.npz", "w", method) as archive:
+        archive.writestr("frames.npy", bytes(1000))
+    with pytest.raises(IntegrityError, match=r"'frames\.npy' compressed by method"):
+        verification_frames(tmp_path, _listing(manifest, tmp_path / "verify.npz"))
+
+
+def test_verification_frames_that_unpack_to_gigabytes_are_refused_before_they_are(
+    seg_model: Path, tmp_path: Path
+) -> None:
+    manifest = Manifest.load(seg_model / "manifest.json")
+    with (
+        zipfile.ZipFile(tmp_path / "verify.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("frames.npy", "w", force_zip64=True) as part,
+    ):
+        for _ in range(1100):
+            part.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(IntegrityError, match="1100 MiB of arrays"):
+        verification_frames(tmp_path, _listing(manifest, tmp_path / "verify.npz"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def _listing(manifest: Manifest, file: Path) -> Manifest:
+    return manifest.model_copy(update={"files": {**manifest.files, file.name: sha256(file)}})
+
+
+SECRET = "hunter2-" + "z" * 20
+SECRETS = [
+    *(f"{scheme}://joe:{SECRET}@127.0.0.1:1/x" for scheme in ("rtsp", "rtsps", "http", "https", "rtmp", "srt", "tcp")),
+    *(f"rtsp://127.0.0.1:1/x?{name}={SECRET}" for name in ("token", "password", "auth", "key", "sid", "pwd")),
+    *(f"rtsp://127.0.0.1:1/user=joe_{name}={SECRET}_channel=1" for name in ("password", "pass", "pw")),
+    *(f"rtsps://joe:{SECRET}@127.0.0.1:1/x#{option}" for option in ("verify=0", "nonsense=1", "ca=/none@x.pem")),
+    *(f"http://joe:{odd}{SECRET}@127.0.0.1:1/x" for odd in ("@", "#", "?", "/", "%", ":")),
+    *(f"rtsp:/joe:{SECRET}@camera/1", f"joe:{SECRET}@camera/1", f"rtsp://joe:{SECRET}@[bad/1", f"ftp://j:{SECRET}@h/"),
+    *(
+        f"rtsp://joe:{SECRET}@camera:99999/1",
+        f"rtspsrc location=rtsp://joe:{SECRET}@h/1 ! decodebin",
+    ),
+    *(f"rtspsrc location=rtsp://h/1 user-id=joe user-pw={SECRET} ! decodebin",),
+]
+
+
+def test_no_form_of_a_secret_is_told() -> None:
+    """Errors, their causes and tracebacks of each address that does not open."""
+    leaked = []
+    for uri in SECRETS:
+        try:
+            with open_source(uri) as source:
+                next(iter(source))
+        except AselectError as error:
+            told = "".join(traceback.format_exception(error))
+        else:
+            raise AssertionError("nobody listens at port 1")
+        # The traceback shows this file's lines, which name no address.
+        leaked += [uri] if SECRET in told else []
+    print(f"\nforms of secrets: tried {len(SECRETS)}, leaked {len(leaked)}")
+    assert not leaked
