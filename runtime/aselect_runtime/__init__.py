@@ -1,14 +1,14 @@
-"""The ground floor, all that a device needs: sessions, engines, video sources and sinks, and the pipeline between them.
+"""All that a device needs: sessions, engines, video sources and sinks, and the pipeline that connects them.
 
     with Model("seg-fp16") as model:
         result = model(cv2.imread("street.jpg"))
         for result in model.stream("rtsp://camera/1"):
             print(result.to_json())
 
-`run_pipeline` runs many inputs into many outputs, as aselect-run does; a `Source` or `Sink` of one's own is an input
-or output like any other. The room holds what every room shares, too: errors, records, frames, files, progress, the
-street scenes. Torch-free: NumPy, OpenCV and ONNX Runtime do all the work on a device. Importing this package loads
-nothing heavy.
+`run_pipeline` connects many inputs to many outputs, as aselect-run does; objects that implement `Source` or `Sink` are
+accepted as inputs and outputs too. The package also holds what all other packages share: errors, records, frames,
+files, progress, the synthetic street scenes. It needs no torch: a device uses NumPy, OpenCV and ONNX Runtime. Importing
+this package loads no large library.
 """
 
 from __future__ import annotations

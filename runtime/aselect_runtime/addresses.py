@@ -1,4 +1,4 @@
-"""Taking addresses apart without telling anybody the password that stands in them."""
+"""Parsing network addresses without showing the password that they may contain."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class Address:
 
 
 def split_address(uri: str, example: str) -> Address:
-    """The parts of an address; raises InputError that shows no credentials for one that cannot be parsed."""
+    """Parse an address; raises InputError, without credentials in its message, if that fails."""
     try:
         parts = urlsplit(uri)
         return Address(parts, parts.port)
     except ValueError:
         fault = InputError(
-            f"{redact(uri)}: got a malformed address, expected for example {example}; odd characters of a user or "
-            "password are written as %XX"
+            f"{redact(uri)}: got a malformed address, expected for example {example}; write special characters of a "
+            "user or password as %XX"
         )
-    # Outside the block: urllib's own error quotes the address with its password, and no traceback must hold it.
+    # Raised outside the try block: urllib's error quotes the address with its password; no traceback may contain it.
     raise fault
 
 
 def check_form(uri: str) -> None:
-    """Raise InputError for what was meant as an address and would be taken for a path."""
+    """Raise InputError for a malformed address that would otherwise be used as a file path."""
     if is_malformed(uri):
         raise InputError(
             f"{redact(uri)}: got an address without ://, expected for example rtsp://host/stream; check it, or "

@@ -1,4 +1,4 @@
-"""From a path to a running session: an export folder, or a lone .onnx file that explains itself, on some backend."""
+"""Opening a model on one of the backends: an export folder, or a .onnx file with its manifest in the metadata."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a backend is asked to open: a graph, with its export folder and manifest where it came in one."""
+class _Request:
+    """What a backend opens: a graph, and its export folder and manifest if it belongs to one."""
 
     graph: Path
     digest: str
-    """Of all that the graph consists of."""
+    """Of the graph's file and its weights, hex; see `graph_hash`."""
     folder: Path | None
     manifest: Manifest | None
     progress: Progress
@@ -44,26 +44,26 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Backend:
-    usable: Callable[[_Asked], bool]
-    """Whether `auto` may try it; false where its packages or its hardware are not here."""
-    open: Callable[[_Asked], OnnxSession | OpenVinoSession | TensorRtSession]
+    usable: Callable[[_Request], bool]
+    """Whether `auto` may try it; False if its packages or its hardware are missing."""
+    open: Callable[[_Request], OnnxSession | OpenVinoSession | TensorRtSession]
 
 
 def open_model(path: str | Path, device: Device = "auto", progress: Progress = silent) -> tuple[Manifest, Session]:
     """Load an export folder or a .onnx file.
 
-    `auto` takes the fastest backend that is here and takes the model; the session's `device` says which. Where one
-    backend can run a folder in several ways (INT8 or the next graph of the folder, float32 or bfloat16), they are
-    measured once on this machine: `progress` follows that. On TensorRT the folder's engine is built first if there is
-    none for this GPU. Raises InputError (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not
-    what the manifest describes), MissingDependencyError or EngineError (the device cannot be had), GateError (no
-    engine answers right).
+    `auto` uses the fastest available backend that can run the model; the session's `device` names it. If one backend
+    can run a folder in several ways (INT8 or the next graph of the folder, float32 or bfloat16), they are measured once
+    on this machine, which is reported to `progress`. On TensorRT the folder's engine is built first if there is none
+    for this GPU. Raises InputError (no such model), RecordError (bad manifest), IntegrityError (corrupt, or not what
+    the manifest describes), MissingDependencyError or EngineError (the device is not available), GateError (no engine
+    passes the parity check).
     """
     path = Path(path)
     if path.is_dir():
         manifest, graph = load_folder(path)
         digest = graph_hash(manifest.files.get, manifest.model)
-        session = _open(_Asked(graph, digest, path, manifest, progress), device)
+        session = _open(_Request(graph, digest, path, manifest, progress), device)
         session.check(manifest)
         return manifest, session
     if not path.exists():
@@ -73,14 +73,14 @@ def open_model(path: str | Path, device: Device = "auto", progress: Progress = s
     return _from_file(path, device, progress)
 
 
-def here(path: Path) -> list[Device]:
-    """The devices on which a model can be run here, the fastest as a rule first; raises as `open_model` does."""
+def usable_devices(path: Path) -> list[Device]:
+    """The devices of this machine that can run a model, usually the fastest first; raises as `open_model` does."""
     if path.is_dir():
         manifest, graph = load_folder(path)
-        asked = _Asked(graph, "", path, manifest, silent)
+        request = _Request(graph, "", path, manifest, silent)
     else:
-        asked = _Asked(path, "", None, None, silent)
-    return [device for device, backend in _BACKENDS.items() if backend.usable(asked)]
+        request = _Request(path, "", None, None, silent)
+    return [device for device, backend in _BACKENDS.items() if backend.usable(request)]
 
 
 def _from_file(path: Path, device: Device, progress: Progress) -> tuple[Manifest, Session]:
@@ -88,7 +88,7 @@ def _from_file(path: Path, device: Device, progress: Progress) -> tuple[Manifest
         part = path.with_name(name)
         return sha256(part) if part.is_file() else None
 
-    session = _open(_Asked(path, graph_hash(hash_of, path.name), None, None, progress), device)
+    session = _open(_Request(path, graph_hash(hash_of, path.name), None, None, progress), device)
     text = session.metadata().get(METADATA_KEY) if isinstance(session, (OnnxSession, OpenVinoSession)) else None
     if text is None:
         raise IntegrityError(
@@ -100,27 +100,27 @@ def _from_file(path: Path, device: Device, progress: Progress) -> tuple[Manifest
     return manifest, session
 
 
-def _open(model: _Asked, device: Device) -> OnnxSession | OpenVinoSession | TensorRtSession:
-    """The model on `device`, or for `auto` on the first backend that takes it, in the way that is fastest there."""
+def _open(model: _Request, device: Device) -> OnnxSession | OpenVinoSession | TensorRtSession:
+    """The model on `device`, or for `auto` on the first backend that can load it, in its fastest configuration."""
     if device != "auto":
         return _BACKENDS[device].open(model)
     families = [
         usable for family in _FAMILIES if (usable := [device for device in family if _BACKENDS[device].usable(model)])
     ]
     for devices in families[:-1]:
-        # What one backend cannot load, the next may, or else says better why not.
+        # The next backend may load what this one cannot; if not, its error is the more useful one.
         try:
             return _fastest(model, devices)
         except (EngineError, GateError, IntegrityError, MissingDependencyError) as error:
-            log.warning("%s; taking the next backend", error)
+            log.warning("%s; trying the next backend", error)
     return _fastest(model, families[-1])
 
 
-def _fastest(model: _Asked, devices: Sequence[Device]) -> OnnxSession | OpenVinoSession | TensorRtSession:
-    """The model in the fastest of the ways that these devices of one backend have for it."""
+def _fastest(model: _Request, devices: Sequence[Device]) -> OnnxSession | OpenVinoSession | TensorRtSession:
+    """The model in the fastest combination of graph and device, among these devices of one backend."""
     graphs = [model]
     if model.folder is not None and model.manifest is not None and "tensorrt" not in devices:
-        graphs = [*_rung_above(model, model.folder, model.manifest), model]
+        graphs = [*_comparison_graph(model, model.folder, model.manifest), model]
     ways = [(device, graph) for graph in graphs for device in devices]
     device, graph = ways[0]
     if len(ways) > 1 and model.folder is not None and model.manifest is not None:
@@ -132,15 +132,15 @@ def _fastest(model: _Asked, devices: Sequence[Device]) -> OnnxSession | OpenVino
     return _BACKENDS[device].open(graph)
 
 
-def _way(device: Device, model: _Asked) -> Way:
+def _way(device: Device, model: _Request) -> Way:
     from aselect_runtime.choosing import Way
 
     opened = partial(_BACKENDS[device].open, model)
     return Way(device, model.graph, model.digest, opened, gated=device == "openvino-bf16")
 
 
-def _rung_above(model: _Asked, folder: Path, manifest: Manifest) -> list[_Asked]:
-    """The graph that an INT8 one has to be faster than; none for other precisions, or where the folder has no other.
+def _comparison_graph(model: _Request, folder: Path, manifest: Manifest) -> list[_Request]:
+    """The next graph of the folder, which an INT8 graph must beat in speed; [] for other precisions or without one.
 
     Raises IntegrityError if its file is not the one that the manifest lists.
     """
@@ -151,19 +151,19 @@ def _rung_above(model: _Asked, folder: Path, manifest: Manifest) -> list[_Asked]
     return [replace(model, graph=inside(folder, rungs[0]), digest=graph_hash(manifest.files.get, rungs[0]))]
 
 
-def _tensorrt(model: _Asked) -> TensorRtSession:
+def _tensorrt(model: _Request) -> TensorRtSession:
     from aselect_runtime.engines import open_engine
 
     if model.folder is None or model.manifest is None:
         raise InputError(
-            f"{model.graph}: got the device tensorrt and a lone .onnx file, expected an export folder, which keeps the "
-            "engines; give the folder, or use the device cuda",
+            f"{model.graph}: got the device tensorrt and a single .onnx file, expected an export folder, which stores "
+            "the engines; give the folder, or use the device cuda",
             parameter="device",
         )
     return open_engine(model.folder, model.manifest, model.progress)
 
 
-def _runs_tensorrt(model: _Asked) -> bool:
+def _runs_tensorrt(model: _Request) -> bool:
     if model.folder is None or find_gpu() is None:
         return False
     from aselect_runtime.engines import runnable
@@ -171,26 +171,26 @@ def _runs_tensorrt(model: _Asked) -> bool:
     return runnable() is not None
 
 
-def _cuda(model: _Asked) -> OnnxSession:
+def _cuda(model: _Request) -> OnnxSession:
     there = available()
     if "cuda" not in there:
         raise MissingDependencyError(
-            f"got the device cuda, expected one that is here ({', '.join(there)}); pip install onnxruntime-gpu in "
-            "place of onnxruntime, or use the device auto",
+            f"got the device cuda, expected an available one ({', '.join(there)}); pip install onnxruntime-gpu instead "
+            "of onnxruntime, or use the device auto",
             parameter="device",
         )
     session = OnnxSession(model.graph, "cuda")
-    if session.device != "cuda":  # ONNX Runtime goes on without a provider that does not load, and does not say so
+    if session.device != "cuda":  # ONNX Runtime silently continues without a provider that does not load
         session.close()
         raise EngineError(
-            "got an onnxruntime-gpu that cannot load its CUDA libraries, expected CUDA and cuDNN of the versions that "
+            "got an onnxruntime-gpu that cannot load its CUDA libraries, expected the versions of CUDA and cuDNN that "
             "it was built for; install those, or use the device auto",
             parameter="device",
         )
     return session
 
 
-def _openvino_bf16(model: _Asked) -> OpenVinoSession:
+def _openvino_bf16(model: _Request) -> OpenVinoSession:
     own = processor()
     if own.bf16 is None:
         raise EngineError(
@@ -201,8 +201,8 @@ def _openvino_bf16(model: _Asked) -> OpenVinoSession:
     return OpenVinoSession(model.graph, bf16=True, digest=model.digest)
 
 
-def _can_hold_bf16(model: _Asked) -> bool:
-    """Whether bfloat16 is worth a try, and can be held against the graph's own answers."""
+def _can_hold_bf16(model: _Request) -> bool:
+    """Whether the processor has bfloat16 instructions and the folder has frames to check the outputs with."""
     if not openvino_session.available() or model.manifest is None or VERIFY not in model.manifest.files:
         return False
     return processor().bf16 is not None
@@ -218,4 +218,4 @@ _BACKENDS: dict[Device, _Backend] = {
     "cpu": _Backend(lambda _: True, lambda model: OnnxSession(model.graph, "cpu")),
 }
 _FAMILIES: tuple[tuple[Device, ...], ...] = (("tensorrt",), ("cuda",), ("openvino", "openvino-bf16"), ("cpu",))
-"""The backends from the fastest to the one that is always there, each with its devices, the most exact first."""
+"""The backends from the fastest to the one that is always available, each with its devices, the most exact first."""

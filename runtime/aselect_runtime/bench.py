@@ -1,4 +1,4 @@
-"""How fast a model is on this machine: the session alone, in trtexec's manner, and the whole pipeline beside it."""
+"""How fast a model is on this machine: the session alone, measured as trtexec does, and the whole pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aselect_runtime.backends import here, open_model
+from aselect_runtime.backends import open_model, usable_devices
 from aselect_runtime.errors import EngineError, GateError, InputError, MissingDependencyError
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.options import Device
@@ -26,8 +26,8 @@ from aselect_runtime.sources import open_source
 
 log = logging.getLogger(__name__)
 
-OWN = ("capture", "resize", "infer")
-"""Stages that work and do not wait for another."""
+COMPUTING_STAGES = ("capture", "resize", "infer")
+"""Stages that compute; the others include waiting for another stage."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Effort:
     warmup_ms: float = 200.0
     iterations: int = 10
     duration: float = 3.0
-    """Seconds, of the session and of the pipeline each."""
+    """Seconds, for the session and for the pipeline each."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call of the session: a whole batch, from frames in host memory to outputs there."""
+    """Milliseconds of one call of the session: a whole batch, from frames in host memory to outputs in host memory."""
 
     min: float
     max: float
@@ -54,7 +54,7 @@ class Latency:
 
     @classmethod
     def of(cls, times: Sequence[float]) -> Latency:
-        """Of at least one time in milliseconds; percentiles interpolate linearly between two neighbours."""
+        """Statistics of at least one time in milliseconds; percentiles are interpolated linearly."""
         values = np.asarray(times)
         shares = np.percentile(values, (50, 90, 95, 99))
         return cls(*(round(float(value), 4) for value in (values.min(), values.max(), values.mean(), *shares)))
@@ -62,7 +62,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class SessionRate:
-    """The session alone, fed with one batch of real frames again and again."""
+    """The session alone, called repeatedly with one batch of real frames."""
 
     iterations: int
     seconds: float
@@ -84,10 +84,10 @@ class Benchmark:
     share: float
     """Frames per second of the pipeline over those of the session alone."""
     limit: str
-    """The stage that takes longest, which is what the pipeline cannot be faster than."""
+    """The slowest computing stage, which limits the pipeline's rate."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
+        """The benchmark as JSON types."""
         return asdict(self)
 
 
@@ -101,34 +101,34 @@ def benchmark(model: Path, device: Device, source: str, effort: Effort, progress
         session.close()
     share = round(whole.fps / alone.fps, 4)
     batch = manifest.input.shape[0]
-    limit = max(set(whole.stages) & set(OWN), key=lambda stage: whole.stages[stage].p50)
+    limit = max(set(whole.stages) & set(COMPUTING_STAGES), key=lambda stage: whole.stages[stage].p50)
     return Benchmark(session.device, batch, effort.warmup_ms, alone, redact(source), whole, share, limit)
 
 
 def benchmark_all(model: Path, source: str, effort: Effort, progress: Progress = silent) -> list[Benchmark]:
-    """Measure a model on every device that is here; one that does not take it is named in the log and left out.
+    """Measure a model on every available device; a device that cannot run it is logged and left out.
 
-    Raises what `benchmark` raises on the last of them, the CPU.
+    Raises what `benchmark` raises on the last device, the CPU.
     """
     found: list[Benchmark] = []
-    devices = here(model)
+    devices = usable_devices(model)
     for device in devices:
         try:
             found.append(benchmark(model, device, source, effort, progress))
         except (EngineError, GateError, MissingDependencyError) as error:
             if device == devices[-1]:
                 raise
-            log.warning("%s; going on without %s", error, device)
+            log.warning("%s; continuing without %s", error, device)
     return found
 
 
 def measure_session(session: Session, frames: Frame, effort: Effort) -> SessionRate:
-    """Call the session on uint8 [N, H, W, 3] as the effort says; the clock of the latencies runs for calls only."""
-    for _ in _for(effort.warmup_ms / 1000, 1):
+    """Call the session on uint8 [N, H, W, 3] as `effort` says; latencies include the calls only, not the loop."""
+    for _ in _repetitions(effort.warmup_ms / 1000, 1):
         session.infer(frames)
     times = []
     began = time.perf_counter()
-    for _ in _for(effort.duration, effort.iterations):
+    for _ in _repetitions(effort.duration, effort.iterations):
         start = time.perf_counter()
         session.infer(frames)
         times.append((time.perf_counter() - start) * 1000)
@@ -138,7 +138,7 @@ def measure_session(session: Session, frames: Frame, effort: Effort) -> SessionR
 
 
 def sample(source: str, manifest: Manifest) -> Frame:
-    """A model input, uint8 [N, H, W, 3], of the first frame of a source."""
+    """A model input, uint8 [N, H, W, 3], made from the first frame of a source."""
     batch, height, width, _ = manifest.input.shape
     with open_source(source) as opened:
         for captured in opened:
@@ -147,8 +147,8 @@ def sample(source: str, manifest: Manifest) -> Frame:
     raise InputError(f"{redact(source)}: got no frame, expected at least one; check the source")
 
 
-def _for(seconds: float, least: int) -> Iterable[int]:
-    """Counts until both the time is over and the number is reached."""
+def _repetitions(seconds: float, least: int) -> Iterable[int]:
+    """Count from 0 until at least `seconds` have passed and `least` numbers were given."""
     end = time.perf_counter() + seconds
     for number in count():
         if number >= least and time.perf_counter() >= end:
@@ -157,7 +157,7 @@ def _for(seconds: float, least: int) -> Iterable[int]:
 
 
 def report(benchmarks: Sequence[Benchmark], effort: Effort) -> str:
-    """The tables that a person reads: one column a device."""
+    """The results as a text table with one column per device."""
     first = benchmarks[0]
     rows: list[tuple[str, list[str]]] = [
         ("session alone [frames/s]", [f"{item.session.fps:.1f}" for item in benchmarks]),

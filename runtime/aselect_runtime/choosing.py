@@ -1,6 +1,6 @@
-"""Which of several ways to run a model: what is less exact is taken where it answers the same and is faster here.
+"""Choosing between several ways to run a model: a less exact one is used if it gives the same classes and is faster.
 
-Measured once for a model on a machine, and kept in the user's cache folder.
+Measured once per model and machine, and stored in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run a model."""
+    """One way to run a model: a graph on a device."""
 
     device: str
     graph: Path
     digest: str
-    """Of all that the graph consists of."""
+    """Of the graph's file and its weights, hex; see `graph_hash`."""
     open: Callable[[], Session]
     gated: bool = False
-    """Whether its answers must be held against the graph's before it may be taken."""
+    """Whether its outputs must be compared with ONNX Runtime's before it may be chosen."""
 
 
 def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, progress: Progress) -> Way:
-    """The way to take out of several, the most exact one first, and a line in the log that says why.
+    """Choose one of several ways, given the most exact first; the reason is logged.
 
-    `version` is of the library that runs them. Raises what opening the first way raises.
+    `version` is that of the library that runs them. Raises what opening the first way raises.
     """
     path = _record(ways, version)
     choice = _known(path, ways)
@@ -53,14 +53,14 @@ def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, 
             choice.save(path)
         except WriteError as error:
             log.warning("%s; the next start measures again", error)
-    log.info("%s", told(choice))
+    log.info("%s", describe(choice))
     return ways[choice.taken]
 
 
 def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Progress) -> Choice:
-    """Time every way on the folder's own frames, and hold those that must be against ONNX Runtime.
+    """Time every way on the folder's verification frames, and compare the `gated` ones with ONNX Runtime.
 
-    One way is open at a time: a large model may not fit into memory twice.
+    Only one way is open at a time: a large model may not fit into memory twice.
     """
     from aselect_runtime.engines.parity import check_parity, verification_frames
 
@@ -80,13 +80,13 @@ def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Pro
         except (EngineError, IntegrityError, MissingDependencyError) as error:
             if number == 0:
                 raise
-            log.warning("%s; going on without %s", error, way.device)
+            log.warning("%s; continuing without %s", error, way.device)
             trials.append(Trial(device=way.device, model=way.graph.name, ms=1e9, passed=False))
-    return Choice(date=str(datetime.date.today()), trials=tuple(trials), taken=decided(trials))
+    return Choice(date=str(datetime.date.today()), trials=tuple(trials), taken=best_index(trials))
 
 
-def decided(trials: Sequence[Trial]) -> int:
-    """The number of the trial to take: a later one, which is less exact, has to be MARGIN times faster."""
+def best_index(trials: Sequence[Trial]) -> int:
+    """Index of the trial to use: a later one, which is less exact, must be MARGIN times faster."""
     best = 0
     for number, trial in enumerate(trials):
         if trial.passed and (not trials[best].passed or trials[best].ms >= MARGIN * trial.ms):
@@ -94,17 +94,17 @@ def decided(trials: Sequence[Trial]) -> int:
     return best
 
 
-def told(choice: Choice) -> str:
-    """What was taken and why, in one line."""
+def describe(choice: Choice) -> str:
+    """One line that names the chosen way and the measurements behind it."""
     taken = choice.trials[choice.taken]
-    all_told = ", ".join(_told(trial) for trial in choice.trials)
-    return f"running {taken.model} on {taken.device}, the fastest measured here on {choice.date}: {all_told}"
+    trials = ", ".join(_describe_trial(trial) for trial in choice.trials)
+    return f"running {taken.model} on {taken.device}, the fastest measured here on {choice.date}: {trials}"
 
 
-def _told(trial: Trial) -> str:
+def _describe_trial(trial: Trial) -> str:
     what = f"{trial.model} on {trial.device}"
     same = "" if trial.agreement is None else f" ({trial.agreement:.2%} same class)"
-    return f"{what} {trial.ms:.1f} ms{same}" if trial.passed else f"{what} refused{same}"
+    return f"{what} {trial.ms:.1f} ms{same}" if trial.passed else f"{what} failed{same}"
 
 
 def _trial(way: Way, ms: float, parity: Parity | None) -> Trial:
@@ -118,7 +118,7 @@ def _trial(way: Way, ms: float, parity: Parity | None) -> Trial:
 
 
 def _record(ways: Sequence[Way], version: str) -> Path:
-    """Where the choice is kept: its name depends on all that could change it."""
+    """The file of the choice; its name is a hash of everything that could change the choice."""
     here = processor()
     parts = [version, here.name, *sorted(here.flags), str(physical_cores())]
     parts += [f"{way.device} {way.graph.name} {way.digest}" for way in ways]
@@ -126,7 +126,7 @@ def _record(ways: Sequence[Way], version: str) -> Path:
 
 
 def _known(path: Path, ways: Sequence[Way]) -> Choice | None:
-    """The choice that was made before; None if there is none that can be used."""
+    """The stored choice; None if there is none, or it does not fit these ways."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Painting what a model says over the frame: class colours and a legend, or the best classes as bars."""
+"""Drawing a model's output over the frame: class colours with a legend, or the top classes as bars."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.rings import FrameRing
 
 HEIGHTS = (480, 1080)
-"""Images are scaled to a height in this range, so that the legend is legible and a 4K camera's file stays small."""
+"""Images are scaled to a height in this range: the legend stays legible, and the file of a 4K camera small."""
 OPACITY = 0.5
 PANEL = 0.35
-"""How much of the image shines through behind the legend."""
+"""Share of the image's brightness that is kept behind the legend."""
 ROWS = 12
 """A legend longer than this lists the largest classes only."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -26,12 +26,12 @@ WHITE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Look:
-    """How answers are painted."""
+    """How results are drawn."""
 
     opacity: float = OPACITY
-    """Of the classes' colours, from 0 (the frame alone) to 1."""
+    """Of the class colours, from 0 (the frame alone) to 1."""
     clear: frozenset[str] = frozenset()
-    """Names of classes that are left unpainted, such as the background."""
+    """Names of classes that are not drawn, such as the background."""
 
 
 PLAIN = Look()
@@ -41,14 +41,14 @@ Row = tuple[str, float, tuple[int, int, int]]
 
 
 IMAGES = 4
-"""Painted images that may be in use at a time before a new buffer is made."""
+"""Drawn images that may be in use at the same time; for more, new buffers are allocated."""
 
 
 class Painter:
-    """Paints the answers of one model. For one thread.
+    """Draws the outputs of one model. For use by one thread.
 
-    Its buffers are used again, those of images once nobody has them: fresh arrays of an image's size cost more
-    time, in page faults, than all the painting.
+    Its buffers are reused, those of images as soon as nothing refers to them: allocating arrays of an image's size
+    costs more time, in page faults, than the drawing.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -62,10 +62,10 @@ class Painter:
     def paint(
         self, frame: Frame, shares: Mapping[str, float], class_map: Frame | None = None, look: Look = PLAIN
     ) -> Frame:
-        """A BGR image, uint8 [H, W, 3], at display size with even sides, which belongs to whoever holds it.
+        """A BGR image, uint8 [H, W, 3], at display size with even sides; it does not change while it is referenced.
 
-        `shares` (0 to 1, by class name) are listed. Segmentation gives `class_map` too, uint8 [h, w] of any size: it
-        is stretched over the frame.
+        `shares` (0 to 1, by class name) are listed in the legend. For segmentation give `class_map` too, uint8 [h, w]
+        of any size: it is stretched over the frame.
         """
         height, width = display_size(frame.shape[0], frame.shape[1])
         image = self._images.take((height, width, 3))
@@ -88,7 +88,7 @@ class Painter:
         return image
 
     def _layer(self, class_map: Frame, size: tuple[int, int]) -> Frame:
-        """The colours of the classes [H, W, 3]: looked up on the small map, which is far cheaper, and then enlarged."""
+        """The class colours [H, W, 3]: looked up on the small map, which is much cheaper, and then enlarged."""
         layer = self._layers.take((*size, 3))
         small = cv2.applyColorMap(class_map, self._lut)
         return cv2.resize(small, size[::-1], dst=layer, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
@@ -98,7 +98,7 @@ class Painter:
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the image of a frame: within HEIGHTS, aspect kept, even as video codecs want it."""
+    """(height, width) of the drawn image of a frame: within HEIGHTS, aspect kept, even as video codecs need it."""
     wanted = min(max(height, HEIGHTS[0]), HEIGHTS[1])
     return wanted // 2 * 2, max(2, round(width * wanted / height / 2) * 2)
 

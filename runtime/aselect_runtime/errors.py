@@ -1,4 +1,4 @@
-"""The one tree of errors. Every message says what was got, what was expected and what to do about it."""
+"""All error classes. Every message says what was got, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class AselectError(Exception):
     """Root of all errors that aselect-edge raises on purpose; commands print them as one line.
 
-    `parameter` names what to change, as the Python functions call it (`imgsz`), or several such names. A command adds
-    its own options of those names to the message; the message itself names no option.
+    `parameter` is the name of the Python parameter to change (`imgsz`), or several such names. A command adds its
+    options of those names to the message; the message itself names no option.
     """
 
     exit_code = 1
@@ -22,7 +22,7 @@ class InputError(AselectError):
 
 
 class IncompleteError(InputError):
-    """An input ended badly, or was given up. The run went on, and every output holds what was inferred.
+    """An input ended with an error or was given up. The run continued, and every output holds all results so far.
 
     `summary` is the RunSummary. This module imports nothing, so it cannot name the type.
     """
@@ -53,6 +53,6 @@ class EngineError(AselectError):
 
 
 class GateError(AselectError):
-    """A result missed its gate (parity, accuracy): it exists but must not be shipped."""
+    """A result failed a check (parity, accuracy): it exists but must not be deployed."""
 
     exit_code = 3

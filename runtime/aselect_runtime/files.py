@@ -1,4 +1,4 @@
-"""Reading and writing files so that a crash, a full disk or a hostile name leaves nothing half-done."""
+"""Reading and writing files so that a crash, a full disk or a malicious name leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITE_FAULTS = frozenset(
         *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
     }
 )
-"""What a disk or its permissions can refuse; any other OSError has a cause of its own and keeps it."""
+"""Errors of a disk or its permissions, which become WriteError; any other OSError is passed on unchanged."""
 
 
 LARGEST = 4 << 30
@@ -40,7 +40,7 @@ def read_file(path: Path, most: int = LARGEST) -> bytes:
     with open(handle, "rb") as stream:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"{status.st_size} bytes, more than {most}", str(path))
         return stream.read(most)
@@ -61,13 +61,16 @@ def fits(name: str) -> bool:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` inside `folder`; refuses absolute names, names that climb out and names no disk takes."""
+    """The path of `name` inside `folder`.
+
+    Raises IntegrityError for absolute names, names that lead out of the folder and names that no file system accepts.
+    """
     pure = PurePosixPath(name)
     usable = name.isprintable() and len(name.encode()) <= LONGEST_PATH and fits(name)
     if not usable or pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise IntegrityError(
             f"{folder}: got the file name {name!r}, expected a relative path inside the folder; "
-            "take the folder from a source you trust"
+            "use a folder from a source you trust"
         )
     return folder / pure
 
@@ -77,7 +80,7 @@ def check_files(folder: Path, hashes: dict[str, str]) -> None:
     for name, expected in hashes.items():
         path = inside(folder, name)
         if not path.is_file():
-            raise IntegrityError(f"{path}: file is missing, expected it as the record lists it; write the folder again")
+            raise IntegrityError(f"{path}: file is missing, but the record lists it; write the folder again")
         got = sha256(path)
         if got != expected:
             raise IntegrityError(
@@ -88,10 +91,9 @@ def check_files(folder: Path, hashes: dict[str, str]) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
+    """Yield a temporary path next to `path`; on success it is synced and renamed over `path`, otherwise removed.
 
-    Where `path` is a symbolic link, what it points at is replaced. What killed processes have left of earlier tries is
-    removed first.
+    If `path` is a symbolic link, its target is replaced. Temporary files that killed processes left are removed first.
     """
     with ExitStack() as stack:
         with naming(path, faults=None):
@@ -107,7 +109,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: Path) -> None:
-    """Raise WriteError unless a file can be written at `path`; makes its folder, and touches no file of that name."""
+    """Raise WriteError unless a file can be written at `path`; creates its folder, and changes no existing file."""
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -126,7 +128,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator[None]:
-    """Turn the faults of a disk, or every OSError where `faults` is None, into a WriteError that names `path`."""
+    """Turn OSErrors with these error numbers, or every OSError if `faults` is None, into a WriteError naming `path`."""
     try:
         yield
     except OSError as error:
@@ -134,12 +136,12 @@ def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator
             raise
         reason = error.strerror or str(error)
         raise WriteError(
-            f"{path}: could not write ({reason}), expected a writable place; free space or choose another"
+            f"{path}: could not write ({reason}), expected a writable path; free space or choose another"
         ) from error
 
 
 def sync(path: Path) -> None:
-    """Bring a file to the disk."""
+    """Flush a file to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -148,13 +150,13 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring the names in a folder to the disk, where it can do that and this process may read the folder."""
+    """Flush a folder's entries to the disk, if the file system supports it and this process may read the folder."""
     with suppress(OSError):
         sync(path)
 
 
 def umask() -> int:
-    """The permissions that this process withholds from new files."""
+    """The file mode creation mask of this process."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

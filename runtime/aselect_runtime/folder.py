@@ -1,4 +1,4 @@
-"""An export folder: its record, and the model that the record vouches for."""
+"""Reading an export folder: its manifest, and its model, whose hash the manifest lists."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from aselect_runtime.records import Manifest
 
 MANIFEST = "manifest.json"
 VERIFY = "verify.npz"
-"""Frames and reference answers."""
+"""Verification frames and the reference outputs for them."""
 WEIGHTS = ".data"
-"""What the file of a large graph's weights has after the graph's own name."""
+"""Suffix of the file with a large graph's weights, after the graph's file name."""
 
 
 def listed_files(path: Path) -> list[str]:
-    """The files that a manifest names, its engines among them; raises RecordError."""
+    """The files that a manifest lists, including its engines; raises RecordError."""
     manifest = Manifest.load(path)
     return [*manifest.files, *(engine.file for engine in manifest.engines)]
 
 
 EXPORT = FolderKind(MANIFEST, listed_files)
-"""How an export folder is known that a later export may replace."""
+"""How a folder is recognised as an export that a later export may replace."""
 
 
 def load_folder(folder: Path) -> tuple[Manifest, Path]:
-    """The manifest of an export folder and the path of its model, which is whole and lies inside the folder.
+    """The manifest of an export folder and the path of its model, whose hash was checked.
 
-    Raises RecordError (bad manifest) or IntegrityError (no hash of the model, another hash, a path that climbs out).
+    Raises RecordError (bad manifest) or IntegrityError (no hash, another hash, a path that leads out of the folder).
     """
     manifest = Manifest.load(folder / MANIFEST)
     path = inside(folder, manifest.model)
-    # Large models keep their weights in a file beside the graph, named after it.
+    # Large models keep their weights in a file next to the graph, named after it.
     hashes = {name: value for name, value in manifest.files.items() if name.startswith(manifest.model)}
     if manifest.model not in hashes:
         raise IntegrityError(f"{folder / MANIFEST}: got no hash of {manifest.model}, expected one; export it again")
@@ -44,9 +44,9 @@ def load_folder(folder: Path) -> tuple[Manifest, Path]:
 
 
 def graph_hash(hash_of: Callable[[str], str | None], name: str) -> str:
-    """SHA-256 of a graph; of a large one, whose weights lie in a file named after it, over the hashes of both.
+    """SHA-256 of a graph's file; if its weights are in a second file, SHA-256 over the hashes of both.
 
-    `hash_of` gives the hash of a file of the graph's folder, None if there is no such file.
+    `hash_of` returns the hash of a file in the graph's folder, None if there is no such file.
     """
     hashes = [found for part in (name, f"{name}{WEIGHTS}") if (found := hash_of(part)) is not None]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""Frames: reading images and the one resize that training, calibration, evaluation and the runtime obey.
+"""Frames: reading images, and the resize that training, calibration, evaluation and the runtime share.
 
-A frame is uint8 [H, W, 3] in BGR order, as OpenCV delivers it. Needs NumPy and OpenCV only.
+A frame is uint8 [H, W, 3] in BGR order, as OpenCV returns it. Needs NumPy and OpenCV only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def resize(frame: Frame, size: tuple[int, int], how: Resize, out: Frame | None =
 
 
 def placement(frame: tuple[int, ...], size: tuple[int, int], how: Resize) -> tuple[int, int, int, int]:
-    """Where a frame of shape (height, width) lands in the model input: (top, left, height, width) in pixels."""
+    """Where a frame of shape (height, width) is placed in the model input: (top, left, height, width) in pixels."""
     height, width = size
     if how.mode == "stretch":
         return 0, 0, height, width
@@ -60,7 +60,7 @@ def placement(frame: tuple[int, ...], size: tuple[int, int], how: Resize) -> tup
 
 
 def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) -> Frame:
-    """Fit a label map [H, W] to `size` as `frames.resize` fits its frame: nearest neighbour, borders ignored."""
+    """Resize a label map [H, W] as `resize` does its frame: nearest neighbour, borders filled with `ignore`."""
     if how.mode == "stretch":
         return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
     top, left, h, w = placement(label.shape, size, how)
@@ -70,7 +70,7 @@ def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) 
 
 
 def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDArray[Scalar]:
-    """Bring a map [h, w] of the model input's pixels back to the frame's (height, width), nearest neighbour."""
+    """Resize a map [h, w] of the model input, without borders, to the frame's (height, width), nearest neighbour."""
     top, left, inner_height, inner_width = placement(frame, pixels.shape[:2], how)
     inner = pixels[top : top + inner_height, left : left + inner_width]
     return cv2.resize(inner, (frame[1], frame[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
@@ -85,7 +85,7 @@ def read_image(path: Path) -> Frame:
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
     try:
         frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:  # a header that claims more pixels than OpenCV dares to allocate
+    except cv2.error:  # a header with more pixels than OpenCV's limit
         frame = None
     if frame is None:
         raise InputError(f"{path}: got {data.size} bytes that do not decode, expected an image; replace or remove it")

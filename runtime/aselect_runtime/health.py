@@ -1,4 +1,4 @@
-"""How a run is doing: a snapshot that travels with every result, and what the board says about itself."""
+"""State of a run: a snapshot that every result carries, with the board's temperatures and power mode."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class SourceHealth:
     frames: int = 0
     """Frames with a result."""
     dropped: int = 0
-    """Frames that gave way to a newer one before inference."""
+    """Frames that were replaced by a newer one before inference."""
     reconnects: int = 0
-    """How often a fresh connection delivered again after one was lost."""
+    """How often frames arrived again after the connection was lost."""
     fault: str = ""
-    """Why the last connection was lost, or a video ended badly."""
+    """Why the last connection was lost, or a video ended with an error."""
     repeated: int = 0
-    """Frames with a result that were not inferred, since nothing moved."""
+    """Frames that got an earlier frame's result without inference, because nothing moved."""
     skipped: int = 0
     """Images that do not decode."""
 
@@ -41,7 +41,7 @@ class SinkHealth:
     state: SinkState = "working"
     written: int = 0
     dropped: int = 0
-    """Results that gave way to newer ones because the sink was slow, or came after it failed."""
+    """Results that were discarded because the sink was too slow, or that came after it failed."""
     waiting: int = 0
     """Results in its queue now."""
     fault: str = ""
@@ -50,34 +50,34 @@ class SinkHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """A run at one moment, at most a second old when a result carries it; never changes afterwards."""
+    """State of a run at one moment; immutable, and at most one second old when it is attached to a result."""
 
     frames: int = 0
     """Frames with a result."""
     seconds: float = 0.0
     """Since the start of the run."""
     fps: float = 0.0
-    """Results per second lately."""
+    """Results per second since the previous snapshot."""
     sources: tuple[SourceHealth, ...] = ()
     sinks: tuple[SinkHealth, ...] = ()
     stalled: tuple[str, ...] = ()
     """Stages that are stuck in one operation: `infer`, `capture rtsp://***@host/`, `output video.mp4`."""
     temperatures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """Degrees Celsius by thermal zone, where the board tells."""
+    """Degrees Celsius by thermal zone; empty if the board reports none."""
     power_mode: str | None = None
-    """Of a Jetson, for example `MAXN_SUPER`."""
+    """Power mode of a Jetson, for example `MAXN_SUPER`."""
 
     @property
     def dropped(self) -> int:
-        """Frames of all sources that gave way to newer ones before inference."""
+        """Frames of all sources that were replaced by newer ones before inference."""
         return sum(source.dropped for source in self.sources)
 
     @property
     def repeated(self) -> int:
-        """Frames of all sources that have an earlier frame's answer, since nothing moved."""
+        """Frames of all sources that got an earlier frame's result, because nothing moved."""
         return sum(source.repeated for source in self.sources)
 
     @property
     def reconnects(self) -> int:
-        """Reconnects of all sources."""
+        """Number of reconnects of all sources."""
         return sum(source.reconnects for source in self.sources)

@@ -1,6 +1,6 @@
-"""A package's verbs, imported when they are first asked for: `--help` then does not wait for OpenCV or torch.
+"""Lazy imports of a package's public names: `--help` then does not wait for OpenCV or torch.
 
-Used instead of lazy_loader, which types what it gives as Any too, and would be one more package on every device.
+Used instead of lazy_loader, which would be one more dependency on every device and is typed no better.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The module `__getattr__` of a package whose names come from the submodules that `homes` gives.
+    """The module-level `__getattr__` of a package; `homes` maps each public name to the submodule that defines it.
 
-    Type checkers see the names through imports under `TYPE_CHECKING`.
+    Type checkers find the names through imports under `TYPE_CHECKING`.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which files are images and videos, and finding the images of a folder: one way for every room."""
+"""Which files are images and videos, and how the images of a folder are found; shared by all packages."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ VIDEO_SUFFIXES = frozenset(
 CONVERTED = frozenset({".heic", ".heif"})
 """Images that OpenCV does not read."""
 MASKS = "masks.json"
-"""The file that marks a folder as masks that aselect-run wrote: results, and no images to run on."""
+"""The file that marks a folder of masks written by aselect-run: these are results, not inputs."""
 
 
 def is_image(path: PurePath) -> bool:
-    """Whether a file is called as images are."""
+    """Whether the file's suffix is that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_video(path: PurePath) -> bool:
-    """Whether a file is called as videos are."""
+    """Whether the file's suffix is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 _LEFT_BEHIND = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
 )
-"""Folders that systems and programs leave in any folder, in lower case."""
+"""Folders that operating systems and programs create in any folder, in lower case."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a system's or program's own (`.thumbnails`, `._a.jpg`, `__MACOSX`, `@eaDir`)."""
+    """Whether a name is that of a hidden or system file (`.thumbnails`, `._a.jpg`, `__MACOSX`, `@eaDir`)."""
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
@@ -73,8 +73,8 @@ def list_media(folder: Path) -> list[Path]:
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """All files below a folder with one of these suffixes, in any case, sorted by path.
 
-    Hidden folders and files are left out, with a warning that counts and names them. Linked folders are followed;
-    each folder is read once, so that links in a circle end.
+    Hidden folders and files are left out, with a warning that counts and names them. Linked folders are followed; each
+    folder is read only once, so that circular links are no problem.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder of images; check the path")
@@ -86,7 +86,7 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 @cache
 def warn_once(line: str) -> None:
-    """Warn of what is the same whenever these data are opened, and only the first time."""
+    """Log a warning, but each text only once per process."""
     log.warning("%s", line)
 
 
@@ -97,16 +97,16 @@ def some_of(names: Sequence[object], most: int = 3) -> str:
 
 
 def printable(path: PurePath) -> str:
-    """The path as text that can be written anywhere: names on disk are bytes, which need not be UTF-8."""
+    """The path as valid UTF-8 text, with replacement characters: names on disk are bytes, which may not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 @contextmanager
 def library_path(path: Path) -> Iterator[str]:
-    """The path as OpenCV and FFmpeg can open it for as long as the block lasts.
+    """Yield the path in a form that OpenCV and FFmpeg can open; valid inside the block.
 
-    Absolute, because FFmpeg takes `a:b.mp4` for an address of the protocol `a`. They want UTF-8, and crash on anything
-    else; such a name is reached by a link.
+    Absolute, because FFmpeg reads `a:b.mp4` as an address of the protocol `a`. OpenCV and FFmpeg crash on a name that
+    is not UTF-8; such a file is opened through a temporary symbolic link.
     """
     absolute = os.path.abspath(path)
     try:
@@ -123,7 +123,7 @@ def library_path(path: Path) -> Iterator[str]:
 
 
 def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[str]]:
-    """The files with one of the suffixes, and what hidden, relative to the folder, was left out."""
+    """The files with one of the suffixes, and the hidden entries that were left out, relative to the folder."""
     found: list[Path] = []
     hidden: list[str] = []
     seen = set()

@@ -25,8 +25,8 @@ from aselect_runtime.sources import Source
 class Model:
     """An exported model, ready to run; a context manager that closes its session at the end.
 
-    `path` is an export folder or a .onnx file; for `device`, `progress` and what is raised see `open_model`. Threads
-    that call one model wait for each other; a stream has it to itself.
+    `path` is an export folder or a .onnx file; for `device`, `progress` and the errors see `open_model`. Several
+    threads may call one model, one at a time; while a stream runs, other calls are refused.
     """
 
     def __init__(self, path: str | Path, device: Device = "auto", *, progress: Progress = silent) -> None:
@@ -37,7 +37,7 @@ class Model:
 
     @property
     def device(self) -> str:
-        """What it runs on: `cpu` (ONNX Runtime), `cuda`, `tensorrt`, `openvino` or `openvino-bf16`."""
+        """The device in use: `cpu` (ONNX Runtime), `cuda`, `tensorrt`, `openvino` or `openvino-bf16`."""
         return self._session.device
 
     @overload
@@ -65,10 +65,10 @@ class Model:
     ) -> Generator[Result, None, None]:
         """Yield the results of a camera, stream, video or folder: a URI, see `open_source`, or an object.
 
-        Of a live source, which is connected again whenever it is lost, the newest result wins; of files every frame
-        has its result. `smooth` averages answers over time: the weight of a new frame, 0 to 1. `skip_still` repeats the
-        last answer while nothing changes by more than that share, for example 0.01. Raises what `run_pipeline` raises.
-        Closing the generator, or the model, closes the source and ends all threads.
+        A live source is reconnected whenever its connection is lost, and only its newest result is kept; every frame of
+        a file gets a result. `smooth` averages outputs over time: the weight of a new frame, 0 to 1. `skip_still`
+        repeats the last result while nothing changes by more than that share, for example 0.01. Raises what
+        `run_pipeline` raises. Closing the generator, or the model, closes the source and ends all threads.
         """
         with self._lock:
             self._check_free()
@@ -81,7 +81,7 @@ class Model:
             self._run = None
 
     def close(self) -> None:
-        """End a stream that is still open and release the engine; call it where the stream is iterated."""
+        """End a stream that is still open and release the session; call it in the thread that iterates the stream."""
         if self._run is not None:
             self._run.close()
         with self._lock:
@@ -99,9 +99,9 @@ class Model:
 
     def _check_free(self) -> None:
         if self._closed:
-            raise InputError("got a model that is closed, expected an open one; open another Model")
+            raise InputError("got a closed model, expected an open one; open another Model")
         if self._run is not None:
-            raise InputError("got a model that a stream uses, expected a free one; close the stream, or open another")
+            raise InputError("got a model in use by a stream, expected a free one; close the stream, or open another")
 
     def _batch(self, frames: Sequence[Frame], first: int) -> Iterator[Result]:
         """The results of at most one batch; `first` is the number of its first frame."""
@@ -124,14 +124,14 @@ class Model:
 
 
 def _checked(frame: object, index: int) -> Frame:
-    """The frame; raises InputError unless it is one."""
+    """The frame, if it is a valid one; raises InputError otherwise."""
     if isinstance(frame, np.ndarray):
         if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
             return frame
         got = f"{frame.dtype} {list(frame.shape)}"
     else:
-        got = "None, which cv2.imread gives where it cannot read" if frame is None else type(frame).__name__
+        got = "None, which cv2.imread returns if it cannot read a file" if frame is None else type(frame).__name__
     raise InputError(
-        f"frame {index}: got {got}, expected uint8 [H, W, 3] in the order BGR; give a frame as cv2.imread reads it, or "
+        f"frame {index}: got {got}, expected uint8 [H, W, 3] in BGR order; give a frame as cv2.imread returns it, or "
         "a list of such frames"
     )

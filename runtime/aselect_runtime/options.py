@@ -1,4 +1,4 @@
-"""Reading what users write: a size, a list, or one of several words."""
+"""Parsing option values: a size, a list, or one of several names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 from aselect_runtime.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
-"""What a model can be asked to run on; `auto` takes the fastest that is here."""
+"""The devices a model can run on; `auto` uses the fastest available one."""
 
 
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of `HxW`, or of the two themselves, each 8 to 8192 pixels; raises InputError."""
+    """(height, width) from the text `HxW` or from a pair, each 8 to 8192 pixels; raises InputError."""
     text = size if isinstance(size, str) else "x".join(map(str, size))
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and 8 <= int(height) <= 8192 and 8 <= int(width) <= 8192):
@@ -21,12 +21,12 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated list, without the spaces around them; empty ones are left out."""
+    """The items of a comma-separated list, without surrounding spaces; empty items are left out."""
     return tuple(part for part in map(str.strip, text.split(",")) if part)
 
 
 def choice(value: str, allowed: Sequence[str], parameter: str) -> str:
-    """`value`, if it is one of `allowed`; raises InputError that names the parameter."""
+    """`value`, if it is one of `allowed`; otherwise raises InputError, which names the parameter."""
     if value not in allowed:
         named = parameter.replace("_", " ")
         raise InputError(

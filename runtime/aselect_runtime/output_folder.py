@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and take the place of an older result of their kind, of nothing else."""
+"""Writing output folders atomically; a folder replaces only an older result of the same kind."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """From linux/fcntl.h and linux/fs.h."""
 NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 KEPT = ".kept"
-"""What a file's name gets that was not ours and was in the way."""
+"""Suffix for a file that is not part of the old result and has the same name as a new file."""
 
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a folder of results is known by: a file of this name, out of which `files` reads which files are ours.
+    """How a folder of results is recognised: by a file named `marker`, which lists the result's files.
 
-    `files` is given the marker's path and returns names relative to the folder; it raises RecordError for a marker that
-    is somebody else's.
+    `files` reads the marker at the given path and returns file names relative to the folder; it raises RecordError if
+    the marker is of another kind.
     """
 
     marker: str
@@ -35,44 +35,45 @@ class FolderKind:
 
 
 def check_replaceable(path: Path, kind: FolderKind) -> frozenset[str]:
-    """The files in `path` that an older result of this kind left there; empty for a new or empty folder.
+    """The files in `path` that belong to an older result of this kind; empty for a new or empty folder.
 
-    Raises InputError if it is anything else, because that is not ours to change.
+    Raises InputError for any other folder or a file, which must not be changed.
     """
     path = path.resolve()
     if not path.exists():
         return frozenset()
     if not path.is_dir():
-        raise InputError(f"{path}: is a file, expected a new folder or an older result; choose another place")
+        raise InputError(f"{path}: is a file, expected a new folder or an older result; choose another path")
     marker = path / kind.marker
     if not marker.exists():
         if not any(_foreign(path)):
             return frozenset()
         raise InputError(
             f"{path}: exists and has no {kind.marker}, expected a new folder or an older result; "
-            "choose another place or remove it yourself",
+            "choose another path or remove it yourself",
             parameter="out",
         )
     try:
         ours = frozenset({kind.marker, *kind.files(marker)})
     except RecordError as error:
         raise InputError(
-            f"{path}: got a {kind.marker} that is of something else ({error}), expected a new folder or an older "
-            "result; choose another place or remove it yourself",
+            f"{path}: got a {kind.marker} of another kind ({error}), expected a new folder or an older "
+            "result; choose another path or remove it yourself",
             parameter="out",
         ) from error
     for name in ours:
-        inside(path, name)  # whoever wrote it
+        inside(path, name)  # the marker may be malicious
     return ours
 
 
 @contextmanager
 def atomic_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it takes the place of `path`, else it is removed.
+    """Yield an empty temporary folder; on success it replaces `path`, otherwise it is removed.
 
-    An older result of the same kind is replaced, in one step where the disk can; files that its marker does not list
-    stay. A mount point, the current folder, and a folder whose parent may not be written to keep their place: there
-    the files are moved in one by one, the marker last. Raises InputError for what is not ours, WriteError.
+    An older result of the same kind is replaced, in one step if the file system supports that; files that its marker
+    does not list are kept. A mount point, the current folder and a folder whose parent is not writable cannot be
+    replaced: there the files are moved in one by one, the marker last. Raises InputError for a folder that is no older
+    result, and WriteError.
     """
     path = path.resolve()
     check_replaceable(path, kind)
@@ -96,7 +97,7 @@ def _take_place(temporary: Path, path: Path, ours: frozenset[str]) -> None:
     if path.exists():
         carried = _carry_over(path, temporary, ours)
         _swap(temporary, path)
-        _carry_over(temporary, path, ours | carried)  # what came meanwhile
+        _carry_over(temporary, path, ours | carried)  # files that were added in the meantime
     else:
         temporary.rename(path)
     sync_folder(path.parent)
@@ -107,7 +108,7 @@ def _must_stay(path: Path) -> bool:
 
 
 def _foreign(path: Path) -> Iterator[Path]:
-    """What is in a folder beside our temporaries and what every new disk has."""
+    """The entries of a folder, without temporary files and `lost+found`."""
     return (each for each in path.iterdir() if not is_temporary(each.name) and each.name != "lost+found")
 
 
@@ -119,7 +120,7 @@ def _sync_all(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, and links as they are, relative to it; temporaries aside."""
+    """Every file and symbolic link below a folder, relative to it, except temporary ones."""
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_temporary(name)]
         linked = [name for name in folders if Path(here, name).is_symlink()]
@@ -129,14 +130,17 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _carry_over(old: Path, new: Path, ours: frozenset[str]) -> frozenset[str]:
-    """Put the files of an older folder that are not ours into the new one too, whose own names win; returns them."""
+    """Copy the files of an older folder that are not in `ours` into the new one; returns their names.
+
+    A file whose name exists in the new folder gets the suffix KEPT.
+    """
     carried = frozenset(entry.as_posix() for entry in _entries(old)) - ours
     for entry in sorted(carried):
         source, target = old / entry, _free(new / entry)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source, target, follow_symlinks=False)
-        except OSError:  # no links on this disk, or to files of others
+        except OSError:  # the file system has no hard links, or not to files of other users
             shutil.copy2(source, target, follow_symlinks=False)
     return carried
 
@@ -148,7 +152,7 @@ def _free(path: Path) -> Path:
 
 
 def _move_in(temporary: Path, path: Path, ours: frozenset[str], marker: str) -> None:
-    """Move the new files over the old ones; until the marker, the last of them, has come, it is the older result's."""
+    """Move the new files over the old ones, the marker last: until then the old marker describes the folder."""
     names = {entry.as_posix() for entry in _entries(temporary)}
     for name in sorted(names, key=lambda name: (name == marker, name)):
         target = path / name
@@ -157,13 +161,13 @@ def _move_in(temporary: Path, path: Path, ours: frozenset[str], marker: str) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         (temporary / name).replace(target)
     for old in (path / name for name in ours - names):
-        if old.parent.resolve().is_relative_to(path):  # not through a link to elsewhere
+        if old.parent.resolve().is_relative_to(path):  # not through a link that leads out of the folder
             old.unlink(missing_ok=True)
     sync_folder(path)
 
 
 def _swap(temporary: Path, path: Path) -> None:
-    """Put `temporary` in the place of `path`, and that in its place."""
+    """Swap the folders `temporary` and `path`."""
     if _exchange(temporary, path):
         return
     previous = temporary.with_name(temporary.name + PREVIOUS)
@@ -177,7 +181,7 @@ def _swap(temporary: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where kernel or disk cannot."""
+    """Exchange two folders in one step; False if the kernel or the file system does not support it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False

@@ -1,4 +1,4 @@
-"""What the processor is and can do."""
+"""The processor's name, its bfloat16 instructions and its number of cores."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
-"""Linux' flags of the instructions that multiply bfloat16, the faster ones first."""
+"""Linux CPU flags of the instructions that multiply bfloat16, the faster ones first."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """Its name and the instruction sets that the kernel lists."""
+    """A processor's name and the CPU flags that the kernel lists."""
 
     name: str
     flags: frozenset[str]
 
     @property
     def bf16(self) -> str | None:
-        """The instructions by which it multiplies bfloat16, None where that would be emulated."""
+        """Name of the instruction set that multiplies bfloat16, None if it would be emulated."""
         return next((name for flag, name in BF16.items() if flag in self.flags), None)
 
 
 def processor(cpuinfo: Path = CPUINFO) -> Processor:
-    """The first processor of this machine, without flags where the kernel does not tell."""
+    """The first processor of this machine; without flags if the kernel does not list them."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
     except OSError:
@@ -37,10 +37,10 @@ def processor(cpuinfo: Path = CPUINFO) -> Processor:
 
 
 def physical_cores() -> int:
-    """How many physical cores this process may use (hyper-threads of one core count once)."""
+    """Number of physical cores that this process may use (hyper-threads of one core count once)."""
     allowed = os.sched_getaffinity(0)
     siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     try:
         return len({Path(siblings.format(cpu)).read_text() for cpu in allowed})
-    except OSError:  # not every container shows its topology
+    except OSError:  # some containers hide the topology
         return len(allowed)

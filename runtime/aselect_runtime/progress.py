@@ -1,6 +1,6 @@
-"""Progress of long work, and what a command shows of it on stderr: a bar on a terminal, and the lines of the log.
+"""Progress of long operations, and how commands show it on stderr: a bar on a terminal, and the log lines.
 
-A library function takes a `progress` and tells what it notes and warns of to the logger of its module.
+A library function has a parameter `progress`, and logs information and warnings to the logger of its module.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Follows long work. It is called from the thread that works."""
+    """Receives the progress of a long operation. It is called from the thread that does the operation."""
 
     def __call__(self, what: str, share: float, /) -> None:
-        """What is being done now, and the share of it that is done: 0 to 1, and 0 where that is not known."""
+        """Report the current step and the share that is done: 0 to 1, and 0 if that is not known."""
 
 
 def silent(_what: str, _share: float, /) -> None:
-    """A Progress that shows nothing."""
+    """A Progress that ignores what is reported."""
 
 
 @contextmanager
 def terminal_progress(shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on stderr while the context lasts; nothing where stderr is no terminal, or unless `shown`."""
+    """Show a progress bar on stderr inside the context; nothing if stderr is no terminal, or if `shown` is False."""
     if not (shown and sys.stderr.isatty()):
         yield silent
         return
@@ -33,10 +33,10 @@ def terminal_progress(shown: bool = True) -> Iterator[Progress]:
     from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    # What is being done may hold brackets, which rich would take for its markup.
+    # The text may contain brackets, which rich would read as markup.
     what_column = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), TaskProgressColumn(), BarColumn(), TimeElapsedColumn(), what_column)
-    # Lines of the log that come meanwhile go above the bar; paths in them must not be broken.
+    # Log lines are printed above the bar; paths in them must not be wrapped.
     bar = Bar(*columns, console=Console(stderr=True, soft_wrap=True), transient=True)
 
     def progress(what: str, share: float, /) -> None:
@@ -49,7 +49,7 @@ def terminal_progress(shown: bool = True) -> Iterator[Progress]:
 
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
-    """Show the log on stderr while the context lasts, a line a record: of this project from INFO, else from WARNING."""
+    """Show the log on stderr inside the context, one line per record: this project from INFO, others from WARNING."""
     root, handler = logging.getLogger(), _Stderr()
     handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("aselect_"))
     level = root.level
@@ -63,17 +63,17 @@ def log_on_stderr() -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """A message fit for a terminal: names of files, classes and tensors in it may hold escapes that rule one."""
+    """The message on one line without terminal escapes, which names of files, classes and tensors may contain."""
     return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 class _Stderr(logging.Handler):
-    """Finds sys.stderr anew for every line, because a live bar puts itself in its place."""
+    """Looks up sys.stderr for every line, because a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
             text = self.format(record) if record.exc_info else one_line(self.format(record))
             print(prefix + text, file=sys.stderr, flush=True)
-        except Exception:  # a log that cannot be written must not end the work
+        except Exception:  # a log line that cannot be written must not end the operation
             self.handleError(record)

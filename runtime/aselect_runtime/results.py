@@ -1,4 +1,4 @@
-"""What travels through the pipeline: frames on the way in, results on the way out."""
+"""The data that the pipeline passes on: captured frames and results."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from aselect_runtime.rules import Event, Zone
 Arrays = Mapping[str, NDArray[Any]]
 
 TOP = 5
-"""How many classes of a classification are reported."""
+"""Number of classes that a classification result reports."""
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """Where frames come from: a printable name (without credentials), nominal frames per second, and its kind."""
+    """A source of frames: a printable name (without credentials), nominal frames per second, and whether it is live."""
 
     name: str
     fps: float
     live: bool = False
-    """A live source drops frames that nobody has time for; any other delivers every frame."""
+    """A live source drops frames that cannot be processed in time; any other delivers every frame."""
 
 
 @dataclass(frozen=True)
 class Captured:
-    """One frame, uint8 [H, W, 3] BGR, with its number in its source; made when the frame arrives."""
+    """One frame, uint8 [H, W, 3] BGR, with its index in its source; created when the frame arrives."""
 
     frame: Frame
     index: int
@@ -46,53 +46,53 @@ class Captured:
     """A name for files made from this frame: a relative path without suffix."""
     source: SourceInfo
     t_capture: float = field(default_factory=time.time)
-    """Unix time of arrival, for people and logs: it jumps when the clock is set."""
+    """Unix time of arrival, for display and logs: it jumps when the system clock is set."""
     t_monotonic: float = field(default_factory=time.monotonic)
-    """Time of arrival on a clock that never jumps, for durations between frames."""
+    """Time of arrival on the monotonic clock in seconds, for durations between frames."""
     file: str | None = None
-    """The file that it was read from, where each file is one image; relative to the folder that was given."""
+    """The image file that it was read from, relative to the given folder; None for videos and live sources."""
     position: float | None = None
     """Seconds from the beginning of a video."""
 
 
 MEMORY = SourceInfo("memory", fps=0.0)
-"""Of frames that were given to a model as arrays: they come from no stream."""
+"""The source of frames that were given to a model as arrays."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the model says about one frame.
+    """The model's output for one frame.
 
-    Segmentation has `class_map`, `confidence` and `areas`, classification has `top`; asking for what the task does
-    not have raises InputError.
+    Segmentation has `class_map`, `confidence` and `areas`, classification has `top`; reading an attribute of the other
+    task raises InputError.
     """
 
     captured: Captured
     outputs: Arrays
-    """The model's outputs without the batch axis, at the model's size."""
+    """The model's outputs by name, without the batch axis, at the model's resolution."""
     manifest: Manifest
     t_result: float
-    """Unix time at which the answer was there."""
+    """Unix time at which inference was complete."""
     latency_ms: Mapping[str, float]
-    """Of a stream `capture`, `resize`, `wait` (for the session) and `infer`; otherwise `resize` and `infer`. A repeated
-    answer has no `infer`."""
+    """Milliseconds by stage: `capture`, `resize`, `wait` (for the session) and `infer` in a stream; otherwise `resize`
+    and `infer`. A repeated result has no `infer`."""
     health: Health = field(default_factory=Health)
     stream: int = 0
-    """Which input of the run it came from, counted from 0."""
+    """Index of the input in the run, from 0."""
     pixels: Frame | None = None
-    """The model input that was answered, uint8 [h, w, 3]."""
+    """The model input, uint8 [h, w, 3]."""
     repeated: bool = False
-    """Whether the answer is that of an earlier frame, since nothing moved."""
+    """Whether the outputs are those of an earlier frame, because nothing moved."""
     zones: tuple[Zone, ...] = ()
-    """The zones that rules for this input use."""
+    """The zones that the rules for this input use."""
     events: tuple[Event, ...] = ()
-    """The latest events of the run, of all inputs, in the order of their starts; without frames."""
+    """The latest events of the run, of all inputs, in order of their start; without frames."""
     look: Look = PLAIN
-    """How `plot` paints it."""
+    """How `plot` draws it."""
 
     @property
     def frame(self) -> Frame:
-        """The frame as it came, BGR, uint8 [H, W, 3]."""
+        """The captured frame, BGR, uint8 [H, W, 3]."""
         return self.captured.frame
 
     @cached_property
@@ -102,9 +102,9 @@ class Result:
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """How sure the model is of each pixel of the frame, float32 [H, W], 0 to 1.
+        """The model's confidence at each pixel of the frame, float32 [H, W], 0 to 1.
 
-        The model says it for cells of several pixels; each pixel has the confidence of its cell.
+        The model outputs one value per cell of several pixels; each pixel has the value of its cell.
         """
         height, width = self._output("class_map").shape
         fine = cv2.resize(self._output("confidence"), (width, height), interpolation=cv2.INTER_NEAREST)
@@ -112,30 +112,30 @@ class Result:
 
     @property
     def model_class_map(self) -> Frame:
-        """The class of each model pixel that shows a part of the frame (no letterbox border), uint8 [h, w]."""
+        """The class map at the model's resolution without letterbox borders, uint8 [h, w]."""
         whole = self._output("class_map")
         top, left, height, width = placement(self.frame.shape[:2], whole.shape, self.manifest.resize)
         return whole[top : top + height, left : left + width]
 
     @cached_property
     def areas(self) -> dict[str, float]:
-        """The share of the frame that each class covers; every class is named, the shares sum to one."""
+        """The share of the frame that each class covers, by name; all classes are listed, the shares sum to 1."""
         inner, classes = self.model_class_map, self.manifest.classes
         counts = cv2.calcHist([inner], [0], None, [len(classes)], [0, len(classes)]).ravel()
         return {item.name: round(int(count) / inner.size, 5) for item, count in zip(classes, counts, strict=True)}
 
     @cached_property
     def top(self) -> dict[str, float]:
-        """The TOP best classes with their scores (0 to 1), best first."""
+        """The TOP classes with the highest scores (0 to 1), highest first."""
         scores = self._output("scores")
         best = np.argsort(-scores, kind="stable")[:TOP]
         return {self.manifest.classes[index].name: round(float(scores[index]), 5) for index in best}
 
     def plot(self, painter: Painter | None = None) -> Frame:
-        """The frame with the classes' colours and a legend, or with the best classes as bars: BGR, uint8 [H', W', 3].
+        """The frame with class colours and a legend, or with the top classes as bars: BGR, uint8 [H', W', 3].
 
-        Small and very large frames are scaled, see `display_size`. A `painter` that is given is used again from
-        result to result, which saves time; for one thread.
+        Small and very large frames are scaled, see `display_size`. Pass the same `painter` for many results to reuse
+        its buffers, which saves time; a painter is for one thread.
         """
         painter = painter or Painter(self.manifest)
         if self.manifest.task == "seg":
@@ -145,8 +145,8 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """`t_result` (Unix seconds), `latency_ms`, and `areas` or `top`, as JSON types.
 
-        A result of a stream has `frame` (its number), `source` and `t_capture` before them, a repeated one `repeated`;
-        that of an image also `file` (its name), that of a video `position` (seconds from its beginning).
+        A result of a stream also has `frame` (its index), `source` and `t_capture`, and `repeated` if it is repeated;
+        that of an image also `file` (its name), that of a video `position` (seconds from the beginning).
         """
         captured = self.captured
         origin: dict[str, Any] = {"frame": captured.index, "source": captured.source.name}
@@ -170,14 +170,14 @@ class Result:
     def _output(self, name: str) -> NDArray[Any]:
         if name not in self.outputs:
             raise InputError(
-                f"got a question for {name}, expected one of what this model answers ({', '.join(self.outputs)}); "
+                f"got the attribute {name}, expected an output of this model ({', '.join(self.outputs)}); "
                 "segmentation has class_map, confidence and areas, classification has top"
             )
         return self.outputs[name]
 
 
 def check_answer(captured: Captured, outputs: Arrays, manifest: Manifest) -> None:
-    """Raise EngineError if the outputs are no answer: a class that does not exist, or scores that are not finite."""
+    """Raise EngineError for invalid outputs: a class that does not exist, or scores that are not finite."""
     where = f"frame {captured.index}"
     if manifest.task == "seg":
         largest, classes = int(outputs["class_map"].max()), len(manifest.classes)

@@ -1,4 +1,4 @@
-"""Frame buffers that are used again as soon as nobody looks at them."""
+"""Frame buffers that are reused as soon as nothing refers to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aselect_runtime.frames import Frame
 
 
 def _references_of_an_unused() -> int:
-    """What sys.getrefcount says of a buffer that only a ring holds; Python's versions differ."""
+    """The value of sys.getrefcount for a buffer that only a ring refers to; it differs between Python versions."""
     for buffer in [np.empty(1, np.uint8)]:
         return sys.getrefcount(buffer)
     raise AssertionError
@@ -20,10 +20,11 @@ FREE = _references_of_an_unused()
 
 
 class FrameRing:
-    """Hands out uint8 arrays; one whose last view has gone is handed out again. For one thread.
+    """A pool of uint8 arrays; an array is reused when no view of it is left. For one thread.
 
-    Every view of an array, and every cv2.Mat made from it, holds a reference to the array: no consumer has to give a
-    frame back, and none can see it change. (Where nothing is free, a new array is made and the ring keeps `size`.)
+    Every view of an array, and every cv2.Mat made from it, holds a reference to the array: consumers need not return a
+    frame, and it does not change while they use it. If no array is free, a new one is allocated; the pool keeps at most
+    `size` arrays.
     """
 
     def __init__(self, size: int) -> None:

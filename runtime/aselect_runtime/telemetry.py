@@ -1,4 +1,4 @@
-"""Telemetry of the libraries, off: nothing that this project runs calls its makers."""
+"""Switches off the telemetry of the libraries that this project uses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import sys
 
 VARIABLES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
-"""ONNX Runtime from 1.29 on, and the libraries of Hugging Face; each reads its variable when it is imported."""
+"""For ONNX Runtime from 1.29 on, and the Hugging Face libraries; each reads its variable when it is imported."""
 
 
 def switch_off() -> None:
-    """Call it before those libraries are imported; a variable that is set already stays as it is."""
+    """Switch telemetry off; call it before those libraries are imported. A variable that is set already is kept."""
     for name in VARIABLES:
         os.environ.setdefault(name, "1")
-    # OpenVINO reports every import of it through this package, which has no variable; without the package it does not.
+    # OpenVINO reports each import through this package, which has no variable; if the package is missing, it does not.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Temporary files and folders beside a result. What a killed process leaves of them, the next one removes.
+"""Temporary files and folders next to a result. Those that a killed process leaves, the next process removes.
 
-Each is held by a lock for as long as its process lives: the kernel frees it however that ends.
+Each is locked while its process runs: the kernel releases the lock however the process ends.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 from zlib import crc32
 
 INFIX = ".aselect-"
-"""In the name of every temporary, and in no other name: what has it is ours to remove."""
+"""Part of the name of every temporary file and of no other: files with it may be removed."""
 PREVIOUS = "-previous"
-"""Ends the name of a folder that was moved aside for its successor."""
+"""Suffix of an older folder while it is being replaced."""
 MOMENT = re.compile(r"\d{8}T\d{6}Z")
-"""What `{time}` in the name of an output becomes: each run has names of its own."""
+"""What `{time}` in the name of an output is replaced with: each run has other names."""
 LONGEST = 50
-"""Characters of the result's own name in that of its temporary: a disk takes 255 bytes."""
+"""Characters of the result's name that its temporary file's name contains: file systems allow 255 bytes."""
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
-    """Yield an empty file beside `path`, with its suffix; it is removed at the end if it is still there.
+    """Yield an empty file next to `path`, with the same suffix; it is removed at the end if it still exists.
 
-    Those that killed processes left there are removed first.
+    Temporary files that killed processes left are removed first.
     """
     _sweep(path.parent, _prefix(path), path.suffix)
     _sweep_dated(path)
@@ -48,9 +48,10 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it is removed at the end if it is still there, and dead ones at the start.
+    """Yield an empty folder next to `path`; it is removed at the end if it still exists.
 
-    A result that a killed process had moved aside and not replaced yet is put back.
+    Temporary folders that killed processes left are removed first; if such a process had moved an older result aside
+    and not yet replaced it, the older result is restored.
     """
     for aside in _leftovers(path.parent, _prefix(path), PREVIOUS):
         if not path.exists():
@@ -71,9 +72,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def _sweep_dated(path: Path) -> None:
-    """Remove what killed processes left of results whose names are `path`'s but for the time in it.
+    """Remove what killed processes left of results whose names differ from `path`'s only in the time.
 
-    Only what a checksum shows to be made of such a name is removed, and only where no process holds it.
+    Only files whose checksum matches such a name are removed, and only if no process holds their lock.
     """
     if not MOMENT.search(path.name):
         return
@@ -89,12 +90,12 @@ def _sweep_dated(path: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one of these."""
+    """Whether this is the name of a temporary file or folder."""
     return name.startswith(".") and INFIX in name
 
 
 def _prefix(path: Path) -> str:
-    """Of the temporaries of this result alone: long names differ in their checksum."""
+    """Prefix of this result's temporary files; a checksum tells shortened long names apart."""
     return f".{path.name[:LONGEST]}-{crc32(os.fsencode(path.name)):08x}{INFIX}"
 
 
@@ -103,13 +104,13 @@ def _leftovers(folder: Path, prefix: str, suffix: str) -> list[Path]:
 
 
 def _sweep(folder: Path, prefix: str, suffix: str) -> None:
-    """Remove the temporaries whose process is dead."""
+    """Remove the temporary files whose process has ended."""
     for path in _leftovers(folder, prefix, suffix):
         _remove_if_dead(path)
 
 
 def _remove_if_dead(path: Path) -> None:
-    with suppress(OSError):  # somebody else's, at work, or a disk without locks: it stays
+    with suppress(OSError):  # another user's, still in use, or a file system without locks: it is kept
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +123,7 @@ def _remove_if_dead(path: Path) -> None:
 
 
 def _claimed(handle: int, path: Path) -> bool:
-    """Take its lock; False if it was swept away before."""
-    with suppress(OSError):  # a disk without locks: nobody sweeps there either
+    """Lock the file; False if another process removed it first."""
+    with suppress(OSError):  # a file system without locks: no process removes files there either
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return path.exists()

@@ -332,11 +332,11 @@ def test_letterboxing_and_precision_are_told_to_nvinfer(seg: Path) -> None:
 def test_a_folder_that_is_not_ours_is_not_replaced(seg: Path, tmp_path: Path, write: Any) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").touch()
-    with pytest.raises(InputError, match="choose another place"):
+    with pytest.raises(InputError, match="choose another path"):
         write(seg, tmp_path / "photos")
     for name in ("config_infer.txt", "triton.json"):
         (tmp_path / "photos" / name).write_text("[property]")
-    with pytest.raises(InputError, match="choose another place"):
+    with pytest.raises(InputError, match="choose another path"):
         write(seg, tmp_path / "photos")
     assert len(list((tmp_path / "photos").iterdir())) == 3
     for _ in range(2):  # one of ours is

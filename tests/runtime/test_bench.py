@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from aselect_runtime.backends import here
+from aselect_runtime.backends import usable_devices
 from aselect_runtime.bench import (
     Benchmark,
     Effort,
@@ -102,7 +102,7 @@ def test_a_source_without_frames(seg_model: Path, tmp_path: Path) -> None:
 
 def test_the_command_prints_json_or_a_table(seg_model: Path) -> None:
     command = [sys.executable, "-c", "from aselect_runtime.commands.bench import bench; bench()", str(seg_model)]
-    options = ["--source", STREET, "--device", "cpu", "--warmup", "1", "--iterations", "3", "--duration", "0.02"]
+    options = ["--source", STREET, "--device", "cpu", "--warmup", "1", "--iterations", "3", "--duration", "0.5"]
     done = subprocess.run([*command, *options, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = json.loads(done.stdout)["benchmarks"]
@@ -118,4 +118,4 @@ def test_the_devices_to_compare_are_those_that_there_are() -> None:
 
 
 def test_without_a_device_all_that_are_here_are_measured(seg_model: Path) -> None:
-    assert [found.device for found in benchmark_all(seg_model, STREET, SHORT)] == here(seg_model)
+    assert [found.device for found in benchmark_all(seg_model, STREET, SHORT)] == usable_devices(seg_model)

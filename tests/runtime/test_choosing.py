@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aselect_runtime import choosing, open_model
-from aselect_runtime.backends import here
-from aselect_runtime.choosing import Way, choose, decided, told
+from aselect_runtime.backends import usable_devices
+from aselect_runtime.choosing import Way, best_index, choose, describe
 from aselect_runtime.errors import EngineError, IntegrityError
 from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame
@@ -48,24 +48,24 @@ def _trial(ms: float, *, passed: bool = True, agreement: float | None = None, de
 
 
 def test_the_first_is_kept_unless_another_is_two_percent_faster() -> None:
-    assert decided([_trial(10.0)]) == 0
-    assert decided([_trial(10.2), _trial(10.0)]) == 1
-    assert decided([_trial(10.19), _trial(10.0)]) == 0
-    assert decided([_trial(10.0), _trial(11.0), _trial(5.0), _trial(4.95)]) == 2
-    assert decided([_trial(10.0), _trial(1.0, passed=False)]) == 0
+    assert best_index([_trial(10.0)]) == 0
+    assert best_index([_trial(10.2), _trial(10.0)]) == 1
+    assert best_index([_trial(10.19), _trial(10.0)]) == 0
+    assert best_index([_trial(10.0), _trial(11.0), _trial(5.0), _trial(4.95)]) == 2
+    assert best_index([_trial(10.0), _trial(1.0, passed=False)]) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 1e4), st.booleans()), min_size=1, max_size=6))
 def test_what_is_taken_passed_and_nothing_that_passed_is_much_faster(found: list[tuple[float, bool]]) -> None:
     trials = [_trial(ms, passed=number == 0 or passed) for number, (ms, passed) in enumerate(found)]
-    taken = trials[decided(trials)]
+    taken = trials[best_index(trials)]
     assert taken.passed
     assert all(taken.ms < 1.02 * trial.ms * (1 + 1e-9) for trial in trials if trial.passed)
 
 
 def test_the_line_names_what_was_taken_and_every_measurement() -> None:
     trials = (_trial(20.0, device="openvino"), _trial(12.34, agreement=0.9987, device="openvino-bf16"))
-    line = told(Choice(date="2026-11-27", trials=trials, taken=1))
+    line = describe(Choice(date="2026-11-27", trials=trials, taken=1))
     assert line == (
         "running model.onnx on openvino-bf16, the fastest measured here on 2026-11-27: model.onnx on openvino 20.0 ms, "
         "model.onnx on openvino-bf16 12.3 ms (99.87% same class)"
@@ -131,8 +131,8 @@ def test_what_answers_wrongly_or_does_not_load_is_never_taken(
     manifest, ways = Manifest.load(folder / "manifest.json"), _ways(folder, 0, 2, None)
     with caplog.at_level(logging.INFO):
         assert choose(ways, folder, manifest, "1", silent) is ways[0]
-    assert "way 1 refused (0.00% same class)" in caplog.text
-    assert "it does not load; going on without way 2" in caplog.text
+    assert "way 1 failed (0.00% same class)" in caplog.text
+    assert "it does not load; continuing without way 2" in caplog.text
 
 
 def test_a_choice_is_measured_once_for_graphs_versions_and_machine(
@@ -224,10 +224,10 @@ def test_bfloat16_needs_instructions_and_frames_to_hold_it_against(
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("aselect_runtime.backends.processor", lambda: Processor("new", frozenset({"amx_bf16"})))
-    assert here(folder) == ["openvino", "openvino-bf16", "cpu"]
-    assert here(seg_model) == here(seg_model / "model.onnx") == ["openvino", "cpu"]
+    assert usable_devices(folder) == ["openvino", "openvino-bf16", "cpu"]
+    assert usable_devices(seg_model) == usable_devices(seg_model / "model.onnx") == ["openvino", "cpu"]
     monkeypatch.setattr("aselect_runtime.backends.processor", lambda: Processor("old", frozenset({"avx2"})))
-    assert here(folder) == ["openvino", "cpu"]
+    assert usable_devices(folder) == ["openvino", "cpu"]
 
 
 @pytest.fixture

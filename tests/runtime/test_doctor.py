@@ -112,14 +112,14 @@ def test_opencv_and_nvpmodel_are_read() -> None:
 
 CASES = {
     "old python": (replace(ORIN, python=(3, 8)), "python", "error", "3.10"),
-    "new python": (replace(ORIN, python=(3, 15)), "python", "note", "never tried"),
+    "new python": (replace(ORIN, python=(3, 15)), "python", "note", "not tested"),
     "jetpack 5": (replace(ORIN, tegra_release=JETPACK_5), "jetpack", "error", "JetPack 5"),
     "jetpack 7": (replace(ORIN, tegra_release=JETPACK_7), "jetpack", "ok", "JetPack 7 (Jetson Linux 38.2.0)"),
     "unknown jetson": (replace(ORIN, tegra_release="# R99 (release), REVISION: 1.0"), "jetpack", "warn", "99.1.0"),
-    "unreadable release": (replace(ORIN, tegra_release="?"), "jetpack", "warn", "not in a form"),
+    "unreadable release": (replace(ORIN, tegra_release="?"), "jetpack", "warn", "unknown format"),
     "jetson without gpu": (replace(ORIN, gpu=None, driver_cuda=None), "driver", "error", "--runtime nvidia"),
     "driver without gpu": (replace(LAPTOP, driver_cuda=(13, 0)), "driver", "warn", "--gpus all"),
-    "bad tensorrt": (replace(ORIN, tensorrt=Import(version="10.3.0")), "tensorrt", "warn", "answer wrongly"),
+    "bad tensorrt": (replace(ORIN, tensorrt=Import(version="10.3.0")), "tensorrt", "warn", "with wrong results"),
     "no kernels": (replace(ORIN, tensorrt=Import(version="10.13.3.9")), "tensorrt", "warn", "no kernels for sm87"),
     "old tensorrt": (replace(ORIN, tensorrt=Import(version="8.5.2")), "tensorrt", "warn", "older than 10.3"),
     "broken tensorrt": (replace(ORIN, tensorrt=Import(fault="libnvinfer.so.10")), "tensorrt", "error", "libnvinfer"),
@@ -135,7 +135,7 @@ CASES = {
     ),
     "broken onnxruntime": (replace(LAPTOP, onnxruntime=Import(fault="bad ELF")), "onnxruntime", "error", "bad ELF"),
     "no onnxruntime": (replace(LAPTOP, onnxruntime=Import(), packages={}), "onnxruntime", "error", "pip install"),
-    "engines alone": (replace(ORIN, onnxruntime=Import(), packages={}), "onnxruntime", "warn", "engines alone"),
+    "engines alone": (replace(ORIN, onnxruntime=Import(), packages={}), "onnxruntime", "warn", "engines only"),
     "no opencv": (replace(ORIN, opencv=Import()), "opencv", "error", "nvidia-opencv"),
     "broken opencv": (replace(LAPTOP, opencv=Import(fault="libGL.so.1")), "opencv", "error", "headless"),
     "numpy 2": (

@@ -277,7 +277,7 @@ def test_a_plan_needs_rules_and_a_place(tmp_path: Path) -> None:
         plan_events(None, ["events.jsonl"], [], [])
     with pytest.raises(InputError, match="no rules"):
         plan_events(None, [], [], [], EventRecording(tmp_path))
-    with pytest.raises(InputError, match="no place"):
+    with pytest.raises(InputError, match="no destination"):
         plan_events(path, [], ["video.mp4"], [])
     for places, outputs in ([["a.jsonl"], ["./a.jsonl"]], [["a.jsonl", "a.jsonl"], []]):
         with pytest.raises(InputError, match="this path twice"):

@@ -222,7 +222,7 @@ def test_what_fails_is_sent_again_until_it_arrives_and_in_order(caplog: pytest.L
     assert states == ["start", "start", "start", "start", "end"]
     assert (delivery.health().written, delivery.health().dropped, delivery.health().state) == (2, 0, "working")
     assert caplog.text.count("got HTTP 500") == 1
-    assert "takes events again" in caplog.text
+    assert "accepts events again" in caplog.text
     assert "hush-hush" not in caplog.text
     assert "secret-path" not in caplog.text
 
@@ -259,7 +259,7 @@ def test_what_is_refused_for_good_is_not_sent_again(status: int, caplog: pytest.
 
 def test_the_end_of_the_run_does_not_wait_for_a_dead_receiver(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"http://127.0.0.1:{free_port}/"
-    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, farewell=0.05)
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, close_timeout=0.05)
     with caplog.at_level(logging.WARNING):
         delivery.start()
         for number in range(3):
@@ -317,7 +317,7 @@ def test_the_command_watches_rules(seg_model: Path, tmp_path: Path) -> None:
         (["--events", "events.jsonl"], "(--rules)"),
         (["--rules", "none.toml", "--events", "events.jsonl"], "none.toml: unreadable"),
         (["--rules", "{rules}"], "(--events)"),
-        (["--rules", "{rules}", "--events", "events.txt"], "events.txt: got no place for events"),
+        (["--rules", "{rules}", "--events", "events.txt"], "events.txt: got an unknown destination for events"),
         (["--rules", "{rules}", "--record-events", "videos"], "no compressed stream"),
     ],
 )

@@ -63,7 +63,7 @@ def test_weights_on_a_full_disk_are_a_write_error(small_disk: Callable[[str], Pa
 
 @pytest.mark.parametrize("place", ["/proc/nothing/file", "/dev/null/file"])
 def test_an_unwritable_place_is_a_write_error(place: str) -> None:
-    with pytest.raises(WriteError, match="expected a writable place"):
+    with pytest.raises(WriteError, match="expected a writable path"):
         atomic_write(Path(place), "text")
 
 

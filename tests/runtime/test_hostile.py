@@ -37,13 +37,13 @@ def test_a_pipe_as_an_input_is_refused_and_not_waited_for(name: str, tmp_path: P
 def test_a_pipe_as_a_record_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "manifest.json"
     os.mkfifo(pipe)
-    with pytest.raises(RecordError, match="no regular file"):
+    with pytest.raises(RecordError, match="not a regular file"):
         Manifest.load(pipe)
-    with pytest.raises(RecordError, match="no regular file"):
+    with pytest.raises(RecordError, match="not a regular file"):
         load_rules(pipe)
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         read_image(pipe)
-    with pytest.raises(RecordError, match="no regular file"):
+    with pytest.raises(RecordError, match="not a regular file"):
         open_model(tmp_path)
     os.mkfifo(tmp_path / "a.onnx")
     with pytest.raises(InputError, match=r"expected an export folder or a \.onnx file"):
@@ -56,7 +56,7 @@ def test_a_record_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=f"{1 << 40} bytes, more than"):
         Manifest.load(tmp_path / "manifest.json")
     (tmp_path / "rules.toml").symlink_to("/dev/zero")
-    with pytest.raises(RecordError, match="no regular file"):
+    with pytest.raises(RecordError, match="not a regular file"):
         load_rules(tmp_path / "rules.toml")
 
 
@@ -85,7 +85,9 @@ def test_a_graph_whose_weights_lie_outside_its_folder_is_refused(location: str, 
     folder.mkdir()
     np.zeros(4, np.float32).tofile(tmp_path / "secret.bin")
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
-    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=1)
+    weight = onnx.TensorProto(
+        name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=onnx.TensorProto.EXTERNAL
+    )
     for key, value in (("location", location.format(folder=tmp_path)), ("offset", "0"), ("length", "16")):
         weight.external_data.add(key=key, value=value)
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in "xy")

@@ -55,7 +55,7 @@ def test_fewer_frames_than_promised_are_a_warning_and_the_next_input_follows(
     summary = _run(seg_model, [path, STREET], [f"{out}/{name}" for name in NAMES])
     assert summary.frames == 20 + 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: got 20 frames, its container promises about 50; went on to its end"
+        f"{path}: got 20 frames, but its container states about 50; the frames were used"
     ]
     assert sorted(each.name for each in out.iterdir()) == ["a.jsonl", "a.mkv", "a.mp4", "a.png", "masks"]
     assert len(videos.read(out / "a.mp4")) == len(videos.read(out / "a.mkv")) == 25
@@ -201,5 +201,7 @@ def test_opacity_and_clear_classes(seg_model: Path, tmp_path: Path) -> None:
     assert painted(Look(opacity=1.0)) == [(200, 30, 20), (50, 60, 230)]
     assert painted(Look(opacity=0.0)) == [(0, 0, 0), (255, 255, 255)]
     assert painted(Look(1.0, frozenset({"dark"}))) == [(0, 0, 0), (50, 60, 230)]
-    with pytest.raises(InputError, match="got the class 'sky' to leave clear, expected one of dark, middle, bright"):
+    with pytest.raises(
+        InputError, match="got the unknown class 'sky' to leave clear, expected one of dark, middle, bright"
+    ):
         painted(Look(clear=frozenset({"sky"})))

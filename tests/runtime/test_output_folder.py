@@ -121,7 +121,7 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photos" / "family.jpg").touch()
     (tmp_path / "file").write_text("mine")
     for name in ("photos", "file"):
-        with pytest.raises(InputError, match="choose another place"), atomic_folder(tmp_path / name, KIND):
+        with pytest.raises(InputError, match="choose another path"), atomic_folder(tmp_path / name, KIND):
             pytest.fail("must be refused before any work")
     assert (tmp_path / "photos" / "family.jpg").exists()
     assert (tmp_path / "file").read_text() == "mine"
@@ -232,7 +232,7 @@ def test_the_current_folder_stays_the_current_folder(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("place", ["/proc/nothing/file", "/dev/null/file"])
 def test_an_unwritable_place_is_a_write_error(place: str) -> None:
-    with pytest.raises(WriteError, match="expected a writable place"), atomic_folder(Path(place), KIND):
+    with pytest.raises(WriteError, match="expected a writable path"), atomic_folder(Path(place), KIND):
         pass
 
 
@@ -240,7 +240,7 @@ def test_a_pipe_as_marker_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     from aselect_runtime.folder import EXPORT
 
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         check_replaceable(tmp_path, EXPORT)
 
 

@@ -143,7 +143,7 @@ def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_mo
     with pytest.raises(InputError, match=r"masks\.json"):
         _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
     (precious.parent / "masks.json").write_text('{"classes": ["mine"]}')
-    with pytest.raises(InputError, match=r"masks\.json that is of something else"):
+    with pytest.raises(InputError, match=r"masks\.json of another kind"):
         _run(seg_model, [STREET], [f"{tmp_path}/photos/"])
     assert precious.exists()
 
@@ -169,7 +169,7 @@ def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, cl
 
 def test_an_image_is_not_written_where_the_next_run_would_read_it(seg_model: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
-    with pytest.raises(InputError, match="below the folder of the input"):
+    with pytest.raises(InputError, match="below the input folder"):
         _run(seg_model, [str(tmp_path)], [tmp_path / "results" / "last.png"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
@@ -218,7 +218,7 @@ def test_masks_of_images_of_one_stem_are_all_kept(seg_model: Path, tmp_path: Pat
 def test_sources_that_give_two_frames_one_label_lose_none(seg_model: Path, tmp_path: Path) -> None:
     manifest, session = open_model(seg_model, "cpu")
     sources = [_Endless(3, live=False), _Endless(3, live=False)]
-    with pytest.raises(IncompleteError, match="1 inputs more"):
+    with pytest.raises(IncompleteError, match="1 more input"):
         run_pipeline(manifest, session, sources, [f"{tmp_path}/masks/"])
     names = sorted(path.name for path in (tmp_path / "masks").glob("*.png"))
     assert names == ["0.png", "0~2.png", "1.png", "1~2.png", "2.png", "2~2.png"]
@@ -431,7 +431,7 @@ def test_an_output_that_fails_is_named_and_the_others_go_on(
     with pytest.raises(WriteError, match="broken: full"):
         run_pipeline(manifest, _Slow(), [endless], sinks, max_frames=80)
     assert len(seen) == 80
-    assert "going on without broken" in caplog.text
+    assert "continuing without broken" in caplog.text
     failed = seen[-1].health.sinks[0]
     assert (failed.state, failed.written) == ("failed", 0)
     assert failed.dropped > 0

@@ -110,7 +110,7 @@ def test_a_classification_has_scores_and_no_map(cls_model: Path) -> None:
     assert next(iter(result.top)) == "bright"
     assert json.loads(result.to_json())["top"] == result.top
     for name in ("class_map", "confidence", "areas", "model_class_map"):
-        with pytest.raises(InputError, match="expected one of what this model answers"):
+        with pytest.raises(InputError, match="expected an output of this model"):
             getattr(result, name)
 
 
@@ -126,7 +126,7 @@ def test_both_tasks_are_plotted(seg_model: Path, cls_model: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "got"),
     [
-        (None, "None, which cv2.imread gives"),
+        (None, "None, which cv2.imread returns"),
         ("street.jpg", "got str"),
         (np.zeros((24, 32), np.uint8), r"uint8 \[24, 32\]"),
         (np.zeros((24, 32, 3), np.float32), "float32"),
@@ -183,9 +183,9 @@ def test_closing_ends_the_source_and_every_thread(seg_model: Path) -> None:
     with Model(seg_model, "cpu") as model:
         stream = model.stream(camera)
         next(stream)
-        with pytest.raises(InputError, match="a stream uses"):
+        with pytest.raises(InputError, match="in use by a stream"):
             model(_halves())
-        with pytest.raises(InputError, match="a stream uses"):
+        with pytest.raises(InputError, match="in use by a stream"):
             next(model.stream(camera))
     assert not camera.open
     assert set(threading.enumerate()) <= before

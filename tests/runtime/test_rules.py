@@ -66,7 +66,7 @@ def test_a_file_says_zones_and_rules(tmp_path: Path) -> None:
         (("above = 0.5", "above = 1.5"), "rules 1.above: Input should be less than 1, got 1.5"),
         (("above = 0.5", "above = '0.5'"), "rules 1.above: Input should be a valid number, got '0.5'"),
         (("above = 0.5", "above = nan"), "rules 1.above: Input should be"),
-        (("below = 0.25", "below = 0.75"), "below = 0.75 over above = 0.5"),
+        (("below = 0.25", "below = 0.75"), "below = 0.75 with above = 0.5"),
         (("for = 2", "for = -1"), "rules 1.for: Input should be greater than or equal to 0"),
         (("for = 2", "four = 2"), "rules 1.four: Extra inputs are not permitted"),
         (('class = "dark"', ""), "rules 2.class: Field required"),
@@ -104,7 +104,7 @@ def test_files_that_are_no_rules(tmp_path: Path, content: bytes) -> None:
     ("change", "task", "said"),
     [
         ({"class": "cat"}, "seg", "the class 'cat', expected one of the model's (dark, middle, bright)"),
-        ({"inputs": [0, 2]}, "seg", "got input 2, expected 0 to 1"),
+        ({"inputs": [0, 2]}, "seg", "got input 2, expected an input of this run, 0 to 1"),
         ({"zone": "left"}, "cls", "got a zone and a classification model"),
     ],
 )

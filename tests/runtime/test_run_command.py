@@ -143,7 +143,7 @@ def test_a_second_signal_leaves_at_once_even_where_the_session_hangs(seg_model: 
 
 def test_help_tells_what_happens_when_a_camera_fails() -> None:
     said = " ".join(_run("--help").stdout.split())
-    assert "A camera that is lost is connected again" in said
+    assert "A camera whose connection is lost is reconnected" in said
 
 
 def test_missing_onnxruntime_says_how_to_get_it_on_a_jetson_too(seg_model: Path) -> None:
@@ -313,7 +313,7 @@ def test_half_an_opencv_is_one_line(seg_model: Path, tmp_path: Path) -> None:
         "from aselect_runtime.commands.{0} import {0}; {0}()\n"
     )
     done = subprocess.run([sys.executable, "-c", code.format("run"), seg_model, STREET], capture_output=True, text=True)
-    _assert_one_line(done, "half an OpenCV", "--force-reinstall")
+    _assert_one_line(done, "an incomplete OpenCV", "--force-reinstall")
     doctor = subprocess.run([sys.executable, "-c", code.format("doctor"), "--json"], capture_output=True, text=True)
     assert "half of it was removed" in doctor.stdout
     assert "--force-reinstall" in doctor.stdout

@@ -86,7 +86,7 @@ def test_empty_and_corrupt_video(tmp_path: Path) -> None:
     for content in (b"", b"\0" * 4096):
         path = tmp_path / "bad.mp4"
         path.write_bytes(content)
-        with pytest.raises(InputError, match=f"{len(content)} bytes that do not open"), open_source(str(path)):
+        with pytest.raises(InputError, match=f"{len(content)} bytes that cannot be opened"), open_source(str(path)):
             pass
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 pytest.importorskip("prometheus_client", reason="the extra `metrics` is not installed")
 
 from aselect_runtime.records import Manifest
-from aselect_runtime.sinks import limits, metrics_server, open_sink, web_door
+from aselect_runtime.sinks import limits, metrics_server, open_sink, web_site
 
 Serve = Callable[[str], "ExitStack"]
 
@@ -27,7 +27,7 @@ def port(
 ) -> Iterator[int]:
     """Of a server that has little patience, and room for eight."""
     monkeypatch.setattr(limits, "CONNECTIONS", 8)
-    for module in (web_door, metrics_server):
+    for module in (web_site, metrics_server):
         monkeypatch.setattr(module, "IDLE", 1.0)
     with open_sink(f"{request.param}://127.0.0.1:{free_port}", Manifest.load(seg_model / "manifest.json")):
         yield free_port

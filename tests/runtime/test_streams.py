@@ -156,7 +156,7 @@ def test_an_http_camera_is_live_and_connected_again(seg_model: Path, tmp_path: P
 
 
 def test_a_read_that_hangs_is_abandoned(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grab, "FAREWELL", 0.05)
+    monkeypatch.setattr(grab, "CLOSE_TIMEOUT", 0.05)
     before = threading.active_count()
     patience = Patience(connect=2.0, grab=0.2, first_delay=0.02, longest_delay=0.02)
     summary = _run(seg_model, [f"{FAULT}&stall=0.1&stall_seconds=1"], max_frames=20, patience=patience)
@@ -167,10 +167,10 @@ def test_a_read_that_hangs_is_abandoned(seg_model: Path, monkeypatch: pytest.Mon
 def test_reads_that_hang_for_good_end_the_stream_and_keep_the_outputs(
     seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grab, "FAREWELL", 0.05)
+    monkeypatch.setattr(grab, "CLOSE_TIMEOUT", 0.05)
     patience = Patience(connect=0.5, grab=0.05, first_delay=0.01, longest_delay=0.01)
     uri = f"{FAULT}&stall=1&stall_seconds=3"
-    with pytest.raises(InputError, match=r"hang for good.*a\.mp4.*kept"):
+    with pytest.raises(InputError, match=r"hang permanently.*a\.mp4.*kept"):
         _run(seg_model, [uri], [f"{tmp_path}/a.mp4"], patience=patience)
     assert (tmp_path / "a.mp4").stat().st_size
 

@@ -19,7 +19,7 @@ import pytest
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
 from aselect_runtime.sources import open_source
-from aselect_runtime.sources.network import Remote
+from aselect_runtime.sources.network import Endpoint
 from aselect_runtime.sources.stream import stream_options
 from aselect_runtime.sources.tls import Trust
 
@@ -107,7 +107,7 @@ def test_a_certificate_of_another_name_is_refused(certificate: tuple[Path, Path]
     "option", ["verify=no", "ca=/nowhere.pem", "cert=x", "ca=/etc/hosts|tls_verify;0", "insecure=1"]
 )
 def test_what_is_not_understood_is_refused(option: str) -> None:
-    with pytest.raises(InputError, match="behind #"):
+    with pytest.raises(InputError, match="after #"):
         open_source(f"https://camera/live#{option}")
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_understood_is_refused(option: str) -> None:
 def test_the_path_of_an_authority_may_hold_an_at_sign(before: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("none")
     uri = f"rtsps://{before}#ca={tmp_path / name}"
-    there = Remote.of(uri)
+    there = Endpoint.of(uri)
     assert there.host in {"camera", "10.0.0.7"}
     assert there.trust == Trust(ca=str(tmp_path / name))
     assert ("joe" in there.uri) == ("joe" in before)
@@ -127,7 +127,7 @@ def test_the_path_of_an_authority_may_hold_an_at_sign(before: str, name: str, tm
 
 
 def test_what_looks_like_an_option_inside_a_password_is_of_the_password() -> None:
-    there = Remote.of("rtsps://joe:pa#ca=x@10.0.0.7/1")
+    there = Endpoint.of("rtsps://joe:pa#ca=x@10.0.0.7/1")
     assert (there.host, there.trust) == ("10.0.0.7", Trust())
 
 
@@ -139,7 +139,7 @@ def test_events_are_recorded_from_a_camera_with_its_own_authority(
 
     def recorded(address: str, path: Path) -> bool:
         caplog.clear()
-        recorder = StreamRecorder(Remote.of(address), 5)
+        recorder = StreamRecorder(Endpoint.of(address), 5)
         recorder.begin(path, 0)
         recorder.start()
         for _ in range(100):

@@ -1,1 +1,1 @@
-"""The commands of a device: each parses, makes one call, prints. `entry` is how every command of the house starts."""
+"""The commands of a device: each parses, makes one call, prints. `entry` starts every command of the project."""

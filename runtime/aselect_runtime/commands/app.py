@@ -1,7 +1,8 @@
-"""The command `aselect`: every verb of the house in one place, with shell completion.
+"""The command `aselect`: all commands of the project as subcommands, with shell completion.
 
-The device's verbs are here; other distributions add theirs by an entry point in the group `aselect.commands`, whose
-name is the verb and whose object is a `Command`. What is behind a verb is imported when the verb is called.
+The device's subcommands are defined here; other distributions add theirs by an entry point in the group
+`aselect.commands`, whose name is the subcommand and whose object is a `Command`. A subcommand's module is imported when
+it is called.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ GROUP = "aselect.commands"
 class _Verb:
     about: str
     extra: str
-    """Of aselect-edge, for what a device does not have; empty for the device's own."""
+    """The extra of aselect-edge that installs the command; empty for the device's commands."""
 
 
 _VERBS = {
-    "select": _Verb("Find the noise level, block and component whose features know most.", "train"),
+    "select": _Verb("Find the noise level, block and component with the most useful features.", "train"),
     "train": _Verb("Train a head on the selected features, with --finetune the backbone too.", "train"),
     "export": _Verb("Export a bundle to verified ONNX graphs and TensorRT engines.", "export"),
-    "eval": _Verb("Measure mIoU or top-1 accuracy on a labelled split, and every class.", "export"),
+    "eval": _Verb("Measure mIoU or top-1 accuracy on a labelled split, overall and per class.", "export"),
     "build": _Verb("Build TensorRT engines for an export folder.", ""),
     "run": _Verb("Run an exported model on videos, images, cameras and streams.", ""),
     "bench": _Verb("Measure a model on this machine.", ""),
-    "doctor": _Verb("Look at this machine and say what is wrong, with the command that repairs it.", ""),
+    "doctor": _Verb("Check this machine and report problems, each with the command that fixes it.", ""),
 }
 
 
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def _installed() -> dict[str, EntryPoint]:
-    """The verbs that are here, none of them imported."""
+    """The installed subcommands by name, without importing them."""
     own = [
         EntryPoint(name, f"aselect_runtime.commands.{name}:{name}", GROUP)
         for name, verb in _VERBS.items()
@@ -55,17 +56,17 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 class _Verbs(TyperGroup):
-    """Its commands are names with a line of help, enough for a list; the one that is called is loaded."""
+    """Lists its commands by name and one line of help; only the one that is called is loaded."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, listed, rest = super().resolve_command(ctx, args)
         found = _installed().get(name or "")
         if found is not None:
             return name, found.load().verb(), rest
-        if ctx.resilient_parsing:  # a shell that completes: there is nothing to offer, and nobody reads an error
+        if ctx.resilient_parsing:  # shell completion: there is nothing to complete, and an error would not be shown
             return name, listed, rest
         raise MissingDependencyError(
-            f"got the command {name!r}, which this installation lacks, expected aselect-edge; install aselect-edge "
+            f"got the command {name!r}, which is not installed, expected aselect-edge; install aselect-edge "
             f"with the extra {_VERBS[name or ''].extra}"
         )
 

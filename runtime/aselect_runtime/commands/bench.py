@@ -14,7 +14,7 @@ from aselect_runtime.commands.run import Model, Verbose, quiet_libraries
 
 
 class DeviceName(str, Enum):
-    """`Device` for an option that can be repeated: typer takes no list of Literal."""
+    """`Device` for an option that can be repeated: typer does not support a list of Literal."""
 
     auto = "auto"
     cpu = "cpu"
@@ -29,25 +29,25 @@ def _bench(
     source: Annotated[str, typer.Option(help="What to measure on: any input of aselect-run.")] = "synthetic://street",
     device: Annotated[
         list[DeviceName] | None,
-        typer.Option("--device", help="What to run on; repeat it to compare. Left out: all that are here."),
+        typer.Option("--device", help="Device to run on; repeat to compare. Default: all that are available."),
     ] = None,
-    warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds to warm up for.")] = 200.0,
-    iterations: Annotated[int, typer.Option(min=1, help="Least number of calls of the session.")] = 10,
-    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="Least seconds of each measurement.")] = 3.0,
+    warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds of warm-up.")] = 200.0,
+    iterations: Annotated[int, typer.Option(min=1, help="Minimum number of calls of the session.")] = 10,
+    duration: Annotated[float, typer.Option(min=0.01, metavar="S", help="Minimum seconds of each measurement.")] = 3.0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure a model on this machine: the session alone, then the whole pipeline over a source.
 
-    The session is measured as trtexec does it: a warm-up, then at least so many iterations and at least so long, on
-    one batch in host memory. The pipeline has no output; what it cannot keep of the session's rate is lost to
-    capture and resize, whose times are shown. Let the machine do nothing else meanwhile.
+    The session is measured as trtexec does: a warm-up, then at least the given number of calls and seconds, on one
+    batch in host memory. The pipeline is measured without outputs; if it is slower than the session, capture and resize
+    are the cause, whose times are shown. Run nothing else on the machine during the measurement.
     """
     from aselect_runtime.commands.variables import filled_in
     from aselect_runtime.redaction import redact
 
     source = filled_in(source)
-    # As in aselect-run: FFmpeg quotes addresses as they are.
+    # As in aselect-run: FFmpeg's messages contain addresses with their passwords.
     quiet_libraries(verbose and redact(source) == source)
     from aselect_runtime.bench import Effort, benchmark, benchmark_all, report
     from aselect_runtime.progress import terminal_progress

@@ -16,19 +16,19 @@ from aselect_runtime.options import parse_list
 def _build(
     folder: Annotated[Path, typer.Argument(help="Export folder.")],
     target: Targets = None,
-    workspace: Annotated[int | None, typer.Option(min=1, help="MiB that the builder may use.")] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, help="MiB of GPU memory that the builder may use.")] = None,
     optimization_level: Annotated[
         int | None,
-        typer.Option("--optimization-level", min=0, max=5, help="0 builds fast, 5 builds the fastest engine."),
+        typer.Option("--optimization-level", min=0, max=5, help="0 builds fastest, 5 builds the fastest engine."),
     ] = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - for `entry`
 ) -> None:
-    """Build TensorRT engines for an export folder: for the GPU at hand, or ahead of time for other ones.
+    """Build TensorRT engines for an export folder: for this machine's GPU, or ahead of time for other ones.
 
-    An engine for the GPU at hand is held against ONNX Runtime before it replaces an older one; if it misses its gate
-    the folder's next graph is built (mixed, fp32), and if none passes the exit code is 3. Ctrl-C leaves the folder as
-    it was.
+    An engine for this machine's GPU is compared with ONNX Runtime before it replaces an older one; if it fails this
+    parity check, the folder's next graph is built (mixed, fp32), and if none passes the exit code is 3. Ctrl-C leaves
+    the folder unchanged.
     """
     from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.engines import BuildOptions, add_engines
@@ -41,7 +41,7 @@ def _build(
         print(json.dumps({"engines": [engine.model_dump() for engine in engines]}))
         return
     for engine in engines:
-        verified = "not verified: no GPU ran it" if engine.agreement is None else f"{engine.agreement:.3%} same class"
+        verified = "not verified: it needs a GPU" if engine.agreement is None else f"{engine.agreement:.3%} same class"
         print(
             f"{folder / engine.file}  {(folder / engine.file).stat().st_size / 1e6:.1f} MB  {engine.model}, {verified}"
         )

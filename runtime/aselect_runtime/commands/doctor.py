@@ -13,17 +13,17 @@ def _doctor(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - for `entry`
 ) -> None:
-    """Look at this machine and say what is wrong for aselect-run, with the command that repairs it.
+    """Check whether aselect-run works on this machine, and report problems, each with the command that fixes it.
 
-    The exit code is 1 if something keeps models from running here.
+    The exit code is 1 if a problem prevents models from running.
     """
     from aselect_runtime.doctor import examine, probe
 
     facts = probe()
     findings = examine(facts)
     if as_json:
-        told = asdict(facts) | {"opencv_build": bool(facts.opencv_build)}
-        print(json.dumps({"facts": told, "findings": [asdict(finding) for finding in findings]}))
+        printed = asdict(facts) | {"opencv_build": bool(facts.opencv_build)}
+        print(json.dumps({"facts": printed, "findings": [asdict(finding) for finding in findings]}))
     else:
         for finding in findings:
             print(f"{finding.level:<6}{finding.check:<12}{finding.what}")

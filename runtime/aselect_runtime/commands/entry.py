@@ -1,4 +1,4 @@
-"""How every command of the house starts and ends: one entry point, one way of reporting errors.
+"""How every command of the project starts and ends: one entry point, one way of reporting errors.
 
     def _select(backbone: str, *, verbose: bool = False) -> None: ...
 
@@ -6,7 +6,8 @@
 
 A library error names the parameter to change (`imgsz`); the command adds its option of that name (`--imgsz`).
 
-Exit codes: 0 done; 1 an error of ours, as one line on stderr; 2 usage; 3 a gate failed; 130 interrupted.
+Exit codes: 0 success; 1 an expected error, as one line on stderr; 2 usage; 3 a check (parity, accuracy) failed;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr, one_line
 
 HALF_OPENCV = (
-    "got half an OpenCV, which one of two wheels left when the other was uninstalled, expected a whole one; "
+    "got an incomplete OpenCV, because one of two OpenCV wheels was uninstalled, expected a complete one; "
     "pip uninstall -y opencv-python opencv-python-headless && pip install --force-reinstall opencv-python-headless"
 )
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the house. Called, it is a console script; `verb` is the same command as a part of `aselect`."""
+    """A command of the project. Called, it is a console script; `verb` is the same command as a part of `aselect`."""
 
     function: Callable[..., None]
-    """With arguments and options in its typer annotations. `verbose`, where it has that, asks for tracebacks."""
+    """Its parameters have typer annotations. If it has a parameter `verbose`, that switches tracebacks on."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """How its help lists the options that few need: title -> names of parameters. The others come first."""
+    """Sections of the help for less common options: title -> names of parameters. The other options come first."""
     examples: Sequence[str] = ()
-    """Lines to type, at the end of its help."""
+    """Command lines that are shown at the end of the help."""
 
     def __call__(self) -> None:
-        """Run it on the arguments of this process, and exit."""
+        """Run the command with the arguments of this process, then exit."""
         self.verb()()
 
     def verb(self) -> Any:
-        """The command as click has it."""
+        """The command as a click command."""
         import typer
 
         from aselect_runtime.commands.help import WIDTH, GroupedCommand
@@ -62,7 +63,7 @@ class Command:
         return typer.main.get_command(app)
 
     def options(self) -> set[str]:
-        """The options that its help lists, such as `--imgsz`."""
+        """The options that the help lists, such as `--imgsz`."""
         return {name for option in self.verb().params if not getattr(option, "hidden", False) for name in option.opts}
 
 
@@ -74,14 +75,13 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 @contextmanager
 def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
-    """Show the log on stderr, and turn expected errors into one line there and the exit code.
+    """Show the log on stderr, and turn expected errors into one line on stderr and an exit code.
 
-    With `verbose` an error's traceback comes first.
-
-    The line ends in those of the command's `options` that the error's parameters stand for.
+    With `verbose` the traceback is printed first. The line ends with those of the command's `options` that belong to
+    the error's parameters.
 
     Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
-    Ctrl-C. All else is a bug and passes through.
+    Ctrl-C. Any other exception is a bug and is passed on.
     """
     _open_standard_streams()
     try:
@@ -99,14 +99,14 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
         _report(_missing(error.name), verbose)
         raise SystemExit(MissingDependencyError.exit_code) from None
     except AttributeError as error:
-        # A folder that a wheel left behind still imports, as an empty package.
+        # A cv2 folder without its files, left by an uninstalled wheel, can still be imported as an empty package.
         if getattr(error.obj, "__name__", "") != "cv2" or getattr(error.obj, "__file__", None):
             raise
         _report(MissingDependencyError(HALF_OPENCV), verbose)
         raise SystemExit(MissingDependencyError.exit_code) from None
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not _has_working_folder():
-            _report(InputError("got a deleted working folder, expected one that exists; cd to another"), verbose)
+            _report(InputError("got a deleted working folder, expected an existing one; cd to another folder"), verbose)
             raise SystemExit(InputError.exit_code) from None
         if error.errno not in WRITE_FAULTS:
             raise
@@ -115,15 +115,15 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
 
 
 def _open_standard_streams() -> None:
-    """Give a process whose standard streams were closed (`2>&-`) others that lead nowhere.
+    """Open /dev/null for standard streams that were closed (`2>&-`).
 
-    Otherwise the next file that is opened gets the number 2, and libraries write their messages into it.
+    Otherwise the next file that is opened gets the descriptor 2, and libraries write their messages into it.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
-    # print(…, file=None) would go to the standard output.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lasts
+    # print(…, file=None) would print to the standard output.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
@@ -144,7 +144,7 @@ def _missing(module: str) -> MissingDependencyError:
 
 def _denied(error: OSError) -> WriteError:
     place = error.filename or "the output"
-    return WriteError(f"{place}: got {error.strerror!r}, expected a usable place; free space or choose another path")
+    return WriteError(f"{place}: got {error.strerror!r}, expected a writable path; free space or choose another path")
 
 
 def _hint(error: AselectError, options: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""The help of a command: options in groups, those that most people need first, and examples at the end."""
+"""The help of a command: options in groups, the most common first, and examples at the end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from typer.core import TyperCommand
 
 WIDTH = 110
-"""Most columns of a help text; a narrower terminal has its own."""
+"""Maximum columns of a help text; fewer in a narrower terminal."""
 NAMES = 30
-"""Columns of an option and its value, before its text."""
+"""Columns of an option and its value, before its description."""
 GENERAL = ("as_json", "verbose", "help")
-"""Parameters that commands have in common, shown last."""
+"""Parameters that all commands share, shown last."""
 
 
 class GroupedCommand(TyperCommand):
     """A command whose help has a section for each group of its options."""
 
     groups: Mapping[str, Sequence[str]] = {}
-    """Title -> names of parameters; what is in no group comes first, under `Options`."""
+    """Title -> names of parameters; parameters in no group come first, under `Options`."""
     examples: Sequence[str] = ()
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -45,7 +45,7 @@ class GroupedCommand(TyperCommand):
                     formatter.write_dl(listed, col_max=NAMES)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Write the examples, each on a line that can be copied whole."""
+        """Write the examples, each on one unwrapped line that can be copied."""
         if self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
@@ -56,7 +56,7 @@ _VALUES = {"str": "TEXT", "text": "TEXT", "int": "N", "integer": "N", "float": "
 
 
 def shortened(names: str, text: str) -> tuple[str, str]:
-    """An option's names and text as typer has them, the value as one word and the range of numbers left out.
+    """An option's names and description as typer gives them, with the value as one word and without number ranges.
 
     `--batch <int range>` and `--batch INTEGER RANGE` become `--batch N`, `[default: 1; x>=1]` becomes `[default: 1]`.
     """

@@ -1,4 +1,4 @@
-"""What a person sees of a run, on stderr: a live line while it runs, a table at its end."""
+"""What a run shows on stderr: a progress line while it runs, a table at its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aselect_runtime.results import Result
 
 @contextmanager
 def progress(total: int | None) -> Iterator[Callable[[Result], None] | None]:
-    """Yield the callback that moves the live line, or None when stderr is not a terminal."""
+    """Yield the callback that updates the progress line, or None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -33,7 +33,7 @@ def progress(total: int | None) -> Iterator[Callable[[Result], None] | None]:
 
 
 def print_summary(summary: RunSummary, stream: TextIO) -> None:
-    """A plain table: aligned columns need no library, and importing one takes time."""
+    """Print the summary as a table; plain text, because importing a table library takes time."""
     print(
         f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
         + (f", {summary.dropped} dropped" if summary.dropped else "")
@@ -55,6 +55,6 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
         if sink.dropped:
             print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)
     for stage, times_stuck in summary.stalls.items():
-        print(f"{stage}: stuck {times_stuck} times", file=stream)
+        print(f"{stage}: stalled {times_stuck} times", file=stream)
     for output in summary.outputs:
         print(f"wrote {output}", file=stream)

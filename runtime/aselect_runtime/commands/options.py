@@ -1,4 +1,4 @@
-"""What the commands share: options that several have, and reading the text of one."""
+"""Options that several commands share, and parsing an option's text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-OnDevice = Annotated[Device, typer.Option("--device", help="What to run on; auto takes the fastest that is here.")]
+OnDevice = Annotated[Device, typer.Option("--device", help="Device to run on; auto uses the fastest available one.")]
 Targets = Annotated[str | None, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")]
 
 
 def read(text: str | None, option: str, reader: Callable[[str], T]) -> T | None:
-    """What `reader` makes of an option's text, None where the option was not given.
+    """Parse an option's text with `reader`; None if the option was not given.
 
-    What it cannot read (InputError) is a usage error.
+    An InputError of `reader` becomes a usage error.
     """
     if text is None:
         return None
@@ -32,7 +32,7 @@ def read(text: str | None, option: str, reader: Callable[[str], T]) -> T | None:
 
 
 def unset_at(sentinel: float) -> Callable[[Any], Any]:
-    """The callback of an option that older scripts set to `sentinel` where they mean None, "not given"."""
+    """A callback for an option that older scripts set to `sentinel` to mean None (not given)."""
 
     def callback(value: Any) -> Any:
         return None if value == sentinel else value

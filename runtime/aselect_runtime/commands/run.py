@@ -21,7 +21,7 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         help="Video file, image, folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string or "
-        "synthetic://street; cameras and streams run side by side, files one after the other.",
+        "synthetic://street; cameras and streams run in parallel, files one after the other.",
         metavar="INPUT...",
     ),
 ]
@@ -32,7 +32,7 @@ Outputs = Annotated[
         "-o",
         help=".mp4/.mkv overlay, .jsonl results (- for stdout), .png last frame, folder/ masks, display://, "
         "http://host:port live page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are "
-        "filled in; repeatable.",
+        "replaced; repeatable.",
     ),
 ]
 MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after this many frames.")]
@@ -43,7 +43,7 @@ Smooth = Annotated[
         "--smooth",
         min=0.01,
         max=1.0,
-        help="Average over time; the weight of a new frame, for example 0.4; off if left out.",
+        help="Average over time: the weight of a new frame, for example 0.4. Default: off.",
     ),
 ]
 SkipStill = Annotated[
@@ -52,16 +52,14 @@ SkipStill = Annotated[
         "--skip-still",
         min=0.001,
         max=0.5,
-        help="Repeat the last answer while nothing changes by more than this share, for example 0.01; off if left out.",
+        help="Repeat the last result while nothing changes by more than this share, for example 0.01. Default: off.",
     ),
 ]
 Record = Annotated[
     Path | None,
-    typer.Option("--record-calibration", help="Folder for model inputs, spread over the run, for calibrating INT8."),
+    typer.Option("--record-calibration", help="Folder for model inputs from all of the run, to calibrate INT8 with."),
 ]
-RuleFile = Annotated[
-    Path | None, typer.Option("--rules", help="File of zones and rules (TOML): what of the results is an event.")
-]
+RuleFile = Annotated[Path | None, typer.Option("--rules", help="TOML file of zones and rules that define events.")]
 Events = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,16 +73,18 @@ RecordEvents = Annotated[
     typer.Option(
         "--record-events",
         metavar="DIR",
-        help="Folder for a video of each event, copied from the stream of a network camera or file, not encoded again.",
+        help="Folder for a video of each event, copied from a network camera's stream or a file without re-encoding.",
     ),
 ]
 Pre = Annotated[float, typer.Option("--pre", min=0, max=300, help="Seconds of video before the start of an event.")]
 Post = Annotated[float, typer.Option("--post", min=0, max=300, help="Seconds of video after its end.")]
-KeepGb = Annotated[float, typer.Option("--keep-gb", min=0.001, help="Size of the videos; the oldest are removed.")]
-KeepDays = Annotated[float, typer.Option("--keep-days", min=0.001, help="Age from which videos are removed.")]
-Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the classes' colours over the image.")]
+KeepGb = Annotated[
+    float, typer.Option("--keep-gb", min=0.001, help="Maximum size of all event videos; the oldest are removed.")
+]
+KeepDays = Annotated[float, typer.Option("--keep-days", min=0.001, help="Age in days at which videos are removed.")]
+Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Opacity of the class colours over the image.")]
 Clear = Annotated[
-    list[str] | None, typer.Option("--clear", metavar="CLASS", help="A class to leave unpainted; repeatable.")
+    list[str] | None, typer.Option("--clear", metavar="CLASS", help="A class that is not drawn; repeatable.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
@@ -113,11 +113,10 @@ def _run(
 ) -> None:
     """Run an exported model on videos, images, cameras and streams.
 
-    Ctrl-C, SIGTERM or SIGHUP end the run in order: the outputs are completed and the exit code is 0; a second one
-    leaves at once. A camera that is lost is connected again for as long as the run lasts; if no camera ever delivers,
-    the exit code is 1. An input that ends badly is named and the next one follows; an output that fails is named and
-    left out while the run goes on; the exit code is 1 at the end. Whatever ends the run, outputs keep the results that
-    they have.
+    Ctrl-C, SIGTERM or SIGHUP stop the run in an orderly way: the outputs are completed and the exit code is 0; a second
+    signal stops it at once. A camera whose connection is lost is reconnected until the run ends; if no camera ever
+    delivers a frame, the exit code is 1. If an input or output fails, the error is logged, the run continues without
+    it, and the exit code at the end is 1. However the run ends, outputs keep the results written so far.
     """
     from aselect_runtime.commands.variables import filled_in
     from aselect_runtime.errors import IncompleteError, InputError
@@ -125,8 +124,10 @@ def _run(
 
     inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
     if as_json and "-" in outputs:
-        raise InputError("got the output - with the summary as JSON, expected one of them on stdout; write a .jsonl")
-    # FFmpeg quotes addresses as they are: where there is a password in one, it stays silent even with --verbose.
+        raise InputError(
+            "got the output - with the summary as JSON, expected one of them on stdout; write results to a .jsonl file"
+        )
+    # FFmpeg's messages contain addresses as given: if one has a password, they are hidden even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.backends import open_model
@@ -175,7 +176,7 @@ def _run(
 
 
 def quiet_libraries(verbose: bool) -> None:
-    """Keep FFmpeg and OpenCV from writing to stderr by themselves: what matters comes as an error of ours."""
+    """Keep FFmpeg and OpenCV from writing to stderr: relevant problems are reported as errors of this project."""
     if not verbose:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")

@@ -1,4 +1,4 @@
-"""Ending a run in order on Ctrl-C, SIGTERM and SIGHUP, and at once on a second one."""
+"""Stopping a run in an orderly way on Ctrl-C, SIGTERM and SIGHUP, and at once on a second signal."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""SIGHUP: the terminal was closed, or the connection to it. One that is ignored at the start (nohup) stays ignored."""
+"""SIGHUP is sent when the terminal or the connection to it is closed; if it is ignored at the start (nohup), it stays
+ignored."""
 END = b"\0"
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Event]:
-    """Yield an Event that the first of NUMBERS sets; a second one leaves at once. Main thread only.
+    """Yield an Event that the first signal of NUMBERS sets; a second signal exits at once. Main thread only.
 
-    The signals are read in a thread of their own, because Python runs handlers in the main thread only, which may
-    hang in an inference library. Leaving at once means: no output is completed, the exit code is 128 + the signal.
+    The signals are read in a separate thread, because Python runs handlers in the main thread only, which may hang in
+    an inference library. Exiting at once means: no output is completed, the exit code is 128 + the signal number.
     """
     stop = Event()
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # as set_wakeup_fd wants it
-    heeded = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, lambda *_: None) for number in heeded}
+    os.set_blocking(writing, False)  # required by set_wakeup_fd
+    handled = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda *_: None) for number in handled}
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def listen() -> None:
-        heard = False
+        received = False
         while (number := os.read(reading, 1)) != END:
-            if number[0] not in heeded:
+            if number[0] not in handled:
                 continue
-            if heard:
+            if received:
                 print("stopped at once: outputs that were being written are incomplete", file=sys.stderr, flush=True)
                 os._exit(128 + number[0])
-            heard = True
+            received = True
             stop.set()
 
     thread = Thread(target=listen, name="signals", daemon=True)

@@ -1,4 +1,4 @@
-"""Credentials from the environment: `rtsp://viewer:${DOOR_PASSWORD}@door/1` on a command line shows nobody anything."""
+"""Credentials from the environment: `rtsp://viewer:${DOOR_PASSWORD}@door/1` keeps them out of the process list."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ VARIABLE = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
 
 
 def filled_in(uri: str) -> str:
-    """The URI with each `${NAME}` replaced by that environment variable; raises InputError where one is not set.
+    """The URI with each `${NAME}` replaced by that environment variable; raises InputError if one is not set.
 
-    Characters of a user or password that have a meaning in an address (`/ # ? [ %`) are encoded.
+    In a user or password, characters with a meaning in an address (`/ # ? [ %`) are encoded.
     """
 
     user = re.search(r"://[^/?#]*@", re.sub(VARIABLE, lambda match: "_" * len(match[0]), uri))
@@ -22,8 +22,8 @@ def filled_in(uri: str) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
             raise InputError(
-                f"got ${{{match[1]}}} in an input or output, expected an environment variable of that name; set it, "
-                "for a service in its EnvironmentFile"
+                f"got ${{{match[1]}}} in an input or output, expected an environment variable of that name; set it "
+                "(for a service in its EnvironmentFile)"
             )
         given = os.environ[match[1]]
         inside = user is not None and user.start() < match.start() < user.end()

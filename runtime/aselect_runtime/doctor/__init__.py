@@ -1,7 +1,7 @@
 """The doctor: what this machine has, what is wrong with it, and the command that fixes it.
 
-facts = probe()                     asks the machine
-findings = examine(facts)           judges, without asking anything more
+facts = probe()                     collects facts about the machine
+findings = examine(facts)           evaluates the facts alone, without further access to the machine
 """
 
 from aselect_runtime.doctor.checks import examine

@@ -1,4 +1,4 @@
-"""Judging a machine: each check looks at facts alone and says what it found."""
+"""The checks: each evaluates the collected facts and yields findings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """Every finding of every check, in the order in which a machine is put right."""
+    """All findings of all checks, in the order in which problems should be fixed."""
     return [finding for check in CHECKS for finding in check(facts)]
 
 
@@ -31,10 +31,10 @@ def _python(facts: Facts) -> Iterator[Finding]:
     version = ".".join(map(str, facts.python))
     if facts.python < (3, 10):
         yield Finding(
-            "python", "error", f"Python {version}, needed is 3.10 or newer", "use the Python of JetPack 6 or 7"
+            "python", "error", f"Python {version}, expected 3.10 or newer", "use the Python of JetPack 6 or 7"
         )
     elif facts.python > (3, 13):
-        yield Finding("python", "note", f"Python {version} was never tried; 3.10 to 3.13 were meant")
+        yield Finding("python", "note", f"Python {version} is not tested; supported are 3.10 to 3.13")
     else:
         yield Finding("python", "ok", f"Python {version} on {facts.machine}")
 
@@ -44,9 +44,9 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
         return
     found = parse_tegra_release(facts.tegra_release)
     if found is None:
-        yield Finding("jetpack", "warn", "/etc/nv_tegra_release is not in a form that is known here")
+        yield Finding("jetpack", "warn", "/etc/nv_tegra_release has an unknown format")
     elif found.jetpack is None:
-        yield Finding("jetpack", "warn", f"Jetson Linux {found.release}, which JetPack it is is not known here")
+        yield Finding("jetpack", "warn", f"Jetson Linux {found.release} belongs to an unknown JetPack version")
     elif found.jetpack < 6:
         yield Finding(
             "jetpack",
@@ -67,8 +67,8 @@ def _driver(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "driver",
             "error",
-            "a Jetson whose GPU does not answer",
-            "in a container: docker run --runtime nvidia …; else flash JetPack again",
+            "a Jetson, but its GPU cannot be used",
+            "in a container: docker run --runtime nvidia …; otherwise flash JetPack again",
         )
     elif facts.driver_cuda is not None:
         yield Finding("driver", "warn", "an NVIDIA driver without a GPU", "in a container: docker run --gpus all …")
@@ -87,17 +87,17 @@ def _tensorrt(facts: Facts) -> Iterator[Finding]:
         found = facts.tensorrt if builder == "tensorrt" else facts.tensorrt_rtx
         target = facts.gpu.target if facts.gpu else ""
         if found.fault is not None:
-            yield Finding("tensorrt", "error", f"{name} is installed and does not import: {found.fault}", install)
+            yield Finding("tensorrt", "error", f"{name} is installed but cannot be imported: {found.fault}", install)
         elif found.version is not None:
             fault = known_fault(builder, found.version, target)
-            fix = "upgrade TensorRT (JetPack); until then each engine is held against ONNX Runtime before it is used"
+            fix = "upgrade TensorRT (JetPack); each engine is compared with ONNX Runtime before it is used"
             yield (
                 Finding("tensorrt", "warn", fault, fix)
                 if fault
                 else Finding("tensorrt", "ok", f"{name} {found.version}")
             )
     if facts.gpu is not None and facts.tensorrt == facts.tensorrt_rtx:
-        yield Finding("tensorrt", "warn", "a GPU and no TensorRT", install)
+        yield Finding("tensorrt", "warn", "a GPU, but no TensorRT", install)
 
 
 def _cuda_python(facts: Facts) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ def _cuda_python(facts: Facts) -> Iterator[Finding]:
             "cuda-python", "note", f"pycuda {facts.packages['pycuda']}: engines run without CUDA graphs", wanted
         )
     elif version is None:
-        yield Finding("cuda-python", "error", "no cuda-python: engines are built and cannot be run", wanted)
+        yield Finding("cuda-python", "error", "no cuda-python: engines can be built but not run", wanted)
     elif parsed(version)[0] > facts.driver_cuda[0]:
         driver = ".".join(map(str, facts.driver_cuda))
         yield Finding("cuda-python", "error", f"cuda-python {version} with a driver for CUDA {driver}", wanted)
@@ -129,11 +129,11 @@ def _onnxruntime(facts: Facts) -> Iterator[Finding]:
             f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {keep}",
         )
     elif facts.onnxruntime.fault is not None:
-        what = f"ONNX Runtime is installed and does not import: {facts.onnxruntime.fault}"
+        what = f"ONNX Runtime is installed but cannot be imported: {facts.onnxruntime.fault}"
         yield Finding("onnxruntime", "error", what, "pip install --force-reinstall onnxruntime")
     elif facts.onnxruntime.version is None:
         level, fix = ("warn" if facts.tensorrt.version else "error"), "pip install onnxruntime"
-        yield Finding("onnxruntime", level, "no ONNX Runtime: models run on TensorRT engines alone", fix)  # type: ignore[arg-type]
+        yield Finding("onnxruntime", level, "no ONNX Runtime: models run on TensorRT engines only", fix)  # type: ignore[arg-type]
     else:
         yield Finding("onnxruntime", "ok", f"{'onnxruntime-gpu' if gpu else 'onnxruntime'} {facts.onnxruntime.version}")
 
@@ -141,7 +141,7 @@ def _onnxruntime(facts: Facts) -> Iterator[Finding]:
 def _opencv(facts: Facts) -> Iterator[Finding]:
     wheels = [name for name in OPENCVS if name in facts.packages]
     if facts.opencv.version is None:
-        what = f"OpenCV does not import: {facts.opencv.fault}" if facts.opencv.fault else "no OpenCV"
+        what = f"OpenCV cannot be imported: {facts.opencv.fault}" if facts.opencv.fault else "no OpenCV"
         fix = "sudo apt install nvidia-opencv" if _jetson(facts) else "pip install opencv-python-headless"
         if "numpy" in (facts.opencv.fault or "").lower() and facts.packages.get("numpy", "").startswith("2."):
             fix = "pip install 'numpy>=1.26,<2': this OpenCV was built for NumPy 1"
@@ -154,13 +154,13 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         fix = f"pip uninstall -y {' '.join(wheels)} && pip install {wheels[0]}"
         yield Finding("opencv", "warn", f"{' and '.join(wheels)} overwrite each other's files", fix)
     if _jetson(facts) and wheels:
-        what = f"{wheels[0]} hides JetPack's OpenCV, which alone has GStreamer"
+        what = f"{wheels[0]} hides JetPack's OpenCV, the only one with GStreamer"
         yield Finding("opencv", "warn", what, f"pip uninstall -y {' '.join(wheels)}")
     has = {feature: parse_build(facts.opencv_build, feature) for feature in ("GStreamer", "FFMPEG", "v4l/v4l2")}
     there = ", ".join(name for name, present in has.items() if present) or "nothing to read video with"
     yield Finding("opencv", "ok", f"OpenCV {facts.opencv.version} with {there}")
     if parsed(facts.opencv.version) < OLDEST_OPENCV:
-        what = f"OpenCV {facts.opencv.version} is older than {'.'.join(map(str, OLDEST_OPENCV))}: never tried"
+        what = f"OpenCV {facts.opencv.version} is older than {'.'.join(map(str, OLDEST_OPENCV))}: not tested"
         yield Finding("opencv", "warn", what, "sudo apt install nvidia-opencv" if _jetson(facts) else "upgrade it")
     if not has["FFMPEG"]:
         yield Finding(
@@ -190,16 +190,14 @@ def _encoder(facts: Facts) -> Iterator[Finding]:
         yield Finding("encoder", "ok", "a hardware video encoder (NVENC)")
     elif facts.encoder is False:
         board = "Orin Nano has none" if "Orin Nano" in (facts.model or "") else "none was found"
-        yield Finding(
-            "encoder", "note", f"no hardware video encoder ({board}): overlay video is encoded on the processor"
-        )
+        yield Finding("encoder", "note", f"no hardware video encoder ({board}): overlay video is encoded on the CPU")
 
 
 def _cameras(facts: Facts) -> Iterator[Finding]:
     closed = [camera.path for camera in facts.cameras if not camera.readable]
     if closed:
         fix = "sudo usermod -aG video $USER, then log in again; in a container: --device /dev/video0"
-        yield Finding("cameras", "warn", f"{', '.join(closed)} may not be opened by this user", fix)
+        yield Finding("cameras", "warn", f"this user may not open {', '.join(closed)}", fix)
     open_ones = [camera.path for camera in facts.cameras if camera.readable]
     if open_ones:
         yield Finding("cameras", "ok", ", ".join(open_ones))
@@ -210,13 +208,13 @@ def _cameras(facts: Facts) -> Iterator[Finding]:
 def _space(facts: Facts) -> Iterator[Finding]:
     if facts.memory_mib < LEAST_MEMORY_MIB:
         fix = "close other programs; on a Jetson: sudo systemctl set-default multi-user.target, or add swap"
-        yield Finding("memory", "warn", f"{facts.memory_mib} MiB of memory are free; building wants more", fix)
+        yield Finding("memory", "warn", f"{facts.memory_mib} MiB of memory are free; a build needs more", fix)
     else:
         yield Finding("memory", "ok", f"{facts.memory_mib} MiB of memory are free")
     if facts.disk_mib < LEAST_DISK_MIB:
-        yield Finding("disk", "warn", f"{facts.disk_mib} MiB are free here; engines want more", "free some space")
+        yield Finding("disk", "warn", f"{facts.disk_mib} MiB of disk are free; engines need more", "free some space")
     else:
-        yield Finding("disk", "ok", f"{facts.disk_mib} MiB are free here")
+        yield Finding("disk", "ok", f"{facts.disk_mib} MiB of disk are free")
 
 
 def _jetson(facts: Facts) -> bool:

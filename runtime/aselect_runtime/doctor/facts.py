@@ -1,4 +1,4 @@
-"""What is asked of a machine, and what is said about it."""
+"""The facts that are collected about a machine, and the findings of the checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Level = Literal["ok", "note", "warn", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `fix` is the command or the step that helps."""
+    """The result of one check; `fix` is the command or step that solves the problem."""
 
     check: str
     level: Level
@@ -24,14 +24,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Import:
-    """A package that was tried: its version, or why it does not import; neither if it is not installed."""
+    """Result of importing a package: its version, or why the import failed; neither if it is not installed."""
 
     version: str | None = None
     fault: str | None = None
 
 
 HALF = "half of it was removed with another wheel"
-"""The fault of a package that imports and is empty."""
+"""The fault of a package that can be imported but is empty."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Facts:
-    """A machine as the checks see it. Texts are what files and programs said; None where there is no such thing."""
+    """Facts about a machine. Texts are the contents of files and the output of programs; None if there is none."""
 
     python: tuple[int, int]
     machine: str
-    """As `uname -m` says: x86_64, aarch64."""
+    """Output of `uname -m`: x86_64, aarch64."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions of installed distributions, by name in lower case with hyphens."""
     opencv: Import = Import()
@@ -58,25 +58,25 @@ class Facts:
     tensorrt_rtx: Import = Import()
     gpu: Gpu | None = None
     driver_cuda: tuple[int, int] | None = None
-    """The newest CUDA version that the driver serves."""
+    """The newest CUDA version (major, minor) that the driver supports."""
     tegra_release: str | None = None
-    """/etc/nv_tegra_release."""
+    """Content of /etc/nv_tegra_release."""
     model: str | None = None
-    """The board, from the device tree."""
+    """Name of the board, from the device tree."""
     power_mode: str | None = None
-    """What `nvpmodel -q` prints."""
+    """Output of `nvpmodel -q`."""
     encoder: bool | None = None
-    """Whether NVIDIA's hardware video encoder is there; None if it was not found out."""
+    """Whether NVIDIA's hardware video encoder is present; None if unknown."""
     cameras: tuple[Camera, ...] = ()
     memory_mib: int = 0
-    """Memory that programs can have now."""
+    """Available memory."""
     disk_mib: int = 0
-    """Free space where the command was called."""
+    """Free disk space in the current folder."""
 
 
 @dataclass(frozen=True)
 class L4t:
-    """Jetson Linux, for example 36.4.3, and the JetPack it belongs to (None if this list does not know it)."""
+    """Version of Jetson Linux, for example 36.4.3, and the JetPack it belongs to (None if not in JETPACKS)."""
 
     release: str
     jetpack: int | None
@@ -87,7 +87,7 @@ JETPACKS = {32: 4, 34: 5, 35: 5, 36: 6, 38: 7, 39: 7}
 
 
 def parse_tegra_release(text: str) -> L4t | None:
-    """Read /etc/nv_tegra_release, whose first line is `# R36 (release), REVISION: 4.3, GCID: …`; None if it is not."""
+    """Parse /etc/nv_tegra_release, with the first line `# R36 (release), REVISION: 4.3, GCID: …`; None otherwise."""
     match = re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text)
     return L4t(f"{match[1]}.{match[2]}", JETPACKS.get(int(match[1]))) if match else None
 
@@ -99,6 +99,6 @@ def parse_build(text: str, feature: str) -> bool:
 
 
 def parse_power_mode(text: str) -> tuple[str, int | None]:
-    """Name and number of `nvpmodel -q`: a line `NV Power Mode: 15W`, then the number alone."""
+    """Name and number of the mode from `nvpmodel -q`: a line `NV Power Mode: 15W`, then a line with the number."""
     match = re.search(r"NV Power Mode:\s*(\S+)(?:\s+(\d+))?", text)
     return (match[1], int(match[2]) if match[2] else None) if match else ("unknown", None)

@@ -1,4 +1,4 @@
-"""Asking the machine. Nothing here judges, and nothing that is missing is an error."""
+"""Collecting facts about the machine. Anything that is missing is recorded as missing and raises no error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from aselect_runtime.engines.gpu import driver_cuda, find_gpu
 
 _MIB = 1 << 20
 _ENCODERS = ("/dev/v4l2-nvenc", "/dev/nvhost-msenc")
-"""Device nodes of the encoder on Jetsons that have one (JetPack 6 and later; before)."""
+"""Device nodes of the encoder on Jetsons that have one (from JetPack 6 on; before)."""
 
 
 def probe() -> Facts:
-    """What this machine has."""
+    """Collect the facts about this machine."""
     opencv, build = _opencv()
     return Facts(
         python=sys.version_info[:2],
@@ -55,7 +55,7 @@ def _imported(module: str) -> Import:
         return Import(version=str(getattr(importlib.import_module(module), "__version__", "unknown")))
     except ModuleNotFoundError as error:
         return Import() if error.name == module else Import(fault=str(error))
-    except Exception as error:  # a broken installation raises whatever it likes
+    except Exception as error:  # a broken installation may raise any error
         return Import(fault=str(error).strip().split("\n", 1)[0][:200] or type(error).__name__)
 
 
@@ -65,7 +65,7 @@ def _opencv() -> tuple[Import, str]:
         return found, ""
     try:
         return found, str(importlib.import_module("cv2").getBuildInformation())
-    except AttributeError:  # the folder that a wheel leaves behind still imports, as an empty package
+    except AttributeError:  # a folder left by an uninstalled wheel can still be imported as an empty package
         return Import(fault=HALF), ""
 
 

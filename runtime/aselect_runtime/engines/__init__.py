@@ -1,9 +1,9 @@
 """TensorRT engines: built on the device or ahead of time, cached, verified, and run.
 
-    add_engines(Path("export"), ())                     what aselect-build does
-    session = open_engine(Path("export"), manifest)     what aselect-run does on a machine with a GPU
+    add_engines(Path("export"), ())                     as aselect-build does
+    session = open_engine(Path("export"), manifest)     as aselect-run does on a machine with a GPU
 
-Nothing here touches TensorRT before a driver has answered: without one TensorRT can crash the interpreter.
+TensorRT is not imported before a driver has been found: without one TensorRT can crash the interpreter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildOptions", "add_engines", "build_engine", "check_target", "engine_name", "open_engine", "runnable"]
 
-# Not at once: the doctor asks for the GPU, and must do so where there is no OpenCV.
+# Lazy: the doctor looks for a GPU, and must be able to do so without OpenCV.
 __getattr__ = attributes(
     __name__,
     {

@@ -1,7 +1,7 @@
-"""Building TensorRT engines, for the GPU at hand (TensorRT) or ahead of time for another one (TensorRT-RTX).
+"""Building TensorRT engines, for this machine's GPU (TensorRT) or ahead of time for another one (TensorRT-RTX).
 
-One builder serves both, written against the API that TensorRT 10.3 to 11 and TensorRT-RTX share. The network is
-strongly typed: precision is what the graph says.
+The code uses only the API that TensorRT 10.3 to 11 and TensorRT-RTX share. The network is strongly typed: the graph
+determines the precision.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from aselect_runtime.engines.versions import (
     MODULES,
     PREFIXES,
     Builder,
-    aim,
     known_targets,
     load,
     network_flags,
+    set_target,
     times_kernels,
     version,
 )
@@ -41,19 +41,19 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What may be asked of the builder: memory to try kernels in (MiB), and 0 (fast build) to 5 (fast engine)."""
+    """Options of the builder: workspace for trying kernels (MiB), and 0 (fast build) to 5 (fast engine)."""
 
     workspace_mib: int | None = None
     optimization_level: int | None = None
 
     def flags(self) -> dict[str, str]:
-        """As the engine's record and the cache's key hold them; what was left to TensorRT is not in it."""
-        asked = {"workspace_mib": self.workspace_mib, "optimization_level": self.optimization_level}
-        return {"strongly_typed": "true", **{name: str(value) for name, value in asked.items() if value is not None}}
+        """The options as the engine's record and the cache's key store them, without those that are None."""
+        given = {"workspace_mib": self.workspace_mib, "optimization_level": self.optimization_level}
+        return {"strongly_typed": "true", **{name: str(value) for name, value in given.items() if value is not None}}
 
 
 def check_target(target: str | None, builder: Builder) -> str:
-    """The target that an engine will be built for; raises InputError if this builder cannot serve it."""
+    """The target that an engine will be built for; raises InputError if this builder does not support it."""
     gpu = find_gpu()
     if builder == "tensorrt":
         if gpu is None:
@@ -64,8 +64,8 @@ def check_target(target: str | None, builder: Builder) -> str:
             )
         if target not in (None, gpu.target):
             raise InputError(
-                f"got target {target!r}, expected {gpu.target} ({gpu.name}), because TensorRT builds for the GPU at "
-                "hand; leave the target out, or use the engine rtx",
+                f"got target {target!r}, expected {gpu.target} ({gpu.name}), because TensorRT builds for this "
+                "machine's GPU; leave the target out, or use the engine rtx",
                 parameter=("target", "engine"),
             )
         return gpu.target
@@ -73,7 +73,7 @@ def check_target(target: str | None, builder: Builder) -> str:
     wanted = target or (gpu.target if gpu else None)
     if wanted is None:
         raise InputError(
-            "got the engine rtx without a target and without an NVIDIA GPU here, expected one to build for; "
+            "got the engine rtx without a target and no NVIDIA GPU, expected a GPU to build for; "
             f"give a target, one of {', '.join(targets)}",
             parameter="target",
         )
@@ -101,12 +101,12 @@ def build_engine(
     stop: Event | None = None,
     timing: Path | None = None,
 ) -> Engine:
-    """Build an engine from a static ONNX graph and write its plain bytes to `out_path`, whole or not at all.
+    """Build an engine from a static ONNX graph and write its bytes to `out_path` atomically.
 
-    `target` None means the GPU at hand. The record's `file` is relative to the graph's folder. The timing cache is
+    `target` None means this machine's GPU. The record's `file` is relative to the graph's folder. The timing cache is
     `timing`, or a file next to the engine. `stop`, or Ctrl-C, ends the build at TensorRT's next step with
-    KeyboardInterrupt. Raises InputError for a target that the builder cannot serve, EngineError if the graph does not
-    parse or build.
+    KeyboardInterrupt. Raises InputError for a target that the builder does not support, EngineError if the graph cannot
+    be parsed or built.
     """
     sm = check_target(target, builder)
     options, stop = options or BuildOptions(), stop or Event()
@@ -114,7 +114,7 @@ def build_engine(
         raise InputError(f"{onnx_path}: no such file, expected an ONNX graph; check the path")
     log.info("building the %s engine of %s with %s %s", sm, onnx_path.name, MODULES[builder], version(builder))
     timing = timing or out_path.with_suffix(".timing")
-    # In a thread of its own: Python runs signal handlers in the main thread alone, which would wait inside TensorRT.
+    # In a separate thread: Python runs signal handlers in the main thread only, which would be blocked in TensorRT.
     with ThreadPoolExecutor(1, "engine-builder") as thread:
         try:
             plan = thread.submit(_build, onnx_path, sm, builder, options, timing, progress, stop).result()
@@ -158,7 +158,7 @@ def _build(
         trt_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
     if options.optimization_level is not None:
         trt_config.builder_optimization_level = options.optimization_level
-    aim(trt, trt_config, sm)
+    set_target(trt, trt_config, sm)
     trt_config.progress_monitor = _monitor(trt, progress, stop)
     trt_cache = _timing_cache(trt_config, timing) if times_kernels(trt) else None
     plan = trt_builder.build_serialized_network(trt_network, trt_config)
@@ -176,7 +176,7 @@ def _build(
 
 
 def _timing_cache(trt_config: Any, path: Path) -> Any:
-    """The kernels' times of earlier builds; an empty cache where there are none, or they are of another GPU."""
+    """The kernel timings of earlier builds; an empty cache if there are none, or they are of another GPU."""
     if path.is_file():
         trt_cache = trt_config.create_timing_cache(path.read_bytes())
         if trt_cache is not None and trt_config.set_timing_cache(trt_cache, False):
@@ -191,7 +191,7 @@ def _parse(trt: Any, trt_network: Any, messages: Any, onnx_path: Path) -> None:
     if trt_parser.parse_from_file(str(onnx_path)):
         return
     faults = [trt_parser.get_error(index) for index in range(trt_parser.num_errors)]
-    # The last fault is the cause; those before it are nodes that merely depend on it, if there are any at all.
+    # The last fault is the cause; those before it, if any, are of nodes that depend on it.
     trt_fault = faults[-1] if faults else None
     if trt_fault is not None and trt_fault.node_operator():
         node = trt_fault.node_name() or trt_fault.node()
@@ -208,32 +208,32 @@ def _monitor(trt: Any, progress: Progress, stop: Event) -> Any:
     tree = PhaseTree()
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Never raises: an exception has nowhere to go from within TensorRT."""
+        """Never raises: TensorRT cannot pass on an exception."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             tree.start(phase_name, parent_phase, num_steps)
-            self._tell()
+            self._report()
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """False ends the build."""
+            """Return False to end the build."""
             tree.step(phase_name, step)
-            self._tell()
+            self._report()
             return not stop.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             tree.finish(phase_name)
-            self._tell()
+            self._report()
 
-        def _tell(self) -> None:
+        def _report(self) -> None:
             try:
                 progress(tree.current, tree.fraction)
             except Exception:  # a broken terminal must not end a build of many minutes
-                stop_watching()
+                stop_reporting()
 
-    def stop_watching() -> None:
+    def stop_reporting() -> None:
         nonlocal progress
         progress = silent
 

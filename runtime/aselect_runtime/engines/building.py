@@ -1,4 +1,4 @@
-"""Engines for an export folder that is here already: what `aselect-build` does, and `aselect-run` where it must."""
+"""Building engines for an export folder: what `aselect-build` does, and `aselect-run` if there is no engine yet."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def add_engines(
 ) -> tuple[Engine, ...]:
     """Build an engine per target and list it in the manifest; returns the new engines.
 
-    Without targets, or where the GPU at hand is the only one, the engine is for what `aselect-run` uses here, and is
-    held against ONNX Runtime before it replaces an older one; with others, TensorRT-RTX builds `model.onnx` ahead of
-    time, unverified. Raises what `load_folder`, `check_target`, `build_engine` and `first_passing` raise.
+    Without targets, or if this machine's GPU is the only target, the engine is built for the TensorRT that
+    `aselect-run` uses here and is compared with ONNX Runtime before it replaces an older one. For other targets
+    TensorRT-RTX builds `model.onnx` ahead of time, unverified. Raises what `load_folder`, `check_target`,
+    `build_engine` and `first_passing` raise.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one that aselect-export wrote; check the path")
@@ -59,7 +60,7 @@ def add_engines(
         assert gpu is not None  # check_target has seen it
         with building(folder, stop):
             manifest, _ = load_folder(folder)
-            return (_climb_rungs(folder, manifest, builder, gpu, options, progress, stop),)
+            return (_build_first_passing(folder, manifest, builder, gpu, options, progress, stop),)
     wanted = [check_target(target, "rtx") for target in targets]
     load_folder(folder)  # before the lock's file is made in it
     built = []
@@ -74,7 +75,7 @@ def add_engines(
 
 
 def runnable() -> Builder | None:
-    """The TensorRT that can run engines here: a GPU answers and the package imports. None where there is none."""
+    """The TensorRT that can run engines on this machine; None without a usable GPU or without the package."""
     gpu = find_gpu()
     if gpu is None:
         return None
@@ -84,10 +85,10 @@ def runnable() -> Builder | None:
 
 
 def open_engine(folder: Path, manifest: Manifest, progress: Progress = silent) -> TensorRtSession:
-    """A session of the folder's engine for this very TensorRT and GPU, which is built first if there is none.
+    """A session of the folder's engine for exactly this TensorRT version and GPU, which is built first if necessary.
 
-    `manifest` is the folder's, as `load_folder` gave it. An engine that was built for anything else is never loaded.
-    Raises EngineError (no GPU or TensorRT, or it cannot be built) or GateError (no rung answers right).
+    `manifest` is the folder's, from `load_folder`. An engine that was built for anything else is never loaded. Raises
+    EngineError (no GPU or TensorRT, or the build fails) or GateError (no graph passes the parity check).
     """
     gpu, builder = find_gpu(), runnable()
     if gpu is None or builder is None:
@@ -117,18 +118,18 @@ def _built_once(folder: Path, builder: Builder, gpu: Gpu, progress: Progress) ->
             return engine
         if failed_before(folder, engine_name(builder, gpu.target), _wanted(manifest, builder, gpu)):
             raise GateError(
-                f"{folder}: got only wrong answers from {builder} {version(builder)} on {gpu.name} before, expected "
+                f"{folder}: got only wrong results from {builder} {version(builder)} on {gpu.name} before, expected "
                 "those of ONNX Runtime; upgrade TensorRT, or run aselect-build to try again"
             )
         for reason in passed_over:
             log.info("not used: %s", reason)
         what = f"{builder} {version(builder)} on {gpu.name}"
-        log.info("%s: no verified engine for %s yet; this is done once", folder, what)
-        return _climb_rungs(folder, manifest, builder, gpu, BuildOptions(), progress, None)
+        log.info("%s: no verified engine for %s yet; building one, which is done once", folder, what)
+        return _build_first_passing(folder, manifest, builder, gpu, BuildOptions(), progress, None)
 
 
 def _usable(folder: Path, manifest: Manifest, builder: Builder, gpu: Gpu) -> tuple[Engine | None, list[str]]:
-    """The engine that fits and was verified on this machine, whatever its record says."""
+    """The engine that fits and was verified on this machine (its record alone is not trusted), and reasons against."""
     engine, passed_over = find(folder, manifest, _wanted(manifest, builder, gpu))
     if engine is not None and not is_verified(engine):
         return None, [*passed_over, f"{engine.file}: it was never verified on this machine"]
@@ -136,11 +137,11 @@ def _usable(folder: Path, manifest: Manifest, builder: Builder, gpu: Gpu) -> tup
 
 
 def _wanted(manifest: Manifest, builder: Builder, gpu: Gpu) -> list[Key]:
-    """The keys of every graph of the folder here, whatever it is built with."""
+    """The keys of all graphs of the folder on this machine, with any build options."""
     return list(keys(manifest, builder, gpu, None).values())
 
 
-def _climb_rungs(
+def _build_first_passing(
     folder: Path,
     manifest: Manifest,
     builder: Builder,
@@ -149,15 +150,15 @@ def _climb_rungs(
     progress: Progress,
     stop: Event | None,
 ) -> Engine:
-    """Build and verify rung after rung beside the engine in use; put the first good one in its place.
+    """Build and verify graph after graph; the first engine that passes replaces the one in use.
 
-    INT8 has to be faster than the next rung, too.
+    An INT8 engine must also be faster than the next graph's.
     """
     if fault := known_fault(builder, version(builder), gpu.target):
-        log.warning("%s; the engine is held against ONNX Runtime before it is used", fault)
+        log.warning("%s; the engine is compared with ONNX Runtime before it is used", fault)
     verification = verification_frames(folder, manifest)
     if verification is not None:
-        open_memory()  # without it a build of minutes could not be verified
+        open_memory()  # fails before a build of minutes that could not be verified
     candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
     timing = (folder / final).with_suffix(".timing")
     rungs = tuple(keys(manifest, builder, gpu, options))
@@ -167,16 +168,16 @@ def _climb_rungs(
     def build(rung: str) -> Engine:
         foreign = prebuilt is not None and verification is not None and not is_verified(prebuilt)
         if prebuilt is not None and foreign and prebuilt.model == rung:
-            candidate.write_bytes(load_plan(folder, prebuilt))  # built elsewhere: it only has to be verified
+            candidate.write_bytes(load_plan(folder, prebuilt))  # built on another machine: it only has to be verified
             return prebuilt
         return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
 
     latency: dict[str, float] = {}
     int8 = manifest.precision == "int8" and len(rungs) > 1
 
-    def hold(rung: str, _: Engine) -> Parity | None:
+    def verify(rung: str, _: Engine) -> Parity | None:
         if verification is None:
-            log.warning("%s has no verify.npz, so the engine was not verified; export it again", folder)
+            log.warning("%s has no verify.npz, so the engine is not verified; export it again", folder)
             if not int8:
                 return None
         log.info("verifying the engine on the folder's frames")
@@ -190,9 +191,9 @@ def _climb_rungs(
             return check_parity(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
 
     try:
-        passing = first_passing(rungs, build, hold)
+        passing = first_passing(rungs, build, verify)
         if int8 and passing.rung == manifest.model:
-            passing = faster(passing, lambda: first_passing(rungs[1:], build, hold), candidate, latency)
+            passing = faster(passing, lambda: first_passing(rungs[1:], build, verify), candidate, latency)
         candidate.replace(folder / final)
         forget_failure(folder, final)
     except GateError:
@@ -205,7 +206,7 @@ def _climb_rungs(
 
 
 def _batch(manifest: Manifest, verification: tuple[Frame, Any] | None) -> Frame:
-    """A batch to measure on: of the folder's frames where it has some."""
+    """A batch to measure on: the folder's verification frames, or zeros if it has none."""
     size = manifest.input.shape[0]
     return np.zeros(manifest.input.shape, np.uint8) if verification is None else verification[0][:size]
 
@@ -213,7 +214,7 @@ def _batch(manifest: Manifest, verification: tuple[Frame, Any] | None) -> Frame:
 def _record(
     folder: Path, manifest: Manifest, passing: Passing[Engine], final: str, latency: Mapping[str, float]
 ) -> Engine:
-    """Write what was measured into report.json, then the engine into the manifest, which makes it count."""
+    """Write the measurements into report.json, then list the engine in the manifest, from when on it is used."""
     parity = passing.parity[-1] if passing.parity else None
     engine = passing.built.model_copy(
         update={"file": final, "gpu": passing.built.gpu, "agreement": parity.agreement if parity else None}
@@ -228,7 +229,7 @@ def _record(
         size[final] = (folder / final).stat().st_size
         times = {name: value for name, value in report.latency.items() if not name.startswith(final)}
         times |= {f"{final} ({rung}) [ms]": value for rung, value in latency.items()}
-        notes = tuple(dict.fromkeys((*report.notes, *passing.notes)))  # the same ones come with every build
+        notes = tuple(dict.fromkeys((*report.notes, *passing.notes)))  # without duplicates: builds repeat notes
         found = {"parity": (*others, *passing.parity), "size": size, "latency": times, "notes": notes}
         report.model_copy(update=found).save(folder / REPORT)
         files[REPORT] = sha256(folder / REPORT)
@@ -238,6 +239,6 @@ def _record(
 
 
 def _listed(manifest: Manifest, engine: Engine) -> Manifest:
-    """The manifest with an engine in place of the one that its file held before."""
+    """The manifest with an engine that replaces the earlier entry of the same file."""
     kept = tuple(other for other in manifest.engines if other.file != engine.file)
     return manifest.model_copy(update={"engines": (*kept, engine)})

@@ -1,4 +1,4 @@
-"""Which engine of an export folder may be loaded here: the one that was built for exactly this."""
+"""Which engine of an export folder may be loaded: one built for exactly this graph, TensorRT version and GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aselect_runtime.records import Engine, Manifest
 
 @dataclass(frozen=True)
 class Key:
-    """What an engine must have been built for, to be loaded: graph, TensorRT, GPU and flags (None: whichever)."""
+    """What a loadable engine must have been built for: graph, TensorRT, GPU and flags (None: any)."""
 
     onnx_sha256: str
     builder: str
@@ -26,21 +26,21 @@ class Key:
     flags: Mapping[str, str] | None = None
 
     def mismatch(self, engine: Engine) -> str | None:
-        """Why this engine is for something else, in plain words; None if it fits."""
+        """Why this engine does not fit, as text; None if it fits."""
         if (engine.builder, engine.version) != (self.builder, self.version):
-            return f"it is of {engine.builder} {engine.version}, here is {self.builder} {self.version}"
+            return f"it is for {engine.builder} {engine.version}, this machine has {self.builder} {self.version}"
         if engine.target != self.gpu.target or engine.gpu not in (None, self.gpu.name):
             built_for = f"{engine.gpu or 'any GPU'} ({engine.target})"
-            return f"it is for {built_for}, here is {self.gpu.name} ({self.gpu.target})"
+            return f"it is for {built_for}, this machine has {self.gpu.name} ({self.gpu.target})"
         if engine.onnx_sha256 != self.onnx_sha256:
-            return f"it is of another {engine.model}"
+            return f"it was built from another {engine.model}"
         if self.flags is not None and dict(engine.flags) != dict(self.flags):
-            return f"it was built with {_told(engine.flags)}, asked for is {_told(self.flags)}"
+            return f"it was built with {_flags_text(engine.flags)}, requested is {_flags_text(self.flags)}"
         return None
 
 
 def keys(manifest: Manifest, builder: Builder, gpu: Gpu, options: BuildOptions | None) -> dict[str, Key]:
-    """The key of each graph of the folder, by file name: the model, then its fallback rungs."""
+    """The key of each graph of the folder, by file name: the model, then its fallback graphs (`rungs`)."""
     name = MODULES[builder].replace("_", "-")
     return {
         graph: Key(
@@ -52,7 +52,7 @@ def keys(manifest: Manifest, builder: Builder, gpu: Gpu, options: BuildOptions |
 
 
 def find(folder: Path, manifest: Manifest, wanted: Sequence[Key]) -> tuple[Engine | None, list[str]]:
-    """The first engine that fits one of the keys and whose file is whole, and why each other one was passed over."""
+    """The first engine that fits one of the keys and whose file is intact, and why each other one was not used."""
     passed_over: list[str] = []
     for engine in manifest.engines:
         reasons = [key.mismatch(engine) for key in wanted]
@@ -67,17 +67,17 @@ def find(folder: Path, manifest: Manifest, wanted: Sequence[Key]) -> tuple[Engin
 
 
 def damage(folder: Path, engine: Engine) -> str | None:
-    """What is wrong with an engine's file, None if nothing is; the file is not deserialised."""
+    """What is wrong with an engine's file, None if nothing; checks the hash only, the engine is not loaded."""
     path = inside(folder, engine.file)
     if not path.is_file():
         return "the file is missing"
     if sha256(path) != engine.sha256:
-        return f"got another SHA-256 than {engine.sha256[:12]}…, so it is corrupt, truncated or another's"
+        return f"got another SHA-256 than {engine.sha256[:12]}…, so it is corrupt, truncated or another file"
     return None
 
 
 def load_plan(folder: Path, engine: Engine) -> bytes:
-    """The engine's bytes, whose hash is that of its record; raises IntegrityError otherwise."""
+    """The engine's bytes; raises IntegrityError unless their hash is the one in its record."""
     fault = damage(folder, engine)
     if fault is not None:
         raise IntegrityError(
@@ -87,18 +87,18 @@ def load_plan(folder: Path, engine: Engine) -> bytes:
 
 
 def failed_before(folder: Path, engine_file: str, wanted: Sequence[Key]) -> bool:
-    """Whether every rung was built for exactly this before and answered wrongly: building again takes minutes."""
+    """Whether all graphs failed the parity check for exactly these keys before: building again takes minutes."""
     path = _failure(folder, engine_file)
     return path.is_file() and path.read_text(encoding="utf-8") == _digest(wanted)
 
 
 def note_failure(folder: Path, engine_file: str, wanted: Sequence[Key]) -> None:
-    """Remember it for `failed_before`, next to where the engine would be."""
+    """Store the failure for `failed_before`, next to the engine's path."""
     atomic_write(_failure(folder, engine_file), _digest(wanted))
 
 
 def forget_failure(folder: Path, engine_file: str) -> None:
-    """An engine was built after all."""
+    """Remove the stored failure, after an engine has passed."""
     _failure(folder, engine_file).unlink(missing_ok=True)
 
 
@@ -110,5 +110,5 @@ def _digest(wanted: Sequence[Key]) -> str:
     return "".join(f"{key.onnx_sha256} {key.builder} {key.version} {key.gpu.name} {key.gpu.target}\n" for key in wanted)
 
 
-def _told(flags: Mapping[str, str]) -> str:
+def _flags_text(flags: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in flags.items()) or "no flags"

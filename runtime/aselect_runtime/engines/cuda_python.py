@@ -1,4 +1,4 @@
-"""Device memory through cuda-python: `cuda.bindings.runtime`, or `cuda.cudart` before version 12.8."""
+"""DeviceMemory implemented with cuda-python: `cuda.bindings.runtime`, or `cuda.cudart` before version 12.8."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from aselect_runtime.engines.device_memory import HostBuffer
 from aselect_runtime.errors import EngineError
 
-MENDS = {
+REMEDIES = {
     2: "close other programs that use the GPU, or use a smaller input size or batch",
     35: "the driver is older than cuda-python: update the driver (JetPack), or pip install 'cuda-bindings==12.9.*'",
-    100: "run aselect-doctor: there is no NVIDIA GPU, or this container was not given it (--runtime nvidia)",
-    46: "another process has the GPU to itself; end it",
+    100: "run aselect-doctor: there is no NVIDIA GPU, or this container has no access to it (--runtime nvidia)",
+    46: "another process uses the GPU exclusively; end it",
 }
 """What to do about errors of cuda_runtime_api.h that a user can fix."""
 
@@ -43,7 +43,7 @@ class CudaPython:
         self._do("find the GPU", self._cuda.cudaSetDevice(0))
 
     def detach(self) -> None:
-        """The primary context is shared with TensorRT and stays."""
+        """Does nothing: the primary context is shared with TensorRT and is kept."""
 
     def allocate(self, size: int) -> int:
         return int(self._do(f"allocate {size} bytes on the GPU", self._cuda.cudaMalloc(size)))
@@ -95,7 +95,7 @@ class CudaPython:
         self._do("release an event", self._cuda.cudaEventDestroy(event))
 
     def begin_capture(self, stream: int) -> None:
-        # Thread-local: other threads of this process may allocate while this one captures.
+        # Thread-local mode: other threads of this process may allocate memory during the capture.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._do("capture a graph", self._cuda.cudaStreamBeginCapture(stream, mode))
 
@@ -117,11 +117,11 @@ class CudaPython:
         error, *values = result
         code = int(error)
         if code != 0:
-            told = self._cuda.cudaGetErrorString(error)[1]
-            reason = told.decode() if isinstance(told, bytes) else error.name
+            text = self._cuda.cudaGetErrorString(error)[1]
+            reason = text.decode() if isinstance(text, bytes) else error.name
             raise EngineError(
                 f"CUDA could not {what}: got error {code} ({reason}), expected success; "
-                + MENDS.get(code, "run aselect-doctor, or use the device cpu"),
+                + REMEDIES.get(code, "run aselect-doctor, or use the device cpu"),
                 parameter="device",
             )
         return values[0] if values else None

@@ -4,7 +4,7 @@
                  frames ──copy_in──▶ [set 1] ──compute──▶ [set 1] ──copy_out──▶ outputs
 
 Three streams (in, compute, out) are ordered by events, so the engine needs only one context and its memory only once.
-All of it belongs to one thread.
+All calls must come from one thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Binding:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
@@ -54,7 +54,7 @@ class _Buffers:
 
 
 class Execution:
-    """An engine that is loaded, with all that it holds on the GPU. Raises EngineError."""
+    """A loaded engine with its buffers on the GPU. Raises EngineError."""
 
     def __init__(self, plan: bytes, builder: Builder, memory: DeviceMemory, name: str) -> None:
         self._memory, self._builder, self._name = memory, builder, name
@@ -75,7 +75,7 @@ class Execution:
             self._release = stack.pop_all()
 
     def start(self, frames: Frame) -> int:
-        """Begin inference of one batch; returns the number of its buffer set, which must be free."""
+        """Start inference of one batch; returns the index of the buffer set it uses, which must be free."""
         number = self._next
         self._next = (number + 1) % SETS
         memory, buffers = self._memory, self._sets[number]
@@ -98,7 +98,7 @@ class Execution:
         return number
 
     def finish(self, number: int) -> dict[str, NDArray[Any]]:
-        """Wait for what `start` began; the outputs are copies and the buffer set is free again."""
+        """Wait for a batch that `start` began; returns copies of the outputs and frees the buffer set."""
         buffers = self._sets[number]
         self._memory.synchronize_event(buffers.copied_out)
         return {
@@ -108,7 +108,7 @@ class Execution:
         }
 
     def close(self) -> None:
-        """Wait for the work that is under way, then release everything, also where a release fails."""
+        """Wait for pending work, then release everything, even if one release fails."""
         self._release.close()
 
     def _deserialize(self, plan: bytes) -> tuple[Any, Any]:
@@ -153,16 +153,16 @@ class Execution:
         return _Buffers(device, host, *events)
 
     def _warm_up(self, stack: ExitStack, buffers: _Buffers) -> None:
-        """Run once, which settles what TensorRT defers to the first run, then capture a run as a graph if possible."""
+        """Run once, because TensorRT defers work to the first run, then capture a run as a CUDA graph if possible."""
         for binding in self.bindings:
-            if binding.is_input:  # not what the memory happens to hold: it could be NaN, or slow
+            if binding.is_input:  # zeros instead of uninitialised memory, which could hold NaN
                 self._memory.copy_in(buffers.device[binding.name], buffers.host[binding.name], self._compute)
         self._enqueue(buffers)
         self._memory.synchronize_stream(self._compute)
         if self.cuda_graph:
             try:
                 buffers.graph = self._captured(buffers)
-            except EngineError:  # not every engine, and not every binding, can be captured: it runs without
+            except EngineError:  # not every engine, and not every CUDA package, supports capture: run without a graph
                 self.cuda_graph = False
             else:
                 stack.callback(self._memory.destroy_graph, buffers.graph)
@@ -172,7 +172,7 @@ class Execution:
         try:
             self._enqueue(buffers)
         except EngineError:
-            with suppress(EngineError):  # the stream must leave the capture, whatever became of it
+            with suppress(EngineError):  # the capture of the stream must be ended in any case
                 self._memory.destroy_graph(self._memory.end_capture(self._compute))
             raise
         return self._memory.end_capture(self._compute)

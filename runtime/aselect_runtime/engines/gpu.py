@@ -1,4 +1,4 @@
-"""What the driver says about the GPU at hand. Asks the driver alone, without TensorRT or a CUDA toolkit."""
+"""The GPU of this machine, from the CUDA driver alone, without TensorRT or a CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAJOR, _MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU at hand: its name and its compute capability, written `sm87`."""
+    """A GPU: its name and its compute capability, written as `sm87`."""
 
     name: str
     target: str
@@ -37,7 +37,7 @@ def find_gpu() -> Gpu | None:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA version (major, minor) that the driver serves, or None without a driver."""
+    """The newest CUDA version (major, minor) that the driver supports, or None without a driver."""
     cuda, number = _driver(), ctypes.c_int()
     if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(number)):
         return None

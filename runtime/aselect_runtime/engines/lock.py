@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 LOCK = "engines/.lock"
 POLL = 0.2
-"""Seconds between two tries: a process that sleeps in the kernel for the lock would not hear of `stop`."""
+"""Seconds between two attempts: a process that waits for the lock in the kernel could not react to `stop`."""
 
 
 @contextmanager
 def building(folder: Path, stop: Event | None = None) -> Iterator[None]:
-    """Hold the folder's lock, waiting for whoever holds it, who is named; the kernel frees it if a process dies.
+    """Hold the folder's lock; waits while another process holds it, and logs which. The kernel frees it at exit.
 
-    `stop` ends the wait with KeyboardInterrupt. Raises WriteError where the folder cannot be written to.
+    `stop` ends the wait with KeyboardInterrupt. Raises WriteError if the folder is not writable.
     """
     stop = stop or Event()
     path = folder / LOCK
@@ -32,11 +32,11 @@ def building(folder: Path, stop: Event | None = None) -> Iterator[None]:
     try:
         path.parent.mkdir(exist_ok=True)
         holder = path.read_text(errors="replace").strip() if path.exists() else ""
-        taken = _taken(lock)  # filelock 3 empties the file with every try, so it was read before
+        taken = _taken(lock)  # each attempt of filelock 3 empties the file, so it is read before
     except OSError as error:
         raise WriteError(
             f"{path}: could not write ({error.strerror}), expected a writable export folder for its engines; "
-            "copy the folder to a place of your own"
+            "copy the folder to a path that you may write to"
         ) from error
     if not taken:
         log.info("%s: process %s is building an engine here; waiting for it", folder, holder or "unknown")

@@ -1,4 +1,4 @@
-"""TensorRT's log: errors are kept for the exception's text instead of being printed."""
+"""TensorRT's log: errors are collected for the text of an exception instead of being printed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from aselect_runtime.engines.versions import Builder, load
 
 
 def logger(builder: Builder) -> Any:
-    """The one logger of this process: TensorRT keeps the first that it is given and ignores any other."""
+    """The logger of this process: TensorRT keeps the first that it is given and ignores any other."""
     return _logger_of(load(builder))
 
 
 @functools.cache
 def _logger_of(trt: Any) -> Any:
     class Errors(trt.ILogger):  # type: ignore[misc]
-        """Its `errors` are those since it was last cleared."""
+        """Collects in `errors` the messages since it was last cleared."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -30,7 +30,7 @@ def _logger_of(trt: Any) -> Any:
 
 
 def brief(text: str) -> str:
-    """The first two lines as one: the rest is TensorRT's own consequences of them."""
+    """The first two lines as one; further lines are consequences of them."""
     return " - ".join(line.strip() for line in text.strip().splitlines()[:2])
 
 
@@ -40,7 +40,7 @@ def first(errors: list[str]) -> str:
 
 
 def remedy(errors: list[str], otherwise: str) -> str:
-    """What to do about a failure, judged by TensorRT's words; `otherwise` where they say nothing known."""
+    """Advice for a failure, from the text of TensorRT's errors; `otherwise` if none of them is known."""
     text = " ".join(errors).lower()
     if any(words in text for words in ("out of memory", "outofmemory", "memory allocation", "insufficient memory")):
         return (

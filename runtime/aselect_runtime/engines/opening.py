@@ -1,4 +1,4 @@
-"""Device memory through whichever package is here: cuda-python first, or pycuda."""
+"""Opening device memory with the installed package: cuda-python, otherwise pycuda."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aselect_runtime.errors import MissingDependencyError
 
 
 def open_memory() -> DeviceMemory:
-    """cuda-python where it is installed, else pycuda; raises MissingDependencyError if neither is."""
+    """Device memory through cuda-python if installed, otherwise pycuda; raises MissingDependencyError if neither is."""
     if _installed("cuda.bindings.runtime") or _installed("cuda.cudart"):
         from aselect_runtime.engines.cuda_python import CudaPython
 
@@ -27,5 +27,5 @@ def open_memory() -> DeviceMemory:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent package is missing, or is another one of the same name
+    except (ImportError, ValueError):  # a parent package is missing, or is an unrelated one of the same name
         return False

@@ -1,7 +1,7 @@
-"""Whether an engine says the same as ONNX Runtime, on the frames that the export folder carries; and what if not.
+"""Parity check of an engine: whether it gives the same classes as ONNX Runtime on the export folder's frames.
 
-A graph that passed every gate can still be built into an engine that answers wrongly: vision transformers came out
-of TensorRT 10.3 to 10.7 with one class everywhere. Only running it tells.
+A graph that passed every check at export can still be built into an engine with wrong results: TensorRT 10.3 to 10.7
+built vision transformers that output one class everywhere. Only running the engine shows this.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from aselect_runtime.sessions.onnx import OnnxSession
 from aselect_runtime.sessions.session import Session
 
 AGREEMENT = 0.995
-"""Gate on the share of pixels (frames, for classification) with the same class; that of the exported graphs."""
+"""Least share of pixels (of frames, for classification) with the same class; the same as for exported graphs."""
 INT8_AGREEMENT = 0.98
-"""The same for INT8, whose accuracy was gated by its metric at export: it differs from FP32 by design, and runtimes
-round its ties differently. An engine that answers wrongly is far below."""
+"""The same for INT8, whose accuracy was checked at export: it differs from FP32 by design, and runtimes round its ties
+differently. An engine with wrong results is far below this."""
 
 Answers = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
 LARGEST = 1 << 30
-"""Bytes of the unpacked arrays, generously."""
+"""Maximum bytes of the unpacked arrays."""
 ODD_ZIP = (MemoryError, NotImplementedError, RuntimeError, zlib.error, SyntaxError, TokenError, OverflowError)
-"""What zipfile raises for encryption and for damage inside, and NumPy for an odd header of an array."""
+"""What zipfile raises for encryption and for damaged data, and NumPy for an invalid header of an array."""
 
 
 @dataclass(frozen=True)
 class Passing(Generic[T]):
-    """The first rung that passed, what was built of it, and what was measured on the way."""
+    """The first graph that passed the parity check, its engine, and the measurements of all graphs tried."""
 
     rung: str
     built: T
@@ -54,10 +54,10 @@ class Passing(Generic[T]):
 def first_passing(
     rungs: Sequence[str], build: Callable[[str], T], measure: Callable[[str, T], Parity | None]
 ) -> Passing[T]:
-    """Build rung after rung until one passes its measurement; None from `measure` means that nothing can be measured.
+    """Build graph after graph until one passes the parity check; `measure` returns None if it cannot be checked.
 
-    A rung whose engine cannot be loaded or run counts as one that cannot be built. Raises GateError if each other
-    rung misses its gate, EngineError if there is none.
+    A graph whose engine cannot be loaded or run counts as one that cannot be built. Raises GateError if every engine
+    that was built fails the parity check, EngineError if none could be built.
     """
     measured: list[Parity] = []
     missed: list[str] = []
@@ -81,15 +81,15 @@ def first_passing(
         raise refused
     raise GateError(
         f"got engines that agree with ONNX Runtime on {', '.join(missed)}, expected {AGREEMENT:.1%} of the same class; "
-        "upgrade TensorRT (10.3 to 10.7 are known for this), or use the device cuda or cpu",
+        "upgrade TensorRT (10.3 to 10.7 have this fault), or use the device cuda or cpu",
         parameter="device",
     )
 
 
 def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.uint8], Answers] | None:
-    """The frames that the folder carries and its reference's answer to them, or None if it carries none.
+    """The folder's verification frames and the reference outputs for them, or None if it has none.
 
-    Raises IntegrityError if the file is not the one that the manifest lists, or not what it should be.
+    Raises IntegrityError if the file is not the one that the manifest lists, or its content is invalid.
     """
     if VERIFY not in manifest.files:
         return None
@@ -123,9 +123,9 @@ def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.ui
 def check_parity(
     session: Session, engine: str, graph: Path, manifest: Manifest, frames: Frame, stored: Answers
 ) -> Parity:
-    """Hold an engine against ONNX Runtime's answers with the graph that it was built from.
+    """Compare an engine's outputs with ONNX Runtime's on the graph that the engine was built from.
 
-    Where ONNX Runtime is not installed, against the answers that the folder carries (torch's, float32).
+    If ONNX Runtime is not installed, compare with the outputs stored in the folder (torch, float32).
     """
     batch = manifest.input.shape[0]
     gate = INT8_AGREEMENT if manifest.precision == "int8" and graph.name == manifest.model else AGREEMENT
@@ -134,7 +134,7 @@ def check_parity(
     try:
         reference = OnnxSession(graph, "cpu")
     except MissingDependencyError:
-        return compare(got, stored, engine, "the folder's stored answers", gate)
+        return compare(got, stored, engine, "the folder's stored outputs", gate)
     try:
         expected = _together([reference.infer(group) for group in groups])
     finally:
@@ -143,10 +143,10 @@ def check_parity(
 
 
 def compare(got: Answers, expected: Answers, graph: str, reference: str, gate: float = AGREEMENT) -> Parity:
-    """Classes and scores of two answers, with the gate on the share of equal classes.
+    """Compare classes and scores of two sets of outputs; passes if the share of equal classes is at least `gate`.
 
     `max_error` is over the float outputs that both have (`scores`, or `confidence`), not over logits, which an engine
-    does not put out. A value that is not finite can never pass.
+    does not output. Outputs with a value that is not finite never pass.
     """
     classes = [_classes(answer) for answer in (got, expected)]
     floats = [name for name in ("scores", "confidence") if name in got and name in expected]

@@ -1,4 +1,4 @@
-"""TensorRT's phases of a build as one fraction."""
+"""Progress of a build as one fraction, from the phases that TensorRT reports."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ class _Phase:
 
 
 class PhaseTree:
-    """How much of a build is done, from the phases that TensorRT reports: a tree that grows while it runs."""
+    """Share of a build that is done, from the phases that TensorRT reports: a tree that grows during the build."""
 
     def __init__(self) -> None:
         self._phases: dict[str, _Phase] = {}
         self._fraction = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of `steps` steps begins within the current step of `parent`."""
+        """Record that a phase of `steps` steps begins within the current step of `parent`."""
         self._phases[name] = _Phase(parent, max(1, steps))
 
     def step(self, name: str, step: int) -> None:
-        """Step number `step`, counted from 0, of a phase is complete."""
+        """Record that step number `step`, counted from 0, of a phase is complete."""
         if phase := self._phases.get(name):
             phase.done = min(phase.steps, max(phase.done, step + 1))
 
     def finish(self, name: str) -> None:
-        """A phase and all within it are over."""
+        """Record that a phase and all phases within it are complete."""
         phase = self._phases.pop(name, None)
         if phase and phase.parent is None:
             self._fraction = 1.0
 
     @property
     def current(self) -> str:
-        """The phase that began last and still runs."""
+        """Name of the phase that began last and is still running."""
         return next(reversed(self._phases), "")
 
     @property
     def fraction(self) -> float:
-        """0 to 1; never falls, although TensorRT adds phases as it goes."""
+        """Share that is done, 0 to 1; never decreases, although TensorRT adds phases during the build."""
         roots = [name for name, phase in self._phases.items() if phase.parent is None]
         if roots:
             self._fraction = max(self._fraction, self._of(roots[0], frozenset()))

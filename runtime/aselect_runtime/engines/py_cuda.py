@@ -1,4 +1,4 @@
-"""Device memory through pycuda, where that is what is installed. It offers no CUDA graphs."""
+"""DeviceMemory implemented with pycuda, which has no CUDA graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aselect_runtime.errors import EngineError
 
 
 class PyCuda:
-    """See DeviceMemory. pycuda's objects release what they stand for when they are collected, so they are kept here."""
+    """See DeviceMemory. pycuda frees a resource when its object is garbage-collected, so the objects are kept here."""
 
     name = "pycuda"
 
@@ -24,9 +24,9 @@ class PyCuda:
         self._kept: dict[int, Any] = {}
 
     def attach(self) -> None:
-        with self._telling("find the GPU"):
+        with self._cuda_errors("find the GPU"):
             self._driver.init()
-            # The primary context is the one that TensorRT uses; a context of pycuda's own would hide it.
+            # TensorRT uses the primary context; a new pycuda context would hide it.
             self._context = self._driver.Device(0).retain_primary_context()
             self._context.push()
 
@@ -36,7 +36,7 @@ class PyCuda:
         self._context = None
 
     def allocate(self, size: int) -> int:
-        with self._telling(f"allocate {size} bytes on the GPU"):
+        with self._cuda_errors(f"allocate {size} bytes on the GPU"):
             allocation = self._driver.mem_alloc(size)
         self._kept[int(allocation)] = allocation
         return int(allocation)
@@ -45,7 +45,7 @@ class PyCuda:
         self._kept.pop(address).free()
 
     def allocate_pinned(self, size: int) -> HostBuffer:
-        with self._telling(f"pin {size} bytes of memory"):
+        with self._cuda_errors(f"pin {size} bytes of memory"):
             buffer: HostBuffer = self._driver.pagelocked_empty(size, np.uint8)
         return buffer
 
@@ -53,42 +53,42 @@ class PyCuda:
         buffer.base.free()  # type: ignore[union-attr]
 
     def copy_in(self, address: int, buffer: HostBuffer, stream: int) -> None:
-        with self._telling("copy to the GPU"):
+        with self._cuda_errors("copy to the GPU"):
             self._driver.memcpy_htod_async(address, buffer, self._kept[stream])
 
     def copy_out(self, buffer: HostBuffer, address: int, stream: int) -> None:
-        with self._telling("copy from the GPU"):
+        with self._cuda_errors("copy from the GPU"):
             self._driver.memcpy_dtoh_async(buffer, address, self._kept[stream])
 
     def create_stream(self) -> int:
-        with self._telling("make a stream"):
+        with self._cuda_errors("make a stream"):
             stream = self._driver.Stream(1)  # CU_STREAM_NON_BLOCKING
         self._kept[int(stream.handle)] = stream
         return int(stream.handle)
 
     def synchronize_stream(self, stream: int) -> None:
-        with self._telling("finish its work"):
+        with self._cuda_errors("finish its work"):
             self._kept[stream].synchronize()
 
     def destroy_stream(self, stream: int) -> None:
         del self._kept[stream]
 
     def create_event(self) -> int:
-        with self._telling("make an event"):
+        with self._cuda_errors("make an event"):
             event = self._driver.Event(self._driver.event_flags.DISABLE_TIMING)
         self._kept[id(event)] = event
         return id(event)
 
     def record_event(self, event: int, stream: int) -> None:
-        with self._telling("record an event"):
+        with self._cuda_errors("record an event"):
             self._kept[event].record(self._kept[stream])
 
     def wait_event(self, stream: int, event: int) -> None:
-        with self._telling("order its work"):
+        with self._cuda_errors("order its work"):
             self._kept[stream].wait_for_event(self._kept[event])
 
     def synchronize_event(self, event: int) -> None:
-        with self._telling("finish its work"):
+        with self._cuda_errors("finish its work"):
             self._kept[event].synchronize()
 
     def destroy_event(self, event: int) -> None:
@@ -107,7 +107,7 @@ class PyCuda:
         raise AssertionError(f"no graph {graph}")
 
     @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
+    def _cuda_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except self._driver.MemoryError as error:

@@ -1,4 +1,4 @@
-"""A session of TensorRT (or TensorRT-RTX): an engine on the GPU, owned by one thread."""
+"""A session that runs a TensorRT (or TensorRT-RTX) engine on the GPU, from one thread."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ T = TypeVar("T")
 
 
 class PipelinedSession(Session, Protocol):
-    """A session that can take the next batch while it works on the last: copies and computation overlap.
+    """A session that accepts the next batch while it processes the last one: copies and computation overlap.
 
-    `infer` is `submit` followed by `collect`, and may be called whenever nothing is pending.
+    `infer` is `submit` followed by `collect`, and may be called if nothing is pending.
     """
 
     depth: int
-    """How many batches may be pending."""
+    """Maximum number of pending batches."""
 
     def submit(self, frames: Frame) -> None:
-        """Begin inference of uint8 [N, H, W, 3]; the array may be reused at once. EngineError if `depth` is reached."""
+        """Start inference of uint8 [N, H, W, 3]; the array may be reused at once. EngineError if `depth` is reached."""
 
     def collect(self) -> Arrays:
-        """The outputs of the batch that was submitted first; EngineError if none is pending."""
+        """Wait for the oldest pending batch; returns its outputs. Raises EngineError if none is pending."""
 
 
 class TensorRtSession:
-    """See PipelinedSession. The GPU is used from a thread of its own, whichever thread calls.
+    """See PipelinedSession. The GPU is used from a separate thread, whichever thread calls.
 
-    Raises EngineError if the engine cannot be loaded, MissingDependencyError if CUDA cannot be reached from Python.
+    Raises EngineError if the engine cannot be loaded, MissingDependencyError without a CUDA package for Python.
     """
 
     device = "tensorrt"
@@ -51,7 +51,7 @@ class TensorRtSession:
 
     def __init__(self, plan: bytes, builder: Builder, name: str, memory: DeviceMemory | None = None) -> None:
         if memory is None:
-            # Before TensorRT is touched: its runtime can crash the interpreter where there is no driver.
+            # Before TensorRT is imported: its runtime can crash the interpreter if there is no driver.
             if find_gpu() is None:
                 raise EngineError(
                     f"{name}: got no NVIDIA driver with a GPU, expected one to run a TensorRT engine; "
@@ -78,8 +78,8 @@ class TensorRtSession:
         wanted.add((manifest.input.name, manifest.input.dtype, manifest.input.shape, True))
         if got != wanted:
             raise IntegrityError(
-                f"{self._name}: got the inputs and outputs {sorted(got)}, expected {sorted(wanted)} as its manifest "
-                "says; run aselect-build again"
+                f"{self._name}: got the inputs and outputs {sorted(got)}, expected {sorted(wanted)} from its manifest; "
+                "run aselect-build again"
             )
 
     def infer(self, frames: Frame) -> Arrays:
@@ -112,13 +112,13 @@ class TensorRtSession:
         return self._owned(lambda: self._execution.finish(number))
 
     def close(self) -> None:
-        """See Session.close; more than once does nothing more."""
+        """See Session.close; further calls do nothing."""
         if self._thread is None:
             return
         try:
             self._owned(self._execution.close)
         except EngineError:
-            # After a failure of the GPU every release fails too; the failure itself was raised already.
+            # After a GPU error every release fails too; the error itself was raised before.
             if not self._failed:
                 raise
         finally:
@@ -127,9 +127,9 @@ class TensorRtSession:
             self._thread = None
 
     def _owned(self, work: Callable[[], T]) -> T:
-        """Do something in the thread that owns the GPU."""
+        """Run `work` in the thread that owns the GPU; returns its result."""
         if self._thread is None:
-            raise EngineError("got a session that is closed, expected an open one; open the model again")
+            raise EngineError("got a closed session, expected an open one; open the model again")
         try:
             return self._thread.submit(work).result()
         except EngineError:
@@ -138,7 +138,7 @@ class TensorRtSession:
 
 
 def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, None, None]:
-    """The outputs of every batch in order, overlapped where the session can: it is then one batch ahead."""
+    """Yield the outputs of every batch in order; if the session supports it, the next batch is submitted ahead."""
     submit, collect = getattr(session, "submit", None), getattr(session, "collect", None)
     if submit is None or collect is None:
         yield from map(session.infer, batches)
@@ -155,6 +155,6 @@ def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, N
             ahead -= 1
             yield collect()
     finally:
-        with suppress(EngineError):  # whoever stops early must find the session with nothing pending
+        with suppress(EngineError):  # if the caller stops early, nothing may stay pending in the session
             for _ in range(ahead):
                 collect()

@@ -1,4 +1,4 @@
-"""Which engines this machine has verified itself: a folder's own record says what its writer wanted it to say."""
+"""Which engines this machine has verified itself: the record in an export folder could be forged."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from aselect_runtime.records import Engine
 log = logging.getLogger(__name__)
 
 
-def place() -> Path:
-    """Where this user's records are: the folder that systemd gives a service, or that of the XDG specification."""
+def verified_folder() -> Path:
+    """The folder of this user's records: systemd's STATE_DIRECTORY for a service, otherwise XDG_STATE_HOME."""
     service = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if service:
         return Path(service) / "engines-verified"
@@ -23,17 +23,17 @@ def place() -> Path:
 
 
 def is_verified(engine: Engine) -> bool:
-    """Whether an engine of these very bytes was built or checked on this machine, for what its record says."""
+    """Whether an engine with these bytes and this record was verified on this machine."""
     try:
-        return (place() / engine.sha256).read_text(encoding="utf-8") == _text(engine)
-    except (OSError, RuntimeError, UnicodeDecodeError):  # RuntimeError: there is no home folder
+        return (verified_folder() / engine.sha256).read_text(encoding="utf-8") == _text(engine)
+    except (OSError, RuntimeError, UnicodeDecodeError):  # RuntimeError: no home folder
         return False
 
 
 def note_verified(engine: Engine) -> None:
-    """Remember an engine; where that cannot be written, it is checked again by the next process."""
+    """Record that an engine is verified; if this cannot be written, the next process verifies it again."""
     try:
-        atomic_write(place() / engine.sha256, _text(engine))
+        atomic_write(verified_folder() / engine.sha256, _text(engine))
     except (WriteError, RuntimeError) as error:
         log.warning("%s; the engine is verified again at the next start", error)
 

@@ -1,4 +1,4 @@
-"""The pipeline: frames in, results out; every stage overlaps with the others."""
+"""The pipeline: frames in, results out; all stages run concurrently."""
 
 from aselect_runtime.pipeline.run import run_pipeline
 

@@ -1,4 +1,4 @@
-"""From what the session says about a batch to results in every output."""
+"""Turns the session's outputs for a batch into results, and passes them to every output."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the session says about each frame of a batch, without the batch axis. Times are of the whole batch."""
+    """The outputs for each frame of a batch, without the batch axis. Times are of the whole batch."""
 
     batch: list[Ready]
     outputs: list[Arrays]
     repeated: list[bool]
-    """Of each frame, whether it was not inferred and has the answer of an earlier frame, since nothing moved."""
+    """For each frame, whether it has an earlier frame's outputs without inference, because nothing moved."""
     infer_ms: float
     t_result: float
-    """Unix."""
+    """Unix time in seconds."""
     t_monotonic: float
 
 
 class Answering:
-    """Checks, averages and hands on; for one thread. `smooth` is the weight of a new frame, None for no average."""
+    """Checks outputs, averages them and passes the results on; for one thread.
+
+    `smooth` is the weight of a new frame, None for no average.
+    """
 
     def __init__(
         self,
@@ -60,12 +63,12 @@ class Answering:
         self._ended: set[Outlet] = set()
 
     def __call__(self, answer: Answer) -> bool:
-        """Hand on one batch; False when there were outputs and none is left. Raises EngineError for nonsense."""
+        """Process one batch; False if all outputs have ended. Raises EngineError for invalid outputs of the model."""
         for ready, outputs, repeated in zip(answer.batch, answer.outputs, answer.repeated, strict=True):
             result = self._result(answer, ready, outputs, repeated)
             self._monitor.answered(ready.stream, repeated=repeated)
             if self._flow is not None:
-                result = self._flow.see(result)
+                result = self._flow.process(result)
             for outlet in self._outlets:
                 outlet.offer(result)
             if self._on_frame is not None:
@@ -103,12 +106,12 @@ class Answering:
         )
 
     def _any_left(self) -> bool:
-        """Whether an output still works; those that failed are named once, unless the run ends with them."""
+        """Whether an output still works; one that failed is logged once, unless it is the last."""
         ended = {outlet for outlet in self._outlets if outlet.ended}
         if len(ended) == len(self._outlets):
             return False
         for outlet in ended - self._ended:
-            log.warning("%s; going on without %s", outlet.fault or "closed", outlet.name)
+            log.warning("%s; continuing without %s", outlet.fault or "closed", outlet.name)
         self._ended = ended
         return True
 

@@ -1,4 +1,4 @@
-"""What a board says about itself: temperatures, and the power mode of a Jetson."""
+"""Reading a board's temperatures, and the power mode of a Jetson."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ ROOT = Path("/")
 
 
 def temperatures(root: Path = ROOT) -> dict[str, float]:
-    """Degrees Celsius by the name of the thermal zone (Linux' /sys/class/thermal); empty where there is none."""
+    """Degrees Celsius by name of the thermal zone (/sys/class/thermal); empty if there is none."""
     found = {}
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
         try:
             name, value = (zone / "type").read_text().strip(), int((zone / "temp").read_text())
-        except (OSError, ValueError):  # a zone of a part that is switched off refuses to be read
+        except (OSError, ValueError):  # the zone of a component that is switched off cannot be read
             continue
         found[name.removesuffix("-thermal")] = value / 1000
     return found
 
 
 def power_mode(root: Path = ROOT) -> str | None:
-    """The name of the mode that nvpmodel has set, its number where the name is not told, None on other boards."""
+    """Name of the power mode that nvpmodel has set, its number if the name is unknown, None on other boards."""
     try:
         status = (root / "var/lib/nvpmodel/status").read_text()
     except OSError:

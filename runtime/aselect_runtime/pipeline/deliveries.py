@@ -1,4 +1,4 @@
-"""Where events go, each place behind a queue and a thread of its own, so that none holds up inference or another."""
+"""Delivery of events: each destination has its own queue and thread, so that none delays inference or another one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver, EventSink
 
 DEPTH = 256
-"""Events that may wait for a place that does not answer; then the oldest gives way."""
-FAREWELL = 10.0
-"""Seconds that a place has to take what waits, when the run is over."""
+"""Events that may wait for a destination; when the queue is full, the oldest is dropped."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a destination has to accept the waiting events at the end of the run."""
 RETRIES = Patience(first_delay=1.0, longest_delay=60.0)
-"""How long to wait before an event is given again."""
+"""How long to wait before an event is sent again."""
 
 log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """One place for events. What it cannot take now is given again for as long as the run lasts."""
+    """One destination for events. An event that it cannot accept now is sent again until the run ends."""
 
     def __init__(
-        self, name: str, opened: Callable[[], EventSink], retries: Patience = RETRIES, farewell: float = FAREWELL
+        self,
+        name: str,
+        opened: Callable[[], EventSink],
+        retries: Patience = RETRIES,
+        close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
         self.name = name
         self._open = opened
         self._retries = retries
-        self._farewell = farewell
+        self._close_timeout = close_timeout
         self._queue: Handoff[Event] = Handoff(DEPTH)
         self._fault: BaseException | None = None
         self._written = self._lost = 0
@@ -41,31 +45,31 @@ class Delivery:
         self._thread = Thread(target=self._work, name=f"events {name}", daemon=True)
 
     def start(self) -> None:
-        """Open the place; raises what it raises."""
+        """Open the destination; raises what it raises."""
         self._thread.start()
         self._opened.wait()
         if self._fault is not None:
             raise self._fault
 
     def offer(self, event: Event) -> None:
-        """Give it an event; never waits."""
+        """Queue an event; never waits."""
         if not self._queue.put(event, newest_wins=True):
             self._lost += 1
 
     def close(self) -> None:
-        """Let it take what waits, within `farewell` seconds."""
+        """Deliver the waiting events within `close_timeout` seconds, then end."""
         self._queue.close()
-        self._thread.join(self._farewell)
+        self._thread.join(self._close_timeout)
         self._over.set()
-        self._thread.join(self._farewell)
+        self._thread.join(self._close_timeout)
         if self._thread.is_alive():
-            log.warning("%s: did not end within %.0f s and was left alone", self.name, 2 * self._farewell)
+            log.warning("%s: did not end within %.0f s and was abandoned", self.name, 2 * self._close_timeout)
         missing = self._lost + self._queue.dropped + len(self._queue)
         if missing:
             log.warning("%s: %d events could not be delivered", self.name, missing)
 
     def health(self) -> SinkHealth:
-        """How it is doing."""
+        """State and counts of the destination."""
         fault = "" if self._fault is None else str(self._fault)
         dropped = self._queue.dropped + self._lost
         state: SinkState = "working" if self._fault is None else "failed"
@@ -82,13 +86,13 @@ class Delivery:
         except BaseException as error:
             self._fault = error
             if self._opened.is_set():
-                log.error("%s: %s: %s; no more events go there", self.name, type(error).__name__, error)
+                log.error("%s: %s: %s; no more events are sent there", self.name, type(error).__name__, error)
                 self._queue.abandon()
         finally:
             self._opened.set()
 
     def _deliver(self, deliver: Deliver, event: Event) -> None:
-        """Until it is taken, refused for good, or the run is over. What is wrong is said once, not at every attempt."""
+        """Send an event until it is accepted or permanently refused, or the run is over; an error is logged once."""
         for delay in self._retries.delays():
             try:
                 deliver(event)
@@ -101,7 +105,7 @@ class Delivery:
                     return
             else:
                 if self._fault is not None:
-                    log.warning("%s: takes events again", self.name)
+                    log.warning("%s: accepts events again", self.name)
                 self._fault = None
                 self._written += 1
                 return

@@ -1,4 +1,4 @@
-"""Rules in a run: every result is looked at, and the events go to their places."""
+"""Rules in a run: every result is evaluated, and events are sent to their destinations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aselect_runtime.sinks.event_sink import EventContext, EventSink, event_plac
 
 @dataclass(frozen=True)
 class EventPlan:
-    """Which rules a run watches, and where their events go: paths and URIs, see `open_events`, or objects."""
+    """The rules of a run, and the destinations of their events: paths and URIs, see `open_events`, or objects."""
 
     rules: Rules
     places: tuple[str | EventSink, ...] = ()
@@ -35,20 +35,21 @@ def plan_events(
     inputs: Sequence[str],
     recording: EventRecording | None = None,
 ) -> EventPlan | None:
-    """The plan of a run without or with a file of rules.
+    """The rules and destinations of a run; None if there is no file of rules.
 
-    Raises InputError where rules or places stand alone, or where two files would be one; RecordError for the rules.
+    Raises InputError for rules without a destination, a destination without rules, or a path that is used twice;
+    RecordError for invalid rules.
     """
     if rules is None:
         if places or recording is not None:
             raise InputError(
-                "got a place for events and no rules, expected both; give a file of rules", parameter="rules"
+                "got a destination for events but no rules, expected both; give a file of rules", parameter="rules"
             )
         return None
     if not places and recording is None and not any(uri.split("://", 1)[0] in {"http", "https"} for uri in outputs):
         raise InputError(
-            "got rules and no place for their events, expected at least one, or a live page that shows them; "
-            "add a place",
+            "got rules but no destination for their events, expected at least one, or a live page that shows them; "
+            "add a destination",
             parameter="events",
         )
     _refuse_clashes(places, outputs)
@@ -66,14 +67,14 @@ def _refuse_clashes(places: Sequence[str], outputs: Sequence[str]) -> None:
         path = Path(place).resolve()
         if "://" not in place and path in taken:
             raise InputError(
-                f"{place}: got this path twice, expected a file of its own for events; choose another",
+                f"{place}: got this path twice, expected a separate file for events; choose another",
                 parameter="events",
             )
         taken.add(path)
 
 
 class EventFlow:
-    """Looks at the results of one run. Raises RecordError where the rules do not suit the model or the inputs."""
+    """Evaluates the results of one run. Raises RecordError if the rules do not fit the model or the inputs."""
 
     def __init__(self, plan: EventPlan, manifest: Manifest, sources: Sequence[str]) -> None:
         plan.rules.check(manifest, len(sources))
@@ -85,7 +86,7 @@ class EventFlow:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Opens the places; after the block ends what goes on, and lets the places take it. Raises what they raise."""
+        """Open the destinations; after the block, end and deliver active events. Raises what destinations raise."""
         opened: list[Delivery] = []
         try:
             for delivery in self._deliveries:
@@ -97,17 +98,17 @@ class EventFlow:
             for delivery in opened:
                 delivery.close()
 
-    def see(self, result: Result) -> Result:
-        """The result with its zones and the latest events, which are on their way."""
+    def process(self, result: Result) -> Result:
+        """Evaluate a result and queue its events; returns the result with its zones and the latest events."""
         self._deliver(self._watch.observe(self._sight(result)))
         return replace(result, zones=self._rules.zones_of(result.stream), events=self._watch.recent)
 
-    def look(self) -> None:
-        """Notice cameras that have fallen silent; from any thread, every few seconds."""
+    def check_silence(self) -> None:
+        """End the events of cameras that have stopped sending; call it from any thread, every few seconds."""
         self._deliver(self._watch.look_for_silence(time.monotonic()))
 
     def health(self) -> tuple[SinkHealth, ...]:
-        """How each place is doing."""
+        """State and counts of each destination."""
         return tuple(delivery.health() for delivery in self._deliveries)
 
     def _sight(self, result: Result) -> Sight:
@@ -117,7 +118,7 @@ class EventFlow:
             stream=result.stream,
             source=captured.source.name,
             live=live,
-            # A video is read faster than it plays: its own time counts.
+            # A video is read faster than it plays, so its position is used.
             seconds=captured.t_monotonic if live else captured.index / fps,
             unix=captured.t_capture,
             frame=captured.frame,

@@ -1,4 +1,4 @@
-"""The way from many inputs to one session: a lane for each, emptied in turns."""
+"""The queue from many inputs to one session: a lane for each, served in turn."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class _Lane(Generic[T]):
 class Feed(Generic[T]):
     """Lanes from one producer each to one consumer.
 
-    A live lane is a slot that holds the newest item only; any other delivers everything and makes its producer wait
-    where `depth` items wait already.
+    A live lane holds the newest item only; any other delivers everything and makes its producer wait while `depth`
+    items are queued.
     """
 
     def __init__(self, live: list[bool], depth: int) -> None:
@@ -35,7 +35,7 @@ class Feed(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, lane: int, item: T) -> bool:
-        """Hand over one item; False when the consumer has gone."""
+        """Queue one item; False if the consumer has stopped."""
         own = self._lanes[lane]
         with self._changed:
             if own.live:
@@ -50,29 +50,29 @@ class Feed(Generic[T]):
             return True
 
     def close(self, lane: int) -> None:
-        """No more items will come on this lane."""
+        """Mark the lane as ended: no more items will come on it."""
         with self._changed:
             self._lanes[lane].open = False
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """Raise `error` to the consumer once nothing waits any more; of several, the first."""
+        """Raise `error` in the consumer after all queued items; of several errors, the first."""
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """No more items will be taken: wakes every waiting producer."""
+        """Stop the feed from the consumer's side; wakes every waiting producer."""
         with self._changed:
             self._abandoned = True
             self._changed.notify_all()
 
     def take(self, size: int, *, wait: bool = True) -> list[T]:
-        """Up to `size` items, one lane after the other, beginning behind the lane that was served last; [] at the end.
+        """Up to `size` items, lane by lane, beginning after the lane that was served last; [] at the end.
 
-        A full batch is waited for only where nothing is lost by waiting: as soon as a live lane has an item, whatever
-        is there goes, so that neither a dead camera nor a slow one holds up the rest. Without `wait`, [] may also mean
-        that a batch is yet to come, and no error is raised.
+        As soon as a live lane has an item, all queued items are returned, so that a lost or slow camera does not delay
+        the others; otherwise a full batch is waited for. Without `wait`, [] may also mean that no batch is ready yet,
+        and no error is raised.
         """
         with self._changed:
             if wait:
@@ -86,11 +86,11 @@ class Feed(Generic[T]):
             return taken
 
     def dropped(self, lane: int) -> int:
-        """How many items of a live lane gave way to newer ones."""
+        """Number of items of a live lane that were replaced by newer ones."""
         return self._lanes[lane].dropped
 
     def waiting(self) -> int:
-        """How many items wait on all lanes."""
+        """Number of queued items on all lanes."""
         return sum(len(lane.items) for lane in self._lanes)
 
     def _ready(self, size: int) -> bool:

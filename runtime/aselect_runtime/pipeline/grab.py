@@ -1,4 +1,4 @@
-"""One connection to a live source: a thread that reads without pause, and a slot that holds the newest frame."""
+"""One connection to a live source: a thread that reads continuously, and a slot for the newest frame."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aselect_runtime.pipeline.timing import lap
 from aselect_runtime.results import Captured
 from aselect_runtime.sources.source import Source
 
-FAREWELL = 1.0
-"""Seconds: a device must be closed before it can be opened again, and an RTSP server wants to hear a TEARDOWN."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds to wait for the thread: a device must be closed before it is reopened, and RTSP ends with a TEARDOWN."""
 
 
 class Grab:
-    """Connects at once. A read that hangs stays in its thread: whoever waits for a frame abandons it from outside."""
+    """Connects at once. A read that hangs blocks only its thread: the caller abandons the connection after a time."""
 
     def __init__(self, connect: Callable[[], Source]) -> None:
         self._source = connect()
@@ -24,37 +24,37 @@ class Grab:
         self._thread = Thread(target=self._work, name="grab", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError as error:  # the machine has no thread left: this camera is lost, and tried again later
+        except RuntimeError as error:  # no thread available: this camera counts as lost and is tried again later
             raise InputError(
-                f"{self.name}: got no thread to read it in ({error}), expected one; other programs may use too many"
+                f"{self.name}: got no new thread to read it ({error}), expected one; close other programs"
             ) from error
 
     @property
     def name(self) -> str:
-        """Of the source, printable."""
+        """Printable name of the source."""
         return self._source.info.name
 
     @property
     def dropped(self) -> int:
-        """Frames that gave way to a newer one."""
+        """Number of frames that were replaced by a newer one."""
         return self._slot.dropped
 
     @property
     def alive(self) -> bool:
-        """Whether the thread is still there, reading or stuck."""
+        """Whether the thread still exists, reading or blocked."""
         return self._thread.is_alive()
 
     def take(self, timeout: float) -> tuple[Captured, float] | None:
-        """The newest frame and the milliseconds its read took; None at the end.
+        """The newest frame and the milliseconds that reading it took; None at the end.
 
-        Raises TimeoutError, or what the source raised.
+        Raises TimeoutError after `timeout` seconds, or what the source raised.
         """
         return self._slot.take(timeout)
 
     def abandon(self) -> None:
-        """Let the thread close what it has open, and end; one that hangs in a read is left alone until that returns."""
+        """End the thread, which closes the source; a thread that is blocked in a read ends when the read returns."""
         self._slot.abandon()
-        self._thread.join(FAREWELL)
+        self._thread.join(CLOSE_TIMEOUT)
 
     def _work(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Passing items from one thread to another, with an end, an error, and room for a few."""
+"""A bounded queue between two threads that also passes on the end and an error."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class Handoff(Generic[T]):
         return len(self._items)
 
     def put(self, item: T, *, newest_wins: bool = False) -> bool:
-        """Hand over one item; False when the consumer has gone.
+        """Queue one item; False if the consumer has stopped.
 
-        Waits for room. An item put with `newest_wins` never waits: where there is no room, the oldest such item
-        gives way, or itself if there is none, and is counted in `dropped`. Items put without it are always delivered.
+        Waits while the queue is full. An item put with `newest_wins` never waits: if the queue is full, the oldest such
+        item is dropped, or the new item if there is none, and counted in `dropped`. Items put without it are always
+        delivered.
         """
         with self._changed:
             if newest_wins and len(self._items) >= self._depth:
@@ -50,21 +51,21 @@ class Handoff(Generic[T]):
             return True
 
     def close(self, error: BaseException | None = None) -> None:
-        """No more items will come; `error` is raised to the consumer after the last one."""
+        """Mark the end of the items; `error` is raised in the consumer after the last one."""
         with self._changed:
             self._closed = True
             self._error = self._error or error
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """No more items will be taken: lets go of those that wait, and wakes a waiting producer."""
+        """Stop the queue from the consumer's side: discards queued items and wakes a waiting producer."""
         with self._changed:
             self._abandoned = True
             self._items.clear()
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> T | None:
-        """The next item, or None at the end; raises TimeoutError if none came in time, or the producer's error."""
+        """The next item, or None at the end; raises TimeoutError after `timeout` seconds, or the producer's error."""
         with self._changed:
             ready = self._changed.wait_for(lambda: self._items or self._closed or self._abandoned, timeout)
             if not ready:

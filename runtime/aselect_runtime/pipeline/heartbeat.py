@@ -1,4 +1,4 @@
-"""Noticing a stage that is stuck: every stage says when it starts and ends an operation, a watchdog looks."""
+"""Detecting stalled stages: every stage reports when it starts and ends an operation, and a watchdog checks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from threading import Event, Thread
 from time import monotonic
 
 STALL = 30.0
-"""Seconds in one operation after which a stage counts as stuck."""
+"""Seconds in one operation after which a stage counts as stalled."""
 
 
 class Heartbeat:
-    """Which stages are in an operation, and since when."""
+    """Records which stages are in an operation, and since when."""
 
     def __init__(self, limit: float = STALL) -> None:
         self.limit = limit
@@ -23,7 +23,7 @@ class Heartbeat:
 
     @contextmanager
     def busy(self, stage: str) -> Iterator[None]:
-        """The stage is in an operation for as long as the block lasts."""
+        """Mark the stage as in an operation inside the block."""
         self._since[stage] = monotonic()
         try:
             yield
@@ -31,12 +31,12 @@ class Heartbeat:
             self._since.pop(stage, None)
 
     def stuck(self) -> tuple[str, ...]:
-        """The stages that have been in one operation for longer than the limit."""
+        """Names of the stages that have been in one operation for longer than the limit, sorted."""
         late = monotonic() - self.limit
         return tuple(sorted(stage for stage, since in self._since.copy().items() if since < late))
 
     def newly_stuck(self) -> tuple[str, ...]:
-        """Those of `stuck` that the last call did not see; counted in `stalls`."""
+        """The stages of `stuck` that were not stuck at the last call; each is counted in `stalls`."""
         now = frozenset(self.stuck())
         fresh = tuple(sorted(now - self._stuck))
         self._stuck = now
@@ -46,7 +46,7 @@ class Heartbeat:
 
 @contextmanager
 def every(seconds: float, act: Callable[[], None], name: str) -> Iterator[None]:
-    """Call `act` in a thread of its own, at once and then again and again, for as long as the block lasts."""
+    """Call `act` in a separate thread, at once and then every `seconds`, until the block ends."""
     end = Event()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Batches into the session, answers out, in order."""
+"""Runs the session on batches from a feed and passes the outputs on, in order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _OneByOne:
-    """A session that works while it is called, in the words of one that does not."""
+    """Adapts a synchronous session to `submit` and `collect`."""
 
     depth = 1
 
@@ -43,27 +43,27 @@ class _OneByOne:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch whose answer is to come."""
+    """A batch that was submitted and not yet collected."""
 
     batch: list[Ready]
     still: list[bool]
-    """Of each frame, whether it repeats the answer to the one before it of the same stream."""
+    """For each frame, whether it repeats the outputs of its stream's latest inferred frame."""
     start: float
-    """Monotonic, when it went in."""
+    """Monotonic time in seconds at which it was submitted."""
 
     @property
     def submitted(self) -> bool:
-        """Whether the session has a part in it."""
+        """Whether at least one frame was given to the session."""
         return not all(self.still)
 
 
 class Inference:
-    """Takes batches from a feed and puts their answers, for as long as `put` says True.
+    """Takes batches from a feed and passes their outputs to `put`, until `put` returns False.
 
-    With `ahead`, a session that can take a batch while it works on another gets one as soon as one is there; an answer
-    never waits for a batch that is not. Without, a batch is taken when the session is free for it: a frame that waits
-    in the feed may still give way to a newer one, and one that waits inside the session grows old. With `still`, a
-    frame that shows nothing new is not submitted: it has the answer of its stream's latest frame that was.
+    With `ahead`, a session that overlaps batches gets the next one as soon as it is ready; outputs never wait for a
+    batch that is not ready. Without it, a batch is taken only when the session is free: a frame in the feed can still
+    be replaced by a newer one, a frame inside the session cannot. With `still`, a frame that shows no change is not
+    submitted: it gets the outputs of its stream's latest inferred frame.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Inference:
         self._whole: Frame = np.zeros(manifest.input.shape, np.uint8)
         self._still = still
         self._latest: dict[int, Arrays] = {}
-        """The latest answer of each stream, kept where frames may repeat it."""
+        """The latest outputs of each stream, kept if `still` is given."""
         self._pending: deque[_Pending] = deque()
         self._free_since = 0.0
 
     def run(self, feed: Feed[Ready], most: int | None) -> int:
-        """Run up to `most` frames; how many were answered. Leaves nothing pending in the session, whatever happens.
+        """Run up to `most` frames; returns how many have results. Leaves nothing pending in the session in any case.
 
-        Raises EngineError of the session, and what the feed raises once every frame before it is answered.
+        Raises EngineError of the session, and the feed's error after all frames before it.
         """
         answered, left = 0, self._size if most is None else most
         try:
@@ -106,12 +106,12 @@ class Inference:
                 else:
                     return answered
         finally:
-            with suppress(EngineError):  # whoever uses the session next must find it free
+            with suppress(EngineError):  # the next user of the session must find nothing pending
                 for _ in range(sum(pending.submitted for pending in self._pending)):
                     self._session.collect()
 
     def _submit(self, batch: list[Ready]) -> None:
-        """A batch that is not full is padded with what lies in the buffer."""
+        """Submit a batch; one that is not full is padded with the buffer's old content."""
         still = [self._is_still(ready) for ready in batch]
         moving = [ready for ready, same in zip(batch, still, strict=True) if not same]
         for position, ready in enumerate(moving if self._size > 1 else ()):
@@ -126,7 +126,10 @@ class Inference:
         return self._still is not None and self._still.still(ready.stream, ready.captured, ready.pixels)
 
     def _collect(self) -> Answer | None:
-        """The oldest answer, which was put; None if nobody wants it. Its time is counted from when it was its turn."""
+        """Collect the oldest batch and pass it to `put`; None if `put` refused it.
+
+        Its inference time is counted from when the session was free for it.
+        """
         pending = self._pending.popleft()
         outputs: Arrays = {}
         if pending.submitted:

@@ -1,4 +1,4 @@
-"""A run of the pipeline whose results are iterated."""
+"""A run of the pipeline as a generator of results."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def iterate_pipeline(
 ) -> Generator[Result, None, None]:
     """Yield the results of one input, see `run_pipeline`; raises what that raises.
 
-    A video waits for whoever iterates and gives every frame; of a live source only the newest result is kept. Closing
-    the generator ends the run; the session is free then.
+    A video waits for the consumer and gives a result for every frame; of a live source only the newest result is kept.
+    Closing the generator ends the run; afterwards the session is free.
     """
     results: Handoff[Result] = Handoff(1)
     stop = Event()

@@ -1,4 +1,4 @@
-"""Which inputs run side by side, and the threads that do it."""
+"""Which inputs run in parallel, and their capture threads."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.sources.source import Source
 
 JOIN = 5.0
-"""Seconds that a capture thread has to end; one that hangs in a read is left behind."""
+"""Seconds that a capture thread has to end; one that is blocked in a read is abandoned."""
 
 log = logging.getLogger(__name__)
 
 
 class Lanes:
-    """A lane for each live source, and one for all videos, which follow each other in it.
+    """A lane for each live source, and one lane for all videos, which run one after the other.
 
-    `connects` makes a fresh source for each input: one that was lost is not used again. `folders` go before the labels
-    of each input's frames.
+    `connects` creates a new source for each input: a source whose connection was lost is not used again. `folders` are
+    the prefixes of the labels of each input's frames.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Lanes:
         stop: Event,
         patience: Patience,
     ) -> Iterator[None]:
-        """Runs the capture threads for as long as the block lasts; an error that ends the run goes to the feed."""
+        """Run the capture threads inside the block; an error that ends the run is passed to the feed."""
         done = Event()
 
         def over() -> bool:
@@ -61,7 +61,7 @@ class Lanes:
 
         def lost(stream: int, error: AselectError) -> None:
             news = monitor.lost(stream, str(error))
-            if monitor.hopeless:
+            if monitor.all_failed:
                 feed.fail(error)
             elif news:
                 log.warning("%s; trying again", error)
@@ -101,29 +101,30 @@ class Lanes:
                 thread.join(JOIN)
 
     def _lost(self, monitor: Monitor, stream: int, error: AselectError) -> None:
-        """A video ended badly: what was inferred stays, and the next input follows."""
+        """Record that a video ended with an error: its results are kept, and the next input follows."""
         monitor.lost(stream, str(error))
         if len(self._sources) > 1:
-            log.warning("%s; going on without it", error)
+            log.warning("%s; continuing without it", error)
         self._losses.append(error)
 
     def _ended_by(self, error: BaseException, feed: Feed[Ready], monitor: Monitor) -> None:
         if isinstance(error, AselectError) and monitor.began:
-            log.warning("%s; going on without it", error)
+            log.warning("%s; continuing without it", error)
             self._losses.append(error)
         else:
             feed.fail(error)
 
     def raise_nothing(self, names: Sequence[str]) -> NoReturn:
-        """Raise what became of a run without a single frame: the first input's fault, if one had any."""
+        """Raise the error of a run without any frame: the first input's error, if there is one."""
         if self._losses:
             raise self._losses[0]
         raise InputError(f"{', '.join(names)}: got no frame before the end, expected at least one; check the input")
 
     def raise_losses(self, summary: RunSummary) -> None:
-        """Raise IncompleteError if an input ended badly or was given up while the run went on."""
+        """Raise IncompleteError if an input ended with an error or was given up while the run continued."""
         if self._losses:
-            more = f" (and {len(self._losses) - 1} inputs more)" if len(self._losses) > 1 else ""
+            others = len(self._losses) - 1
+            more = f" (and {others} more input{'s' if others > 1 else ''})" if others else ""
             outputs = ", ".join(summary.outputs)
             kept = f"; {outputs}: kept with all {summary.frames} frames that were inferred" if outputs else ""
             raise IncompleteError(f"{self._losses[0]}{more}{kept}", summary) from self._losses[0]

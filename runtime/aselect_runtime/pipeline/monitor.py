@@ -1,4 +1,4 @@
-"""What happens in a run, counted from every thread, and the snapshots that results carry."""
+"""Counts of a run, updated by all threads, and the snapshots of them that results carry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 SILENCE = 2.0
 FRESH = 0.5
-"""Seconds for which a snapshot is good: taking one for every frame would cost more than it tells."""
+"""Seconds for which a snapshot is reused: a new one for every frame would be too expensive."""
 
 
 @dataclass
@@ -49,35 +49,35 @@ class Monitor:
         self._rate = 0.0
 
     def dropping(self, stream: int, dropped: Callable[[], int]) -> None:
-        """Say who knows how many frames of an input were dropped."""
+        """Set the function that returns how many frames of an input were dropped."""
         self._inputs[stream].dropped = dropped
 
     def delivered(self, stream: int) -> None:
-        """A frame came."""
+        """Count a frame of an input."""
         own = self._inputs[stream]
         if own.state == "lost":
             own.reconnects += 1
-            log.warning("%s: delivers again", own.name)
+            log.warning("%s: delivers frames again", own.name)
         own.delivered += 1
         own.state = "live"
 
     def lost(self, stream: int, fault: str) -> bool:
-        """The connection broke or never was; False where that was known."""
+        """Record that the connection of an input failed; False if it had failed already."""
         own = self._inputs[stream]
         news = own.state != "lost"
         own.state, own.fault = "lost", fault
         return news
 
     def ended(self, stream: int) -> None:
-        """No more frames will come."""
+        """Record that no more frames will come from an input."""
         self._inputs[stream].state = "ended"
 
     def skipped(self, stream: int, images: int) -> None:
-        """So many images did not decode and were left out."""
+        """Record how many images of an input could not be decoded and were left out."""
         self._inputs[stream].skipped = images
 
     def answered(self, stream: int, *, repeated: bool = False) -> None:
-        """A frame has its result, which may repeat that of an earlier frame."""
+        """Count a frame with a result, which may repeat that of an earlier frame."""
         self._inputs[stream].frames += 1
         self._inputs[stream].repeated += repeated
 
@@ -87,17 +87,17 @@ class Monitor:
         return any(own.delivered for own in self._inputs)
 
     @property
-    def hopeless(self) -> bool:
-        """Whether no input has ever delivered a frame and each has failed to."""
+    def all_failed(self) -> bool:
+        """Whether every input has failed without any of them having delivered a frame."""
         return not self.began and all(own.state == "lost" for own in self._inputs)
 
-    def look_at_the_board(self) -> None:
-        """Read temperatures and power mode: files that can take milliseconds, so not for the thread of the results."""
+    def read_board(self) -> None:
+        """Read temperatures and power mode; this can take milliseconds, so do not call it in the results thread."""
         self._temperatures = MappingProxyType(temperatures())
         self._power_mode = power_mode()
 
     def sources(self) -> tuple[SourceHealth, ...]:
-        """The inputs as they are now."""
+        """State of each input now."""
         return tuple(
             SourceHealth(
                 *(own.name, own.state, own.frames, own.dropped(), own.reconnects, own.fault),
@@ -121,11 +121,11 @@ class Monitor:
         return self._health
 
     def silent_health(self, sinks: Callable[[], tuple[SinkHealth, ...]]) -> Health | None:
-        """A snapshot for any thread where no result has come for SILENCE seconds; None while results bring theirs."""
+        """A snapshot if there was no result for SILENCE seconds, otherwise None; for any thread."""
         return self.snapshot(sinks(), 0.0) if time.monotonic() - self._taken > SILENCE else None
 
     def snapshot(self, sinks: tuple[SinkHealth, ...], rate: float) -> Health:
-        """How the run is doing now, at so many results per second."""
+        """State of the run now; `rate` is in results per second."""
         return Health(
             sum(own.frames for own in self._inputs),
             round(time.monotonic() - self._start, 3),

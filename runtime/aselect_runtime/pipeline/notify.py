@@ -1,4 +1,4 @@
-"""Telling systemd how a service is doing (the protocol of sd_notify(3): datagrams to the socket it names)."""
+"""Reporting a service's state to systemd with the protocol of sd_notify(3): datagrams to a socket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def sd_notify(*assignments: str) -> bool:
-    """Send `READY=1`, `WATCHDOG=1`, `STATUS=…`; False, without an error, where no service manager listens."""
+    """Send `READY=1`, `WATCHDOG=1` or `STATUS=…`; False, without an error, if no service manager listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -16,13 +16,13 @@ def sd_notify(*assignments: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.sendto("\n".join(assignments).encode(), address)
-    except OSError:  # the manager went away: a camera must not stop for that
+    except OSError:  # the service manager is gone, which must not stop the run
         return False
     return True
 
 
 def watchdog_seconds() -> float | None:
-    """How long the service manager waits for a WATCHDOG=1 before it restarts this process; None: it does not."""
+    """Seconds that the service manager waits for a WATCHDOG=1 before it restarts this process; None: no watchdog."""
     microseconds, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not microseconds.isdecimal() or (process and process != str(os.getpid())):
         return None

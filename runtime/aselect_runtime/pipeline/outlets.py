@@ -1,4 +1,4 @@
-"""The outputs of a run, each behind a queue and a thread of its own, so that none holds up inference or another."""
+"""The outputs of a run: each has its own queue and thread, so that none delays inference or another output."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from aselect_runtime.sinks.sink import STDOUT, Sink, SinkClosed, Write, sink_nam
 from aselect_runtime.sources.source import Source, source_name
 
 DEPTH = 4
-"""Results that may wait for a sink: enough to hide jitter, few enough to bound memory and delay."""
-FAREWELL = 5.0
-"""Seconds that an output on the network has to end, when the run is over."""
+"""Results that may wait for a sink: enough to absorb jitter, few enough to limit memory and delay."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that an output on the network has to close at the end of the run."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """An output, and which inputs it takes. One that was given as an object has that in `sink`, and its name here."""
+    """An output and the inputs whose results it gets; for an output object, `sink` is the object and `uri` its name."""
 
     uri: str
     streams: frozenset[int]
@@ -42,11 +42,11 @@ class OutputPlan:
 def plan_outputs(
     outputs: Sequence[str | Sink], inputs: Sequence[str | Source], lanes: Sequence[Sequence[int]]
 ) -> list[OutputPlan]:
-    """What to open for the asked outputs; raises InputError where two files would be one.
+    """The outputs to open; raises InputError if two of them would write the same file.
 
-    `{source}` in a file's name stands for the input and makes one file of each, `{time}` for the start of the run. Of
-    several inputs that run side by side each gets its own videos, images and masks, by a number in the name where
-    `{source}` is not there; lines, outputs on the network and objects are shared.
+    In a file's name `{source}` is replaced by the name of the input, with one file per input, and `{time}` by the start
+    of the run. Inputs that run in parallel get separate videos, images and masks, with a number in the name if it has
+    no `{source}`; .jsonl files, outputs on the network and objects are shared.
     """
     everything = frozenset(range(len(inputs)))
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -71,7 +71,7 @@ def plan_outputs(
 
 
 def short_names(inputs: Sequence[str | Source]) -> list[str]:
-    """A name for each input that fits into a file name, is unlike the others and holds no secret."""
+    """A unique name for each input that can be part of a file name and contains no secret."""
     names: list[str] = []
     for number, given in enumerate(inputs):
         uri = source_name(given)
@@ -83,7 +83,7 @@ def short_names(inputs: Sequence[str | Source]) -> list[str]:
 
 
 def label_folders(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
-    """For each input the folder, `NAME/` or none, that keeps its labels unlike those of the inputs before it."""
+    """For each input the label prefix, `NAME/` or empty, that keeps its labels different from earlier inputs'."""
     taken: set[str] = set()
     folders: list[str] = []
     for source, name in zip(sources, names, strict=True):
@@ -94,7 +94,7 @@ def label_folders(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
 
 
 def _numbered(uri: str, number: int) -> str:
-    """video.mp4 -> video-0.mp4, masks/ -> masks-0/"""
+    """Add a number to the name: video.mp4 -> video-0.mp4, masks/ -> masks-0/."""
     if uri.endswith("/"):
         return f"{uri.rstrip('/')}-{number}/"
     path = Path(uri)
@@ -108,26 +108,27 @@ def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
         path = Path(uri).resolve()
         if is_image(path) and any(path.is_relative_to(folder) for folder in folders):
             raise InputError(
-                f"{uri}: got an image below the folder of the input, expected another place, or the next run would "
-                "take it for an input; choose another output",
+                f"{uri}: got an image below the input folder, expected a path outside it, because the next run would "
+                "read it as an input; choose another output",
                 parameter="output",
             )
         if path in taken:
             raise InputError(
-                f"{uri}: got this path twice, expected an output of its own; choose another output", parameter="output"
+                f"{uri}: got this path twice, expected a separate path for each output; choose another output",
+                parameter="output",
             )
         taken.add(path)
 
 
 class _UndoneError(Exception):
-    """Raised inside a sink that got nothing, or whose run has failed, so that it leaves nothing behind."""
+    """Raised inside a sink that got no result, or whose run has failed, so that it removes its unfinished output."""
 
 
 class Outlet:
-    """One output. A sink that fails is closed, named and counted, and the run goes on without it.
+    """One output. A sink that fails is closed, logged and counted, and the run continues without it.
 
-    An input that delivers every frame waits for a sink that writes files or is an object; anything else is dropped
-    where the sink is too slow, the oldest result first.
+    An input that delivers every frame waits for a sink that writes files or is an object; in all other cases results
+    are dropped if the sink is too slow, the oldest first.
     """
 
     def __init__(self, plan: OutputPlan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
@@ -154,17 +155,17 @@ class Outlet:
 
     @property
     def ended(self) -> bool:
-        """Whether it takes no more results, because it failed or somebody closed it."""
+        """Whether it accepts no more results, because it failed or was closed (for example the display window)."""
         return not self._thread.is_alive()
 
-    def tell(self, health: Health) -> None:
-        """Give it the run's health, if it shows that."""
-        tell = getattr(self._write, "tell", None)
-        if tell is not None and not self.ended:
-            tell(health)
+    def update_health(self, health: Health) -> None:
+        """Pass the run's health to the sink, if it has a method `tell`."""
+        update = getattr(self._write, "tell", None)
+        if update is not None and not self.ended:
+            update(health)
 
     def offer(self, result: Result) -> None:
-        """Give it a result, if it is one of its inputs."""
+        """Queue a result, if it comes from one of the output's inputs."""
         if result.stream not in self._plan.streams:
             return
         weak = result.captured.source.live or not self.is_file
@@ -172,14 +173,14 @@ class Outlet:
             self._missed += 1
 
     def close(self, *, undo: bool = False) -> None:
-        """Complete the output; with `undo` leave nothing of one that has no result. Waits for it, if it is a file."""
+        """Complete the output and wait for it, for a file without limit; with `undo` remove it if it has no result."""
         self._queue.close(_UndoneError() if undo else None)
-        self._thread.join(None if self.is_file else FAREWELL)
+        self._thread.join(None if self.is_file else CLOSE_TIMEOUT)
         if self._thread.is_alive():
-            log.warning("%s: did not end within %.0f s and was left alone", self.name, FAREWELL)
+            log.warning("%s: did not end within %.0f s and was abandoned", self.name, CLOSE_TIMEOUT)
 
     def health(self) -> SinkHealth:
-        """How it is doing."""
+        """State and counts of the output."""
         state: SinkState = "working"
         if self.fault is not None:
             state = "failed"
@@ -212,15 +213,15 @@ class Outlet:
         except _UndoneError:
             if not self._written:
                 raise
-        if not self._written:  # of a camera that never came: what an earlier run left must stay
+        if not self._written:  # no frame came: the output of an earlier run must be kept
             raise _UndoneError
 
 
 @contextmanager
 def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
-    """Opens all; completes them after the block. If that raises, those without a result leave nothing behind.
+    """Open all outputs; complete them after the block. If the block raises, outputs without a result are removed.
 
-    Raises what an output raises when it is opened, and at the end the fault of a file, or of the last output of all.
+    Raises what an output raises when it is opened, and at the end the error of a file, or of any output if all failed.
     """
     opened: list[Outlet] = []
     try:

@@ -1,11 +1,11 @@
-"""Frames in, results out: every stage overlaps with the others.
+"""Frames in, results out: all stages run concurrently.
 
     a grab thread for each live source
     a capture thread for each lane     this thread              results thread            a thread for each sink
     capture -> resize             ==>  batch -> infer      ==>  check -> smooth      ==>  draw, encode, send
 
-Each arrow `==>` is bounded. Videos deliver every frame and wait where the next stage is behind; of a live source only
-the newest frame goes on.
+Each arrow `==>` is a bounded queue. Videos deliver every frame and wait if the next stage is slower; of a live source
+only the newest frame is passed on.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from aselect_runtime.sources import Source, open_source
 from aselect_runtime.sources.source import source_name
 
 ESSENTIAL = frozenset({"infer", "results"})
-"""Stages without which nothing works: a stall of one of these stops the pings to the service manager."""
-ROUNDS = 2.0
-"""Seconds between two looks at stalls and at the board."""
+"""Essential stages: while one of these is stalled, the service manager gets no WATCHDOG=1."""
+CHECK_INTERVAL = 2.0
+"""Seconds between two checks for stalls and of the board's temperatures."""
 
 log = logging.getLogger(__name__)
 
@@ -77,22 +77,20 @@ def run_pipeline(
     patience: Patience | None = None,
     look: Look | None = None,
 ) -> RunSummary:
-    """Run the inputs and write every result to all outputs: live inputs side by side, videos one after the other.
+    """Run the inputs and write every result to all outputs: live inputs in parallel, videos one after the other.
 
     Inputs and outputs are URIs, see `open_source` and `open_sink`, or objects.
 
-    Ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs are
-    then complete. A live source that is lost is connected again for as long as the run lasts. `on_frame` sees each
-    result in the thread of the results. `smooth` averages answers over time (see TemporalAverage), `skip_still` repeats
-    the last answer while nothing moves (see StillFrames), `record` keeps model inputs for a calibration, `events` says
-    which rules to watch and where their events go, `look` how answers are
-    painted.
+    The run ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs
+    are then complete. A live source whose connection is lost is reconnected until the run ends. `on_frame` is called
+    with each result in the results thread. `smooth` averages outputs over time (see TemporalAverage), `skip_still`
+    repeats the last result while nothing moves (see StillFrames), `record` is a folder for model inputs for
+    calibration, `events` has the rules and the destinations of their events, `look` says how results are drawn.
 
-    An input that ends badly (a truncated video, a camera that was given up) ends neither the run nor an output: the
-    next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the run:
-    InputError where no input has ever delivered a frame, EngineError of the session. Raises at the end, with all other
-    outputs complete, the fault of an output file. Whatever is raised, an output that has a result is completed and
-    kept.
+    An input that ends with an error (a truncated video, a camera that was given up) ends neither the run nor an output:
+    the next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the
+    run: InputError if no input has ever delivered a frame, EngineError of the session. Raises at the end, with all
+    other outputs complete, the error of an output file. In any case, an output that has a result is completed and kept.
     """
     still = None if skip_still is None else StillFrames(skip_still)
     sources = [_source(each) for each in inputs]
@@ -108,8 +106,8 @@ def run_pipeline(
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
     flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources])
-    painted = _known(look or Look(), manifest)
-    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, painted, flow)
+    drawn = _known(look or Look(), manifest)
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, drawn, flow)
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
         stack.enter_context(open_outlets(outlets))
@@ -122,7 +120,7 @@ def run_pipeline(
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
             _answering(answering, heartbeat) as put,
         ):
-            # A live frame that waits inside the session grows old, where a newer one should take its place.
+            # A live frame that waits in the feed can be replaced by a newer one; inside the session it cannot.
             inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live), still=still)
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
@@ -155,11 +153,11 @@ def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:
 
 
 def _known(look: Look, manifest: Manifest) -> Look:
-    """The look, unless it asks for what is not there."""
+    """`look`, if its classes exist in the model and its opacity is valid; raises InputError otherwise."""
     names = [item.name for item in manifest.classes]
     if unknown := sorted(look.clear.difference(names)):
         raise InputError(
-            f"got the class {unknown[0]!r} to leave clear, expected one of {', '.join(names)}; change it",
+            f"got the unknown class {unknown[0]!r} to leave clear, expected one of {', '.join(names)}; change it",
             parameter="clear",
         )
     if not 0 <= look.opacity <= 1:
@@ -169,7 +167,10 @@ def _known(look: Look, manifest: Manifest) -> Look:
 
 @contextmanager
 def _answering(answer: Answering, heartbeat: Heartbeat) -> Iterator[Callable[[Answer], bool]]:
-    """Runs the results thread; yields the way to it, which says False once it has ended. Its error is raised last."""
+    """Run the results thread; yields the function that queues an answer, which returns False after the thread's end.
+
+    An error of the thread is raised at the end.
+    """
     answers: Handoff[Answer] = Handoff(DEPTH)
     failures: list[BaseException] = []
 
@@ -197,7 +198,7 @@ def _answering(answer: Answering, heartbeat: Heartbeat) -> Iterator[Callable[[An
 
 @contextmanager
 def _opencv_in_one_thread() -> Iterator[None]:
-    """The stages keep the cores busy; OpenCV's own threads would only wait for each other, and spin while they do."""
+    """Use one OpenCV thread inside the block: the stages use all cores, and OpenCV's threads would only add waiting."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -224,22 +225,22 @@ def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
 def _watching(
     monitor: Monitor, heartbeat: Heartbeat, outlets: Sequence[Outlet], flow: EventFlow | None
 ) -> Iterator[None]:
-    """Looks after stalls, silent cameras and the board, and tells the service manager that the run is alive."""
+    """Check for stalls and silent cameras, read the board's state, and send WATCHDOG=1 to the service manager."""
     limit = watchdog_seconds()
 
-    def look() -> None:
-        monitor.look_at_the_board()
+    def check() -> None:
+        monitor.read_board()
         if flow is not None:
-            flow.look()
+            flow.check_silence()
         for stage in heartbeat.newly_stuck():
-            log.warning("%s: stuck in one operation for more than %.0f s", stage, heartbeat.limit)
+            log.warning("%s: stalled in one operation for more than %.0f s", stage, heartbeat.limit)
         if health := monitor.silent_health(lambda: tuple(outlet.health() for outlet in outlets)):
             for outlet in outlets:
-                outlet.tell(health)
+                outlet.update_health(health)
         if ESSENTIAL.isdisjoint(heartbeat.stuck()):
             sd_notify("WATCHDOG=1")
 
     sd_notify("READY=1")
-    with every(min(ROUNDS, limit / 2) if limit else ROUNDS, look, "watchdog"):
+    with every(min(CHECK_INTERVAL, limit / 2) if limit else CHECK_INTERVAL, check, "watchdog"):
         yield
     sd_notify("STOPPING=1")

@@ -1,4 +1,4 @@
-"""Whether a frame shows something new, so that a scene in which nothing moves costs no inference."""
+"""Detecting frames without change, so that a scene in which nothing moves needs no inference."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.results import Captured
 
 CELL = 8
-"""Model pixels of the side of a cell. A mean over a cell is nearly free of sensor noise, and whatever enters the scene
-changes a few of them fully, where it would change the mean of the whole frame by next to nothing."""
+"""Side of a cell in model pixels. The mean of a cell has little sensor noise, and an object that enters the scene
+changes the means of a few cells strongly, but the mean of the whole frame hardly."""
 REFRESH = 5.0
 """Seconds of the source after which a frame is inferred although nothing moved."""
 
 
 @dataclass(frozen=True)
 class _Inferred:
-    """The latest frame of a stream that was inferred: the means of its cells, its shape, its time in seconds."""
+    """A stream's latest inferred frame: the means of its cells, its shape, its time in seconds."""
 
     cells: Frame
     shape: tuple[int, ...]
@@ -27,10 +27,10 @@ class _Inferred:
 
 
 class StillFrames:
-    """Compares each frame with the latest inferred one of its stream; for one thread.
+    """Compares each frame with its stream's latest inferred one; for one thread.
 
-    `threshold` is the largest change of a cell's mean, in any channel, that does not count: a share of the range of
-    values, above 0 and below 1. Raises InputError for any other.
+    A frame is still if no cell's mean changes by more than `threshold` in any channel: a share of the range of pixel
+    values, above 0 and below 1. Raises InputError for any other value.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -44,7 +44,7 @@ class StillFrames:
         self._inferred: dict[int, _Inferred] = {}
 
     def still(self, stream: int, captured: Captured, pixels: Frame) -> bool:
-        """Whether the latest inferred frame's answer will do; if not, this frame becomes the latest inferred one.
+        """Whether the frame shows no change; if it does, it becomes the stream's latest inferred frame.
 
         `pixels` is the frame's model input, uint8 [h, w, 3].
         """
@@ -55,7 +55,7 @@ class StillFrames:
         last = self._inferred.get(stream)
         if (
             last is not None
-            and captured.frame.shape == last.shape  # another size is another camera, or another part of the scene
+            and captured.frame.shape == last.shape  # another size means another camera or another view
             and 0 <= now - last.time < REFRESH
             and cv2.norm(cells, last.cells, cv2.NORM_INF) <= self._threshold
         ):
@@ -65,6 +65,6 @@ class StillFrames:
 
 
 def _seconds(captured: Captured) -> float:
-    """When a frame was seen. A video is read faster than it plays: its own time counts."""
+    """Time of a frame in seconds. A video is read faster than it plays, so its position is used."""
     source = captured.source
     return captured.t_monotonic if source.live or not source.fps else captured.index / source.fps

@@ -1,4 +1,4 @@
-"""The inputs of a run, each lane in a thread of its own: videos one after the other, every live source by itself."""
+"""The capture threads of a run: one for all videos, one after the other, and one for each live source."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from aselect_runtime.sources.source import Source
 
 BUFFERS = 16
 POLL = 0.1
-"""Seconds after which a waiting thread looks whether the run is over."""
+"""Seconds after which a waiting thread checks whether the run is over."""
 STUCK_THREADS = 3
-"""Reads of one camera that may hang for good before it is given up: each keeps a thread."""
+"""Reads of one camera that may hang permanently before it is given up: each occupies a thread."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """When a live source counts as lost, and how it is tried again. Seconds, except `frozen`."""
+    """When a live source counts as lost, and the delays between reconnections. Seconds, except `frozen`."""
 
     connect: float = 25.0
-    """Until the first frame; longer than the time-outs inside FFmpeg, whose messages are better."""
+    """Time limit for the first frame; longer than the time-outs in FFmpeg, whose messages are more precise."""
     grab: float = 12.0
-    """Between two frames."""
+    """Time limit between two frames."""
     first_delay: float = 0.5
     longest_delay: float = 30.0
-    """Before another connection: doubled each time up to the longest, and up to half of it taken off at random, so
-    that many devices do not come back to one camera at once."""
+    """Delay before the next connection: doubled each time up to the longest, and reduced by up to half at random, so
+    that many devices do not reconnect to one camera at the same time."""
     frozen: int = 300
-    """Frames without any change, after which the camera is taken for hung."""
+    """Identical frames in a row after which the camera counts as hung."""
 
     def delays(self) -> Iterator[float]:
-        """How long to wait before the first, second, … attempt."""
+        """Yield the seconds to wait before the first, second, … attempt."""
         delay = self.first_delay
         while True:
             yield delay * random.uniform(0.5, 1)
@@ -62,11 +62,11 @@ class Ready:
     capture_ms: float
     resize_ms: float
     t_ready: float
-    """Monotonic."""
+    """Monotonic time in seconds at which the model input was complete."""
 
 
 class Intake:
-    """Where the frames of one lane become model inputs and go to the session."""
+    """Resizes the frames of one lane to model inputs and queues them for the session."""
 
     def __init__(self, lane: int, manifest: Manifest, feed: Feed[Ready], watch: Stopwatch, monitor: Monitor) -> None:
         self._lane = lane
@@ -77,7 +77,7 @@ class Intake:
         self._ring = FrameRing(BUFFERS + manifest.input.shape[0])
 
     def resize(self, captured: Captured) -> tuple[Frame, float]:
-        """The model input of a frame, and how many milliseconds it took."""
+        """The model input of a frame, and the milliseconds that resizing took."""
         height, width, channels = self._manifest.input.shape[1:]
         with lap() as spent:
             buffer = self._ring.take((height, width, channels))
@@ -85,7 +85,7 @@ class Intake:
         return pixels, spent.ms
 
     def put(self, stream: int, captured: Captured, pixels: Frame, capture_ms: float, resize_ms: float) -> bool:
-        """Hand a frame to the session; False when the run is over."""
+        """Queue a frame for the session; False if the run is over."""
         self._watch.add("capture", capture_ms)
         self._watch.add("resize", resize_ms)
         self._monitor.delivered(stream)
@@ -93,9 +93,9 @@ class Intake:
 
 
 class Videos:
-    """Inputs that deliver every frame, one after the other, each with the folder that goes before its labels.
+    """Inputs that deliver every frame, one after the other, each with the prefix of its labels.
 
-    `lost` hears of each that ends badly.
+    `lost` is called for each that ends with an error.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Videos:
             self._monitor.ended(stream)
 
     def _play(self, stream: int, source: Source, folder: str) -> bool:
-        """False when the run is over."""
+        """Read one video to its end; False if the run is over."""
         with source:
             frames = iter(source)
             while not self._over():
@@ -144,9 +144,9 @@ class Videos:
 
 
 class Live:
-    """One live source, connected again whenever it is lost, until it ends by itself or the run is over.
+    """One live source, reconnected whenever the connection is lost, until the source ends or the run is over.
 
-    `lost` hears of every failure. Raises InputError where reads have hung for good too often.
+    `lost` is called for every failure. Raises InputError if more than STUCK_THREADS reads hang permanently.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Live:
         self._last: Frame | None = None
         self._same = 0
         self._still = False
-        """The image has not changed since before the last connection: a still scene, and not a hung camera."""
+        """The image is still the same after a reconnection: the scene is static, the camera does not hang."""
 
     def __call__(self) -> None:
         while not self._over():
@@ -184,7 +184,7 @@ class Live:
             self._wait(next(self._delays))
 
     def dropped(self) -> int:
-        """How many frames gave way to newer ones before they were resized."""
+        """Number of frames that were replaced by newer ones before they were resized."""
         return self._dropped + sum(grab.dropped for grab in self._grabs)
 
     def _follow_one(self) -> None:
@@ -233,7 +233,7 @@ class Live:
         if self._same >= self._patience.frozen and not self._still:
             self._still = True
             raise InputError(
-                f"{grab.name}: got the same image {self._same} times, expected some change; the camera may hang"
+                f"{grab.name}: got the same image {self._same} times, expected some change; check the camera"
             )
 
     def _give_up_on_hung_reads(self, error: AselectError) -> None:
@@ -241,7 +241,7 @@ class Live:
             self._dropped += grab.dropped
             self._grabs.remove(grab)
         if len(self._grabs) > STUCK_THREADS:
-            raise InputError(f"{error}; {len(self._grabs)} reads hang for good, restart the program") from error
+            raise InputError(f"{error}; {len(self._grabs)} reads hang permanently, restart the program") from error
 
     def _wait(self, seconds: float) -> None:
         end = monotonic() + seconds

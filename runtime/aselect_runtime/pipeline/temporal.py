@@ -1,9 +1,9 @@
-"""Calming flicker: an exponential average over the answers of one stream.
+"""Reducing flicker: an exponential average over the outputs of one stream.
 
-A classification's scores are averaged as they are. A segmentation graph gives no scores, only the class of each pixel
-and one confidence for each cell, so what is averaged are votes: in each cell of the confidence map every class has
-the share of pixels that it won, weighted with the cell's confidence; the new map shows, for each pixel, the class
-with the most votes, interpolated between cells. Edges finer than a cell are lost with it.
+A classification's scores are averaged directly. A segmentation graph outputs no scores, only the class of each pixel
+and one confidence for each cell, so votes are averaged: in each cell of the confidence map a class's vote is its share
+of the pixels, weighted with the cell's confidence; in the new map each pixel has the class with the most votes,
+interpolated between cells. Detail finer than a cell is lost.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.results import Arrays, Captured
 
 PAUSE = 2.0
-"""Seconds without a frame after which the scene is another one, and the average starts anew."""
+"""Seconds without a frame after which the average is reset, because the scene may have changed."""
 LEAST = 0.01
-"""Weight of a vote without any confidence, so that every pixel has a winner."""
+"""Minimum weight of a vote, so that every pixel gets a class even where the confidence is 0."""
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ class TemporalAverage:
     def __call__(self, captured: Captured, outputs: Arrays) -> Arrays:
         """The outputs of the stream's next frame, averaged with those before it."""
         paused = captured.t_monotonic - self._seen > PAUSE
-        if paused or captured.frame.shape != self._shape:  # another size puts other pixels into a cell
+        if paused or captured.frame.shape != self._shape:  # another frame size: cells show other parts of the scene
             self._average = None
         self._seen, self._shape = captured.t_monotonic, captured.frame.shape
         if "scores" in outputs:
@@ -58,7 +58,7 @@ class TemporalAverage:
         return self._latest
 
     def repeat(self, captured: Captured) -> Arrays:
-        """The latest outputs, for a frame that was not inferred: one answer must not count several times."""
+        """The latest outputs, for a frame that was not inferred; they are not averaged again."""
         self._seen = captured.t_monotonic
         return self._latest
 
@@ -82,7 +82,7 @@ class TemporalAverage:
 
 
 def _winners(votes: Floats, size: tuple[int, int]) -> Frame:
-    """The class with the most votes at each pixel of `size`, uint8 [H, W]; only classes that lead somewhere count."""
+    """The class with the most votes at each pixel of `size`, uint8 [H, W]."""
     best = np.full(size, -1, np.float32)
     winners = np.zeros(size, np.uint8)
     for number in np.flatnonzero(votes.reshape(len(votes), -1).max(axis=1) > 0):

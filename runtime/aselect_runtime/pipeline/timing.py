@@ -1,4 +1,4 @@
-"""How long each stage took, over a run of any length."""
+"""Times of each stage, over a run of any length."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from aselect_runtime.health import SinkHealth, SourceHealth
 
 STAGES = ("capture", "resize", "wait", "infer", "age", "output")
-"""`wait` is for the session; `age` is of a frame when its result is there, from its arrival on; `output` is of the
-slowest sink that did not drop."""
+"""`wait` is the time before the session is free; `age` is from the arrival of a frame to its result; `output` is the
+time to write one result to a sink."""
 WINDOW = 16_384
-"""Percentiles look at this many of the latest frames, so that a run of months needs no more memory."""
+"""Percentiles are over this many of the latest frames, so that memory is bounded in a run of months."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did: frames with a result, wall time from the first capture on, and drops of live sources."""
+    """Summary of a run: frames with a result, wall time from the first capture on, drops of live sources, times."""
 
     frames: int
     seconds: float
     fps: float
     dropped: int
     repeated: int
-    """Frames with a result that were not inferred, since nothing moved."""
+    """Frames that got an earlier frame's result without inference, because nothing moved."""
     reconnects: int
     device: str
     stages: Mapping[str, Percentiles]
     sources: tuple[SourceHealth, ...]
     sinks: tuple[SinkHealth, ...]
     stalls: Mapping[str, int]
-    """How often a stage was stuck, by its name."""
+    """How often each stage was stalled, by its name."""
     outputs: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class RunSummary:
 
 
 class _Times:
-    """The latest WINDOW numbers, in memory that is there from the start and never grows."""
+    """The latest WINDOW numbers, in a preallocated ring buffer."""
 
     def __init__(self) -> None:
         self._values = np.full(WINDOW, np.nan, np.float32)
@@ -78,7 +78,7 @@ class Stopwatch:
         self._times = {stage: _Times() for stage in STAGES}
 
     def add(self, stage: str, milliseconds: float) -> None:
-        """Count one frame's time in a stage."""
+        """Add one frame's time in a stage."""
         self._times[stage].add(milliseconds)
 
     def percentiles(self) -> dict[str, Percentiles]:
@@ -91,14 +91,14 @@ class Stopwatch:
 
 
 class Lap:
-    """Milliseconds of one operation: filled in when its block ends."""
+    """Milliseconds of one operation; set when its block ends."""
 
     ms = 0.0
 
 
 @contextmanager
 def lap() -> Iterator[Lap]:
-    """Time the block."""
+    """Measure the duration of the block."""
     measured = Lap()
     start = perf_counter()
     yield measured

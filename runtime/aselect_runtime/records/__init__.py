@@ -1,6 +1,6 @@
-"""The immutable records that pass between stages; each is also a JSON file that a person can read.
+"""The immutable records that are passed between stages; each is also a readable JSON file.
 
-Torch-free: a device imports this module with NumPy and pydantic alone. Every record file carries
+Needs no torch, only NumPy and pydantic. Every record file has
 `schema: "<kind>/<major>.<minor>"`. An older minor version loads (new fields have defaults), a newer minor or
 another major is refused.
 """

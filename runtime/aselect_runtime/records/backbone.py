@@ -18,14 +18,14 @@ class BackboneSource(Frozen):
     revision: str | None = None
     file: str | None = None
     vae: str | None = None
-    """Where the autoencoder of a model on latents is, if not with `source`."""
+    """Path or hub id of a latent model's autoencoder, if it is not part of `source`."""
     schedule: dict[str, Any] | None = None
-    """diffusers' scheduler_config.json, as far as it says what timesteps mean; None in bundles before 1.1."""
+    """The fields of diffusers' scheduler_config.json that define the timesteps; None in bundles before 1.1."""
     label: Annotated[int, Field(ge=0)] | None = None
     """The class that the model is conditioned on; None for none."""
     condition: str | None = None
-    """The file in the bundle with what the model is conditioned on; None is the model's own default."""
+    """The file in the bundle with the conditioning input; None means the model's default."""
     weights_sha256: Sha256 | None = None
-    """Of the weights up to the deepest tap's block, where they are not in the bundle; None in bundles before 1.3."""
+    """Of the weights up to the deepest tap's block, if they are not in the bundle; None in bundles before 1.3."""
     vae_sha256: Sha256 | None = None
-    """Of the autoencoder, which is never in the bundle; None for a model on pixels and in bundles before 1.3."""
+    """Of the autoencoder, which is never in the bundle; None for a pixel-space model and in bundles before 1.3."""

@@ -1,4 +1,4 @@
-"""What every record is: a frozen value, and with a schema and a file of its own where one is kept."""
+"""Base classes of records: immutable values, and records that are files with a schema."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 LARGEST = 256 << 20
-"""Bytes of a record, generously."""
+"""Maximum bytes of a record file."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Frozen(BaseModel):
-    """A value that cannot change and refuses fields it does not know."""
+    """An immutable value that refuses unknown fields."""
 
-    # A run validates a manifest and none of the other records: what is not used is not built.
+    # Validators are built on first use: a run needs only that of the manifest.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class Record(Frozen):
-    """A record with a file of its own."""
+    """A record that is stored in a file, with a schema name and version."""
 
     kind: ClassVar[str]
     version: ClassVar[tuple[int, int]] = (1, 0)
@@ -45,12 +45,14 @@ class Record(Frozen):
         got = data.get("schema", data.get("schema_", own))
         match = re.fullmatch(r"([a-z]+)/(\d{1,4})\.(\d{1,4})", got) if isinstance(got, str) else None
         if not match or match[1] != cls.kind or int(match[2]) != cls.version[0] or int(match[3]) > cls.version[1]:
-            raise ValueError(f"got schema {got!r}, expected {own} or an older minor; use the version that wrote it")
+            raise ValueError(
+                f"got schema {got!r}, expected {own} or an older minor version; use the release that wrote it"
+            )
         return {**data, "schema": own}
 
     @classmethod
     def load(cls: type[R], path: Path) -> R:
-        """Read and validate a record; raises RecordError that names the file and the first fault."""
+        """Read and validate a record; raises RecordError, which names the file and the first fault."""
         try:
             text = read_file(path, LARGEST).decode()
         except FileNotFoundError as error:
@@ -78,11 +80,11 @@ class Record(Frozen):
             raise RecordError(f"{where}: not JSON ({error}), expected a {cls.kind} record; write it again") from error
 
     def to_json(self) -> str:
-        """Indented JSON, one trailing newline."""
+        """The record as indented JSON with a trailing newline."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write atomically."""
+        """Write the record to a file atomically."""
         atomic_write(path, self.to_json())
 
 

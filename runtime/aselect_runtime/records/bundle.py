@@ -1,4 +1,4 @@
-"""`bundle.json`."""
+"""The record `bundle.json`: a trained model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Bundle(Record):
     noise: Noise
     noise_seed: int | None = 0
     noise_draws: Annotated[int, Field(ge=1, le=64)] = 1
-    """Features are the mean over so many draws of the noise; a forward pass each."""
+    """Number of noise draws over which features are averaged; each costs one forward pass."""
     head: HeadSpec
     finetuned: bool = False
     metrics: dict[str, Finite] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What was measured on this machine to choose between several ways of running a model."""
+"""Measurements on this machine for choosing between several ways to run a model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Trial(Frozen):
     ms: Annotated[Finite, Field(gt=0)]
     """Median milliseconds of a batch."""
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of pixels or frames with the same class as the reference's; None where the graph's own gates vouch."""
+    """Share of pixels or frames with the same class as the reference's; None if the export's checks are sufficient."""
     passed: bool = True
-    """Whether it passed its gate; what did not is never taken."""
+    """Whether it passed its check; if not, it is never chosen."""
 
 
 class Choice(Record):
-    """The ways that were tried, and the number of the one that is taken."""
+    """The ways that were measured, and the index of the chosen one (`taken`)."""
 
     kind: ClassVar[str] = "choice"
 

@@ -13,7 +13,7 @@ from aselect_runtime.records.base import Frozen
 Task = Literal["seg", "cls"]
 
 TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that turn the direction of the text behind them."""
+"""Characters that change the direction of the text after them."""
 
 
 Colour = tuple[
@@ -23,12 +23,12 @@ Colour = tuple[
 
 def _printable(name: str) -> str:
     if any(category(char) in {"Cc", "Cs"} or char in TURNS for char in name):
-        raise ValueError(f"got the class name {name!a}, expected no control characters, which rule a terminal")
+        raise ValueError(f"got the class name {name!a}, expected no control characters, which can affect a terminal")
     return name
 
 
 class ClassInfo(Frozen):
-    """One class: its name and the colour (RGB) that images give it."""
+    """One class: its name and its colour (RGB) in drawn images."""
 
     name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
     colour: Colour
@@ -38,7 +38,7 @@ def _unique_names(classes: tuple[ClassInfo, ...]) -> tuple[ClassInfo, ...]:
     names = [info.name for info in classes]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"got the class {twice!r} twice, expected a name for each class of its own")
+        raise ValueError(f"got the class {twice!r} twice, expected a different name for each class")
     return classes
 
 
@@ -46,6 +46,6 @@ Classes = Annotated[tuple[ClassInfo, ...], Field(min_length=1, max_length=10_000
 
 
 def check_count(task: Task, classes: Sized) -> None:
-    """Raise ValueError for more classes than a map holds: it is uint8, and 255 is no label."""
+    """Raise ValueError for more classes than a class map can hold: it is uint8, and 255 means ignored."""
     if task == "seg" and len(classes) > 255:
         raise ValueError(f"got {len(classes)} classes to segment, expected at most 255")

@@ -1,4 +1,4 @@
-"""Which images were looked at."""
+"""Identity of a set of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aselect_runtime.records.base import Frozen, Sha256
 
 
 class DataFingerprint(Frozen):
-    """Which images were looked at: how many, and a SHA-256 over their names and bytes."""
+    """Identity of a set of images: their number, and a SHA-256 over their names and bytes."""
 
     images: Annotated[int, Field(ge=0)]
     sha256: Sha256

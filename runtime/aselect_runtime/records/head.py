@@ -13,7 +13,7 @@ HeadKind = Literal["linear", "attention", "conv", "edge"]
 
 
 HEAD_KINDS: dict[Task, tuple[HeadKind, ...]] = {"cls": ("linear", "attention"), "seg": ("linear", "conv", "edge")}
-"""The heads that each task has."""
+"""The head kinds of each task."""
 
 
 class HeadSpec(Frozen):

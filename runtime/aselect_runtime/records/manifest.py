@@ -1,4 +1,4 @@
-"""`manifest.json`."""
+"""The record `manifest.json`: an export folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Manifest(Record):
-    """What an export folder holds (`manifest.json`), all that a device needs to know."""
+    """The content of an export folder (`manifest.json`): all that a device needs to know about the model."""
 
     kind: ClassVar[str] = "manifest"
     version: ClassVar[tuple[int, int]] = (1, 1)
@@ -31,6 +31,7 @@ class Manifest(Record):
     precision: Precision
     model: str = "model.onnx"
     rungs: tuple[str, ...] = ()
+    """Fallback graphs of higher precision, tried in this order if the model's engine fails the parity check."""
     taps: tuple[Tap, ...]
     noise: Noise
     files: dict[str, Sha256]

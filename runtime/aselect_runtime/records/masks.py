@@ -1,4 +1,4 @@
-"""`masks.json`."""
+"""The record `masks.json`: a folder of masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aselect_runtime.records.classes import Classes
 
 
 class MaskFolder(Record):
-    """What a folder of masks holds: the classes that pixel values stand for, and the names of its masks."""
+    """The content of a folder of masks: the classes that the pixel values mean, and the file names."""
 
     kind: ClassVar[str] = "masks"
 

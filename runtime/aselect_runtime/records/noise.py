@@ -17,7 +17,7 @@ class Noise(Frozen):
 
     alpha: Annotated[float, Field(ge=0, le=1)]
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """Above 1 where a model's noise is stronger than unit noise, as JiT's at 512 pixels."""
+    """Above 1 if a model's noise is stronger than unit noise, as JiT's at 512 pixels."""
     model_timestep: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

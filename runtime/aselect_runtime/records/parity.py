@@ -1,4 +1,4 @@
-"""How far a graph is from its reference."""
+"""Difference between a graph's outputs and its reference's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aselect_runtime.records.base import Frozen
 
 
 class Parity(Frozen):
-    """How far one graph is from its reference on the verification frames."""
+    """Difference between one graph's outputs and its reference's on the verification frames."""
 
     graph: str
     reference: str
@@ -19,8 +19,8 @@ class Parity(Frozen):
     max_error: float
     """max |delta| / max |reference| of the scores before argmax or softmax."""
     agreement: Annotated[float, Field(ge=0, le=1)]
-    """Share of pixels (segmentation) or frames (classification) with the same class; a frame whose two classes the
-    reference hardly tells apart counts as one with the same."""
+    """Share of pixels (segmentation) or frames (classification) with the same class; a frame whose two classes have
+    nearly equal scores in the reference counts as the same class."""
     passed: bool
 
     @field_validator("max_error")

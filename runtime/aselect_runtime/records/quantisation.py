@@ -1,4 +1,4 @@
-"""How an INT8 graph was made."""
+"""How an INT8 graph was quantised."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from aselect_runtime.records.data import DataFingerprint
 
 
 class LayerDecision(Frozen):
-    """What the accuracy-aware search decided about one layer."""
+    """The decision of the accuracy-aware search for one layer."""
 
     layer: str
     damage: Annotated[float, Field(ge=0)]
-    """Error energy in the logits over what varies in them, with this layer alone in INT8."""
+    """Error energy in the logits divided by their variance, with only this layer in INT8."""
     int8: bool
 
 
 class Quantisation(Frozen):
-    """How an INT8 graph was made, and what it costs in accuracy."""
+    """How an INT8 graph was quantised, and its loss of accuracy."""
 
     method: str
     calibrated_on: DataFingerprint
     rest: Literal["fp16", "fp32"]
-    """What computes that is not INT8."""
+    """Precision of the layers that are not INT8."""
     metric: Literal["miou", "top1", "agreement"]
     images: Annotated[int, Field(ge=1)]
-    """How many the metric was measured on."""
+    """Number of images that the metric was measured on."""
     fp32: Finite
     int8: Finite
     max_drop: Finite
     measurements: Annotated[int, Field(ge=1)]
-    """How often the metric was measured on an INT8 graph."""
+    """Number of INT8 graphs that the metric was measured on."""
     layers: tuple[LayerDecision, ...]
-    """Worst first."""
+    """Sorted by damage, the largest first."""

@@ -1,4 +1,4 @@
-"""`report.json`."""
+"""The record `report.json`: measurements of an export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aselect_runtime.records.quantisation import Quantisation
 
 
 class Report(Record):
-    """What was measured about an export (`report.json`)."""
+    """The measurements of an export (`report.json`)."""
 
     kind: ClassVar[str] = "report"
     version: ClassVar[tuple[int, int]] = (1, 1)
@@ -22,6 +22,6 @@ class Report(Record):
     size: dict[str, int] = Field(default_factory=dict)
     latency: dict[str, Finite] = Field(default_factory=dict)
     kept_fp32: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """By graph of half precision: every node that nevertheless computes in FP32 -> why."""
+    """For each half-precision graph: node that still computes in FP32 -> reason."""
     quantisation: Quantisation | None = None
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from aselect_runtime.records.base import Frozen
 
 
 class Resize(Frozen):
-    """How a camera frame becomes a model input; obeyed alike by training, calibration, evaluation and runtime."""
+    """How a camera frame becomes a model input; the same in training, calibration, evaluation and runtime."""
 
     mode: Literal["stretch", "letterbox"] = "stretch"
     interpolation: Literal["area", "linear"] = "area"

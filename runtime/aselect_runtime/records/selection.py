@@ -1,4 +1,4 @@
-"""`selection.json`."""
+"""The record `selection.json`: the result of a selection."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Score(Frozen):
 
 
 class Cost(Frozen):
-    """What a selection cost: forward passes (one image at one noise level is one) and seconds of the search."""
+    """Cost of a selection: forward passes (one image at one noise level counts as one) and seconds of the search."""
 
     forward_passes: Annotated[int, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Selection(Record):
-    """What a strategy chose, with every score it looked at (`selection.json`)."""
+    """The noise level and tap that a strategy chose, with all scores (`selection.json`)."""
 
     kind: ClassVar[str] = "selection"
     version: ClassVar[tuple[int, int]] = (1, 2)
@@ -47,12 +47,12 @@ class Selection(Record):
     """The class that the backbone was conditioned on; None for none."""
     note: str = ""
     distribution: tuple[LevelWeight, ...] = ()
-    """How likely the strategy thinks each noise level (`learned`); `noise` is then the mode."""
+    """The distribution over noise levels that `learned` found; `noise` is then its mode."""
     mixture: tuple[LevelWeight, ...] = ()
     """The noise levels that a `gate` mixes; such a selection cannot be deployed."""
     cost: Cost | None = None
     parameters: dict[str, bool | int | Finite | str] = Field(default_factory=dict)
-    """What the strategy was set to."""
+    """The strategy's parameters by name."""
 
     def check_deployable(self) -> None:
         """Raise InputError for a mixture of noise levels: a deployed model has one."""

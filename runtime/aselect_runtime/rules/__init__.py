@@ -1,6 +1,7 @@
-"""Rules over what the model says: a class that covers enough of a zone for long enough is an event.
+"""Rules on results: an event is a class that covers enough of a zone for long enough.
 
-Pure: nothing here opens a file (but the rules' own), a socket or a thread. The pipeline evaluates, the sinks deliver.
+No module here opens a socket, a thread or a file except that of the rules. The pipeline evaluates the rules, the sinks
+deliver the events.
 """
 
 from aselect_runtime.rules.event import Event

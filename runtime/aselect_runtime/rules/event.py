@@ -1,4 +1,4 @@
-"""What a rule has found."""
+"""The event that a rule reports."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ import cv2
 from aselect_runtime.frames import Frame
 
 LONGEST = 1280
-"""Pixels of the longer side of a snapshot."""
+"""Maximum pixels of the longer side of a snapshot."""
 QUALITY = 85
-"""Of its JPEG."""
+"""JPEG quality of a snapshot, 0 to 100."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event, as it is known when it starts and once more when it has ended."""
+    """One event; reported when it starts, and again when it has ended."""
 
     id: str
-    """The same for start and end, unlike that of any other event; letters, digits, `-` and `_`."""
+    """Unique, the same for start and end; letters, digits, `-` and `_`."""
     rule: str
     class_name: str
     zone: str | None
     stream: int
-    """Which input of the run, counted from 0."""
+    """Index of the input in the run, from 0."""
     source: str
-    """Its printable name."""
+    """Printable name of the input."""
     start: float
     """Unix time of the first frame above the limit."""
     end: float | None
-    """Unix time of the frame with which it ended; None while it goes on."""
+    """Unix time of the frame with which it ended; None while it is active."""
     seconds: float
-    """How long it lasts so far, on the source's own clock."""
+    """Its duration so far, on the source's clock."""
     peak: float
     """The highest value so far: a share of the zone's area or a score, 0 to 1."""
     position: float | None = None
-    """Of a video, the seconds from its beginning to the start of the event; None of a camera."""
+    """In a video, seconds from its beginning to the start of the event; None for a camera."""
     frame: Frame | None = field(default=None, repr=False, compare=False)
     """The frame of the peak, BGR, uint8 [H, W, 3]."""
 
     @property
     def state(self) -> str:
-        """`start` while it goes on, `end` afterwards."""
+        """`start` while it is active, `end` afterwards."""
         return "start" if self.end is None else "end"
 
     @cached_property
     def snapshot(self) -> bytes | None:
-        """The frame of the peak as JPEG, at most LONGEST pixels wide and high; None where the event kept no frame."""
+        """The frame of the peak as JPEG, at most LONGEST pixels wide and high; None without a frame."""
         if self.frame is None:
             return None
         scale = min(1.0, LONGEST / max(self.frame.shape[:2]))
@@ -59,7 +59,7 @@ class Event:
         return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types, without the frame."""
+        """The event as JSON types, without the frame."""
         return {
             "id": self.id,
             "state": self.state,
@@ -77,5 +77,5 @@ class Event:
 
 
 def plain(name: str) -> str:
-    """A name reduced to what topics, file names and identifiers take: letters, digits, `-` and `_`."""
+    """A name with only the characters allowed in topics, file names and identifiers: letters, digits, `-` and `_`."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:60] or "unnamed"

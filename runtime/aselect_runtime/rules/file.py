@@ -1,4 +1,4 @@
-"""The file of zones and rules, TOML; see docs/events.md."""
+"""The TOML file of zones and rules; see docs/events.md."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ else:
 
 DAY = 86_400.0
 FINEST = 512
-"""A zone must hold the centre of a pixel of a square frame of this size."""
+"""A zone must contain the centre of at least one pixel of a square frame of this size."""
 HYSTERESIS = 0.8
-"""`below` where it is not given, as a share of `above`."""
+"""Default of `below`, as a share of `above`."""
 
 
 def _printable(name: str) -> str:
@@ -41,7 +41,7 @@ Input = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Zone(Frozen):
-    """A part of the frame: a polygon whose corners are (x, y), 0 to 1 from the top left; sides may not be few."""
+    """A part of the frame: a polygon with 3 to 200 corners (x, y), 0 to 1 from the top left."""
 
     name: Name
     points: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=3, max_length=200)]
@@ -63,30 +63,30 @@ class Rule(Frozen):
     zone: Name | None = None
     """None: the whole frame."""
     above: Share
-    """An event starts when the value has been above this …"""
+    """An event starts when the value has been above this without interruption …"""
     seconds: Annotated[Seconds, Field(alias="for")] = 0.0
-    """… for so long without a break."""
+    """… for this time."""
     below_: Annotated[Share | None, Field(alias="below")] = None
     below_for: Seconds = 0.0
-    """An event ends when the value has been below `below` for so long without a break."""
+    """An event ends when the value has been below `below` for this time without interruption."""
     cooldown: Seconds = 0.0
-    """Seconds from the end of an event in which the rule looks away."""
+    """Seconds after the end of an event during which the rule starts no other."""
     inputs: Annotated[tuple[Input, ...], Field(min_length=1)] | None = None
-    """The inputs that it looks at, by their order from 0; None: all of them."""
+    """Indices of the inputs that the rule applies to, from 0; None: all of them."""
 
     @property
     def below(self) -> float:
-        """The value under which an event ends; never more than `above`."""
+        """The value below which an event ends; never more than `above`."""
         return HYSTERESIS * self.above if self.below_ is None else self.below_
 
     @model_validator(mode="after")
     def _hysteresis(self) -> Rule:
         if self.below > self.above:
-            raise ValueError(f"got below = {self.below:g} over above = {self.above:g}, expected at most that")
+            raise ValueError(f"got below = {self.below:g} with above = {self.above:g}, expected at most the latter")
         return self
 
     def looks_at(self, stream: int) -> bool:
-        """Whether the rule is for this input."""
+        """Whether the rule applies to this input."""
         return self.inputs is None or stream in self.inputs
 
 
@@ -101,7 +101,7 @@ class Rules(Frozen):
         for what, names in (("zone", [z.name for z in self.zones]), ("rule", [r.name for r in self.rules])):
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
-                raise ValueError(f"got the {what} {twice!r} twice, expected a name for each of its own")
+                raise ValueError(f"got the {what} {twice!r} twice, expected a different name for each")
         for rule in self.rules:
             if rule.zone is not None and rule.zone not in self.polygons:
                 known = ", ".join(self.polygons) or "none"
@@ -116,21 +116,21 @@ class Rules(Frozen):
         return {zone.name: zone.points for zone in self.zones}
 
     def zones_of(self, stream: int) -> tuple[Zone, ...]:
-        """The zones that rules for this input use, in the file's order."""
+        """The zones that the rules for this input use, in the file's order."""
         used = {rule.zone for rule in self.rules if rule.looks_at(stream)}
         return tuple(zone for zone in self.zones if zone.name in used)
 
     def check(self, manifest: Manifest, inputs: int) -> None:
-        """Raise RecordError for a class, zone or input that this model and so many inputs do not have."""
+        """Raise RecordError for a class or zone that does not fit the model, or an input that the run does not have."""
         names = [item.name for item in manifest.classes]
         for rule in self.rules:
             if rule.class_name not in names:
                 shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
                 raise _fault(rule, f"got the class {rule.class_name!r}, expected one of the model's ({shown})")
             if rule.zone is not None and manifest.task == "cls":
-                raise _fault(rule, "got a zone and a classification model, expected no zone: it sees the whole frame")
+                raise _fault(rule, "got a zone and a classification model, expected no zone: it uses the whole frame")
             if rule.inputs is not None and max(rule.inputs) >= inputs:
-                raise _fault(rule, f"got input {max(rule.inputs)}, expected 0 to {inputs - 1} of this run's inputs")
+                raise _fault(rule, f"got input {max(rule.inputs)}, expected an input of this run, 0 to {inputs - 1}")
 
 
 def _fault(rule: Rule, what: str) -> RecordError:
@@ -138,7 +138,7 @@ def _fault(rule: Rule, what: str) -> RecordError:
 
 
 def load_rules(path: Path) -> Rules:
-    """Read and validate a file of rules; raises RecordError that names the file and the first fault."""
+    """Read and validate a file of rules; raises RecordError, which names the file and the first fault."""
     try:
         text = read_file(path, LARGEST).decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -157,7 +157,7 @@ def _unusable(path: Path, what: str, advice: str) -> RecordError:
 
 
 def _named(data: dict[str, Any]) -> dict[str, Any]:
-    """`[zones] door = [[x, y], …]` as the records have it; what is of another form is left for them to refuse."""
+    """Convert `[zones] door = [[x, y], …]` to the form of `Rules`; anything else is left for validation to refuse."""
     zones = data.get("zones")
     if not isinstance(zones, dict):
         return data
@@ -165,7 +165,7 @@ def _named(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(error: ValidationError) -> str:
-    """Where the first fault is, as a person counts, and what it is."""
+    """Location of the first fault, with items counted from 1, and its description."""
     fault = error.errors(include_url=False)[0]
     at = "".join(f" {part + 1}" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     message = str(fault["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""When an event starts and ends: one rule on one input, as a pure function from state to state."""
+"""When an event starts and ends: the state machine of one rule on one input, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 from aselect_runtime.frames import Frame
 
 ROUNDING = 1e-6
-"""Seconds by which sums of frame times may be off."""
+"""Tolerance in seconds for rounding errors in sums of frame times."""
 
 
 class Limits(Protocol):
-    """What the machine asks of a rule; see Rule."""
+    """The parameters of a rule that the state machine uses; see Rule."""
 
     @property
     def above(self) -> float: ...
@@ -31,16 +31,16 @@ class Moment:
     """The value of a rule in one frame."""
 
     seconds: float
-    """On the source's own clock, which never jumps."""
+    """On the source's clock, which never jumps."""
     value: float
     unix: float = 0.0
     frame: Frame | None = field(default=None, repr=False, compare=False)
-    """Kept of the peak only: frames are large."""
+    """Kept for the peak only, because frames are large."""
 
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing happens."""
+    """No event, and the value is not above the limit."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class Rising:
 
 @dataclass(frozen=True)
 class Active:
-    """An event goes on."""
+    """An event is active."""
 
     first: Moment
     peak: Moment
     last: Moment
     fell: Moment | None = None
-    """Since when the value has been below the lower limit without a break."""
+    """Since when the value has been below the lower limit without interruption."""
 
 
 @dataclass(frozen=True)
 class Cooling:
-    """An event has ended, and no other starts yet."""
+    """An event has ended, and during the cooldown no other starts."""
 
     until: float
     ended: Active | None = None
-    """The event, in the state that ends it."""
+    """The last state of the event; set only in the step that ends it."""
     end: Moment | None = None
 
 
@@ -77,7 +77,7 @@ State = Idle | Rising | Active | Cooling
 
 
 def advance(limits: Limits, state: State, now: Moment) -> State:
-    """The state after one more frame: an event starts where it becomes Active, and ends where that becomes Cooling."""
+    """The state after one more frame: an event starts when it becomes Active, and ends when that becomes Cooling."""
     if isinstance(state, Active):
         return _while_active(limits, state, now)
     if isinstance(state, Cooling) and now.seconds < state.until - ROUNDING:
@@ -92,7 +92,7 @@ def advance(limits: Limits, state: State, now: Moment) -> State:
 
 
 def stop(limits: Limits, state: State) -> State:
-    """The state where no more frames come, for good or for a while: an event ends with the last frame seen."""
+    """The state when frames stop, permanently or for a while: an active event ends with the last frame."""
     if isinstance(state, Active):
         return _ended(limits, state, state.fell or state.last)
     return Cooling(state.until) if isinstance(state, Cooling) else Idle()
@@ -101,10 +101,10 @@ def stop(limits: Limits, state: State) -> State:
 def _while_active(limits: Limits, state: Active, now: Moment) -> State:
     bare = replace(now, frame=None)
     fell = None if now.value >= limits.below else state.fell or bare
-    going_on = Active(state.first, _higher(state.peak, now), bare, fell)
+    ongoing = Active(state.first, _higher(state.peak, now), bare, fell)
     if fell is not None and now.seconds - fell.seconds >= limits.below_for - ROUNDING:
-        return _ended(limits, going_on, fell)
-    return going_on
+        return _ended(limits, ongoing, fell)
+    return ongoing
 
 
 def _ended(limits: Limits, event: Active, end: Moment) -> Cooling:

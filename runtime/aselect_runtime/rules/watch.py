@@ -1,4 +1,4 @@
-"""All rules on all inputs of a run."""
+"""Evaluation of all rules on all inputs of a run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from aselect_runtime.rules.machine import Active, Cooling, Idle, Moment, State, 
 from aselect_runtime.rules.zones import ZoneShares
 
 RECENT = 20
-"""Events that `recent` remembers."""
+"""Number of events that `recent` keeps."""
 SILENCE = 30.0
-"""Seconds without a frame of a live input after which its events end: the scene is not known any more."""
+"""Seconds without a frame of a live input after which its events end, because the scene is unknown."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What the rules see of one result: `class_map` (uint8 [h, w], just the frame) or `scores` (float [classes])."""
+    """The data of a result that rules use: `class_map` (uint8 [h, w], no borders) or `scores` (float [classes])."""
 
     stream: int
     source: str
     live: bool
     seconds: float
-    """On the source's own clock: monotonic of a camera, position of a video."""
+    """Time on the source's clock: monotonic for a camera, the position in a video."""
     unix: float
     frame: Frame | None
     class_map: Frame | None = None
@@ -41,11 +41,11 @@ class _Input:
     source: str
     live: bool
     seen: float
-    """Source's clock, which for a live input is time.monotonic."""
+    """Time of the last frame on the source's clock, which for a live input is time.monotonic."""
 
 
 class Watch:
-    """Evaluates the rules; any thread may call, one at a time is served."""
+    """Evaluates the rules; thread-safe."""
 
     def __init__(self, rules: Rules, classes: tuple[str, ...]) -> None:
         self.rules = rules
@@ -60,12 +60,12 @@ class Watch:
 
     @property
     def recent(self) -> tuple[Event, ...]:
-        """The latest events, each as it is known now, without frames; in the order of their starts."""
+        """The latest events in their current state, without frames, in order of their start."""
         with self._lock:
             return tuple(self._recent)
 
     def observe(self, sight: Sight) -> list[Event]:
-        """The events that start or end with this frame."""
+        """Evaluate a frame; returns the events that start or end with it."""
         with self._lock:
             events = self._others_that_ended(sight)
             known = self._inputs.get(sight.stream)
@@ -79,18 +79,18 @@ class Watch:
             return events
 
     def look_for_silence(self, now: float) -> list[Event]:
-        """The events that end because their live input has sent nothing for SILENCE seconds; `now` is monotonic."""
+        """End the events of live inputs without a frame for SILENCE seconds; `now` is monotonic. Returns them."""
         with self._lock:
             silent = [n for n, own in self._inputs.items() if own.live and now - own.seen > SILENCE]
             return [event for stream in silent for event in self._stop(stream)]
 
     def finish(self) -> list[Event]:
-        """The events that end with the run."""
+        """End all active events at the end of the run; returns them."""
         with self._lock:
             return [event for stream in self._inputs for event in self._stop(stream)]
 
     def _others_that_ended(self, sight: Sight) -> list[Event]:
-        """Videos follow one another: where one delivers, those before it are over."""
+        """End the events of earlier videos: videos run one after the other, so a new one means that they have ended."""
         if sight.live or sight.stream in self._inputs:
             return []
         before = [number for number, own in self._inputs.items() if not own.live]
@@ -119,7 +119,7 @@ class Watch:
         ]
 
     def _follow(self, place: int, stream: int, before: State, after: State) -> list[Event]:
-        """Keep the new state; the event that it starts or ends, or none."""
+        """Store the new state; returns the event that it starts or ends, or []."""
         key = (place, stream)
         self._states[key] = after
         if isinstance(after, Active) and not isinstance(before, Active):

@@ -1,4 +1,4 @@
-"""From a polygon to the pixels in it, and how much of them each class covers."""
+"""Rasterising a zone's polygon, and the share of its pixels that each class covers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from aselect_runtime.frames import Frame
 
 Point = tuple[float, float]
-"""x and y, 0 to 1 from the frame's top left."""
+"""x and y, 0 to 1, from the top left of the frame."""
 
 
 def rasterise(points: Sequence[Point], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Which pixels of a map of `size` (height, width) have their centre in the polygon, bool [H, W].
 
-    Where sides cross, what an odd number of them surrounds is inside.
+    For a polygon that crosses itself the even-odd rule applies.
     """
     height, width = size
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
@@ -33,7 +33,7 @@ class ZoneShares:
     """The share of a zone that a class covers. The polygon is rasterised once for each size of a class map."""
 
     def __init__(self, points: Sequence[Point] | None) -> None:
-        """None for the whole frame."""
+        """`points` are the polygon's corners; None means the whole frame."""
         self._points = points
         self._size: tuple[int, int] = (0, 0)
         self._mask: NDArray[np.bool_] | None = None
@@ -41,7 +41,7 @@ class ZoneShares:
         self._box = (slice(None), slice(None))
 
     def __call__(self, class_map: Frame, number: int) -> float:
-        """The share of a class, by its number, in a class map, uint8 [h, w], that shows just the frame."""
+        """The share of the zone that class `number` covers in a class map, uint8 [h, w], without borders."""
         if class_map.shape != self._size:
             self._fit((class_map.shape[0], class_map.shape[1]))
         covered = class_map[self._box] == number
@@ -55,7 +55,7 @@ class ZoneShares:
             self._pixels = size[0] * size[1]
             return
         inside = rasterise(self._points, size)
-        if not inside.any():  # smaller than a pixel of this map: the pixel at its middle stands for it
+        if not inside.any():  # the zone is smaller than a pixel of this map: use the pixel at its centre
             x, y = np.mean(self._points, axis=0)
             inside[min(int(y * size[0]), size[0] - 1), min(int(x * size[1]), size[1] - 1)] = True
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))

@@ -1,7 +1,7 @@
 """A procedural street in CamVid's eleven classes, behind ``synthetic://street``.
 
-A pinhole camera drives along an endless street of houses, trees and traffic. Image and labels are painted by the
-same polygons, so the labels are exact. NumPy and OpenCV only.
+A pinhole camera moves along an endless street of houses, trees and traffic. Image and labels are drawn from the same
+polygons, so the labels are exact. Uses NumPy and OpenCV only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLASSES: tuple[str, ...] = (
     "Pedestrian",
     "Bicyclist",
 )
-# RGB, as CamVid colours them.
+# RGB, the colours of CamVid.
 COLOURS: tuple[tuple[int, int, int], ...] = (
     (128, 128, 128),
     (128, 0, 0),
@@ -72,9 +72,9 @@ class Street:
             raise InputError(f"got fps={self.fps} for a synthetic street; expected more than 0; use 25 if in doubt")
 
     def frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Image (BGR uint8 [H, W, 3]) and labels (uint8 [H, W], 0 to 10) of frame `index`, from 0 on.
+        """Image (BGR uint8 [H, W, 3]) and labels (uint8 [H, W], 0 to 10) of frame `index`, counted from 0.
 
-        A pure function of the street and `index`: frames may be asked for in any order. InputError if negative.
+        A pure function of the street and `index`: frames may be rendered in any order. InputError if negative.
         """
         if index < 0:
             raise InputError(f"got frame index {index}; expected 0 or more; count frames from 0")

@@ -1,4 +1,4 @@
-"""What lines a street: houses, shops, fences and hedges."""
+"""The objects along a street: houses, shops, fences and hedges."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ GLASS: tuple[Colour, ...] = ((78, 68, 58), (120, 108, 92), (56, 52, 48), (150, 1
 
 
 def pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
-    """One of the colours, a little off."""
+    """One of the colours, slightly varied in brightness."""
     return shade(colours[int(rng.integers(len(colours)))], float(rng.uniform(0.82, 1.15)))
 
 
 def building(rng: np.random.Generator, side: int, x: float, z0: float, z1: float, sunlit: float) -> Thing:
-    """A house from `z0` to `z1` whose front stands at `x`; `sunlit` multiplies its front's colour."""
+    """A house from `z0` to `z1` with its front at `x`; `sunlit` multiplies the front's colour."""
     storey = float(rng.uniform(2.7, 3.6))
     storeys = int(rng.choice([2, 2, 3, 3, 4, 5]))
     top = storey * storeys + float(rng.uniform(0.2, 0.9))
@@ -100,7 +100,7 @@ def _windows(
 def _shop(
     rng: np.random.Generator, side: int, x: float, z0: float, z1: float, storey: float, sunlit: float
 ) -> list[Patch]:
-    """A shop window under a coloured fascia, sometimes with a sign that stands out over the pavement."""
+    """A shop window under a coloured fascia, sometimes with a sign that projects over the pavement."""
     paint = shade(pick(rng, SHOPS), 0.5 + 0.5 * sunlit)
     count = max(int((z1 - z0) / 2.4), 1)
     pitch = (z1 - z0) / count
@@ -160,7 +160,7 @@ def boards(rng: np.random.Generator, x: float, z0: float, z1: float, sunlit: flo
 
 
 def railing(rng: np.random.Generator, x: float, z0: float, z1: float) -> Thing:
-    """A metal railing: one sees through it, but its label is the whole panel, as annotators draw it."""
+    """A metal railing: it is see-through, but its label covers the whole panel, as in annotated data sets."""
     high = float(rng.uniform(0.95, 1.2))
     colour = pick(rng, ((60, 62, 60), (120, 124, 126), (70, 90, 60)))
     bars: Points = grid(x, np.arange(z0, z1, 0.16), np.array([0.1]), 0.03, high - 0.1)

@@ -11,7 +11,7 @@ from aselect_runtime.scenes.look import Look
 from aselect_runtime.scenes.shapes import Points
 
 NEAR = 0.6
-# Pixels are fixed-point numbers with this many fractional bits, as OpenCV's drawing takes them.
+# Pixel coordinates are fixed-point numbers with this many fractional bits, as OpenCV's drawing functions accept them.
 SHIFT = 4
 
 
@@ -28,7 +28,7 @@ class Camera(NamedTuple):
     def project(self, points: Points) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Points [N, 3] as fixed-point pixels [N, 2] and depths [N]; depths under NEAR are moved to NEAR.
 
-        That is exact for walls and for the ground, and the rest is outside the image by then.
+        That is exact for walls and the ground; other objects are outside the image at that depth.
         """
         depth = points[:, 2] - np.float32(self.z)
         held = np.maximum(depth, np.float32(NEAR))
@@ -40,7 +40,7 @@ class Camera(NamedTuple):
         return np.rint(out * (1 << SHIFT)).astype(np.int32), depth
 
     def _bend(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How far the street has turned away at `depth`."""
+        """Lateral offset of the bent street at `depth`, in metres."""
         swing, length, phase = self.look.bend
         offset, slope = self.look.centre(self.z)
         bent = swing * np.sin((depth + np.float32(self.z)) / np.float32(length) + np.float32(phase))
@@ -49,7 +49,7 @@ class Camera(NamedTuple):
 
 
 def camera_at(look: Look, height: int, width: int, time: float) -> Camera:
-    """The camera after `time` seconds, with a car's slight sway and pitch."""
+    """The camera after `time` seconds, with the slight sway and pitch of a car."""
     focal = look.focal * height
     nod = 0.0025 * float(np.sin(7.0 * time + look.seed)) + 0.003 * float(np.sin(1.7 * time))
     turn = 0.012 * float(np.sin(0.5 * time + look.seed))

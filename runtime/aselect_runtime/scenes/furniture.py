@@ -1,4 +1,4 @@
-"""What stands on a pavement: trees, lamps, posts and signs."""
+"""Objects on a pavement: trees, lamps, posts and signs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _branches(rng: np.random.Generator, x: float, size: float) -> list[tuple[flo
 
 
 def bare_tree(rng: np.random.Generator, x: float, z: float, size: float, order: float | None = None) -> Thing:
-    """A tree in winter; twigs are labelled wider than they are, as annotators draw them."""
+    """A tree in winter; twigs are labelled wider than they are, as in annotated data sets."""
     bars = _branches(rng, x, size)
     bark = shade(pick(rng, BARK), 0.8)
     twigs = bars[40:]

@@ -1,4 +1,4 @@
-"""What is constant along one street: layout, camera, weather and light, drawn from the seed."""
+"""The constants of one street: layout, camera, weather and light, drawn at random from the seed."""
 
 from __future__ import annotations
 

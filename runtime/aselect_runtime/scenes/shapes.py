@@ -1,8 +1,8 @@
 """Coloured polygons in street coordinates, and the records that hold them.
 
 Street coordinates are metres: ``x`` to the right of the centre line, ``y`` up from the road, ``z`` along the street.
-Everything that stands in a street is a :class:`Thing`, and a thing is nothing but flat polygons, so that one
-painter serves walls, cars and people alike.
+Every object in a street is a :class:`Thing`, which consists of flat polygons only, so that one function draws walls,
+cars and people.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
-# A contour of at most this many points crosses any horizontal line twice at most, which fills fastest.
+# Contours of at most this many points cross any horizontal line at most twice, so that they can be filled fastest.
 MONOTONE = 14
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
@@ -34,18 +34,18 @@ class Patch(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Where one patch lies in its thing's points."""
+    """The range of one patch in its thing's points."""
 
     start: int
     stop: int
     shape: tuple[int, int, int]
     colour: Colour | None
     label: int | None
-    detail: float  # metres: the narrow side of one contour, or infinite where the patch carries a label
+    detail: float  # metres: the narrow side of one contour, or infinite if the patch has a label
 
 
 class Thing(NamedTuple):
-    """A group of patches painted in the order given; things are painted from the largest `order` (metres) down.
+    """A group of patches that are drawn in this order; things are drawn by decreasing `order` (metres).
 
     `near` and `far` are its smallest and largest z.
     """
@@ -57,7 +57,7 @@ class Thing(NamedTuple):
     far: float
 
     def at(self, x: float, z: float) -> Thing:
-        """The same thing, moved."""
+        """A copy moved by `x` and `z` metres."""
         shift = np.array((x, 0.0, z), np.float32)
         return Thing(self.points + shift, self.runs, self.order + z, self.near + z, self.far + z)
 
@@ -136,5 +136,5 @@ def grid(x: float, zs: NDArray[np.floating], ys: NDArray[np.floating], wide: flo
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, darker or lighter."""
+    """The colour multiplied by `factor`, at most 255."""
     return (min(colour[0] * factor, 255.0), min(colour[1] * factor, 255.0), min(colour[2] * factor, 255.0))

@@ -1,4 +1,4 @@
-"""What no polygon paints: the sky, the grain of surfaces and the noise of the sensor."""
+"""The parts that are not polygons: the sky, the texture of surfaces and the noise of the sensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXELS = 40.0  # per metre of ground or wall
 
 @functools.lru_cache(maxsize=1)
 def texture() -> NDArray[np.int16]:
-    """Grain [65536] around zero, a 256 by 256 tile: fine speckle over soft blotches."""
+    """Texture [65536] around zero, a 256 by 256 tile: fine noise over coarse noise."""
     rng = np.random.default_rng(7)
     tile = rng.normal(0, 30, (256, 256)).astype(np.float32)
     for cells, weight in ((64, 20.0), (16, 12.0), (6, 9.0)):
@@ -30,7 +30,7 @@ def texture() -> NDArray[np.int16]:
 
 
 class Surface(NamedTuple):
-    """Per pixel: the texel it shows when the camera stands at z = 0, and how much of the grain is left at its depth."""
+    """Per pixel: the texel that it shows for a camera at z = 0, and the strength of the texture at its depth."""
 
     texel: NDArray[np.uint16]
     strength: NDArray[np.int16]
@@ -63,7 +63,7 @@ def sky_of(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     rise = np.clip(1.0 - np.arange(height) / max(look.horizon * height, 1.0), 0, 1)[:, None, None] ** 0.8
     sky = np.array(look.haze) * (1 - rise) + np.array(look.zenith) * rise
     sky = np.broadcast_to(sky, (height, width, 3)).astype(np.float32)
-    # Clouds are soft: a small image of them, enlarged, is enough.
+    # Clouds are smooth: they are computed at a low resolution and enlarged.
     small = (max(width // 4, 4), max(height // 4, 4))
     layer = np.zeros(small[::-1], np.float32)
     for cells in (3, 6, 12, 24):
@@ -84,7 +84,7 @@ def _noise_bank(height: int, width: int) -> NDArray[np.int16]:
 
 
 def noise(seed: int, height: int, width: int, index: int) -> NDArray[np.int16]:
-    """Sensor noise of frame `index`: another window of one large bank each time."""
+    """Sensor noise of frame `index`: a random window of one large noise image."""
     y, x = np.random.default_rng((seed, 6, index)).integers(0, 64, 2)
     window = _noise_bank(height, width)[y : y + height, x : x + width]
     return np.asarray(cv2.addWeighted(window, look_of(seed).noise / 64.0, window, 0.0, 0.0), np.int16)

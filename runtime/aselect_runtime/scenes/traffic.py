@@ -1,4 +1,4 @@
-"""What moves: cars, people on foot and people on bicycles. Each is built at the origin and then moved."""
+"""Moving objects: cars, pedestrians and cyclists. Each is built at the origin and then moved."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _outline(rng: np.random.Generator, away: bool) -> tuple[list[tuple[float, fl
 def car(rng: np.random.Generator, side: int, away: bool) -> Thing:
     """A car with its near end at the origin, seen from its `side` towards the street's middle.
 
-    `side` is where it stands as seen from the camera (-1 left, 1 right, 0 straight ahead); `away` shows its rear.
+    `side` is its position as seen from the camera (-1 left, 1 right, 0 straight ahead); `away` shows its rear.
     """
     outline, length, width, height = _outline(rng, away)
     paint = pick(rng, PAINTS)
@@ -86,7 +86,7 @@ def car(rng: np.random.Generator, side: int, away: bool) -> Thing:
 
 
 def _tyres(half: float) -> Patch:
-    """The tyres one sees under the near end."""
+    """The tyres that are visible under the near end."""
     low = np.concatenate([across(0.35, -half, -half + 0.24, 0, 0.4), across(0.35, half - 0.24, half, 0, 0.4)])
     return Patch(low, TYRE, CAR)
 
@@ -207,7 +207,7 @@ def rider(seed: int, pose: int) -> Thing:
 
 
 def _ring(y: float, z: float, outer: float, inner: float) -> Points:
-    """A rim that faces sideways, as one contour that runs out and back."""
+    """A rim that faces sideways, as one contour: the outer circle, then the inner one backwards."""
     angle = np.linspace(0.0, 2.0 * np.pi, 13)
     there = np.stack([np.zeros(13), y + outer * np.sin(angle), z + outer * np.cos(angle)], axis=1)
     back = np.stack([np.zeros(13), y + inner * np.sin(angle), z + inner * np.cos(angle)], axis=1)[::-1]

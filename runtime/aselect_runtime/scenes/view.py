@@ -1,4 +1,4 @@
-"""Paints the street far to near, image and labels together, and adds surface, light and grain."""
+"""Draws the street from far to near, image and labels together, and adds texture, light and noise."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from aselect_runtime.scenes.surface import TEXELS, noise, sky_of, surface_of, te
 from aselect_runtime.scenes.world import CHUNK, chunk, movers
 
 FAR = 125.0  # metres
-# Metres: polygons beyond it (groups: beyond a third of it) are not anti-aliased, which takes four times as long.
+# Metres: polygons beyond it (groups: beyond a third of it) are drawn without anti-aliasing, four times as fast.
 _SMOOTH = 36.0
-# How much of the texture's grain each class shows.
+# Strength of the texture by class.
 _GRAIN = {ROAD: 55, PAVEMENT: 60, BUILDING: 45, TREE: 130, FENCE: 60}
 
 
 class Canvas:
-    """The image, its labels and the ground's shadows while a frame is painted."""
+    """The image, its labels and the ground's shadows while a frame is drawn."""
 
     def __init__(self, camera: Camera, height: int, width: int) -> None:
         self.camera = camera
@@ -44,26 +44,26 @@ class Canvas:
         self.lit = np.full((height, width), 255, np.uint8)
 
     def _seen(self, colour: Colour, depth: float) -> Colour:
-        """A colour under the street's light, through the haze at `depth`."""
+        """A colour as seen in the street's light and through the haze at `depth`."""
         gain, veil = self._air(depth)
         return (colour[0] * gain[0] + veil[0], colour[1] * gain[1] + veil[1], colour[2] * gain[2] + veil[2])
 
     def _air(self, depth: float) -> tuple[Colour, Colour]:
-        """What the light and the haze at `depth` multiply a colour by, and add to it."""
+        """Factors and offsets (BGR) that the light and the haze at `depth` apply to a colour."""
         look = self.camera.look
         keep = math.exp(-max(depth, 0.0) / look.visibility)
         (b, g, r), (hb, hg, hr) = look.light, look.haze
         return (b * keep, g * keep, r * keep), (hb * (1 - keep), hg * (1 - keep), hr * (1 - keep))
 
     def paint(self, things: Sequence[Thing]) -> None:
-        """Paint things over what is there, in the order given."""
+        """Draw things over the canvas, in the order given."""
         z, width = self.camera.z, self.labels.shape[1] << SHIFT
         seen = [item for item in things if item.far - z > NEAR]
         if not seen:
             return
         sizes = np.array([len(item.points) for item in seen])
         starts = np.cumsum(sizes) - sizes
-        # One projection for all of them: a call of NumPy costs more than the points of one thing.
+        # One projection for all things: the overhead of a NumPy call is larger than the work for one thing.
         pixels, depths = self.camera.project(np.concatenate([item.points for item in seen]))
         inside = (np.maximum.reduceat(pixels[:, 0], starts) >= 0) & (np.minimum.reduceat(pixels[:, 0], starts) < width)
         for item, start, visible in zip(seen, starts.tolist(), inside.tolist(), strict=True):
@@ -74,7 +74,7 @@ class Canvas:
     def _paint(self, item: Thing, pixels: NDArray[np.int32], depths: NDArray[np.float32]) -> None:
         nearest = item.near - self.camera.z
         gain, veil = self._air(max(nearest, 0.4 * (nearest + item.far - self.camera.z)))
-        # Beyond the camera's sharpness the detail is not worth its time.
+        # Details smaller than the camera's resolution are skipped.
         finest = 1.3 * max(nearest, 1.0) / self.camera.focal
         line = cv2.LINE_AA if nearest < _SMOOTH else cv2.LINE_8
         lines = cv2.LINE_AA if nearest < _SMOOTH / 3 else cv2.LINE_8
@@ -139,7 +139,7 @@ class Canvas:
             _fill(self.image, pixels, self._seen(tone, FAR * 0.8), cv2.LINE_AA)
 
     def develop(self, index: int) -> None:
-        """Give surfaces their grain and shadows, then blur and noise of the sensor."""
+        """Apply texture and shadows to surfaces, then the blur and noise of the sensor."""
         look = self.camera.look
         height, width = self.labels.shape
         surface = surface_of(look.seed, height, width)

@@ -1,7 +1,7 @@
-"""Where things are: the street's fixtures, chunk by chunk, and its traffic at a moment.
+"""The positions of all objects: the fixed ones of a street, chunk by chunk, and the traffic at one moment.
 
-Every chunk and every member of a traffic stream comes from its own random numbers, so any moment of a street can be
-built without the moments before it.
+Every chunk and every member of a traffic stream has its own random seed, so any moment of a street can be rendered
+without the moments before it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ YELLOW: Colour = (70, 170, 205)
 
 
 class Chunk(NamedTuple):
-    """24 m of street: markings on the ground, what stands there, and the shadows that lie on the ground."""
+    """24 m of street: markings on the ground, objects, and shadows on the ground."""
 
     markings: Thing
     things: tuple[Thing, ...]
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
 
 
 def _sunlit(look: Look, side: int) -> float:
-    """How bright the fronts on `side` are."""
+    """Brightness factor of the fronts on `side`."""
     return 1.0 + look.sun * (0.2 if side != look.sun_side else -0.42)
 
 
@@ -40,7 +40,7 @@ def _moved(items: list[Thing], z: float) -> list[Thing]:
 
 
 def _row(look: Look, rng: np.random.Generator, side: int) -> tuple[list[Thing], float]:
-    """Houses wall to wall; also their rough height for the shadow."""
+    """A closed row of houses, and their approximate height in metres for the shadow."""
     cuts = [0.0, float(rng.uniform(8, 16)), CHUNK] if rng.random() < 0.7 else [0.0, 7.5, 16.0, CHUNK]
     x = look.front(side) + side * 0.1
     light = _sunlit(look, side)
@@ -48,7 +48,7 @@ def _row(look: Look, rng: np.random.Generator, side: int) -> tuple[list[Thing], 
 
 
 def _houses(look: Look, rng: np.random.Generator, side: int) -> tuple[list[Thing], float]:
-    """A house or two behind gardens and a fence or hedge."""
+    """Two houses behind gardens and a fence or hedge, and their approximate height in metres."""
     x, light = look.front(side), _sunlit(look, side)
     back = x + side * float(rng.uniform(2.5, 6.0))
     split = float(rng.uniform(9, 13))
@@ -70,7 +70,7 @@ def _houses(look: Look, rng: np.random.Generator, side: int) -> tuple[list[Thing
 
 
 def _park(look: Look, rng: np.random.Generator, side: int) -> tuple[list[Thing], float]:
-    """Trees behind a railing, a fence or a hedge."""
+    """Trees behind a railing, a fence or a hedge, and their approximate height in metres."""
     x, light = look.front(side), _sunlit(look, side)
     items = []
     for _ in range(int(rng.integers(3, 7))):
@@ -128,7 +128,7 @@ def _pavement(look: Look, rng: np.random.Generator, side: int, number: int) -> l
 
 
 def _markings(look: Look, rng: np.random.Generator, number: int) -> Thing:
-    """Centre dashes, lines along the kerb, patched asphalt and now and then a zebra crossing."""
+    """Centre line, lines along the kerb, patches in the asphalt and sometimes a zebra crossing."""
     left, right = look.kerb(-1), look.kerb(1)
     dash = 2.0 if look.seed % 2 else 4.0
     dashes = np.concatenate([flat(-0.06, 0.06, z, z + dash) for z in np.arange(0.0, CHUNK, 6.0 if dash < 3 else 8.0)])
@@ -179,7 +179,7 @@ def chunk(seed: int, number: int) -> Chunk:
 
 
 class Member(NamedTuple):
-    """One member of a traffic stream: the seed of its looks and its own even draws from 0 to 1."""
+    """One member of a traffic stream: the seed of its appearance and uniform random numbers from 0 to 1."""
 
     seed: int
     chance: float
@@ -212,7 +212,7 @@ def movers(look: Look, time: float, near: float, far: float) -> list[Thing]:
 
 
 def _ahead(look: Look, time: float) -> list[Thing]:
-    """The car in front, whose distance swings slowly; on some streets there is none."""
+    """The car in front, whose distance varies slowly; on some streets there is none."""
     member = _member(look.seed, 0, 0)
     if member.chance < 0.3:
         return []
@@ -223,7 +223,7 @@ def _ahead(look: Look, time: float) -> list[Thing]:
 def _stream(
     look: Look, stream: int, time: float, near: float, far: float, *, speed: float, gap: float, kind: str, side: int
 ) -> list[Thing]:
-    """Those of an endless file, one every `gap` metres at most, that are between `near` and `far`."""
+    """The members of an endless traffic stream, at most one every `gap` metres, between `near` and `far`."""
     first, last = (math.floor((z - speed * time) / gap) for z in (near, far))
     chance = {"oncoming": 0.6, "rider": 0.4, "walker": look.crowd}[kind]
     kerb, wide = look.kerb(side), look.pavement[side > 0]

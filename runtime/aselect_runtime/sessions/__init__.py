@@ -1,4 +1,4 @@
-"""Sessions: a loaded model behind one protocol, in ONNX Runtime or OpenVINO; TensorRT's is among the engines."""
+"""Sessions: a loaded model behind one protocol, in ONNX Runtime or OpenVINO; TensorRT's is in `engines`."""
 
 from aselect_runtime.sessions.session import Session
 

@@ -1,4 +1,4 @@
-"""Compiled models, kept on disk so that the next start need not compile: whole, unchanged, and of this machine."""
+"""A cache of compiled models on disk, so that the next start need not compile; checked for damage before use."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from aselect_runtime.local_cache import cache_folder
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 
 SEAL = "sha256.json"
-"""The hash of every file of a folder. A library that loads what it compiled does not notice that a bit has changed."""
+"""File with the hash of every file of a folder, because libraries do not detect damage in their compiled models."""
 COMPILED = FolderKind(SEAL, lambda seal: [path.name for path in seal.parent.iterdir()])
-"""All that is in such a folder is ours, even where the seal is damaged: it lies in this program's own cache."""
+"""All files of such a folder may be replaced, even if SEAL is damaged: it is in this program's cache."""
 KEPT = 8
-"""Models that are kept; of more, the one that was not used for longest goes."""
+"""Maximum number of models in the cache; the least recently used are removed."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 def compiled_folder(library: str, parts: Sequence[str]) -> Path:
-    """Where the compiled form of a model is kept: `parts` is all that it depends on, the machine included."""
+    """The cache folder of a compiled model; `parts` is all that it depends on, including the machine."""
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return cache_folder(library) / key[:32]
 
 
 def compiled(folder: Path | None, compile_with: Callable[[str], T]) -> T:
-    """What `compile_with` makes, given the folder that its library may read from and write to, or "" for none.
+    """The result of `compile_with`, which is called with a folder that its library reads and writes, or "" for none.
 
-    A folder that is damaged, incomplete or cannot be written costs the time of compiling, and no result; without
-    `folder` nothing is kept. Raises what `compile_with` raises.
+    If the folder is damaged, incomplete or not writable, the model is compiled again; without `folder` nothing is
+    stored. Raises what `compile_with` raises.
     """
     if folder is None:
         return compile_with("")
@@ -56,14 +56,14 @@ def compiled(folder: Path | None, compile_with: Callable[[str], T]) -> T:
             (fresh / SEAL).write_text(json.dumps(hashes), encoding="utf-8")
         _forget_oldest(folder.parent)
     except (WriteError, InputError, OSError) as error:
-        log.info("%s; the compiled model is not kept", error)
-    except RuntimeError:  # the library's own: it may be the folder, and if not, it comes again
+        log.info("%s; the compiled model is not stored", error)
+    except RuntimeError:  # an error of the library: if the folder is not its cause, compiling without it raises again
         made.clear()
     return made[0] if made else compile_with("")
 
 
 def _whole(folder: Path) -> bool:
-    """Whether the folder holds the files that were put there, unchanged, and no others."""
+    """Whether the folder contains exactly the files listed in SEAL, unchanged."""
     try:
         hashes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         there = {path.name: sha256(path) for path in folder.iterdir() if path.name != SEAL}

@@ -1,4 +1,4 @@
-"""How long a session takes, and what counts as faster."""
+"""Measuring a session's latency, and how much faster a less exact configuration must be."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.sessions.session import Session
 
 MARGIN = 1.02
-"""A way that computes less exactly is taken where it is at least so many times faster."""
+"""A less exact configuration is used only if it is at least this many times as fast."""
 LEAST = 5
-"""Calls that are timed at least, after one that warms up."""
+"""Minimum number of timed calls, after one warm-up call."""
 SECONDS = 0.5
-"""For which they go on at least."""
+"""Minimum total time of the timed calls."""
 
 
 def median_ms(session: Session, frames: Frame) -> float:

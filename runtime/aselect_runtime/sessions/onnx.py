@@ -1,4 +1,4 @@
-"""A session of ONNX Runtime, on the CPU or, where onnxruntime-gpu is installed, on CUDA."""
+"""A session of ONNX Runtime, on the CPU or, with onnxruntime-gpu, on CUDA."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from aselect_runtime.records import Manifest, TensorSpec
 from aselect_runtime.results import Arrays
 
 METADATA_KEY = "aselect_manifest"
-"""Key of the ONNX metadata under which a lone .onnx file carries its manifest as JSON."""
+"""Key of the ONNX metadata under which a .onnx file contains its manifest as JSON."""
 
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
-"""What ONNX Runtime calls the element types of a manifest."""
+"""Element type in a manifest -> ONNX Runtime's name."""
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -30,11 +30,11 @@ class OnnxSession:
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = physical_cores()
-        # Decoding and drawing share the cores with inference: a thread that spins between two operators takes
-        # time from them.
+        # Decoding and drawing share the cores with inference: a thread that spins between two operators slows them
+        # down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without VNNI, x86's INT8 products of unsigned by signed values overflow 16 bits and saturate: the answers are
-        # wrong, not merely rounded. This asks for the exact ones there and changes nothing elsewhere.
+        # Without VNNI, INT8 products of unsigned and signed values on x86 overflow 16 bits and saturate, so that the
+        # results are wrong, not only rounded. This selects exact products there and has no effect elsewhere.
         options.add_session_config_entry("session.x64quantprecision", "1")
         options.log_severity_level = 4  # errors arrive as exceptions
         providers = [PROVIDERS[device]] if device == "cpu" else [PROVIDERS[device], PROVIDERS["cpu"]]
@@ -42,7 +42,7 @@ class OnnxSession:
         content = source if isinstance(source, bytes) else str(source)
         try:
             self._session: Any = onnxruntime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise IntegrityError(
                 f"{self._name}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; "
                 "export it again"
@@ -67,15 +67,15 @@ class OnnxSession:
         if inputs != wanted or any(output not in outputs for output in promised):
             raise IntegrityError(
                 f"{self._name}: got the inputs {inputs} and outputs {outputs}, expected {wanted} and {promised} "
-                "as its manifest says; export it again"
+                "from its manifest; export it again"
             )
 
     def infer(self, frames: Frame, names: Sequence[str] | None = None) -> Arrays:
-        """See Session.infer; with `names`, only these outputs, of which a graph may have more than a manifest lists."""
+        """See Session.infer; with `names`, only these outputs, which may include outputs that the manifest omits."""
         wanted = self._outputs if names is None else list(names)
         try:
             return dict(zip(wanted, self._session.run(wanted, {self._input: frames}), strict=True))
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise EngineError(
                 f"ONNX Runtime failed on {self.device} ({_first_line(error)}), expected results for {frames.dtype} "
                 f"{list(frames.shape)}; try the device cpu or export the model again",
@@ -99,13 +99,13 @@ class OnnxSession:
 
 
 def available() -> list[str]:
-    """The devices that the installed ONNX Runtime offers, out of `cpu` and `cuda`."""
+    """The devices that the installed ONNX Runtime supports, of `cpu` and `cuda`."""
     offered = _onnxruntime().get_available_providers()
     return [device for device, provider in PROVIDERS.items() if provider in offered]
 
 
 def has_cuda() -> bool:
-    """Whether the ONNX Runtime that is installed was built with CUDA; does not import it, which takes time."""
+    """Whether the installed ONNX Runtime was built with CUDA; does not import it, because that takes time."""
     spec = find_spec("onnxruntime")
     places = spec.submodule_search_locations if spec is not None else None
     return any((Path(place) / "capi" / "libonnxruntime_providers_cuda.so").is_file() for place in places or ())
@@ -116,14 +116,14 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
-            "got no onnxruntime, expected it for running .onnx models; pip install onnxruntime (on a Jetson, whose "
-            "JetPack has OpenCV already) or pip install 'aselect-runtime[cpu]' (elsewhere)"
+            "got no onnxruntime, expected it for running .onnx models; pip install onnxruntime (on a Jetson, where "
+            "JetPack includes OpenCV) or pip install 'aselect-runtime[cpu]' (elsewhere)"
         ) from error
     return onnxruntime
 
 
 def _described(node: Any) -> tuple[str, str, list[Any]]:
-    """Name, type and shape of an input or output; a side that the graph leaves open is a string or None."""
+    """Name, type and shape of an input or output; a dynamic dimension is a string or None."""
     return node.name, node.type, list(node.shape)
 
 

@@ -1,4 +1,4 @@
-"""A session of OpenVINO on the CPU: what x86 edge boxes are fastest with."""
+"""A session of OpenVINO on the CPU, the fastest backend on x86 edge boxes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from aselect_runtime.results import Arrays
 from aselect_runtime.sessions.compiled import compiled, compiled_folder
 
 TYPES = {"uint8": "u8", "float32": "f32"}
-"""What OpenVINO calls the element types of a manifest."""
+"""Element type in a manifest -> OpenVINO's name."""
 
 METADATA = "framework"
-"""Where OpenVINO keeps the metadata_props of an ONNX model."""
+"""Key under which OpenVINO stores the metadata_props of an ONNX model."""
 
 X86 = frozenset({"x86_64", "amd64"})
 
 
 class OpenVinoSession:
-    """Loads a .onnx file; raises IntegrityError if OpenVINO cannot.
+    """Loads a .onnx file; raises IntegrityError if OpenVINO cannot load it.
 
-    Precision is what the graph says: OpenVINO's own lowering to bfloat16 or float16 is off, so float32 nodes compute
-    in float32 on every processor, and a float16 graph loses nothing but what its float16 weights lost. With `bf16`
-    they compute in bfloat16: faster where the processor has instructions for it, and many times slower elsewhere.
+    The graph determines the precision: OpenVINO's conversion to bfloat16 or float16 is off, so float32 nodes compute in
+    float32 on every processor, and a float16 graph loses accuracy only by its float16 weights. With `bf16` they compute
+    in bfloat16: faster if the processor has instructions for it, many times slower otherwise.
 
-    With `digest`, a hash of all that the graph consists of, the compiled model is kept in the user's cache folder.
+    With `digest`, the graph's hash (see `graph_hash`), the compiled model is stored in the user's cache folder.
     """
 
     def __init__(self, path: Path, *, bf16: bool = False, digest: str | None = None) -> None:
@@ -42,7 +42,7 @@ class OpenVinoSession:
         openvino = _openvino()
         self._core: Any = openvino.Core()
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",  # one frame at a time, as fast as possible
+            "PERFORMANCE_HINT": "LATENCY",  # one frame at a time, with the lowest latency
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "INFERENCE_NUM_THREADS": physical_cores(),
         }
@@ -54,7 +54,7 @@ class OpenVinoSession:
         try:
             self._model: Any = compiled(_folder(openvino, path, settings, digest), compile_with)
             self._request: Any = self._model.create_infer_request()
-        except RuntimeError as error:  # the only exception that OpenVINO knows
+        except RuntimeError as error:  # the only exception that OpenVINO raises
             raise IntegrityError(
                 f"{path}: OpenVINO cannot load it ({_reason(error)}), expected an ONNX model that it supports; "
                 "export it again or use the device cpu",
@@ -64,7 +64,7 @@ class OpenVinoSession:
 
     def metadata(self) -> dict[str, str]:
         """The model's metadata_props."""
-        info = self._core.read_model(str(self._path)).get_rt_info()  # which the compiled model does not keep
+        info = self._core.read_model(str(self._path)).get_rt_info()  # the compiled model does not have it
         return {key: value.astype(str) for key, value in info[METADATA].items()} if METADATA in info else {}
 
     def check(self, manifest: Manifest) -> None:
@@ -76,11 +76,11 @@ class OpenVinoSession:
         if inputs != wanted or any(output not in outputs for output in promised):
             raise IntegrityError(
                 f"{self._path}: got the inputs {inputs} and outputs {outputs}, expected {wanted} and {promised} "
-                "as its manifest says; export it again"
+                "from its manifest; export it again"
             )
 
     def infer(self, frames: Frame) -> Arrays:
-        """See Session.infer; the outputs are copies, which later calls leave alone."""
+        """See Session.infer; the outputs are copies, which later calls do not change."""
         try:
             results = self._request.infer({0: frames}, share_inputs=True)
         except RuntimeError as error:
@@ -97,7 +97,7 @@ class OpenVinoSession:
 
 
 def available() -> bool:
-    """Whether OpenVINO is installed on a processor that it is the fastest choice for (x86)."""
+    """Whether OpenVINO is installed and the processor is x86, where it is the fastest backend."""
     return platform.machine().lower() in X86 and find_spec("openvino") is not None
 
 
@@ -114,8 +114,11 @@ def _openvino() -> Any:
 
 
 def _folder(openvino: Any, path: Path, settings: Mapping[str, object], digest: str | None) -> Path | None:
-    """Where the compiled model is kept. What OpenVINO makes depends on the processor, and a home folder may be
-    shared by many machines; its own key holds the path of the graph."""
+    """The cache folder of the compiled model, None without `digest`.
+
+    The name depends on the processor too, because the compiled model does and several machines may share a home folder;
+    and on the path of the graph, because OpenVINO's own cache key contains it.
+    """
     if digest is None:
         return None
     here = processor()
@@ -126,7 +129,7 @@ def _folder(openvino: Any, path: Path, settings: Mapping[str, object], digest: s
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keeps away what OpenVINO's protobuf library prints about a broken file beside the exception that says it."""
+    """Suppress what OpenVINO's protobuf library prints about a broken file; the exception reports it anyway."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -138,7 +141,7 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _described(port: Any) -> tuple[str, str, list[Any]]:
-    """Name, type and shape of an input or output; a side that the graph leaves open is a string."""
+    """Name, type and shape of an input or output; a dynamic dimension is a string."""
     shape = [side.get_length() if side.is_static else str(side) for side in port.get_partial_shape()]
     return port.get_any_name(), port.get_element_type().get_type_name(), shape
 
@@ -148,7 +151,7 @@ def _specified(spec: TensorSpec) -> tuple[str, str, list[Any]]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What an OpenVINO error says beside the places in its own source that it names."""
+    """The text of an OpenVINO error without the lines that name its source code."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return (said or lines or ["no reason given"])[-1][:300]
+    texts = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return (texts or lines or ["no reason given"])[-1][:300]

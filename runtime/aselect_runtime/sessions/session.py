@@ -1,4 +1,4 @@
-"""The one door to an inference engine."""
+"""The protocol that all inference backends implement."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Session(Protocol):
     """A loaded model. One thread at a time may call `infer`."""
 
     device: str
-    """What it runs on, for people: `cpu`, `cuda`."""
+    """Name of the device, for example `cpu` or `cuda`."""
 
     def infer(self, frames: Frame) -> Arrays:
-        """Run uint8 [N, H, W, 3] of exactly the manifest's input shape; outputs by name, each with N first.
+        """Run uint8 [N, H, W, 3] of exactly the manifest's input shape; returns outputs by name, each with N first.
 
         Segmentation: `class_map` uint8 [N, H, W] and `confidence` float32 [N, H/s, W/s]; classification: `scores`
-        float32 [N, C]. The arrays belong to the caller: a later call leaves them alone. Raises EngineError.
+        float32 [N, C]. The arrays belong to the caller: later calls do not change them. Raises EngineError.
         """
 
     def close(self) -> None:
-        """Release the engine; `infer` must not be called any more."""
+        """Release the engine; `infer` must not be called afterwards."""

@@ -1,4 +1,4 @@
-"""Where results go; `open_sink` picks one small file of this package by suffix or scheme."""
+"""Outputs of results; `open_sink` chooses a module of this package by suffix or scheme."""
 
 from aselect_runtime.sinks.opening import open_sink
 from aselect_runtime.sinks.sink import Sink, SinkClosed, Write

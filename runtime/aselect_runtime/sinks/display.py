@@ -19,24 +19,24 @@ QUIT = frozenset({27, ord("q")})
 """Escape, or q."""
 TRIAL = "import cv2; cv2.namedWindow('aselect'); cv2.waitKey(1)"
 TIMEOUT = 20.0
-"""Seconds for the trial: a screen across a network that does not answer is none."""
+"""Seconds for the trial: a remote screen that does not answer in this time cannot be used."""
 
 
 @contextmanager
 def display(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - one form for all sinks
-    """Shows the painted frames, each source in a window of its own; q, Escape or closing a window ends it.
+    """Shows the drawn frames, one window per source; q, Escape or closing a window ends it.
 
-    Raises MissingDependencyError where this OpenCV has no windows.
+    Raises MissingDependencyError if this OpenCV has no windows, InputError if there is no screen.
     """
     if not cv2.currentUIFramework():
         raise MissingDependencyError(
-            "display://: got an OpenCV without windows, expected one with them; pip install opencv-python in place of "
-            "opencv-python-headless, or look at http://127.0.0.1:8080 instead"
+            "display://: got an OpenCV without windows, expected one with windows; pip install opencv-python instead "
+            "of opencv-python-headless, or use the output http://127.0.0.1:8080"
         )
     if not _opens():
         raise InputError(
-            "display://: got no screen that shows a window, expected one; set DISPLAY or WAYLAND_DISPLAY, or look at "
-            "http://127.0.0.1:8080 instead",
+            "display://: got no screen that shows a window, expected one; set DISPLAY or WAYLAND_DISPLAY, or use the "
+            "output http://127.0.0.1:8080",
             parameter="output",
         )
     painter = Painter(manifest)
@@ -58,7 +58,7 @@ def display(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - 
 
 
 def _opens() -> bool:
-    """Whether a window opens: tried in another process, because Qt ends a process that has no screen."""
+    """Whether a window can be opened; tried in another process, because Qt ends a process that has no screen."""
     try:
         done = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What encodes an overlay video: hardware where there is some that works, else MPEG-4 on the CPU."""
+"""Encoders of overlay videos: a hardware encoder if one works, otherwise MPEG-4 on the CPU."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Size = tuple[int, int]
 """Height and width."""
 
 RENDER_NODES = Path("/dev/dri")
-"""Where Linux shows the graphics processors that FFmpeg can encode with."""
+"""Folder of the device nodes of GPUs that FFmpeg can encode with."""
 JETSON = (
     "appsrc ! queue ! videoconvert ! video/x-raw,format=BGRx ! nvvidconv ! video/x-raw(memory:NVMM),format=NV12 ! "
     "nvv4l2h264enc bitrate=8000000 ! h264parse ! {muxer} ! filesink location={location}"
 )
 MUXERS = {".mp4": "mp4mux fragment-duration=1000", ".mkv": "matroskamux"}
-"""Fragments of a second: an ordinary .mp4 cannot be played before it is complete."""
+"""Fragments of one second, because an ordinary .mp4 cannot be played before it is complete."""
 TRIAL = 5
-"""Frames that an encoder must write and that can be read back before a video is left to it: an Orin Nano has the
-software of an encoder that it does not have, and OpenCV tells nobody when a write fails."""
+"""Frames that an encoder must write and that can be read back before it is used: an Orin Nano has the software of an
+encoder that its hardware lacks, and OpenCV does not report when a write fails."""
 
 log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """What writes a video: cv2.VideoWriter, or another with its methods."""
+    """A video writer: cv2.VideoWriter, or another class with its methods."""
 
     def isOpened(self) -> bool: ...  # noqa: N802 - OpenCV's name
 
@@ -47,7 +47,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """`start` begins a file of a rate and a size, by a writer that is not open where this encoder is not there."""
+    """An encoder; `start` returns a writer to a file, which is not open if this encoder is not available."""
 
     name: str
     start: Callable[[Path, float, Size], Writer]
@@ -55,7 +55,7 @@ class Encoder:
 
 
 def candidates() -> Iterator[Encoder]:
-    """What to try on this machine, the best first."""
+    """The encoders to try on this machine, the best first."""
     if has_gstreamer():
         yield Encoder("the Jetson's H.264 encoder", _jetson)
     if any(RENDER_NODES.glob("renderD*")):
@@ -64,19 +64,19 @@ def candidates() -> Iterator[Encoder]:
 
 
 def start(path: Path, fps: float, size: Size) -> Writer | None:
-    """A writer to the file by the first candidate that works; None where there is none."""
+    """A writer to the file with the first encoder that works; None if none does."""
     for encoder in candidates():
         if encoder.hardware and not _passes(encoder, path.suffix, fps, size):
             continue
         writer = encoder.start(path, fps, size)
         if writer.isOpened():
-            log.debug("overlay video by %s", encoder.name)
+            log.debug("overlay video encoded by %s", encoder.name)
             return writer
     return None
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a video says that it has; 0 where it cannot be played."""
+    """Number of frames that a video's container states; 0 if it cannot be played."""
     capture = open_file(path)
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
     capture.release()
@@ -84,7 +84,7 @@ def count_frames(path: Path) -> int:
 
 
 def _passes(encoder: Encoder, suffix: str, fps: float, size: Size) -> bool:
-    """Whether it writes a video."""
+    """Whether the encoder writes a video that can be played."""
     frame: Frame = np.zeros((*size, 3), np.uint8)
     with TemporaryDirectory(prefix="aselect-") as folder:
         path = Path(folder, f"trial{suffix}")
@@ -109,7 +109,7 @@ def _accelerated(path: Path, fps: float, size: Size) -> Writer:
     wanted = [cv2.VIDEOWRITER_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"avc1"), fps, size[::-1], wanted)
     if writer.get(cv2.VIDEOWRITER_PROP_HW_ACCELERATION) <= cv2.VIDEO_ACCELERATION_NONE:
-        writer.release()  # OpenCV fell back to H.264 on the CPU, which costs several times what MPEG-4 does
+        writer.release()  # OpenCV fell back to H.264 on the CPU, which is several times slower than MPEG-4
     return writer
 
 

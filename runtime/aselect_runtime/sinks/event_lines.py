@@ -1,4 +1,4 @@
-"""events.jsonl: a line when an event starts and one when it has ended; the snapshots lie in a folder beside it."""
+"""events.jsonl: one line when an event starts and one when it has ended; the snapshots are in a folder next to it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
 SNAPSHOTS = 1000
-"""JPEGs that are kept; then the oldest gives way."""
+"""Maximum number of JPEGs; then the oldest are removed."""
 OURS = re.compile(r"\d+-\d+-[A-Za-z0-9_-]+\.jpg")
 
 
 @contextmanager
 def event_lines(path: Path) -> Iterator[Deliver]:
-    """Adds to the file, which outlives runs: events are few, and a service that starts again must not lose them.
+    """Appends to the file, so that a service that is restarted keeps earlier events.
 
     A line is `Event.to_dict` with `snapshot`, the path of a JPEG relative to the file, or null. The snapshot of an
     event's end replaces that of its start. Raises WriteError.
@@ -49,7 +49,7 @@ class _Snapshots:
         self._files = sorted(found, key=lambda file: (int(file.name.split("-")[0]), file.name))
 
     def write(self, event: Event) -> str | None:
-        """The path of the event's snapshot, relative to the folder's parent."""
+        """Write the event's snapshot; returns its path relative to the folder's parent, None without a frame."""
         if event.snapshot is None:
             return None
         file = self._folder / f"{event.id}.jpg"
@@ -62,7 +62,7 @@ class _Snapshots:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add a line; what a full disk or a kill cut off before it gets a line of its own."""
+    """Append a line; an earlier line that a full disk or a kill cut off is ended first."""
     with path.open("a+b", buffering=0) as stream:
         size = stream.seek(0, 2)
         if size:
@@ -75,10 +75,10 @@ def _append(path: Path, line: bytes) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns the faults of a disk into WriteError."""
+    """Turn OSErrors into WriteError."""
     try:
         yield
     except OSError as error:
         raise WriteError(
-            f"{path}: could not write ({error.strerror}), expected a writable place; free space or choose another"
+            f"{path}: could not write ({error.strerror}), expected a writable path; free space or choose another"
         ) from error

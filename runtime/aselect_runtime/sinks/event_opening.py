@@ -1,4 +1,4 @@
-"""From a path or URI to where events go."""
+"""Opening the destination of events that a path or URI names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.event_sink import EventContext, EventSink
 
 SCHEMES = {"mqtt": "mqtt_events", "mqtts": "mqtt_events", "http": "webhook", "https": "webhook"}
-"""Scheme -> module of this package, which has a function of that name that opens `(uri, context)` as an EventSink."""
-HERE = "events.jsonl, mqtt://host/topic or https://host/path (a webhook)"
+"""Scheme -> module of this package; its function of the same name opens `(uri, context)` as an EventSink."""
+SUPPORTED = "events.jsonl, mqtt://host/topic or https://host/path (a webhook)"
 
 
 def open_events(uri: str, context: EventContext) -> EventSink:
-    """The place that a path or URI names; raises InputError if there is none such."""
+    """The destination that a path or URI names; raises InputError if it is not supported."""
     scheme = uri.split("://", 1)[0] if "://" in uri else ""
     if scheme in SCHEMES:
         name = SCHEMES[scheme]
@@ -26,5 +26,6 @@ def open_events(uri: str, context: EventContext) -> EventSink:
 
         return event_lines(Path(uri))
     raise InputError(
-        f"{redact(uri)}: got no place for events, expected {HERE}; choose one of these", parameter="events"
+        f"{redact(uri)}: got an unknown destination for events, expected {SUPPORTED}; choose one of these",
+        parameter="events",
     )

@@ -1,4 +1,4 @@
-"""How events are recorded."""
+"""Settings of event recording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class EventRecording:
-    """Where videos of events go, and how much of them."""
+    """The folder for videos of events, their length, and the limits of the folder."""
 
     folder: Path
     pre: float = 5.0
@@ -16,6 +16,6 @@ class EventRecording:
     post: float = 10.0
     """Seconds after the end."""
     most_bytes: float = 10e9
-    """Of all videos in the folder; then the oldest give way."""
+    """Maximum bytes of all videos in the folder; then the oldest are removed."""
     most_days: float = 30.0
-    """Older videos are removed."""
+    """Age in days at which videos are removed."""

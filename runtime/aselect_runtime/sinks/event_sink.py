@@ -1,4 +1,4 @@
-"""What every place for events is."""
+"""The types of all destinations of events."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from aselect_runtime.redaction import redact
 from aselect_runtime.rules import Event, Rules
 
 Deliver: TypeAlias = Callable[[Event], None]
-"""Takes one event. A WriteError says that it may succeed later: the event is given again. Any other AselectError says
-that it never will."""
+"""Delivers one event. WriteError means that it may succeed later: the event is sent again. Any other AselectError means
+that it will never succeed."""
 EventSink: TypeAlias = AbstractContextManager[Deliver]
-"""The pipeline enters, delivers and leaves in one thread of the sink's own, behind a bounded queue."""
+"""The pipeline enters, delivers and exits in one thread per sink, fed by a bounded queue."""
 
 
 @dataclass(frozen=True)
 class EventContext:
-    """What may be told before the first event."""
+    """What a destination may announce before the first event."""
 
     rules: Rules
     sources: tuple[str, ...]
@@ -28,7 +28,7 @@ class EventContext:
 
 
 def event_place(uri: str) -> str:
-    """What messages call it. The path of a webhook is left out: with many services it is the secret."""
+    """The name for messages. The path of a webhook is left out, because for many services it is a secret."""
     parts = urlsplit(uri)
     if parts.scheme not in {"http", "https"}:
         return redact(uri)

@@ -1,4 +1,4 @@
-"""DIR/ID.mkv: the seconds around each event, from the compressed stream as the camera or the file has it."""
+"""DIR/ID.mkv: the seconds around each event, copied from the compressed stream of the camera or file."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import Deliver
 from aselect_runtime.sinks.file_recorder import record_part
 from aselect_runtime.sinks.stream_recorder import StreamRecorder
-from aselect_runtime.sources.network import Remote
+from aselect_runtime.sources.network import Endpoint
 
 OURS = re.compile(r"\d+-\d+-[A-Za-z0-9_-]+\.mkv")
-"""Names of the files here, `Event.id`: no other is ever removed."""
+"""Names of the recorded files (`Event.id`); no other file is ever removed."""
 DAY = 86_400.0
 OTHERS = frozenset({"synthetic", "test", "csi"})
 """Schemes of inputs that deliver frames and no compressed stream."""
 MARGIN = 5.0
-"""Seconds for which a ring keeps more than was asked: an event is known only after inference."""
+"""Additional seconds that a ring keeps, because an event is known only after inference."""
 
 log = logging.getLogger(__name__)
 
 
 class EventVideos:
-    """An EventSink. Raises InputError for an input without a compressed stream that could be kept."""
+    """An EventSink that records videos. Raises InputError for an input without a compressed stream."""
 
     def __init__(self, recording: EventRecording, rules: Rules, inputs: Sequence[str]) -> None:
         self.name = f"{recording.folder}/"
@@ -41,14 +41,18 @@ class EventVideos:
         longest = max(rule.seconds for rule in rules.rules)
         kept = recording.pre + longest + MARGIN
         self._recorders = {
-            number: StreamRecorder(Remote.of(uri), kept) for number, uri in enumerate(self._inputs) if not _is_file(uri)
+            number: StreamRecorder(Endpoint.of(uri), kept)
+            for number, uri in enumerate(self._inputs)
+            if not _is_file(uri)
         }
 
     def __enter__(self) -> Deliver:
         try:
             self._recording.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WriteError(f"{self.name}: could not write ({error.strerror}), expected a writable place") from error
+            raise WriteError(
+                f"{self.name}: could not write ({error.strerror}), expected a writable folder; choose another"
+            ) from error
         self._tidy()
         for recorder in self._recorders.values():
             recorder.start()
@@ -76,7 +80,7 @@ class EventVideos:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what is too old, and the oldest of what is too much."""
+        """Remove videos that are too old, and the oldest ones if all together are too large."""
         found = [path for path in self._recording.folder.glob("*.mkv") if OURS.fullmatch(path.name)]
         found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         busy = {path for recorder in self._recorders.values() for path in recorder.busy()}
@@ -90,7 +94,7 @@ class EventVideos:
 
 
 def _is_file(uri: str) -> bool:
-    """Whether every part of it can be read at any time."""
+    """Whether the input is a file, whose parts can be read at any time, and not a live stream."""
     return is_video(PurePosixPath(urlsplit(uri).path)) if uri.startswith(("http://", "https://")) else "://" not in uri
 
 
@@ -99,8 +103,8 @@ def _recordable(uri: str) -> str:
     frames_only = " ! " in uri or scheme in OTHERS or (not scheme and not is_video(Path(uri)))
     if frames_only:
         raise InputError(
-            f"{redact(uri)}: got an input that delivers frames and no compressed stream, expected a network camera or "
-            "a video file to record events of; leave out the recording, or record an overlay video as output",
+            f"{redact(uri)}: got an input with no compressed stream, expected a network camera or a video file to "
+            "record events from; leave out the recording, or record an overlay video as output",
             parameter="record_events",
         )
     return uri

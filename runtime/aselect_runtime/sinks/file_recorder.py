@@ -7,20 +7,20 @@ from pathlib import Path
 from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.packets import PacketFile, Stored, av
-from aselect_runtime.sources.network import Remote
+from aselect_runtime.sources.network import Endpoint
 
 TIMEOUT = (10.0, 10.0)
-"""Seconds to open and to read, of a file on the network."""
+"""Time limits in seconds for opening and for reading a file on the network."""
 
 
 def record_part(uri: str, path: Path, start: float, end: float) -> None:
     """Copy the video from the keyframe before `start` to `end`, in seconds from its beginning.
 
-    Raises InputError where the video cannot be read, WriteError where the copy cannot be written.
+    Raises InputError if the video cannot be read, WriteError if the copy cannot be written.
     """
     options: dict[str, str] = {}
     if "://" in uri:
-        there = Remote.of(uri)
+        there = Endpoint.of(uri)
         there.check()
         uri, options = there.uri, there.options()
     try:
@@ -35,7 +35,7 @@ def record_part(uri: str, path: Path, start: float, end: float) -> None:
             _copy(container, stream, path, float(first) + end)
         except (OSError, av.FFmpegError) as error:
             raise WriteError(
-                f"{path}: could not write ({_reason(error)}), expected a writable place; free space or choose another"
+                f"{path}: could not write ({_reason(error)}), expected a writable path; free space or choose another"
             ) from None
 
 
@@ -52,5 +52,5 @@ def _copy(container: av.container.InputContainer, stream: av.VideoStream, path: 
 
 
 def _reason(error: Exception) -> str:
-    """Without the address, which FFmpeg's messages quote with its password."""
+    """The reason without the address: FFmpeg's messages contain it with its password."""
     return getattr(error, "strerror", None) or type(error).__name__

@@ -1,6 +1,6 @@
-"""By which names a server of this machine may be called: a page of another site must not reach it by a name of its own.
+"""Host names that requests to a server of this machine may have: a check against DNS rebinding.
 
-Such a site points its name at this machine's address; the browser then sends that name as the request's host.
+There a page of another site points its own host name at this machine's address, and the browser sends that name.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def is_loopback(host: str) -> bool:
 
 
 def is_known(asked: str, host: str, names: Collection[str] = ()) -> bool:
-    """Whether a server at `host` answers to `asked`, the host of a request with or without a port.
+    """Whether `asked`, the Host header of a request, is a name of a server that listens at `host`.
 
-    An IP address is known, on loopback its own kind alone; of names those of this machine, `host` and `names`.
+    IP addresses are accepted (on loopback only loopback addresses), and the names of this machine, `host` and `names`.
     """
     try:
         name = (urlsplit(f"//{asked}").hostname or "").rstrip(".")
     except ValueError:
         return False
     address, local = literal(name), is_loopback(host)
-    if address is not None:  # an attack by renaming needs a name
+    if address is not None:  # DNS rebinding needs a host name
         return address.is_loopback or not local
     own = socket.gethostname().lower()
     machine = set() if local else {own, own.split(".")[0], f"{own.split('.')[0]}.local"}

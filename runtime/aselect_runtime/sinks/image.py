@@ -1,4 +1,4 @@
-"""Overlays as images: of the last frame, or of each."""
+"""Overlay images: of the last frame, or of each frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aselect_runtime.sinks.sink import EACH, Write
 
 @contextmanager
 def images(pattern: str, manifest: Manifest) -> Iterator[Write]:
-    """Writes the overlay of each frame, whole or not at all, to the pattern with its label in place of `{name}`."""
+    """Writes the overlay of each frame atomically to the path that results from replacing `{name}` by its label."""
     painter = Painter(manifest)
     check_place(Path(pattern.replace(EACH, "name")))
 
@@ -31,7 +31,7 @@ def images(pattern: str, manifest: Manifest) -> Iterator[Write]:
 
 @contextmanager
 def image(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Keeps the latest result and paints it once, at the end."""
+    """Keeps the latest result and draws it once, at the end."""
     latest: list[Result] = []
 
     def write(result: Result) -> None:
@@ -40,5 +40,5 @@ def image(path: Path, manifest: Manifest) -> Iterator[Write]:
     with atomic_file(path) as temporary:
         yield write
         if not latest:
-            raise WriteError(f"{path}: got no frame to paint, expected at least one; check the input")
+            raise WriteError(f"{path}: got no frame to draw, expected at least one; check the input")
         temporary.write_bytes(cv2.imencode(".png", latest[0].plot(Painter(manifest)))[1].tobytes())

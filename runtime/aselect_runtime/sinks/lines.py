@@ -1,4 +1,4 @@
-"""One JSON object a frame."""
+"""JSON lines: one object per frame."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aselect_runtime.sinks.sink import SinkClosed, Write
 
 @contextmanager
 def lines(path: Path) -> Iterator[Write]:
-    """Writes `Result.to_json` as one line a result.
+    """Writes `Result.to_json` as one line per result.
 
-    The file is written in place, one whole line at a time, so that it can be followed while the run goes on; whatever
-    ends the run, the lines so far stay. An older file is replaced when the first line comes.
+    The file is written in place, one whole line at a time, so that it can be read during the run; however the run ends,
+    the lines so far are kept. An older file is replaced when the first line is written.
     """
     with _opened(path) as stream:
         begun = False
@@ -38,13 +38,13 @@ def lines(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def standard_output() -> Iterator[Write]:
-    """Writes the same lines to the standard output; a reader that has seen enough (`head`) closes it."""
+    """Writes the same lines to the standard output; if the reader closes it (`head`), the sink ends."""
     with FileIO(1, "w", closefd=False) as stream:
 
         def write(result: Result) -> None:
             data = memoryview(f"{result.to_json()}\n".encode())
             try:
-                while data:  # a pipe may take less than all
+                while data:  # a pipe may accept only a part
                     data = data[stream.write(data) or 0 :]
             except BrokenPipeError:
                 raise SinkClosed from None
@@ -60,7 +60,7 @@ def standard_output() -> Iterator[Write]:
 def _opened(path: Path) -> Iterator[FileIO]:
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened now, so that a place that cannot be written to is told before the run.
+        # Opened now, so that a path that is not writable is reported before the run.
         stream = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
     with stream:
         yield stream

@@ -17,14 +17,14 @@ from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
 LONGEST = 240
-"""Bytes of a mask's name without its suffix and number: a disk takes 255 in all."""
+"""Maximum bytes of a mask's name without its suffix and number: file systems allow 255 bytes in all."""
 KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
 """A later run replaces the masks that the record names and no other files."""
 
 
 @contextmanager
 def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes `<label>.png` for each frame; the folder appears whole at the end."""
+    """Writes `<label>.png` for each frame; the folder appears at the end, complete."""
     names: list[str] = []
     with atomic_folder(path, KIND) as folder:
 
@@ -39,9 +39,9 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
 
 
 def _recordable(label: str) -> str:
-    """The label as the record and the disk can hold it: names are bytes, which need not be text.
+    """The label with only the characters that the record allows: names on disk are bytes and may be no valid text.
 
-    A name that `~2.png` would make too long is cut, and ends in a checksum instead.
+    A name that would be too long with `~2.png` is shortened and ends with a checksum.
     """
     text = "".join(each if each.isprintable() and each != "\\" else "\N{REPLACEMENT CHARACTER}" for each in label)
     folder, slash, name = text.rpartition("/")
@@ -51,6 +51,6 @@ def _recordable(label: str) -> str:
 
 
 def _unused(folder: Path, label: str) -> Path:
-    """`<label>.png`, or with a number where sources of one's own give two frames one label."""
+    """`<label>.png`, or with a number if a custom source gives two frames the same label."""
     names = itertools.chain([f"{label}.png"], (f"{label}~{number}.png" for number in itertools.count(2)))
     return next(path for name in names if not (path := folder / name).exists())

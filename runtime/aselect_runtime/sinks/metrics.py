@@ -1,4 +1,4 @@
-"""metrics://host:port, figures for Prometheus at /metrics: frames, drops, reconnects, latency, shares of classes."""
+"""metrics://host:port, metrics for Prometheus at /metrics: frames, drops, reconnects, latency, shares of classes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ except ImportError as error:
     ) from error
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds: from a fast engine to a stalled camera, with the limits of 30 and 60 frames per second among them."""
+"""Histogram limits in seconds: from a fast engine to a stalled camera, including about 1/60 and 1/30 s."""
 EXAMPLE = "metrics://127.0.0.1:9090 or metrics://0.0.0.0:9090?host=camera.example.org"
 SILENCE = 15.0
-"""Seconds without a result after which a source does not count as up. A snapshot comes with a result: where none comes
-any more, the last one still says that all is well. Longer than the pipeline waits before it connects again."""
+"""Seconds without a result after which a source does not count as up. Health snapshots come with results: without new
+results the last snapshot would still report a working source. Longer than the pipeline's time limit for a frame."""
 
 
 @contextmanager
 def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
-    """Serves `metrics://host:port`; raises InputError if the address cannot be had."""
+    """Serves `metrics://host:port`; raises InputError if the address cannot be bound."""
     host, port, names = _address(uri)
     figures = Metrics(manifest)
     with ExitStack() as stack:
@@ -46,14 +46,14 @@ def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
         except OSError as error:
             raise InputError(
                 f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
-                "choose another output",
+                "choose another port",
                 parameter="output",
             ) from error
         yield figures
 
 
 class Metrics(Collector):
-    """The figures of one run, in a registry of their own. Sources and sinks bear their printable names only."""
+    """The metrics of one run, in a separate registry. Labels contain only the printable names of sources and sinks."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -71,7 +71,7 @@ class Metrics(Collector):
         )
         self._age = Histogram(
             "aselect_result_age_seconds",
-            "From the capture of a frame to its result.",
+            "Time from the capture of a frame to its result.",
             ["source"],
             buckets=BUCKETS,
             registry=self.registry,
@@ -81,13 +81,13 @@ class Metrics(Collector):
         )
         name, text = {
             "seg": ("aselect_class_area_ratio", "Share of the last frame that a class covers."),
-            "cls": ("aselect_class_score", "Score of a class for the last frame, 0 but for the best few."),
+            "cls": ("aselect_class_score", "Score of a class for the last frame; 0 except for the top classes."),
         }[manifest.task]
         self._classes = Gauge(name, text, ["source", "class"], registry=self.registry)
         self.registry.register(self)
 
     def tell(self, health: Health) -> None:
-        """Take a snapshot that comes without a result."""
+        """Store a health snapshot that comes without a result."""
         self._health = health
 
     def observe(self, result: Result) -> None:
@@ -105,7 +105,7 @@ class Metrics(Collector):
     __call__ = observe
 
     def exposition(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -118,13 +118,13 @@ class Metrics(Collector):
         yield _totals("aselect_frames", "Frames with a result.", "source", ((s.name, s.frames) for s in sources))
         yield _totals(
             "aselect_frames_dropped",
-            "Frames that gave way to newer ones before inference.",
+            "Frames that were replaced by newer ones before inference.",
             "source",
             ((s.name, s.dropped) for s in sources),
         )
         yield _totals(
             "aselect_frames_repeated",
-            "Frames that were not inferred, since nothing moved.",
+            "Frames that were not inferred, because nothing moved.",
             "source",
             ((s.name, s.repeated) for s in sources),
         )
@@ -132,17 +132,17 @@ class Metrics(Collector):
             "aselect_reconnects", "Reconnects of a source.", "source", ((s.name, s.reconnects) for s in sources)
         )
         yield _totals(
-            "aselect_sink_results", "Results that an output took.", "sink", ((s.name, s.written) for s in sinks)
+            "aselect_sink_results", "Results that an output wrote.", "sink", ((s.name, s.written) for s in sinks)
         )
         yield _totals(
-            "aselect_sink_dropped", "Results that an output missed.", "sink", ((s.name, s.dropped) for s in sinks)
+            "aselect_sink_dropped", "Results that an output dropped.", "sink", ((s.name, s.dropped) for s in sinks)
         )
-        yield _gauges("aselect_source_up", "1 while a source delivers and is answered.", "source", up)
+        yield _gauges("aselect_source_up", "1 while a source delivers frames that get results.", "source", up)
         yield _gauges(
             "aselect_sink_up", "1 while an output works.", "sink", {s.name: s.state == "working" for s in sinks}
         )
-        yield GaugeMetricFamily("aselect_fps", "Results per second lately.", rate)
-        yield GaugeMetricFamily("aselect_stalled_stages", "Stages stuck in one operation.", len(health.stalled))
+        yield GaugeMetricFamily("aselect_fps", "Results per second.", rate)
+        yield GaugeMetricFamily("aselect_stalled_stages", "Stages stalled in one operation.", len(health.stalled))
         yield _gauges(
             "aselect_temperature_celsius", "Temperature of a thermal zone.", "zone", dict(health.temperatures)
         )
@@ -165,7 +165,7 @@ def _address(uri: str) -> tuple[str, int, list[str]]:
 
 
 def _totals(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> CounterMetricFamily:
-    """A counter; inputs of the same name, such as two runs over one video, count together."""
+    """A counter; inputs of the same name, such as the same video twice, are added up."""
     family = CounterMetricFamily(name, text, labels=[label])
     sums: dict[str, int] = defaultdict(int)
     for key, value in values:

@@ -1,4 +1,4 @@
-"""A small HTTP server for figures: one thread whatever the number of clients, and little patience with each."""
+"""A small HTTP server for metrics: one thread for all clients, with strict limits on connections and time."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ PATHS = frozenset({"/", "/metrics"})
 def serving(
     host: str, port: int, content_type: str, content: Callable[[], bytes], names: Collection[str] = ()
 ) -> Iterator[int]:
-    """Serve GET /metrics for as long as the block lasts; yields the port. Raises OSError if the address is taken.
+    """Serve GET /metrics inside the block; yields the port. Raises OSError if the address cannot be bound.
 
-    It answers to the names of this machine, and to `names`: see `is_known`.
+    Requests must be for a host name of this machine or one of `names`, see `is_known`.
     """
     started: Future[int] = Future()
     stop: Future[None] = Future()
-    door = _Door(content_type, content, lambda asked: is_known(asked, host, names))
+    handler = _Server(content_type, content, lambda asked: is_known(asked, host, names))
 
     async def work() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # a client's fault is no news
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # errors of clients are not logged
         try:
-            server = await asyncio.start_server(door.answer, host, port, limit=HEADERS, backlog=door.most)
+            server = await asyncio.start_server(handler.answer, host, port, limit=HEADERS, backlog=handler.most)
         except BaseException as error:
             started.set_exception(error)
             return
         started.set_result(int(server.sockets[0].getsockname()[1]))
         await asyncio.wrap_future(stop)
         server.close()
-        door.close()
+        handler.close()
 
     thread = Thread(target=lambda: asyncio.run(work()), name="metrics", daemon=True)
     thread.start()
@@ -55,7 +55,7 @@ def serving(
         thread.join()
 
 
-class _Door:
+class _Server:
     """Answers each connection once and closes it."""
 
     def __init__(self, content_type: str, content: Callable[[], bytes], known: Callable[[str], bool]) -> None:
@@ -72,7 +72,7 @@ class _Door:
         self._open.add(writer)
         try:
             with suppress(asyncio.TimeoutError, OSError):
-                await asyncio.wait_for(self._talk(reader, writer), IDLE)
+                await asyncio.wait_for(self._respond(reader, writer), IDLE)
         finally:
             self._open.discard(writer)
             writer.transport.abort()
@@ -81,7 +81,7 @@ class _Door:
         for writer in self._open:
             writer.transport.abort()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -103,7 +103,7 @@ class _Door:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
         writer.write_eof()
-        await reader.read(HEADERS)  # until the client closes: an abort would take the answer back
+        await reader.read(HEADERS)  # wait until the client closes: an abort could discard the answer
 
 
 def _status(request: bytes, known: Callable[[str], bool]) -> int:
@@ -114,7 +114,7 @@ def _status(request: bytes, known: Callable[[str], bool]) -> int:
     asked = [
         value.strip() for name, _, value in (header.partition(":") for header in headers) if name.lower() == "host"
     ]
-    if len(asked) > 1 or not all(map(known, asked)):  # one without a host is of no browser
+    if len(asked) > 1 or not all(map(known, asked)):  # browsers always send one
         return 403
     if line[0] != "GET":
         return 405

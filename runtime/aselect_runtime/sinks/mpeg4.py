@@ -1,6 +1,6 @@
-"""MPEG-4 part 2 on the CPU, in a file that can be played at any moment: the one codec that every FFmpeg can write.
+"""MPEG-4 part 2 on the CPU, the codec that every FFmpeg can encode, in a file that can be played while it is written.
 
-OpenCV cannot do this: it passes no options to the container, and holds back up to 256 KiB of the file.
+OpenCV cannot do this: it passes no options to the container, and buffers up to 256 KiB of the file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.frames import Frame
 
 SYNC = 1.0
-"""Seconds between two times at which the file is forced to the disk: what a power cut may cost."""
+"""Seconds between two flushes of the file to the disk: at most this much is lost at a power cut."""
 GROUP = 12
-"""Frames between two that stand by themselves, at most: a fragment of an .mp4, which is written whole."""
+"""Maximum frames between two keyframes: a fragment of an .mp4, which is written as a whole."""
 QUALITY = 3
 """Quantiser, from 1 (best) to 31."""
 CONTAINERS = {
-    # Fragments while it grows; closing it turns it into an ordinary .mp4 (FFmpeg 7.1 and later).
+    # Fragmented while it is written; closing it turns it into an ordinary .mp4 (FFmpeg 7.1 and later).
     ".mp4": ("mp4", {"movflags": "frag_keyframe+empty_moov+hybrid_fragmented", "flush_packets": "1"}),
     ".mkv": ("matroska", {"cluster_time_limit": "1000", "flush_packets": "1"}),
 }
@@ -33,9 +33,9 @@ CONTAINERS = {
 
 
 class Mpeg4Writer:
-    """Writes BGR frames of one size in place, in the manner of cv2.VideoWriter; an older file is replaced.
+    """Writes BGR frames of one size with the methods of cv2.VideoWriter; an older file is overwritten.
 
-    Raises WriteError where the disk takes no more; what was written until then stays playable.
+    Raises WriteError if the disk is full; what was written until then can be played.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
@@ -43,7 +43,7 @@ class Mpeg4Writer:
         self._synced = monotonic()
         kind, options = CONTAINERS[path.suffix]
         with self._naming():
-            # A file of our own: FFmpeg would take some names for addresses, and others crash it.
+            # Opened here, because FFmpeg reads some file names as addresses and crashes on others.
             self._file = path.open("wb", buffering=0)
             try:
                 self._container = av.open(self._file, "w", format=kind, options=options)
@@ -59,11 +59,11 @@ class Mpeg4Writer:
         context.gop_size, context.qmin, context.qmax = group, QUALITY, QUALITY
 
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
-        """Always: one that does not open raises."""
+        """Always True: the constructor raises if the file cannot be opened."""
         return True
 
     def write(self, frame: Frame) -> None:
-        """Encode one more frame."""
+        """Encode a frame, uint8 [H, W, 3] BGR."""
         with self._naming():
             self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
             if monotonic() - self._synced > SYNC:
@@ -90,6 +90,6 @@ class Mpeg4Writer:
             if error.errno not in WRITE_FAULTS:
                 raise
             raise WriteError(
-                f"{self._path}: could not write ({error.strerror}), expected a writable place; free space or choose "
+                f"{self._path}: could not write ({error.strerror}), expected a writable path; free space or choose "
                 "another"
             ) from error

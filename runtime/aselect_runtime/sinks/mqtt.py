@@ -1,8 +1,8 @@
 """mqtt://[user[:password]@]host[:port]/topic, results as JSON for an MQTT broker; mqtts:// with TLS.
 
-topic           what a JSON line says, one message a result (QoS 0)
-topic/status    `online` or `offline`, retained; the broker says `offline` where this process dies
-topic/dropped   how many results were dropped while the broker was away or slow, retained, said when it is back
+topic           a result as JSON (`Result.to_json`), one message per result (QoS 0)
+topic/status    `online` or `offline`, retained; the broker publishes `offline` if this process ends unexpectedly
+topic/dropped   number of results dropped while the broker was away or slow, retained, published on reconnection
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ except ImportError as error:
 PASSWORD = "ASELECT_MQTT_PASSWORD"
 """Environment variable with the password: a URI on the command line can be read by every user of the machine."""
 DEPTH = 256
-"""Messages that may wait for a slow broker; then results are dropped until it has caught up."""
+"""Messages that may wait for a slow broker; further results are dropped until it has caught up."""
 SLOWEST = 30
-"""Most seconds between two attempts to connect; they start at one and double."""
-FAREWELL = 2.0
-"""Seconds to send the last messages in, at the end."""
+"""Maximum seconds between two attempts to connect; the delay starts at 1 and doubles."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds to send the last messages at the end."""
 AWAY = "results are dropped until it is back"
 EXAMPLE = "mqtt://user@broker.example.org:1883/site/camera"
 
@@ -63,9 +63,9 @@ class Broker:
         tls = parts.scheme == "mqtts"
         topic = unquote(parts.path).strip("/")
         port = split.port or (8883 if tls else 1883)
-        odd = parts.query or parts.fragment or set(uri) & set("+#\0")  # a topic with + or # is a pattern
+        odd = parts.query or parts.fragment or set(uri) & set("+#\0")  # + and # in a topic are wildcards
         if not parts.hostname or not topic or odd:
-            raise InputError(f"{redact(uri)}: got no broker with a topic to publish at, expected for example {EXAMPLE}")
+            raise InputError(f"{redact(uri)}: got no broker with a topic to publish to, expected for example {EXAMPLE}")
         user = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
         return cls(redact(uri), parts.hostname, port, topic, tls, user, password)
@@ -73,19 +73,22 @@ class Broker:
 
 @contextmanager
 def mqtt(uri: str, manifest: Manifest) -> Iterator[Write]:  # noqa: ARG001 - one form for all sinks
-    """Publishes every result. A broker that is away is waited for in the background: it may start after the camera."""
-    line = Line(Broker.parse(uri))
+    """Publishes every result. If the broker is away, it is tried again in the background: it may start later."""
+    connection = Connection(Broker.parse(uri))
     try:
-        yield lambda result: line.publish(result.to_json())
+        yield lambda result: connection.publish(result.to_json())
     finally:
-        line.close()
+        connection.close()
 
 
-class Line:
-    """A connection that repairs itself. paho's thread runs the callbacks; only the sink's thread publishes results."""
+class Connection:
+    """A connection that reconnects itself. paho's thread runs the callbacks; only the sink's thread publishes results.
+
+    `greeting` returns the retained message of each topic, which are published at every connection; `away` is the end of
+    the log message while the broker is away.
+    """
 
     def __init__(self, broker: Broker, greeting: Callable[[], Mapping[str, str]] = dict, away: str = AWAY) -> None:
-        """`greeting` gives what is retained under each topic, said anew at every connection; `away` is for the log."""
         self._broker = broker
         self._greeting = greeting
         self._away = away
@@ -107,7 +110,7 @@ class Line:
         self._client.loop_start()
 
     def publish(self, text: str) -> None:
-        """Send a message, or count it as dropped where the broker is away or slow; never waits."""
+        """Send a message, or count it as dropped if the broker is away or slow; never waits."""
         while self._waiting and (self._waiting[0].rc != MQTT_ERR_SUCCESS or self._waiting[0].is_published()):
             self._dropped += self._waiting.popleft().rc != MQTT_ERR_SUCCESS
         if not self._client.is_connected() or len(self._waiting) >= DEPTH:
@@ -116,22 +119,22 @@ class Line:
         self._waiting.append(self._client.publish(self._broker.topic, text))
 
     def send(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
-        """Send a message that must arrive (QoS 1), where the broker is away once it is back; never waits.
+        """Send a message that must arrive (QoS 1); if the broker is away, it is sent on reconnection. Never waits.
 
-        Raises WriteError where too many wait.
+        Raises WriteError if too many messages wait.
         """
         sent = self._client.publish(f"{self._broker.topic}/{topic}", payload, qos=1, retain=retain)
         if sent.rc not in {MQTT_ERR_SUCCESS, MQTT_ERR_NO_CONN}:
             raise WriteError(
-                f"{self._broker.name}: got {error_string(sent.rc)}, expected a broker that takes events; see its log"
+                f"{self._broker.name}: got {error_string(sent.rc)}, expected the event to be accepted; check its log"
             )
 
     def close(self) -> None:
-        """Say good-bye, if somebody listens."""
+        """Publish `offline` if connected, then disconnect."""
         if self._client.is_connected():
-            farewell = self._client.publish(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
-            if farewell.rc == MQTT_ERR_SUCCESS:
-                farewell.wait_for_publish(FAREWELL)  # it comes after all events, which are acknowledged in order
+            last = self._client.publish(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
+            if last.rc == MQTT_ERR_SUCCESS:
+                last.wait_for_publish(CLOSE_TIMEOUT)  # events before it are acknowledged first, in order
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -156,7 +159,7 @@ class Line:
             self._report(f"the connection broke ({reason})")
 
     def _report(self, fault: str) -> None:
-        """Say once what is wrong, not at every attempt."""
+        """Log a fault once, not at every attempt."""
         if not self._reported:
             self._reported = True
             log.warning("%s: %s; %s", self._broker.name, fault, self._away)

@@ -1,13 +1,13 @@
-"""Events for an MQTT broker, mqtt(s)://[user[:password]@]host[:port]/topic, as Home Assistant understands them.
+"""Events for an MQTT broker, mqtt(s)://[user[:password]@]host[:port]/topic, in the form that Home Assistant reads.
 
-topic/status                   `online` or `offline`, retained; the broker says `offline` where this process dies
+topic/status                   `online` or `offline`, retained; the broker publishes `offline` if this process fails
 topic/events                   each event as JSON when it starts and when it has ended (QoS 1)
-topic/rules/RULE/state         `ON` while an event goes on, else `OFF`, retained
+topic/rules/RULE/state         `ON` while an event is active, otherwise `OFF`, retained
 topic/rules/RULE/event         the rule's latest event as JSON, retained
 topic/rules/RULE/snapshot      its JPEG, retained
 homeassistant/…/config         discovery: a binary sensor and an image for each rule and input, retained
 
-RULE is the rule's name in plain characters, its place in the file and the number of the input: `door-0-1`.
+RULE is the rule's name in plain characters, its index in the file and the index of the input: `door-0-1`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from aselect_runtime import __version__
 from aselect_runtime.rules import Event
 from aselect_runtime.rules.event import plain
 from aselect_runtime.sinks.event_sink import Deliver, EventContext
-from aselect_runtime.sinks.mqtt import Broker, Line
+from aselect_runtime.sinks.mqtt import Broker, Connection
 
 PREFIX = "homeassistant"
-"""Where Home Assistant looks for discovery unless its settings say otherwise."""
+"""Home Assistant's default topic prefix for discovery."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Entity:
 
 @contextmanager
 def mqtt_events(uri: str, context: EventContext) -> Iterator[Deliver]:
-    """Publishes every event. Those of a time without broker, up to a few hundred, arrive once it is there."""
+    """Publishes every event. While the broker is away, up to a few hundred events wait and are sent when it is back."""
     broker = Broker.parse(uri)
     entities = entities_of(context)
     keys = {(entity.rule, entity.stream): entity.key for entity in entities}
@@ -50,26 +50,26 @@ def mqtt_events(uri: str, context: EventContext) -> Iterator[Deliver]:
         now = {f"{broker.topic}/rules/{key}/state": state for key, state in states.items()}
         return {**discovery(broker.topic, entities), **now}
 
-    line = Line(broker, greeting, "events wait until it is back")
+    connection = Connection(broker, greeting, "events wait until it is back")
 
     def deliver(event: Event) -> None:
         text = json.dumps(event.to_dict(), ensure_ascii=False)
         key = keys[event.rule, event.stream]
         states[key] = "ON" if event.end is None else "OFF"
-        line.send("events", text)
-        line.send(f"rules/{key}/event", text, retain=True)
+        connection.send("events", text)
+        connection.send(f"rules/{key}/event", text, retain=True)
         if event.snapshot is not None:
-            line.send(f"rules/{key}/snapshot", event.snapshot, retain=True)
-        line.send(f"rules/{key}/state", states[key], retain=True)
+            connection.send(f"rules/{key}/snapshot", event.snapshot, retain=True)
+        connection.send(f"rules/{key}/state", states[key], retain=True)
 
     try:
         yield deliver
     finally:
-        line.close()
+        connection.close()
 
 
 def entities_of(context: EventContext) -> list[Entity]:
-    """An entity for each rule and input that it looks at."""
+    """One entity for each rule and each input that the rule applies to."""
     several = len(context.sources) > 1
     return [
         Entity(
@@ -85,7 +85,7 @@ def entities_of(context: EventContext) -> list[Entity]:
 
 
 def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
-    """Home Assistant's configuration messages by their topics."""
+    """Home Assistant's configuration messages by topic."""
     node = plain(topic)
     device = {"identifiers": [f"aselect-{node}"], "name": topic, "model": "aselect-run", "sw_version": __version__}
     found = {}

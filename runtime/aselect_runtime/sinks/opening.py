@@ -1,4 +1,4 @@
-"""From a path or URI to the sink that it names."""
+"""Opening the sink that a path or URI names."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ SCHEMES = {
     "mqtts": "mqtt",
     "metrics": "metrics",
 }
-"""Scheme of an output -> module of this package. The module has a function of its own name that opens
-`(uri, manifest)` as a Sink, and is imported only when such an output is asked for."""
+"""Scheme of an output -> module of this package. The module's function of the same name opens `(uri, manifest)` as a
+Sink; the module is imported only when such an output is opened."""
 
-HERE = (
+SUPPORTED = (
     ".mp4 or .mkv (overlay video), .jsonl or - (results), .png (overlay of the last frame, with {name} of each), "
     "folder/ (masks), display://, http://host:port (live page), mqtt://host/topic or metrics://host:port"
 )
 
 
 def open_sink(uri: str, manifest: Manifest) -> Sink:
-    """The sink that a path or URI names; raises InputError if there is none such or it does not suit the model."""
+    """The sink that a path or URI names; raises InputError if it is not supported or does not fit the model."""
     check_form(uri)
     path = Path(uri)
     if not uri:
-        raise InputError(f"got an empty output, expected {HERE}; name one", parameter="output")
+        raise InputError(f"got an empty output, expected {SUPPORTED}; name one", parameter="output")
     if uri == STDOUT:
         from aselect_runtime.sinks.lines import standard_output
 
@@ -41,12 +41,12 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
     if not writes_files(uri):
         scheme = uri.split("://", 1)[0]
         if scheme not in SCHEMES:
-            raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {HERE}")
+            raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {SUPPORTED}")
         name = SCHEMES[scheme]
         opened: Sink = getattr(import_module(f"aselect_runtime.sinks.{name}"), name)(uri, manifest)
         return opened
     if not uri.endswith("/") and path.is_dir() and path.suffix:
-        raise InputError(f"{uri}: is a folder, expected a file; end it with / for masks or choose another name")
+        raise InputError(f"{uri}: is a folder, expected a file; append / to write masks, or choose another name")
     if uri.endswith("/") or not path.suffix:
         from aselect_runtime.sinks.masks import masks
 
@@ -69,4 +69,4 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
         from aselect_runtime.sinks.image import image
 
         return image(path, manifest)
-    raise InputError(f"{uri}: got the suffix {path.suffix!r}, expected {HERE}")
+    raise InputError(f"{uri}: got the suffix {path.suffix!r}, expected {SUPPORTED}")

@@ -1,4 +1,4 @@
-"""Compressed video packets: the latest of a stream in a ring, and files made of them without decoding (PyAV)."""
+"""Compressed video packets (PyAV): a ring of a stream's latest packets, and files written from them undecoded."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ except ImportError as error:
 __all__ = ["PacketFile", "PacketRing", "Stored", "av"]
 
 MOST_BYTES = 128_000_000
-"""Of the packets of one stream that are kept; then the oldest give way."""
+"""Maximum bytes of the packets that are kept of one stream; then the oldest are removed."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One packet."""
+    """A copy of one packet."""
 
     data: bytes
     pts: int | None
     dts: int | None
     time_base: Fraction
     key: bool
-    """Whether decoding can begin with it."""
+    """Whether it is a keyframe, with which decoding can begin."""
     arrived: float
-    """Seconds on the clock that the ring is asked by."""
+    """Time of arrival in seconds, on the clock of `PacketRing.since`."""
 
     @classmethod
     def of(cls, packet: av.Packet[Any], arrived: float) -> Stored:
-        """A copy of a packet that was demultiplexed."""
+        """Copy a demultiplexed packet."""
         base = packet.time_base or Fraction(1, 1000)
         return cls(bytes(packet), packet.pts, packet.dts, base, packet.is_keyframe, arrived)
 
 
 class PacketRing:
-    """The packets of the last `seconds`, and those before them back to a keyframe. For one thread."""
+    """The packets of the last `seconds`, and those before them back to the last keyframe. For one thread."""
 
     def __init__(self, seconds: float, most_bytes: int = MOST_BYTES) -> None:
         self._seconds = seconds
         self._most = most_bytes
         self._bytes = 0
         self._groups: deque[list[Stored]] = deque()
-        """Each begins with a keyframe."""
+        """Groups of packets, each beginning with a keyframe."""
 
     def append(self, packet: Stored) -> None:
-        """Keep a packet; what comes before the first keyframe is of no use."""
+        """Add a packet; packets before the first keyframe are discarded."""
         if packet.key:
             self._groups.append([])
         if not self._groups:
@@ -64,11 +64,11 @@ class PacketRing:
         old = packet.arrived - self._seconds
         while len(self._groups) > 1 and (self._groups[1][0].arrived <= old or self._bytes > self._most):
             self._forget()
-        if self._bytes > self._most:  # a stream that hardly has keyframes
+        if self._bytes > self._most:  # a stream with very few keyframes
             self._forget()
 
     def since(self, moment: float) -> list[Stored]:
-        """All packets from the last keyframe that came at or before `moment`, or else from the first there is."""
+        """All packets from the last keyframe at or before `moment`; if there is none, all packets."""
         groups = list(self._groups)
         before = [place for place, group in enumerate(groups) if group[0].arrived <= moment]
         return [packet for group in groups[max(before, default=0) :] for packet in group]
@@ -78,7 +78,7 @@ class PacketRing:
 
 
 class PacketFile:
-    """A Matroska file of packets: it can be played while it is written, and after a kill. Raises OSError."""
+    """A Matroska file of packets, which can be played while it is written and after a kill. Raises OSError."""
 
     def __init__(self, path: Path, template: av.VideoStream) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class PacketFile:
         self._last: int | None = None
 
     def write(self, stored: Stored) -> None:
-        """Add a packet. The file's time begins with its first; a packet out of order is left out."""
+        """Add a packet. Times are relative to the first packet; a packet out of order is left out."""
         at = stored.dts if stored.dts is not None else stored.pts
         if at is None or (self._last is not None and at <= self._last):
             return

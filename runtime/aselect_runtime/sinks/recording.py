@@ -1,4 +1,4 @@
-"""Recording model inputs for a later INT8 calibration: few images, all over the run, no two alike."""
+"""Recording model inputs for a later INT8 calibration: few images, from all of the run, without near duplicates."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import Write
 
 LIMIT = 256
-"""Images at most. Where one more would come, every second one is removed and the interval doubled."""
+"""Maximum number of images. When it is reached, every second image is removed and the interval is doubled."""
 INTERVAL = 1.0
-"""Seconds of the source between two images at first."""
+"""Initial seconds of the source between two images."""
 ALIKE = 2.0
 """Mean difference of two thumbnails, in grey levels, below which the images count as the same."""
 THUMBNAIL = (32, 32)
@@ -32,7 +32,7 @@ NOTE = "Frames as the model saw them, recorded by aselect-run for the calibratio
 
 
 def _no_files(path: Path) -> list[str]:
-    """Nothing in a recording is replaced, but the marker must be ours; raises RecordError."""
+    """No file of a recording is replaced, but the marker must be that of a recording; raises RecordError otherwise."""
     if path.is_file() and path.stat().st_size == len(NOTE) and path.read_text(errors="replace") == NOTE:
         return []
     raise RecordError(f"{path}: got other text, expected that of a recording; choose another folder")
@@ -43,7 +43,7 @@ KIND = FolderKind(MARKER, _no_files)
 
 @contextmanager
 def recording(folder: Path, limit: int = LIMIT, interval: float = INTERVAL) -> Iterator[Write]:
-    """Writes numbered PNGs while the run goes on, each whole or not at all, and never more than `limit`.
+    """Writes numbered PNGs during the run, each atomically, and never more than `limit`.
 
     An existing folder must be empty or an older recording, which is continued; raises InputError, WriteError.
     """
@@ -54,22 +54,22 @@ def recording(folder: Path, limit: int = LIMIT, interval: float = INTERVAL) -> I
 
 
 class _Kept:
-    """The images that are in the folder."""
+    """The images in the folder."""
 
     def __init__(self, folder: Path, limit: int, interval: float) -> None:
         self._folder = folder
         self._limit = limit
         self._interval = interval
-        # Images of another name are not ours to count or to thin out.
+        # Images with other names are not part of the recording: they are neither counted nor removed.
         self._names = sorted(path for path in folder.glob("*.png") if NUMBER.fullmatch(path.stem))
         self._number = 1 + max((int(path.stem) for path in self._names), default=-1)
         self._thumbnails = [_thumbnail(read_image(path)) for path in self._names]
         self._next: dict[int, float] = {}
 
     def consider(self, result: Result) -> None:
-        """Keep the model input of a result, if it is time for one and it shows something new."""
+        """Write the model input of a result, if the interval has passed and it differs from all others."""
         captured = result.captured
-        # A video is read faster than it plays: its own time counts.
+        # A video is read faster than it plays, so its position is used.
         now = captured.t_monotonic if captured.source.live else captured.index / captured.source.fps
         if result.pixels is None or now < self._next.get(result.stream, -np.inf):
             return

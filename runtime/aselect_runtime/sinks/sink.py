@@ -1,4 +1,4 @@
-"""What every output is."""
+"""The protocol that all outputs implement."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from aselect_runtime.results import Result
 Write: TypeAlias = Callable[[Result], None]
 
 EACH = "{name}"
-"""Stands for the image, or the video and the frame's number, in the name of an output that is one file for each."""
+"""Placeholder in the name of an output with one file per frame: replaced by the frame's label."""
 STDOUT = "-"
-"""The output that is JSON lines on the standard output."""
+"""The output that writes JSON lines to the standard output."""
 
 
 class Sink(Protocol):
-    """Entering gives the way to write one result. Leaving completes the file; leaving by an error removes it.
+    """A context manager whose `__enter__` returns the function that writes one result.
 
-    The pipeline enters, writes and leaves in one thread of the sink's own, behind a bounded queue. An AselectError that
-    `write` raises disables this sink for the rest of the run, so a network sink reconnects by itself instead.
+    A normal exit completes the output, an exit by an exception removes it. The pipeline enters, writes and exits in one
+    thread per sink, fed by a bounded queue. An AselectError from `write` disables this sink for the rest of the run, so
+    a network sink should reconnect by itself instead of raising.
 
-    A function with @contextmanager that yields `write` makes one. Where `write` has a method `tell`, that is given the
-    run's Health every few seconds, from another thread, whether results come or not: a hung session gives none.
+    A function with @contextmanager that yields `write` is a sink. If `write` has a method `tell`, it is called
+    with the run's Health every few seconds, from another thread, while no results come (a hung session gives none).
     """
 
     def __enter__(self) -> Write: ...
@@ -34,14 +35,14 @@ class Sink(Protocol):
 
 
 def sink_name(sink: Sink) -> str:
-    """What messages and health call a sink object: its attribute `name`, or else its class."""
+    """The name of a sink object in messages and health: its attribute `name`, or the name of its class."""
     return str(getattr(sink, "name", type(sink).__name__))
 
 
 class SinkClosed(Exception):  # noqa: N818 - not an error
-    """Raised by `write` where somebody closed the output, a window for example."""
+    """Raised by `write` if the user closed the output, for example a window."""
 
 
 def writes_files(uri: str) -> bool:
-    """Whether an output is a file or folder, which must hold every frame of a video, and not a screen or network."""
+    """Whether an output is a file or folder, which gets every frame of a video, and not a screen or network output."""
     return "://" not in uri

@@ -1,4 +1,4 @@
-"""Whether a disk still takes data: libraries that write videos do not say when a write fails."""
+"""Detecting a full disk: libraries that write videos do not report when a write fails."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from time import monotonic
 
 EVERY = 0.5
-"""Seconds between two tries."""
+"""Seconds between two checks."""
 RESERVE = 1 << 20
-"""Bytes that must be free: what comes until the next try, and the index at the end of a video."""
+"""Bytes that must be free: for the data until the next check, and the index at the end of a video."""
 SHARE = 16
-"""Of a small disk only this part of it is asked for."""
+"""On a small disk only 1/SHARE of its size must be free."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SpaceWatch:
-    """Tries now and then whether the disk of a folder takes RESERVE more bytes, within the quota of this user too."""
+    """Checks at intervals whether RESERVE more bytes can be written to a folder's disk, within the user's quota."""
 
     def __init__(self, folder: Path) -> None:
         status = os.statvfs(folder)
@@ -27,13 +27,13 @@ class SpaceWatch:
         self._next = 0.0
 
     def full(self) -> bool:
-        """Whether it does not; False between two tries."""
+        """Whether the disk is full; False between two checks."""
         now = monotonic()
         if now < self._next:
             return False
         self._next = now + EVERY
         try:
-            with tempfile.TemporaryFile(dir=self._folder) as probe:  # it has no name, so no kill leaves it behind
+            with tempfile.TemporaryFile(dir=self._folder) as probe:  # without a name, so that a kill leaves no file
                 os.posix_fallocate(probe.fileno(), 0, self._size)
         except OSError as error:
             return error.errno in FULL

@@ -1,4 +1,4 @@
-"""A network stream read a second time, without decoding: its latest packets wait for an event."""
+"""Recording a network stream: it is read a second time, without decoding, and its latest packets are kept."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from threading import Lock, Thread
 from time import monotonic
 
 from aselect_runtime.sinks.packets import PacketFile, PacketRing, Stored, av
-from aselect_runtime.sources.network import Remote
+from aselect_runtime.sources.network import Endpoint
 
 TIMEOUT = (10.0, 10.0)
-"""Seconds to connect, and between two packets."""
+"""Time limits in seconds: to connect, and between two packets."""
 RETRY = (1.0, 30.0)
-"""Seconds before the first and, doubled each time, before any later attempt to connect."""
+"""Seconds before the first attempt to reconnect, doubled each time up to the second value."""
 JOIN = 5.0
-"""Seconds that a thread has to end; one that hangs in a read is left behind."""
+"""Seconds that a thread has to end; one that is blocked in a read is abandoned."""
 LONGEST = 600.0
-"""Seconds of one event that are recorded at most after its start."""
+"""Maximum seconds that are recorded after the start of an event."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Job:
-    """One video; times are monotonic."""
+    """One video; times are monotonic, in seconds."""
 
     path: Path
     since: float
@@ -38,13 +38,13 @@ class _Job:
 
 
 class StreamRecorder:
-    """Keeps the last `seconds` of a stream, and writes a file for each event from there on.
+    """Keeps the last `seconds` of a stream, and writes a file for each event, beginning with them.
 
-    It connects again for as long as it runs. What goes wrong is logged: a run never ends with it. `begin` and `end`
-    may be called from any thread.
+    It reconnects until it is stopped. Errors are logged and never end the run. `begin` and `end` may be called from any
+    thread.
     """
 
-    def __init__(self, source: Remote, seconds: float) -> None:
+    def __init__(self, source: Endpoint, seconds: float) -> None:
         self._source = source
         self._name = source.name
         self._seconds = seconds
@@ -55,21 +55,21 @@ class StreamRecorder:
         self._thread = Thread(target=self._work, name=f"record {source.name}", daemon=True)
 
     def start(self) -> None:
-        """Connect, in a thread of its own."""
+        """Connect, in a separate thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Complete the files."""
+        """Complete the files and end the thread."""
         self._over.set()
         self._thread.join(JOIN)
 
     def begin(self, path: Path, since: float) -> None:
-        """Record to `path` what came since `since`."""
+        """Record to `path` from the monotonic time `since` on."""
         with self._lock:
             self._jobs[path] = _Job(path, since, monotonic() + LONGEST)
 
     def end(self, path: Path, until: float) -> None:
-        """Record to `path` no longer than `until`."""
+        """End the recording to `path` at the monotonic time `until`."""
         with self._lock:
             if path in self._jobs:
                 self._jobs[path].until = min(self._jobs[path].until, until)
@@ -87,7 +87,7 @@ class StreamRecorder:
                 delays = _delays()
                 reason = "the stream ended"
             except (OSError, av.FFmpegError) as error:
-                # FFmpeg's messages quote the address with its password.
+                # FFmpeg's messages contain the address with its password.
                 reason = error.strerror or type(error).__name__
             except Exception as error:
                 reason = type(error).__name__
@@ -99,7 +99,7 @@ class StreamRecorder:
         self._close_files()
 
     def _follow(self) -> None:
-        """Keep packets and write files until the stream breaks or the run is over."""
+        """Keep packets and write files until the stream ends or the run is over."""
         ring = PacketRing(self._seconds)
         self._source.check()
         with av.open(self._source.uri, options=self._source.options(), timeout=TIMEOUT) as container:
@@ -127,7 +127,7 @@ class StreamRecorder:
                     job.file.write(newest)
             except (OSError, av.FFmpegError) as error:
                 reason = error.strerror or type(error).__name__
-                log.warning("%s: could not write (%s), expected a writable place; free space", job.path, reason)
+                log.warning("%s: could not write (%s), expected a writable path; free space", job.path, reason)
                 self._finish(job)
 
     def _open(self, job: _Job, ring: PacketRing, stream: av.VideoStream) -> None:
@@ -146,7 +146,7 @@ class StreamRecorder:
         self._close(job)
 
     def _close_files(self) -> None:
-        """The stream broke: what is there is complete, and what comes later is a further part."""
+        """Complete all open files, because the connection ended; after a reconnection the next part begins."""
         with self._lock:
             jobs = list(self._jobs.values())
         for job in jobs:

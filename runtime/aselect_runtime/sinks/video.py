@@ -1,4 +1,4 @@
-"""An overlay video."""
+"""Writing overlay videos."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from aselect_runtime.sinks.sink import Write
 from aselect_runtime.sinks.space import SpaceWatch
 
 LONGEST = 1.0
-"""Seconds that one frame of a live source may stand: a longer pause of the source is cut out of the video."""
+"""Maximum seconds for which one frame of a live source is shown: longer pauses are cut out of the video."""
 
 
 @contextmanager
 def video(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes the painted frames at the source's rate; raises WriteError if the file does not come out whole.
+    """Writes the drawn frames at the source's rate; raises WriteError if the file is not complete at the end.
 
-    The file is written in place from the first frame on, so that what a killed run or a full disk leaves can be played.
+    The file is written in place from the first frame on, so that it can be played if the run is killed or the disk is
+    full.
     """
     painter = Painter(manifest)
     check_place(path)
@@ -34,7 +35,7 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
         encoding: list[Future[None]] = []
 
         def write(result: Result) -> None:
-            image = result.plot(painter)  # while the encoder is busy with the last one
+            image = result.plot(painter)  # while the encoder works on the previous image
             finish()
             encoding.append(encoder.submit(open_video.write, image, result.captured))
 
@@ -52,7 +53,7 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
 
 
 class _Encoding:
-    """A writer that opens at the first frame, whose size all later frames are fitted to."""
+    """A writer that is opened with the first frame; later frames are resized to its size."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -64,10 +65,10 @@ class _Encoding:
         self._space = SpaceWatch(path.resolve().parent)
 
     def write(self, frame: Frame, captured: Captured) -> None:
-        if self._space.full():  # OpenCV's writers do not say so, and the index at the end needs room
+        if self._space.full():  # OpenCV's writers do not report it, and the index at the end needs space
             raise WriteError(
                 f"{self._path}: the disk is full after {self._written} frames, which are kept, expected space for "
-                "more; free space or choose another place"
+                "more; free space or choose another path"
             )
         if self._writer is None:
             self._writer = self._open(frame, captured)
@@ -77,7 +78,7 @@ class _Encoding:
             self._written += 1
 
     def abandon(self) -> None:
-        """Complete what can be completed after a failure; a file that cannot be played at all is removed."""
+        """Complete the file after a failure, if possible; a file that cannot be played is removed."""
         if self._writer is not None:
             with suppress(Exception):
                 self._writer.release()
@@ -85,7 +86,7 @@ class _Encoding:
                 self._path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Complete the file and look whether it can be played: OpenCV does not say when a write fails."""
+        """Complete the file and check that it can be played, because OpenCV does not report when a write fails."""
         if self._writer is None:
             return
         try:
@@ -98,7 +99,7 @@ class _Encoding:
         if count < self._written - 2:
             raise WriteError(
                 f"{self._path}: got a video of {count} frames, expected {self._written}; the disk may be full, "
-                "free space or choose another place"
+                "free space or choose another path"
             )
 
     def _open(self, frame: Frame, captured: Captured) -> encoders.Writer:
@@ -114,11 +115,11 @@ class _Encoding:
         return writer
 
     def _copies(self, captured: Captured) -> int:
-        """How often to show a frame: of a live source as long as it was the newest, so that the video keeps time."""
+        """Number of times to write a frame: one of a live source is shown for as long as it was the newest."""
         if not captured.source.live:
             return 1
         now = captured.t_monotonic
-        # A live source that follows a file starts its own time, and so does one that paused for too long.
+        # After a file, or after a long pause, the time of a live source starts again.
         most = max(1, int(LONGEST * self._fps))
         since = now if self._shown_until is None else max(self._shown_until, now - (most - 1) / self._fps)
         copies = max(0, round((now - since) * self._fps) + 1)

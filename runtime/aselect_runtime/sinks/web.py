@@ -1,6 +1,6 @@
 """http://host:port, a live page: the camera's image with its classes, their shares, latency and frame rate.
 
-One aiohttp server in a thread of its own. Frames are encoded only for pages that are open and ready for the next.
+One aiohttp server in a separate thread. Frames are encoded only for pages that are open and ready for the next one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ except ImportError as error:
         "got no aiohttp, expected it for the live page; pip install 'aselect-runtime[web]'"
     ) from error
 
-from aselect_runtime.sinks.web_door import Site
 from aselect_runtime.sinks.web_guard import TOKEN, Address, Guard
-from aselect_runtime.sinks.web_hub import PATIENCE, Hub
+from aselect_runtime.sinks.web_hub import CLOSE_TIMEOUT, Hub
 from aselect_runtime.sinks.web_message import model_message, result_message
+from aselect_runtime.sinks.web_site import Site
 
 if TYPE_CHECKING:
     from aselect_runtime.sinks.metrics import Metrics
@@ -55,20 +55,20 @@ CERTIFICATE, KEY = "ASELECT_WEB_CERT", "ASELECT_WEB_KEY"
 
 @contextmanager
 def web(uri: str, manifest: Manifest) -> Iterator[Write]:
-    """Serves the live page, and `/metrics` where prometheus-client is installed; its log says where.
+    """Serves the live page, and `/metrics` if prometheus-client is installed; the address is logged.
 
-    Raises InputError if the address cannot be had.
+    Raises InputError if the address cannot be bound.
     """
     guard = Guard.of(Address.parse(uri))
     metrics = _metrics(manifest)
     with _serving(guard, manifest, metrics) as (hub, port):
-        log.info("live page: %s", _invitation(guard, port))
+        log.info("live page: %s", _address_to_open(guard, port))
 
         yield _Page(hub, metrics)
 
 
 class _Page:
-    """Gives the page every result, and the last one again with another health where no result comes."""
+    """Sends every result to the page, and the last one again with the current health while no result comes."""
 
     def __init__(self, hub: Hub, metrics: Metrics | None) -> None:
         self._hub = hub
@@ -91,13 +91,13 @@ class _Page:
 
 @contextmanager
 def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Iterator[tuple[Hub, int]]:
-    """Runs the server in its thread for as long as the block lasts; yields its hub and the port that it got."""
+    """Run the server in its thread inside the block; yields its hub and the port that was bound."""
     started: Future[tuple[Hub, int]] = Future()
     stop: Future[None] = Future()
 
     async def work() -> None:
         hub = Hub(model_message(manifest), partial(result_message, manifest=manifest))
-        runner = http.AppRunner(_application(guard, hub, metrics), access_log=None, shutdown_timeout=PATIENCE)
+        runner = http.AppRunner(_application(guard, hub, metrics), access_log=None, shutdown_timeout=CLOSE_TIMEOUT)
         try:
             await runner.setup()
             await Site(runner, guard.address, _certificate(guard.address)).start()
@@ -119,7 +119,7 @@ def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Itera
             address = guard.address
             raise InputError(
                 f"{address.host}:{address.port}: cannot serve the live page there ({error.strerror}), expected a free "
-                "port of this machine; choose another output",
+                "port of this machine; choose another port",
                 parameter="output",
             ) from error
         yield serving
@@ -130,7 +130,7 @@ def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Itera
 
 def _application(guard: Guard, hub: Hub, metrics: Metrics | None) -> http.Application:
     application = http.Application(middlewares=[guard.admit])
-    application.on_response_prepare.append(guard.dress)
+    application.on_response_prepare.append(guard.add_headers)
     folder = files("aselect_runtime.sinks") / "page"
 
     def page(name: str, kind: str) -> http.RouteDef:
@@ -143,7 +143,7 @@ def _application(guard: Guard, hub: Hub, metrics: Metrics | None) -> http.Applic
 
     async def measured(_: http.Request) -> http.Response:
         if metrics is None:
-            raise http.HTTPNotFound(text="No metrics here: install aselect-runtime with the extra metrics.\n")
+            raise http.HTTPNotFound(text="No metrics: install aselect-runtime with the extra metrics.\n")
         return http.Response(body=metrics.exposition(), headers={"Content-Type": metrics.content_type})
 
     application.add_routes([page(name, kind) for name, kind in PAGE.values()])
@@ -179,8 +179,8 @@ def _certificate(address: Address) -> ssl.SSLContext | None:
     return context
 
 
-def _invitation(guard: Guard, port: int) -> str:
-    """The address to open; a token of the environment is known already and not shown."""
+def _address_to_open(guard: Guard, port: int) -> str:
+    """The address to open in a browser; a token from the environment is not shown, because the user knows it."""
     url = guard.address.url(port)
     if guard.token is None:
         return url

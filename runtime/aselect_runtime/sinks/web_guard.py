@@ -1,4 +1,4 @@
-"""Who may look at the live page: on loopback this machine's own browser, elsewhere those who know the token."""
+"""Access control of the live page: on loopback a browser of this machine, otherwise clients with the token."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.host_names import is_known, is_loopback, literal
 
 TOKEN = "ASELECT_WEB_TOKEN"
-"""Environment variable with the token; without it one is made up for each run."""
+"""Environment variable with the token; without it a random one is generated for each run."""
 SHORTEST = 16
-"""Characters of a token that is not guessed."""
+"""Minimum characters of a token, so that it cannot be guessed."""
 EXAMPLE = "http://127.0.0.1:8080 or http://0.0.0.0:8080?host=camera.example.org"
 
 HEADERS = {
@@ -46,7 +46,7 @@ class Address:
     port: int
     tls: bool = False
     names: frozenset[str] = frozenset()
-    """Further names that a browser may call this machine by, for example that of a reverse proxy."""
+    """Further host names that browsers may use for this machine, for example that of a reverse proxy."""
 
     @classmethod
     def parse(cls, uri: str) -> Address:
@@ -68,19 +68,19 @@ class Address:
 
     @property
     def everywhere(self) -> bool:
-        """Whether it listens on all of the machine's addresses."""
+        """Whether it listens on all addresses of this machine."""
         address = literal(self.host)
         return address is not None and address.is_unspecified
 
     def url(self, port: int) -> str:
-        """What to type into a browser; `port` is the one that was bound."""
+        """The URL for a browser; `port` is the one that was bound."""
         host = socket.gethostname() if self.everywhere else self.host
         return f"http{'s' if self.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Admits requests to one address."""
+    """Decides which requests to one address are allowed."""
 
     address: Address
     token: str | None = field(repr=False)
@@ -89,45 +89,45 @@ class Guard:
 
     @classmethod
     def of(cls, address: Address) -> Guard:
-        """With the token of the environment, or a new one; raises InputError if that is too short."""
+        """A guard with the token from the environment, or a new one; raises InputError if the token is too short."""
         if address.loopback:
             return cls(address, None)
         given = os.environ.get(TOKEN)
         if given is not None and len(given) < SHORTEST:
             raise InputError(
                 f"{TOKEN}: got a token of {len(given)} characters, expected at least {SHORTEST}; "
-                "make one with: openssl rand -hex 16"
+                "generate one with: openssl rand -hex 16"
             )
         return cls(address, given or secrets.token_urlsafe(24), given is None)
 
     @property
     def cookie(self) -> str:
-        """A name of its own for each port, because browsers share cookies between ports."""
+        """Name of the cookie, different for each port, because browsers share cookies between ports."""
         return f"aselect_{self.address.port}"
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse strangers."""
-        own = self._own_answer(request)
-        return await handler(request) if own is None else own
+        """Answer requests that are not allowed with an error; pass the others on."""
+        answer = self._own_answer(request)
+        return await handler(request) if answer is None else answer
 
-    async def dress(self, _: web.Request, response: web.StreamResponse) -> None:
-        """Every answer carries HEADERS, those of aiohttp itself too."""
+    async def add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        """Add HEADERS to every response, including aiohttp's own."""
         response.headers.update(HEADERS)
 
     def _own_answer(self, request: web.Request) -> web.Response | None:
-        """A refusal, or the cookie for whoever comes with the token in the address; None: let them in."""
-        # A page of another site must not reach in through a name that it had pointed at this machine.
+        """A refusal, or a redirect that sets the cookie if the address has the token; None: the request is allowed."""
+        # DNS rebinding: a page of another site must not get access by a host name that it points at this machine.
         if not is_known(request.host, self.address.host, self.address.names):
-            return _text(403, "This name is not known here. Use the address that aselect-run printed.")
+            return _text(403, "Unknown host name. Use the address that aselect-run printed.")
         origin = request.headers.get("Origin")
         if origin is not None and _netloc(origin) != request.host:
-            return _text(403, "Requests of other sites are not answered.")
+            return _text(403, "Requests from other sites are not allowed.")
         if self.token is not None and not any(self._right(offered) for offered in self._offered(request)):
             return _text(401, "This page needs its token: open the address that aselect-run printed.")
         if self.token is None or "token" not in request.query:
             return None
-        # From here on the token is in no address, history or bookmark.
+        # After the redirect the token is in no address, history or bookmark.
         response = web.Response(status=303, headers={"Location": request.path})
         response.set_cookie(
             self.cookie, self.token, httponly=True, samesite="Strict", secure=self.address.tls, path="/"

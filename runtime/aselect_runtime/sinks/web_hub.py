@@ -1,4 +1,4 @@
-"""The newest result of every stream, and the viewers who are shown them: newest wins, nobody waits for anybody."""
+"""Sends the newest result of every stream to all open pages; no page waits for another."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from aiohttp import WSMsgType, web
 from aselect_runtime.results import Result
 
 VIEWERS = 8
-"""Most pages that may be open at once; each costs bandwidth and some of the processor."""
+"""Maximum number of open pages; each needs bandwidth and CPU time."""
 WINDOW = 4
-"""Messages that may be under way to a page before it has confirmed one: a slow line or a hidden page holds up only
-itself, and what it gets next is the newest."""
+"""Messages that may be sent to a page before it has confirmed one: a slow connection or a hidden page delays only
+itself, and the next message is always the newest."""
 FASTEST = 30.0
-"""Images per second of a stream that a page is sent at most, however fast a video is worked through."""
+"""Maximum images per second of a stream that are sent to a page, however fast a video is processed."""
 TRY_AGAIN_LATER = 1013
 GOING_AWAY = 1001
 BROKEN = 1011
 
 log = logging.getLogger(__name__)
 HEARTBEAT = 15.0
-"""Seconds between looks whether a silent page is still there."""
-PATIENCE = 2.0
-"""Seconds that a page gets to take its leave."""
+"""Seconds between two checks whether a silent page is still connected."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds that a page has to close the connection."""
 
 
 class Hub:
-    """Lives on one event loop; only `post` may be called from elsewhere."""
+    """The open pages of one event loop; only `post` may be called from other threads."""
 
     def __init__(self, first: str, encode: Callable[[Result], bytes]) -> None:
         self._first = first
@@ -40,14 +40,14 @@ class Hub:
         self._viewers: dict[web.WebSocketResponse, asyncio.Event] = {}
 
     def post(self, number: int, result: Result) -> None:
-        """Take the `number`-th result (counted from 1); from any thread, returns at once."""
+        """Store the `number`-th result (counted from 1) and notify the pages; for any thread, returns at once."""
         self._newest[result.stream] = (number, result)
         if self._viewers:
             self._loop.call_soon_threadsafe(self._wake)
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        """Show one page everything until it leaves; one too many is told to try again later."""
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, timeout=PATIENCE, max_msg_size=64)
+        """Send messages to one page until it disconnects; if VIEWERS pages are open, close it with TRY_AGAIN_LATER."""
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, timeout=CLOSE_TIMEOUT, max_msg_size=64)
         await socket.prepare(request)
         if len(self._viewers) >= VIEWERS:
             await socket.close(code=TRY_AGAIN_LATER, message=b"too many viewers")
@@ -57,7 +57,7 @@ class Hub:
         self._viewers[socket] = news
         sender = asyncio.create_task(self._send(socket, credit, news))
         try:
-            async for message in socket:  # every message confirms one of ours
+            async for message in socket:  # every message of the page confirms one of the server's
                 if message.type is not WSMsgType.TEXT:
                     break
                 credit.release()
@@ -68,7 +68,7 @@ class Hub:
         return socket
 
     async def close(self) -> None:
-        """Say good-bye to every page."""
+        """Close the connection of every page."""
         await asyncio.gather(
             *(socket.close(code=GOING_AWAY, message=b"the run has ended") for socket in [*self._viewers])
         )
@@ -82,13 +82,13 @@ class Hub:
                 while not (waiting := self._unseen(shown)):
                     news.clear()
                     await news.wait()
-                stream = min(waiting, key=lambda key: shown.get(key, 0))  # the one that was served longest ago
+                stream = min(waiting, key=lambda key: shown.get(key, 0))  # the one that was sent least recently
                 shown[stream], message = await self._message(stream)
                 await socket.send_bytes(message)
                 await asyncio.sleep(1 / FASTEST / len(self._newest))
-        except ConnectionError:  # the page is gone
+        except ConnectionError:  # the page was closed
             return
-        except Exception as error:  # whatever it is, it must not take other pages or the run along
+        except Exception as error:  # no error may affect other pages or the run
             log.error("live page: %s: %s; the page is closed", type(error).__name__, error)
             await socket.close(code=BROKEN, message=b"the server failed")
 
@@ -96,12 +96,12 @@ class Hub:
         return [stream for stream, (number, _) in self._newest.items() if number != shown.get(stream, 0)]
 
     async def _message(self, stream: int) -> tuple[int, bytes]:
-        """The newest message of a stream and its number; encoded once, however many look at it."""
+        """The number and message of a stream's newest result; encoded once for all pages."""
         number, result = self._newest[stream]
         if self._messages.get(stream, (0,))[0] != number:
             self._messages[stream] = (number, self._loop.run_in_executor(None, self._encode, result))
         number, message = self._messages[stream]
-        return number, await asyncio.shield(message)  # a page that leaves must not take it from the others
+        return number, await asyncio.shield(message)  # a page that disconnects must not cancel it for the others
 
     def _wake(self) -> None:
         for news in self._viewers.values():

@@ -1,4 +1,4 @@
-"""What the live page is sent: the model once, then an image, its class map and its figures for each result."""
+"""Messages to the live page: the model once, then an image, its class map and its figures for each result."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 
 LONGEST = 1280
-"""Pixels of the longer side of an image on the page."""
+"""Maximum pixels of the longer side of an image on the page."""
 QUALITY = 80
-"""Of the JPEG images."""
+"""JPEG quality, 0 to 100."""
 LIGHT = 1
-"""Compression of the class map's PNG: it is small, and time matters more."""
+"""PNG compression level of the class map: low, because the map is small and encoding time matters more."""
 
 
 def model_message(manifest: Manifest) -> str:
-    """JSON: what the page must know before the first result."""
+    """The first message, as JSON: task, classes, input size and precision of the model."""
     _, height, width, _ = manifest.input.shape
     classes = [item.model_dump(mode="json") for item in manifest.classes]
     return json.dumps(
@@ -33,9 +33,9 @@ def model_message(manifest: Manifest) -> str:
 def result_message(result: Result, manifest: Manifest) -> bytes:
     """A big-endian uint32 with the length of the JSON that follows, that JSON, the frame as JPEG, the map as PNG.
 
-    The JSON is `Result.to_dict` with `stream`, `health`, `image` (the bytes of the JPEG), the `zones` of this input and
-    the latest `events` of the run. The class map is grey and shows just the frame, at the model's size: the browser
-    colours and stretches it. A classification has none.
+    The JSON is `Result.to_dict` with `stream`, `health`, `image` (number of bytes of the JPEG), the `zones` of this
+    input and the latest `events` of the run. The class map is a grey image at the model's size, without letterbox
+    borders: the browser colours and scales it. A classification has none.
     """
     image = cv2.imencode(".jpg", _reduced(result.captured.frame), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     classes = b""

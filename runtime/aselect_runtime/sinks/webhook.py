@@ -1,4 +1,4 @@
-"""https://[user:password@]host/path, a webhook: each event as JSON in an HTTP POST, signed where a secret is set."""
+"""https://[user:password@]host/path, a webhook: each event as JSON in an HTTP POST, signed if a secret is set."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ SECRET = "ASELECT_WEBHOOK_SECRET"
 SIGNATURE = "X-Aselect-Signature-256"
 """Header: `sha256=` and the HMAC-SHA256 of the body in hexadecimal digits."""
 EVENT = "X-Aselect-Event"
-"""Header: the event's id and state. A receiver that gets one twice has answered too late the first time."""
+"""Header: the event's id and state. A receiver gets an event twice if it answered too late the first time."""
 TIMEOUT = 10.0
-"""Seconds that the other side may take to answer."""
+"""Seconds that the receiver has to answer."""
 LATER = frozenset({408, 425, 429})
-"""Statuses besides 5xx that may pass."""
+"""Status codes, in addition to 5xx, after which the event is sent again."""
 EXAMPLE = "https://hooks.example.org/camera"
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """Where events are posted."""
+    """The receiver of the events."""
 
     name: str
-    """The address without what may be secret."""
+    """The address without the parts that may be secret."""
     url: str = field(repr=False)
     """Without user and password."""
     authorization: str | None = field(repr=False)
@@ -68,7 +68,7 @@ class Receiver:
 
 @contextmanager
 def webhook(uri: str, context: EventContext) -> Iterator[Deliver]:  # noqa: ARG001 - one form for all
-    """Posts every event. WriteError where it may succeed later, InputError where the receiver refuses it for good."""
+    """Posts every event. WriteError if it may succeed later, InputError if the receiver refuses it permanently."""
     receiver = Receiver.parse(uri)
     opener = build_opener(_NoRedirect)
     yield lambda event: _post(opener, receiver, event)
@@ -81,7 +81,7 @@ def payload(event: Event) -> bytes:
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """A redirected POST would become a GET, and take credentials to another host."""
+    """Refuses redirects: a redirected POST would become a GET, and send credentials to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -104,7 +104,7 @@ def _post(opener: OpenerDirector, receiver: Receiver, event: Event) -> None:
     except HTTPError as error:
         with error:
             _refused(receiver, error.code)
-    except HTTPException as error:  # what it says is what came, which may be anything
+    except HTTPException as error:  # its message contains what was received, which may be anything
         raise _unanswered(receiver, f"no HTTP, {type(error).__name__}") from None
     except URLError as error:
         raise _unanswered(receiver, error.reason) from None
@@ -113,7 +113,7 @@ def _post(opener: OpenerDirector, receiver: Receiver, event: Event) -> None:
 
 
 def _unanswered(receiver: Receiver, reason: object) -> WriteError:
-    """Without a cause: a traceback would show the address."""
+    """The error for a receiver that does not answer; raised without a cause, whose traceback would show the address."""
     return WriteError(
         f"{receiver.name}: could not deliver an event ({reason}), expected an answer; check address and network"
     )
@@ -121,7 +121,7 @@ def _unanswered(receiver: Receiver, reason: object) -> WriteError:
 
 def _refused(receiver: Receiver, status: int) -> None:
     if status >= 500 or status in LATER:
-        raise WriteError(f"{receiver.name}: got HTTP {status}, expected 2xx; look into the receiver's log") from None
+        raise WriteError(f"{receiver.name}: got HTTP {status}, expected 2xx; check the receiver's log") from None
     raise InputError(
         f"{receiver.name}: got HTTP {status}, expected 2xx; the event is not sent again, check address and credentials"
     ) from None

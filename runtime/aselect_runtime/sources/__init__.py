@@ -1,4 +1,4 @@
-"""Where frames come from; `open_source` picks one small file of this package by scheme or suffix."""
+"""Inputs of frames; `open_source` chooses a module of this package by scheme or suffix."""
 
 from aselect_runtime.media import VIDEO_SUFFIXES
 from aselect_runtime.sources.opening import open_source

@@ -1,4 +1,4 @@
-"""Addresses as people type them, and why one does not open."""
+"""Quoting the credentials of addresses, and finding out why an address cannot be opened."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 PATIENCE = 10.0
-"""Seconds that FFmpeg waits for the other side."""
+"""Seconds that FFmpeg waits for the camera."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "HTTPUnauthorizedError": "got no access (401), expected its user and password; check both",
-        "HTTPForbiddenError": "got no access (403), expected a user who may see it; check the user's rights",
+        "HTTPForbiddenError": "got no access (403), expected a user with access; check the user's rights",
         "HTTPNotFoundError": "got no such stream there (404), expected a path that it serves; check the path",
         "ConnectionRefusedError": "got no server at that port, expected one; check the port, and that it runs",
         "ProtocolNotFoundError": (
             "got an FFmpeg without this protocol, expected one with it; relay the stream as rtsp:// (MediaMTX does), "
             "or give a GStreamer string"
         ),
-        "InvalidDataError": "got something that is no video, expected a stream; check the path",
+        "InvalidDataError": "got data that is no video, expected a stream; check the path",
         "ExitError": f"got no answer within {PATIENCE:.0f} s, expected one; check host, port and network",
         "TimeoutError": f"got no answer within {PATIENCE:.0f} s, expected one; check host, port and network",
     }
 )
-"""Error class of PyAV -> what it means."""
+"""Error class of PyAV -> its meaning for the user."""
 UNKNOWN = "got no stream, expected one there; check address, user, password and network"
 
 
 def quoted(uri: str) -> str:
-    """The address with its user and password in the form that FFmpeg reads, whatever characters they have.
+    """The address with user and password percent-encoded as FFmpeg needs it, whatever characters they contain.
 
-    `%40` and the like are left alone. An `@` or `/` in a password makes an address ambiguous: it is read by the letter
-    of RFC 3986 where that gives a host with a dot or a port, and else up to the last `@`.
+    `%40` and similar sequences are unchanged. An `@` or `/` in a password makes an address ambiguous: it is parsed
+    according to RFC 3986 if that gives a host with a dot or a port, otherwise the password ends at the last `@`.
     """
     scheme, _, address = uri.partition("://")
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
@@ -57,7 +57,7 @@ def _escaped(text: str) -> str:
 
 
 def why_not(uri: str, error: Exception) -> str:
-    """Why an address does not open, by FFmpeg's error, without the address: what was got, was expected, is to do."""
+    """Why FFmpeg could not open an address, without the address: what was got, what was expected, what to do."""
     host = urlsplit(uri).hostname
     try:
         if host:
@@ -68,5 +68,5 @@ def why_not(uri: str, error: Exception) -> str:
 
 
 def unknown(host: str | None) -> str:
-    """Why a name that no server of names knows does not open."""
-    return f"got no address of the host {host}, expected a name that is known; check it, and the network"
+    """The message for a host name that cannot be resolved."""
+    return f"got no address for the host {host}, expected a name that can be resolved; check the name and the network"

@@ -1,4 +1,4 @@
-"""A V4L2 camera: /dev/videoN, or another name that udev gives it."""
+"""A V4L2 camera: /dev/videoN, or another device name from udev."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aselect_runtime.sources.opencv import FPS, LiveCapture
 
 
 class Camera(LiveCapture):
-    """Opens the device with OpenCV's own V4L2 reader."""
+    """Reads the device with OpenCV's V4L2 backend."""
 
     def __init__(self, device: Path) -> None:
         info = SourceInfo(str(device), FPS, live=True)
@@ -23,11 +23,11 @@ class Camera(LiveCapture):
 def _connect(device: Path) -> cv2.VideoCapture:
     if not device.exists():
         found = ", ".join(sorted(map(str, [*Path("/dev").glob("video*"), *Path("/dev/v4l").glob("by-*/*")]))) or "none"
-        raise InputError(f"{device}: no such camera, expected one of those here ({found}); plug it in")
+        raise InputError(f"{device}: no such camera, expected one of those present ({found}); plug it in")
     if not os.access(device, os.R_OK | os.W_OK):
-        raise InputError(f"{device}: no permission, expected read and write; join the group `video`")
+        raise InputError(f"{device}: no permission, expected read and write access; join the group `video`")
     capture = cv2.VideoCapture(str(device.resolve()), cv2.CAP_V4L2)
     if not capture.isOpened():
-        raise InputError(f"{device}: got no stream, expected a free V4L2 camera; close what else uses it")
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the grab thread is never late: a longer queue would only age frames
+        raise InputError(f"{device}: got no stream, expected a free V4L2 camera; close other programs that use it")
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the grab thread reads continuously: a longer queue would only add delay
     return capture

@@ -1,4 +1,4 @@
-"""Whether a video file was cut off: the length that its container states, against the bytes that are there."""
+"""Detecting truncated video files: the length that the container states, compared with the size of the file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid"})
-"""What an ISO base media file (.mp4, .mov, .3gp) may begin with."""
+"""Box types with which an ISO base media file (.mp4, .mov, .3gp) may begin."""
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-"""Identifiers of Matroska's two outermost elements."""
+"""Identifiers of Matroska's two top-level elements."""
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes should follow the end of the file; 0 where none are missing, or the format does not say."""
+    """Number of bytes that are missing at the end of the file; 0 if none are, or if the format does not state it."""
     with path.open("rb") as stream:
         head = stream.read(8)
         end = _length(head)(stream)
@@ -29,7 +29,7 @@ def _length(head: bytes) -> Callable[[BinaryIO], int]:
 
 
 def _boxes(stream: BinaryIO) -> int:
-    """The end of the last box: each begins with its size, of 4 or 8 bytes, and its type."""
+    """The end of the last box; each begins with its size (4 or 8 bytes) and its type."""
     at = 0
     while stream.seek(at) == at and len(head := stream.read(16)) >= 8:
         size = int.from_bytes(head[:4], "big")
@@ -42,7 +42,7 @@ def _boxes(stream: BinaryIO) -> int:
 
 
 def _riff(stream: BinaryIO) -> int:
-    """The end of the last chunk: a long AVI has several of the outermost kind."""
+    """The end of the last top-level chunk; a long AVI has several."""
     at = 0
     while stream.seek(at) == at and len(head := stream.read(8)) == 8 and head[:4] == b"RIFF":
         at += 8 + int.from_bytes(head[4:], "little")
@@ -50,7 +50,7 @@ def _riff(stream: BinaryIO) -> int:
 
 
 def _matroska(stream: BinaryIO) -> int:
-    """The end of the segment, which follows the header; a recorder that was killed never wrote its size."""
+    """The end of the segment, which follows the header; its size is missing if the recorder was killed."""
     stream.seek(4)
     header = _size(stream)
     if header is None:
@@ -63,7 +63,7 @@ def _matroska(stream: BinaryIO) -> int:
 
 
 def _size(stream: BinaryIO) -> int | None:
-    """An EBML number: as many bytes more as the first has leading zeros; None where all other bits are ones."""
+    """An EBML number: the first byte's leading zeros give the number of further bytes; None (unknown) if all ones."""
     first = stream.read(1)
     if not first or not first[0]:
         return None

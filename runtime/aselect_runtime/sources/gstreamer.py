@@ -12,7 +12,7 @@ from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 
 SINK = "appsink drop=true max-buffers=1 sync=false"
-"""Hands only the newest frame to OpenCV, and does not wait for its presentation time."""
+"""Passes only the newest frame to OpenCV, without waiting for its presentation time."""
 CSI = (
     "nvarguscamerasrc sensor-id={number} ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1 ! "
     "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
@@ -20,7 +20,7 @@ CSI = (
 
 
 def gstreamer(uri: str) -> LiveCapture:
-    """A live source; raises InputError for a bad csi:// address, MissingDependencyError where OpenCV cannot do it."""
+    """A live source; raises InputError for a bad csi:// address, MissingDependencyError if OpenCV has no GStreamer."""
     name = redact(uri)
     match = re.fullmatch(r"csi://(\d{1,2})", uri)
     if uri.startswith("csi://") and not match:
@@ -28,7 +28,7 @@ def gstreamer(uri: str) -> LiveCapture:
     if not has_gstreamer():
         raise MissingDependencyError(
             f"{name}: got an OpenCV without GStreamer, expected one with it; on a Jetson use JetPack's OpenCV (a "
-            "virtual environment with --system-site-packages and no opencv wheel in it), elsewhere Debian's "
+            "virtual environment with --system-site-packages and without an opencv wheel), elsewhere Debian's "
             "python3-opencv, or give an rtsp:// address or /dev/videoN instead"
         )
     pipeline = pipeline_of(uri if match is None else CSI.format(number=match[1]))
@@ -44,7 +44,7 @@ def gstreamer(uri: str) -> LiveCapture:
 
 
 def pipeline_of(text: str) -> str:
-    """The pipeline that ends where OpenCV takes its frames from; an appsink of the user's own is left alone."""
+    """The pipeline with the appsink that OpenCV reads from; a pipeline that ends with an appsink is unchanged."""
     last = text.rsplit(" ! ", 1)[-1]
     return text if last.split()[0] == "appsink" else f"{text} ! {SINK}"
 

@@ -1,4 +1,4 @@
-"""One image, or every image and video below a folder in the order of their paths."""
+"""One image, or every image and video below a folder, sorted by path."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.sources.video import VideoFile
 
 FPS = 5.0
-"""How fast a video of still images plays."""
+"""Frames per second of an output video of still images."""
 
 log = logging.getLogger(__name__)
 
 
 class Images:
-    """Reads lazily. Of several files one that does not decode is named, skipped and counted in `skipped`.
+    """Reads one file at a time. If there are several, an image that cannot be decoded is logged, skipped and counted.
 
-    Raises InputError when the turn of the only one comes and it does not decode, and at the end if none did or a
-    video ended badly.
+    Raises InputError if the only file cannot be decoded, and at the end if no file could be decoded or a video ended
+    with an error. `skipped` is the number of images that could not be decoded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,8 @@ class Images:
                 self.skipped += not is_video(path)
                 log.warning("skipped: %s", error)
         if faults and (not index or len(faults) > self.skipped):
-            more = f" and {len(faults) - 1} more like it" if len(faults) > 1 else ""
+            others = len(faults) - 1
+            more = f" (and {others} more file{'s' if others > 1 else ''})" if others else ""
             raise InputError(f"{faults[0]}{more}") from faults[0]
 
     def _image(self, path: Path) -> Iterator[Captured]:
@@ -74,7 +75,7 @@ class Images:
 
 
 def _labels(root: Path, paths: list[Path]) -> dict[Path, str]:
-    """The relative path of each file without its suffix, and with it where two would be the same."""
+    """The relative path of each file without its suffix; with the suffix if two files would have the same label."""
     short = {path: path.relative_to(root).with_suffix("").as_posix() for path in paths}
     often = Counter(short.values())
     return {path: name if often[name] == 1 else path.relative_to(root).as_posix() for path, name in short.items()}

@@ -1,6 +1,6 @@
-"""JPEG images over HTTP (multipart/x-mixed-replace), what many cameras deliver, read within bounds.
+"""JPEG images over HTTP (multipart/x-mixed-replace), as many cameras send them, read with limits on their size.
 
-FFmpeg believes what a camera claims: an image of 16000x16000 or a part without an end would take all of the memory.
+FFmpeg has no such limits: an image of 16000x16000 pixels or a part without an end would use all of the memory.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from aselect_runtime.sources.addresses import REASONS
 from aselect_runtime.sources.tls import Trust
 
 LARGEST_PART = 16 << 20
-"""Bytes of one image; a JPEG of LARGEST_IMAGE at high quality has fewer."""
+"""Maximum bytes of one image; a JPEG of LARGEST_IMAGE at high quality has fewer."""
 LARGEST_IMAGE = 1 << 26
-"""Pixels of one image: 8192x8192."""
+"""Maximum pixels of one image: 8192x8192."""
 HEADERS = 8192
-"""Bytes of the headers of a part, and of what may stand between two parts."""
+"""Maximum bytes of the headers of a part, and of the data between two parts."""
 CHUNK = 65536
 CEASED = (OSError, http.client.HTTPException)
 _SIZE = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-"""JPEG markers that start a frame and hold its size."""
+"""JPEG markers that start a frame and contain its size."""
 
 
 class Body(Protocol):
-    """An answer of a server, as urllib gives it."""
+    """A response of a server, as urllib returns it."""
 
     headers: Message
 
@@ -46,9 +46,9 @@ class Body(Protocol):
 
 
 def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> MjpegCapture | None:
-    """Ask an http(s) address for a stream; None if what it serves is another kind, which FFmpeg may know.
+    """Request a stream from an http(s) address; None if it is of another kind, which FFmpeg may be able to read.
 
-    Raises InputError if it refuses or does not answer within `timeout` seconds.
+    Raises InputError if the server refuses or does not answer within `timeout` seconds.
     """
     try:
         body = _opener(uri, trust).open(_without_user(uri), timeout=timeout)
@@ -56,13 +56,13 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
         error.close()
         kind = {401: "HTTPUnauthorizedError", 403: "HTTPForbiddenError", 404: "HTTPNotFoundError"}.get(error.code, "")
         answer = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
-        said = f"got the answer {answer}, expected a stream; check the path"
-        raise InputError(f"{name}: {REASONS.get(kind, said)}") from None  # urllib's own message holds the address
+        other = f"got the answer {answer}, expected a stream; check the path"
+        raise InputError(f"{name}: {REASONS.get(kind, other)}") from None  # urllib's message contains the address
     except (URLError, ValueError, *CEASED) as error:
         reason = getattr(error, "reason", error)
-        said = getattr(reason, "strerror", None) or type(reason).__name__
+        text = getattr(reason, "strerror", None) or type(reason).__name__
         raise InputError(
-            f"{name}: got no stream ({said}), expected one there; check address, user, password and network"
+            f"{name}: got no stream ({text}), expected one there; check address, user, password and network"
         ) from None
     boundary = body.headers.get_param("boundary")
     if body.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
@@ -72,7 +72,7 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
 
 
 class MjpegCapture:
-    """Reads like a cv2.VideoCapture. Raises InputError for a part that is larger than a camera's can be."""
+    """Has the methods of cv2.VideoCapture. Raises InputError for a part above the limits."""
 
     def __init__(self, body: Body, boundary: str, name: str) -> None:
         self._body = body
@@ -81,7 +81,7 @@ class MjpegCapture:
         self._mark = b"--" + boundary.removeprefix("--").encode("latin-1", "replace")
 
     def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """The next image that decodes, BGR; (False, None) where there are no more."""
+        """(True, the next image that can be decoded, BGR); (False, None) at the end."""
         try:
             for part in self._parts():
                 self._check_size(part)
@@ -93,7 +93,7 @@ class MjpegCapture:
         return False, None
 
     def get(self, _: int) -> float:
-        """No property is known."""
+        """Always 0.0: no property is known."""
         return 0.0
 
     def release(self) -> None:
@@ -123,7 +123,10 @@ class MjpegCapture:
         return part
 
     def _until(self, end: bytes, limit: int, *, keep: bool = False) -> bytes | None:
-        """What stands before `end`, which is taken too unless `keep`; None at the end of the stream."""
+        """Read up to `end`; returns the bytes before it, None at the end of the stream.
+
+        `end` is consumed too, except, with `keep`, all but its first byte.
+        """
         seen = 0
         while (at := self._buffer.find(end, max(0, seen - len(end)))) < 0:
             seen = len(self._buffer)
@@ -153,13 +156,13 @@ class MjpegCapture:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width as the header says; None for what is no JPEG."""
+    """Height and width from the header; None if the data is no JPEG."""
     at = 2
     while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in _SIZE:
             return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        # A fill byte, a marker alone, or a segment with its length.
+        # A fill byte, a marker without data, or a segment with its length.
         alone = marker in {0x01, *range(0xD0, 0xD9)}
         at += 1 if marker == 0xFF else 2 if alone else 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
     return None
@@ -171,7 +174,7 @@ def _without_user(uri: str) -> str:
 
 
 class _ClosesRefusal:
-    """What asks again with a password closes the answer that refused, which urllib leaves to the garbage collector."""
+    """Closes the 401 response if the request is repeated with a password; urllib leaves that to garbage collection."""
 
     def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
         try:
@@ -196,7 +199,7 @@ def _opener(uri: str, trust: Trust | None) -> urllib.request.OpenerDirector:
     parts = urlsplit(uri)
     passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
     if parts.username:
-        # Only for this host: a redirect elsewhere must not take the password along.
+        # Only for this host: a redirect must not send the password to another one.
         root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
         passwords.add_password(None, root, unquote(parts.username), unquote(parts.password or ""))
     context = ssl.create_default_context(cafile=trust.ca if trust else None)

@@ -1,4 +1,4 @@
-"""Cameras and videos on the network: rtsp://, http:// and their encrypted kin, through FFmpeg."""
+"""Cameras and videos on the network (rtsp://, http:// and others, encrypted or not), through FFmpeg."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 
 
 def network(uri: str) -> Source:
-    """A video where the path ends like one (http://host/video.mp4: every frame is delivered), else a live stream.
+    """A video if the path has a video's suffix (http://host/video.mp4: every frame is delivered), else a live stream.
 
-    Raises InputError for an address without a host. What stands behind `#` of an encrypted one says whom to trust.
+    Raises InputError for an address without a host. For encrypted addresses the part after `#` sets the trusted
+    certificates, see `split_trust`.
     """
-    there = Remote.of(uri)
-    name, host, path = there.name, there.host, urlsplit(there.uri).path
-    # Labels and file names come of it: a path with options in it may hold a password.
+    endpoint = Endpoint.of(uri)
+    name, host, path = endpoint.name, endpoint.host, urlsplit(endpoint.uri).path
+    # Labels and file names are made from it: a path that contains options may contain a password.
     stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
-    if there.uri.lower().startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, there.connect)
+    if endpoint.uri.lower().startswith("http") and is_video(PurePosixPath(path)):
+        return Video(name, stem, endpoint.connect)
     info = SourceInfo(name, FPS, live=True)
-    return LiveCapture(info, stem, there.connect_live, "check the camera and the network")
+    return LiveCapture(info, stem, endpoint.connect_live, "check the camera and the network")
 
 
 @dataclass(frozen=True)
-class Remote:
-    """An address, and what its certificate is held against where it has one."""
+class Endpoint:
+    """An address, and the trust settings for its certificate; None if the scheme is not encrypted."""
 
     uri: str
     name: str
@@ -48,8 +49,8 @@ class Remote:
     trust: Trust | None
 
     @classmethod
-    def of(cls, uri: str) -> Remote:
-        """Take an address apart as people type it; raises InputError for one without a host."""
+    def of(cls, uri: str) -> Endpoint:
+        """Parse an address as users write it; raises InputError for one without a host."""
         uri, trust = split_trust(uri, redact(uri))
         name = redact(uri)
         split = split_address(uri, "rtsp://host:554/stream")
@@ -59,11 +60,11 @@ class Remote:
         return cls(uri, name, host or scheme, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
 
     def options(self) -> dict[str, str]:
-        """For FFmpeg, where it is to connect another time."""
+        """FFmpeg options for a further connection."""
         return stream_options(self.uri, self.trust)
 
     def connect_live(self) -> Capture:
-        """Open a stream; one of JPEG images over HTTP is read without FFmpeg."""
+        """Open a stream; JPEG images over HTTP are read without FFmpeg."""
         if self.uri.lower().startswith("http"):
             self.check()
             capture = open_mjpeg(self.uri, self.name, self.trust, OPEN_TIMEOUT)
@@ -77,6 +78,6 @@ class Remote:
         return open_stream(self.uri, self.name, self.trust, live=live)
 
     def check(self) -> None:
-        """Raise InputError unless whoever answers there proves to be that host."""
+        """Raise InputError unless the server has a valid certificate for the host."""
         if self.trust is not None:
             check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)

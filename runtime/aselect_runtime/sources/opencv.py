@@ -1,4 +1,4 @@
-"""What all sources that OpenCV reads share: opening, reading into buffers that are used again, and a clear end."""
+"""Shared by all sources that OpenCV reads: opening, reading into reused buffers, and detecting the end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.rings import FrameRing
 
 BUFFERS = 12
-"""More frames than a run keeps at a time: those that wait for the session, and those that wait for the sinks."""
+"""More frames than a run holds at the same time, waiting for the session and for the sinks."""
 FPS = 30.0
-"""Of a camera that does not say."""
+"""Frame rate of a camera that reports none."""
 ATTEMPTS = "OPENCV_FFMPEG_READ_ATTEMPTS", str(1 << 24)
-"""OpenCV takes a video for ended when this many packets in a row are not of its images; its own 4096 are one and a half
-minutes of sound, and a video may show nothing for longer."""
+"""OpenCV treats a video as ended after this many packets in a row that are not of its video stream. Its default of 4096
+is one and a half minutes of audio, and a video may have no new image for longer."""
 
 
 class Capture(Protocol):
-    """What is used of a cv2.VideoCapture."""
+    """The methods of cv2.VideoCapture that are used."""
 
     def read(self, image: Any = None, /) -> tuple[bool, Any]: ...
 
@@ -37,7 +37,7 @@ class Capture(Protocol):
 
 
 class LiveCapture:
-    """A camera or stream. `connect` opens it, or raises InputError; `advice` ends the message when it goes silent."""
+    """A camera or stream. `connect` opens it or raises InputError; `advice` is the end of its error messages."""
 
     def __init__(self, info: SourceInfo, stem: str, connect: Callable[[], Capture], advice: str) -> None:
         self.info = info
@@ -66,22 +66,22 @@ class LiveCapture:
 
 
 def open_ffmpeg(uri: str, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
-    """A capture by the FFmpeg inside OpenCV, which may not be open."""
+    """A capture with OpenCV's FFmpeg; check `isOpened`."""
     os.environ.setdefault(*ATTEMPTS)
     return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, list(parameters))
 
 
 def open_file(path: Path) -> cv2.VideoCapture:
-    """A capture of a file, whatever its name, which may not be open."""
+    """A capture of a file with any name; check `isOpened`."""
     with library_path(path) as name:
         return open_ffmpeg(name)
 
 
 def frames(capture: Capture, tries: int = 1) -> Iterator[Frame]:
-    """The frames of an open capture, BGR, until it has no more or fails; each belongs to whoever holds it.
+    """The frames of an open capture, BGR, until it ends or fails; a frame does not change while it is referenced.
 
-    With several `tries` a read that gives nothing is tried again, which is at once where nothing is left: OpenCV looks
-    for ATTEMPTS only once in a process, which may have been before.
+    With several `tries` a read without a frame is repeated, because OpenCV reads ATTEMPTS only once in a process,
+    perhaps before it was set; at the real end of a video this takes no time.
     """
     left = tries
     ring = FrameRing(BUFFERS)
@@ -89,7 +89,7 @@ def frames(capture: Capture, tries: int = 1) -> Iterator[Frame]:
     while True:
         try:
             found, frame = capture.read(None if shape is None else ring.take(shape))
-        except cv2.error:  # a frame too damaged to be converted
+        except cv2.error:  # a frame that is too damaged to be converted
             return
         if not found or frame is None or not frame.size:
             left -= 1
@@ -105,6 +105,6 @@ def frames(capture: Capture, tries: int = 1) -> Iterator[Frame]:
 
 
 def rate(capture: Capture, otherwise: float) -> float:
-    """Nominal frames per second, or `otherwise` where the container or driver tells nonsense."""
+    """Nominal frames per second, or `otherwise` if the container or driver reports an impossible value."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0 < fps <= 1000 else otherwise

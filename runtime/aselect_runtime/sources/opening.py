@@ -1,4 +1,4 @@
-"""From a URI or path to the source that it names."""
+"""Creating the source that a URI or path names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aselect_runtime.media import CONVERTED, VIDEO_SUFFIXES, is_image, is_video,
 from aselect_runtime.redaction import redact
 from aselect_runtime.sources.source import Source
 
-HERE = (
+SUPPORTED = (
     "a video file, an image or a folder of them, /dev/videoN or its number, csi://N, rtsp://…, http(s)://…, udp://…, "
     "rtmp://…, srt://…, a GStreamer string or synthetic://street"
 )
@@ -29,26 +29,26 @@ SCHEMES = {
     "rtmps": "aselect_runtime.sources.network:network",
     "srt": "aselect_runtime.sources.network:network",
 }
-"""Scheme of an input -> module:function that makes a Source of the URI; imported only when one is asked for."""
+"""Scheme of an input -> module:function that creates a Source from the URI; imported only when it is needed."""
 
 
 def open_source(uri: str) -> Source:
-    """The source that a URI or path names, not yet opened; raises InputError if there is none such."""
+    """The source that a URI or path names, not yet opened; raises InputError if it is not supported."""
     try:
         return _opened(uri)
     except OSError as error:
         name = printable(Path(redact(uri)))
-        raise InputError(f"{name}: {error.strerror}, expected {HERE}; check the path") from error
+        raise InputError(f"{name}: {error.strerror}, expected {SUPPORTED}; check the path") from error
 
 
 def _opened(uri: str) -> Source:
     if not uri:
-        raise InputError(f"got an empty input, expected {HERE}; name one")
+        raise InputError(f"got an empty input, expected {SUPPORTED}; name one")
     if "://" not in uri and Path(uri).exists() and not Path(uri).is_char_device():
         return _file(uri)
-    # Imported here so that one kind of source does not pay for the others.
+    # Imported here, so that only the modules of the requested kind are loaded.
     device = f"/dev/video{uri}" if re.fullmatch(r"\d{1,2}", uri) else uri
-    # udev gives cameras other names, such as /dev/v4l/by-id/…, which are not there before the camera is.
+    # udev gives cameras other names, such as /dev/v4l/by-id/…, which exist only while the camera is connected.
     if device.startswith("/dev/") and not device.startswith("/dev/shm/"):
         from aselect_runtime.sources.camera import Camera
 
@@ -69,7 +69,7 @@ def _by_scheme(uri: str) -> Source:
         module, _, name = SCHEMES[scheme].partition(":")
         opened: Source = getattr(import_module(module), name)(uri)
         return opened
-    raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {HERE}; change the input")
+    raise InputError(f"{redact(uri)}: got the scheme {scheme}, expected {SUPPORTED}; change the input")
 
 
 def _file(uri: str) -> Source:
@@ -79,11 +79,9 @@ def _file(uri: str) -> Source:
 
         return Images(path)
     if path.exists() and not path.is_file():
-        raise InputError(
-            f"{uri}: got a pipe, socket or device, expected {HERE}; write into a file, or send it to a udp:// address"
-        )
+        raise InputError(f"{uri}: got a pipe, socket or device, expected {SUPPORTED}; write it to a file first")
     if not path.exists():
-        raise InputError(f"{uri}: no such input, expected {HERE}; check the path")
+        raise InputError(f"{uri}: no such input, expected {SUPPORTED}; check the path")
     if path.suffix.lower() in CONVERTED:
         raise InputError(
             f"{uri}: got a {path.suffix} image, which OpenCV does not read, expected .jpg or .png; convert it, for "
@@ -91,7 +89,7 @@ def _file(uri: str) -> Source:
         )
     if not is_video(path):
         raise InputError(
-            f"{uri}: got the suffix {path.suffix!r}, expected {HERE} ({', '.join(sorted(VIDEO_SUFFIXES))})"
+            f"{uri}: got the suffix {path.suffix!r}, expected {SUPPORTED} ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
     from aselect_runtime.sources.video import VideoFile
 

@@ -1,4 +1,4 @@
-"""What every source of frames is."""
+"""The protocol that all sources of frames implement."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from aselect_runtime.results import Captured, SourceInfo
 
 
 class Source(Protocol):
-    """A context manager that iterates frames; it holds its device or file only between enter and exit.
+    """A context manager that iterates frames; its device or file is open only between enter and exit.
 
-    The iteration ends where the frames end by themselves. A live source that loses its camera raises InputError; it
-    is entered again, and then starts with a fresh connection. Where a read can hang for good, that happens while the
-    thread that hangs has not left it yet.
+    The iteration ends when there are no more frames. A live source that loses its camera raises InputError; it is then
+    entered again and must open a new connection. If a read hangs permanently, this happens before the thread of that
+    read has exited the context.
     """
 
     info: SourceInfo

@@ -1,7 +1,7 @@
-"""Video on the network, through the FFmpeg inside PyAV, read within bounds.
+"""Video on the network through PyAV's FFmpeg, with a limit on the size of images.
 
-FFmpeg believes what a stream declares, and decodes a first image while it only looks what is there: so no decoder is
-open while it looks, and the one that is opened then refuses images of more than LARGEST_IMAGE, also later ones.
+FFmpeg allocates what a stream declares, and decodes images even while it only detects the format: so detection runs
+without decoders, and the decoder that is opened afterwards refuses images of more than LARGEST_IMAGE pixels.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
-"""Seconds that FFmpeg may wait for the other side."""
+"""Seconds that FFmpeg waits for the server."""
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-"""Where users give FFmpeg options of their own, `name;value|name;value`, as OpenCV reads them."""
+"""Environment variable with FFmpeg options of the user, `name;value|name;value`, as OpenCV reads them."""
 LOOKING = {"codec_whitelist": "none", "analyzeduration": "1000000"}
-"""While FFmpeg looks what is there: no decoder, and a second at most, because it waits for what only those tell."""
+"""For format detection: no decoders, and at most one second, because it waits for values that only decoders give."""
 
 
 def open_stream(uri: str, name: str, trust: Trust | None, *, live: bool) -> StreamCapture:
-    """Connect; raises InputError that says why not, or names a stream that declares too large images."""
+    """Connect; raises InputError if that fails, or if the stream declares images that are too large."""
     try:
         import av
     except ImportError as error:
@@ -49,7 +49,7 @@ def open_stream(uri: str, name: str, trust: Trust | None, *, live: bool) -> Stre
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         fault = why_not(uri, error)
-    if fault:  # outside the block: FFmpeg's message quotes the address with its password
+    if fault:  # outside the block: FFmpeg's error message contains the address with its password
         raise InputError(f"{name}: {fault}")
     try:
         return StreamCapture(container, name, live=live)
@@ -59,8 +59,8 @@ def open_stream(uri: str, name: str, trust: Trust | None, *, live: bool) -> Stre
 
 
 def stream_options(uri: str, trust: Trust | None) -> dict[str, str]:
-    """For FFmpeg; the user's own go before ours."""
-    # RTSP over TCP: lost UDP packets would smear the image.
+    """FFmpeg options; the user's options take precedence."""
+    # RTSP over TCP: lost UDP packets would corrupt the image.
     ours = {"rtsp_transport": "tcp"} if uri.lower().startswith("rtsp") else {}
     given = os.environ.get(OPTIONS, "")
     theirs = dict(option.split(";", 1) for option in given.split("|") if ";" in option)
@@ -70,7 +70,7 @@ def stream_options(uri: str, trust: Trust | None) -> dict[str, str]:
 class StreamCapture:
     """Reads like a cv2.VideoCapture. Raises InputError for images of more than LARGEST_IMAGE.
 
-    It may be released while another thread reads: that one closes the connection when its read has ended.
+    It may be released while another thread reads: that thread then closes the connection after its read.
     """
 
     def __init__(self, container: InputContainer, name: str, *, live: bool) -> None:
@@ -82,7 +82,7 @@ class StreamCapture:
         self._codec = self._stream.codec_context
         self._check_size(self._codec.width, self._codec.height)
         self._codec.options = {"max_pixels": str(LARGEST_IMAGE)}
-        if live:  # several threads would delay each frame by as many
+        if live:  # each additional decoding thread delays frames by one
             self._codec.thread_count = 1
         else:
             self._codec.thread_type = "AUTO"
@@ -93,7 +93,7 @@ class StreamCapture:
         self._over = False
 
     def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """The next frame, BGR and upright; (False, None) where there are no more, or the connection broke."""
+        """The next frame, BGR and upright; (False, None) at the end of the stream, or after an error."""
         with self._lock:
             frame = None if self._over else next(self._frames(), None)
         if self._over:
@@ -101,7 +101,7 @@ class StreamCapture:
         return frame is not None, frame
 
     def get(self, prop: int) -> float:
-        """Frames per second, how many there are, and milliseconds of the last one; 0 where it is not known."""
+        """The frame rate, the number of frames, and the position of the last frame in milliseconds; 0 if unknown."""
         known: Mapping[int, float] = {
             cv2.CAP_PROP_FPS: float(self._stream.average_rate or self._stream.guessed_rate or 0),
             cv2.CAP_PROP_FRAME_COUNT: float(self._stream.frames),
@@ -110,7 +110,7 @@ class StreamCapture:
         return known.get(prop, 0.0)
 
     def release(self) -> None:
-        """Close the connection, or have it closed by who reads."""
+        """Close the connection; if a read is running, its thread closes it."""
         self._over = True
         self._close()
 
@@ -133,8 +133,8 @@ class StreamCapture:
                 self._check_size(size[1], size[0])
             try:
                 self._decoded.extend(packet.decode())
-            except (OSError, ValueError):  # damaged, or too large: the next packet may be sound
-                # FFmpeg sets the size of an image that it refuses to nothing, or leaves it as it is.
+            except (OSError, ValueError):  # damaged or too large: the next packet may be valid
+                # FFmpeg sets the size to zero for an image that it refuses, or does not change it.
                 self._check_size(self._codec.width, self._codec.height, refused=self._codec.is_open)
 
     def _check_size(self, width: int, height: int, *, refused: bool = False) -> None:

@@ -14,7 +14,7 @@ EXAMPLE = "synthetic://street?seed=0&size=360x640&frames=300&fps=15"
 
 
 class Synthetic:
-    """Every frame is delivered, and the same URI gives the same frames."""
+    """A synthetic street; every frame is delivered, and the same URI gives the same frames."""
 
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
@@ -29,7 +29,7 @@ class Synthetic:
         except ValueError as error:
             raise InputError(f"{uri}: got an option that is not a number, expected for example {EXAMPLE}") from error
         if not (32 <= height <= 4096 and 32 <= width <= 4096 and self._frames > 0 and seed >= 0 and 0 < fps <= 1000):
-            raise InputError(f"{uri}: an option is out of range, expected sides of 32 to 4096, for example {EXAMPLE}")
+            raise InputError(f"{uri}: an option is out of range, expected 32 to 4096 pixels, for example {EXAMPLE}")
         self._street = Street(seed, height, width, fps)
         self.info = SourceInfo(uri, fps)
 

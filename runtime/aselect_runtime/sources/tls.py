@@ -1,7 +1,8 @@
-"""Whom an encrypted camera must prove to be: by default a name that an authority of this machine vouches for.
+"""Verifying the certificate of an encrypted camera, by default with the certificate authorities of this machine.
 
-`#ca=/path.pem` at the end of an address trusts that file instead, `#verify=0` trusts anybody. FFmpeg verifies the chain
-but many of its versions do not compare the name, and old ones verify nothing of RTSP: so Python shakes hands before.
+`#ca=/path.pem` at the end of an address trusts that file instead, `#verify=0` switches verification off. FFmpeg
+verifies the chain, but many versions do not compare the host name, and old ones do not verify RTSP at all; so Python
+makes a TLS handshake first.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.sources.addresses import HOST, quoted
 
 SCHEMES = {"https": 443, "rtsps": 322}
-"""Encrypted ones, with their ports."""
+"""Encrypted schemes and their default ports."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What a camera's certificate is held against; without `verify` nothing."""
+    """How a camera's certificate is verified: with the PEM file `ca` if given; not at all if `verify` is False."""
 
     verify: bool = True
     ca: str | None = None
 
     def options(self) -> dict[str, str]:
-        """For FFmpeg."""
+        """The settings as FFmpeg options."""
         if not self.verify:
             return {"tls_verify": "0"}
         bundle = self.ca or ssl.get_default_verify_paths().cafile
@@ -36,9 +37,9 @@ class Trust:
 
 
 def split_trust(uri: str, name: str) -> tuple[str, Trust]:
-    """The address as FFmpeg reads it, without options of trust, and what those say.
+    """The address as FFmpeg reads it, without its fragment, and the trust settings in the fragment.
 
-    Raises InputError for a fragment that says something else.
+    Raises InputError for other content of the fragment.
     """
     if uri.split("://", 1)[0].lower() not in SCHEMES:
         return quoted(uri), Trust()
@@ -46,14 +47,14 @@ def split_trust(uri: str, name: str) -> tuple[str, Trust]:
     asked = dict(parse_qsl(fragment, keep_blank_values=True))
     ca, verify = asked.pop("ca", None), asked.pop("verify", "1")
     if (mark and not fragment) or asked or verify not in {"0", "1"}:
-        raise InputError(f"{name}: got an unknown option behind #, expected #ca=/path/of.pem or #verify=0")
+        raise InputError(f"{name}: got an unknown option after #, expected #ca=/path/of.pem or #verify=0")
     if ca is not None and not os.path.isfile(ca):
-        raise InputError(f"{name}: got a path behind #ca= that is no file, expected a PEM file with certificates")
+        raise InputError(f"{name}: got a path after #ca= that is no file, expected a PEM file with certificates")
     return address, Trust(verify == "1", ca)
 
 
 def _parted(uri: str) -> tuple[str, str, str]:
-    """The address, `#` and the fragment. The path of `#ca=` may hold an `@`, and a password a `#`."""
+    """The address, `#` and the fragment. The path of `#ca=` may contain `@`, and a password `#`."""
     before, mark, fragment = uri.rpartition("#")
     authority = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0]
     if re.match(r"(ca|verify)=", fragment) and HOST.fullmatch(authority.rpartition("@")[2]):
@@ -62,7 +63,7 @@ def _parted(uri: str) -> tuple[str, str, str]:
 
 
 def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: float) -> None:
-    """Raise InputError unless whoever answers there proves to be `host`."""
+    """Raise InputError unless the server has a valid certificate for `host`."""
     if not trust.verify:
         return
     try:
@@ -75,7 +76,7 @@ def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: fl
     except ssl.SSLCertVerificationError as error:
         raise InputError(
             f"{name}: got a certificate that is not trusted ({error.verify_message}), expected one for this name; add "
-            "#ca=/path/of.pem to the address with the camera's own, or #verify=0 to trust anybody"
+            "#ca=/path/of.pem with the camera's certificate to the address, or #verify=0 to trust any certificate"
         ) from error
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or type(error).__name__

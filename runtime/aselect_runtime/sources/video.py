@@ -17,21 +17,21 @@ from aselect_runtime.sources.container import missing_bytes
 from aselect_runtime.sources.opencv import Capture, frames, open_file, rate
 
 COMPLETE = 0.9
-"""A video that ends before this share of its promised frames is worth a warning."""
+"""A warning is logged if a video ends before this share of the frames that its container states."""
 TRIES = 64
-"""Reads of a file before it counts as ended: as many times 4096 packets of sound may lie between two frames."""
+"""Reads without a frame before a file counts as ended: 64 times 4096 audio packets may be between two frames."""
 FPS = 25.0
-"""Of a video that does not say."""
+"""Frame rate of a video that states none."""
 
 log = logging.getLogger(__name__)
 
 
 class Video:
-    """Delivers every frame of what `connect` opens, and then ends.
+    """Delivers every frame of the capture that `connect` opens, then ends.
 
-    How many frames a container promises is a hint: an edit list, a varying rate, pauses, or sound that is longer than
-    the images make it too high. Where fewer come, InputError is raised only if there was none, or if `missing` says
-    that bytes are missing at the end; otherwise a warning is logged.
+    The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
+    that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, or if
+    `missing` returns that bytes are missing at the end; otherwise a warning is logged.
     """
 
     def __init__(
@@ -72,22 +72,22 @@ class Video:
     def _check(self, count: int, promised: float) -> None:
         if count == 0:
             raise InputError(
-                f"{self.info.name}: got no frame that decodes, expected a video; it may be damaged, copy it again"
+                f"{self.info.name}: got no decodable frame, expected a video; it may be damaged, copy it again"
             )
         if count < promised and (missing := self._missing()):
             raise InputError(
-                f"{self.info.name}: got {count} frames and the end of the file, expected {missing} bytes more; "
+                f"{self.info.name}: got {count} frames and the end of the file, expected {missing} more bytes; "
                 "the video is truncated, copy it again"
             )
         if count < COMPLETE * promised:
             log.warning(
-                "%s: got %d frames, its container promises about %d; went on to its end",
+                "%s: got %d frames, but its container states about %d; the frames were used",
                 *(self.info.name, count, promised),
             )
 
 
 class VideoFile(Video):
-    """Decodes with FFmpeg inside OpenCV; raises InputError on entering if nothing can be decoded."""
+    """Decodes with OpenCV's FFmpeg; raises InputError on entering if the file cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(printable(path), path.stem, lambda: _connect(path), lambda: missing_bytes(path), TRIES)
@@ -103,6 +103,6 @@ def _connect(path: Path) -> cv2.VideoCapture:
     capture = open_file(path)
     if not capture.isOpened():
         raise InputError(
-            f"{path}: got {size} bytes that do not open, expected a video; it may be truncated, copy it again"
+            f"{path}: got {size} bytes that cannot be opened, expected a video; it may be truncated, copy it again"
         )
     return capture

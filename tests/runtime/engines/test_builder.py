@@ -112,7 +112,7 @@ def test_an_unknown_target_lists_the_known_ones(target: str) -> None:
 @rtx
 @no_gpu
 def test_rtx_without_target_and_gpu_asks_for_a_target() -> None:
-    with pytest.raises(InputError, match=r"without a target and without an NVIDIA GPU.*give a target, one of sm75"):
+    with pytest.raises(InputError, match=r"without a target and no NVIDIA GPU.*give a target, one of sm75"):
         check_target(None, "rtx")
 
 

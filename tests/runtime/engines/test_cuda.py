@@ -57,9 +57,9 @@ def test_the_codes_with_advice_are_those_of_cuda() -> None:
         errors.cudaErrorNoDevice: "aselect-doctor",
         errors.cudaErrorDevicesUnavailable: "another process",
     }
-    assert {int(code) for code in named} == set(cuda_python.MENDS)
+    assert {int(code) for code in named} == set(cuda_python.REMEDIES)
     for code, words in named.items():
-        assert words in cuda_python.MENDS[int(code)]
+        assert words in cuda_python.REMEDIES[int(code)]
 
 
 @no_gpu

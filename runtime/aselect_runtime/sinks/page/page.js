@@ -1,7 +1,7 @@
-// The live page. All text of the model or the cameras goes through textContent: none of it is markup.
+// The live page. All text from the model or the cameras is set through textContent, so that it cannot be markup.
 
-const SHOWN = 60; // seconds that the plots look back
-const SILENCE = 5; // seconds without a frame after which the page says so
+const SHOWN = 60; // seconds that the plots show
+const SILENCE = 5; // seconds without a frame after which the page reports it
 const RETRY = [500, 1000, 2000, 4000, 8000]; // milliseconds between attempts to connect
 const [TOO_MANY, GOING_AWAY] = [1013, 1001]; // codes with which the server closes a connection
 
@@ -15,7 +15,7 @@ const page = {
   samples: [], // {at, stream, fps, age, infer}
   attempts: 0,
   events: [],
-  ruled: false, // whether the run has rules
+  hasRules: false, // whether the run has rules
 };
 
 // ---- connection
@@ -27,17 +27,17 @@ function connect() {
   socket.onmessage = ({ data }) => {
     if (typeof data === "string") {
       page.attempts = 0;
-      adopt(JSON.parse(data));
+      setModel(JSON.parse(data));
       return;
     }
-    // One after the other, each confirmed when it is on the screen: a hidden page confirms nothing and gets nothing.
+    // Messages are shown one after the other and confirmed when displayed: a hidden page confirms none and gets none.
     last = last.then(() => show(data)).catch(console.error).then(nextPaint).then(() => confirm(socket));
   };
   socket.onclose = ({ code }) => {
     document.body.dataset.connection = "lost";
     const wait = RETRY[Math.min(page.attempts++, RETRY.length - 1)];
     const why = { [TOO_MANY]: "Too many viewers", [GOING_AWAY]: "The run has ended" }[code] ?? "Connection lost";
-    status("lost", `${why} – trying again`);
+    status("lost", `${why} – reconnecting`);
     setTimeout(connect, wait);
   };
 }
@@ -52,7 +52,7 @@ function status(state, text) {
 
 // ---- the model: legend
 
-function adopt(model) {
+function setModel(model) {
   document.body.dataset.connection = "open";
   status("connecting", "Waiting for frames");
   page.model = model;
@@ -105,14 +105,14 @@ async function show(data) {
   page.samples.push({ at: stream.at, stream: head.stream, fps: head.health.fps, age, infer: latency.infer ?? 0 });
   page.fresh = head.health;
   page.events = head.events;
-  page.ruled ||= head.zones.length > 0 || head.events.length > 0;
+  page.hasRules ||= head.zones.length > 0 || head.events.length > 0;
 }
 
 function bitmap(bytes, type) {
   return createImageBitmap(new Blob([bytes], { type }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
 }
 
-/** The class of each pixel: {width, height, indices}. */
+/** Decode the class map: {width, height, indices}, the class index of each pixel. */
 async function classMap(bytes) {
   const image = await bitmap(bytes, "image/png");
   const { width, height } = image;
@@ -169,11 +169,11 @@ function paintClasses(context, { canvas, classes, mask }) {
   context.drawImage(mask, 0, 0, canvas.width, canvas.height);
 }
 
-/** Outlines and names of the zones; those of an event that goes on are red. */
+/** Draw outlines and names of the zones; a zone with an active event is red. */
 function paintZones(context, head) {
   const { width, height } = context.canvas;
   const unit = Math.max(1, width / 640);
-  const goingOn = new Set(head.events.filter(({ state, input }) => state === "start" && input === head.stream)
+  const active = new Set(head.events.filter(({ state, input }) => state === "start" && input === head.stream)
     .map(({ zone }) => zone));
   context.lineJoin = "round";
   context.textBaseline = "top";
@@ -182,16 +182,16 @@ function paintZones(context, head) {
     context.beginPath();
     for (const [x, y] of points) context.lineTo(x * width, y * height);
     context.closePath();
-    outlined(context, unit, goingOn.has(name) ? "#ff4d4d" : "#fff", () => context.stroke());
+    outlined(context, unit, active.has(name) ? "#ff4d4d" : "#fff", () => context.stroke());
     const [x, y] = points.reduce((best, point) => (point[1] < best[1] || (point[1] === best[1] && point[0] < best[0]) ? point : best));
-    outlined(context, unit, goingOn.has(name) ? "#ff4d4d" : "#fff", (outline) => {
+    outlined(context, unit, active.has(name) ? "#ff4d4d" : "#fff", (outline) => {
       const [left, top] = [Math.min(x * width + 5 * unit, width - context.measureText(name).width - 5 * unit), y * height + 5 * unit];
       outline ? context.strokeText(name, left, top) : context.fillText(name, left, top);
     });
   }
 }
 
-/** Draw twice, first wider in black, so that it can be seen on any image. */
+/** Draw twice, first wider in black, so that the shape is visible on any image. */
 function outlined(context, unit, colour, draw) {
   context.strokeStyle = "rgb(0 0 0 / .7)";
   context.lineWidth = 4 * unit;
@@ -201,14 +201,14 @@ function outlined(context, unit, colour, draw) {
   draw(false);
 }
 
-/** The class map in the classes' colours; hidden classes are transparent. */
+/** The class map as an image in the class colours; hidden classes are transparent. */
 function coloured({ width, height, indices }) {
   const palette = new Uint32Array(256);
   page.model.classes.forEach(({ name, colour: [red, green, blue] }, index) => {
     palette[index] = page.hidden.has(name) ? 0 : ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   });
   const image = new ImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer); // every processor with a browser is little-endian
+  const pixels = new Uint32Array(image.data.buffer); // assumes a little-endian processor, as all browsers have
   for (let pixel = 0; pixel < indices.length; pixel++) pixels[pixel] = palette[indices[pixel]];
   return image;
 }
@@ -219,7 +219,7 @@ function repaint() {
 
 // ---- figures, four times a second
 
-function tell() {
+function update() {
   const now = performance.now();
   page.samples = page.samples.filter(({ at }) => now - at < SHOWN * 1000);
   const mine = page.samples.filter(({ stream }) => stream === page.selected);
@@ -235,7 +235,7 @@ function tell() {
   ]);
   const latest = mine.findLast(({ at }) => now - at < SILENCE * 1000);
   const silent = Math.min(...[...page.streams.values()].map(({ at }) => now - at)) / 1000;
-  $("fps-now").textContent = silent > SILENCE ? "–" : `${page.fresh.fps.toFixed(1)} fps`; // without a stream: Infinity
+  $("fps-now").textContent = silent > SILENCE ? "–" : `${page.fresh.fps.toFixed(1)} fps`; // `silent` is Infinity without a stream
   $("latency-now").textContent = latest ? `${latest.age.toFixed(latest.age < 100 ? 1 : 0)} ms` : "–";
   if (document.body.dataset.connection !== "open" || !page.streams.size) return;
   const lost = page.fresh.sources.filter(({ state }) => state === "lost").length;
@@ -263,7 +263,7 @@ function shares(head) {
     const row = $("classes").children[index];
     const share = Object.hasOwn(values, name) ? values[name] : 0;
     row.hidden = !Object.hasOwn(values, name);
-    row.style.order = ranks.get(name) ?? 0; // a classification shows the best, best first
+    row.style.order = ranks.get(name) ?? 0; // a classification shows the top classes, highest score first
     row.querySelector(".share").textContent = `${(share * 100).toFixed(1)} %`;
     row.querySelector(".bar").style.width = `${share * 100}%`;
   });
@@ -290,7 +290,7 @@ function health(figures) {
 
 /** The latest events, newest first. */
 function events(latest, several) {
-  $("events").hidden = !page.ruled;
+  $("events").hidden = !page.hasRules;
   $("event-list").replaceChildren(...[...latest].reverse().map(({ state, rule, zone, source, start, seconds, peak, class: name }) => {
     const row = $("event").content.firstElementChild.cloneNode(true);
     row.dataset.state = state;
@@ -349,7 +349,7 @@ function plot(canvas, now, lines) {
   for (const { colour: name, points } of lines) {
     context.beginPath();
     points.forEach(([at, value], index) => {
-      // A pause is a gap, not a slope.
+      // A pause is drawn as a gap, not as a line.
       index && at - points[index - 1][0] < 2000 ? context.lineTo(x(at), y(value)) : context.moveTo(x(at), y(value));
     });
     context.strokeStyle = colour(name);
@@ -359,7 +359,7 @@ function plot(canvas, now, lines) {
   }
 }
 
-/** The smallest of 1, 2, 4, 5, 10 times a power of ten that is not below the value. */
+/** The smallest number not below the value that is 1, 2, 4, 5 or 10 times a power of ten. */
 function niceCeiling(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 4, 5, 10].map((step) => step * unit).find((limit) => limit >= value) ?? value;
@@ -379,5 +379,5 @@ $("opacity").oninput = ({ target }) => setOpacity(target.value);
 $("all").onclick = () => toggle(page.model.classes.map(({ name }) => name), true);
 $("none").onclick = () => toggle(page.model.classes.map(({ name }) => name), false);
 setOpacity(page.opacity);
-setInterval(tell, 250);
+setInterval(update, 250);
 connect();

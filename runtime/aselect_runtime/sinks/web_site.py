@@ -1,4 +1,4 @@
-"""The live page's door: few connections, little patience, and one line for whoever does not speak HTTP."""
+"""The live page's listening socket: limits on connections and time, and a short answer to invalid requests."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from aiohttp.web_protocol import RequestHandler
 from aselect_runtime.sinks.limits import IDLE, most_connections
 from aselect_runtime.sinks.web_guard import HEADERS, Address
 
-SILENT = logging.Logger("requests of strangers", logging.CRITICAL + 1)
-"""What strangers send is not logged: they would fill the disk."""
+SILENT = logging.Logger("requests", logging.CRITICAL + 1)
+"""Requests are not logged: unknown clients could fill the disk."""
 LINGER = 1.0
-"""Seconds to read what a request has behind its headers, which nothing here asks for."""
+"""Seconds to read and discard a request's body, which no page here uses."""
 
 
-class _Visitor(RequestHandler):
-    """A connection. aiohttp closes it where no whole request comes within IDLE seconds."""
+class _Connection(RequestHandler):
+    """A connection. aiohttp closes it if no complete request comes within IDLE seconds."""
 
     def handle_error(
         self,
         request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's form
-        message: str | None = None,  # noqa: ARG002 - it quotes what was sent
+        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's signature
+        message: str | None = None,  # noqa: ARG002 - it contains what the client sent
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP."""
+        """The answer to a request that is not valid HTTP."""
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer is under way already")
+            raise ConnectionError("a response has been started already")
         text = "This request cannot be read.\n" if status < 500 else "The server failed.\n"
         response = web.Response(status=status, text=text, headers=HEADERS)
         response.force_close()
@@ -45,7 +45,7 @@ class _Refused(asyncio.Protocol):
 
 
 class Site(web.BaseSite):
-    """Listens at an address for a runner; raises OSError if it cannot."""
+    """Listens on an address for a runner; raises OSError if that fails."""
 
     def __init__(self, runner: web.AppRunner, address: Address, tls: ssl.SSLContext | None) -> None:
         super().__init__(runner)
@@ -59,24 +59,24 @@ class Site(web.BaseSite):
     async def start(self) -> None:
         await super().start()
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_unheard)
+        loop.set_exception_handler(_ignore_client_errors)
         server, most = self._runner.server, most_connections()
         assert server is not None
 
-        def visitor() -> asyncio.Protocol:
+        def connection() -> asyncio.Protocol:
             if len(server.connections) >= most:
                 return _Refused()
-            return _Visitor(
+            return _Connection(
                 server, loop=loop, keepalive_timeout=IDLE, lingering_time=LINGER, access_log=SILENT, logger=SILENT
             )
 
         handshake: dict[str, Any] = {"ssl_handshake_timeout": IDLE} if self._tls else {}
         self._server = await loop.create_server(
-            visitor, self._address.host, self._address.port, ssl=self._tls, backlog=most, **handshake
+            connection, self._address.host, self._address.port, ssl=self._tls, backlog=most, **handshake
         )
 
 
-def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Connections that cannot be taken, handshakes that fail: asyncio would log a traceback for each."""
+def _ignore_client_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Ignore failed connections and handshakes, for each of which asyncio would log a traceback."""
     if not isinstance(context.get("exception"), OSError):  # ssl.SSLError is one
         loop.default_exception_handler(context)
