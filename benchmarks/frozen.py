@@ -1,9 +1,9 @@
-"""What frozen features know: ridge regression from the mean of the tokens to cub40's classes, in closed form.
+"""The information in frozen features: ridge regression from the mean of the tokens to cub40's classes, in closed form.
 
     python -m benchmarks.frozen [--backbone shipped] [--timestep 20] [--taps 4.hidden,5.attn,5.mlp,6.hidden]
 
 The backbone, the same architecture with random weights (adaLN-Zero), and, where its weights are installed, the
-teacher's pooled features. Fitted on train and its mirrors, top-1 on test. Needs $ASELECT_DATA.
+teacher's pooled features. Fitted on train and its mirrored images, top-1 on test. Needs $ASELECT_DATA.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def tokens(backbone: LoadedBackbone, taps: list[Tap], timestep: float, size: int
 
 @torch.no_grad()
 def read(data: ClassificationData, features: Features, size: int, mirrors: bool) -> dict[str, Tensor]:
-    """Features (N, D) of all images by name; with `mirrors`, of their mirrors too, behind them."""
+    """Features (N, D) of all images by name; with `mirrors`, followed by those of their mirrored images."""
     parts: list[dict[str, Tensor]] = []
     for mirrored in (False, True) if mirrors else (False,):
         for start in range(0, len(data), BATCH):

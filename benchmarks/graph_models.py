@@ -1,5 +1,5 @@
-"""The three models of the graph benchmark, as diffusers has them and as the fold makes them. Weights but for the
-shipped one are random: they decide neither time nor memory.
+"""The three models of the graph benchmark, as built by diffusers and by the fold. Weights except the shipped model's
+are random: they affect neither time nor memory.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Shape:
 
     title: str
     name: str | None
-    """In benchmarks.shapes; None for the shipped one."""
+    """Name in benchmarks.shapes; None for the shipped model."""
     values: tuple[int, int, int]
-    """Channels, height and width of what enters the backbone."""
+    """Channels, height and width of the backbone's input."""
     taps: tuple[Tap, ...]
     hooks: tuple[str, ...]
     """diffusers' modules whose outputs are the taps."""
@@ -119,7 +119,7 @@ def values(key: str) -> Tensor:
 
 
 def noisy(key: str) -> Tensor:
-    """What diffusers' model is given for `values`."""
+    """The input of diffusers' model for `values`."""
     x0 = values(key)
     if key == "shipped":
         x0 = x0.flip(1) / 127.5 - 1
@@ -127,7 +127,7 @@ def noisy(key: str) -> Tensor:
 
 
 def whole(key: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
-    """diffusers' own model in float32, and its arguments besides the input."""
+    """diffusers' own model in float32, and its arguments other than the input."""
     from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
 
     timestep = torch.tensor([NOISE.model_timestep])
@@ -142,7 +142,7 @@ def whole(key: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
 
 
 class Truncated(nn.Module):
-    """diffusers' modules up to the tap, unfolded: (x, timestep) -> what is tapped. What one would export by hand."""
+    """diffusers' modules up to the tap, unfolded: (x, timestep) -> the tapped tensors. A manual export."""
 
     def __init__(self, key: str, model: Any, arguments: dict[str, Tensor]) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Truncated(nn.Module):
 
 
 class Features(nn.Module):
-    """The folded backbone alone, from `values` to its taps (1, T, D)."""
+    """Only the folded backbone, from `values` to its taps (1, T, D)."""
 
     def __init__(self, key: str, folder: Path) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class Features(nn.Module):
 
 
 def hooked(model: nn.Module, hooks: tuple[str, ...]) -> Callable[[], list[Tensor]]:
-    """Register hooks on the named modules; the call gives what they saw last."""
+    """Register hooks on the named modules; the returned function gives their last outputs."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:

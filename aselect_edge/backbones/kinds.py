@@ -1,4 +1,4 @@
-"""Which model a single file holds, told by the names of its tensors."""
+"""Recognise the model in a single file by its tensor names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from aselect_runtime.errors import InputError
 
 Kind = Literal["dit", "pixart", "sd3", "rotary", "diffusers"]
-"""The layouts that are read: DiT's and SiT's, PixArt's, SD3's, LightningDiT's and JiT's (`rotary`) authors', and
+"""The supported layouts: the original files of DiT and SiT, PixArt, SD3, LightningDiT and JiT (`rotary`), and
 diffusers' (with its config.json)."""
 SUPPORTED = "DiT, SiT, PixArt, SD3, SD3.5, LightningDiT or JiT"
 
@@ -42,11 +42,11 @@ _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a text encoder", (r"(text_model|encoder\.block|shared)\.",)),
     ("a vision model", (r"(blocks\.0\.norm1\.weight|embeddings\.|conv1\.weight|layer1\.)",)),
 )
-"""Models that are known, and not supported: each by names of which one matches every pattern."""
+"""Models that are recognised but not supported; a model matches if each of its patterns matches some name."""
 
 
 def kind_of_file(path: Path, names: Iterable[str]) -> Kind:
-    """The layout of a single file with tensors of these names; raises InputError that says which other model it is."""
+    """The layout of a single file with these tensor names; raises InputError that names an unsupported model."""
     known = list(names)
     other = next((name for name, patterns in _OTHERS if _has(known, patterns)), None)
     for kind, patterns in _READ:
@@ -60,9 +60,7 @@ def kind_of_file(path: Path, names: Iterable[str]) -> Kind:
     if other is not None:
         raise InputError(f"{path}: got {other}, expected {SUPPORTED}; it is not supported, choose one of these")
     shown = ", ".join(sorted(known)[:3]) or "no tensors"
-    raise InputError(
-        f"{path}: got tensors of no model that is known ({shown}), expected {SUPPORTED}; choose one of these"
-    )
+    raise InputError(f"{path}: got tensors of an unknown model ({shown}), expected {SUPPORTED}; choose one of these")
 
 
 def _has(names: list[str], patterns: tuple[str, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 A block is self-attention, cross-attention to the prompt and an MLP. All components are those of self-attention and
 the MLP; cross-attention is not a named component. The modulation is one shared MLP of the timestep plus a table of
-each block (adaLN-single). PixArt-alpha at 1024 px is also told the image's size and aspect ratio.
+each block (adaLN-single). PixArt-alpha at 1024 px also gets the image's size and aspect ratio.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _ALLOWED = {
     "dropout": (0,),
 }
 _STRIDE = 8
-"""Pixels to a latent of every PixArt's autoencoder, on each side: the size that alpha is told is one in pixels."""
+"""Pixels per latent of every PixArt's autoencoder, on each axis: the size that alpha is conditioned on is in pixels."""
 
 
 class PixArt(Wrapped):
-    """The reference; its condition is `prompt` (1, L, C) and `mask` (1, L), 1 where a token counts."""
+    """The reference model of PixArt; its condition is `prompt` (1, L, C) and `mask` (1, L), 1 for a valid token."""
 
     family: ClassVar[str] = "pixart"
     unread: ClassVar[tuple[str, ...]] = (r"proj_out\.", r"caption_projection\.y_embedding$")
-    """The output layer, and what stood for dropped prompts, which diffusers once kept."""
+    """The output layer, and the embedding of dropped prompts, which older diffusers versions saved."""
 
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> PixArt:
@@ -63,12 +63,12 @@ class PixArt(Wrapped):
                 "use_additional_conditions is set; check config.json"
             )
         embed = backbone.model.pos_embed
-        embed.pos_embed = backbone.positions((embed.height, embed.width))  # computed, never stored in a checkpoint
+        embed.pos_embed = backbone.positions((embed.height, embed.width))  # computed, not stored in a checkpoint
         return backbone
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        return read_schedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained on DiT's
+        return read_schedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained with DiT's schedule
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         condition = prompt_condition(self.family, self.model.config, label, folder)
@@ -76,7 +76,7 @@ class PixArt(Wrapped):
         return condition
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (1, T, D) of a grid, float32: recomputed by diffusers' rule, which stretches both axes."""
+        """Position table (1, T, D) of a grid, float32: recomputed with diffusers' formula, which scales both axes."""
         embed = self.model.pos_embed
         table = get_2d_sincos_pos_embed(
             self.width,
@@ -93,18 +93,18 @@ class PixArt(Wrapped):
         return {"pos_embed.pos_embed": self.positions((side, side))}
 
     def modulation(self, timestep: Tensor, size: tuple[int, int]) -> Tensor:
-        """What every block adds its table to, (N, 6·D), for an input of `size` (h, w)."""
-        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        """The modulation (N, 6·D) that every block adds its table to, for an input of `size` (h, w)."""
+        sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.model.use_additional_conditions:
             pixels = torch.tensor([size], dtype=torch.float32, device=timestep.device) * _STRIDE
-            told["resolution"] = pixels.expand(len(timestep), 2)
-            told["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
+            sizes["resolution"] = pixels.expand(len(timestep), 2)
+            sizes["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
         dtype = self.model.adaln_single.linear.weight.dtype
-        modulation, _ = self.model.adaln_single(timestep, told, batch_size=len(timestep), hidden_dtype=dtype)
+        modulation, _ = self.model.adaln_single(timestep, sizes, batch_size=len(timestep), hidden_dtype=dtype)
         return modulation  # type: ignore[no-any-return]
 
     def caption(self, prompt: Tensor) -> Tensor:
-        """Prompt embeddings (N, L, C) as cross-attention takes them."""
+        """Prompt embeddings (N, L, C) as the input of cross-attention."""
         projection = self.model.caption_projection
         return prompt if projection is None else projection(prompt)
 
@@ -118,7 +118,7 @@ class PixArt(Wrapped):
         h = self.model.pos_embed(x)  # (N, T, D)
         modulation = self.modulation(timestep, (x.shape[2], x.shape[3]))
         caption = self.caption(batch["prompt"])
-        bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as diffusers has it
+        bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as in diffusers
         for index in range(1 + max(tap.block for tap in wanted)):
             block = self.model.transformer_blocks[index]
             with self.held(block):
@@ -137,7 +137,7 @@ class PixArt(Wrapped):
 def _watch(
     block: nn.Module, x: Tensor, modulation: Tensor, caption: Tensor, bias: Tensor, components: frozenset[Component]
 ) -> tuple[Tensor, dict[Component, Tensor]]:
-    """The stream after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
+    """The tokens after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
     attn: Any = block.attn1
     table: Any = block.scale_shift_table
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}

@@ -1,7 +1,7 @@
-"""The empty prompt's embeddings, computed once by a pipeline's own text encoders, or read from a file of them.
+"""The empty prompt's embeddings, computed once by a pipeline's text encoders, or read from a file.
 
-Which encoders there are, how their tokens are padded, masked and joined, and what stands in for a missing T5 is
-diffusers' `encode_prompt`; this module only sees to it that one encoder is in memory at a time.
+The choice of encoders, the padding, masking and joining of their tokens, and the replacement of a missing T5 are those
+of diffusers' `encode_prompt`; this module only ensures that one encoder is in memory at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from aselect_edge.backbones.family import Condition
-from aselect_edge.backbones.folders import beside, read_json
+from aselect_edge.backbones.folders import read_json, sibling_folder
 from aselect_edge.backbones.hub import VARIANTS
 from aselect_edge.backbones.registry import refuse_quantised
 from aselect_edge.backbones.store import WeightStore
@@ -25,11 +25,11 @@ from aselect_runtime.errors import InputError, IntegrityError, MissingDependency
 from aselect_runtime.files import atomic_write
 
 CONDITION = "condition.safetensors"
-"""A file of this name in a pipeline's folder is taken instead of running its text encoders."""
+"""A file of this name in a pipeline's folder is used instead of running its text encoders."""
 
 
 def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, folder: Path | None) -> Condition:
-    """The empty prompt for a model of `family` with diffusers' `config`; raises InputError where it cannot be had."""
+    """The empty prompt for a model of `family` with diffusers' `config`; raises InputError if it cannot be computed."""
     if label is not None:
         raise InputError(
             f"got the label {label} for a {family} model, expected none: it has no classes; leave it out",
@@ -37,7 +37,7 @@ def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, 
         )
     if folder is not None and (folder / CONDITION).is_file():
         return load_condition(folder / CONDITION)
-    first = beside(folder, "text_encoder") if folder is not None else None
+    first = sibling_folder(folder, "text_encoder") if folder is not None else None
     if first is None:
         raise InputError(
             f"{folder}: got no text_encoder folder, expected the text encoders of a {family} pipeline; load the whole "
@@ -60,8 +60,8 @@ def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Cond
         ) from error
     encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {"sd3": _sd3, "pixart": _pixart}
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # theirs go to stderr even where that is no terminal
-    logging.set_verbosity_error()  # importing pipelines tells of image processors, which are not used here
+    logging.disable_progress_bar()  # diffusers' bars go to stderr even if that is not a terminal
+    logging.set_verbosity_error()  # importing pipelines warns of image processors, which are not used here
     try:
         with torch.no_grad():
             condition = encode[family](config, pipeline)
@@ -81,7 +81,7 @@ def save_condition(condition: Condition, path: Path) -> None:
 
 
 def load_condition(path: Path) -> Condition:
-    """Read a condition; raises InputError where there is no file, IntegrityError where it is not one."""
+    """Read a condition; raises InputError if there is no file, IntegrityError if it is not a condition."""
     try:
         condition = load(path.read_bytes())
     except FileNotFoundError as error:
@@ -111,14 +111,14 @@ class _Passing:
 
 
 class _Width:
-    """All that the pipeline asks of a transformer in order to encode: how wide the zeros of a missing T5 are."""
+    """The only property of a transformer that the pipeline reads to encode: the width of a missing T5's zeros."""
 
     def __init__(self, width: int) -> None:
         self.config = SimpleNamespace(joint_attention_dim=width, sample_size=None, patch_size=None)
 
 
 def _form(folder: Path) -> dict[str, Any]:
-    """Which of a text encoder's files are read: safetensors before torch's, plain before another precision.
+    """Loading options for a text encoder's files: safetensors before torch's, full before reduced precision.
 
     Raises InputError for quantised weights.
     """
@@ -139,13 +139,13 @@ def _refuse_quantised_files(files: list[Path]) -> None:
     try:
         WeightStore(files, {}, ())
     except IntegrityError:
-        return  # transformers says what is broken
+        return  # transformers reports the error
 
 
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
-    except Exception as error:  # transformers raises many unrelated kinds on a broken or missing folder
+    except Exception as error:  # transformers raises many unrelated kinds for a broken or missing folder
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{folder}: not loaded ({reason}), expected a {kind.__name__} with its weights; download it again"
@@ -157,7 +157,7 @@ def _sd3(config: Mapping[str, Any], folder: Path) -> Condition:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     clip, t5 = CLIPTextModelWithProjection, T5EncoderModel
-    with_t5 = (folder / "text_encoder_3").is_dir()  # without it, diffusers takes zeros
+    with_t5 = (folder / "text_encoder_3").is_dir()  # without it, diffusers uses zeros
     pipeline = StableDiffusion3Pipeline(
         transformer=_Width(config["joint_attention_dim"]),
         scheduler=None,

@@ -1,4 +1,4 @@
-"""Autoencoders that come as one file, with the names of latent-diffusion: from diffusers' names to theirs."""
+"""Autoencoders in one file, with the names of latent-diffusion: from diffusers' names to these names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from aselect_runtime.errors import InputError
 
 IGNORED = (r"decoder\.", r"post_quant_conv\.", r"loss\.", r"discriminator\.", r"logvar$", r"model_ema\.")
 _SCALES = {4: (0.18215, None), 16: (1.5305, 0.0609)}
-"""scaling_factor and shift_factor of the published autoencoders of so many channels, Stable Diffusion's and SD3's."""
+"""Latent channels -> scaling_factor and shift_factor of the published autoencoders (Stable Diffusion's and SD3's)."""
 _MID = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
 def vae_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], list[str]]:
-    """diffusers' `config.json` for a file of these shapes, and what was assumed; raises InputError."""
+    """diffusers' `config.json` for a file of these shapes, and the assumptions made; raises InputError."""
     levels = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.(\d{1,4})\.", name))}
     blocks = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.0\.block\.(\d{1,4})\.", name))}
     try:
@@ -30,7 +30,7 @@ def vae_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
         ) from error
     if channels not in _SCALES:
         raise InputError(
-            f"{path}: got an autoencoder of {channels} channels, whose scale the file does not say, expected "
+            f"{path}: got an autoencoder of {channels} channels, whose scaling factor is not in the file, expected "
             f"{' or '.join(map(str, _SCALES))}; give its diffusers folder or hub id",
             parameter="vae",
         )
@@ -48,12 +48,12 @@ def vae_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
         "use_quant_conv": "quant_conv.weight" in shapes,
         "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
     }
-    said = f"scaled by {scale}" + (f" after {shift} is taken off" if shift else "")
-    return config, [f"{said}, as the published ones of {channels} channels are"]
+    said = f"scaled by {scale}" + (f" after subtracting {shift}" if shift else "")
+    return config, [f"{said}, as the published autoencoders with {channels} channels"]
 
 
 def vae_place(name: str) -> Stored:
-    """Where the parameter of the encoder that diffusers calls `name` is in a file."""
+    """Location in a file of the encoder parameter that diffusers calls `name`."""
     name = name.replace("encoder.conv_norm_out.", "encoder.norm_out.")
     found = re.match(r"encoder\.down_blocks\.(\d{1,4})\.(resnets|downsamplers)\.(\d{1,4})\.(.+)$", name)
     if found and found[2] == "resnets":

@@ -1,4 +1,4 @@
-"""The whole model, pixels to logits: as the reference that is trained, and folded as it is deployed."""
+"""The complete model, pixels to logits: as the reference that is trained, and folded as it is deployed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aselect_runtime.records import Noise, Tap
 
 
 class TapModel(nn.Module):
-    """Unfolded: pixels (N, 3, H, W), BGR, float 0..255 -> logits. What is trained, and the reference of parity."""
+    """The unfolded model: pixels (N, 3, H, W), BGR, float 0..255 -> logits. It is trained, and the parity reference."""
 
     eps: Tensor
 
@@ -32,7 +32,7 @@ class TapModel(nn.Module):
         condition: Condition | None = None,
         noise_draws: int = 1,
     ) -> None:
-        """Without `encoder` the model takes pixels; without `condition` it is the model's own default."""
+        """Without `encoder` the model's input is pixels; without `condition` the model's default is used."""
         super().__init__()
         self.backbone, self.head, self.encoder = backbone, head, encoder or Pixels()
         self.condition = backbone.condition() if condition is None else condition
@@ -71,7 +71,7 @@ class TapModel(nn.Module):
 
 
 class FoldedTapModel(nn.Module):
-    """Folded: same signature as `TapModel`."""
+    """The folded model: same signature as `TapModel`."""
 
     def __init__(self, encoder: nn.Module, backbone: Folded, head: nn.Module) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class FoldedTapModel(nn.Module):
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (N, C, h, w) at (height, width), bilinear: the one rule of training, evaluation and the deployed graph."""
+    """Logits (N, C, h, w) resized to (height, width), bilinear: the same in training, evaluation and deployment."""
     return nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 

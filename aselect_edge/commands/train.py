@@ -31,9 +31,9 @@ Loss = Literal["dice", "lovasz"]
 
 def _train(
     backbone: Annotated[str, typer.Option(help=WHAT)],
-    selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
+    selection: Annotated[Path, typer.Option(help="The record written by aselect-select.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
-    out: Annotated[Path, typer.Option(help="The bundle folder to write; <out>.training is kept beside it.")],
+    out: Annotated[Path, typer.Option(help="The bundle folder to write; <out>.training is kept next to it.")],
     task: Annotated[Task, typer.Option()] = "seg",
     taps: Annotated[
         str | None, typer.Option(help="Replaces the selection's tap, for example 0.hidden,3.query.")
@@ -43,13 +43,13 @@ def _train(
         HeadKind | None,
         typer.Option(help="seg: conv, edge or linear; cls: attention or linear. The first if left out."),
     ] = None,
-    loss: Annotated[Loss, typer.Option(help="seg: beside the cross-entropy.")] = "dice",
+    loss: Annotated[Loss, typer.Option(help="seg: added to the cross-entropy.")] = "dice",
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone too.")] = False,
     unfreeze: Annotated[
         str | None, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank); all if left out.")
     ] = None,
-    random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: forget the weights.")] = False,
-    noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over so many draws, a pass each.")] = 1,
+    random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: use random weights.")] = False,
+    noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over N draws of the noise, one pass each.")] = 1,
     family: Family = None,
     vae: Vae = None,
     num_heads: NumHeads = None,
@@ -64,18 +64,18 @@ def _train(
     sit_path: SitPath = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's own if left out."),
+        typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's default if left out."),
     ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
-            min=0, callback=unset_at(0), help="Frames per step; the task's own, at most --samples, if left out."
+            min=0, callback=unset_at(0), help="Frames per step; the task's default, at most --samples, if left out."
         ),
     ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; the task's own if left out."
+            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; the task's default if left out."
         ),
     ] = None,
     backbone_lr: Annotated[
@@ -84,7 +84,7 @@ def _train(
             min=0,
             max=1,
             callback=unset_at(0),
-            help="With --finetune: of the backbone; 5e-4, meant for the shipped one, if left out.",
+            help="With --finetune: that of the backbone; 5e-4, for the shipped one, if left out.",
         ),
     ] = None,
     patience: Annotated[
@@ -92,13 +92,15 @@ def _train(
         typer.Option(
             min=0,
             callback=unset_at(0),
-            help="Stop after so many validations without a better figure; never if left out.",
+            help="Stop after N validations without a better figure; never if left out.",
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Where features of the frozen backbone are kept; runs may share it.")
+        Path | None, typer.Option(help="Folder for features of the frozen backbone; runs may share it.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, views and noise; the same gives the same bundle.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of weights, views and noise; the same seed gives the same bundle.")
+    ] = 0,
     device: DeviceName = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=0, callback=unset_at(0), help="CPU threads; all if left out.")
@@ -106,7 +108,7 @@ def _train(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Train a head on the selected features; interrupted runs go on where they stood."""
+    """Train a head on the selected features; interrupted runs resume."""
     if not finetune and unfreeze not in (None, "all"):
         raise typer.BadParameter(f"got {unfreeze} without --finetune, expected both", param_hint="--unfreeze")
     if not finetune and backbone_lr is not None:

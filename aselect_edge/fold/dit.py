@@ -1,7 +1,7 @@
-"""DiT and SiT folded: adaLN-Zero disappears into the linear layers, and the model ends inside the deepest tap's block.
+"""DiT and SiT folded: adaLN-Zero is merged into the linear layers, and the model ends inside the deepest tap's block.
 
-A `query` tap keeps W_q of its block and nothing else. The softmax scale 1/sqrt(d) joins the query's weights, except
-where the query itself is read.
+A `query` tap keeps only W_q of its block. The softmax scale 1/sqrt(d) is merged into the query's weights, unless the
+query itself is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FoldedDiT(OneStream):
         for index in range(deepest + 1):
             wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
             end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
-            if end == 0:  # a hidden tap: its block does nothing
+            if end == 0:  # a hidden tap needs nothing of its block
                 self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
                 continue
             with model.held(model.conditioning[index], model.blocks[index]):
@@ -38,7 +38,7 @@ class FoldedDiT(OneStream):
 
 
 class FoldedBlock(nn.Module):
-    """A block at a fixed condition, cut after stage `end`, with what its taps read."""
+    """A block at a fixed condition, truncated after stage `end`, with the components that its taps read."""
 
     scale1: Tensor
     shift1: Tensor
@@ -58,7 +58,7 @@ class FoldedBlock(nn.Module):
             self.register_buffer("shift1", shift1.float())
         if end == 1:
             return
-        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        # Beyond the projections all three are needed; in a block truncated there, only those that are read.
         self.projections = [p for p in PROJECTIONS if end > 2 or p in wanted]
         self.scaled = "query" not in wanted
         attention_scale = (width // block.heads) ** -0.5
@@ -89,7 +89,7 @@ class FoldedBlock(nn.Module):
             self.register_buffer("gate2", gate2.float())
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
-        """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
             h = self.norm1(x)

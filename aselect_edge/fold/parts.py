@@ -1,4 +1,4 @@
-"""What the folded blocks of several families share: the way through the blocks, how far each goes, its MLP."""
+"""Shared parts of the folded blocks of several families: the pass through the blocks, their length, the MLP."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ STAGE: dict[Component, int] = {
     "attn_gated": 3,
     "mlp": 4,
 }
-"""How far into its block a component lies."""
+"""Component -> the stage of its block that computes it."""
 WHOLE = 5
 PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
 
 Part = tuple[Tensor, Tensor]
-"""Weight and bias of a linear layer, to be joined with others."""
+"""Weight and bias of a linear layer, to be merged with others."""
 
 
 class OneStream(Folded):
-    """The folded families whose blocks pass on image tokens alone: `block(x)` is the next x and what taps read."""
+    """Folded families whose blocks pass on only image tokens: `block(x)` returns the next x and tapped components."""
 
     embed: FoldedEmbedding
 
@@ -47,26 +47,26 @@ def scaled(part: Part, factor: float) -> Part:
 
 
 def plain(linear: nn.Linear) -> Part:
-    """Weight and bias (zero where there is none) of a linear layer as it is, float64."""
+    """Weight and bias (zero if there is none) of an unchanged linear layer, float64."""
     weight = linear.weight.double()
     return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.double()
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses to one node."""
+    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses into one node."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(weight.float()), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # In float32 also where x is not, as LayerNorm has it: squares of large activations leave FP16's range.
+        # In float32 even if x is not, as in LayerNorm: squares of large activations exceed FP16's range.
         root = (x.float().square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
         return x / root.to(x.dtype) * self.weight
 
 
 def bare_norm(norm: nn.Module) -> nn.Module:
-    """A norm over the width as it is deployed: an RMSNorm with its weights, or a LayerNorm without."""
+    """A norm over the width in its deployed form: an RMSNorm with its weights, or a LayerNorm without."""
     if isinstance(norm, nn.RMSNorm):
         assert norm.eps is not None
         return RMSNorm(norm.weight, norm.eps)
@@ -83,9 +83,9 @@ class SwiGLU(nn.Module):
 
 
 class FoldedMLP(nn.Module):
-    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU.
+    """x (N, T, D) -> gate · MLP(adaLN(x)), for diffusers' `FeedForward` with the tanh GELU.
 
-    With `bare`, the gate is left out, for the tap that reads what comes before it.
+    With `bare`, the gate is left out, for a tap on the MLP's output before the gate.
     """
 
     def __init__(

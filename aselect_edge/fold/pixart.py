@@ -1,8 +1,8 @@
-"""PixArt folded: adaLN-single gone into the linear layers, and cross-attention a constant where the prompt is empty.
+"""PixArt folded: adaLN-single is merged into the linear layers, and cross-attention to the empty prompt is constant.
 
-Masked tokens get -10000 before the softmax, which is a weight of exactly zero: only valid ones count. With one valid
-token, as of the empty prompt, the softmax over it is 1 whatever the query, so that cross-attention adds
-to_out(to_v(token)) to every image token. With several, their keys and values are constants.
+Masked tokens get -10000 before the softmax, which is a weight of exactly zero: only valid tokens count. With one valid
+token, as for the empty prompt, the softmax is 1 for any query, so that cross-attention adds to_out(to_v(token)) to
+every image token. With several valid tokens, their keys and values are constants.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FoldedPixArt(OneStream):
 
 
 class FoldedBlock(nn.Module):
-    """A block at a fixed condition, cut after stage `end`, with what its taps read.
+    """A block at a fixed condition, truncated after stage `end`, with the components that its taps read.
 
     `shared` (6, D) is the modulation that the block adds its table to, `tokens` (1, valid, C) the prompt.
     """
@@ -74,7 +74,7 @@ class FoldedBlock(nn.Module):
             return
         self.cross: nn.Module | None = (ConstantCross if tokens.shape[1] == 1 else Cross)(block.attn2, tokens)
         if isinstance(self.cross, ConstantCross) and not wanted & {"attn", "attn_gated"}:
-            self.out.bias.add_(self.cross.value)  # nobody reads what is between the two
+            self.out.bias.add_(self.cross.value)  # the value between the two is not read
             self.cross = None
         self.gated_mlp = "mlp" not in wanted
         self.mlp = FoldedMLP(block.norm2, block.ff, scale2, shift2, gate2, bare=not self.gated_mlp)
@@ -83,7 +83,7 @@ class FoldedBlock(nn.Module):
 
     def _project(self, block: Any, scale: Tensor, shift: Tensor) -> None:
         attends, layers = self.end >= STAGE["attn"], (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
-        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        # Beyond the projections all three are needed; in a block truncated there, only those that are read.
         parts = {
             name: after_adaln(layer, scale, shift)
             for name, layer in zip(PROJECTIONS, layers, strict=True)
@@ -97,7 +97,7 @@ class FoldedBlock(nn.Module):
         self.project = joined(list(parts.values()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
-        """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
             h = self.norm1(x)
@@ -133,7 +133,7 @@ class ConstantCross(nn.Module):
         super().__init__()
         self.register_buffer("value", attn.to_out[0](attn.to_v(tokens))[0, 0])  # (D,)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002 - that is the point
+    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002 - constant output
         return self.value
 
 

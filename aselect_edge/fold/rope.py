@@ -1,10 +1,10 @@
-"""RoPE and the norms of heads, folded: tables are constants, and a head's channels are in the order that is cheapest.
+"""RoPE and head norms, folded: tables are constants, and a head's channels are in the cheapest order.
 
-RoPE turns pairs of neighbouring channels. Attention sees queries and keys only in inner products, which do not change
-where both have their channels in another order. With the even channels of a head before the odd ones a pair's partner
-is half a head away, and turning is x·cos + swapped halves·sin, where the first half's sines are negative. The order
-goes into the projections' rows; a norm over a head takes its weights in that order. The softmax scale goes into the
-query's tables.
+RoPE rotates pairs of neighbouring channels. Attention uses queries and keys only in inner products, which do not
+change if both have their channels in another order. With the even channels of a head before the odd ones, the two
+channels of a pair are half a head apart, and the rotation is x·cos + swapped halves·sin, with negative sines in the
+first half. The projections' rows and the weights of head norms are put into that order. The softmax scale is merged
+into the query's tables.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ def halves(heads: int, channels: int) -> Tensor:
 
 
 def reordered(part: Part, order: Tensor) -> Part:
-    """A linear layer with its outputs in this order."""
+    """A linear layer with its outputs in the order `order`."""
     return part[0][order], part[1][order]
 
 
 class Heads(nn.Module):
-    """Queries or keys (N, T, D) -> normalised head by head where the model does, turned and scaled (N, T, D)."""
+    """Queries or keys (N, T, D) -> normalised per head if the model does so, rotated and scaled (N, T, D)."""
 
     cos: Tensor
     sin: Tensor
 
     def __init__(self, norm: nn.Module, angles: Tensor, heads: int, scale: float = 1.0, plain: bool = False) -> None:
-        """`norm` is the unfolded model's over a head; angles (T, d/2); `plain` input has its channels as stored."""
+        """`norm` is the unfolded model's head norm; angles (T, d/2); `plain` input keeps the stored channel order."""
         super().__init__()
         self.heads, self.plain = heads, plain
         self.norm = _ordered_norm(norm, halves(1, 2 * angles.shape[1]))

@@ -1,4 +1,4 @@
-"""What is left after training for people to judge by: plots, and a page that shows them together."""
+"""The report of a training run: plots, and a page that shows them together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aselect_runtime.records import Resize
 
 EXAMPLES = 6
 LOOKED_AT = 120
-"""Images of val, at most, of which the best and the worst are shown."""
+"""Maximum images of val from which the best and the worst are chosen."""
 TITLES = {"miou": "val mIoU", "top1": "val top-1 accuracy"}
 REPORT = "report.html"
 
@@ -42,8 +42,8 @@ def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None
 
 
 def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example, float]:
-    """An image of val with its answer, and how good that is: the share of its labelled pixels that are right, or the
-    margin of its class's score."""
+    """An image of val with its answer, and its quality: the share of its labelled pixels that are right, or the margin
+    of its class's score."""
     frame, label = val.read(index)
     inputs = resize(frame, outcome.model.imgsz, how)[None]
     answer: NDArray[Any] = answer_frames(outcome.model, inputs, val, outcome.model.imgsz)[0]
@@ -72,12 +72,12 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         Section("Figures", facts=facts),
         Section(
             "Learning curve",
-            "Both still moving at the end: train on more samples. Val flat while the loss falls: fewer will do.",
+            "If both still change at the end, train on more samples. If val is flat while the loss falls, use fewer.",
             plot=folder / "curve.png",
         ),
         Section(
             "Every class",
-            "Intersection over union on val." if seg else "Share of the class's val images that is found.",
+            "Intersection over union on val." if seg else "Recall of the class on val.",
             bars=dict(sorted(zip(names, figures.per_class, strict=True), key=lambda item: -(item[1] or -1.0))),
         ),
         Section(

@@ -112,7 +112,7 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
 def test_a_constant_frame_is_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 3)
     cv2.imwrite(str(folder / "001.png"), np.full((48, 64, 3), 7, np.uint8))
-    with pytest.raises(InputError, match=r"001\.png: got one colour all over"):
+    with pytest.raises(InputError, match=r"001\.png: got an image of a single colour"):
         list(calibration_frames(folder, 3, SIZE, Resize()))
 
 

@@ -247,7 +247,7 @@ def test_without_data_the_ranges_of_the_bundle_serve(seg_bundle: Path, street_da
     result = export(open_bundle("seg", folder), "int8", tmp_path / "out", int8=LENIENT, engine="none", ladder=False)
     assert result.report.quantisation is not None
     assert result.report.quantisation.metric == "agreement"
-    assert any("ranges kept in the bundle" in note for note in result.report.notes)
+    assert any("ranges stored in the bundle" in note for note in result.report.notes)
 
 
 def test_ranges_of_another_graph_are_refused(traced: Graph, street_data: Path) -> None:
@@ -261,7 +261,7 @@ def test_ranges_of_another_graph_are_refused(traced: Graph, street_data: Path) -
 def test_a_gate_that_is_missed_leaves_nothing_behind(seg_bundle: Path, street_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     settings = Int8Settings(images=2, max_drop=0.0)
-    with pytest.raises(GateError, match=r"the best found loses .* of agreement .* layers given back"):
+    with pytest.raises(GateError, match=r"the best result loses .* of agreement .* layers in higher precision"):
         export(open_bundle("seg", seg_bundle), "int8", out, data=street_data / "train", int8=settings, engine="none")
     assert not out.exists()
 
