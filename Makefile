@@ -49,6 +49,7 @@ test-pythons: setup
 test-triton: setup
 	$(BIN)/python -m tests.proof.triton
 
+# A thousand damaged inputs: none may crash, hang or leave a traceback.
 test-damaged: setup
 	$(BIN)/python -m tests.proof.damaged
 
