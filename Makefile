@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-arm test-pythons test-triton test-damaged docs bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-damaged docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -52,6 +52,10 @@ test-triton: setup
 # A thousand damaged inputs: none may crash, hang or leave a traceback.
 test-damaged: setup
 	$(BIN)/python -m tests.proof.damaged
+
+# The system's OpenCV with GStreamer and NumPy 1, as JetPack has them; what to install with apt, it says itself.
+test-gstreamer: setup
+	$(BIN)/python -m tests.proof.gstreamer
 
 # The documentation as a site, in build/site; it opens from the folder.
 docs: setup

@@ -10,6 +10,7 @@ from typing import Literal
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
@@ -135,6 +136,7 @@ def train(
     lr: float | None = None,
     backbone_lr: float | None = None,
     patience: int = 0,
+    discard_channels: str | Sequence[int] = (),
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -145,7 +147,8 @@ def train(
     `backbone` is a source as for `load_backbone`, or a loaded backbone, to which `family` to `sit_path` do not apply;
     `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` also trains
     the part of the backbone given by `unfreeze`: "all" (the default), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
-    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection.
+    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection. `discard_channels`
+    of every tap are set to zero before the head: "auto" the massive ones, "none", or a list such as "12,85".
 
     Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Raises InputError for
     invalid requests, before anything is trained.
@@ -169,12 +172,19 @@ def train(
         unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
+        discard=_channels(discard_channels),
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
     label = chosen.label if label is None else label
     loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
     return train_bundle(replace(request, source=loaded), progress)
+
+
+def _channels(asked: str | Sequence[int]) -> Literal["auto"] | tuple[int, ...]:
+    if isinstance(asked, str):
+        return parse_channels(asked)
+    return tuple(asked)
 
 
 def _load(

@@ -1,10 +1,10 @@
 """The deployed graph compared with the alternatives: latency, bytes, peak memory, cost of the export.
 
-    python -m benchmarks.graph [--model shipped|xl|sd3 ...] [--repeats N] [--out runs/graph.json]
+    python -m benchmarks.graph [--model shipped|xl|sd3|prx ...] [--repeats N] [--out runs/graph.json]
 
 Every variant is a separate process on 2 threads, in interleaved rounds; figures are medians over the rounds. All start
-from latents (the shipped model: from pixels); the autoencoder is timed separately. Weights of XL and SD3 are random,
-made once in a temporary folder (4 GB for SD3). All three take about 20 minutes on 2 cores.
+from latents (the shipped model: from pixels); the autoencoder is timed separately. Weights are random but for the
+shipped model, made once in a temporary folder (4 GB for SD3). All but PRX take about 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks import process
 from benchmarks.graph_variants import bf16_is_worth_it
 from benchmarks.harness import save, stamp
 
-REPEATS = {"shipped": 3, "xl": 2, "sd3": 1}
+REPEATS = {"shipped": 3, "xl": 2, "sd3": 1, "prx": 1}
 ROUND = ("eager", "compiled", "plain", "ours", "ours-openvino-f32", "ours-openvino-bf16", "limit")
 ONCE = ("compiled",)
 """Variants measured only in the first round: compiling takes minutes, and is not part of the figure."""

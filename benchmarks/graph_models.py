@@ -1,5 +1,5 @@
-"""The three models of the graph benchmark, as built by diffusers and by the fold. Weights except the shipped model's
-are random: they affect neither time nor memory.
+"""The models of the graph benchmark, as built by diffusers and by the fold. Weights except the shipped model's are
+random: they affect neither time nor memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,17 @@ _KL = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
 }
+_KL_16 = _KL | {
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
 _QUERY = (Tap.parse("9.query"),)
+PRX = {"depth": 4}
+"""Of PRX-1.2B's 16 blocks the first four; all else is as published, which are diffusers' defaults."""
 SHAPES = {
     # Square, because diffusers' DiT un-patchifies as one.
     "shipped": Shape(
@@ -67,35 +77,38 @@ SHAPES = {
         (16, 64, 64),
         _QUERY,
         ("transformer_blocks.9.attn.to_q",),
-        _KL
-        | {
-            "latent_channels": 16,
-            "sample_size": 1024,
-            "scaling_factor": 1.5305,
-            "shift_factor": 0.0609,
-            "use_quant_conv": False,
-            "use_post_quant_conv": False,
-        },
+        _KL_16,
+    ),
+    "prx": Shape(
+        "PRX-1.2B, 4 of 16 blocks, 512x512",
+        "prx",
+        (16, 64, 64),
+        (Tap.parse("2.attn"),),
+        ("blocks.2.attention",),
+        _KL_16,
     ),
 }
 
 
 def make(key: str, folder: Path) -> None:
     """Write a model with random weights as the folder that diffusers and aselect-edge read; float16."""
-    from diffusers import AutoencoderKL, DiTTransformer2DModel, SD3Transformer2DModel
+    from diffusers import AutoencoderKL, DiTTransformer2DModel, PRXTransformer2DModel, SD3Transformer2DModel
 
     from benchmarks import shapes
 
     shape = SHAPES[key]
     if shape.name is None:
         return
-    _, config, _ = shapes.SHAPES[shape.name]
-    kind = SD3Transformer2DModel if key == "sd3" else DiTTransformer2DModel
+    config = PRX if key == "prx" else shapes.SHAPES[shape.name][1]
+    kind = {"sd3": SD3Transformer2DModel, "prx": PRXTransformer2DModel}.get(key, DiTTransformer2DModel)
     _random(kind, config).save_pretrained(folder / "transformer")
     _random(AutoencoderKL, shape.autoencoder or {}).save_pretrained(folder / "vae")
     if key == "sd3":
         condition = {"prompt": torch.randn(1, shapes.PROMPT, 4096), "pooled": torch.randn(1, 2048)}
         save_condition(condition, folder / CONDITION)
+    if key == "prx":
+        mask = (torch.arange(256) == 255).long()[None]  # the empty prompt: one token, padded on the left
+        save_condition({"prompt": torch.randn(1, 256, 2304), "mask": mask}, folder / CONDITION)
 
 
 def _random(kind: Any, config: dict[str, Any]) -> Any:
@@ -128,13 +141,18 @@ def noisy(key: str) -> Tensor:
 
 def whole(key: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
     """diffusers' own model in float32, and its arguments other than the input."""
-    from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
+    from diffusers import DiTTransformer2DModel, PRXTransformer2DModel, SD3Transformer2DModel
 
     timestep = torch.tensor([NOISE.model_timestep])
     if key == "sd3":
         model = SD3Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
         condition = load_condition(folder / CONDITION)
         extra = {"encoder_hidden_states": condition["prompt"], "pooled_projections": condition["pooled"]}
+        return model.eval(), {"timestep": timestep, **extra}
+    if key == "prx":
+        model = PRXTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+        condition = load_condition(folder / CONDITION)
+        extra = {"encoder_hidden_states": condition["prompt"], "attention_mask": condition["mask"].bool()}
         return model.eval(), {"timestep": timestep, **extra}
     place = SHIPPED if key == "shipped" else folder
     model = DiTTransformer2DModel.from_pretrained(place / "transformer", torch_dtype=torch.float32)
@@ -149,13 +167,29 @@ class Truncated(nn.Module):
         self.model = model
         self.key, self.extra = key, {name: value for name, value in arguments.items() if name != "timestep"}
         deepest = max(tap.block for tap in SHAPES[key].taps)
-        self.model.transformer_blocks = self.model.transformer_blocks[: deepest + 1]
-        for unused in ("proj_out_1", "proj_out_2", "norm_out", "proj_out"):
+        trunk = "blocks" if key == "prx" else "transformer_blocks"
+        setattr(self.model, trunk, getattr(self.model, trunk)[: deepest + 1])
+        for unused in ("final_layer", "proj_out_1", "proj_out_2", "norm_out", "proj_out"):
             if hasattr(self.model, unused):
                 delattr(self.model, unused)
 
     def forward(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
-        return self._sd3(x, timestep) if self.key == "sd3" else self._dit(x, timestep)
+        run = {"sd3": self._sd3, "prx": self._prx}.get(self.key, self._dit)
+        return run(x, timestep)
+
+    def _prx(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        from diffusers.models.transformers.transformer_prx import get_image_ids, img2seq
+
+        *blocks, last = self.model.blocks
+        patch = self.model.patch_size
+        h = self.model.img_in(img2seq(x, patch))
+        c = self.model._compute_timestep_embedding(timestep, dtype=h.dtype)
+        text, mask = self.model.txt_in(self.extra["encoder_hidden_states"]), self.extra["attention_mask"]
+        turns = self.model.pe_embedder(get_image_ids(1, x.shape[2], x.shape[3], patch, x.device))
+        for block in blocks:
+            h = block(h, text, c, turns, mask)
+        (shift, scale, _), _ = last.modulation(c)
+        return (last.attention((1 + scale) * last.img_pre_norm(h) + shift, text, mask, turns),)
 
     def _sd3(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         *blocks, last = self.model.transformer_blocks

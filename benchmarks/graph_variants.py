@@ -1,6 +1,6 @@
 """One variant of the graph benchmark in a separate process; prints its figures as JSON.
 
-    python -m benchmarks.graph_variants VARIANT shipped|xl|sd3 FOLDER
+    python -m benchmarks.graph_variants VARIANT shipped|xl|sd3|prx FOLDER
 
 FOLDER holds the model that `benchmarks.graph_models.make` wrote, and the graphs that the export variants write.
 """

@@ -21,6 +21,7 @@ _MEANINGS = (
     (r"rope|freqs_(cos|sin)|rotary", "rotary positions (RoPE)"),
     (r"\.mlp\.(w\d+|gate|up|down)|swiglu", "a gated MLP (SwiGLU)"),
     (r"\.norm\d?(_\w+)?\.(weight|bias)$|rms_?norm", "norms with weights (RMSNorm or an affine LayerNorm)"),
+    (r"^s_embedder\.", "an encoder of its own for the condition (DDT)"),
     (r"^bn\.", "statistics that normalise the latents (REPA-E)"),
     (r"^decoder_blocks\.|^dec_|^dec\.|mask_token|sideblock", "a separate decoder"),
     (r"^r_embedder\.", "a second time input (MeanFlow)"),
@@ -28,7 +29,10 @@ _MEANINGS = (
     (r"(resolution|aspect_ratio|csize|ar)_embedder", "an embedding of the image size"),
     (r"\.sr\.|\.sr_norm", "compressed keys and values"),
     (r"experts|router|\.moe\.", "a mixture of experts"),
-    (r"cls_token|cls_embed|register_token|in_context", "tokens in addition to the image tokens"),
+    (
+        r"cls_token|cls_embed|cls_proj|wg_norm|register_token|in_context",
+        "tokens in addition to the image tokens (as in REG)",
+    ),
     (
         r"^blocks\.\d+\.|^transformer_blocks\.\d+\.|^joint_blocks\.\d+\.",
         "blocks that config.json or the layout does not describe",

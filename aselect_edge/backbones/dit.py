@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Backbone, Condition, of_block
+from aselect_edge.backbones.family import Affine, Backbone, Condition, of_block
 from aselect_edge.backbones.inputs import class_condition, patch_grid
 from aselect_edge.backbones.limits import Count, Depth, check_positions
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
@@ -47,6 +47,11 @@ class DiTConfig:
     """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
     null_class: bool = True
     """Whether the label table ends with the class "no class"."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised head by head, by a LayerNorm with weights."""
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Of each channel of the autoencoder's latents, where the model normalises them so."""
 
     @property
     def width(self) -> int:
@@ -81,7 +86,8 @@ class DiTConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""
-        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written only if not the default
+        # Unknown to diffusers: written only if not the default.
+        own = {"frequency_shift": 1, "null_class": True, "qk_norm": False, "latents_mean": None, "latents_std": None}
         values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
         return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 
@@ -132,6 +138,11 @@ class Block(nn.Module):
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
+        self.query_norm, self.key_norm = (
+            # torch's own eps of 1e-5, which timm's attention has
+            nn.LayerNorm(config.attention_head_dim) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.mlp_in = nn.Linear(width, 4 * width)
@@ -165,6 +176,7 @@ class Block(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
+        q, k = self.query_norm(q), self.key_norm(k)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (N, T, D)
 
 
@@ -217,6 +229,11 @@ class DiT(Backbone):
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
         return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
+
+    @property
+    def affine(self) -> Affine | None:
+        mean, std = self.config.latents_mean, self.config.latents_std
+        return None if mean is None or std is None else Affine.normalising(mean, std)
 
     @property
     def depth(self) -> int:
@@ -334,6 +351,7 @@ _BLOCK_KEYS = {
     "ff.net.0.proj": "blocks.{}.mlp_in",
     "ff.net.2": "blocks.{}.mlp_out",
 }
+_NORM_KEYS = {"attn1.norm_q": "blocks.{}.query_norm", "attn1.norm_k": "blocks.{}.key_norm"}
 _OUTER_KEYS = {"pos_embed.proj": "patch_embed", "proj_out_1": "final_adaln", "proj_out_2": "final"}
 
 
@@ -343,8 +361,9 @@ def diffusers_keys(config: DiTConfig, depth: int | None = None) -> dict[str, str
     A truncated model (`depth` given) has no output layer.
     """
     names = {ours: theirs for theirs, ours in _OUTER_KEYS.items() if depth is None or ours == "patch_embed"}
+    inside = _BLOCK_KEYS | (_NORM_KEYS if config.qk_norm else {})
     for index in range(config.num_layers if depth is None else depth):
-        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in _BLOCK_KEYS.items()}
+        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in inside.items()}
     biasless = () if config.attention_bias else (".query", ".key", ".value")
     keys = {}
     for ours, theirs in names.items():

@@ -1,7 +1,7 @@
 """Find the direction of time and the noise path of a SiT-like file: projects share tensor names but differ in these.
 
-REPA, iREPA, SRA, REPA-E and MeanFlow feed the embedder the noise share sigma, SiT feeds the image share 1 - sigma. If
-the direction is wrong, features are those of other noise levels and no error shows it.
+REPA, iREPA, SRA, REPA-E, Self-Flow and MeanFlow feed the embedder the noise share sigma, SiT feeds the image share
+1 - sigma. If the direction is wrong, features are those of other noise levels and no error shows it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from aselect_edge.backbones.facebook import linear_patch
 from aselect_edge.backbones.sit import PATHS, TIMES, PathSchedule, Time
 from aselect_edge.backbones.sit import Path as Along
 from aselect_runtime.errors import InputError
@@ -55,6 +56,8 @@ def _time(path: Path, shapes: Mapping[str, tuple[int, ...]], noted: object, give
     if noted in _TO_NOISE or noted in _TO_DATA:
         time: Time = "sigma" if noted in _TO_NOISE else "1-sigma"
         return time, f"fed {time} (path_type = {noted})"
+    if linear_patch(shapes):
+        return "sigma", "fed sigma (its patch embedding is a linear layer, as Self-Flow's is)"
     beside = [name for name in _TRAINED_BESIDE if _has(shapes, f"{name}.")]
     learned = _learned_sigma(shapes)
     if beside and not learned:

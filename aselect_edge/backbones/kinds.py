@@ -20,6 +20,8 @@ _READ: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("rotary", (r"x_embedder\.proj1\.weight",)),
     ("pixart", (r"blocks\.0\.cross_attn\.kv_linear\.", r"t_block\.1\.weight")),
 )
+_SANA = "Sana in its authors' layout"
+"""Its files have PixArt's names too."""
 _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a LoRA adapter", (r".*(lora_A|lora_B|lora_down|lora_up|lokr_w1|hada_w1_a)\b", r"(?!.*base_layer)")),
     ("HunyuanVideo", (r".*double_blocks\.0\.", r".*txt_in\.individual_token_refiner\.")),
@@ -33,7 +35,8 @@ _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Lumina", (r".*layers\.0\.attention\.|.*context_refiner\.0\.", r".*(cap_embedder|time_caption_embed)")),
     ("Wan", (r".*blocks\.0\.self_attn\.|.*blocks\.0\.attn1\.", r".*(time_projection|condition_embedder\.time_proj)")),
     ("CogVideoX", (r".*(patch_embed\.text_proj|mixins\.patch_embed|mixins\.final_layer)",)),
-    ("Sana", (r".*(inverted_conv|conv_inverted)\.",)),
+    (_SANA, (r".*inverted_conv\.",)),
+    ("PRX in its authors' layout", (r".*blocks\.0\.img_qkv_proj\.",)),
     ("Stable Audio", (r".*conditioner\.conditioners\.",)),
     ("SDXL (a U-Net)", (r".*input_blocks\.0\.", r".*(label_emb|conditioner\.embedders\.1)\.")),
     ("Stable Diffusion (a U-Net)", (r".*input_blocks\.0\.|down_blocks\.0\.",)),
@@ -50,12 +53,12 @@ def kind_of_file(path: Path, names: Iterable[str]) -> Kind:
     known = list(names)
     other = next((name for name, patterns in _OTHERS if _has(known, patterns)), None)
     for kind, patterns in _READ:
-        if _has(known, patterns):
+        if _has(known, patterns) and other != _SANA:
             return kind
     looks_like_dit = _has(known, (r"blocks\.\d+\.adaLN_modulation\.1\.", r"(t|x|y)_embedder\.", r"blocks\.\d+\.attn\."))
     if looks_like_dit and other != "HunyuanDiT":
         return "dit"
-    if other is None and _has(known, (r"transformer_blocks\.0\.",)):
+    if other is None and _has(known, (r"transformer_blocks\.0\.|blocks\.0\.attention\.img_qkv_proj\.",)):
         return "diffusers"
     if other is not None:
         raise InputError(f"{path}: got {other}, expected {SUPPORTED}; it is not supported, choose one of these")

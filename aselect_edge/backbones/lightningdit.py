@@ -28,4 +28,4 @@ class LightningDiT(RotaryDiT):
         mean, std = self.config.latents_mean, self.config.latents_std
         if mean is None or std is None:
             return None
-        return Affine(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
+        return Affine.normalising(mean, std)

@@ -86,17 +86,17 @@ def check_stored(file: Path) -> None:
         )
 
 
-def is_count(value: object, most: int) -> bool:
-    """Whether a value of a configuration is a whole number from 1 up to `most`."""
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+def is_count(value: object, most: int, least: int = 1) -> bool:
+    """Whether a value of a configuration is a whole number from `least` up to `most`."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def check_counts(where: str, config: Mapping[str, Any], most: Mapping[str, int]) -> None:
-    """Raise InputError where a key of `most` is given and is neither a whole number from 1 up to that limit nor a list
-    of at most 16 such numbers."""
+def check_counts(where: str, config: Mapping[str, Any], most: Mapping[str, int], least: int = 1) -> None:
+    """Raise InputError where a key of `most` is given and is neither a whole number from `least` up to that limit nor a
+    list of at most 16 such numbers."""
     for key, limit in most.items():
         value = config.get(key)
         given = list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
-        if len(given) > 16 or not all(is_count(each, limit) for each in given):
+        if len(given) > 16 or not all(is_count(each, limit, least) for each in given):
             shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:60]}…"
-            raise InputError(f"{where}: got {key} = {shown}, expected 1 to {limit}; check config.json")
+            raise InputError(f"{where}: got {key} = {shown}, expected {least} to {limit}; check config.json")

@@ -15,7 +15,7 @@ from aselect_edge.backbones.accounting import check_layout
 from aselect_edge.backbones.building import build, fill_backbone, layout_of, own_places
 from aselect_edge.backbones.bundled import BUNDLE, read_bundle
 from aselect_edge.backbones.digest import check_encoder, check_weights
-from aselect_edge.backbones.encoders import load_encoder
+from aselect_edge.backbones.encoders import holds_autoencoder, load_encoder
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
 from aselect_edge.backbones.folders import PROMPT, local_folder, read_json, sibling_folder, transformer_of, weight_files
 from aselect_edge.backbones.noise import Schedule
@@ -178,8 +178,8 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
     fill_backbone(model, WeightStore([inside(folder, source.file)], own_places(model)), lean)
     if condition is None:
         condition = model.condition(source.label)
-    encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
-    encoder.affine = model.affine or encoder.affine
+    pixels = model.channels == Pixels.channels
+    encoder = Pixels() if pixels else load_encoder(source.vae or source.source, affine=model.affine)
     if check:
         check_encoder(encoder, source)
     # Bundles before version 1.1 do not store their schedule; that of the shipped backbone is known.
@@ -210,11 +210,14 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
     own = None if folder is None else sibling_folder(folder, "vae")
     origin = None
     if vae is not None:
-        encoder, origin = load_encoder(vae), str(Path(vae).resolve()) if Path(vae).exists() else vae
+        encoder = load_encoder(vae, affine=model.affine)
+        origin = str(Path(vae).resolve()) if Path(vae).exists() else vae
     elif own is not None:
-        encoder = load_encoder(str(own))
+        encoder = load_encoder(str(own), affine=model.affine)
     elif model.channels == Pixels.channels:
         encoder = Pixels()
+    elif folder is None and holds_autoencoder(Path(source)):
+        encoder = load_encoder(source, affine=model.affine)
     else:
         raise InputError(
             f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder that it "
@@ -227,7 +230,6 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
             "input; give the one it was trained on",
             parameter="vae",
         )
-    encoder.affine = model.affine or encoder.affine
     return encoder, origin
 
 

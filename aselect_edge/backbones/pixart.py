@@ -7,7 +7,7 @@ each block (adaLN-single). PixArt-alpha at 1024 px also gets the image's size an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,9 +62,18 @@ class PixArt(Wrapped):
                 f"PixArt config: got the width {backbone.width}, expected a multiple of 3 where "
                 "use_additional_conditions is set; check config.json"
             )
-        embed = backbone.model.pos_embed
-        embed.pos_embed = backbone.positions((embed.height, embed.width))  # computed, not stored in a checkpoint
         return backbone
+
+    def __init__(self, kind: Any, config: dict[str, Any], depth: int | None) -> None:
+        super().__init__(kind, config, depth)
+        embed = self.patch_embed
+        if embed.pos_embed is not None:  # computed, never stored in a checkpoint
+            embed.pos_embed = self.positions((embed.height, embed.width))
+
+    @property
+    def patch_embed(self) -> Any:
+        """diffusers' `PatchEmbed`: the convolution `proj`, and the position table."""
+        return self.model.pos_embed
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
@@ -77,7 +86,7 @@ class PixArt(Wrapped):
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, T, D) of a grid, float32: recomputed with diffusers' formula, which scales both axes."""
-        embed = self.model.pos_embed
+        embed = self.patch_embed
         table = get_2d_sincos_pos_embed(
             self.width,
             grid,
@@ -112,17 +121,23 @@ class PixArt(Wrapped):
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
     ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
-        self.grid(*x.shape[2:])
+        grid = self.grid(*x.shape[2:])
         self.check_condition(condition)
         batch = expand(condition, len(x), x.device)
-        h = self.model.pos_embed(x)  # (N, T, D)
+        h = self.patch_embed(x)  # (N, T, D)
         modulation = self.modulation(timestep, (x.shape[2], x.shape[3]))
         caption = self.caption(batch["prompt"])
         bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as in diffusers
+        given: dict[str, Any] = {
+            "encoder_hidden_states": caption,
+            "encoder_attention_mask": bias,
+            "timestep": modulation,
+        }
+        given |= self.grid_arguments(grid)
         for index in range(1 + max(tap.block for tap in wanted)):
-            block = self.model.transformer_blocks[index]
+            block = self.blocks[index]
             with self.held(block):
-                h, read = _watch(block, h, modulation, caption, bias, of_block(index, wanted))
+                h, read = _watch(block, h, given | self.grid_arguments(grid), of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
     def check_condition(self, condition: Condition) -> None:
@@ -133,18 +148,26 @@ class PixArt(Wrapped):
         if not condition["mask"].any():
             raise InputError("condition: got a mask without a valid token, expected at least one; compute it again")
 
+    def grid_arguments(self, grid: tuple[int, int]) -> dict[str, int]:  # noqa: ARG002 - Sana's blocks need it
+        """Arguments of a block in addition to the prompt and the modulation."""
+        return {}
+
 
 def _watch(
-    block: nn.Module, x: Tensor, modulation: Tensor, caption: Tensor, bias: Tensor, components: frozenset[Component]
+    block: nn.Module, x: Tensor, given: Mapping[str, Any], components: frozenset[Component]
 ) -> tuple[Tensor, dict[Component, Tensor]]:
-    """The tokens after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
+    """The tokens after `block(x, **given)` and its wanted components (N, T, D).
+
+    The block has `attn1`, `ff` and a `scale_shift_table` that is added to `given["timestep"]` (N, 6·D).
+    """
     attn: Any = block.attn1
     table: Any = block.scale_shift_table
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
     with watched(attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
-        out = block(x, encoder_hidden_states=caption, encoder_attention_mask=bias, timestep=modulation)
+        out = block(x, **given)
     result = {name: result for name, (_, result) in seen.items()}
-    gate = table[2] + modulation.unflatten(1, (6, -1))[:, 2]
+    gate = table[2] + given["timestep"].unflatten(1, (6, -1))[:, 2]
+    mlp = result["mlp"]
     read: dict[Component, Tensor] = {
         "hidden": x,
         "adaln": seen["attn"][0][0],
@@ -153,6 +176,6 @@ def _watch(
         "value": result["value"],
         "attn": result["attn"],
         "attn_gated": gate[:, None] * result["attn"],
-        "mlp": result["mlp"],
+        "mlp": mlp if mlp.ndim == 3 else mlp.flatten(2).transpose(1, 2),  # Sana's is a map (N, D, rows, columns)
     }
     return out, {component: value for component, value in read.items() if component in components}

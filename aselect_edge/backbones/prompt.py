@@ -6,6 +6,7 @@ of diffusers' `encode_prompt`; this module only ensures that one encoder is in m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +51,8 @@ def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, 
 def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Condition:
     """Run the text encoders of the pipeline folder on the empty prompt, in float32, each loaded only while it runs.
 
-    SD3: `prompt` (1, 333, joint_attention_dim) and `pooled`; PixArt: `prompt` (1, 120 or 300, C) and `mask`.
+    SD3: `prompt` (1, 333, joint_attention_dim) and `pooled`; the others: `prompt` (1, L, C) and `mask` (1, L), with
+    L = 120 or 300 for PixArt, 300 for Sana, and the tokenizer's own length for PRX.
     """
     try:
         from transformers.utils import logging
@@ -58,7 +60,12 @@ def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Cond
         raise MissingDependencyError(
             "got no transformers, expected it for the text encoders; pip install 'aselect-edge[train]'"
         ) from error
-    encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {"sd3": _sd3, "pixart": _pixart}
+    encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {
+        "sd3": _sd3,
+        "pixart": _pixart,
+        "prx": _prx,
+        "sana": _sana,
+    }
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # diffusers' bars go to stderr even if that is not a terminal
     logging.set_verbosity_error()  # importing pipelines warns of image processors, which are not used here
@@ -102,12 +109,12 @@ class _Passing:
 
     dtype = torch.float32
 
-    def __init__(self, kind: Any, folder: Path) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: Any, folder: Path, **options: Any) -> None:
+        self.kind, self.folder, self.options = kind, folder, options
 
-    def __call__(self, tokens: Tensor, **options: Any) -> Any:
-        encoder = _load(self.kind, self.folder, dtype=self.dtype, **_form(self.folder))
-        return encoder.eval()(tokens, **options)
+    def __call__(self, *tokens: Tensor, **options: Any) -> Any:
+        encoder = _load(self.kind, self.folder, dtype=self.dtype, **self.options, **_form(self.folder))
+        return encoder.eval()(*tokens, **options)
 
 
 class _Width:
@@ -188,5 +195,46 @@ def _pixart(_config: Mapping[str, Any], folder: Path) -> Condition:
         tokenizer=_load(T5TokenizerFast, folder / "tokenizer"),
         text_encoder=_Passing(T5EncoderModel, folder / "text_encoder"),
     )
+    prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
+    return {"prompt": prompt, "mask": mask}
+
+
+def _prx(_config: Mapping[str, Any], folder: Path) -> Condition:
+    from diffusers import PRXPipeline
+    from transformers import AutoTokenizer
+    from transformers.models.t5gemma.configuration_t5gemma import T5GemmaConfig, T5GemmaModuleConfig
+    from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
+
+    place = folder / "text_encoder"
+    written = read_json(place / "config.json")
+    # The encoder alone, or the whole model's configuration, of which transformers 5 no longer finds the encoder's.
+    whole = "encoder" in written
+    encoder = T5GemmaConfig.from_dict(written).encoder if whole else T5GemmaModuleConfig.from_dict(written)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a base class of theirs
+        pipeline = PRXPipeline(
+            transformer=None,
+            scheduler=None,
+            vae=None,
+            tokenizer=_load(AutoTokenizer, folder / "tokenizer"),
+            text_encoder=_Passing(T5GemmaEncoder, place, config=encoder),
+        )
+    # Cleaning leaves the empty text as it is, and diffusers does it with a package that nothing else here needs.
+    pipeline.text_preprocessor = SimpleNamespace(clean_text=str)
+    prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
+    return {"prompt": prompt, "mask": mask.long()}
+
+
+def _sana(_config: Mapping[str, Any], folder: Path) -> Condition:
+    from diffusers import SanaPipeline
+    from transformers import AutoTokenizer, Gemma2Model
+
+    pipeline = SanaPipeline(
+        transformer=None,
+        scheduler=None,
+        vae=None,
+        tokenizer=_load(AutoTokenizer, folder / "tokenizer"),
+        text_encoder=_Passing(Gemma2Model, folder / "text_encoder"),
+    )
+    # As the pipeline encodes its negative prompt: without the instruction to a language model before it.
     prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
     return {"prompt": prompt, "mask": mask}

@@ -63,6 +63,10 @@ register(
 register(
     Family("lightningdit", "aselect_edge.backbones.lightningdit:LightningDiT", "aselect_edge.fold.rotary:FoldedRotary")
 )
+register(Family("prx", "aselect_edge.backbones.prx:PRX", "aselect_edge.fold.prx:FoldedPRX", "PRXTransformer2DModel"))
+register(
+    Family("sana", "aselect_edge.backbones.sana:Sana", "aselect_edge.fold.sana:FoldedSana", "SanaTransformer2DModel")
+)
 register(Family("jit", "aselect_edge.backbones.jit:JiT", "aselect_edge.fold.rotary:FoldedRotary"))
 
 

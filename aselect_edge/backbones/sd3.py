@@ -93,7 +93,7 @@ class SD3(Wrapped):
         c = self.model.time_text_embed(timestep, batch["pooled"])  # (N, D)
         context = self.model.context_embedder(batch["prompt"])  # (N, L, D)
         for index in range(1 + max(tap.block for tap in wanted)):
-            block = self.model.transformer_blocks[index]
+            block = self.blocks[index]
             with self.held(block):
                 context, h, read = _watch(block, h, context, c, of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from aselect_edge.backbones import facebook, pixart_file, sd3_file
+from aselect_edge.backbones import facebook, pixart_file, repa, sd3_file
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.building import build, fill_backbone, translated
 from aselect_edge.backbones.dit import DiT, sincos_positions
@@ -125,6 +125,7 @@ class _Found(NamedTuple):
 
 
 def _of_dit_layout(file: _File, asked: Asked) -> _Found:
+    file.store.relabelled(repa.legacy_names(file.shapes))
     path, shapes = file.path, file.shapes
     check_layout(file.store, _dit_layout(shapes), str(path))
     family, why = facebook.family_of_file(path, asked.family, shapes, file.notes)
@@ -136,6 +137,9 @@ def _of_dit_layout(file: _File, asked: Asked) -> _Found:
         )
     schedule: Schedule | None = None
     config, said = facebook.facebook_config(path, shapes, asked.heads, file.notes)
+    latents, patch = repa.latents_of(path, file.store), facebook.linear_patch(shapes)
+    if latents:
+        config, said = config | latents, [*said, "latents normalised by the statistics in it (REPA-E)"]
     if issubclass(family_class(family), SiT):
         schedule, reasons = sit_schedule(path, shapes, file.notes, asked.time, asked.path)
         said = [*reasons, *said]
@@ -143,7 +147,7 @@ def _of_dit_layout(file: _File, asked: Asked) -> _Found:
         family,
         why,
         config,
-        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth),
+        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth, patch),
         said,
         schedule,
     )
@@ -156,6 +160,7 @@ def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     square = bool(side) and side * side == tokens and width % 4 == 0
     tables = {"pos_embed": sincos_positions(width, (side, side), side)} if square else {}
     known = frozenset(place.name for place in places.values()) | {"pos_embed"}
+    known |= frozenset(repa.STATISTICS) if repa.has_statistics(shapes) else frozenset()
     return Layout(places, known, facebook.IGNORED, tables)
 
 

@@ -41,6 +41,8 @@ class Stored(NamedTuple):
     """Whether to swap the two halves along the first axis: some files store shift and scale in the other order."""
     flat: bool = False
     """Whether to drop the last two axes, which are 1x1 (a pointwise convolution used as a linear layer)."""
+    patch: int = 0
+    """Patch size of a convolution that is stored as a linear layer over (channels, rows, columns); 0 if it is not."""
 
 
 class Held(NamedTuple):
@@ -77,6 +79,15 @@ class WeightStore:
                 self.places[name] = stored._replace(name=other(stored.name))
         return self
 
+    def relabelled(self, names: Mapping[str, str]) -> WeightStore:
+        """The same files with some tensors under other names: name now -> name then."""
+
+        def moved(values: dict[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in values.items()}
+
+        self._names, self._files, self.held = moved(self._names), moved(self._files), moved(self.held)
+        return self
+
     def placed(self, places: Mapping[str, Stored]) -> WeightStore:
         """The same files for a model whose tensors are stored at these `places`."""
         self.places = dict(places)
@@ -95,6 +106,8 @@ class WeightStore:
         first, *others = shape
         if stored.flat and others[-2:] == [1, 1]:
             del others[-2:]
+        if stored.patch and len(others) == 1:
+            others = [others[0] // stored.patch**2, stored.patch, stored.patch]
         return (first // stored.parts, *others)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
@@ -223,4 +236,6 @@ def _copy(tensor: Tensor) -> Tensor:
 def _arranged(tensor: Tensor, stored: Stored) -> Tensor:
     if stored.swapped:
         tensor = torch.cat(tensor.chunk(2)[::-1])
+    if stored.patch and tensor.ndim == 2:
+        tensor = tensor.unflatten(1, (-1, stored.patch, stored.patch))
     return tensor.flatten(-3) if stored.flat and tensor.ndim == 4 else tensor

@@ -19,6 +19,8 @@ from aselect_runtime.errors import InputError, IntegrityError
 _AVERAGE = re.compile(r"(?i)(?:^|_)(?:ema|swa|avg|averaged?)(?:_?\d+)?(?:$|_)")
 """Keys of averaged weights: ema, model_ema, ema_model, state_dict_ema, model_ema1, ema_state_dict, ..."""
 _PLAIN = ("model", "state_dict", "model_state_dict", "module", "net", "network", "generator", "transformer", "params")
+_VAE = "vae"
+"""Where REPA-E keeps the autoencoder that it trained."""
 _NOTES = ("args", "config", "cfg", "hparams", "hyper_parameters", "opt_args")
 """Keys under which training scripts store their arguments."""
 
@@ -79,6 +81,8 @@ class Content(NamedTuple):
 def torch_content(file: Path) -> Content:
     """The weights in a torch file, memory-mapped, and the metadata of its training script.
 
+    Tensors under `vae`, of an autoencoder that was trained together with the model, get the prefix `vae.`.
+
     Averaged weights if the file has them, else the plain ones; tensors without an average (computed tables, for
     example) come from the plain ones. Raises IntegrityError if the file cannot be read, InputError if it holds no
     tensors by name.
@@ -93,9 +97,10 @@ def torch_content(file: Path) -> Content:
             "tensors by name; save the model's state_dict"
         )
     state, taken = found
-    for name, tensor in state.items():
+    whole = {**state, **_autoencoder(content)}
+    for name, tensor in whole.items():
         check_held(file, name, tensor)
-    return Content(state, _arguments(content), taken)
+    return Content(whole, _arguments(content), taken)
 
 
 def _load(file: Path) -> Any:
@@ -141,6 +146,13 @@ def _inside(
         if isinstance(value, Mapping) and (found := _state(file, value, depth - 1)):
             return found[0], key
     return None
+
+
+def _autoencoder(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    part = content.get(_VAE)
+    if not isinstance(part, Mapping):
+        return {}
+    return {f"{_VAE}.{name}": part[name] for name in _text(part) if isinstance(part[name], Tensor)}
 
 
 def _holds_tensors(value: object) -> bool:

@@ -21,6 +21,10 @@ class Wrapped(Backbone):
     The kept blocks are built as in the whole model, so that truncation does not turn one into a "last" block.
     """
 
+    trunk: ClassVar[str] = "transformer_blocks"
+    """diffusers' name of the list of blocks."""
+    output: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
+    """diffusers' names of what comes after the blocks."""
     streamed: ClassVar[tuple[str, ...]] = ("model.transformer_blocks.",)
     prompted: ClassVar[bool] = True
     unread: ClassVar[tuple[str, ...]] = (r"norm_out\.", r"proj_out\.")
@@ -36,8 +40,9 @@ class Wrapped(Backbone):
                 f"{kind.__name__} config: not understood ({error}), expected a configuration written by diffusers; "
                 f"check config.json"
             ) from error
-        self.model.transformer_blocks = self.model.transformer_blocks[:depth]
-        del self.model.norm_out, self.model.proj_out
+        setattr(self.model, self.trunk, self.blocks[:depth])
+        for name in self.output:
+            delattr(self.model, name)
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.config)
@@ -46,8 +51,17 @@ class Wrapped(Backbone):
         return {name: name.removeprefix("model.") for name in self.state_dict()}
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        """diffusers' blocks, up to the cut."""
+        return getattr(self.model, self.trunk)  # type: ignore[no-any-return]
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.model.pos_embed.proj  # type: ignore[no-any-return]
+
+    @property
     def depth(self) -> int:
-        return len(self.model.transformer_blocks)
+        return len(self.blocks)
 
     @property
     def width(self) -> int:
@@ -85,7 +99,7 @@ def check_config(
 ) -> None:
     """Raise InputError if a given `counts` key is not a positive integer, or an `allowed` key has another value."""
     for key in counts:
-        most = DEPTH if key == "num_layers" else COUNT
+        most = DEPTH if key in ("num_layers", "depth") else COUNT
         if not is_count(config.get(key, 1), most):
             raise InputError(f"{kind} config: got {key} = {config[key]!r}, expected 1 to {most}; check config.json")
     for key, values in allowed.items():

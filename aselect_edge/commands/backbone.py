@@ -9,7 +9,7 @@ import typer
 
 from aselect_runtime.commands.options import unset_at
 
-FamilyName = Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
+FamilyName = Literal["dit", "sit", "sd3", "pixart", "prx", "sana", "lightningdit", "jit"]
 
 WHAT = "A diffusers folder or hub id, a single file (DiT, SiT, PixArt, SD3, LightningDiT, JiT), a bundle, or shipped."
 Backbone = Annotated[str, typer.Argument(help=WHAT)]

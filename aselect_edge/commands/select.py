@@ -30,7 +30,7 @@ from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_list, parse_size
-from aselect_runtime.records import COMPONENTS, Component, Tap, Task
+from aselect_runtime.records import COMPONENTS, Component, Selection, Tap, Task
 
 StrategyName = Literal[
     "hfr",
@@ -48,6 +48,10 @@ _STRATEGY = (
     "probe, exhaustive and gate need labels; smallest-sigma, fixed and uniform need no data; uniform, learned and gate "
     "are for study. smallest-sigma if left out, with --timestep fixed."
 )
+
+
+_LINES = 8
+"""So many taps with massive channels are printed."""
 
 
 def _select(
@@ -161,10 +165,22 @@ def _select(
     console = Console(stderr=True, markup=False, soft_wrap=True)
     console.print(f"{selection.tap} at sigma {selection.noise.sigma:.3f} (timestep {selection.noise.model_timestep:g})")
     console.print(selection.note)
+    for line in _massive(selection):
+        console.print(line)
     drawn = [out.with_suffix(".png")] if selection.scores or selection.mixture or selection.distribution else []
     features = [out.with_suffix(".features.png")] if selection.scores and data else []
     for path in (out, *drawn, *features):
         console.print(str(path))
+
+
+def _massive(selection: Selection) -> list[str]:
+    """A line for each tap with massive channels, that of the chosen tap first."""
+    found = sorted(selection.massive, key=lambda each: each.tap != selection.tap)
+    if not found:
+        return []
+    rows = [f"{each.tap}: {', '.join(map(str, each.channels))} (up to {each.ratio:.0f}x the median)" for each in found]
+    more = [f"and {len(rows) - _LINES} more taps, see the record"] if len(rows) > _LINES else []
+    return ["massive channels, which aselect-train can discard:", *rows[:_LINES], *more]
 
 
 def _numbers(text: str) -> list[float]:

@@ -50,6 +50,13 @@ def _train(
     ] = None,
     random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: use random weights.")] = False,
     noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over N draws of the noise, one pass each.")] = 1,
+    discard_channels: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|LIST",
+            help="Channels of every tap to set to zero before the head, such as 12,85; auto: the massive ones.",
+        ),
+    ] = "none",
     family: Family = None,
     vae: Vae = None,
     num_heads: NumHeads = None,
@@ -119,10 +126,12 @@ def _train(
     import torch
 
     from aselect_edge.api import train
+    from aselect_edge.bundle.discard import parse_channels
     from aselect_edge.training import Unfreeze
     from aselect_runtime.progress import terminal_progress
 
     read(unfreeze, "--unfreeze", Unfreeze.parse)
+    read(discard_channels, "--discard-channels", parse_channels)
 
     if threads:
         torch.set_num_threads(threads)
@@ -141,6 +150,7 @@ def _train(
             unfreeze=unfreeze if finetune else None,
             random_backbone=random_backbone,
             noise_draws=noise_draws,
+            discard_channels=discard_channels,
             family=family,
             vae=vae,
             num_heads=num_heads or heads,
@@ -171,8 +181,9 @@ train = entry(
     _train,
     groups={
         "Learning": ["samples", "batch", "lr", "backbone_lr", "patience", "loss", "unfreeze", "random_backbone"],
+        "Features": ["noise_draws", "discard_channels"],
         "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
-        "Computing": ["noise_draws", "cache", "seed", "device", "threads"],
+        "Computing": ["cache", "seed", "device", "threads"],
     },
     examples=[
         "aselect-train --backbone shipped --selection selection.json --data DATA --out BUNDLE",

@@ -63,7 +63,11 @@ def _draw_scores(selection: Selection, path: Path) -> None:
     step = max(1, len(sigmas) // 6)
     right.set_xticks(range(0, len(sigmas), step), [f"{sigma:.2f}" for sigma in sigmas[::step]])
     right.set_yticks(range(0, blocks, 1 + blocks // 16))
-    right.set(xlabel="noise σ", ylabel="block", title=f"{selection.tap.component}, every block")
+    massive = sorted(each.tap.block for each in selection.massive if each.tap.component == selection.tap.component)
+    for block in massive:
+        right.axhline(block, color=_ACCENT, lw=1, ls=":")
+    title = f"{selection.tap.component}, every block" + ("; massive channels in those dotted" if massive else "")
+    right.set(xlabel="noise σ", ylabel="block", title=title)
     figure.colorbar(image, label=f"score ({selection.strategy})")
     _save(figure, path)
 

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.encoders import KLEncoder, TinyEncoder
+from aselect_edge.backbones.encoders import DCEncoder, KLEncoder, TinyEncoder
 from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
 from aselect_edge.fold.algebra import attend, dense, joined
+from aselect_edge.fold.dc_encoder import DeployedDC
+from aselect_edge.fold.first_convolution import FirstConvolution
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
 """BGR 0..255 to RGB 0..1, as TAESD expects it."""
@@ -38,38 +40,13 @@ def _(encoder: KLEncoder) -> nn.Module:
 
 
 @deployed_encoder.register
+def _(encoder: DCEncoder) -> nn.Module:
+    return DeployedDC(encoder.encoder)
+
+
+@deployed_encoder.register
 def _(encoder: TinyEncoder) -> nn.Module:
     return DeployedTiny(encoder.encoder.layers)
-
-
-class FirstConvolution(nn.Module):
-    """conv(gain · pixels + offset), exactly, applied to pixels: zero padding of the original becomes `pad`."""
-
-    def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
-        super().__init__()
-        weight = conv.weight.detach().double()
-        bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
-        assert isinstance(conv.padding, tuple)
-        assert isinstance(affine.gain, float)
-        assert isinstance(affine.offset, float)
-        self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
-        self.conv = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            padding=0 if self.pad else conv.padding,  # type: ignore[arg-type]
-            device="meta",
-        )
-        folded = weight * affine.gain
-        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
-        self.conv.bias = nn.Parameter((bias + affine.offset * weight.sum((1, 2, 3))).float())
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        if self.pad:
-            sides = (self.columns, self.columns, self.rows, self.rows)
-            pixels = nn.functional.pad(pixels, sides, value=self.pad)
-        return self.conv(pixels)  # type: ignore[no-any-return]
 
 
 class SpatialAttention(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, gated, joined
@@ -74,6 +73,29 @@ def bare_norm(norm: nn.Module) -> nn.Module:
     return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
 
 
+def head_norm(norm: nn.Module | None, factor: float = 1.0, order: Tensor | None = None) -> nn.Module | None:
+    """The norm of a head's queries or keys as it is deployed, times a factor; None where the model has none.
+
+    `order` (d,) is the order of the head's channels. It is a LayerNorm or an RMSNorm with weights, of torch or of
+    diffusers.
+    """
+    if norm is None or isinstance(norm, nn.Identity):
+        return None
+    own = slice(None) if order is None else order
+    weight: Tensor = norm.weight[own].double() * factor  # type: ignore[index]
+    if not isinstance(norm, nn.LayerNorm):
+        return RMSNorm(weight, norm.eps)  # type: ignore[arg-type]
+    deployed = nn.LayerNorm(len(weight), norm.eps, device="meta")
+    deployed.weight = nn.Parameter(weight.float())
+    deployed.bias = nn.Parameter((norm.bias[own].double() * factor).float())
+    return deployed
+
+
+def per_head(x: Tensor, norm: nn.Module | None, heads: int) -> Tensor:
+    """Normalise each head of x (N, T, D)."""
+    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)
+
+
 class SwiGLU(nn.Module):
     """x (N, T, 2·H) -> silu(first half) · second half, (N, T, H)."""
 
@@ -83,20 +105,15 @@ class SwiGLU(nn.Module):
 
 
 class FoldedMLP(nn.Module):
-    """x (N, T, D) -> gate · MLP(adaLN(x)), for diffusers' `FeedForward` with the tanh GELU.
+    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU."""
 
-    With `bare`, the gate is left out, for a tap on the MLP's output before the gate.
-    """
-
-    def __init__(
-        self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor, bare: bool = False
-    ) -> None:
+    def __init__(self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor) -> None:
         super().__init__()
         activation, _dropout, last = feedforward.net  # type: ignore[misc]
         self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
         self.widen = joined([after_adaln(activation.proj, scale, shift)])
         self.activation = nn.GELU(approximate="tanh")
-        self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
+        self.narrow = gated(last, gate)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(self.activation(self.widen(self.norm(x))))  # type: ignore[no-any-return]

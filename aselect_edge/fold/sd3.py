@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, RMSNorm, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, head_norm, per_head, scaled
 from aselect_edge.fold.spec import Folded, FoldSpec
 from aselect_runtime.records import Component, Tap
 
@@ -110,7 +110,8 @@ class FoldedBlock(nn.Module):
         if self.dual:
             self.out2 = gated(block.attn2.to_out[0], m["gate3"])
         self.gated_mlp = "mlp" not in wanted
-        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], m["gate2"], bare=not self.gated_mlp)
+        gate2 = m["gate2"] if self.gated_mlp else torch.ones_like(m["gate2"])
+        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], gate2)
         if not self.gated_mlp and end == WHOLE:
             self.register_buffer("gate2", m["gate2"].float())
 
@@ -130,13 +131,13 @@ class FoldedBlock(nn.Module):
             for name, part in zip(self.projections, parts, strict=True)
         ]
         if attends:
-            self.query_norm = _head_norm(block.attn.norm_q, root**-0.5)
-            self.key_norm = _head_norm(block.attn.norm_k)
+            self.query_norm = head_norm(block.attn.norm_q, root**-0.5)
+            self.key_norm = head_norm(block.attn.norm_k)
         if self.dual:
             second = [after_adaln(_projection(block.attn2, name), m["scale3"], m["shift3"]) for name in PROJECTIONS]
             parts += [scaled(second[0], 1.0 if normalised else root**-0.5), *second[1:]]
-            self.query_norm2 = _head_norm(block.attn2.norm_q, root**-0.5)
-            self.key_norm2 = _head_norm(block.attn2.norm_k)
+            self.query_norm2 = head_norm(block.attn2.norm_q, root**-0.5)
+            self.key_norm2 = head_norm(block.attn2.norm_k)
         self.project = joined(parts)
 
     def _take_context(self, block: Any, c: Tensor, constant: Tensor | None) -> None:
@@ -180,7 +181,7 @@ class FoldedBlock(nn.Module):
 
     def _attend(self, parts: tuple[Tensor, ...], context: Tensor | None) -> Tensor:
         """Image tokens, followed by those of a context that is passed on, attend to all tokens of both."""
-        q, k = _per_head(parts[0], self.query_norm, self.heads), _per_head(parts[1], self.key_norm, self.heads)
+        q, k = per_head(parts[0], self.query_norm, self.heads), per_head(parts[1], self.key_norm, self.heads)
         *queries, keys, values = self.context_tokens(q if context is None else context)
         q = torch.cat([q, *queries], dim=1) if queries else q
         k, v = torch.cat([k, keys], dim=1), torch.cat([parts[2], values], dim=1)
@@ -188,7 +189,7 @@ class FoldedBlock(nn.Module):
 
     def _attend_alone(self, parts: tuple[Tensor, ...]) -> Tensor:
         """The second attention of a dual block: image tokens to image tokens."""
-        q, k = _per_head(parts[0], self.query_norm2, self.heads), _per_head(parts[1], self.key_norm2, self.heads)
+        q, k = per_head(parts[0], self.query_norm2, self.heads), per_head(parts[1], self.key_norm2, self.heads)
         return attend(q, k, parts[2], self.heads)
 
 
@@ -208,13 +209,13 @@ class ContextTokens(nn.Module):
         if carried and not normalised:
             parts[0] = scaled(parts[0], left)
         self.projection = joined(parts)
-        self.query_norm = _head_norm(attn.norm_added_q, left) if carried else None
-        self.key_norm = _head_norm(attn.norm_added_k)
+        self.query_norm = head_norm(attn.norm_added_q, left) if carried else None
+        self.key_norm = head_norm(attn.norm_added_k)
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
         *query, key, value = self.projection(self.norm(context)).chunk(self.count, dim=2)
-        queries = [_per_head(q, self.query_norm, self.heads) for q in query]
-        return (*queries, _per_head(key, self.key_norm, self.heads), value)
+        queries = [per_head(q, self.query_norm, self.heads) for q in query]
+        return (*queries, per_head(key, self.key_norm, self.heads), value)
 
 
 class ConstantTokens(nn.Module):
@@ -252,13 +253,3 @@ def _read(block: Any, end: int, wanted: frozenset[Component]) -> list[nn.Module]
 def _projection(attn: Any, name: Component) -> nn.Linear:
     layers: dict[Component, nn.Linear] = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
     return layers[name]
-
-
-def _head_norm(norm: Any, factor: float = 1.0) -> RMSNorm | None:
-    """The RMSNorm of a head's queries or keys times a factor; None if the model has none."""
-    return None if norm is None else RMSNorm(norm.weight.double() * factor, norm.eps)
-
-
-def _per_head(x: Tensor, norm: RMSNorm | None, heads: int) -> Tensor:
-    """Normalise each head of x (N, T, D)."""
-    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)

@@ -22,7 +22,6 @@ from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.sit import PathSchedule
-from aselect_edge.backbones.wrapped import Wrapped
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
 from aselect_edge.training.recipe import Recipe
@@ -95,7 +94,7 @@ def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
     if how.kind == "all":
         backbone.requires_grad_(True)
         return list(backbone.parameters())
-    blocks = _blocks(backbone)[: _reach(model)]
+    blocks = cast(nn.ModuleList, backbone.blocks)[: _reach(model)]
     if how.kind == "last":
         _check(how, len(blocks), f"the taps depend on {len(blocks)} blocks")
         chosen = blocks[len(blocks) - how.count :].requires_grad_(True)
@@ -123,8 +122,8 @@ def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torc
     """How a backbone was trained to denoise, on `device`; None if its output layer is missing, so that it cannot.
 
     `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v); SiT, and
-    a DiT with a flow-matching scheduler, the velocity of its straight path. SD3, PixArt and truncated models are read
-    without their output layer. Raises InputError for a prediction_type that is not supported here.
+    a DiT with a flow-matching scheduler, the velocity of its straight path. All others are read without their output
+    layer, as are truncated models. Raises InputError for a prediction_type that is not supported here.
     """
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None
@@ -191,11 +190,6 @@ def denoising_loss(
 def _reach(model: TapModel) -> int:
     """Number of blocks that the taps depend on; a `hidden` tap needs only the input of its block."""
     return max(tap.block + (tap.component != "hidden") for tap in model.taps)
-
-
-def _blocks(backbone: Backbone) -> nn.ModuleList:
-    blocks = backbone.model.transformer_blocks if isinstance(backbone, Wrapped) else backbone.blocks
-    return cast(nn.ModuleList, blocks)
 
 
 def _linears(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -40,6 +41,8 @@ class TrainRequest:
     """Replace the backbone's weights by random ones: the baseline that measures the value of pretraining."""
     noise_draws: int = 1
     """Features are the mean over this many draws of the noise, each with one forward pass."""
+    discard: Literal["auto"] | tuple[int, ...] = ()
+    """Channels of every tap that are set to zero before the head; auto: those that are massive in images of train."""
     cache: Path | None = None
     """Folder for the features of a frozen backbone, which runs may share; None is in `workdir`."""
     device: torch.device = CPU

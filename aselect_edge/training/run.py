@@ -18,6 +18,7 @@ from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
+from aselect_edge.training.discard import discarded_channels
 from aselect_edge.training.finetune import Noising, noising_of
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import train_model
@@ -46,6 +47,10 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)
     model = _model(backbone, record, recipe.seed)
+    if request.discard:
+        discarded = discarded_channels(model, request.discard, goal, record.resize)
+        record = record.model_copy(update={"discarded": discarded})
+        model = _model(backbone, record, recipe.seed)
     outcome = train_model(
         model,
         goal,

@@ -17,7 +17,7 @@ from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.media import VIDEO_SUFFIXES, is_video
 from aselect_runtime.records import DataFingerprint, Resize
-from aselect_runtime.sources.video import VideoFile
+from aselect_runtime.sources.video_file import VideoFile
 
 THUMBNAIL = (12, 16)
 """Height and width of the grey thumbnails by which frames of a video are compared."""

@@ -22,8 +22,10 @@ _LEAVES = {
     "norm2": "mlp.norm",
     "query": "attention.query_heads",
     "query.norm": "attention.query_norm",
+    "query_norm": "attention.query_norm",
     "key": "attention.key_heads",
     "key.norm": "attention.key_norm",
+    "key_norm": "attention.key_norm",
     "mlp_in": "mlp.in",
     "mlp_out": "mlp.out",
     "gelu": "mlp.gelu",
@@ -31,6 +33,9 @@ _LEAVES = {
     "mlp.widen": "mlp.in",
     "mlp.narrow": "mlp.out",
     "mlp.activation": "mlp.gelu",
+    "mlp.convolutions.widen": "mlp.in",
+    "mlp.convolutions.depthwise": "mlp.depthwise",
+    "mlp.convolutions.narrow": "mlp.out",
 }
 """Names of the layers of a folded block, by their purpose."""
 

@@ -13,6 +13,7 @@ from aselect_runtime.commands.help import shortened
 COMMANDS = {
     "select": "aselect_edge.commands.select",
     "train": "aselect_edge.commands.train",
+    "distil": "aselect_edge.commands.distil",
     "export": "aselect_export.commands.export",
     "evaluate": "aselect_export.commands.evaluate",
     "run": "aselect_runtime.commands.run",

@@ -150,7 +150,7 @@ def test_huge_images_are_refused_by_name_in_little_memory(kind: str, tmp_path: P
         "import av, cv2\n"
         "from aselect_runtime.errors import InputError\n"
         "from aselect_runtime.sources import open_source\n"
-        "import aselect_runtime.sources.stream\n"
+        "import aselect_runtime.sources.av_capture\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         f"limit = pages * resource.getpagesize() + {BOUND}\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
@@ -181,42 +181,3 @@ def test_beside_a_stream_of_huge_images_the_others_live(seg_model: Path, tmp_pat
         inputs = [f"{root}/bad", f"{root}/good"]
         summary = run_pipeline(manifest, session, inputs, max_frames=40, patience=patience)
     assert summary.sources[1].frames >= 10
-
-
-def test_a_capture_may_be_released_while_it_is_read(tmp_path: Path) -> None:
-    """The watcher of a run releases a source whose read hangs: here the server sends half a stream and waits."""
-    from aselect_runtime.sources.stream import open_stream
-
-    whole = of_jpegs(tmp_path / "a", [jpeg(n) for n in range(20)]).read_bytes()
-    over = threading.Event()
-
-    class Half(_Quiet):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(whole[: len(whole) * 2 // 3])
-            self.wfile.flush()
-            over.wait(30)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Half)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    capture = open_stream(f"http://127.0.0.1:{server.server_port}/a", "camera", None, live=True)
-    results: list[bool] = []
-
-    def read() -> None:
-        while not results or results[-1]:
-            results.append(capture.read()[0])
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    reader.join(1)
-    capture.release()
-    over.set()
-    reader.join(20)
-    server.shutdown()
-    server.server_close()
-    assert not reader.is_alive()
-    assert results[-1] is False
-    assert any(results)
-    assert capture.read() == (False, None)

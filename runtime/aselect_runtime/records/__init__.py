@@ -13,10 +13,12 @@ from aselect_runtime.records.bundle import Bundle
 from aselect_runtime.records.choice import Choice, Trial
 from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
 from aselect_runtime.records.data import DataFingerprint
+from aselect_runtime.records.distilled import Distilled, EncoderCost, EncoderKind, Replacement, StemSpec
 from aselect_runtime.records.engine import Engine
 from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
 from aselect_runtime.records.manifest import Manifest, Precision
 from aselect_runtime.records.masks import MaskFolder
+from aselect_runtime.records.massive import Massive
 from aselect_runtime.records.noise import LevelWeight, Noise
 from aselect_runtime.records.parity import Parity
 from aselect_runtime.records.quantisation import LayerDecision, Quantisation
@@ -38,6 +40,9 @@ __all__ = [
     "Component",
     "Cost",
     "DataFingerprint",
+    "Distilled",
+    "EncoderCost",
+    "EncoderKind",
     "Engine",
     "Finite",
     "Frozen",
@@ -47,17 +52,20 @@ __all__ = [
     "LevelWeight",
     "Manifest",
     "MaskFolder",
+    "Massive",
     "Noise",
     "Parity",
     "Precision",
     "Quantisation",
     "Record",
+    "Replacement",
     "Report",
     "Resize",
     "Score",
     "Selection",
     "Sha256",
     "Size",
+    "StemSpec",
     "Tap",
     "Task",
     "TensorSpec",

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
-PATIENCE = 10.0
-"""Seconds that FFmpeg waits for the camera."""
+from aselect_runtime.redaction import redact
+from aselect_runtime.sources.tls import SCHEMES, Trust
+
+PATIENCE = 5.0
+"""Seconds that `why_not` waits for the camera."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -37,6 +40,10 @@ def quoted(uri: str) -> str:
     according to RFC 3986 if that gives a host with a dot or a port, otherwise the password ends at the last `@`.
     """
     scheme, _, address = uri.partition("://")
+    before, _, options = uri.rpartition("#")
+    host = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    if scheme.lower() in SCHEMES and re.match(r"(ca|verify)=", options) and HOST.fullmatch(host):
+        return f"{quoted(before)}#{options}"  # the path of `#ca=` may contain an @
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     host = authority.rpartition("@")[2]
     after_last = address.rpartition("@")[2]
@@ -52,13 +59,43 @@ def quoted(uri: str) -> str:
     return f"{scheme}://{_escaped(user)}{colon}{_escaped(password)}@{address[len(credentials) + 1 :]}"
 
 
+def short_name(text: str) -> str:
+    """The element that a pipeline begins with, and the device or file that it reads: `v4l2src-video2`."""
+    first = text.split(" ! ", 1)[0]
+    place = re.search(r"\b(?:location|device|sensor-id|camera-id|device-path)=\"?([^\s\"]*)", redact(first + " ! "))
+    element = (first.split() or ["gstreamer"])[0]
+    end = re.split(r"[?#]", place[1].rstrip("/"))[0].rpartition("/")[2] if place else ""
+    stem = end.rpartition(".")[0] or end
+    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{element}-{stem}").strip("-")[:60] or "gstreamer"
+
+
 def _escaped(text: str) -> str:
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
 
 
-def why_not(uri: str, error: Exception) -> str:
-    """Why FFmpeg could not open an address, without the address: what was got, what was expected, what to do."""
-    host = urlsplit(uri).hostname
+def why_not(uri: str, trust: Trust) -> str:
+    """Why an address cannot be opened, without the address: what was got, what was expected, what to do.
+
+    The address is opened once more, with user and password, so the certificate is checked as `trust` says.
+    """
+    try:
+        import av
+    except ImportError:
+        return because(uri, None)
+    scheme = uri.split("://", 1)[0].lower()
+    options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
+    if scheme in SCHEMES:
+        options |= dict(option.split(";", 1) for option in trust.options().split("|"))
+    try:
+        av.open(uri, options=options, timeout=PATIENCE).close()
+    except (av.FFmpegError, OSError) as error:
+        return because(uri, error)
+    return UNKNOWN
+
+
+def because(uri: str, error: Exception | None) -> str:
+    """What an error of PyAV means, without the address; a name that no server of names knows comes first."""
+    host = urlsplit(uri).hostname if "://" in uri else None
     try:
         if host:
             socket.getaddrinfo(host, None)

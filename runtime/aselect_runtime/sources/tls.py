@@ -8,17 +8,19 @@ makes a TLS handshake first.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Condition
 from urllib.parse import parse_qsl
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.sources.addresses import HOST, quoted
 
 SCHEMES = {"https": 443, "rtsps": 322}
 """Encrypted schemes and their default ports."""
+OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -28,38 +30,27 @@ class Trust:
     verify: bool = True
     ca: str | None = None
 
-    def options(self) -> dict[str, str]:
+    def options(self) -> str:
         """The settings as FFmpeg options."""
         if not self.verify:
-            return {"tls_verify": "0"}
+            return "tls_verify;0"
         bundle = self.ca or ssl.get_default_verify_paths().cafile
-        return {"tls_verify": "1", **({"ca_file": bundle} if bundle else {})}
+        return f"tls_verify;1|ca_file;{bundle}" if bundle else "tls_verify;1"
 
 
 def split_trust(uri: str, name: str) -> tuple[str, Trust]:
-    """The address as FFmpeg reads it, without its fragment, and the trust settings in the fragment.
-
-    Raises InputError for other content of the fragment.
-    """
-    if uri.split("://", 1)[0].lower() not in SCHEMES:
-        return quoted(uri), Trust()
-    address, mark, fragment = _parted(uri)
-    asked = dict(parse_qsl(fragment, keep_blank_values=True))
-    ca, verify = asked.pop("ca", None), asked.pop("verify", "1")
-    if (mark and not fragment) or asked or verify not in {"0", "1"}:
+    """The address without its fragment, and the trust settings in the fragment; raises InputError for other content."""
+    address, mark, fragment = uri.partition("#")
+    options = dict(parse_qsl(fragment, keep_blank_values=True))
+    scheme = address.split("://", 1)[0].lower()
+    if scheme not in SCHEMES:
+        return uri, Trust()
+    ca, verify = options.pop("ca", None), options.pop("verify", "1")
+    if (mark and not fragment) or options or verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):
         raise InputError(f"{name}: got an unknown option after #, expected #ca=/path/of.pem or #verify=0")
     if ca is not None and not os.path.isfile(ca):
         raise InputError(f"{name}: got a path after #ca= that is no file, expected a PEM file with certificates")
     return address, Trust(verify == "1", ca)
-
-
-def _parted(uri: str) -> tuple[str, str, str]:
-    """The address, `#` and the fragment. The path of `#ca=` may contain `@`, and a password `#`."""
-    before, mark, fragment = uri.rpartition("#")
-    authority = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0]
-    if re.match(r"(ca|verify)=", fragment) and HOST.fullmatch(authority.rpartition("@")[2]):
-        return quoted(before), mark, fragment
-    return quoted(uri).partition("#")
 
 
 def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: float) -> None:
@@ -83,3 +74,51 @@ def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: fl
         raise InputError(
             f"{name}: got no encrypted connection ({reason}), expected a stream there; check address and network"
         ) from error
+
+
+class _Shared:
+    """A setting of the whole process: users of the same value share it, users of another value wait."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._value = ""
+        self._users = 0
+
+    @contextmanager
+    def holding(self, value: str) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users or self._value == value)
+            self._value = value
+            self._users += 1
+            if os.environ.get(OPTIONS) != value:
+                os.environ[OPTIONS] = value
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+
+_shared = _Shared()
+_own = os.environ.get(OPTIONS)
+"""The user's options, which take precedence."""
+
+
+@contextmanager
+def ffmpeg_options(trust: Trust) -> Iterator[None]:
+    """Apply `trust` to captures opened in the block; OpenCV reads FFmpeg's options only from the environment."""
+    with _shared.holding(_options(trust)):
+        yield
+
+
+def option_table(trust: Trust) -> dict[str, str]:
+    """The same options for PyAV."""
+    pairs = (option.partition(";") for option in _options(trust).split("|"))
+    return {name: value for name, mark, value in pairs if mark}
+
+
+def _options(trust: Trust) -> str:
+    # RTSP over TCP: lost UDP packets would corrupt the image.
+    own = "rtsp_transport;tcp" if _own is None else _own
+    return own if "tls_verify" in own else "|".join(filter(None, (own, trust.options())))

@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderTiny,
     DiTTransformer2DModel,
     ModelMixin,
     PixArtTransformer2DModel,
+    PRXTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
 )
 from safetensors.torch import save_file
@@ -29,6 +32,7 @@ from torch import Tensor
 from aselect_runtime.files import sha256
 from tests.bundles import write_bundle
 from tests.edge.checkpoints import references as ref
+from tests.edge.prompted_reference import PRX, SANA
 
 Make = Callable[[Path], Path]
 HUGE, WIDE = 10**9, 10**12
@@ -44,6 +48,11 @@ SD3: dict[str, Any] = {
 PIXART: dict[str, Any] = {
     **{"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 3, "out_channels": 6, "num_layers": 2},
     **{"cross_attention_dim": 24, "caption_channels": 20, "sample_size": 16, "patch_size": 2},
+}
+DC: dict[str, Any] = {
+    **{"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8), "attention_head_dim": 8},
+    **{"encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1), "latent_channels": 4},
+    **{"encoder_qkv_multiscales": ((), ()), "decoder_qkv_multiscales": ((), ())},
 }
 KL: dict[str, Any] = {"block_out_channels": (8,), "norm_num_groups": 4}
 
@@ -187,6 +196,7 @@ def _sparse(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {**state, "x": torch.sparse_coo_tensor(torch.zeros(1, 0), torch.zeros(0), (WIDE,))}
 
 
+_DEPTHS: dict[Any, str] = {SanaTransformer2DModel: "num_layers", PRXTransformer2DModel: "depth"}
 CASES = (
     Hostile("zero-strides", torch_file(_expanded), r"mlp\.fc1\.weight of shape \[80000, 80000\].* holds 1 numbers"),
     Hostile("zero-strides-nested", torch_file(lambda s: {"ema": _expanded(s)}), r"holds 1 numbers"),
@@ -256,6 +266,14 @@ CASES = (
     ),
     Hostile("shard-up", shards("../../secret.safetensors"), "expected a relative path inside"),
     Hostile("shard-root", shards("/etc/passwd"), "expected a relative path inside"),
+    *(
+        Hostile(f"{kind.__name__}-{key}", saved(kind, base, **{key: value}), rf"got {key} = ")
+        for kind, base in ((SanaTransformer2DModel, SANA), (PRXTransformer2DModel, PRX))
+        for key, value in ((_DEPTHS[kind], 65536), ("patch_size", 0), ("in_channels", 10**30))
+    ),
+    Hostile("sana-positions", saved(SanaTransformer2DModel, SANA, sample_size=65536), "positions of"),
+    Hostile("dc-layers", saved(AutoencoderDC, DC, encoder_layers_per_block=[HUGE] * 2), "layers_per", "autoencoder"),
+    Hostile("dc-wide", saved(AutoencoderDC, DC, encoder_block_out_channels=[WIDE] * 2), "block_out", "autoencoder"),
     Hostile("vae-layers", saved(AutoencoderKL, KL, layers_per_block=HUGE), "layers_per_block", "autoencoder"),
     Hostile("vae-wide", saved(AutoencoderKL, KL, block_out_channels=[WIDE]), "block_out_channels", "autoencoder"),
     Hostile("vae-wide-meta", saved(AutoencoderKL, KL, block_out_channels=[65536]), "got shape", "autoencoder"),
