@@ -42,7 +42,7 @@ _MOST_LAYERS = dict.fromkeys(("encoder_layers_per_block", "decoder_layers_per_bl
 """The same for AutoencoderDC's, some of whose levels have no layer."""
 
 
-def load_encoder(source: str, revision: str | None = None, affine: Affine | None = None) -> Encoder:
+def load_encoder(source: str, affine: Affine | None = None) -> Encoder:
     """The encoder in a folder, a hub id (an autoencoder, or a pipeline with a `vae/`) or a single file.
 
     `affine` normalises its latents to x0 if the model defines that; None uses the autoencoder's own scale. eval mode,
@@ -53,7 +53,7 @@ def load_encoder(source: str, revision: str | None = None, affine: Affine | None
         own = (path.parent / "config.json").is_file()
         encoder = _filled(path.parent, [path]) if own else _of_file(path, affine is not None)
     else:
-        encoder = _filled(part_of(local_folder(source, revision, check=_check_config), "vae"), None)
+        encoder = _filled(part_of(local_folder(source, None, check=_check_config), "vae"), None)
     encoder.affine = affine or encoder.affine
     return encoder
 
@@ -138,7 +138,7 @@ class KLEncoder(Encoder):
         moments = self.encoder(pixels.flip(1) / 127.5 - 1)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
-        return moments.chunk(2, dim=1)[0]  # type: ignore[no-any-return]
+        return moments.chunk(2, dim=1)[0]
 
 
 class DCEncoder(Encoder):
@@ -156,7 +156,7 @@ class DCEncoder(Encoder):
         self.affine = _affine(config, self.channels, vae.config.scaling_factor, config.get("shift_factor"))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+        return self.encoder(pixels.flip(1) / 127.5 - 1)
 
 
 class TinyEncoder(Encoder):
@@ -174,7 +174,7 @@ class TinyEncoder(Encoder):
         self.affine = _affine(config, self.channels, vae.config.scaling_factor, vae.config.shift_factor)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+        return self.encoder(pixels.flip(1) / 127.5 - 1)
 
 
 def _affine(config: Mapping[str, Any], channels: int, scaling: float, shift: float | None) -> Affine:

@@ -33,6 +33,7 @@ def train_model(
     how: Resize,
     recipe: Recipe,
     workdir: Path,
+    *,
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
@@ -51,9 +52,11 @@ def train_model(
     torch.manual_seed(recipe.seed)
     learner: Learner[Figures]
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
+        learner = HeadLearner(
+            model, goal, how, recipe, digests, folder=cache or workdir / "features", progress=progress, device=device
+        )
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
+        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device)
     state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
@@ -98,9 +101,9 @@ def learn(
             state.validated(figures.score, recipe.batch, average.module.state_dict())
             state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
 
-    if state.step == 0 and (least := learner.start()) is not None:
-        state.losses.append(least)
-        state.validated(learner.validate(learner.module).score, recipe.batch, learner.module.state_dict())
+    if state.step == 0 and (start := learner.start()) is not None:
+        state.losses.append(start.loss)
+        state.validated(start.score, recipe.batch, learner.module.state_dict())
     learner.module.train()
     fit(
         optimiser,

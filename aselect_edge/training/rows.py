@@ -49,6 +49,7 @@ class _Index(BaseModel):
 def stored_rows(
     folder: Path,
     key: str,
+    *,
     wanted: int,
     limit: int,
     chunk: int,
