@@ -36,7 +36,9 @@ def _export(
         Path | None,
         typer.Option(help="Images or a video to verify and calibrate on; a split root with labels also gates int8."),
     ] = None,
-    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128,
+    calib_images: Annotated[
+        int, typer.Option(help="int8: frames of --data to calibrate on, fewer if there are fewer.")
+    ] = 128,
     calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
     max_drop: Annotated[
         float | None,
