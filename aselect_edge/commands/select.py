@@ -116,7 +116,7 @@ def _select(
     from aselect_edge.selection.team import leads
     from aselect_runtime.progress import terminal_progress
 
-    with terminal_progress(shown=leads()) as progress:
+    with terminal_progress(shown=leads(), resumes=True) as progress:
         selection = select(
             backbone,
             data,

@@ -124,7 +124,7 @@ def _train(
 
     if threads:
         torch.set_num_threads(threads)
-    with terminal_progress() as progress:
+    with terminal_progress(resumes=True) as progress:
         outcome = train(
             backbone,
             selection,

@@ -69,5 +69,5 @@ class Outcome:
 
     model: TapModel
     figures: Figures
-    curve: tuple[tuple[int, float, float], ...]
-    """(samples seen, mean training loss, figure on val)."""
+    curve: tuple[tuple[int, float, float, float], ...]
+    """(samples seen, mean training loss since the row before, figure on val, loss on val)."""
