@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +27,7 @@ from aselect_edge.commands.backbone import (
     Size,
     Vae,
 )
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.errors import InputError
@@ -61,7 +63,7 @@ def _select(
     task: Annotated[Task, typer.Option(help="For strategies that read labels.")] = "seg",
     images: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Images to look at, at most; the strategy's own if left out."),
+        typer.Option(min=0, callback=unset_at(0), help="Images to look at, at most; 64, with labels 256 if left out."),
     ] = None,
     imgsz: Size = None,
     timestep: Annotated[float | None, typer.Option(help="Take this timestep, without a scan for it.")] = None,
@@ -92,6 +94,7 @@ def _select(
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
     device: DeviceName = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -116,6 +119,7 @@ def _select(
     from aselect_edge.selection.team import leads
     from aselect_runtime.progress import terminal_progress
 
+    use_threads(threads)
     with terminal_progress(shown=leads(), resumes=True) as progress:
         selection = select(
             backbone,
@@ -163,6 +167,9 @@ def _select(
     features = [out.with_suffix(".features.png")] if selection.scores and data else []
     for path in (out, *drawn, *features):
         console.print(str(path))
+    options = ["--task", task, "--backbone", backbone, "--selection", str(out), "--data", str(data or "DATA")]
+    size_of = ["--imgsz", imgsz] if imgsz else []
+    console.print(f"next: {shlex.join(['aselect-train', *options, *size_of, '--out', f'my-{task}'])}")
 
 
 def _numbers(text: str) -> list[float]:
@@ -182,7 +189,7 @@ def _components(text: str) -> list[Component]:
 select = entry(
     _select,
     groups={
-        "Candidates": ["timesteps", "components", "blocks", "images", "batch", "seed", "device"],
+        "Candidates": ["timesteps", "components", "blocks", "images", "batch", "seed", "device", "threads"],
         "Of single strategies": ["dimensions", "amplitude", "cutoff", "dc", "confidence", "head", "steps"],
         "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from aselect_edge.commands.backbone import (
     Size,
     Vae,
 )
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.options import parse_list, parse_size
@@ -64,18 +66,18 @@ def _train(
     sit_path: SitPath = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's own if left out."),
+        typer.Option(min=0, callback=unset_at(0), help="Views to train on; seg 16000, cls 64000 if left out."),
     ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
-            min=0, callback=unset_at(0), help="Frames per step; the task's own, at most --samples, if left out."
+            min=0, callback=unset_at(0), help="Frames per step; seg 8, cls 32, at most --samples, if left out."
         ),
     ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; the task's own if left out."
+            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; seg 0.002, cls 0.001 if left out."
         ),
     ] = None,
     backbone_lr: Annotated[
@@ -100,9 +102,7 @@ def _train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, views and noise; the same gives the same bundle.")] = 0,
     device: DeviceName = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=0, callback=unset_at(0), help="CPU threads; all if left out.")
-    ] = None,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -114,16 +114,13 @@ def _train(
     size = read(imgsz, "--imgsz", parse_size)
     places = read(taps, "--taps", lambda text: tuple(map(Tap.parse, parse_list(text))))
 
-    import torch
-
     from aselect_edge.api import train
     from aselect_edge.training import Unfreeze
     from aselect_runtime.progress import terminal_progress
 
     read(unfreeze, "--unfreeze", Unfreeze.parse)
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     with terminal_progress(resumes=True) as progress:
         outcome = train(
             backbone,
@@ -163,6 +160,8 @@ def _train(
         print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
         print(f"val {figures.metric} {figures.score:.3f}\n{out}\nreport: {out}.training/report.html")
+        images = shlex.quote(str(data))
+        print(f"next: aselect-export --model {shlex.quote(str(out))} --precision fp32 --data {images}")
 
 
 train = entry(

@@ -27,7 +27,7 @@ REPORT = "report.html"
 def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None:
     """Write `curve.png`, of val `confusion.png`, `examples.png`, `best.png`, `worst.png`, and `report.html`."""
     figures, classes, val = outcome.figures, goal.val.classes, goal.val
-    draw_curve(outcome.curve, ("samples", "loss", TITLES[figures.metric]), folder / "curve.png")
+    draw_curve(outcome.curve, TITLES[figures.metric], folder / "curve.png")
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
     chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
     ranked = sorted((_look(outcome, val, how, index)[1], index) for index in chosen)
@@ -59,7 +59,7 @@ def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example
 def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
     figures, names = outcome.figures, [info.name for info in goal.val.classes]
     seg = figures.metric == "miou"
-    samples, loss, _ = outcome.curve[-1]
+    samples, loss = outcome.curve[-1][:2]
     facts = {
         TITLES[figures.metric]: f"{figures.score:.4f} on {figures.images} images",
         **{f"val {name.replace('_', ' ')}": f"{value:.4f}" for name, value in figures.others.items()},
@@ -72,7 +72,8 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         Section("Figures", facts=facts),
         Section(
             "Learning curve",
-            "Both still moving at the end: train on more samples. Val flat while the loss falls: fewer will do.",
+            "Loss on train and val, and the figure on val with its best. Still better at the end: train on more samples. "
+            "The loss on val rises while that on train falls: fewer will do, or more images.",
             plot=folder / "curve.png",
         ),
         Section(

@@ -45,7 +45,7 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)
-    model = _model(backbone, record, recipe.seed)
+    model = fresh_model(backbone, record, recipe.seed)
     outcome = train_model(
         model,
         goal,
@@ -90,7 +90,7 @@ def check_selection(selection: Selection, backbone: LoadedBackbone) -> None:
         log.warning("the selection was made %s; its tap may not be the best, select again", other)
 
 
-def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
+def fresh_model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
     """The record's model, its head with fresh weights of the seed."""
     torch.manual_seed(seed)
     widths = [backbone.model.width] * len(record.taps)
