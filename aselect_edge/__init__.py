@@ -1,10 +1,11 @@
-"""Floor 1, the workstation: backbones, the fold, selection, heads and training.
+"""Layer 1, the workstation: backbones, the fold, selection, heads and training.
 
     selection = select("shipped", "camvid", images=64, imgsz=(144, 192))
     outcome = train("shipped", selection, "camvid", "bundle", imgsz=(144, 192))
     bundle = load_bundle(Path("bundle"))
 
-`select_tap` and `train_bundle` take the same as one record each. Importing this package loads nothing heavy.
+`select_tap` and `train_bundle` accept the same options as one record each. Importing this package does not import
+torch.
 """
 
 from __future__ import annotations

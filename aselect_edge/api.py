@@ -10,6 +10,7 @@ from typing import Literal
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
@@ -56,23 +57,25 @@ def select(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Selection:
-    """Find the noise level, block and component whose features of `data` know most.
+    """Find the noise level, block and component with the most informative features of `data`.
 
-    `backbone` is what `load_backbone` takes (a folder, a hub id, "shipped", …), or a loaded one, to which `family` to
-    `sit_path` then do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
-    images or a video; `smallest-sigma`, `fixed` and `uniform` need none, and `timestep` and `tap`, taken as they are,
-    no scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a thing to the strategy or backbone.
+    `backbone` is a source as for `load_backbone` (a folder, a hub id, "shipped", …), or a loaded backbone, to which
+    `family` to `sit_path` do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
+    images or a video; `smallest-sigma`, `fixed` and `uniform` need none, nor do a given `timestep` and `tap`, which are
+    used without a scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a value to the strategy or backbone.
 
-    With `out` (.json) the record is written there and beside it the plot of the scores (.png) and, of a scan, what the
-    chosen and the lowest scored candidate see of one image (.features.png), and an interrupted scan resumes.
+    With `out` (.json) the record is written there and next to it the plot of the scores (.png) and, for a scan, the
+    features of the chosen and the lowest scored candidate on one image (.features.png); an interrupted scan resumes.
     Processes that torchrun started share the scan; all return the selection, the first one writes it.
-    Raises InputError for what cannot be done, IntegrityError for a corrupt backbone.
+    Raises InputError for invalid requests, IntegrityError for a corrupt backbone.
     """
     place = None if out is None else Path(out)
     if place is not None and place.suffix != ".json":
-        raise InputError(f"got out={str(out)!r}, expected a name that ends in .json; the plot goes beside it as .png")
+        raise InputError(
+            f"got out={str(out)!r}, expected a name that ends in .json; the plot is written next to it as .png"
+        )
     if timestep is not None and timesteps is not None:
-        raise InputError("got timestep and timesteps, expected one of them; leave one out", parameter="timesteps")
+        raise InputError("got timestep and timesteps, expected only one of them; leave one out", parameter="timesteps")
     request = Request(
         strategy=strategy or (DEFAULT if timestep is None else "fixed"),
         task=task,
@@ -133,6 +136,7 @@ def train(
     lr: float | None = None,
     backbone_lr: float | None = None,
     patience: int = 0,
+    discard_channels: str | Sequence[int] = (),
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -140,13 +144,14 @@ def train(
 ) -> Outcome:
     """Train a head on the selected features of a labelled folder and write the bundle folder `out`.
 
-    `backbone` is what `load_backbone` takes, or a loaded one, to which `family` to `sit_path` then do not apply;
-    `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` trains the
-    backbone too, as `unfreeze` says: "all" (what is meant by None), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
-    (height, width) in pixels. None leaves a thing to the task, see `RECIPES`, or to the selection.
+    `backbone` is a source as for `load_backbone`, or a loaded backbone, to which `family` to `sit_path` do not apply;
+    `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` also trains
+    the part of the backbone given by `unfreeze`: "all" (the default), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
+    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection. `discard_channels`
+    of every tap are set to zero before the head: "auto" the massive ones, "none", or a list such as "12,85".
 
-    Checkpoint, curves and plots go to `<out>.training`; an interrupted run goes on from there. Raises InputError for
-    what cannot be done, before anything is trained.
+    Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Raises InputError for
+    invalid requests, before anything is trained.
     """
     choice(task, tuple(HEAD_KINDS), "task")
     for name, value in (("unfreeze", unfreeze), ("backbone_lr", backbone_lr)):
@@ -167,12 +172,19 @@ def train(
         unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
+        discard=_channels(discard_channels),
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
     label = chosen.label if label is None else label
     loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
     return train_bundle(replace(request, source=loaded), progress)
+
+
+def _channels(asked: str | Sequence[int]) -> Literal["auto"] | tuple[int, ...]:
+    if isinstance(asked, str):
+        return parse_channels(asked)
+    return tuple(asked)
 
 
 def _load(
@@ -213,7 +225,7 @@ def _recipe(
     seed: int,
     loss: Literal["dice", "lovasz"],
 ) -> Recipe:
-    """The task's own recipe with what was asked for in its place; a batch holds no more than all samples."""
+    """The task's default recipe with the given values replaced; the batch is at most the number of samples."""
     return replace(
         own,
         samples=samples or own.samples,

@@ -1,15 +1,15 @@
-"""CamVid's mIoU and cub40's top-1 of the shipped recipe beside the obvious alternatives, over seeds.
+"""CamVid's mIoU and cub40's top-1 of the default recipe compared with alternatives, over several seeds.
 
     python -m benchmarks.accuracy [--task seg] [--only ROW] [--seeds 3] [--samples N] [--frozen-samples N]
     python -m benchmarks.accuracy --report
 
 Frozen rows share a budget, and so do fine-tuning, the same architecture from scratch and the CNN; all rows share data,
-views, input and, but for the CNN, the head. A seed draws the initial weights of the head and of a random backbone, the
-views and their order. The test split is only read to measure; the best of the validated weights is taken by val.
+views, input and, except the CNN, the head. A seed determines the initial weights of the head and of a random backbone,
+the views and their order. The test split is only used to measure; val selects the best of the validated weights.
 
-Each row and seed is `aselect-train` and `aselect-eval` in processes of their own, below `--work`. What is done is kept
-and an interrupted row goes on, so several calls, with `--only`, may share the work. Needs $ASELECT_DATA and, for
-all rows, hours of CPU. `--report` gathers what is there into `--out`.
+Each row and seed is `aselect-train` and `aselect-eval` in separate processes, below `--work`. Finished results are kept
+and an interrupted row resumes, so several calls, with `--only`, may share the work. Needs $ASELECT_DATA and, for all
+rows, hours of CPU. `--report` collects the existing results into `--out`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from benchmarks.harness import load, save
 from benchmarks.weights import weights_digest
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(PLANS), help="both if left out")
     parser.add_argument("--only", choices=list(ROWS), action="append", help="more than once for several rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--samples", type=int, help="of fine-tuning, from scratch and the CNN; the recipe's if left out"
+        "--samples", type=int, help="for fine-tuning, from scratch and the CNN; the recipe's if left out"
     )
     parser.add_argument("--frozen-samples", type=int, help="the recipe's if left out")
     parser.add_argument("--backbone", default="shipped")
@@ -55,15 +55,15 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--taps", default="", help="the selection's if left out, for seg after 0.hidden")
     parser.add_argument("--imgsz", default="")
     parser.add_argument("--head", default="")
-    parser.add_argument("--threads", type=int, default=0, help="of training; 0 is all")
-    parser.add_argument("--runs", type=int, default=40, help="of each graph when latencies are compared")
+    parser.add_argument("--threads", type=int, default=0, help="for training; 0 is all")
+    parser.add_argument("--runs", type=int, default=40, help="per graph when latencies are compared")
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--report", action="store_true", help="only gather and print")
+    parser.add_argument("--report", action="store_true", help="only collect and print")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy.json"))
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     tasks = [arguments.task] if arguments.task else list(PLANS)
     if not arguments.task and any((arguments.selection, arguments.taps, arguments.imgsz, arguments.head)):
-        parser.error("--selection, --taps, --imgsz and --head are a task's own: name it with --task")
+        parser.error("--selection, --taps, --imgsz and --head depend on the task: give --task too")
     if not arguments.report:
         if "ASELECT_DATA" not in os.environ:
             sys.exit("ASELECT_DATA is not set, expected the folder that holds camvid and cub40; set it")
@@ -77,7 +77,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def measure(arguments: argparse.Namespace, task: Any) -> None:
-    """Every row of a task that is asked for and not there yet, seed by seed, so that pairs are complete early."""
+    """Every requested row of a task that has no result yet, seed by seed, so that pairs are complete early."""
     plan = PLANS[task]
     job = Job(
         task=task,
@@ -101,7 +101,7 @@ def measure(arguments: argparse.Namespace, task: Any) -> None:
 
 
 def claim(work: Path, job: Job) -> None:
-    """Make the working folder this job's, or leave with a word about whose it is."""
+    """Assign the working folder to this job; exits with an error if it belongs to another one."""
     path = work / "job.json"
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def claim(work: Path, job: Job) -> None:
 
 
 def run_row(job: Job, name: str, seed: int, data: Path, work: Path, threads: int, runs: int) -> None:
-    """Train and measure one row with one seed, and write what came out to `work`."""
+    """Train and measure one row with one seed, and write the result to `work`."""
     row = ROWS[name]
     selection = selection_of(job, row.level, seed, data, work)
     chosen = Selection.load(selection)
@@ -129,7 +129,7 @@ def run_row(job: Job, name: str, seed: int, data: Path, work: Path, threads: int
         for path in work.glob(f"*-{seed}.json")
         if path.stem.rpartition("-")[0] in ROWS
     ]
-    figures = next((other for other in others if other["reads"] == reads), None)  # two levels may be the same one
+    figures = next((other for other in others if other["reads"] == reads), None)  # two levels may be the same
     if figures is None:
         out = work / f"{name}-{seed}"
         if row.kind == "cnn":
@@ -147,7 +147,7 @@ def train_bundle(
     """The bundle of a row, and its figure on val."""
     features = out.with_name(f"{out.name}.features")
     call([*train_command(job, row, seed, selection, data, out, threads), "--cache", str(features)])
-    shutil.rmtree(features, ignore_errors=True)  # gigabytes, which no other row can use
+    shutil.rmtree(features, ignore_errors=True)  # gigabytes that no other row can use
     metrics = Bundle.load(out / "bundle.json").metrics
     return out, {"val": next(value for key, value in metrics.items() if key.startswith("val_"))}
 
@@ -155,18 +155,20 @@ def train_bundle(
 def train_cnn(
     job: Job, selection: Path, seed: int, data: Path, out: Path, threads: int, runs: int
 ) -> tuple[Path, dict[str, Any]]:
-    """The graph of the CNN, its figure on val and how it was made as fast as the deployed model."""
+    """The graph of the CNN, its figure on val, and the latency match with the deployed model."""
     outline = out.parent / "outline"
-    if not (outline / "bundle.json").is_file():  # the architecture alone, to be as fast as
+    if not (outline / "bundle.json").is_file():  # only the architecture, to match its latency
         call(train_command(job, ROWS["finetuned-random"], 0, selection, data, outline, threads, samples=1))
     options = {"--outline": outline, "--data": data, "--out": out, "--samples": job.samples, "--seed": seed}
-    words = [str(word) for option in (options | {"--threads": threads, "--runs": runs}).items() for word in option]
-    call([sys.executable, "-m", "benchmarks.accuracy_cnn", *words])
+    options_given = [
+        str(part) for option in (options | {"--threads": threads, "--runs": runs}).items() for part in option
+    ]
+    call([sys.executable, "-m", "benchmarks.accuracy_cnn", *options_given])
     return out / "model.onnx", json.loads((out / "outcome.json").read_text(encoding="utf-8"))
 
 
 def call(command: list[str]) -> str:
-    """Run a command to its end; its standard output. Progress goes to this terminal."""
+    """Run a command and return its standard output. Its progress is shown on this terminal."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command[3:])}: exit code {done.returncode}")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy_cnn --outline BUNDLE --data DIR --out FOLDER [--samples N] [--seed S]
 
-The bundle `--outline` says what it must be as fast as; the width that makes it so is kept beside `--out`, for all
-seeds. Writes `model.onnx`, which aselect-eval measures, and `outcome.json`.
+Its latency must match that of the bundle `--outline`; the width that does so is stored next to `--out`, for all seeds.
+Writes `model.onnx`, which aselect-eval measures, and `outcome.json`.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from benchmarks.latency import latencies
 
 WIDTHS = (0.05, 6.0)
 CLOSE, TOLERANCE = 0.03, 0.10
-"""How far the latencies' ratio may be from 1: where the search stops, and at all."""
+"""Allowed deviation of the latencies' ratio from 1: for ending the search, and for accepting the result."""
 TRIES = 10
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outline", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=16_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="of training; 0 is all")
+    parser.add_argument("--threads", type=int, default=0, help="for training; 0 is all")
     parser.add_argument("--runs", type=int, default=40)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     match = matched(arguments.outline, out.with_name("latency-match.json"), arguments.runs)
@@ -67,7 +67,7 @@ def main(words: list[str] | None = None) -> None:
 
 @dataclass
 class CnnLearner:
-    """See aselect_edge.training.learners.Learner: the whole CNN, which has nothing that is not new."""
+    """See aselect_edge.training.learners.Learner: the whole CNN, all of it trained from scratch."""
 
     module: nn.Module
     goal: Goal
@@ -95,7 +95,7 @@ class CnnLearner:
 
 
 def train_cnn(model: nn.Module, goal: Goal, record: Bundle, recipe: Recipe, workdir: Path, width: float) -> float:
-    """Train in place to the best averaged weights on val; their figure there. An interrupted run goes on."""
+    """Train in place to the best averaged weights on val; returns their figure there. An interrupted run resumes."""
     identity = json.dumps({"width": width, "imgsz": record.imgsz, "recipe": asdict(recipe)})
     state = learn(CnnLearner(model, goal, record, recipe), recipe, identity, workdir, lambda _what, _share: None)
     model.load_state_dict(state.best_weights)
@@ -103,7 +103,7 @@ def train_cnn(model: nn.Module, goal: Goal, record: Bundle, recipe: Recipe, work
 
 
 def save_graph(model: nn.Module, record: Bundle, path: Path) -> None:
-    """The graph of a CNN, with the answers and the classes of the bundle that it stands in for."""
+    """Write the graph of a CNN, with the outputs and the classes of the bundle that it is compared with."""
     with tempfile.TemporaryDirectory() as scratch:
         graph = without_logits(trace(model.eval(), record.task, 1, record.imgsz, Path(scratch)))
         describe(graph, draft_manifest(record.model_copy(update={"taps": ()}), graph, "fp32", ()))
@@ -111,7 +111,7 @@ def save_graph(model: nn.Module, record: Bundle, path: Path) -> None:
 
 
 def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
-    """The width whose latency is the deployed model's, with both in milliseconds; from `kept` where it is there."""
+    """The width with the deployed model's latency, and both latencies in ms; read from `kept` if it exists."""
     if kept.is_file():
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
@@ -123,25 +123,25 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
         save_graph(bundle.deployed(), record, graphs["dit"])
         frame = np.random.default_rng(0).integers(0, 256, (1, *record.imgsz, 3), dtype=np.uint8)
 
-        def beside(width: float) -> tuple[float, float]:
+        def latencies_at(width: float) -> tuple[float, float]:
             save_graph(build_cnn(record.task, len(record.classes), width), record, graphs["cnn"])
             found = latencies(graphs, frame, runs)
-            print(f"width {width:.2f}: {found['cnn']:.1f} ms beside {found['dit']:.1f} ms", file=sys.stderr, flush=True)
+            print(f"width {width:.2f}: {found['cnn']:.1f} ms, model {found['dit']:.1f} ms", file=sys.stderr, flush=True)
             return found["dit"], found["cnn"]
 
-        width, (dit_ms, cnn_ms) = search_width(beside)
+        width, (dit_ms, cnn_ms) = search_width(latencies_at)
     if abs(cnn_ms / dit_ms - 1) > TOLERANCE:
         sys.exit(
-            f"got {cnn_ms:.1f} ms of the CNN at width {width:.2f} beside {dit_ms:.1f} ms, expected the same within "
-            f"{TOLERANCE:.0%}; run it again on a machine that does nothing else"
+            f"got {cnn_ms:.1f} ms for the CNN at width {width:.2f} and {dit_ms:.1f} ms for the model, expected the "
+            f"same within {TOLERANCE:.0%}; run it again on an idle machine"
         )
     found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": physical_cores()}
     atomic_write(kept, json.dumps(found, indent=2) + "\n")
     return found
 
 
-def search_width(beside: Callable[[float], tuple[float, float]]) -> tuple[float, tuple[float, float]]:
-    """The width at which the second latency is nearest to the first, by bisection over its logarithm."""
+def search_width(latencies_at: Callable[[float], tuple[float, float]]) -> tuple[float, tuple[float, float]]:
+    """The width at which the second latency is closest to the first, by bisection over its logarithm."""
     low, high = WIDTHS
     tried: dict[float, tuple[float, float]] = {}
 
@@ -151,7 +151,7 @@ def search_width(beside: Callable[[float], tuple[float, float]]) -> tuple[float,
 
     while len(tried) < TRIES:
         width = (low * high) ** 0.5
-        tried[width] = dit, cnn = beside(width)
+        tried[width] = dit, cnn = latencies_at(width)
         if distance(width) <= CLOSE:
             break
         low, high = (low, width) if cnn > dit else (width, high)

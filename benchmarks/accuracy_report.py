@@ -1,4 +1,4 @@
-"""The accuracy benchmark's figures: gathered from a working folder, held against the goals, printed as tables."""
+"""The accuracy benchmark's figures: collected from a working folder, compared with the goals, printed as tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAIRS = {
     "frozen": ("frozen-random", "frozen-fixed", "frozen-exhaustive"),
     "finetuned": ("finetuned-random", "cnn"),
 }
-"""What each row is held against, seed by seed."""
+"""The rows that each row is compared with, seed by seed."""
 DATA = {"seg": ("CamVid, 11 classes", "test mIoU", "val mIoU"), "cls": ("cub40, 40 birds", "test top-1", "val top-1")}
 ASKED = ("task", "backbone", "selection", "taps", "imgsz", "head", "samples", "frozen_samples")
 INT8 = Path(__file__).parent / "results" / "int8.json"
@@ -22,7 +22,7 @@ MIOU_GOAL, SPEED_GOAL = 0.50, 20.0
 
 
 def gather(work: Path) -> dict[str, Any]:
-    """All that is done in a task's working folder."""
+    """All finished results in a task's working folder."""
     job = json.loads((work / "job.json").read_text(encoding="utf-8"))
     rows = {name: row for name in ROWS if (row := _row(work, name))}
     pairs = [
@@ -41,7 +41,7 @@ def gather(work: Path) -> dict[str, Any]:
 
 
 def _row(work: Path, name: str) -> dict[str, Any] | None:
-    """Figures of a row over the seeds that are done."""
+    """Figures of a row over the finished seeds."""
     seeds = {
         path.stem.rpartition("-")[2]: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(work.glob(f"{name}-[0-9]*.json"))
@@ -59,7 +59,7 @@ def _row(work: Path, name: str) -> dict[str, Any] | None:
 
 
 def _difference(row: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Paired over the seeds that both have."""
+    """Paired difference over the seeds that both rows have."""
     both = sorted(set(row["seeds"]) & set(other["seeds"])) if row and other else []
     if not row or not other or not both:
         return None
@@ -68,7 +68,7 @@ def _difference(row: dict[str, Any] | None, other: dict[str, Any] | None) -> dic
 
 
 def goals(task: str, rows: dict[str, Any], pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each goal with its figure; `met` is None where it was not measured or one seed cannot tell."""
+    """Each goal with its figure; `met` is None if it was not measured or one seed is not sufficient."""
     held = {(pair["row"], pair["against"]): pair for pair in pairs}
     found = [
         _above("frozen features above those of random weights", held.get(("frozen", "frozen-random"))),
@@ -95,7 +95,7 @@ def _above(title: str, pair: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _speed() -> dict[str, Any]:
-    """From the INT8 benchmark's result, where there is one."""
+    """The speed goal, from the INT8 benchmark's result if there is one."""
     title = f"at least {SPEED_GOAL:.0f} frames/s at INT8 on 2 CPU cores"
     if not INT8.is_file():
         return _goal(title, "", None)
@@ -109,7 +109,7 @@ def _goal(title: str, figure: str, met: bool | None) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Everything, for reading."""
+    """Print everything."""
     for task, result in found.items():
         print("\n" + table(task, result))
 
@@ -132,25 +132,25 @@ def table(task: str, result: dict[str, Any]) -> str:
 
 
 def caption(result: dict[str, Any]) -> str:
-    """How it was measured."""
+    """The conditions of the measurement."""
     job = result["job"]
-    words = (
+    text = (
         f"Mean ± half of the 95 % interval over seeds (Student's t). Measured {result['date']} on {result['machine']}, "
         f"with `{command(job)}`."
     )
     cnn = next(iter(result["rows"].get("cnn", {"seeds": {}})["seeds"].values()), None)
     if cnn is None:
-        return words
+        return text
     match = cnn["match"]
-    return words + (
+    return text + (
         f" The CNN is a MobileNetV2 {'U-Net ' if job['task'] == 'seg' else ''}of width {match['width']:.2f}: "
-        f"{match['cnn_ms']:.1f} ms an image beside {match['dit_ms']:.1f} ms of the deployed fp32 graph, in turns on "
-        f"ONNX Runtime, {match['threads']} threads."
+        f"{match['cnn_ms']:.1f} ms per image, compared with {match['dit_ms']:.1f} ms for the deployed "
+        f"fp32 graph, in interleaved runs on ONNX Runtime, {match['threads']} threads."
     )
 
 
 def command(job: dict[str, Any]) -> str:
-    """What a working folder's rows were asked for with."""
+    """The command line that produced a working folder's rows."""
     options = [f"--{name.replace('_', '-')} {job[name]}" for name in ASKED if job[name]]
     return " ".join(["python -m benchmarks.accuracy", *options])
 

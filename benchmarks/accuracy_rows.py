@@ -1,4 +1,4 @@
-"""What the accuracy benchmark compares: its rows, the selection that each reads, and the commands that make it."""
+"""The rows of the accuracy benchmark, the selection that each uses, and the commands that produce it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kind = Literal["frozen", "fine-tuned", "cnn"]
 
 @dataclass(frozen=True)
 class Row:
-    """One way to get a model; rows of a kind share everything but what their titles say."""
+    """One way to get a model; rows of a kind share everything except what their titles say."""
 
     title: str
     kind: Kind
@@ -45,14 +45,14 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What a task starts from where nothing is asked for."""
+    """A task's default settings."""
 
     folder: str
-    """Of $ASELECT_DATA."""
+    """Sub-folder of $ASELECT_DATA."""
     imgsz: str
     head: str
     shallow: str
-    """A tap read beside the selected one."""
+    """A tap read in addition to the selected one."""
 
 
 PLANS: dict[Task, RowPlan] = {
@@ -63,41 +63,41 @@ PLANS: dict[Task, RowPlan] = {
 
 @dataclass(frozen=True)
 class Job:
-    """What all rows of a working folder have in common; rows of two jobs must not be compared."""
+    """The common settings of all rows of a working folder; rows of two jobs must not be compared."""
 
     task: Task
     backbone: str
     weights: str
     """SHA-256 of the backbone's files, empty for a hub id."""
     selection: str
-    """A selection.json, or empty: the recommended strategy is asked."""
+    """A selection.json, or empty: the recommended strategy is run."""
     taps: str
-    """Comma separated, or empty: the selection's, after the task's shallow one."""
+    """Comma separated, or empty: the selection's tap, after the task's shallow one."""
     imgsz: str
     head: str
     samples: int
-    """Of fine-tuning, training from scratch and the CNN."""
+    """Samples for fine-tuning, training from scratch and the CNN."""
     frozen_samples: int
     recipe: dict[str, Any]
-    """The task's own, budget and seed aside."""
+    """The task's recipe, without budget and seed."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept in the working folder and in the result."""
+        """The form in which it is stored in the working folder and in the result."""
         return asdict(self)
 
     def budget(self, row: Row) -> int:
-        """Samples that a row sees."""
+        """Number of samples that a row sees."""
         return self.frozen_samples if row.kind == "frozen" else self.samples
 
     def taps_at(self, selection: Selection, level: Level) -> str:
-        """What a row reads; the exhaustive search's tap replaces the deepest of those that are given."""
+        """The taps of a row; the exhaustive search's tap replaces the deepest of the given ones."""
         given = self.taps.split(",") if self.taps else [PLANS[self.task].shallow, str(selection.tap)]
         deepest = str(selection.tap) if level == "exhaustive" else given[-1]
         return ",".join(dict.fromkeys(tap for tap in (*given[:-1], deepest) if tap))
 
 
 def selection_of(job: Job, level: Level, seed: int, data: Path, work: Path) -> Path:
-    """The selection of a level as a file in `work`, made when it is first asked for."""
+    """The selection of a level as a file in `work`, made at its first use."""
     path = work / (f"selection-exhaustive-{seed}.json" if level == "exhaustive" else f"selection-{level}.json")
     if not path.is_file():
         _choose(job, level, seed, data, work).save(path)
@@ -120,7 +120,7 @@ def _choose(job: Job, level: Level, seed: int, data: Path, work: Path) -> Select
 
 
 def _exhaustive(job: Job, seed: int, data: Path) -> Selection:
-    """The search's pick as the selection benchmark recorded it on the same weights, else a search of that size."""
+    """The search's choice as recorded by the selection benchmark on the same weights, else a search of that size."""
     folder = PLANS[job.task].folder
     recorded = json.loads(PICKS.read_text(encoding="utf-8")) if PICKS.is_file() else {}
     if job.weights and recorded.get(folder, {}).get("weights") == job.weights:
@@ -140,7 +140,7 @@ def _scan(task: Task) -> Any:
 def train_command(
     job: Job, row: Row, seed: int, selection: Path, data: Path, out: Path, threads: int, samples: int | None = None
 ) -> list[str]:
-    """`aselect-train` as a user types it."""
+    """The `aselect-train` command line of a row."""
     chosen = Selection.load(selection)
     options = {
         "--task": job.task,
@@ -156,10 +156,10 @@ def train_command(
         "--threads": threads,
     }
     flags = [*(["--finetune"] if row.kind == "fine-tuned" else []), *(["--random-backbone"] if row.random else [])]
-    words = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-c", TRAIN, *words, *flags]
+    options_given = [str(part) for option in options.items() for part in option]
+    return [sys.executable, "-c", TRAIN, *options_given, *flags]
 
 
 def evaluate_command(model: Path, data: Path) -> list[str]:
-    """`aselect-eval` on the test split."""
+    """The `aselect-eval` command line for the test split."""
     return [sys.executable, "-c", EVALUATE, str(model), "--data", str(data), "--split", "test", "--json"]

@@ -1,8 +1,8 @@
-"""The small CNN that a user would pick instead: MobileNetV2 (arXiv 1801.04381), for segmentation with a U-Net decoder.
+"""A small CNN as the alternative: MobileNetV2 (arXiv 1801.04381), for segmentation with a U-Net decoder.
 
-The encoder is the one of `transformers`, at any width. Two of its settings are for converted weights and would hold
-back training from scratch, so they are PyTorch's usual ones here: BatchNorm's running means keep more than the last
-batch, and convolutions start from Kaiming's weights.
+The encoder is the one in `transformers`, at any width. Two of its settings are meant for converted weights and would
+slow training from scratch, so PyTorch's defaults are used: BatchNorm's running means average over more than the last
+batch, and convolutions start from Kaiming initialisation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import MobileNetV2Config, MobileNetV2Model
 from aselect_runtime.records import Task
 
 SKIPS = (1, 4, 11)
-"""The layers after which a map of stride 4, 8 and 16 is complete; the stem's has stride 2, the last layer's 32."""
+"""The layers that complete a map of stride 4, 8 and 16; the stem's has stride 2, the last layer's 32."""
 DECODER = (96, 64, 48, 32)
 """Channels at strides 16, 8, 4 and 2, at width 1."""
 
@@ -32,12 +32,12 @@ def build_cnn(task: Task, classes: int, width: float) -> nn.Module:
 
 
 class UNet(nn.Module):
-    """MobileNetV2 and a decoder that sees its maps of every stride."""
+    """MobileNetV2 and a decoder that reads its maps of every stride."""
 
     def __init__(self, classes: int, width: float) -> None:
         super().__init__()
         self.encoder = _encoder(width)
-        self.encoder.conv_1x1 = nn.Identity()  # only a classifier's
+        self.encoder.conv_1x1 = nn.Identity()  # only needed by a classifier
         seen = [self.encoder.conv_stem, *(self.encoder.layer[index] for index in SKIPS), self.encoder.layer[-1]]
         *skips, deepest = [part.reduce_1x1.convolution.out_channels for part in seen]
         outputs = [_rounded(channels * width) for channels in DECODER]
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
 
 
 def _encoder(width: float) -> MobileNetV2Model:
-    # Channels in fours, so that a width can be found for any latency.
+    # Channels in multiples of four, so that a width can be found for any latency.
     config = MobileNetV2Config(depth_multiplier=width, depth_divisible_by=4, tf_padding=False)
     return MobileNetV2Model(config, add_pooling_layer=False)
 

@@ -1,11 +1,11 @@
-"""Is a timestep curriculum worth it? The same small budget from the same start: all timesteps, or N of them.
+"""The value of a timestep curriculum: the same small budget from the same start, with all timesteps or N of them.
 
     python -m benchmarks.curriculum [--samples 3000] [--seeds 3] [--out benchmarks/results/curriculum.json]
 
-A seed draws images, order and noise, the same for every rule; only the timesteps differ. A quarter of the budget
+A seed determines images, order and noise, the same for every rule; only the timesteps differ. A quarter of the budget
 sees all timesteps, then N are chosen at every quarter. Figures: the denoising loss over all timesteps on images of
 camvid/val and cub40/val, and the best ridge probe of CamVid's classes (scored on val) at the smallest noise, both of
-the averaged model. Intervals are Student's, 95 %, over seeds, of the rule itself and of what it has beyond uniform in
+the averaged model. Intervals are Student's, 95 %, over seeds, of the rule itself and of its difference to uniform in
 the same seed. Needs $ASELECT_DATA.
 """
 
@@ -48,10 +48,10 @@ Figures = dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=3000, help="of each run")
+    parser.add_argument("--samples", type=int, default=3000, help="per run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--timesteps", type=int, default=80, help="that a curriculum keeps")
-    parser.add_argument("--start", default="shipped", help="backbone that all runs go on from")
+    parser.add_argument("--timesteps", type=int, default=80, help="number that a curriculum keeps")
+    parser.add_argument("--start", default="shipped", help="backbone that all runs start from")
     parser.add_argument("--limit", type=int, default=10_000, help="images of tinyimagenet to hold in memory")
     parser.add_argument("--held-out", type=int, default=16, help="images of each set for the loss")
     parser.add_argument("--labelled", type=int, default=40, help="training images of the probe, and as many of val")
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
-    """Every rule's figures over the seeds, and what it has beyond uniform, pair by pair."""
+    """Every rule's figures over the seeds, and its differences to uniform, pair by pair."""
     corpus, images = load_corpus(data, CPU, tiny=job.limit), held_out(data, job.held_out)
     start = load_backbone(job.start)
     runs: dict[str, list[Figures]] = {rule: [] for rule in (UNIFORM, *RULES)}
@@ -93,21 +93,21 @@ def measure(data: Path, job: argparse.Namespace) -> dict[str, Any]:
 
 
 def recipe_of(rule: str, samples: int, timesteps: int, seed: int) -> PretrainRecipe:
-    """A short run: small batches, so that there are steps enough, and a rate that does not undo the start."""
+    """A short run: small batches for enough steps, and a learning rate that keeps the pretrained weights."""
     quarter = max(1, samples // 4)
     curriculum = None if rule == UNIFORM else Curriculum(timesteps, cast(By, rule), warmup=quarter, every=quarter)
     return PretrainRecipe(samples, batch=16, frame_batch=4, learning_rate=2e-4, curriculum=curriculum, seed=seed)
 
 
 def dit(backbone: LoadedBackbone) -> DiT:
-    """The model of a backbone that can be pretrained on."""
+    """The model of a backbone that can be pretrained further."""
     if not isinstance(backbone.model, DiT):
         sys.exit(f"{backbone.source}: got {backbone.model.family}, expected a DiT; change --start")
     return backbone.model
 
 
 def held_out(data: Path, count: int) -> Tensor:
-    """`count` images of each set that no run reads, (N, 3, H, W) in [-1, 1]: whole, through the deployed resize."""
+    """`count` images of each set that no run uses, (N, 3, H, W) in [-1, 1]: whole, through the deployed resize."""
     found = []
     for name in HELD_OUT:
         paths = list_images(data / name)
@@ -145,7 +145,7 @@ def denoising_losses(model: DiT, images: Tensor, levels: int = 20, batch: int = 
 
 
 def summary(own: list[Figures], uniform: list[Figures]) -> dict[str, dict[str, dict[str, float]]]:
-    """Of each figure its interval over the seeds, and that of the differences to uniform."""
+    """The interval of each figure over the seeds, and that of the differences to uniform."""
     return {
         name: {
             "own": interval([run[name] for run in own]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 COLUMNS = {"loss": (1, "{:.4f}"), "loss, less noisy half": (1, "{:.4f}"), "probe mIoU": (100, "{:.1f}")}
-"""Figure -> factor and form."""
+"""Figure -> factor and format."""
 
 
 def table(result: dict[str, Any]) -> str:
-    """Each rule's figures, what they have beyond uniform's, and the timesteps that it kept last."""
+    """Each rule's figures, its differences to uniform, and the timesteps that it kept last."""
     job, start = result["job"], result["start"]
     head = [
         "timesteps", "loss, all timesteps", "beyond uniform", "loss, less noisy half", "beyond uniform",

@@ -1,10 +1,10 @@
-"""What engines cost: seconds, peak memory and size of ahead-of-time builds, and on a GPU how fast they are.
+"""The cost of engines: seconds, peak memory and size of ahead-of-time builds, and on a GPU their speed.
 
     python -m benchmarks.engines [--xl-blocks 14] [--targets sm86,sm89] [--out benchmarks/results/engines.json]
 
-Adds to what the file holds of other runs. Each build is a process of its own, from start to end, so that its peak
-memory is its own. The shape of DiT-XL/2 has random weights: 256 tokens of width 1152. A precision that cannot be
-exported is listed with its reason. The rows of a GPU are there only where TensorRT finds one.
+Adds to the results of other runs in the file. Each build is a separate process, so that its peak memory is measured
+alone. The shape of DiT-XL/2 has random weights: 256 tokens of width 1152. A precision that cannot be exported is listed
+with the reason. The GPU rows exist only if TensorRT finds a GPU.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ FRAMES = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", default="sm86,sm89")
-    parser.add_argument("--xl-blocks", type=int, default=14, help="the block whose query is read; 0 leaves the XL out")
+    parser.add_argument("--xl-blocks", type=int, default=14, help="the block whose query is tapped; 0 leaves XL out")
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engines.json"))
     arguments = parser.parse_args()
     figures, skipped = names_checked(), {}
     with tempfile.TemporaryDirectory() as name:
-        # Random weights have no ranges of their own, and no answers whose accuracy could be lost.
+        # Random weights have neither stored ranges nor an accuracy to lose.
         calibration = ["--data", streets(Path(name) / "streets"), "--calib-images", FRAMES, "--max-drop", 1]
         bundles = {f"shipped {task}": path for task, path in SHIPPED.items()}
         if arguments.xl_blocks:
@@ -83,7 +83,7 @@ def streets(folder: Path) -> Path:
 
 
 def export(bundle: Path, precision: str, folder: Path, calibration: Sequence[Any]) -> str | None:
-    """Export a bundle, INT8 with its options of `calibration`; returns why it could not be done, None if it was."""
+    """Export a bundle, INT8 with its options of `calibration`; returns the reason if it failed, else None."""
     command = [sys.executable, "-c", EXPORT, "--model", bundle, "--precision", precision, "--out", folder]
     command += ["--engine", "none", "--no-ladder", *(calibration if precision == "int8" else [])]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
@@ -101,7 +101,7 @@ def build(row: str, folder: Path, target: str) -> dict[str, float]:
 
 
 def names_checked() -> dict[str, float]:
-    """How many names of NVIDIA's interfaces the code touches, each checked by the tests."""
+    """The number of names of NVIDIA's interfaces that the code uses, each checked by the tests."""
     from tests.runtime.engines.test_cuda import names
     from tests.runtime.engines.test_names import TABLED, USED
 
@@ -113,7 +113,7 @@ def names_checked() -> dict[str, float]:
 
 
 def random_xl(folder: Path, block: int) -> Path:
-    """A bundle of DiT-XL/2's shape with random weights, cut at the query of `block`."""
+    """A bundle of DiT-XL/2's shape with random weights, truncated at the query of `block`."""
     torch.manual_seed(0)
     backbone = DiT(cut(block))
     tap, spec = Tap.parse(f"{block}.query"), HeadSpec(kind="linear", channels=64)
@@ -140,7 +140,7 @@ def random_xl(folder: Path, block: int) -> Path:
 
 
 def cut(block: int) -> DiTConfig:
-    """XL's configuration with no block behind the one that is read."""
+    """XL's configuration with no block after the tapped one."""
     return DiTConfig.from_json(XL.to_json() | {"num_layers": block + 1})
 
 

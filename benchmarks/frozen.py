@@ -1,9 +1,9 @@
-"""What frozen features know: ridge regression from the mean of the tokens to cub40's classes, in closed form.
+"""The information in frozen features: ridge regression from the mean of the tokens to cub40's classes, in closed form.
 
     python -m benchmarks.frozen [--backbone shipped] [--timestep 20] [--taps 4.hidden,5.attn,5.mlp,6.hidden]
 
 The backbone, the same architecture with random weights (adaLN-Zero), and, where its weights are installed, the
-teacher's pooled features. Fitted on train and its mirrors, top-1 on test. Needs $ASELECT_DATA.
+teacher's pooled features. Fitted on train and its mirrored images, top-1 on test. Needs $ASELECT_DATA.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.family import expand
 from aselect_edge.data import ClassificationData, open_classification
 from aselect_edge.fold import fixed_noise
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.run import randomised
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import resize
 from aselect_runtime.records import Resize, Tap
 from benchmarks.harness import save, stamp
-from research.teacher import load_teacher
 
 BATCH = 20
 Features = Callable[[Tensor], dict[str, Tensor]]
@@ -55,7 +55,7 @@ def main() -> None:
         "random weights": tokens(randomised(loaded, 0), taps, arguments.timestep, arguments.size),
     }
     try:
-        teacher = load_teacher()
+        teacher = load_efficientnet()
         ways["teacher"] = lambda pixels: {"pooled": teacher(pixels.flip(1)).pooled}
     except InputError as error:
         print(error, file=sys.stderr)
@@ -89,7 +89,7 @@ def tokens(backbone: LoadedBackbone, taps: list[Tap], timestep: float, size: int
 
 @torch.no_grad()
 def read(data: ClassificationData, features: Features, size: int, mirrors: bool) -> dict[str, Tensor]:
-    """Features (N, D) of all images by name; with `mirrors`, of their mirrors too, behind them."""
+    """Features (N, D) of all images by name; with `mirrors`, followed by those of their mirrored images."""
     parts: list[dict[str, Tensor]] = []
     for mirrored in (False, True) if mirrors else (False,):
         for start in range(0, len(data), BATCH):

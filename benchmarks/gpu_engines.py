@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.engines` that need a GPU: latency beside torch.compile, and the share of its GEMM rate.
+"""The rows of `benchmarks.engines` that need a GPU: latency compared with torch.compile, and the share of GEMM speed.
 
 Never run on the machines that this project was built on, which have no GPU.
 """
@@ -26,7 +26,7 @@ GEMM = 8192
 
 
 def gpu_figures(row: str, folder: Path, bundle: Path) -> dict[str, float]:
-    """p50 and p99 of TensorRT, ONNX Runtime CUDA and torch.compile side by side; parity; TensorRT's share of a GEMM."""
+    """p50 and p99 of TensorRT, ONNX Runtime CUDA and torch.compile; parity; TensorRT's share of a GEMM's speed."""
     figures: dict[str, float] = {}
     manifest = Manifest.load(folder / "manifest.json")
     devices: tuple[Device, ...] = ("tensorrt", "cuda")
@@ -39,7 +39,7 @@ def gpu_figures(row: str, folder: Path, bundle: Path) -> dict[str, float]:
         figures |= _percentiles(f"{row}, {device}", partial(session.infer, frames))
         session.close()
         if device == "tensorrt":
-            engines = Manifest.load(folder / "manifest.json").engines  # as it is now that one was built
+            engines = Manifest.load(folder / "manifest.json").engines  # reloaded after the engine was built
             agreement = next(engine.agreement for engine in engines if engine.agreement is not None)
             figures[f"{row}, tensorrt, same class as ONNX Runtime [%]"] = 100 * agreement
     _, height, width, _ = manifest.input.shape

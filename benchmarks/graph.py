@@ -1,10 +1,10 @@
-"""The deployed graph beside what one would do without it: latency, bytes, peak memory, cost of the export.
+"""The deployed graph compared with the alternatives: latency, bytes, peak memory, cost of the export.
 
-    python -m benchmarks.graph [--model shipped|xl|sd3 ...] [--repeats N] [--out runs/graph.json]
+    python -m benchmarks.graph [--model shipped|xl|sd3|prx ...] [--repeats N] [--out runs/graph.json]
 
-Every variant is a process of its own on 2 threads, in interleaved rounds; figures are medians over the rounds. All
-start from latents (the shipped model: from pixels); the autoencoder is timed apart. Weights of XL and SD3 are random,
-made once into a temporary folder (4 GB for SD3). All three take about 20 minutes on 2 cores.
+Every variant is a separate process on 2 threads, in interleaved rounds; figures are medians over the rounds. All start
+from latents (the shipped model: from pixels); the autoencoder is timed separately. Weights are random but for the
+shipped model, made once in a temporary folder (4 GB for SD3). All but PRX take about 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from benchmarks import process
 from benchmarks.graph_variants import bf16_is_worth_it
 from benchmarks.harness import save, stamp
 
-REPEATS = {"shipped": 3, "xl": 2, "sd3": 1}
+REPEATS = {"shipped": 3, "xl": 2, "sd3": 1, "prx": 1}
 ROUND = ("eager", "compiled", "plain", "ours", "ours-openvino-f32", "ours-openvino-bf16", "limit")
 ONCE = ("compiled",)
-"""In the first round only: compiling takes minutes, and is no part of the figure."""
+"""Variants measured only in the first round: compiling takes minutes, and is not part of the figure."""
 TITLES = {
     "eager": "(a) whole diffusers model with a hook, torch",
     "compiled": "(b) the same under torch.compile",
@@ -88,7 +88,7 @@ def variant(name: str, key: str, folder: Path) -> tuple[dict[str, float], float]
 
 
 def finished(what: str, done: process.Finished) -> process.Finished:
-    """The run itself; ends the benchmark if it failed."""
+    """The finished process; ends the benchmark if it failed."""
     if done.code:
         sys.exit(f"{what}: {done.errors[-3000:]}")
     print(f"{what}: {done.seconds:.0f} s", file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ def difference(got: list[Any], expected: list[Any]) -> float:
 
 
 def goals(variants: dict[str, dict[str, float]], limit: dict[str, float]) -> dict[str, float]:
-    """The ratios that the graph is held to."""
+    """The ratios that the graph is required to reach."""
     latency = {name: figures["latency [ms]"] for name, figures in variants.items()}
     ours = {"ours": "f32 [ms]", "ours-openvino-f32": "f32 [ms]", "ours-openvino-bf16": "bf16 [ms]"}
     return {

@@ -1,7 +1,7 @@
-"""How fast a graph could be if it were nothing but its matrix products, each done by the best library here.
+"""The lower bound of a graph's latency: only its matrix products, each computed by the fastest library here.
 
-The products are measured one by one, as the model has them: shape, element type, and whether one side is a constant
-that may be packed beforehand. Their sum, the fastest library for each, is the floor under the graph's latency.
+The products are measured one by one, as in the model: shape, element type, and whether one side is a constant that may
+be packed in advance. Their sum, with the fastest library for each, is a lower bound of the graph's latency.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The three models of the graph benchmark, as diffusers has them and as the fold makes them. Weights but for the
-shipped one are random: they decide neither time nor memory.
+"""The models of the graph benchmark, as built by diffusers and by the fold. Weights except the shipped model's are
+random: they affect neither time nor memory.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Shape:
 
     title: str
     name: str | None
-    """In benchmarks.shapes; None for the shipped one."""
+    """Name in benchmarks.shapes; None for the shipped model."""
     values: tuple[int, int, int]
-    """Channels, height and width of what enters the backbone."""
+    """Channels, height and width of the backbone's input."""
     taps: tuple[Tap, ...]
     hooks: tuple[str, ...]
     """diffusers' modules whose outputs are the taps."""
@@ -43,7 +43,17 @@ _KL = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
 }
+_KL_16 = _KL | {
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
 _QUERY = (Tap.parse("9.query"),)
+PRX = {"depth": 4}
+"""Of PRX-1.2B's 16 blocks the first four; all else is as published, which are diffusers' defaults."""
 SHAPES = {
     # Square, because diffusers' DiT un-patchifies as one.
     "shipped": Shape(
@@ -67,35 +77,38 @@ SHAPES = {
         (16, 64, 64),
         _QUERY,
         ("transformer_blocks.9.attn.to_q",),
-        _KL
-        | {
-            "latent_channels": 16,
-            "sample_size": 1024,
-            "scaling_factor": 1.5305,
-            "shift_factor": 0.0609,
-            "use_quant_conv": False,
-            "use_post_quant_conv": False,
-        },
+        _KL_16,
+    ),
+    "prx": Shape(
+        "PRX-1.2B, 4 of 16 blocks, 512x512",
+        "prx",
+        (16, 64, 64),
+        (Tap.parse("2.attn"),),
+        ("blocks.2.attention",),
+        _KL_16,
     ),
 }
 
 
 def make(key: str, folder: Path) -> None:
     """Write a model with random weights as the folder that diffusers and aselect-edge read; float16."""
-    from diffusers import AutoencoderKL, DiTTransformer2DModel, SD3Transformer2DModel
+    from diffusers import AutoencoderKL, DiTTransformer2DModel, PRXTransformer2DModel, SD3Transformer2DModel
 
     from benchmarks import shapes
 
     shape = SHAPES[key]
     if shape.name is None:
         return
-    _, config, _ = shapes.SHAPES[shape.name]
-    kind = SD3Transformer2DModel if key == "sd3" else DiTTransformer2DModel
+    config = PRX if key == "prx" else shapes.SHAPES[shape.name][1]
+    kind = {"sd3": SD3Transformer2DModel, "prx": PRXTransformer2DModel}.get(key, DiTTransformer2DModel)
     _random(kind, config).save_pretrained(folder / "transformer")
     _random(AutoencoderKL, shape.autoencoder or {}).save_pretrained(folder / "vae")
     if key == "sd3":
         condition = {"prompt": torch.randn(1, shapes.PROMPT, 4096), "pooled": torch.randn(1, 2048)}
         save_condition(condition, folder / CONDITION)
+    if key == "prx":
+        mask = (torch.arange(256) == 255).long()[None]  # the empty prompt: one token, padded on the left
+        save_condition({"prompt": torch.randn(1, 256, 2304), "mask": mask}, folder / CONDITION)
 
 
 def _random(kind: Any, config: dict[str, Any]) -> Any:
@@ -119,7 +132,7 @@ def values(key: str) -> Tensor:
 
 
 def noisy(key: str) -> Tensor:
-    """What diffusers' model is given for `values`."""
+    """The input of diffusers' model for `values`."""
     x0 = values(key)
     if key == "shipped":
         x0 = x0.flip(1) / 127.5 - 1
@@ -127,8 +140,8 @@ def noisy(key: str) -> Tensor:
 
 
 def whole(key: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
-    """diffusers' own model in float32, and its arguments besides the input."""
-    from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
+    """diffusers' own model in float32, and its arguments other than the input."""
+    from diffusers import DiTTransformer2DModel, PRXTransformer2DModel, SD3Transformer2DModel
 
     timestep = torch.tensor([NOISE.model_timestep])
     if key == "sd3":
@@ -136,26 +149,47 @@ def whole(key: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
         condition = load_condition(folder / CONDITION)
         extra = {"encoder_hidden_states": condition["prompt"], "pooled_projections": condition["pooled"]}
         return model.eval(), {"timestep": timestep, **extra}
+    if key == "prx":
+        model = PRXTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+        condition = load_condition(folder / CONDITION)
+        extra = {"encoder_hidden_states": condition["prompt"], "attention_mask": condition["mask"].bool()}
+        return model.eval(), {"timestep": timestep, **extra}
     place = SHIPPED if key == "shipped" else folder
     model = DiTTransformer2DModel.from_pretrained(place / "transformer", torch_dtype=torch.float32)
     return model.eval(), {"timestep": timestep, "class_labels": torch.tensor([model.config.num_embeds_ada_norm])}
 
 
 class Truncated(nn.Module):
-    """diffusers' modules up to the tap, unfolded: (x, timestep) -> what is tapped. What one would export by hand."""
+    """diffusers' modules up to the tap, unfolded: (x, timestep) -> the tapped tensors. A manual export."""
 
     def __init__(self, key: str, model: Any, arguments: dict[str, Tensor]) -> None:
         super().__init__()
         self.model = model
         self.key, self.extra = key, {name: value for name, value in arguments.items() if name != "timestep"}
         deepest = max(tap.block for tap in SHAPES[key].taps)
-        self.model.transformer_blocks = self.model.transformer_blocks[: deepest + 1]
-        for unused in ("proj_out_1", "proj_out_2", "norm_out", "proj_out"):
+        trunk = "blocks" if key == "prx" else "transformer_blocks"
+        setattr(self.model, trunk, getattr(self.model, trunk)[: deepest + 1])
+        for unused in ("final_layer", "proj_out_1", "proj_out_2", "norm_out", "proj_out"):
             if hasattr(self.model, unused):
                 delattr(self.model, unused)
 
     def forward(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
-        return self._sd3(x, timestep) if self.key == "sd3" else self._dit(x, timestep)
+        run = {"sd3": self._sd3, "prx": self._prx}.get(self.key, self._dit)
+        return run(x, timestep)
+
+    def _prx(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        from diffusers.models.transformers.transformer_prx import get_image_ids, img2seq
+
+        *blocks, last = self.model.blocks
+        patch = self.model.patch_size
+        h = self.model.img_in(img2seq(x, patch))
+        c = self.model._compute_timestep_embedding(timestep, dtype=h.dtype)
+        text, mask = self.model.txt_in(self.extra["encoder_hidden_states"]), self.extra["attention_mask"]
+        turns = self.model.pe_embedder(get_image_ids(1, x.shape[2], x.shape[3], patch, x.device))
+        for block in blocks:
+            h = block(h, text, c, turns, mask)
+        (shift, scale, _), _ = last.modulation(c)
+        return (last.attention((1 + scale) * last.img_pre_norm(h) + shift, text, mask, turns),)
 
     def _sd3(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         *blocks, last = self.model.transformer_blocks
@@ -180,7 +214,7 @@ class Truncated(nn.Module):
 
 
 class Features(nn.Module):
-    """The folded backbone alone, from `values` to its taps (1, T, D)."""
+    """Only the folded backbone, from `values` to its taps (1, T, D)."""
 
     def __init__(self, key: str, folder: Path) -> None:
         super().__init__()
@@ -206,7 +240,7 @@ class Features(nn.Module):
 
 
 def hooked(model: nn.Module, hooks: tuple[str, ...]) -> Callable[[], list[Tensor]]:
-    """Register hooks on the named modules; the call gives what they saw last."""
+    """Register hooks on the named modules; the returned function gives their last outputs."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -1,4 +1,4 @@
-"""The table of docs/graph.md, from what `python -m benchmarks.graph` wrote."""
+"""The table of docs/graph.md, from the result of `python -m benchmarks.graph`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOALS = {
 
 
 def table(result: dict[str, Any]) -> str:
-    """Latency, bytes and peak memory of each model, the ratios that are aimed at, and what the export costs."""
+    """Latency, bytes and peak memory of each model, the target ratios, and the cost of the export."""
     parts = [_model(found) for found in result["models"].values()]
     caption = (
         f"Measured {result['date']} on {result['machine']}, {result['threads']} threads, no GPU, with "
@@ -45,12 +45,12 @@ def _model(found: dict[str, Any]) -> str:
 
 def _exports(exports: dict[str, dict[str, float]]) -> str:
     plain, ours = (exports[name] for name in ("plain", "ours"))
-    told = [
+    lines = [
         f"{name} {row['seconds']:.0f} s, {row['peak above imports [MB]']:,.0f} MB above the imports for a graph of "
         f"{row['bytes'] / 1e6:,.0f} MB"
         for name, row in (("ours", ours), ("plain `torch.onnx.export`", plain))
     ]
-    return f"export: {'; '.join(told)}"
+    return f"export: {'; '.join(lines)}"
 
 
 def _autoencoder(found: dict[str, Any]) -> list[str]:

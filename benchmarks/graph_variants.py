@@ -1,6 +1,6 @@
-"""One variant of the graph benchmark in a process of its own; prints its figures as JSON.
+"""One variant of the graph benchmark in a separate process; prints its figures as JSON.
 
-    python -m benchmarks.graph_variants VARIANT shipped|xl|sd3 FOLDER
+    python -m benchmarks.graph_variants VARIANT shipped|xl|sd3|prx FOLDER
 
 FOLDER holds the model that `benchmarks.graph_models.make` wrote, and the graphs that the export variants write.
 """
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 THREADS = 2
 SECONDS, MOST = 3.0, 10
-"""Timed runs go on for this long, or until there are so many; at least one."""
+"""Timed runs end after this many seconds, or this many runs; at least one."""
 LONG = 20.0
-"""A first run of so many seconds counts by itself: what a warm-up is for makes no difference to it."""
+"""A first run longer than this counts as the measurement: a warm-up would not change it."""
 
 Arrays = list[NDArray[np.float32]]
 PLAIN, OURS = "plain/model.onnx", "ours/model.onnx"
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def timed(run: Callable[[], Any], seconds: float = SECONDS, warmups: int = 1) -> float:
-    """Median milliseconds of a call, after `warmups`; of one that takes long, the last warm-up is the figure."""
+    """Median milliseconds of a call, after `warmups`; for a slow call, the last warm-up is the figure."""
     for _ in range(warmups):
         start = time.perf_counter()
         run()
@@ -65,7 +65,7 @@ def eager(key: str, folder: Path, compiled: bool = False) -> tuple[dict[str, flo
     call: Any = torch.compile(model) if compiled else model
     x = noisy(key)
     with torch.no_grad():
-        # The first call compiles, and the second again, because the hooks have then seen something.
+        # The first call compiles, and the second again, because the hooks then hold values.
         latency = timed(lambda: call(x, **arguments, return_dict=False), warmups=3 if compiled else 1)
     figures = {"latency [ms]": latency, "bytes": size}
     return figures, [feature.float().numpy() for feature in seen()]
@@ -88,7 +88,7 @@ def in_onnxruntime(graph: str) -> Callable[[str, Path], tuple[dict[str, float], 
 
 
 def in_openvino(graph: str, precision: str) -> Callable[[str, Path], tuple[dict[str, float], Arrays]]:
-    """Our graph in OpenVINO, computing in `precision`."""
+    """The deployed graph in OpenVINO, computing in `precision`."""
 
     def run(_key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
         import openvino
@@ -106,7 +106,7 @@ def in_openvino(graph: str, precision: str) -> Callable[[str, Path], tuple[dict[
 
 def export_plain(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
     """`torch.onnx.export` of the truncated, unfolded module with the timestep as an input."""
-    import onnx  # noqa: F401 - part of what is imported, not of what is measured
+    import onnx  # noqa: F401 - imported first, so that it is not measured
     import onnxscript  # noqa: F401
     import torch
 
@@ -148,7 +148,7 @@ def export_ours(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
 
 
 def autoencoder(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
-    """The autoencoder's encoder alone: in torch, and as it joins our graph, in ONNX Runtime."""
+    """Only the autoencoder's encoder: in torch, and in its deployed form in ONNX Runtime."""
     import torch
 
     from aselect_edge.backbones.encoders import load_encoder
@@ -173,7 +173,7 @@ def autoencoder(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
 
 
 def limit(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
-    """What the products of our graph take alone, each by the library that is fastest at it."""
+    """The time of only the products of the deployed graph, each in its fastest library."""
     from benchmarks.graph_limit import floor
 
     return floor(folder / OURS, lambda run: timed(run, seconds=1.0), THREADS, bf16=bf16_is_worth_it(key)), []
@@ -186,7 +186,7 @@ def bf16_is_worth_it(key: str) -> bool:
 
 
 def after_imports() -> float:
-    """Resident megabytes now; the peak starts again from here."""
+    """Resident megabytes now; restarts the peak."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
@@ -202,7 +202,7 @@ def _status(key: str) -> float:
 
 
 def graph_bytes(path: Path) -> int:
-    """Bytes of a graph, with the weights that lie beside it."""
+    """Bytes of a graph, including the weights next to it."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine, the versions, turns and medians, the printed rows and the JSON file."""
+"""Shared by all benchmarks: the machine, versions, interleaved medians, printed rows and the JSON file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from aselect_runtime.files import atomic_write
 from aselect_runtime.processor import processor
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch")
-"""Whose versions a figure may depend on."""
+"""Packages whose versions may affect a figure."""
 
 Figures = dict[str, float | str]
 
 
 def machine(*more: str) -> str:
-    """The cores and the processor, and whatever else a benchmark says about its use of them."""
+    """The cores and the processor, and further notes of the benchmark."""
     return ", ".join([f"{os.cpu_count()} cores", processor().name, *more])
 
 
 def stamp(*more: str) -> dict[str, Any]:
-    """What stands above the figures of every result: the date, the machine, the versions of what is installed."""
+    """The header of every result: date, machine and versions of the installed packages."""
     return {"date": str(datetime.date.today()), "machine": machine(*more), "versions": versions()}
 
 
 def versions() -> dict[str, str]:
-    """Of PACKAGES, those that are here."""
+    """Package -> version, for those of PACKAGES that are installed."""
     found = {}
     for name in PACKAGES:
         try:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], runs: int) -> dict[str, float]:
-    """The median of each way, measured one after the other again and again: a busy moment then hits all of them."""
+    """The median of each way, measured in interleaved rounds, so that a busy moment affects all of them."""
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(runs):
         for name, way in ways.items():
@@ -51,26 +51,28 @@ def in_turns(ways: Mapping[str, Callable[[], float]], runs: int) -> dict[str, fl
 
 
 def rows(title: str, figures: Mapping[str, float | str]) -> str:
-    """The figures as a person reads them: a row each below the title."""
-    told = [f"  {name:<72}{value if isinstance(value, str) else f'{value:.3f}':>12}" for name, value in figures.items()]
-    return "\n".join([title, *told])
+    """The figures as printed: one row each below the title."""
+    lines = [
+        f"  {name:<72}{value if isinstance(value, str) else f'{value:.3f}':>12}" for name, value in figures.items()
+    ]
+    return "\n".join([title, *lines])
 
 
 def listed(result: Mapping[str, Any], command: str) -> str:
-    """The figures as a Markdown table, under the command that measures them."""
-    told = [f"| {name} | {v if isinstance(v, str) else f'{v:,.2f}'} |" for name, v in result["figures"].items()]
+    """The figures as a Markdown table, below the command that measures them."""
+    lines = [f"| {name} | {v if isinstance(v, str) else f'{v:,.2f}'} |" for name, v in result["figures"].items()]
     caption = f"Measured {result['date']} on {result['machine']}."
     if result.get("versions"):
         caption += " " + ", ".join(f"{name} {value}" for name, value in result["versions"].items()) + "."
-    return "\n".join([f"| `{command}` | |", "|---|---|", *told, "", caption])
+    return "\n".join([f"| `{command}` | |", "|---|---|", *lines, "", caption])
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What a result's file holds; nothing where there is none yet."""
+    """The content of a result's file; empty if there is none yet."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
 
 
 def save(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result, whole or not at all."""
+    """Write a result atomically."""
     atomic_write(path, json.dumps(result, indent=2) + "\n")

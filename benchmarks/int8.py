@@ -1,11 +1,11 @@
-"""INT8 of the shipped models beside other quantisers, and of DiT-XL/2's shape: accuracy, latency, bytes, cost.
+"""INT8 of the shipped models compared with other quantisers, and of DiT-XL/2's shape: accuracy, latency, bytes, cost.
 
     python -m benchmarks.int8 [--frames 128] [--runs 40] [--peers] [--out runs/int8.json]
     python -m benchmarks.int8 --write        puts the tables of benchmarks/results/int8.json into docs/int8.md
 
 Needs $ASELECT_DATA for CamVid and cub40. All rows of a task start from the same FP32 graph and the same calibration
-frames, each in a process of its own; latencies are taken side by side, in turns. NVIDIA Model Optimizer and NNCF are
-installed into environments of their own under runs/, several GB together, with --peers only.
+frames, each in a separate process; latencies are measured in interleaved rounds. With --peers, NVIDIA Model Optimizer
+and NNCF are installed into separate environments under runs/, several GB together.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ EXPORT = "from aselect_export.commands.export import export; export()"
 
 @dataclass(frozen=True)
 class Job:
-    """A task and what its INT8 is held against."""
+    """A task and the comparison of its INT8 model."""
 
     task: Task
     folder: str
-    """Of its data in $ASELECT_DATA: calibrated on `train`, scored on `test`, gated on `val`."""
+    """Sub-folder of $ASELECT_DATA: `train` for calibration, `test` for the score, `val` for the accuracy check."""
     metric: str
-    """What its score is called, for people."""
+    """Name of its score, for display."""
     answer: str
-    """The output of the graph that is scored."""
+    """The graph's output that is scored."""
 
 
 JOBS = (
@@ -66,16 +66,16 @@ JOBS = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The size of the measurement."""
 
     frames: int
-    """To calibrate on."""
+    """Number of calibration frames."""
     runs: int
-    """Timed, of each graph."""
+    """Number of timed runs of each graph."""
     images: int | None
-    """Most test images, spread over the split; None: all of them."""
+    """Maximum test images, spread over the split; None: all of them."""
     peers: bool
-    """Whether quantisers with environments of their own take part."""
+    """Whether to include quantisers that need separate environments."""
     rows: tuple[str, ...] = tuple(TITLES)
 
 
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def measure(effort: Effort, bundles: dict[str, Path], data: Path, folder: Path) -> dict[str, Any]:
-    """The figures of every task of which there is a bundle, and of which there is none."""
+    """The figures of every task with a bundle, and the names of the tasks without one."""
     present = [job for job in JOBS if job.task in bundles]
     tasks = {}
     for job in present:
@@ -164,7 +164,7 @@ def score(job: Job, record: Bundle, graph: Path, data: Path, images: int | None)
 
 
 def export_figures(place: Path, data: Path, frames: int, folder: Path) -> dict[str, Any]:
-    """What aselect-export itself reports: the gate on the validation split, and the layers given back."""
+    """aselect-export's own report: the accuracy check on the validation split, and the layers in higher precision."""
     out = folder / "export"
     arguments: Iterable[Any] = ("--model", place, "--precision", "int8", "--data", data, "--calib-images", frames)
     own_cache = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
@@ -177,7 +177,7 @@ def export_figures(place: Path, data: Path, frames: int, folder: Path) -> dict[s
         env=own_cache,
     )
     seconds = time.perf_counter() - started
-    if done.returncode:  # a gate that is not met is a finding, too
+    if done.returncode:  # a failed check is a result, too
         return {"seconds": seconds, "failed": last_line(done.stderr)}
     found = json.loads((out / "report.json").read_text())["quantisation"]
     returned = [layer["layer"] for layer in found["layers"] if not layer["int8"]]

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's own profile allows INT8 to gain."""
+"""The maximum gain of INT8, from ONNX Runtime's profile."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aselect_export.graph import LOGITS
 from aselect_runtime.processor import physical_cores
 
 VNNI_GAIN = 4
-"""INT8 products per instruction over FP32 ones of the same vector width (VPDPBUSD beside VFMADD231PS)."""
+"""INT8 products per instruction over FP32 ones of the same vector width (VPDPBUSD compared with VFMADD231PS)."""
 
 
 def amdahl(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> dict[str, float]:
-    """The share of an FP32 graph's time in the products that INT8 is for, and the latency ratio that it allows."""
+    """The share of an FP32 graph's time in the products that can be INT8, and the latency ratio that this allows."""
     share = product_share(fp32, frame, folder)
     return {"share_of_products": share, "latency_ratio_limit": 1 - share + share / VNNI_GAIN}
 
 
 def product_share(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> float:
-    """The share of the FP32 graph's time, by ONNX Runtime's own profile, in the products that INT8 is for."""
+    """The share of the FP32 graph's time, by ONNX Runtime's own profile, in the products that can be INT8."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = physical_cores()
     options.enable_profiling = True
@@ -51,9 +51,9 @@ def product_share(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> float:
 
 
 def products_left_out(fp32: Path) -> tuple[str, ...]:
-    """How the profile's names of those products begin that stay FP32: the head's last, and attention's inner ones."""
+    """Name prefixes, in the profile, of the products that stay FP32: the head's last, and attention's inner ones."""
     graph = Graph(onnx.load(fp32), fp32.parent)
     served = {layer.node for layer in find_layers(graph, LOGITS)}
     nodes = [node for node in graph.model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
-    # ONNX Runtime calls a convolution after its output once it has changed its layout.
+    # ONNX Runtime names a convolution after its output once it has changed its layout.
     return (LOGITS, *(node.name for node in nodes if node.output[0] not in served))

@@ -1,4 +1,4 @@
-"""Run every quantiser of int8_rows on a graph: what each costs, or why it gave none."""
+"""Run every quantiser of int8_rows on a graph: the cost of each, or the reason why it failed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ TITLES = {
     "nncf": "NNCF",
 }
 MEMORY = 12 * 2**30
-"""Bytes that a row may take; onnxruntime's entropy calibrator keeps every activation of every frame."""
+"""Maximum bytes of a row; onnxruntime's entropy calibrator keeps every activation of every frame."""
 FEWER = 16
-"""Calibration frames of a row that ran out of that memory, in its second try."""
+"""Calibration frames in the second try of a row that exceeded that memory."""
 
 
 def make_rows(
     fp32: Path, frames: NDArray[np.uint8], folder: Path, peers: bool, names: Iterable[str] = TITLES
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Run the quantisers: seconds, peak memory and frames of each that worked, and why the others did not.
+    """Run the quantisers: seconds, peak memory and frames of each that succeeded, and why the others failed.
 
-    The graph of a row that worked is `folder/<row>.onnx`.
+    The graph of a row that succeeded is `folder/<row>.onnx`.
     """
     rows: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
@@ -60,7 +60,7 @@ def make_rows(
 
 
 def run_row(interpreter: Path, row: str, fp32: Path, frames: Path, out: Path) -> dict[str, Any] | str:
-    """Seconds and peak megabytes of one quantiser, or why it made no graph that ONNX Runtime loads."""
+    """Seconds and peak megabytes of one quantiser, or why it made no graph that ONNX Runtime can load."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -76,7 +76,7 @@ def run_row(interpreter: Path, row: str, fp32: Path, frames: Path, out: Path) ->
 
 
 def environment(row: str) -> Path | str:
-    """The interpreter of a peer's own environment, made when it is first needed, or why it could not be made."""
+    """The interpreter of a peer's separate environment, made at its first use, or why it could not be made."""
     folder = ROOT / "runs" / f"venv-{row}"
     interpreter = folder / "bin" / "python"
     if interpreter.exists():
@@ -85,12 +85,12 @@ def environment(row: str) -> Path | str:
     install = [str(interpreter), "-m", "pip", "install", "-q", PEERS[row], "onnx", "onnxruntime"]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
-        shutil.rmtree(folder)  # half an environment would be taken for a whole one by the next run
+        shutil.rmtree(folder)  # the next run would use an incomplete environment
         return last_line(done.stderr)
     return interpreter
 
 
 def last_line(text: str) -> str:
-    """What a program said last, which is why it failed; one table cell long."""
+    """The last line that a program printed, which names its error; short enough for one table cell."""
     lines = text.strip().splitlines()
     return lines[-1].replace("|", "/")[:300] if lines else ""

@@ -1,9 +1,9 @@
-"""One way of making an INT8 graph from an FP32 one per function; each is run as a process of its own.
+"""One function per way of making an INT8 graph from an FP32 one; each is run as a separate process.
 
     python benchmarks/int8_rows.py ROW fp32.onnx frames.npz int8.onnx
 
-`frames.npz` holds calibration frames uint8 [M, H, W, 3]. Only the packages of a row are imported, because the peers
-live in environments of their own.
+`frames.npz` holds calibration frames uint8 [M, H, W, 3]. Only the packages of a row are imported, because the peers are
+installed in separate environments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INPUT = "frames"
 
 
 def ours(model: Path, frames: Any, out: Path) -> None:
-    """Every layer in INT8, with the settings that aselect-export has by default and nothing given back."""
+    """Every layer in INT8, with the default settings of aselect-export and no layer in higher precision."""
     import hashlib
 
     import onnx
@@ -49,7 +49,7 @@ def ours(model: Path, frames: Any, out: Path) -> None:
 
 
 def ort_default(model: Path, frames: Any, out: Path) -> None:
-    """`onnxruntime.quantization.quantize_static` as it comes, after the pre-processing that its guide asks for."""
+    """`onnxruntime.quantization.quantize_static` with its defaults, after the pre-processing of its guide."""
     _quantize_static(model, frames, out)
 
 

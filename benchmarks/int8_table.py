@@ -1,4 +1,4 @@
-"""The INT8 benchmark's figures held against the goals and printed as tables."""
+"""The INT8 benchmark's figures compared with the goals and printed as tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FRAMES, MOST_SECONDS, MOST_MB = 128, 120, 2000
 
 
 class Goal(NamedTuple):
-    """A goal with its figure; `met` is None where this run cannot tell."""
+    """A goal with its figure; `met` is None if this run cannot decide it."""
 
     title: str
     figure: str
@@ -29,7 +29,7 @@ class Goal(NamedTuple):
 
 
 def table(record: dict[str, Any]) -> str:
-    """Everything as Markdown."""
+    """All tables as Markdown."""
     parts = [task_table(task) for task in record["tasks"].values()]
     xl = record["xl"]
     lines = [
@@ -54,7 +54,7 @@ def _command(record: dict[str, Any]) -> str:
 
 
 def task_table(task: dict[str, Any]) -> str:
-    """The rows of a task, and what was found beside them."""
+    """The rows of a task, and further figures below them."""
     rows, exact = task["rows"], task["rows"]["fp32"]
     lines = [
         f"| INT8 of the shipped model | {task['metric']} | drop [points] | latency / FP32 | bytes / FP32 | "
@@ -86,7 +86,7 @@ def task_table(task: dict[str, Any]) -> str:
 
 
 def goals(record: dict[str, Any]) -> Iterator[Goal]:
-    """What INT8 is to reach, task by task, and on the shape of DiT-XL/2."""
+    """The goals for INT8, task by task, and on the shape of DiT-XL/2."""
     for task in record["tasks"].values():
         yield _accuracy_goal(task)
         limit, reached = task["amdahl"]["latency_ratio_limit"], _of_limit(task)
@@ -114,19 +114,19 @@ def goals(record: dict[str, Any]) -> Iterator[Goal]:
 
 
 def _accuracy_goal(task: dict[str, Any]) -> Goal:
-    """Only defaults that lose more than the goal, on the whole split, show that keeping to it takes something."""
+    """Reaching the goal is only evidence if the defaults lose more than it, on the whole split."""
     title = f"{task['metric']}: drop at most {MOST_POINTS} points where onnxruntime's defaults lose more"
     ours = _drop(task, "ours")
     if "ort_default" not in task["rows"]:
         return Goal(title, f"{ours:.2f} points; no defaults", None)
     defaults = _drop(task, "ort_default")
     telling = task["whole_split"] and (ours > MOST_POINTS or defaults > MOST_POINTS)
-    figure = f"{ours:.2f} beside {defaults:.2f} points, {task['images']} images"
+    figure = f"{ours:.2f} compared with {defaults:.2f} points, {task['images']} images"
     return Goal(title, figure, ours <= MOST_POINTS if telling else None)
 
 
 def _drop(task: dict[str, Any], row: str) -> float:
-    """Percentage points lost against FP32."""
+    """Percentage points lost relative to FP32."""
     return 100.0 * float(task["rows"]["fp32"]["score"] - task["rows"][row]["score"])
 
 
@@ -151,7 +151,7 @@ def _export_line(export: dict[str, Any]) -> str:
 
 
 def write_docs(page: Path = PAGE, result: Path = RESULT) -> None:
-    """Put the committed figures into docs/int8.md."""
+    """Write the committed figures into docs/int8.md."""
     record = json.loads(result.read_text(encoding="utf-8"))
     opening, closing = "<!-- figures: python -m benchmarks.int8 --write -->", "<!-- end -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(opening)

@@ -1,4 +1,4 @@
-"""INT8 beside FP32 on the shape of DiT-XL/2."""
+"""INT8 compared with FP32 on the shape of DiT-XL/2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ XL_BLOCKS = 10
 
 
 def xl_figures(blocks: int, runs: int, folder: Path) -> dict[str, Any]:
-    """FP32 and INT8 side by side on a graph with the blocks of DiT-XL/2 at 256 tokens, random weights."""
+    """FP32 and INT8 on a graph with the blocks of DiT-XL/2 at 256 tokens, random weights, in interleaved rounds."""
     folder.mkdir()
     size = (256, 256)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Latencies of several graphs, side by side."""
+"""Latencies of several graphs, measured in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aselect_runtime.sessions.onnx import OnnxSession
 
 
 def latencies(graphs: dict[str, Path], frame: NDArray[np.uint8], runs: int) -> dict[str, float]:
-    """Median milliseconds of every graph, taken in turns."""
+    """Median milliseconds of every graph, measured in interleaved rounds."""
     sessions = {row: OnnxSession(path, "cpu") for row, path in graphs.items()}
     taken: dict[str, list[float]] = {row: [] for row in graphs}
     for turn in range(runs + 3):

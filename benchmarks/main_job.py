@@ -1,4 +1,4 @@
-"""The main job's figures: accuracy, export cost, size and speed of the shipped bundle, in one run.
+"""The main figures: accuracy, export cost, size and speed of the shipped bundle, in one run.
 
     python -m benchmarks.main_job [--runs 5] [--out runs/main_job.json]
 
@@ -66,7 +66,7 @@ def export_figures(folder: Path) -> dict[str, float]:
 
 
 def size_figures(folder: Path) -> dict[str, float]:
-    """Bytes of the graphs beside the weights of the whole DiT that the bundle was cut from."""
+    """Bytes of the graphs, and of the weights of the whole DiT that the bundle was truncated from."""
     record = load_bundle(SHIPPED["seg"]).record
     manifest = Manifest.load(folder / "manifest.json")
     whole = sum(p.numel() for p in DiT(DiTConfig.from_json(record.backbone.config), tied=True).parameters())

@@ -1,4 +1,4 @@
-"""A command as a process of its own: its time, its memory, what it printed."""
+"""Run a command as a separate process: its time, its memory and its output."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ with open(sys.argv[1], "w") as file:
     file.write(str(usage.ru_maxrss))
 os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 """
-"""A small process in between: the kernel counts the memory of whoever starts a process as that process's own peak."""
+"""A small process in between: the kernel counts the memory of the starting process as the new one's peak."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a command."""
+    """The result of a command."""
 
     code: int
     seconds: float
@@ -34,7 +34,7 @@ class Finished:
 
 
 def run(command: Sequence[Any], prepare: Callable[[], None] | None = None) -> Finished:
-    """Run a command to its end; the first word is the path of a program. `prepare` runs in the process before it."""
+    """Run a command to its end; its first element is a program's path. `prepare` runs in the process before it."""
     with tempfile.TemporaryDirectory() as folder:
         peak, output, errors = (Path(folder) / name for name in ("peak", "output", "errors"))
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(peak), *map(str, command)]

@@ -1,4 +1,4 @@
-"""The table of what was verified and how, from what `make test-arm`, `test-pythons` and `test-triton` recorded."""
+"""The table of what was verified and how, recorded by `make test-arm`, `test-pythons` and `test-triton`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def recorded(results: Path) -> list[dict[str, Any]]:
-    """What the proofs recorded, by name; empty where none has run."""
+    """The recorded proofs, by name; empty if none has run."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("proof-*.json"))]
 
 

@@ -1,11 +1,12 @@
-"""Does a strategy pick well, and what does its pick cost? Every strategy on one backbone, CamVid and cub40.
+"""The quality and the cost of every strategy's choice, on one backbone, CamVid and cub40.
 
     python -m benchmarks.selection [--seeds 3] [--only camvid] [--out benchmarks/results/selection.json]
     python -m benchmarks.selection shapes [--sigmas 21] [--images 8] [--device cpu]
 
-A seed draws the images, the noise and the heads. For each, the exhaustive search trains a linear head for every
-candidate; the accuracy of a strategy is that head's at its pick, its regret what is missing to the best. So regrets
-are paired: one table of accuracies, the same images. Intervals are Student's, 95 %, over seeds. Needs $ASELECT_DATA.
+A seed determines the images, the noise and the heads. For each seed, the exhaustive search trains a linear head for
+every candidate; the accuracy of a strategy is that of the head at its choice, its regret the difference to the best. So
+regrets are paired: one table of accuracies, the same images. Intervals are Student's, 95 %, over seeds. Needs
+$ASELECT_DATA.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from benchmarks.weights import weights_digest
 
 Table = NDArray[np.float64]
 SCORED = ("hfr", "hfr-signal", "probe")
-"""Strategies whose scores are held against the accuracies, candidate by candidate."""
+"""Strategies whose scores are compared with the accuracies, candidate by candidate."""
 MEASURES = [
     Measure(dimensions=d, power=p, cutoff=c, dc=dc)
     for d in (2, 1)
@@ -49,7 +50,7 @@ MEASURES = [
 
 @dataclass(frozen=True)
 class Job:
-    """A data set and how much of it is looked at."""
+    """A data set and the number of images used."""
 
     folder: str
     task: Task
@@ -68,9 +69,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="shipped")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=[job.folder for job in JOBS])
-    parser.add_argument("--unlabelled", type=int, help="images of the label-free strategies")
-    parser.add_argument("--labelled", type=int, help="training images of those with labels, and as many of val")
-    parser.add_argument("--steps", type=int, default=200, help="of each head")
+    parser.add_argument("--unlabelled", type=int, help="images for the label-free strategies")
+    parser.add_argument("--labelled", type=int, help="training images for those with labels, and as many of val")
+    parser.add_argument("--steps", type=int, default=200, help="per head")
     parser.add_argument("--sigmas", type=int, default=21)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--device", default="cpu")
@@ -100,7 +101,7 @@ def main() -> None:
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
-    """Add what was measured to the file, beside what it holds of other parts."""
+    """Add the results to the file, and keep those of other parts."""
     before = load(path)
     stamped = {
         **stamp(f"{torch.get_num_threads()} threads"),
@@ -135,7 +136,7 @@ def measure(backbone: LoadedBackbone, weights: str, job: Job, seeds: int, sigmas
 
 
 def run_seed(backbone: LoadedBackbone, job: Job, data: Path, seed: int, sigmas: int, steps: int) -> dict[str, Any]:
-    """Every strategy once: picks, regrets and costs against one table of accuracies."""
+    """Run every strategy once: choices, regrets and costs against one table of accuracies."""
     found = {}
     for name, entry in STRATEGIES.items():
         request = Request(
@@ -165,7 +166,7 @@ def run_seed(backbone: LoadedBackbone, job: Job, data: Path, seed: int, sigmas: 
             "passes": float(selection.cost.forward_passes),
             "seconds": selection.cost.seconds,
         }
-    # One draw says little about drawing: what is expected of it.
+    # A single draw has no significance, so its expectation is used.
     rows["uniform"]["accuracy"] = float(np.mean(list(accuracy.values())))
     rows["uniform"]["regret"] = best - rows["uniform"]["accuracy"]
     per_level = [max(value for (_, at), value in accuracy.items() if at == level) for level in levels]
@@ -192,12 +193,12 @@ Key = tuple[str, float]
 
 
 def key_of(selection: Selection) -> Key:
-    """Tap and timestep of a pick."""
+    """Tap and timestep of a choice."""
     return str(selection.tap), selection.noise.model_timestep
 
 
 def nearest(accuracy: dict[Key, float], selection: Selection) -> Key:
-    """The candidate of the table at the pick's tap and the timestep nearest to its own (`fixed` brings its own)."""
+    """The candidate of the table at the chosen tap and the nearest timestep (`fixed` has its own timesteps)."""
     tap, step = key_of(selection)
     return tap, min((level for name, level in accuracy if name == tap), key=lambda level: abs(level - step))
 
@@ -222,14 +223,14 @@ def correlations(values: dict[Key, float], accuracy: dict[Key, float]) -> dict[s
 
 
 def rho(a: list[float], b: list[float]) -> float:
-    """Spearman's rho; 0 where one side is all ties."""
+    """Spearman's rho; 0 if all values of one side are tied."""
     return float(spearmanr(a, b).statistic) if len(set(a)) > 1 and len(set(b)) > 1 else 0.0
 
 
 def measures(
     backbone: LoadedBackbone, job: Job, data: Path, sigmas: int, accuracy: dict[Key, float]
 ) -> dict[str, dict[str, float]]:
-    """Which reading of HFR predicts accuracy: every setting over the same passes, seed 0, a quarter of the images."""
+    """Which definition of HFR predicts accuracy: every setting over the same passes, seed 0, 1/4 of the images."""
     request = Request(images=job.unlabelled // 4, imgsz=job.imgsz, timesteps=backbone.schedule.candidates(sigmas))
     scan = prepare_scan(backbone, request, Team(), lambda _what, _share: None)
     evidence = gather_evidence(data, request, scan)
@@ -251,13 +252,13 @@ def measures(
 
 
 def readings(feature: torch.Tensor) -> torch.Tensor:
-    """High and total energy of a feature by every setting, (2·settings,), from its four spectra."""
+    """High and total energy of a feature for every setting, (2·settings,), from its four spectra."""
     kinds = {(m.dimensions, m.power): spectrum(feature, m) for m in MEASURES}
     return torch.stack([bands(kinds[m.dimensions, m.power], m).sum(0) for m in MEASURES]).flatten()
 
 
 def conv_seconds_per_step(backbone: LoadedBackbone, job: Job, data: Path, steps: int = 20) -> float:
-    """Seconds of one step of the head that `aselect-train` trains by default, on cached features."""
+    """Seconds of one step of the default head of `aselect-train`, on cached features."""
     settings = (Settings(head="conv", steps=1), Settings(head="conv", steps=1 + steps))
     seconds = []
     for each in settings:
@@ -269,7 +270,7 @@ def conv_seconds_per_step(backbone: LoadedBackbone, job: Job, data: Path, steps:
 
 
 def cost(rows: dict[str, Any], job: Job, data: Path, conv: float | None) -> dict[str, float]:
-    """Exhaustive over hfr: as measured here, and as the shipped recipe would (its passes counted, seconds projected).
+    """Cost of exhaustive over hfr: as measured, and for the default recipe (passes counted, seconds projected).
 
     The recipe caches `views` augmented views of every training frame and trains one head a noise level, at one tap.
     """
@@ -282,7 +283,7 @@ def cost(rows: dict[str, Any], job: Job, data: Path, conv: float | None) -> dict
         return found
     recipe, levels = Recipe(), hfr["passes"]["mean"] / job.unlabelled
     frames = recipe.views * len(open_segmentation(data, "train")) + len(open_segmentation(data, "val"))
-    a_pass = hfr["seconds"]["mean"] / hfr["passes"]["mean"]  # with its spectra, so dearer than a bare pass
+    a_pass = hfr["seconds"]["mean"] / hfr["passes"]["mean"]  # with its spectra, so slower than a pass alone
     seconds = levels * (frames * a_pass + recipe.samples / recipe.batch * conv)
     return found | {
         "passes, exhaustive by the shipped recipe": levels * frames,
@@ -299,7 +300,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def show(name: str, result: dict[str, Any]) -> None:
-    """The tables, for reading."""
+    """Print the tables."""
     print(f"\n{name}: {result['job']}, {result['seeds']} seeds, {result['steps']} steps a head")
     for row, values in result["rows"].items():
         cells = "  ".join(

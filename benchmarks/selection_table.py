@@ -20,7 +20,7 @@ def picks(result: dict[str, Any]) -> str:
 
 
 def ranking(parts: list[dict[str, Any]]) -> str:
-    """The strategies without labels by paired regret over all data sets and seeds, as a share of what could be had."""
+    """The label-free strategies by paired regret over all data sets and seeds, as a share of the best accuracy."""
     shares = {
         name: [share for part in parts for share in part["rows"][name]["regret shares"]]
         for name in parts[0]["rows"]
@@ -77,7 +77,7 @@ def _data_set(title: str, part: dict[str, Any]) -> str:
 
 
 def cost(result: dict[str, Any]) -> str:
-    """Exhaustive over hfr."""
+    """The table of the cost of exhaustive over hfr."""
     parts = {NAMES[name].split(",")[0]: result[name]["cost"] for name in NAMES if name in result}
     keys = list(dict.fromkeys(key for part in parts.values() for key in part))
     rows = [[key, *(f"{part[key]:,.3g}" if key in part else "" for part in parts.values())] for key in keys]
@@ -89,7 +89,7 @@ def cost(result: dict[str, Any]) -> str:
 
 
 def shapes(result: dict[str, Any]) -> str:
-    """Scans at the shapes of published models."""
+    """The table of scans at the shapes of published models."""
     if "shapes" not in result:
         return ""
     part = result["shapes"]
@@ -106,7 +106,7 @@ def shapes(result: dict[str, Any]) -> str:
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean and half the width of its 95 % interval (Student's t); NaN has no place in JSON, so 0 for one value."""
+    """Mean and half the width of its 95 % interval (Student's t); 0 for one value, because JSON has no NaN."""
     count = len(values)
     half = float(student.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5) if count > 1 else 0.0
     return {"mean": float(np.mean(values)), "half": half}

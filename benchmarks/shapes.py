@@ -1,6 +1,6 @@
-"""Seconds and peak memory of an HFR scan at the shapes of published models; random weights, so only the cost is told.
+"""Seconds and peak memory of an HFR scan at the shapes of published models; random weights, so only the cost counts.
 
-Without their autoencoders: latents are drawn. Each model runs in a process of its own, whose peak memory is taken.
+Without their autoencoders: latents are drawn. Each model runs in a separate process, whose peak memory is measured.
 Run through `python -m benchmarks.selection shapes`.
 """
 
@@ -60,11 +60,11 @@ SHAPES: dict[str, tuple[type[Backbone], dict[str, Any], int]] = {
     ),
 }
 PROMPT = 77 + 256
-"""Tokens of SD3's empty prompt: two CLIPs beside each other, then T5."""
+"""Tokens of SD3's empty prompt: the two CLIPs are concatenated by channel, then come T5's tokens."""
 
 
 class Latents(Encoder):
-    """Stands in for an autoencoder of stride 8: noise of the latents' shape."""
+    """Replaces an autoencoder of stride 8: noise of the latents' shape."""
 
     stride, affine = 8, Affine()
 

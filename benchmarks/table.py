@@ -1,6 +1,6 @@
-"""The tables of README and docs, from the figures that the benchmarks wrote.
+"""The tables of README and docs, from the benchmarks' results.
 
-python -m benchmarks.table [--write]    prints them, or puts them into their pages
+python -m benchmarks.table [--write]    prints them, or writes them into their pages
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def pages() -> dict[str, dict[str, str]]:
-    """The tables of each page, by name; those of benchmarks that have not been run yet are left out."""
+    """The tables of each page, by name; those of benchmarks that have not been run are left out."""
     found = {"README.md": {"figures": figures()}}
     if (RESULTS / "accuracy.json").is_file():
         found["docs/accuracy.md"] = {"accuracy": accuracy()}
@@ -65,7 +65,7 @@ def pages() -> dict[str, dict[str, str]]:
 
 
 def gathered() -> dict[str, str]:
-    """The tables that explain themselves, on one page."""
+    """The tables that need no explanation, on one page."""
     tables = {"main-job": listed(load("main_job"), "python -m benchmarks.main_job")}
     if (RESULTS / "runtime.json").is_file():
         parts = [listed(part, f"python -m benchmarks.runtime {name}") for name, part in load("runtime").items()]
@@ -76,7 +76,7 @@ def gathered() -> dict[str, str]:
 
 
 def write(path: Path, tables: dict[str, str]) -> None:
-    """Put each table between its comments."""
+    """Write each table between its comments."""
     text = path.read_text(encoding="utf-8")
     for name, table in tables.items():
         before, opening, rest = text.partition(marked(name, "").partition("\n")[0])
@@ -85,12 +85,12 @@ def write(path: Path, tables: dict[str, str]) -> None:
 
 
 def marked(name: str, content: str) -> str:
-    """A table between the comments that say where it comes from."""
+    """A table between the comments that name its source."""
     return f"<!-- {name}: python -m benchmarks.table --write -->\n{content}\n{END}"
 
 
 def figures() -> str:
-    """The main job's figures."""
+    """The main figures."""
     result = load("main_job")
     rows = [f"| {name} | {form.format(result['figures'][key])} |" for name, (key, form) in SPEED_ROWS.items()]
     command = " ".join(["python -m benchmarks.main_job", *(f"--{k} {v}" for k, v in result["arguments"].items())])
@@ -108,7 +108,7 @@ def figures() -> str:
 
 
 def accuracy() -> str:
-    """The shipped recipe beside its alternatives, task by task."""
+    """The accuracy of the default recipe and its alternatives, task by task."""
     return "\n\n".join(accuracy_report.table(task, result) for task, result in load("accuracy").items())
 
 

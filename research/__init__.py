@@ -1,3 +1,3 @@
-"""Pretraining and its studies: run from a checkout, in no wheel."""
+"""Pretraining and its studies: run from a checkout, not part of any wheel."""
 
 import aselect_runtime  # noqa: F401 - first, because it switches telemetry off

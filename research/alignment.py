@@ -1,9 +1,9 @@
-"""Features of a frozen teacher beside the generative loss (REPA, arXiv 2410.06940), at two depths of a DiT.
+"""Alignment with features of a frozen teacher, in addition to the denoising loss (REPA, arXiv 2410.06940).
 
-The student's tokens pass a small projector each and are held against the teacher's features by negative cosine: a
-token against the teacher's stride 16 and stride 32 features where it lies, the mean of the tokens against the
-teacher's pooled features. Stride 32 and pooled features carry recognition, stride 16 places. Targets are standardised
-channel by channel, because a few strong channels would decide the cosine alone. The projectors are thrown away.
+Small projectors map the student's tokens, at two depths, to the teacher's features, compared by negative cosine: a
+token with the teacher's stride 16 and stride 32 features at its position, the mean of the tokens with the teacher's
+pooled features. Stride 32 and pooled features help recognition, stride 16 helps localisation. Targets are standardised
+per channel, because a few strong channels would dominate the cosine. The projectors are discarded after training.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aselect_edge.backbones import DiT
-from research.teacher import Features
+from aselect_edge.training.efficientnet import Features
 
 
 class Standardise(nn.Module):
-    """(x - mean) / standard deviation of every channel, measured once on images of the corpus."""
+    """(x - mean) / standard deviation per channel, measured once on images of the corpus."""
 
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: list[Features]) -> None:
-        """Take mean and deviation from features of some batches."""
+        """Compute mean and deviation from features of some batches."""
         for index in range(3):
             rows = torch.cat([_rows(batch[index]).float() for batch in batches])
             getattr(self, f"mean{index}").copy_(rows.mean(0))
@@ -58,16 +58,16 @@ class Projector(nn.Module):
 
 
 class Alignment(nn.Module):
-    """The loss, on tokens that enter some blocks of the student."""
+    """The alignment loss, on the tokens that enter some blocks of the student."""
 
     def __init__(self, width: int, widths: tuple[int, int, int], blocks: dict[int, float]) -> None:
-        """`blocks` weighs the depths: block whose input is aligned -> weight."""
+        """`blocks` are the weights of the depths: block whose input is aligned -> weight."""
         super().__init__()
         self.weights = blocks
         self.projectors = nn.ModuleDict({str(block): Projector(width, widths) for block in blocks})
 
     def forward(self, seen: dict[int, Tensor], targets: Features, grid: tuple[int, int], signal: Tensor) -> Tensor:
-        """seen: tokens (N, T, D) by block; targets standardised; signal (N,) weighs the images. A scalar."""
+        """seen: tokens (N, T, D) by block; targets standardised; signal (N,) weights. Returns a scalar."""
         middle, deep = (_rows_of_tokens(part, grid) for part in targets[:2])
         weight = signal / signal.sum().clamp(min=1e-6)
         loss = signal.new_zeros(())
@@ -97,7 +97,7 @@ def _rows_of_tokens(part: Tensor, grid: tuple[int, int]) -> Tensor:
 def walk(
     model: DiT, x: Tensor, timestep: Tensor, label: Tensor, table: Tensor, wanted: dict[int, float], whole: bool
 ) -> tuple[dict[int, Tensor], Tensor | None]:
-    """Tokens (N, T, D) that enter the wanted blocks, and the model's answer (N, C, H, W) if all blocks are to run.
+    """Tokens (N, T, D) that enter the wanted blocks, and the model's answer (N, C, H, W) if all blocks are run.
 
     Otherwise the pass stops before the deepest of them.
     """

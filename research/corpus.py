@@ -1,6 +1,6 @@
-"""A corpus that lives on the device: training images as uint8 tensors there, crops and colours drawn there too.
+"""A training corpus on the device: images as uint8 tensors, with cropping and colour changes on the device too.
 
-Reading, cropping and copying on the CPU would be slower than the training step, so nothing leaves the device after
+Reading, cropping and copying on the CPU would be slower than the training step, so all data stay on the device after
 loading. Every source is one tensor of images of one size.
 """
 
@@ -26,13 +26,13 @@ from research.pack import clip_frames, read_tiny
 
 NO_CLASS = -1
 FULL = (360, 480)
-"""Height and width of stored street scenes, as CamVid has them."""
+"""Height and width of stored street scenes, as in CamVid."""
 BIRD = (256, 256)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images of one origin on the device."""
+    """Images of one data set on the device."""
 
     name: str
     images: Tensor
@@ -42,9 +42,9 @@ class Source:
     weight: float
     """Share of a batch of square crops."""
     frame_weight: float
-    """Share of a batch of full frames; 0 for images that are no street scenes."""
+    """Share of a batch of full frames; 0 for images that are not street scenes."""
     crop: tuple[float, float]
-    """Smallest and largest side of a square crop, as a share of what fits in the image."""
+    """Smallest and largest side of a square crop, as a share of the largest that fits."""
 
 
 class Crops(NamedTuple):
@@ -58,17 +58,17 @@ class Crops(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """The corpus."""
+    """All training images, by source."""
 
     sources: tuple[Source, ...]
 
     @property
     def count(self) -> int:
-        """Images of all sources."""
+        """Number of images of all sources."""
         return sum(len(source.images) for source in self.sources)
 
     def batch(self, generator: torch.Generator, count: int, size: tuple[int, int], frames: bool) -> Crops:
-        """Crops of `size`, each source by its share; of street scenes alone and nearly whole with `frames`."""
+        """Crops of `size`, each source by its share; with `frames`, nearly whole street scenes only."""
         weights = [source.frame_weight if frames else source.weight for source in self.sources]
         shares = _shares(weights, count)
         parts = []
@@ -123,7 +123,7 @@ def street(index: int) -> Frame:
 
 
 def street_pair(index: int, height: int = 240, width: int = 320) -> tuple[Frame, Frame]:
-    """Frame and class map of a synthetic street; each index shows another place and moment."""
+    """Frame and class map of a synthetic street; each index shows another scene."""
     return scenes.Street(seed=index % 600, height=height, width=width).frame(index * 389 % 2000)
 
 
@@ -145,7 +145,7 @@ def crop_boxes(
     share: tuple[float, float],
     stretch: float,
 ) -> Tensor:
-    """Affine maps (N, 2, 3) from a crop's coordinates to its image's, both -1..1, as `affine_grid` takes them."""
+    """Affine maps (N, 2, 3) from a crop's coordinates to its image's, both -1..1, for `affine_grid`."""
     count, (height, width), device = shape[0], shape[2:4], generator.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -163,7 +163,7 @@ def crop_boxes(
 
 
 def sample(images: Tensor, boxes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Images (N, C, H, W) through affine maps (N, 2, 3), at `size`; float."""
+    """Images (N, C, H, W) sampled through affine maps (N, 2, 3), at `size`; float."""
     grid = F.affine_grid(boxes, [len(images), 1, *size], align_corners=False)
     return F.grid_sample(images.float(), grid, mode=mode, padding_mode="border", align_corners=False)
 
@@ -185,8 +185,8 @@ def recoloured(generator: torch.Generator, pixels: Tensor, strength: float = 0.3
 def mixed(generator: torch.Generator, pixels: Tensor, share: float) -> Tensor:
     """The first `share` of a batch blended with other images of it (mixup, arXiv 1710.09412).
 
-    A teacher says of a blend what it says; more unlike images make the student match its function rather than
-    its answers to a few images (Beyer et al., arXiv 2106.05237).
+    The teacher's output for a blend is the target; more varied images make the student match the teacher's function
+    instead of its answers to a few images (Beyer et al., arXiv 2106.05237).
     """
     count = int(len(pixels) * share)
     if not count:
@@ -211,7 +211,7 @@ def _source(
 
 
 def _shares(weights: list[float], count: int) -> list[int]:
-    """`count` split by weight; the largest source takes what rounding leaves."""
+    """`count` split by weight; the largest source gets the rounding remainder."""
     total = sum(weights)
     shares = [int(count * weight / total) for weight in weights]
     shares[int(np.argmax(weights))] += count - sum(shares)

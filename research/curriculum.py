@@ -1,10 +1,10 @@
-"""A timestep curriculum: pretraining on some of the schedule's timesteps, chosen anew as the model learns.
+"""A timestep curriculum: pretraining on some of the schedule's timesteps, chosen again as the model learns.
 
-From secondary sources: texts about A-SelecT tell of a learned selector g(x0) -> p(t) that keeps some 80 of 1000
-timesteps for pretraining. The paper's abstract and the authors' released code do not have it: they take a backbone
-that others trained on all timesteps. The texts leave open how the selector picks and how often; scoring a few noise
-levels with the model so far, keeping the best timesteps between them, and everything else here are this project's
-reading. `even`, as many timesteps spread evenly, is the control: it tells fewer timesteps from well-chosen ones.
+From secondary sources: texts about A-SelecT describe a learned selector g(x0) -> p(t) that keeps some 80 of 1000
+timesteps for pretraining. The paper's abstract and the authors' released code do not have it: they use a backbone
+trained on all timesteps. The texts do not specify how the selector chooses and how often; scoring a few noise levels
+with the current model, keeping the best timesteps between them, and everything else here are this project's
+interpretation. `even`, as many evenly spread timesteps, is the control: it separates fewer from well-chosen timesteps.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ RULES: tuple[str, ...] = get_args(By)
 
 @dataclass(frozen=True)
 class Curriculum:
-    """How many timesteps, by what, and when they are chosen; `warmup` and `every` count samples of the run."""
+    """How many timesteps, by which rule, and when they are chosen; `warmup` and `every` count samples of the run."""
 
     timesteps: int = 80
     by: By = "hfr"
     warmup: int = 10_000
-    """So many samples come first with all timesteps: a fresh model's features say nothing yet."""
+    """Number of first samples with all timesteps: a new model's features contain no information yet."""
     every: int = 10_000
-    """From one choice to the next."""
+    """Samples from one choice to the next."""
     images: int = 16
     levels: int = 21
     """Noise levels that are scored; between them, scores are interpolated."""
@@ -56,17 +56,17 @@ class Curriculum:
             )
 
     def due(self, seen: int, last: int | None) -> bool:
-        """Whether timesteps are to be chosen after `seen` samples, the last time having been after `last`."""
+        """Whether timesteps are to be chosen after `seen` samples, if the last choice was after `last`."""
         return seen >= self.warmup and (last is None or seen - last >= self.every)
 
 
 def choose(
     curriculum: Curriculum, model: DiT, schedule: dict[str, Any], images: NDArray[np.uint8], seed: int
 ) -> list[int]:
-    """The timestep indices to go on with, ascending; images (N, H, W, 3) BGR are what the model is scored on.
+    """The timestep indices to continue with, ascending; images (N, H, W, 3) BGR are used to score the model.
 
     `hfr` keeps the timesteps of the highest High-Frequency Ratio of the features, `learned` the most probable
-    ones of the selector, each at the default tap; without a class. The model's mode and weights are left alone.
+    ones of the selector, each at the default tap; without a class. The model's mode and weights are unchanged.
     """
     meant = DiffusionSchedule(schedule)
     total = schedule["num_train_timesteps"]

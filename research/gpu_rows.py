@@ -1,7 +1,7 @@
-"""The rows of the comparison, and the candidates for the bundles: what is trained, and several trainings side by side.
+"""The rows of the comparison, and the candidates for the bundles: their training, several jobs in parallel.
 
-Each job writes `rows/NAME.json` when it is done, so that a run goes on where another one stopped; a job that fails
-leaves `rows/NAME.error` and the others go on.
+Each job writes `rows/NAME.json` when it is done, so that an interrupted run resumes; a job that fails
+leaves `rows/NAME.error` and the other jobs continue.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from aselect_edge.bundle import TapModel, save_bundle, tap_model
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
@@ -35,7 +36,6 @@ from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap, Task
 from benchmarks.cnn import build_cnn
 from research.gpu_tasks import DeviceLearner, Labelled, TeacherModel, figures_on, load_labelled
-from research.teacher import load_teacher
 
 log = logging.getLogger("gpu")
 
@@ -44,17 +44,17 @@ SETS = {"seg": "camvid", "cls": "cub40"}
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What a task's rows share."""
+    """Settings shared by the rows of a task."""
 
     imgsz: tuple[int, int]
     head: HeadSpec
     shallow: str
-    """A tap that is read beside the selected one; empty for none."""
+    """A tap that is read in addition to the selected one; empty for none."""
     blocks: int
-    """At most so many blocks of the backbone may be deployed, for its latency."""
+    """Maximum number of backbone blocks that may be deployed, which limits latency."""
     recipe: Recipe
     cnn_width: float
-    """Makes the CNN as fast as the deployed model: `python -m benchmarks.accuracy` measured it."""
+    """Width at which the CNN is as fast as the deployed model, as measured by `python -m benchmarks.accuracy`."""
     mixup: float = 0.0
 
 
@@ -81,27 +81,27 @@ SETTINGS: dict[Task, RowSettings] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a row of the comparison, or a candidate for the bundle that ships."""
+    """One training: a row of the comparison, or a candidate for the included bundle."""
 
     task: Task
     row: str
     seed: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
-    """What differs from the task's plan: `imgsz`, `head`, `taps`, `samples`."""
+    """Values that differ from the task's plan: `imgsz`, `head`, `taps`, `samples`."""
 
     @property
     def name(self) -> str:
-        """Its file."""
+        """The job's name, used in its file names."""
         return f"{self.task}-{self.row}-{self.seed}"
 
 
 ROWS = ("teacher", "finetuned", "finetuned-random", "frozen", "frozen-random", "cnn")
 GUIDED = "ship"
-"""Rows whose name starts so are guided by the trained teacher and are candidates for the bundle."""
+"""Prefix of rows that are guided by the trained teacher and are candidates for the bundle."""
 
 
 def jobs() -> list[Job]:
-    """In the order in which they are worth having."""
+    """All jobs, the most important first."""
     first = [Job(task, "teacher") for task in ("cls", "seg")]
     ship = [
         Job("cls", "ship-attention"),
@@ -116,7 +116,7 @@ def jobs() -> list[Job]:
 
 
 def train_rows(work: Path, seconds: float, device: str, workers: int, small: bool) -> None:
-    """Train the jobs that have no result yet, `workers` side by side, until the seconds are over."""
+    """Train the jobs that have no result yet, `workers` in parallel, until the time is over."""
     context = multiprocessing.get_context("spawn")
     todo, results = context.Queue(), work / "rows"
     results.mkdir(exist_ok=True)
@@ -134,13 +134,13 @@ def train_rows(work: Path, seconds: float, device: str, workers: int, small: boo
     for worker in running:
         worker.join(max(0.1, wall - time.time()))
         if worker.is_alive():
-            log.warning("a training was not done at the deadline and was ended")
+            log.warning("a training had not finished at the deadline and was stopped")
             worker.kill()
             worker.join()
 
 
 def _work(todo: Any, work: Path, wall: float, device_name: str, small: bool) -> None:
-    """Train jobs until there are none, or the next one would not end in time."""
+    """Train jobs until there are none, or until the next one would not finish in time."""
     logging.basicConfig(level=logging.INFO, format=f"{os.getpid()} %(message)s")
     device = torch.device(device_name)
     torch.set_num_threads(2)
@@ -154,7 +154,7 @@ def _work(todo: Any, work: Path, wall: float, device_name: str, small: bool) -> 
         began = time.time()
         try:
             _train(job, work, wall - time.time(), device, small, opened)
-        except Exception:  # one row's fault must not lose the others
+        except Exception:  # a failed row must not stop the others
             log.error("%s failed:\n%s", job.name, traceback.format_exc())
             (work / "rows" / f"{job.name}.error").write_text(traceback.format_exc())
             continue
@@ -163,7 +163,7 @@ def _work(todo: Any, work: Path, wall: float, device_name: str, small: bool) -> 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job with everything that it is trained on."""
+    """A job with everything needed to train it."""
 
     job: Job
     recipe: Recipe
@@ -174,7 +174,7 @@ class Prepared:
 
 
 def _prepare(job: Job, work: Path, device: torch.device, small: bool, opened: dict[Any, Labelled]) -> Prepared:
-    """`opened` keeps the data of earlier jobs on the device."""
+    """Prepare a job; `opened` keeps the data of earlier jobs on the device."""
     plan = SETTINGS[job.task]
     imgsz = (112, 144) if small else tuple(job.changes.get("imgsz", plan.imgsz))
     head = HeadSpec(**job.changes["head"]) if "head" in job.changes else plan.head
@@ -182,7 +182,7 @@ def _prepare(job: Job, work: Path, device: torch.device, small: bool, opened: di
     if small:
         recipe = replace(recipe, samples=64, batch=16, validations=2)
     if job.row == "teacher":
-        recipe = replace(recipe, backbone_rate=2e-4)  # its weights are good already
+        recipe = replace(recipe, backbone_rate=2e-4)  # its weights are pretrained
     folder = work / "data" / SETS[job.task]
     goal = open_goal(job.task, folder, recipe)
     selection = Selection.load(work / f"{job.task}-probe.selection.json")
@@ -201,7 +201,7 @@ def _prepare(job: Job, work: Path, device: torch.device, small: bool, opened: di
 
 
 def _train(job: Job, work: Path, left: float, device: torch.device, small: bool, opened: dict[Any, Labelled]) -> None:
-    """Train a job within the seconds that are left, and write what came of it to `rows/`."""
+    """Train a job within the remaining seconds, and write its result to `rows/`."""
     ready = _prepare(job, work, device, small, opened)
     torch.manual_seed(job.seed)
     model, frozen = _model(ready, work)
@@ -239,7 +239,7 @@ def _train(job: Job, work: Path, left: float, device: torch.device, small: bool,
 
 
 def _keep(ready: Prepared, model: nn.Module, val: Figures, samples: int, rows: Path) -> None:
-    """The trained teacher, which guides others, or the bundle of a candidate."""
+    """Save the trained teacher, which guides other jobs, or the bundle of a candidate."""
     name = ready.job.name
     if ready.job.row == "teacher":
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, rows / f"{name}.part")
@@ -255,7 +255,9 @@ def _model(ready: Prepared, work: Path) -> tuple[nn.Module, bool]:
     """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
     job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
     if job.row == "teacher":
-        return TeacherModel(load_teacher(work / "data" / "teacher.safetensors"), job.task, plan.head, classes), False
+        return TeacherModel(
+            load_efficientnet(work / "data" / "teacher.safetensors"), job.task, plan.head, classes
+        ), False
     if job.row == "cnn":
         return build_cnn(job.task, classes, plan.cnn_width), False
     if job.row.endswith("random"):
@@ -269,9 +271,9 @@ def _guide(ready: Prepared, work: Path, device: torch.device) -> nn.Module:
     """The trained teacher of seed 0; waits for it, because another worker may still be training it."""
     task, path = ready.job.task, work / "rows" / f"{ready.job.task}-teacher-0.safetensors"
     while not path.is_file() and not (work / "rows" / f"{task}-teacher-0.error").is_file():
-        time.sleep(0.5)  # the parent ends this process when the time is up
+        time.sleep(0.5)  # the parent process stops this one when the time is over
     model = TeacherModel(
-        load_teacher(work / "data" / "teacher.safetensors"), task, SETTINGS[task].head, ready.data.classes
+        load_efficientnet(work / "data" / "teacher.safetensors"), task, SETTINGS[task].head, ready.data.classes
     )
     model.load_state_dict(load_file(path))
     return model.eval().requires_grad_(False).to(device)

@@ -1,10 +1,10 @@
-"""The GPU run: a taught backbone, its selections, both bundles and the comparison, in a budget of seconds.
+"""The GPU run: a backbone trained with a teacher, its selections, both bundles and the comparison, in limited time.
 
     python -m research.gpu_run --pack build/gpu-pack.zip --out FOLDER --seconds 540 [--stages pretrain,select,rows]
 
-Every stage has its share of the budget, ends on time with something usable, and is skipped where its result is there
-already, so that a run goes on where another one stopped. `figures.json` and `run.log` in FOLDER say what came out;
-`results.zip.NNN` hold backbone, bundles, selections and figures in parts of at most 15 MiB (`cat` joins them).
+Every stage has its share of the time, ends on time with a usable result, and is skipped if its result exists already,
+so that an interrupted run resumes. `figures.json` and `run.log` in FOLDER hold the results; `results.zip.NNN` hold
+backbone, bundles, selections and figures in parts of at most 15 MiB (`cat` joins them).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.selection import Request, select_tap
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Selection, Task
@@ -31,16 +32,15 @@ from research.corpus import load_corpus
 from research.gpu_rows import GUIDED, SETS, SETTINGS, train_rows
 from research.pack import unpack
 from research.pretraining import CONFIG, PretrainRecipe, pretrain
-from research.teacher import load_teacher
 
 log = logging.getLogger("gpu")
 PART = 15 * 2**20
 LEAST_SECONDS = 60
 COLLECTING = 25
-"""Seconds that are kept for ending the rows and writing the results."""
+"""Seconds reserved for ending the rows and writing the results."""
 
 
-def main(words: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pack", type=Path, required=True)
@@ -49,12 +49,12 @@ def main(words: list[str] | None = None) -> int:
         "--work", type=Path, default=Path("build/gpu-run"), help="data, checkpoints, state between runs"
     )
     parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--pretrain-share", type=float, default=0.42, help="of the seconds")
+    parser.add_argument("--pretrain-share", type=float, default=0.42, help="share of the seconds")
     parser.add_argument("--stages", default="pretrain,select,rows")
-    parser.add_argument("--workers", type=int, default=5, help="trainings side by side")
+    parser.add_argument("--workers", type=int, default=5, help="parallel trainings")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="a rehearsal: tiny batches and few images")
-    arguments = parser.parse_args(words)
+    parser.add_argument("--small", action="store_true", help="a dry run: tiny batches and few images")
+    arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -78,14 +78,12 @@ def main(words: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """All stages; raises InputError before anything is written for what cannot be done."""
+    """Run all stages; raises InputError for invalid arguments before anything is written."""
     began = time.monotonic()
     if arguments.seconds < LEAST_SECONDS:
         raise InputError(f"got --seconds {arguments.seconds:g}, expected at least {LEAST_SECONDS}; raise it")
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "got no GPU that torch finds, expected one; run it there, or rehearse with --device cpu --small"
-        )
+        raise InputError("got no GPU that torch finds, expected one; run on a GPU machine, or try --device cpu --small")
     device, work, stages = torch.device(arguments.device), arguments.work, arguments.stages.split(",")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     data = work / "data"
@@ -119,7 +117,7 @@ def _name(device: torch.device) -> str:
 def _pretrain(data: Path, out: Path, seconds: float, device: torch.device, small: bool) -> None:
     corpus = load_corpus(data, device, 16 if small else 1200, workers=os.cpu_count() or 1)
     log.info("corpus: %d images", corpus.count)
-    teacher = load_teacher(data / "teacher.safetensors").to(device)
+    teacher = load_efficientnet(data / "teacher.safetensors").to(device)
     if device.type == "cuda":
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = PretrainRecipe(seconds=seconds, compiled=device.type == "cuda" and not small)
@@ -152,7 +150,7 @@ def _select(task: Task, data: Path, backbone: Path, work: Path, device: torch.de
 
 
 def _collect(work: Path, out: Path) -> None:
-    """Figures, and everything worth keeping in parts that may be carried; the best candidates' bundles by val."""
+    """Write the figures, and the results in parts of limited size; the bundles are of the best candidates on val."""
     rows = (
         [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
         if (work / "rows").is_dir()

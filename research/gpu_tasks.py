@@ -1,7 +1,7 @@
-"""Both tasks on the device: labelled images as tensors there, views drawn there, and every model that is compared.
+"""Both tasks on the device: labelled images as tensors, views drawn on the device, and every compared model.
 
-The models are trained by the product's own loop, losses and heads; only reading and augmentation differ, because a
-CPU could not feed a GPU.
+The models are trained with the product's loop, losses and heads; only reading and augmentation differ, because a CPU
+could not feed a GPU fast enough.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
@@ -28,7 +29,6 @@ from aselect_runtime import scenes
 from aselect_runtime.frames import resize
 from aselect_runtime.records import HeadSpec, Resize, Task
 from research.corpus import crop_boxes, recoloured, sample, street_pair
-from research.teacher import EfficientNetLite0
 
 STREETS = 256
 
@@ -38,7 +38,7 @@ class Split:
     """A split on the device."""
 
     pixels: Tensor
-    """(N, 3, H, W) uint8, BGR: of train as it is stored, of val and test through the deployed resize."""
+    """(N, 3, H, W) uint8, BGR: train as stored, val and test through the deployed resize."""
     labels: Tensor
     """(N,) classes, or (N, H, W) class maps in their own size."""
 
@@ -52,13 +52,13 @@ class Labelled:
     imgsz: tuple[int, int]
     train: Split
     held: dict[str, Split]
-    """val, and test where it is there."""
+    """val, and test if it exists."""
     streets: Split | None
-    """Synthetic images that are mixed in."""
+    """Synthetic images that are mixed into the batches."""
 
     @property
     def classes(self) -> int:
-        """How many."""
+        """Number of classes."""
         return len(self.goal.train.classes)
 
     def batch(self, generator: torch.Generator, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class Labelled:
         chosen = torch.randint(len(split.pixels), (count,), generator=generator, device=generator.device)
         images, labels = split.pixels[chosen], split.labels[chosen]
         smallest = 0.45 if self.task == "seg" else 0.35
-        # Boxes relative to the image, not to the aspect ratio of the input: the deployed resize stretches too.
+        # Boxes are relative to the image, not to the aspect ratio of the input: the deployed resize stretches too.
         own = (images.shape[2], images.shape[3])
         boxes = crop_boxes(generator, images.shape, own, (smallest, 1.0), 1.2)
         whole = crop_boxes(generator, images.shape, own, (1.0, 1.0), 1.0)
@@ -120,7 +120,7 @@ def _stack(maps: list[Any], device: torch.device) -> Tensor:
 
 
 class TeacherModel(nn.Module):
-    """The teacher with the same head: pixels (N, 3, H, W), BGR, 0..255 -> logits. What a user would pick instead."""
+    """The teacher with the same head: pixels (N, 3, H, W), BGR, 0..255 -> logits. The common alternative."""
 
     def __init__(self, encoder: EfficientNetLite0, task: Task, spec: HeadSpec, classes: int) -> None:
         super().__init__()
@@ -147,8 +147,8 @@ def _last(x: Tensor) -> Tensor:
 class DeviceLearner:
     """See aselect_edge.training.learners.Learner: a model on the device, its views drawn there.
 
-    With `frozen`, only the head of a TapModel learns. With `guide`, a trained model of the same classes says of
-    every view how likely each class is, and `share` of the loss is the distance to that (arXiv 1503.02531).
+    With `frozen`, only the head of a TapModel is trained. `guide` is a trained model of the same classes whose class
+    probabilities for every view are a target; `share` of the loss is the distance to them (arXiv 1503.02531).
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class DeviceLearner:
 
 @torch.no_grad()
 def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.device) -> Figures:
-    """Figures on a held split, counted as `aselect_edge.evaluation` does: class maps at their label's own size."""
+    """Figures on a held-out split, computed as in `aselect_edge.evaluation`: class maps at their label's own size."""
     was = module.training
     module.eval()
     held, classes = data.held[split], data.classes

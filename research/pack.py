@@ -1,10 +1,10 @@
-"""Everything that a GPU run needs, in one file that is small enough to carry to a machine without a network.
+"""Everything that a GPU run needs, in one file that is small enough to transfer to a machine without a network.
 
     python -m research.pack --data DIR --out build/gpu-pack.zip [--limit-mib 28] [--test] [--wheels DIR]
 
 Training and validation images as AVIF, label maps as PNG, Tiny ImageNet as mosaics of 1,024 images, the teacher's
-weights in float16, and wheels of Python packages that the other machine lacks. Tiny ImageNet fills what the limit
-leaves. `unpack` writes the layout of the data folder that it came from, with images that decode at once (BMP).
+weights in float16, and wheels of Python packages that the other machine lacks. Tiny ImageNet fills the remaining
+space. `unpack` writes the layout of the data folder that it came from, with images that decode at once (BMP).
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
 from aselect_runtime.frames import Frame, read_image
 from aselect_runtime.media import list_images
-from research.teacher import load_teacher, save_teacher
+from research.teacher import save_teacher
 
 VERSION = 1
 MANIFEST = "manifest.json"
 SIDE = 64
-"""Of a Tiny ImageNet image."""
+"""Side of a Tiny ImageNet image."""
 TILES = 32
 """Images along either side of a mosaic."""
 BIRD_SIDE = 256
-"""Shorter side of a bird, at most."""
+"""Maximum shorter side of a bird image."""
 QUALITY = {"camvid": 48, "cub40": 42, "tinyimagenet": 39, "video": 45}
 """AVIF quality by source, 0 to 100."""
 CLIP_EVERY = 5
@@ -49,18 +50,18 @@ CLIP_EVERY = 5
 log = logging.getLogger(__name__)
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds camvid, cub40, tinyimagenet")
     parser.add_argument("--out", type=Path, default=Path("build/gpu-pack.zip"))
     parser.add_argument("--limit-mib", type=float, default=28)
-    parser.add_argument("--test", action="store_true", help="take the test splits along, to measure on the GPU machine")
+    parser.add_argument("--test", action="store_true", help="include the test splits, to measure on the GPU machine")
     parser.add_argument("--wheels", type=Path, help="wheels of packages that the GPU machine lacks")
     parser.add_argument(
         "--teacher", type=Path, help="weights of efficientnet-lite0; the installed package's if left out"
     )
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limit = int(arguments.limit_mib * 2**20)
     size = pack(arguments.data, arguments.out, limit, arguments.test, arguments.wheels, arguments.teacher)
@@ -75,7 +76,7 @@ def pack(
     wheels: Path | None = None,
     teacher: Path | None = None,
 ) -> int:
-    """Write the pack; returns its bytes. Raises InputError where the limit leaves no room for Tiny ImageNet."""
+    """Write the pack; returns its size in bytes. Raises InputError if the limit is too small for Tiny ImageNet."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.part")
     hashes: dict[str, str] = {}
@@ -84,7 +85,7 @@ def pack(
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
 
             def add(name: str, content: bytes) -> None:
-                archive.writestr(zipfile.ZipInfo(name), content)  # no time of day: the same data give the same file
+                archive.writestr(zipfile.ZipInfo(name), content)  # no time stamp: the same data give the same file
                 hashes[name] = hashlib.sha256(content).hexdigest()
                 part = name.split("/", 1)[0]
                 counted[part] = counted.get(part, 0) + len(content)
@@ -107,7 +108,7 @@ def pack(
 
 
 def unpack(path: Path, folder: Path, workers: int = 8) -> Path:
-    """Write the pack's data below `folder`, which it replaces; raises InputError for a cut, changed or foreign pack."""
+    """Write the pack's data to `folder`, replacing it; raises InputError for a truncated, changed or other file."""
     contents = read_pack(path)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -130,7 +131,7 @@ def read_pack(path: Path) -> dict[str, bytes]:
             contents = {name: archive.read(name) for name in manifest.get("sha256", {})}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: got no whole pack ({error}), expected one; make it again with make gpu-pack"
+            f"{path}: got an incomplete pack ({error}), expected a complete one; make it again with make gpu-pack"
         ) from error
     if manifest.get("version") != VERSION:
         raise InputError(
@@ -139,12 +140,14 @@ def read_pack(path: Path) -> dict[str, bytes]:
         )
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
-            raise InputError(f"{path}: {name} is damaged, expected what was packed; make it again with make gpu-pack")
+            raise InputError(
+                f"{path}: {name} is damaged, expected the packed contents; make it again with make gpu-pack"
+            )
     return contents
 
 
 def _fixed(data: Path, test: bool, wheels: Path | None, teacher: Path | None) -> Iterator[tuple[str, bytes]]:
-    """All but Tiny ImageNet: (name, content)."""
+    """Yield all contents except Tiny ImageNet: (name, content)."""
     jobs: list[tuple[str, Path, str]] = []
     for split in ("train", "val", *(["test"] if test else [])):
         for path in list_images(data / "camvid" / split / "images"):
@@ -167,7 +170,7 @@ def _fixed(data: Path, test: bool, wheels: Path | None, teacher: Path | None) ->
 
 
 def _tiny(folder: Path, left: int) -> Iterator[tuple[str, bytes]]:
-    """Mosaics, as many as `left` bytes hold, each of every class alike; then the classes of their images."""
+    """Yield mosaics, as many as fit in `left` bytes, with equally many images per class; then the images' classes."""
     images, labels = read_tiny(folder)
     order = np.random.default_rng(0).permutation(len(labels))
     kept = 0
@@ -206,7 +209,7 @@ def read_tiny(folder: Path, limit: int | None = None) -> tuple[NDArray[np.uint8]
 
 
 def clip_frames(path: Path, every: int = CLIP_EVERY) -> list[Frame]:
-    """Every so many frames of a clip, at 480 pixels of width."""
+    """Every `every`-th frame of a clip, at 480 pixels of width."""
     capture = cv2.VideoCapture(str(path))
     frames: list[Frame] = []
     try:
@@ -274,7 +277,7 @@ def _tiles(mosaic: Frame) -> NDArray[np.uint8]:
 def _teacher(weights: Path | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.safetensors"
-        save_teacher(load_teacher(weights), path)
+        save_teacher(load_efficientnet(weights), path)
         return path.read_bytes()
 
 

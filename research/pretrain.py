@@ -27,20 +27,20 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder that holds camvid, cub40, tinyimagenet, video.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint and backbone.")] = Path("runs/backbone"),
     samples: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 200_000,
-    seconds: Annotated[float | None, typer.Option(help="End after so long, if that comes first.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time, if that comes first.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="efficientnet-lite0, timm/NAME or torchvision/NAME; none if left out.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Square crops of a step; a step of full frames has half as many.")
+        int, typer.Option(min=1, help="Square crops per step; a step of full frames has half as many.")
     ] = 64,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all if left out.")] = None,
     limit: Annotated[int, typer.Option(help="Images of tinyimagenet to hold in memory.")] = 50_000,
     streets: Annotated[int, typer.Option(help="Synthetic street frames to draw.")] = 1200,
-    curriculum: Annotated[int | None, typer.Option(min=1, max=1000, help="Train on so many chosen timesteps.")] = None,
-    curriculum_by: Annotated[str, typer.Option(help="What chooses them: hfr, learned or even (the control).")] = "hfr",
-    start: Annotated[str | None, typer.Option(help="A backbone of the same shape to begin with.")] = None,
+    curriculum: Annotated[int | None, typer.Option(min=1, max=1000, help="Number of chosen timesteps.")] = None,
+    curriculum_by: Annotated[str, typer.Option(help="Their rule: hfr, learned or even (the control).")] = "hfr",
+    start: Annotated[str | None, typer.Option(help="A backbone of the same shape to start from.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Pretrain the backbone."""

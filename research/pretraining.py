@@ -1,9 +1,10 @@
 """Pretraining of a small pixel-space DiT by v prediction and, with a teacher, alignment (REPA, arXiv 2410.06940).
 
-With a teacher, each step draws images once, asks the teacher once, and gives the student both halves: nearly clean,
-aligned only and stopped after the deepest aligned block, as it will be deployed; and at any noise level, denoised by
-all blocks and aligned as much as the noise left of the image. Without a teacher only the second half is left. The
-corpus lives on the device. A run resumes from its checkpoint and writes a diffusers pipeline folder.
+With a teacher, each step draws images once, computes the teacher's features once, and uses them for both halves of the
+student's batch: one half is nearly clean, only aligned, and stopped after the deepest aligned block, as in deployment;
+the other is at any noise level, denoised by all blocks, and aligned in proportion to the signal left in the image.
+Without a teacher there is only the second half. The corpus is on the device. A run resumes from its checkpoint and
+writes a diffusers pipeline folder.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class PretrainRecipe:
     frame: tuple[int, int] = (288, 384)
     frame_every: int = 5
     clean_steps: int = 60
-    """The nearly clean half is at a timestep below this."""
+    """The nearly clean half is at a timestep below this one."""
     aligned: dict[int, float] = field(default_factory=lambda: {4: 0.5, 6: 1.0})
     """Block whose input is aligned -> weight."""
     denoising: float = 1.0
@@ -80,18 +81,18 @@ class PretrainRecipe:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup: float = 0.03
-    """Share of the budget until the full learning rate."""
+    """Share of the budget for warm-up to the full learning rate."""
     ema: float = 0.999
     compiled: bool = False
     save_every: float = 60.0
     """Seconds from one checkpoint to the next."""
     curriculum: Curriculum | None = None
-    """Which timesteps are trained on; None is all of them, uniformly."""
+    """The timesteps to train on; None is all of them, uniformly."""
     seed: int = 0
 
 
 class Run:
-    """The state of a run: model, average, projectors, optimiser, and where it stands."""
+    """The state of a run: model, average, projectors, optimiser and progress."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class Run:
         """Images seen, seconds, denoising loss, alignment loss."""
         self.losses: list[Tensor] = []
         self.chosen: list[tuple[int, list[int]]] = []
-        """Images seen, and the timesteps that the curriculum went on with."""
+        """Images seen, and the timesteps that the curriculum chose then."""
         if (out / CHECKPOINT).is_file():
             self._resume(read_checkpoint(out / CHECKPOINT))
         elif teacher is not None:
@@ -146,7 +147,7 @@ class Run:
         return parts | ({"alignment": self.alignment, "standardise": self.standardise} if self.teacher else {})
 
     def _kind(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that takes it up."""
+        """The properties that a checkpoint must share with the run that resumes it."""
         return {
             "teacher": self.teacher is not None,
             "curriculum": asdict(self.recipe.curriculum) if self.recipe.curriculum else None,
@@ -169,7 +170,7 @@ class Run:
             raise IntegrityError(f"{path}: incomplete ({error}), expected a checkpoint; remove it") from error
 
     def _renew(self) -> None:
-        """Choose the curriculum's timesteps where that is due, by the averaged model on images of the corpus."""
+        """Choose the curriculum's timesteps if that is due, by the averaged model on images of the corpus."""
         curriculum = self.recipe.curriculum
         if curriculum and curriculum.due(self.seen, self.chosen[-1][0] if self.chosen else None):
             generator = torch.Generator(self.device).manual_seed(self.recipe.seed + self.step)
@@ -193,7 +194,7 @@ class Run:
 
     @property
     def share(self) -> float:
-        """How much of the budget is spent, 0 to 1."""
+        """The share of the budget spent, 0 to 1."""
         return max(self.seen / self.recipe.samples, self.spent / self.recipe.seconds)
 
     def loss(self) -> Tensor:
@@ -213,13 +214,13 @@ class Run:
         return parts.sum()
 
     def rate(self, _step: int, spent: float) -> float:
-        """Share of the learning rate: linear warm-up, then a cosine to 2 %."""
+        """Factor on the learning rate: linear warm-up, then a cosine to 2 %."""
         decayed = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, spent)))
         return min(1.0, (spent + 1e-3) / self.recipe.warmup) * decayed
 
     @torch.no_grad()
     def stepped(self) -> None:
-        """Move the average towards the weights that a step has changed."""
+        """Update the average with the weights after a step."""
         decay = min(self.recipe.ema, (self.step + 1) / (self.step + 10))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
@@ -248,7 +249,7 @@ class Run:
         return torch.stack([generative, aligned + recipe.noisy_alignment * noisy])
 
     def save(self) -> None:
-        """Write the averaged backbone and the curve; last the checkpoint, so that it never runs ahead of them."""
+        """Write the averaged backbone and the curve; the checkpoint last, so that it is never ahead of them."""
         if self.losses:
             means = torch.stack(self.losses).mean(0).tolist()
             self.curve.append([self.seen, round(self.spent, 1), *means])
@@ -272,8 +273,8 @@ def pretrain(
 ) -> Path:
     """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder.
 
-    A fresh run begins with the weights of `start`, or with random ones. The first step is always made, so that even a
-    budget of no time leaves a checkpoint that can be gone on from.
+    A new run starts with the weights of `start`, or with random ones. The first step is always made, so that even a
+    budget of zero leaves a checkpoint to resume from.
     """
     run = Run(out, recipe, corpus, teacher, device, config, start)
     before, saved = run.spent, time.monotonic()
@@ -300,5 +301,5 @@ def pretrain(
 
 
 def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
-    """The recipe as JSON, in which infinity has no place."""
+    """The recipe as JSON, which cannot represent infinity."""
     return {key: None if value == math.inf else value for key, value in asdict(recipe).items()}

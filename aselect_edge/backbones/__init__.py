@@ -1,4 +1,4 @@
-"""Backbones: one file a family, loaded from the folders and keys that people have."""
+"""Backbones: one module for each model family, and the readers of the checkpoints that people have."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Every tensor of a checkpoint is used, or known not to matter; a file with any other is refused, and says which.
+"""Check that every tensor of a checkpoint is used or known to be irrelevant; any other tensor is refused by name.
 
-A tensor that is left out silently makes another model: the features look right and are not.
+Ignoring an unknown tensor would silently load a different model: its features look plausible and are wrong.
 """
 
 from __future__ import annotations
@@ -21,38 +21,42 @@ _MEANINGS = (
     (r"rope|freqs_(cos|sin)|rotary", "rotary positions (RoPE)"),
     (r"\.mlp\.(w\d+|gate|up|down)|swiglu", "a gated MLP (SwiGLU)"),
     (r"\.norm\d?(_\w+)?\.(weight|bias)$|rms_?norm", "norms with weights (RMSNorm or an affine LayerNorm)"),
+    (r"^s_embedder\.", "an encoder of its own for the condition (DDT)"),
     (r"^bn\.", "statistics that normalise the latents (REPA-E)"),
-    (r"^decoder_blocks\.|^dec_|^dec\.|mask_token|sideblock", "a decoder of its own"),
-    (r"^r_embedder\.", "a second time (MeanFlow)"),
-    (r"\.attn2\.|attn_2", "a second attention"),
-    (r"(resolution|aspect_ratio|csize|ar)_embedder", "a model that is told the size of the image"),
+    (r"^decoder_blocks\.|^dec_|^dec\.|mask_token|sideblock", "a separate decoder"),
+    (r"^r_embedder\.", "a second time input (MeanFlow)"),
+    (r"\.attn2\.|attn_2", "a second attention layer"),
+    (r"(resolution|aspect_ratio|csize|ar)_embedder", "an embedding of the image size"),
     (r"\.sr\.|\.sr_norm", "compressed keys and values"),
     (r"experts|router|\.moe\.", "a mixture of experts"),
-    (r"cls_token|cls_embed|register_token|in_context", "tokens besides those of the image"),
+    (
+        r"cls_token|cls_embed|cls_proj|wg_norm|register_token|in_context",
+        "tokens in addition to the image tokens (as in REG)",
+    ),
     (
         r"^blocks\.\d+\.|^transformer_blocks\.\d+\.|^joint_blocks\.\d+\.",
-        "other blocks than config.json or the layout says",
+        "blocks that config.json or the layout does not describe",
     ),
 )
-"""What names stand for, where that is known."""
+"""Known meanings of tensor names, as (pattern, description)."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tensors of a file become a model, and which names the file may have."""
+    """How the tensors of a file map to a model, and which names the file may contain."""
 
     places: Mapping[str, Stored]
-    """Name in the model, which may be cut -> place in the file."""
+    """Name in the model, which may be truncated -> location in the file."""
     known: frozenset[str]
-    """Every name that the whole model uses, also those beyond the cut."""
+    """Every name that the complete model uses, also those beyond the truncation."""
     ignored: tuple[str, ...] = ()
-    """Patterns of names that no tap depends on: the output layer, heads for training alone."""
+    """Patterns of names that no tap depends on: the output layer, heads used only in training."""
     tables: Mapping[str, Tensor] = field(default_factory=dict)
-    """Tables that are computed, not read, by their name in the file: there they may be, but of these values."""
+    """Tables that are computed instead of read, by their name in the file: a file may hold them with these values."""
 
 
 def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
-    """Raises InputError that begins with `what` for a tensor that is not understood, or a table of other values."""
+    """Raise InputError, its message starting with `what`, for an unknown tensor or a table of other values."""
     pattern = re.compile("|".join(f"(?:{part})" for part in layout.ignored)) if layout.ignored else None
     unknown = [
         name
@@ -63,7 +67,7 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(
             f"{what}: got tensors that are not understood: {', '.join(unknown[:3])}{more}{meaning_of(unknown)}, "
-            "expected none besides those of the plain model; this variant is not supported, choose another checkpoint"
+            "expected only those of the plain model; this variant is not supported, choose another checkpoint"
         )
     for name, table in layout.tables.items():
         if name in store.held and not _same(store.tensor(name), table):
@@ -74,7 +78,7 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
 
 
 def _same(stored: Tensor, table: Tensor) -> bool:
-    """Whether a stored table is the computed one, whatever precision it went through."""
+    """Whether a stored table equals the computed one, allowing for the precision in which it was saved."""
     if stored.numel() != table.numel():
         return False
     flat = stored.flatten()
@@ -83,7 +87,7 @@ def _same(stored: Tensor, table: Tensor) -> bool:
 
 
 def meaning_of(names: Iterable[str]) -> str:
-    """What the names stand for, where that is known, in brackets; else nothing."""
+    """The known meanings of the names, in brackets; an empty string if none is known."""
     joined = list(names)
     meant = [meaning for pattern, meaning in _MEANINGS if any(re.search(pattern, name) for name in joined)]
     return f" ({'; '.join(meant[:3])})" if meant else ""

@@ -1,4 +1,4 @@
-"""From a family and its configuration to a model with weights, and to the folder that diffusers writes."""
+"""Build a model with weights from a family and its configuration, and write the folder that diffusers reads."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from aselect_runtime.files import atomic_write
 
 
 def build(family: type[Backbone], config: dict[str, Any], depth: int | None = None) -> Backbone:
-    """An unfilled model on the meta device."""
+    """A model without weights, on the meta device."""
     with torch.device("meta"):
         return family.from_json(config, depth)
 
 
 def own_places(model: Backbone) -> dict[str, Stored]:
-    """Where the parameters of a model are in files with diffusers' names."""
+    """Model parameter name -> its location in files that use diffusers' names."""
     return {ours: Stored(theirs) for ours, theirs in model.keys().items()}
 
 
 def translated(model: Backbone, place: Callable[[str], Stored]) -> dict[str, Stored]:
-    """Where the parameters of a model are in files with names of their own: `place` of diffusers' name."""
+    """Model parameter name -> its location in files with other names; `place` maps diffusers' name to that location."""
     return {ours: place(theirs) for ours, theirs in model.keys().items()}
 
 
 def layout_of(model: Backbone, config: dict[str, Any]) -> Layout:
-    """What a file with diffusers' names may hold, for a model of `config` that may be cut."""
+    """Which tensors a file with diffusers' names may contain, for a model of `config` that may be truncated."""
     whole = build(type(model), config)
     return Layout(own_places(model), frozenset(whole.keys().values()), model.unread, whole.tables())
 
 
 def fill_backbone(model: Backbone, store: WeightStore, lean: bool = False) -> None:
-    """Give an unfilled model its weights, all of them or, if `lean`, all but the streamed; eval mode.
+    """Load the weights of an empty model: all of them or, if `lean`, all but the streamed ones; sets eval mode.
 
     Raises IntegrityError for a tensor that is missing or of another shape.
     """
@@ -57,7 +57,7 @@ def save_backbone(model: DiT, schedule: dict[str, Any], folder: Path, dtype: tor
     tensors = {theirs: state[ours].detach().to("cpu", dtype).clone() for ours, theirs in keys.items()}
     transformer, scheduler = folder / "transformer", folder / "scheduler"
     atomic_write(transformer / "config.json", json.dumps(model.config.to_json(), indent=2) + "\n")
-    # Through bytes, because safetensors and torch report a full disk as errors of their own kinds.
+    # Written through bytes, because safetensors and torch report a full disk with their own exception classes.
     atomic_write(transformer / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     atomic_write(
         scheduler / "scheduler_config.json", json.dumps({"_class_name": "DDPMScheduler", **schedule}, indent=2)

@@ -1,4 +1,4 @@
-"""The files of a bundle, read and checked; what they hold is the business of others."""
+"""Read the record of a bundle folder and check its files; this module does not interpret their contents."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from aselect_runtime.files import check_files
 from aselect_runtime.records import Bundle
 
 BUNDLE = "bundle.json"
-"""What makes a folder a bundle."""
+"""The file that makes a folder a bundle."""
 SELECTION, HEAD = "selection.json", "head.safetensors"
 
 
 def read_bundle(path: Path) -> Bundle:
-    """The record of a bundle folder whose files are all there and whole.
+    """The record of a bundle folder whose files are all present and intact.
 
     Raises InputError (no folder), RecordError (bad record) or IntegrityError (missing, corrupt or unlisted file).
     """

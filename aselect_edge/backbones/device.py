@@ -1,4 +1,4 @@
-"""The device that a command was asked to compute on, and the precision of what learns there."""
+"""The device that a command computes on, and the precision of training on it."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def find_device(name: str) -> torch.device:
 
 
 def reduced(device: torch.device) -> AbstractContextManager[object]:
-    """Where a forward pass that learns is computed in bfloat16: on CUDA. Weights and losses stay in float32."""
+    """Context in which a training forward pass runs in bfloat16 on CUDA. Weights and losses stay in float32."""
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

@@ -1,7 +1,7 @@
-"""What a backbone holds, as digests: caches, bundles and selections are of that, and not of the path it came from.
+"""Digests of a backbone's contents: caches, bundles and selections refer to these, not to the path it came from.
 
-Digests are of the float32 values that a model computes with, so that a file that was moved, converted or split into
-shards is still the same.
+Digests cover the float32 values that a model computes with, so that a checkpoint keeps its digest when it is moved,
+converted or split into shards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aselect_runtime.records import BackboneSource
 log = logging.getLogger(__name__)
 
 SINCE = "bundle/1.3"
-"""The first bundles that hold digests of what lies outside of them."""
+"""The first bundle version that holds digests of the parts that are stored outside the bundle."""
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -35,7 +35,7 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def weights_digest(model: Backbone, depth: int | None = None) -> str:
-    """SHA-256 of a model's parameters, or of those of its first `depth` blocks and what comes before them.
+    """SHA-256 of a model's parameters, or of those of its first `depth` blocks and the layers before them.
 
     The blocks of a lean model are read from the disk, tensor by tensor.
     """
@@ -43,7 +43,7 @@ def weights_digest(model: Backbone, depth: int | None = None) -> str:
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """SHA-256 of an encoder: weights, configuration, scale."""
+    """SHA-256 of an encoder: weights, configuration and scale."""
     affine = encoder.affine
     scale = [encoder.stride, affine.gain, affine.offset, affine.reverse]
     config = _decisive(getattr(encoder, "config", {}))
@@ -53,20 +53,20 @@ def encoder_digest(encoder: Encoder) -> str:
 def backbone_digest(
     model: Backbone, encoder: Encoder, condition: Condition | None = None, depth: int | None = None
 ) -> str:
-    """SHA-256 of all that decides features but for noise and frames, or with `depth` of so many blocks.
+    """SHA-256 of everything that decides features except noise and frames; `depth` limits it to so many blocks.
 
-    Family, configuration (heads, eps and sizes are in no tensor), weights, encoder and, if given, condition.
+    Includes family, configuration (heads, eps and sizes are in no tensor), weights, encoder and, if given, condition.
     """
     parts = [model.family, _decisive(model.to_json()), weights_digest(model, depth), encoder_digest(encoder)]
     return _sha256([*parts, tensors_digest((condition or {}).items())])
 
 
 def check_weights(model: Backbone, source: BackboneSource, depth: int) -> None:
-    """Raises IntegrityError where a backbone outside of its bundle is not the one that the bundle was trained on."""
+    """Raise IntegrityError if a backbone stored outside its bundle is not the one that the bundle was trained on."""
     if source.weights_sha256 is None:
         log.warning(
-            "%s: the bundle is older than %s and does not say what its backbone held; train it again where the "
-            "backbone was changed since",
+            "%s: the bundle is older than %s and holds no digest of its backbone; train it again if the "
+            "backbone has changed since",
             source.source,
             SINCE,
         )
@@ -82,14 +82,14 @@ def check_weights(model: Backbone, source: BackboneSource, depth: int) -> None:
 
 
 def check_encoder(encoder: Encoder, source: BackboneSource) -> None:
-    """Raises IntegrityError where an autoencoder is not the one that the bundle was trained with."""
+    """Raise IntegrityError if an autoencoder is not the one that the bundle was trained with."""
     if isinstance(encoder, Pixels):
         return
     place, expected = source.vae or source.source, source.vae_sha256
     if expected is None:
         log.warning(
-            "%s: the bundle is older than %s and does not say what its autoencoder held; train it again where the "
-            "autoencoder was changed since",
+            "%s: the bundle is older than %s and holds no digest of its autoencoder; train it again if the "
+            "autoencoder has changed since",
             place,
             SINCE,
         )
@@ -101,7 +101,7 @@ def check_encoder(encoder: Encoder, source: BackboneSource) -> None:
 
 def _changed(place: str, got: str, expected: str, what: str) -> IntegrityError:
     return IntegrityError(
-        f"{place}: got {got}, expected {expected}: the {what} was changed since the bundle was trained on it; "
+        f"{place}: got {got}, expected {expected}: the {what} has changed since the bundle was trained on it; "
         "restore it or train again"
     )
 
@@ -116,7 +116,7 @@ def _weights(model: Backbone, depth: int | None) -> Iterator[tuple[str, Tensor]]
 
 
 def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as JSON has it, without what diffusers notes for itself."""
+    """A configuration as JSON values, without diffusers' private fields."""
     found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in config.items() if not k.startswith("_")}))
     return found
 

@@ -1,7 +1,7 @@
 """The class-conditional DiT of Peebles and Xie (arXiv 2212.09748), with diffusers' weights and formulas.
 
 diffusers' `DiTTransformer2DModel` un-patchifies as a square; this module runs the same weights on any grid and
-shows every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
+outputs every component of every block. Shapes: N images, T = (H/p)·(W/p) tokens, D width, p patch size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Backbone, Condition, of_block
+from aselect_edge.backbones.family import Affine, Backbone, Condition, of_block
 from aselect_edge.backbones.inputs import class_condition, patch_grid
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_runtime.errors import InputError
@@ -44,9 +44,14 @@ class DiTConfig:
     num_embeds_ada_norm: Count = 1000
     norm_eps: float = 1e-5
     frequency_shift: Literal[0, 1] = 1
-    """What the sinusoid's divisor is short of 128: 1 in diffusers, 0 in facebookresearch/DiT."""
+    """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
     null_class: bool = True
     """Whether the label table ends with the class "no class"."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised head by head, by a LayerNorm with weights."""
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Of each channel of the autoencoder's latents, where the model normalises them so."""
 
     @property
     def width(self) -> int:
@@ -55,7 +60,7 @@ class DiTConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> DiTConfig:
-        """Read diffusers' config; raises InputError for nonsense, and where the formulas differ from DiT's."""
+        """Read diffusers' config; raises InputError for invalid values, and if the formulas differ from DiT's."""
         expected = {
             "norm_type": "ada_norm_zero",
             "activation_fn": "gelu-approximate",
@@ -73,13 +78,14 @@ class DiTConfig:
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             raise InputError(
-                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected what DiT has ({fault['msg']}); "
+                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected a valid value ({fault['msg']}); "
                 "check config.json"
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """What diffusers' `DiTTransformer2DModel.from_config` reads."""
-        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written where they say something
+        """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""
+        # Unknown to diffusers: written only if not the default.
+        own = {"frequency_shift": 1, "null_class": True, "qk_norm": False, "latents_mean": None, "latents_std": None}
         values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
         return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
 
@@ -88,7 +94,7 @@ class DiTConfig:
 def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
     """Sine-cosine position table (T, D) of a grid (rows, columns), row-major.
 
-    Positions span [0, base_size) on both axes whatever the grid, and the first half of the channels encodes the
+    Positions span [0, base_size) on both axes for any grid, and the first half of the channels encodes the
     column: both as in diffusers' `get_2d_sincos_pos_embed`.
     """
     frequency = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
@@ -130,6 +136,11 @@ class Block(nn.Module):
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
+        self.query_norm, self.key_norm = (
+            # torch's own eps of 1e-5, which timm's attention has
+            nn.LayerNorm(config.attention_head_dim) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.mlp_in = nn.Linear(width, 4 * width)
@@ -140,7 +151,7 @@ class Block(nn.Module):
         return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, c: Tensor, see: See | None = None) -> Tensor:
-        """x (N, T, D), c (N, D) -> (N, T, D); `see` is shown every component on the way."""
+        """x (N, T, D), c (N, D) -> (N, T, D); `see` is called with every component in turn."""
         show = see or _ignore
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
         show("hidden", x)
@@ -163,6 +174,7 @@ class Block(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
+        q, k = self.query_norm(q), self.key_norm(k)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (N, T, D)
 
 
@@ -171,10 +183,10 @@ def _ignore(_component: Component, _value: Tensor) -> None:
 
 
 class DiT(Backbone):
-    """The whole, unfolded model: the reference that everything deployed is held against.
+    """The complete, unfolded model: the reference that everything deployed is compared with.
 
     With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block. With
-    `depth`, only so many blocks exist, and no output layer.
+    `depth`, only the first blocks exist, without an output layer.
     """
 
     family: ClassVar[str] = "dit"
@@ -215,6 +227,11 @@ class DiT(Backbone):
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
         return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
+
+    @property
+    def affine(self) -> Affine | None:
+        mean, std = self.config.latents_mean, self.config.latents_std
+        return None if mean is None or std is None else Affine.normalising(mean, std)
 
     @property
     def depth(self) -> int:
@@ -332,6 +349,7 @@ _BLOCK_KEYS = {
     "ff.net.0.proj": "blocks.{}.mlp_in",
     "ff.net.2": "blocks.{}.mlp_out",
 }
+_NORM_KEYS = {"attn1.norm_q": "blocks.{}.query_norm", "attn1.norm_k": "blocks.{}.key_norm"}
 _OUTER_KEYS = {"pos_embed.proj": "patch_embed", "proj_out_1": "final_adaln", "proj_out_2": "final"}
 
 
@@ -341,8 +359,9 @@ def diffusers_keys(config: DiTConfig, depth: int | None = None) -> dict[str, str
     A truncated model (`depth` given) has no output layer.
     """
     names = {ours: theirs for theirs, ours in _OUTER_KEYS.items() if depth is None or ours == "patch_embed"}
+    inside = _BLOCK_KEYS | (_NORM_KEYS if config.qk_norm else {})
     for index in range(config.num_layers if depth is None else depth):
-        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in _BLOCK_KEYS.items()}
+        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in inside.items()}
     biasless = () if config.attention_bias else (".query", ".key", ".value")
     keys = {}
     for ours, theirs in names.items():

@@ -1,7 +1,7 @@
-"""Which way the time of a SiT-like file runs, and along which path: files of different projects have the same names.
+"""Find the direction of time and the noise path of a SiT-like file: projects share tensor names but differ in these.
 
-REPA, iREPA, SRA, REPA-E and MeanFlow feed the embedder the share of noise, SiT the share of the image. A file read the
-wrong way round has features of other noise levels, and nothing else would tell.
+REPA, iREPA, SRA, REPA-E, Self-Flow and MeanFlow feed the embedder the noise share sigma, SiT feeds the image share
+1 - sigma. If the direction is wrong, features are those of other noise levels and no error shows it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from aselect_edge.backbones.facebook import linear_patch
 from aselect_edge.backbones.sit import PATHS, TIMES, PathSchedule, Time
 from aselect_edge.backbones.sit import Path as Along
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice
 
 _TO_NOISE = {"linear": "linear", "cosine": "cosine"}
-"""path_type as REPA's training scripts note it, and the path that is meant."""
+"""path_type as written by REPA's training scripts -> the path."""
 _TO_DATA = {"Linear": "linear", "GVP": "cosine", "VP": "vp"}
-"""path_type as SiT's note it."""
+"""path_type as written by SiT's training scripts -> the path."""
 _TRAINED_BESIDE = ("projectors", "ap_head", "bn", "r_embedder")
-"""What only the projects have that feed the share of noise."""
+"""Tensors that occur only in projects that feed the noise share."""
 
 
 def sit_schedule(
@@ -30,9 +31,9 @@ def sit_schedule(
     time: str | None = None,
     along: str | None = None,
 ) -> tuple[PathSchedule, list[str]]:
-    """What the timesteps of a SiT-like file mean, and why; `time` and `along` are what was given, None for the file's.
+    """The schedule of a SiT-like file and the reasons; `time` and `along` override the file's values, None keeps them.
 
-    Raises InputError where the file does not say, or says different things.
+    Raises InputError if the file does not show it, or if its evidence is contradictory.
     """
     noted = args.get("path_type")
     if along is None and noted is not None and noted not in {**_TO_NOISE, **_TO_DATA}:
@@ -55,6 +56,8 @@ def _time(path: Path, shapes: Mapping[str, tuple[int, ...]], noted: object, give
     if noted in _TO_NOISE or noted in _TO_DATA:
         time: Time = "sigma" if noted in _TO_NOISE else "1-sigma"
         return time, f"fed {time} (path_type = {noted})"
+    if linear_patch(shapes):
+        return "sigma", "fed sigma (its patch embedding is a linear layer, as Self-Flow's is)"
     beside = [name for name in _TRAINED_BESIDE if _has(shapes, f"{name}.")]
     learned = _learned_sigma(shapes)
     if beside and not learned:
@@ -65,7 +68,7 @@ def _time(path: Path, shapes: Mapping[str, tuple[int, ...]], noted: object, give
         return "1-sigma", "fed 1-sigma (its output layer has a learned sigma, as SiT's)"
     found = f"{beside[0]} and a learned sigma" if beside else "no output layer"
     raise InputError(
-        f"{path}: got {found}, expected what tells which way its time runs; give what the model is fed, "
+        f"{path}: got {found}, expected evidence of the direction of time; give what the model is fed, "
         "sigma (REPA and its successors) or 1-sigma (SiT)",
         parameter="sit_time",
     )
@@ -76,7 +79,7 @@ def _has(names: Collection[str], prefix: str) -> bool:
 
 
 def _learned_sigma(shapes: Mapping[str, tuple[int, ...]]) -> bool | None:
-    """Whether the output layer has twice the channels; None where there is none."""
+    """Whether the output layer has twice the channels; None if there is no output layer."""
     output, patches = shapes.get("final_layer.linear.weight"), shapes.get("x_embedder.proj.weight")
     if output is None or patches is None or len(patches) != 4:
         return None

@@ -1,4 +1,4 @@
-"""What a family of Diffusion Transformers has in common: one file beside this one implements it for each family.
+"""The interface that every family of Diffusion Transformers implements, each in its own module.
 
 Shapes: N images, C channels of the model's own input (RGB pixels in -1..1, or scaled latents), h x w its size,
 T = rows·columns tokens, D width.
@@ -7,7 +7,7 @@ T = rows·columns tokens, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,13 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.records import COMPONENTS, Component, Tap
 
 Condition = Mapping[str, Tensor]
-"""What a model is conditioned on besides the timestep, each tensor for one image (1, …): a class label, or the
+"""The condition of a model in addition to the timestep, each tensor for one image (1, …): a class label, or the
 embeddings of the empty prompt. Fixed once per deployment; saved as safetensors."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """How what enters the deployed graph becomes the model's x0: gain · value + offset, channels reversed or not.
+    """How the input of the deployed graph becomes the model's x0: gain · value + offset, channels reversed or not.
 
     Gain and offset are one number, or one for each channel of x0.
     """
@@ -37,6 +37,11 @@ class Affine:
     offset: float | tuple[float, ...] = 0.0
     reverse: bool = False
 
+    @classmethod
+    def normalising(cls, mean: Sequence[float], std: Sequence[float]) -> Affine:
+        """x0 = (value - mean) / std, channel by channel."""
+        return cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
+
     def columns(self) -> tuple[Tensor, Tensor]:
         """Gain and offset as float64 (C or 1, 1, 1)."""
         gain, offset = (torch.tensor(part, dtype=torch.float64).reshape(-1, 1, 1) for part in (self.gain, self.offset))
@@ -44,79 +49,79 @@ class Affine:
 
 
 PIXELS = Affine(1 / 127.5, -1.0, reverse=True)
-"""BGR 0..255, as cameras deliver, to RGB -1..1."""
+"""BGR 0..255, as cameras deliver it, to RGB -1..1."""
 
 
 class Backbone(nn.Module, ABC):
-    """A whole, unfolded model of one family: the reference that everything deployed is held against.
+    """A whole, unfolded model of one family: the reference that everything deployed is compared with.
 
-    It is built on the meta device and then filled, so it holds parameters and no buffers. A lean one stays on meta
-    in its `streamed` parts: `walk` and the fold use those inside `held`, block by block.
+    It is built on the meta device and then loaded, so it holds parameters and no buffers. A lean model keeps its
+    `streamed` parts on the meta device: `walk` and the fold load those inside `held`, block by block.
     """
 
     family: ClassVar[str]
-    """Its name in records and options."""
+    """The family's name in records and options."""
     components: ClassVar[tuple[Component, ...]] = COMPONENTS
     streamed: ClassVar[tuple[str, ...]] = ("blocks.",)
     """Prefixes of the parameters that a lean model leaves on disk until they are `held`."""
     prompted: ClassVar[bool] = False
-    """Whether its condition is a prompt, computed by text encoders."""
+    """Whether the condition is a prompt, computed by text encoders."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Patterns of names that a checkpoint may hold and no tap depends on: an output layer that is not read."""
     store: WeightStore | None = None
-    """Where a lean model's streamed weights are; None when all of them are in memory."""
+    """Where a lean model reads its streamed weights; None if all weights are in memory."""
 
     @classmethod
     @abstractmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> Backbone:
-        """An unfilled model with the shapes of diffusers' `config.json`; raises InputError for nonsense.
+        """A model without weights, with the shapes of diffusers' `config.json`; raises InputError for invalid values.
 
-        With `depth`, only the first so many blocks exist, and nothing that comes after them.
+        With `depth`, only the first so many blocks exist, and no layer after them.
         """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads, `_class_name` included; of the whole model also where this one is cut."""
+        """The configuration that `from_json` reads, with `_class_name`; of the whole model also if this one is cut."""
 
     @abstractmethod
     def keys(self) -> dict[str, str]:
         """Name of every parameter of this module -> its name in diffusers' state dict."""
 
     def tables(self) -> dict[str, Tensor]:
-        """What a checkpoint may hold and this class computes, by the name there: it has to be equal."""
+        """Tensors that this class computes and a checkpoint may also hold, by checkpoint name; they must be equal."""
         return {}
 
     @classmethod
     @abstractmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        """What timesteps mean: diffusers' `scheduler_config.json` read, or the published default for None."""
+        """The meaning of timesteps: from diffusers' `scheduler_config.json`, or the published default for None."""
 
     def default_schedule(self) -> Schedule:
-        """The published model's schedule, for one that comes without a scheduler."""
+        """The published model's schedule, used when the source has no scheduler."""
         return self.schedule(None)
 
     @property
     def affine(self) -> Affine | None:
-        """How an autoencoder's values become x0, where the model says so itself; None where its autoencoder does."""
+        """How an autoencoder's values become x0, if the model defines it; None if its autoencoder defines it."""
         return None
 
     @abstractmethod
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         """The fixed condition: a class (the null class for None), or the empty prompt.
 
-        The prompt's embeddings come from the text encoders of the pipeline in `folder`. Raises InputError where the
-        model has no such label, or needs one.
+        The prompt's embeddings come from the text encoders of the pipeline in `folder`. Raises InputError if the model
+        has no such label, or needs one.
         """
 
     @property
     @abstractmethod
     def side(self) -> int:
-        """Height and width of the inputs it was trained on."""
+        """Height and width of the inputs that the model was trained on."""
 
     @property
     @abstractmethod
     def depth(self) -> int:
-        """How many blocks there are to tap."""
+        """Number of blocks that can be tapped."""
 
     @property
     @abstractmethod
@@ -130,30 +135,30 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Token rows and columns of an input of this size; raises InputError for one the family cannot take."""
+        """Token rows and columns of an input of this size; raises InputError for a size the family cannot process."""
 
     @abstractmethod
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
     ) -> Iterator[tuple[Tap, Tensor]]:
-        """Components (N, T, D) of the image tokens at the wanted taps (all by default) of x (N, C, h, w), as they come.
+        """Yield the components (N, T, D) of the image tokens at the wanted taps (all by default) of x (N, C, h, w).
 
-        `timestep` (N,) is what the embedder is fed. Runs no block beyond the deepest tap, and itself keeps the
-        components of one block at most.
+        `timestep` (N,) is the value that the embedder is fed. Runs no block beyond the deepest tap, and holds the
+        components of at most one block.
         """
 
     def features(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
     ) -> dict[Tap, Tensor]:
-        """All that `walk` comes by."""
+        """All components that `walk` yields, by tap."""
         return dict(self.walk(x, timestep, condition, taps))
 
     def check_condition(self, condition: Condition) -> None:
-        """Raises InputError for a condition that is not of this model."""
+        """Raise InputError for a condition that does not belong to this model."""
 
     @contextmanager
     def held(self, *parts: nn.Module) -> Iterator[None]:
-        """All parameters of `parts` are in memory inside, and again only on disk after; nothing to do if not lean."""
+        """Context in which all parameters of `parts` are in memory; unloaded afterwards. No effect if not lean."""
         if self.store is None:
             yield
             return
@@ -197,7 +202,7 @@ def of_block(index: int, taps: Iterable[Tap]) -> frozenset[Component]:
 
 
 class Encoder(nn.Module, ABC):
-    """An autoencoder's encoder, or the identity for models on pixels: BGR pixels (N, 3, H, W) 0..255 -> values.
+    """An autoencoder's encoder, or the identity for pixel-space models: BGR pixels (N, 3, H, W) 0..255 -> values.
 
     The values (N, C, H/stride, W/stride) become x0 through `affine`; deterministic (the mean, no sampling).
     """
@@ -207,7 +212,7 @@ class Encoder(nn.Module, ABC):
     affine: Affine
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the values of a frame; raises InputError where the stride does not divide it."""
+        """Height and width of the values of a frame; raises InputError if they are not multiples of the stride."""
         if height % self.stride or width % self.stride or not height or not width:
             raise InputError(
                 f"got frames of {height}x{width}, expected multiples of the autoencoder's stride {self.stride}; "
@@ -229,7 +234,7 @@ class Encoder(nn.Module, ABC):
 
 
 class Pixels(Encoder):
-    """No autoencoder: the model takes pixels."""
+    """No autoencoder: the model's input is pixels."""
 
     stride, channels, affine = 1, 3, PIXELS
 
@@ -238,5 +243,5 @@ class Pixels(Encoder):
 
 
 def expand(condition: Condition, count: int, device: torch.device | None = None) -> dict[str, Tensor]:
-    """The condition of one image, for a batch of `count`."""
+    """The condition of one image, repeated for a batch of `count`."""
     return {name: value.to(device).expand(count, *value.shape[1:]) for name, value in condition.items()}

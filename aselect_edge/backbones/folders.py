@@ -1,4 +1,4 @@
-"""The folders that diffusers writes: where one is found, and what lies in it."""
+"""Folders in diffusers' format: finding one, and the files in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aselect_runtime.files import inside
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
 MODEL, PROMPT = ("transformer", "vae", "scheduler"), ("text_encoder*", "tokenizer*")
-"""Parts of a pipeline: what every backbone needs, and what the empty prompt is computed by."""
+"""Parts of a pipeline: those that every backbone needs, and those that compute the empty prompt."""
 
 
 def local_folder(
@@ -25,7 +25,7 @@ def local_folder(
 ) -> Path:
     """The folder `source`, or a snapshot with these parts of the hub id `source`; raises InputError.
 
-    `check` sees a hub id's configurations, and may refuse them, before any weight is fetched.
+    `check` gets a hub id's configurations before any weight is downloaded, and may refuse them.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -39,7 +39,7 @@ def local_folder(
 
 
 def transformer_of(folder: Path) -> Path:
-    """The folder of a pipeline's transformer, or the folder itself; raises InputError that says what it is instead."""
+    """The folder of a pipeline's transformer, or the folder itself; raises InputError that names what it found."""
     transformer = part_of(folder, "transformer")
     if (transformer / "config.json").is_file():
         return transformer
@@ -62,21 +62,21 @@ def transformer_of(folder: Path) -> Path:
 
 
 def part_of(folder: Path, name: str) -> Path:
-    """The sub-folder `name` of a pipeline, or the folder itself where it is that part."""
+    """The sub-folder `name` of a pipeline, or the folder itself if it is that part."""
     return folder / name if (folder / name).is_dir() else folder
 
 
-def beside(folder: Path, name: str) -> Path | None:
-    """The sub-folder `name` of a pipeline, also where `folder` is its `transformer/`; None where there is none."""
+def sibling_folder(folder: Path, name: str) -> Path | None:
+    """The sub-folder `name` of a pipeline, also if `folder` is its `transformer/`; None if there is none."""
     resolved = folder.resolve()
     places = (folder, resolved.parent) if resolved.name == "transformer" else (folder,)
     return next((place / name for place in places if (place / name).is_dir()), None)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weights of a diffusers model folder: safetensors, one file or shards, or else torch's own format.
+    """The weight files of a diffusers model folder: safetensors, one file or shards, else torch's format.
 
-    The plain form, or else a variant in another precision.
+    Files without a variant suffix are preferred to variants in another precision.
     """
     for single in (WEIGHTS, TORCH_WEIGHTS):
         stem, suffix = single.split(".")
@@ -87,11 +87,11 @@ def weight_files(folder: Path) -> list[Path]:
             file = folder / f"{stem}{variant}.{suffix}"
             if file.is_file():
                 return [file]
-    raise InputError(f"{folder}: got no {WEIGHTS}, expected safetensors weights; save them so")
+    raise InputError(f"{folder}: got no {WEIGHTS}, expected safetensors weights; save the weights in that format")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises InputError where there is no such file, IntegrityError where it is something else."""
+    """A JSON object; raises InputError if there is no such file, IntegrityError if its contents are not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -110,5 +110,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     files = [inside(folder, name) for name in sorted(set(shards.values()))]
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise InputError(f"{folder}: got no {missing[0].name}, expected safetensors weights; save them so")
+        raise InputError(
+            f"{folder}: got no {missing[0].name}, expected safetensors weights; save the weights in that format"
+        )
     return files

@@ -1,4 +1,4 @@
-"""Model repositories on the hub: their configurations first, and of the weights no more than is used."""
+"""Model repositories on the hub: download the configurations first, then only the weights that are used."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from aselect_runtime.errors import InputError
 
 VARIANTS = ("fp16", "bf16", "fp32")
-"""Variants of files that are taken where there is no plain form."""
+"""Variants of files that are used if there is no file without a suffix."""
 _ROOT = "diffusion_pytorch_model"
 _RAW = ["*.non_ema.*", "*.non_ema-*"]
-"""Weights that were not averaged, beside those that were."""
+"""Weights that were not averaged, stored next to the averaged ones."""
 _LEAVE = [*(f"*.{variant}{then}" for variant in VARIANTS for then in (".*", "-*")), *_RAW]
-"""Variants of files, whole or in shards, that are taken in their plain form where there is one."""
+"""Variants of files, whole or in shards, that are skipped if there is a file without a suffix."""
 
 
 def snapshot(source: str, revision: str | None, parts: Sequence[str], check: Callable[[Path], object]) -> Path:
-    """A local copy of these parts of a repository; `check` sees it before any weight is fetched. Raises InputError."""
-    # An asterisk would match folders too: what lies in the repository's own folder is named file by file.
+    """A local copy of these parts of a repository; `check` gets it before weights are downloaded. Raises InputError."""
+    # An asterisk would match folders too, so files in the repository's root are named one by one.
     wanted = ["config.json", "model_index.json", "adapter_config.json", f"{_ROOT}.safetensors.index*.json"]
     wanted += [f"{_ROOT}.bin.index*.json"]
     wanted += [f"{part}/*.{suffix}" for part in parts for suffix in ("json", "model", "txt")]
@@ -26,7 +26,7 @@ def snapshot(source: str, revision: str | None, parts: Sequence[str], check: Cal
     if not any((folder / name).is_file() for name in wanted[:3]) and not any(folder.glob("*/*.json")):
         raise InputError(
             f"{source}: got a repository without config.json or model_index.json, expected one that diffusers wrote; "
-            "of a repository of .pt files, download one and give its path"
+            "for a repository of .pt files, download one and give its path"
         )
     check(folder)
     for suffix, leave, variant in (
@@ -50,7 +50,7 @@ def snapshot(source: str, revision: str | None, parts: Sequence[str], check: Cal
 
 
 def _without_weights(folder: Path, parts: Iterable[str]) -> Iterable[str]:
-    """The parts that are models and have no weights yet; "" for the repository's own folder."""
+    """The parts that are models and have no weights yet; "" means the repository's root."""
     places = [folder, *(place for part in parts for place in sorted(folder.glob(part)))]
     for place in places:
         if (place / "config.json").is_file() and not [*place.glob("*.safetensors"), *place.glob("*.bin")]:
@@ -65,5 +65,5 @@ def _fetch(source: str, revision: str | None, patterns: list[str], leave: list[s
     except Exception as error:  # the hub client raises many unrelated kinds: offline, not found, gated, disk full
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{source}: the hub did not deliver it ({reason}), expected a model id; check name and network"
+            f"{source}: download from the hub failed ({reason}), expected a model id; check the name and the network"
         ) from error

@@ -1,4 +1,4 @@
-"""What families check alike of their inputs: the grid of patches, and the class that a model is conditioned on."""
+"""Input checks that families share: the grid of patches, and the class that a model is conditioned on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aselect_runtime.errors import InputError
 
 
 def patch_grid(patch: int, height: int, width: int) -> tuple[int, int]:
-    """Token rows and columns of an input of this size; raises InputError where the patch does not divide it."""
+    """Token rows and columns of an input of this size; raises InputError if they are not multiples of the patch."""
     if height % patch or width % patch or not height or not width:
         raise InputError(
             f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
@@ -19,11 +19,11 @@ def patch_grid(patch: int, height: int, width: int) -> tuple[int, int]:
 
 
 def class_condition(classes: int, null_class: bool, label: int | None) -> Condition:
-    """The class `label` (1,), or for None the one after the last, which means no class; raises InputError."""
+    """The class `label` (1,); for None the class after the last one, which means no class; raises InputError."""
     if label is None and not null_class:
         raise InputError(
-            f"got a model of {classes} classes without the class that means none, expected one; "
-            f"choose a class, 0 to {classes - 1}",
+            f"got a model of {classes} classes without a null class, expected a class label; choose one, 0 to "
+            f"{classes - 1}",
             parameter="label",
         )
     if label is not None and not 0 <= label < classes:

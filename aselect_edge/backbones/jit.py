@@ -1,8 +1,8 @@
 """JiT, "just image transformers" (arXiv 2511.13720): a DiT on pixels in large patches that predicts the clean image.
 
-Straight path, fed t, 1 for a clean image: x = t·x0 + (1 - t)·scale·eps. The noise grows with the image, scale = 1 at
-256 pixels and 2 at 512; no checkpoint stores it. From one of its blocks on, tokens of the class come before those of
-the image: constants where they enter, but no longer in the block after, where they have seen the image.
+Straight path, fed t, which is 1 for a clean image: x = t·x0 + (1 - t)·scale·eps. The noise scale grows with the image,
+1 at 256 pixels and 2 at 512; no checkpoint stores it. From a certain block on, class tokens precede the image tokens:
+they are constants in that block, but not in later blocks, where they have attended to the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCALE = "noise_scale"
 
 @dataclass(frozen=True)
 class ScaledNoise(Schedule):
-    """The straight path to noise of another standard deviation than 1; timesteps are 1000·(1 - t)."""
+    """The straight path to noise of a standard deviation other than 1; timesteps are 1000·(1 - t)."""
 
     config: dict[str, Any]
 
@@ -48,7 +48,7 @@ class ScaledNoise(Schedule):
 
 
 class JiT(RotaryDiT):
-    """The reference."""
+    """The reference model of JiT."""
 
     family: ClassVar[str] = "jit"
 

@@ -1,7 +1,7 @@
 """LightningDiT (arXiv 2501.01423): DiT with RoPE, SwiGLU and RMSNorm on the latents of VA-VAE.
 
-Straight path as SiT's, fed t = 1 - sigma, 1 for a clean image. Its latents are (z - mean) / std channel by channel,
-whatever the autoencoder's own scaling: mean and std come with the weights, as latents_stats.pt.
+Straight path as in SiT, fed t = 1 - sigma, which is 1 for a clean image. Latents are (z - mean) / std per channel,
+independent of the autoencoder's scaling: mean and std come with the weights, as latents_stats.pt.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from aselect_edge.backbones.sit import PathSchedule
 
 
 class LightningDiT(RotaryDiT):
-    """The reference."""
+    """The reference model of LightningDiT."""
 
     family: ClassVar[str] = "lightningdit"
 
     @classmethod
-    def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - the path says it all
+    def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - the path is fixed
         return PathSchedule()
 
     @property
@@ -28,4 +28,4 @@ class LightningDiT(RotaryDiT):
         mean, std = self.config.latents_mean, self.config.latents_std
         if mean is None or std is None:
             return None
-        return Affine(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
+        return Affine.normalising(mean, std)

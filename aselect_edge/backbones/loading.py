@@ -1,4 +1,4 @@
-"""Loading a backbone, whatever it comes as."""
+"""Load a backbone from any supported source."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from aselect_edge.backbones.accounting import check_layout
 from aselect_edge.backbones.building import build, fill_backbone, layout_of, own_places
 from aselect_edge.backbones.bundled import BUNDLE, read_bundle
 from aselect_edge.backbones.digest import check_encoder, check_weights
-from aselect_edge.backbones.encoders import load_encoder
+from aselect_edge.backbones.encoders import holds_autoencoder, load_encoder
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
-from aselect_edge.backbones.folders import PROMPT, beside, local_folder, read_json, transformer_of, weight_files
+from aselect_edge.backbones.folders import PROMPT, local_folder, read_json, sibling_folder, transformer_of, weight_files
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.prompt import load_condition
 from aselect_edge.backbones.registry import family_class, family_of_config, refuse_quantised
@@ -31,12 +31,12 @@ from aselect_runtime.records import BackboneSource, Bundle
 log = logging.getLogger(__name__)
 
 SHIPPED = aselect_weights.backbone
-"""The small pixel-space DiT that ships; its source is written `shipped`."""
+"""The small pixel-space DiT that is included; its source is written `shipped`."""
 
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A backbone ready to be scanned or folded: the model, what encodes for it, and what it is conditioned on."""
+    """A backbone ready to be scanned or folded: the model, its encoder and its condition."""
 
     model: Backbone
     encoder: Encoder
@@ -45,9 +45,9 @@ class LoadedBackbone:
     source: str
     revision: str | None = None
     vae: str | None = None
-    """Where the encoder came from, if not with the model."""
+    """Where the encoder came from, if it did not come with the model."""
     label: int | None = None
-    """The class of the condition; None for no class, or a family without classes."""
+    """The class of the condition; None for no class, or for a family without classes."""
 
     def x0(self, pixels: Tensor) -> Tensor:
         """The model's clean input (N, C, h, w) of pixels (N, 3, H, W), BGR, float 0..255."""
@@ -59,7 +59,7 @@ class LoadedBackbone:
         return self.model.side * self.encoder.stride
 
     def grid(self, imgsz: tuple[int, int]) -> tuple[int, int]:
-        """Token rows and columns of frames of this size; raises InputError for one that cannot be taken."""
+        """Token rows and columns of frames of this size; raises InputError for an unsupported size."""
         return self.model.grid(*self.encoder.size(*imgsz))
 
 
@@ -77,19 +77,19 @@ def load_backbone(
     sit_time: str | None = None,
     sit_path: str | None = None,
 ) -> LoadedBackbone:
-    """Load what `source` names; float32, eval mode. A bundle knows its own options; those given are not used.
+    """Load the backbone `source`; float32, eval mode. A bundle holds its own options and ignores those given here.
 
-    It is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt, SD3,
-    LightningDiT or JiT, a bundle, or `shipped`. `family` replaces what the source says of itself, `vae` (a folder,
-    file or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single
-    files of widths that were never published; `condition` is one computed before, instead of running text encoders.
-    `sit_time` (what the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace what a
-    SiT-like file says of itself.
+    `source` is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt,
+    SD3, LightningDiT or JiT, a bundle, or `shipped`. `family` replaces the source's own family, `vae` (a folder, file
+    or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single files
+    of unpublished widths; `condition` is a condition computed earlier, used instead of running text encoders.
+    `sit_time` (what the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace the
+    values found in a SiT-like file.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
-    schedule is the pipeline's own; for a transformer that comes without one it is the published models', with a
-    warning. A local source is kept as an absolute path, so that records name it from anywhere. Raises InputError
-    where the source is no backbone, IntegrityError where its weights are corrupt or of other shapes.
+    schedule is the pipeline's; a transformer without one gets that of the published models, with a warning. A local
+    source is stored as an absolute path, so that records stay valid in any working directory. Raises InputError if the
+    source is not a backbone, IntegrityError if its weights are corrupt or of other shapes.
     """
     path = SHIPPED if source == "shipped" else Path(source)
     folder: Path | None = None
@@ -111,13 +111,13 @@ def load_backbone(
         schedule = _schedule(model, folder, source)
     if condition is None:
         if model.prompted and folder is not None:
-            local_folder(source, revision, PROMPT)  # of a hub id, gigabytes that other models have no use for
+            local_folder(source, revision, PROMPT)  # for a hub id, gigabytes that other models do not need
         condition = model.condition(label, folder)
     return LoadedBackbone(model, encoder, condition, schedule, name, revision, origin, label)
 
 
 def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:
-    """Where the model is, or was fetched to; a hub id of an unsupported model is refused before its weights are."""
+    """The model's folder, downloaded if needed; a hub id of an unsupported model is refused before the download."""
     if path.is_file():
         return path.parent
     if source == "shipped":
@@ -150,9 +150,9 @@ def shipped_schedule() -> dict[str, Any]:
 
 
 def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = True) -> LoadedBackbone:
-    """The blocks that a bundle's taps need, with what encodes for them and what they are conditioned on.
+    """The blocks that a bundle's taps need, with their encoder and condition.
 
-    With `check`, raises IntegrityError where what lies outside of the bundle is not what it was trained on.
+    With `check`, raises IntegrityError if the parts outside the bundle are not those it was trained on.
     """
     source = record.backbone
     depth = 1 + max(tap.block for tap in record.taps)
@@ -178,11 +178,11 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
     fill_backbone(model, WeightStore([inside(folder, source.file)], own_places(model)), lean)
     if condition is None:
         condition = model.condition(source.label)
-    encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
-    encoder.affine = model.affine or encoder.affine
+    pixels = model.channels == Pixels.channels
+    encoder = Pixels() if pixels else load_encoder(source.vae or source.source, affine=model.affine)
     if check:
         check_encoder(encoder, source)
-    # Bundles before 1.1 do not keep their schedule; the shipped backbone's is known.
+    # Bundles before version 1.1 do not store their schedule; that of the shipped backbone is known.
     known = shipped_schedule() if source.schedule is None and source.source == "shipped" else source.schedule
     schedule = model.schedule(known)
     name, revision = source.source, source.revision
@@ -190,7 +190,7 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
 
 
 def _path_of(source: BackboneSource) -> dict[str, str]:
-    """The time and path of a SiT, as its bundle keeps them: its file may not tell."""
+    """The time and path of a SiT, as stored in its bundle: the file may not hold them."""
     if source.family != "sit":
         return {}
     kept = PathSchedule(**(source.schedule or {}))
@@ -199,43 +199,45 @@ def _path_of(source: BackboneSource) -> dict[str, str]:
 
 def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
     loaded = backbone_of(path, read_bundle(path), lean)
-    # What a bundle was made with is in its record, and need not be told again by who names it; but one made from it,
-    # with weights of its own, has to find the autoencoder.
+    # The record holds the options that a bundle was made with, so they need not be given again; a bundle made from
+    # that bundle, with its own weights, must still find the autoencoder.
     vae = None if isinstance(loaded.encoder, Pixels) else loaded.vae or loaded.source
     return replace(loaded, source=str(path.resolve()), revision=None, vae=vae, label=None)
 
 
 def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str) -> tuple[Encoder, str | None]:
-    """The encoder, and where it came from if that is not the pipeline itself."""
-    own = None if folder is None else beside(folder, "vae")
+    """The encoder, and its origin if that is not the pipeline itself."""
+    own = None if folder is None else sibling_folder(folder, "vae")
     origin = None
     if vae is not None:
-        encoder, origin = load_encoder(vae), str(Path(vae).resolve()) if Path(vae).exists() else vae
+        encoder = load_encoder(vae, affine=model.affine)
+        origin = str(Path(vae).resolve()) if Path(vae).exists() else vae
     elif own is not None:
-        encoder = load_encoder(str(own))
+        encoder = load_encoder(str(own), affine=model.affine)
     elif model.channels == Pixels.channels:
         encoder = Pixels()
+    elif folder is None and holds_autoencoder(Path(source)):
+        encoder = load_encoder(source, affine=model.affine)
     else:
         raise InputError(
-            f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder it was "
-            "trained on; give its folder or hub id, for DiT and SiT stabilityai/sd-vae-ft-mse",
+            f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder that it "
+            "was trained on; give its folder or hub id, for DiT and SiT stabilityai/sd-vae-ft-mse",
             parameter="vae",
         )
     if encoder.channels != model.channels:
         raise InputError(
-            f"{source}: got an autoencoder of {encoder.channels} channels, expected {model.channels}, which the model "
-            "takes; give the one it was trained on",
+            f"{source}: got an autoencoder of {encoder.channels} channels, expected {model.channels}, as the model's "
+            "input; give the one it was trained on",
             parameter="vae",
         )
-    encoder.affine = model.affine or encoder.affine
     return encoder, origin
 
 
 def _schedule(model: Backbone, folder: Path | None, source: str) -> Schedule:
-    # A pipeline's own transformer/ folder may be named directly: its scheduler is then next to it.
-    scheduler = None if folder is None else beside(folder, "scheduler")
+    # The transformer/ folder of a pipeline may be given directly: the scheduler is then in the folder next to it.
+    scheduler = None if folder is None else sibling_folder(folder, "scheduler")
     if scheduler is not None:
         return model.schedule(read_json(scheduler / "scheduler_config.json"))
     schedule = model.default_schedule()
-    log.warning("%s: no scheduler, taking the published models': %s", source, schedule.describe())
+    log.warning("%s: no scheduler found, using that of the published models: %s", source, schedule.describe())
     return schedule

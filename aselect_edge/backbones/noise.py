@@ -1,6 +1,6 @@
-"""From a scheduler's configuration to the noise levels that are meant.
+"""From a scheduler's configuration to the noise levels of its timesteps.
 
-The arithmetic of the schedules is diffusers'; this module only reads what a timestep index means.
+The schedules are computed by diffusers; this module only interprets timestep indices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIT_SCHEDULE: dict[str, Any] = {
     "beta_end": 0.02,
     "beta_schedule": "linear",
 }
-"""The published DiT models' schedule, for a transformer that comes without a scheduler."""
+"""The published DiT models' schedule, for a transformer without a scheduler."""
 
 
 def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
@@ -36,7 +36,7 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
     if noise.flow:
         raise InputError(f"scheduler: got {noise.scheduler} on the straight path, expected a diffusion; replace it")
     try:
-        with warnings.catch_warnings(action="ignore"):  # theirs about NumPy, at which a user can do nothing
+        with warnings.catch_warnings(action="ignore"):  # diffusers' warnings about NumPy, which a user cannot act on
             scheduler = getattr(diffusers, noise.scheduler)(**noise.fields)
         betas, cumulative = scheduler.betas.numpy(), scheduler.alphas_cumprod.double().numpy()
     except (TypeError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
@@ -47,23 +47,23 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
             f"scheduler: got {cumulative.size} trained_betas, expected num_train_timesteps = {noise.steps}; correct it"
         )
     if not ((betas >= 0) & (betas <= 1)).all():
-        raise InputError("scheduler: got betas outside 0 to 1, expected shares of variance; correct it")
+        raise InputError("scheduler: got betas outside 0 to 1, expected variance shares from 0 to 1; correct them")
     return cumulative  # type: ignore[no-any-return]
 
 
 ASKED = ("timestep", "timesteps")
-"""The parameters that ask for noise levels."""
+"""The parameters that select noise levels."""
 
 
 ROUNDED = 0.02
-"""How far off its path the noise of a record written by hand may be."""
+"""Tolerated deviation of a hand-written record's noise from its path."""
 
 
 class Schedule(ABC):
-    """What the timesteps of a family mean."""
+    """The meaning of a family's timesteps."""
 
     config: dict[str, Any]
-    """diffusers' `scheduler_config.json`, as far as it decides that; empty where nothing is left to decide."""
+    """diffusers' `scheduler_config.json`, the fields that decide the noise; empty if nothing is configurable."""
 
     @abstractmethod
     def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
@@ -71,14 +71,14 @@ class Schedule(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """In words, for who is told that it was assumed."""
+        """The schedule as a short text, for the warning that it was assumed."""
 
     @abstractmethod
     def lacks(self, noise: Noise) -> str | None:
-        """What noise of this path would have, where this is of another, such as another family's; None if it is."""
+        """The equation that noise of this path fulfils, if this noise is of another path; None if it fulfils it."""
 
     def candidates(self, count: int = 21) -> list[float]:
-        """The timesteps to try where none are asked for."""
+        """The timesteps to try if none are given."""
         return [float(t) for t in candidate_timesteps(1000, count)]
 
 
@@ -108,7 +108,7 @@ class DiffusionSchedule(Schedule):
 class FlowSchedule(Schedule):
     """The straight path x = (1 - sigma)·x0 + sigma·eps: timesteps are `steps`·sigma, whatever the sampler's shift.
 
-    A sampler's shift only says at which sigmas it stops; the model knows sigma alone. It is fed `steps`·sigma.
+    A sampler's shift only chooses its sigmas; the model itself depends on sigma alone. It is fed `steps`·sigma.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -136,9 +136,9 @@ class FlowSchedule(Schedule):
 
 
 def read_schedule(config: dict[str, Any], nameless: str = "DDPMScheduler") -> Schedule:
-    """What a `scheduler_config.json` says timesteps mean, on either path; without a class name it is of `nameless`.
+    """The schedule of a `scheduler_config.json`, on either path; `nameless` is the class assumed if it has no name.
 
-    Raises InputError for a class that is not known and for fields that change the noise and are not applied.
+    Raises InputError for an unknown class and for fields that change the noise and are not supported.
     """
     noise = noise_fields(config, nameless)
     if not noise.flow:
@@ -151,8 +151,8 @@ def read_flow_schedule(config: dict[str, Any] | None, family: str) -> FlowSchedu
     schedule = read_schedule(config, "FlowMatchEulerDiscreteScheduler") if config else FlowSchedule()
     if not isinstance(schedule, FlowSchedule):
         raise InputError(
-            f"scheduler: got {(config or {}).get('_class_name')}, expected a flow-matching one, which {family} was "
-            "trained with; save the pipeline with its own scheduler"
+            f"scheduler: got {(config or {}).get('_class_name')}, expected a flow-matching scheduler, which {family} "
+            "was trained with; save the pipeline with its own scheduler"
         )
     return schedule
 

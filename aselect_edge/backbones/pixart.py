@@ -2,12 +2,12 @@
 
 A block is self-attention, cross-attention to the prompt and an MLP. All components are those of self-attention and
 the MLP; cross-attention is not a named component. The modulation is one shared MLP of the timestep plus a table of
-each block (adaLN-single). PixArt-alpha at 1024 px is also told the image's size and aspect ratio.
+each block (adaLN-single). PixArt-alpha at 1024 px also gets the image's size and aspect ratio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,15 +40,15 @@ _ALLOWED = {
     "dropout": (0,),
 }
 _STRIDE = 8
-"""Pixels to a latent of every PixArt's autoencoder, on each side: the size that alpha is told is one in pixels."""
+"""Pixels per latent of every PixArt's autoencoder, on each axis: the size that alpha is conditioned on is in pixels."""
 
 
 class PixArt(Wrapped):
-    """The reference; its condition is `prompt` (1, L, C) and `mask` (1, L), 1 where a token counts."""
+    """The reference model of PixArt; its condition is `prompt` (1, L, C) and `mask` (1, L), 1 for a valid token."""
 
     family: ClassVar[str] = "pixart"
     unread: ClassVar[tuple[str, ...]] = (r"proj_out\.", r"caption_projection\.y_embedding$")
-    """The output layer, and what stood for dropped prompts, which diffusers once kept."""
+    """The output layer, and the embedding of dropped prompts, which older diffusers versions saved."""
 
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> PixArt:
@@ -59,13 +59,22 @@ class PixArt(Wrapped):
                 f"PixArt config: got the width {backbone.width}, expected a multiple of 3 where "
                 "use_additional_conditions is set; check config.json"
             )
-        embed = backbone.model.pos_embed
-        embed.pos_embed = backbone.positions((embed.height, embed.width))  # computed, never stored in a checkpoint
         return backbone
+
+    def __init__(self, kind: Any, config: dict[str, Any], depth: int | None) -> None:
+        super().__init__(kind, config, depth)
+        embed = self.patch_embed
+        if embed.pos_embed is not None:  # computed, never stored in a checkpoint
+            embed.pos_embed = self.positions((embed.height, embed.width))
+
+    @property
+    def patch_embed(self) -> Any:
+        """diffusers' `PatchEmbed`: the convolution `proj`, and the position table."""
+        return self.model.pos_embed
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        return read_schedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained on DiT's
+        return read_schedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained with DiT's schedule
 
     def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:
         condition = prompt_condition(self.family, self.model.config, label, folder)
@@ -73,8 +82,8 @@ class PixArt(Wrapped):
         return condition
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (1, T, D) of a grid, float32: recomputed by diffusers' rule, which stretches both axes."""
-        embed = self.model.pos_embed
+        """Position table (1, T, D) of a grid, float32: recomputed with diffusers' formula, which scales both axes."""
+        embed = self.patch_embed
         table = get_2d_sincos_pos_embed(
             self.width,
             grid,
@@ -90,18 +99,18 @@ class PixArt(Wrapped):
         return {"pos_embed.pos_embed": self.positions((side, side))}
 
     def modulation(self, timestep: Tensor, size: tuple[int, int]) -> Tensor:
-        """What every block adds its table to, (N, 6·D), for an input of `size` (h, w)."""
-        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        """The modulation (N, 6·D) that every block adds its table to, for an input of `size` (h, w)."""
+        sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.model.use_additional_conditions:
             pixels = torch.tensor([size], dtype=torch.float32, device=timestep.device) * _STRIDE
-            told["resolution"] = pixels.expand(len(timestep), 2)
-            told["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
+            sizes["resolution"] = pixels.expand(len(timestep), 2)
+            sizes["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
         dtype = self.model.adaln_single.linear.weight.dtype
-        modulation, _ = self.model.adaln_single(timestep, told, batch_size=len(timestep), hidden_dtype=dtype)
+        modulation, _ = self.model.adaln_single(timestep, sizes, batch_size=len(timestep), hidden_dtype=dtype)
         return modulation  # type: ignore[no-any-return]
 
     def caption(self, prompt: Tensor) -> Tensor:
-        """Prompt embeddings (N, L, C) as cross-attention takes them."""
+        """Prompt embeddings (N, L, C) as the input of cross-attention."""
         projection = self.model.caption_projection
         return prompt if projection is None else projection(prompt)
 
@@ -109,17 +118,23 @@ class PixArt(Wrapped):
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
     ) -> Iterator[tuple[Tap, Tensor]]:
         wanted = self.wanted(taps)
-        self.grid(*x.shape[2:])
+        grid = self.grid(*x.shape[2:])
         self.check_condition(condition)
         batch = expand(condition, len(x), x.device)
-        h = self.model.pos_embed(x)  # (N, T, D)
+        h = self.patch_embed(x)  # (N, T, D)
         modulation = self.modulation(timestep, (x.shape[2], x.shape[3]))
         caption = self.caption(batch["prompt"])
-        bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as diffusers has it
+        bias = (1 - batch["mask"].to(h))[:, None] * -10000.0  # (N, 1, L), as in diffusers
+        given: dict[str, Any] = {
+            "encoder_hidden_states": caption,
+            "encoder_attention_mask": bias,
+            "timestep": modulation,
+        }
+        given |= self.grid_arguments(grid)
         for index in range(1 + max(tap.block for tap in wanted)):
-            block = self.model.transformer_blocks[index]
+            block = self.blocks[index]
             with self.held(block):
-                h, read = _watch(block, h, modulation, caption, bias, of_block(index, wanted))
+                h, read = _watch(block, h, given | self.grid_arguments(grid), of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())
 
     def check_condition(self, condition: Condition) -> None:
@@ -130,18 +145,26 @@ class PixArt(Wrapped):
         if not condition["mask"].any():
             raise InputError("condition: got a mask without a valid token, expected at least one; compute it again")
 
+    def grid_arguments(self, grid: tuple[int, int]) -> dict[str, int]:  # noqa: ARG002 - Sana's blocks need it
+        """Arguments of a block in addition to the prompt and the modulation."""
+        return {}
+
 
 def _watch(
-    block: nn.Module, x: Tensor, modulation: Tensor, caption: Tensor, bias: Tensor, components: frozenset[Component]
+    block: nn.Module, x: Tensor, given: Mapping[str, Any], components: frozenset[Component]
 ) -> tuple[Tensor, dict[Component, Tensor]]:
-    """The stream after a `BasicTransformerBlock`, and its wanted components (N, T, D)."""
+    """The tokens after `block(x, **given)` and its wanted components (N, T, D).
+
+    The block has `attn1`, `ff` and a `scale_shift_table` that is added to `given["timestep"]` (N, 6·D).
+    """
     attn: Any = block.attn1
     table: Any = block.scale_shift_table
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
     with watched(attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
-        out = block(x, encoder_hidden_states=caption, encoder_attention_mask=bias, timestep=modulation)
+        out = block(x, **given)
     result = {name: result for name, (_, result) in seen.items()}
-    gate = table[2] + modulation.unflatten(1, (6, -1))[:, 2]
+    gate = table[2] + given["timestep"].unflatten(1, (6, -1))[:, 2]
+    mlp = result["mlp"]
     read: dict[Component, Tensor] = {
         "hidden": x,
         "adaln": seen["attn"][0][0],
@@ -150,6 +173,6 @@ def _watch(
         "value": result["value"],
         "attn": result["attn"],
         "attn_gated": gate[:, None] * result["attn"],
-        "mlp": result["mlp"],
+        "mlp": mlp if mlp.ndim == 3 else mlp.flatten(2).transpose(1, 2),  # Sana's is a map (N, D, rows, columns)
     }
     return out, {component: value for component, value in read.items() if component in components}

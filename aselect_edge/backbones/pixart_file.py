@@ -1,4 +1,4 @@
-"""The single files of PixArt-alpha and PixArt-Sigma, as their authors publish them: from diffusers' names to theirs."""
+"""The original single files of PixArt-alpha and PixArt-Sigma: from diffusers' names to the names in these files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from aselect_edge.backbones.store import Stored
 from aselect_runtime.errors import InputError
 
 IGNORED = (r"final_layer\.", r"y_embedder\.y_embedding$")
-"""The output layer, and what stands for a prompt that was dropped in training: diffusers has none of it."""
+"""The output layer, and the embedding of prompts dropped in training: diffusers has neither."""
 _SCALES = (1.0, 2.0, 0.5, 4.0)
-"""By how much positions may have been compressed: 2 at 1024 px, 4 at 2048 px, and so on."""
+"""Possible compression factors of positions: 2 at 1024 px, 4 at 2048 px, and so on."""
 _OUTER = {
     "pos_embed.proj": "x_embedder.proj",
     "caption_projection.linear_1": "y_embedder.y_proj.fc1",
@@ -49,9 +49,9 @@ _BLOCK: dict[str, tuple[str, int, int]] = {
 def pixart_config(
     path: Path, shapes: Mapping[str, tuple[int, ...]], table: Tensor | None, heads: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """diffusers' `config.json` for a file of these shapes with this `pos_embed`, and what was assumed.
+    """diffusers' `config.json` for a file of these shapes with this `pos_embed`, and the assumptions made.
 
-    Raises InputError, also for a table that is not computed.
+    Raises InputError, also for a position table that was trained.
     """
     numbers = [int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))]
     try:
@@ -61,8 +61,8 @@ def pixart_config(
         side = math.isqrt(shapes["pos_embed"][1])
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
-            f"{path}: got no tensor {error} or of another shape, expected PixArt's layout; give the diffusers folder "
-            "of this model"
+            f"{path}: got tensor {error} missing or of another shape, expected PixArt's layout; give the diffusers "
+            "folder of this model"
         ) from error
     count, said = heads_of(path, width, heads, {})
     config = {
@@ -87,20 +87,20 @@ def pixart_config(
 
 
 def _scale(path: Path, width: int, side: int, table: Tensor | None) -> float:
-    """By how much the positions are compressed: the table tells."""
+    """The compression factor of the positions, found by comparing the table with each possible one."""
     for scale in _SCALES if table is not None and table.numel() == side * side * width else ():
         # Positions i / scale: those of a grid that spans `side / scale`.
         computed = sincos_positions(width, (side, side), side / scale)
         if table is not None and (table.flatten() - computed.flatten()).abs().max() < 1e-2:
             return scale
     raise InputError(
-        f"{path}: got a pos_embed that is no sine-cosine table of {side}x{side} positions, expected one; trained "
+        f"{path}: got a pos_embed that is not the sine-cosine table of {side}x{side} positions, expected that; trained "
         "positions are not supported, choose another checkpoint"
     )
 
 
-def pixart_place(name: str, config: Mapping[str, Any]) -> Stored:  # noqa: ARG001 - as the place in an SD3 file
-    """Where the parameter that diffusers calls `name` is in a file."""
+def pixart_place(name: str, config: Mapping[str, Any]) -> Stored:  # noqa: ARG001 - same signature as sd3_place
+    """Location in a file of the parameter that diffusers calls `name`."""
     found = re.match(r"transformer_blocks\.(\d+)\.(.+)$", name)
     if name in _OUTER:
         return Stored(_OUTER[name])

@@ -1,11 +1,12 @@
-"""The empty prompt's embeddings, computed once by a pipeline's own text encoders, or read from a file of them.
+"""The empty prompt's embeddings, computed once by a pipeline's text encoders, or read from a file.
 
-Which encoders there are, how their tokens are padded, masked and joined, and what stands in for a missing T5 is
-diffusers' `encode_prompt`; this module only sees to it that one encoder is in memory at a time.
+The choice of encoders, the padding, masking and joining of their tokens, and the replacement of a missing T5 are those
+of diffusers' `encode_prompt`; this module only ensures that one encoder is in memory at a time.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from aselect_edge.backbones.family import Condition
-from aselect_edge.backbones.folders import beside, read_json
+from aselect_edge.backbones.folders import read_json, sibling_folder
 from aselect_edge.backbones.hub import VARIANTS
 from aselect_edge.backbones.registry import refuse_quantised
 from aselect_edge.backbones.store import WeightStore
@@ -25,11 +26,11 @@ from aselect_runtime.errors import InputError, IntegrityError, MissingDependency
 from aselect_runtime.files import atomic_write
 
 CONDITION = "condition.safetensors"
-"""A file of this name in a pipeline's folder is taken instead of running its text encoders."""
+"""A file of this name in a pipeline's folder is used instead of running its text encoders."""
 
 
 def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, folder: Path | None) -> Condition:
-    """The empty prompt for a model of `family` with diffusers' `config`; raises InputError where it cannot be had."""
+    """The empty prompt for a model of `family` with diffusers' `config`; raises InputError if it cannot be computed."""
     if label is not None:
         raise InputError(
             f"got the label {label} for a {family} model, expected none: it has no classes; leave it out",
@@ -37,7 +38,7 @@ def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, 
         )
     if folder is not None and (folder / CONDITION).is_file():
         return load_condition(folder / CONDITION)
-    first = beside(folder, "text_encoder") if folder is not None else None
+    first = sibling_folder(folder, "text_encoder") if folder is not None else None
     if first is None:
         raise InputError(
             f"{folder}: got no text_encoder folder, expected the text encoders of a {family} pipeline; load the whole "
@@ -50,7 +51,8 @@ def prompt_condition(family: str, config: Mapping[str, Any], label: int | None, 
 def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Condition:
     """Run the text encoders of the pipeline folder on the empty prompt, in float32, each loaded only while it runs.
 
-    SD3: `prompt` (1, 333, joint_attention_dim) and `pooled`; PixArt: `prompt` (1, 120 or 300, C) and `mask`.
+    SD3: `prompt` (1, 333, joint_attention_dim) and `pooled`; the others: `prompt` (1, L, C) and `mask` (1, L), with
+    L = 120 or 300 for PixArt, 300 for Sana, and the tokenizer's own length for PRX.
     """
     try:
         from transformers.utils import logging
@@ -58,10 +60,15 @@ def empty_prompt(family: str, config: Mapping[str, Any], pipeline: Path) -> Cond
         raise MissingDependencyError(
             "got no transformers, expected it for the text encoders; pip install 'aselect-edge[train]'"
         ) from error
-    encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {"sd3": _sd3, "pixart": _pixart}
+    encode: dict[str, Callable[[Mapping[str, Any], Path], Condition]] = {
+        "sd3": _sd3,
+        "pixart": _pixart,
+        "prx": _prx,
+        "sana": _sana,
+    }
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # theirs go to stderr even where that is no terminal
-    logging.set_verbosity_error()  # importing pipelines tells of image processors, which are not used here
+    logging.disable_progress_bar()  # diffusers' bars go to stderr even if that is not a terminal
+    logging.set_verbosity_error()  # importing pipelines warns of image processors, which are not used here
     try:
         with torch.no_grad():
             condition = encode[family](config, pipeline)
@@ -81,7 +88,7 @@ def save_condition(condition: Condition, path: Path) -> None:
 
 
 def load_condition(path: Path) -> Condition:
-    """Read a condition; raises InputError where there is no file, IntegrityError where it is not one."""
+    """Read a condition; raises InputError if there is no file, IntegrityError if it is not a condition."""
     try:
         condition = load(path.read_bytes())
     except FileNotFoundError as error:
@@ -102,23 +109,23 @@ class _Passing:
 
     dtype = torch.float32
 
-    def __init__(self, kind: Any, folder: Path) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: Any, folder: Path, **options: Any) -> None:
+        self.kind, self.folder, self.options = kind, folder, options
 
-    def __call__(self, tokens: Tensor, **options: Any) -> Any:
-        encoder = _load(self.kind, self.folder, dtype=self.dtype, **_form(self.folder))
-        return encoder.eval()(tokens, **options)
+    def __call__(self, *tokens: Tensor, **options: Any) -> Any:
+        encoder = _load(self.kind, self.folder, dtype=self.dtype, **self.options, **_form(self.folder))
+        return encoder.eval()(*tokens, **options)
 
 
 class _Width:
-    """All that the pipeline asks of a transformer in order to encode: how wide the zeros of a missing T5 are."""
+    """The only property of a transformer that the pipeline reads to encode: the width of a missing T5's zeros."""
 
     def __init__(self, width: int) -> None:
         self.config = SimpleNamespace(joint_attention_dim=width, sample_size=None, patch_size=None)
 
 
 def _form(folder: Path) -> dict[str, Any]:
-    """Which of a text encoder's files are read: safetensors before torch's, plain before another precision.
+    """Loading options for a text encoder's files: safetensors before torch's, full before reduced precision.
 
     Raises InputError for quantised weights.
     """
@@ -139,13 +146,13 @@ def _refuse_quantised_files(files: list[Path]) -> None:
     try:
         WeightStore(files, {}, ())
     except IntegrityError:
-        return  # transformers says what is broken
+        return  # transformers reports the error
 
 
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
-    except Exception as error:  # transformers raises many unrelated kinds on a broken or missing folder
+    except Exception as error:  # transformers raises many unrelated kinds for a broken or missing folder
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{folder}: not loaded ({reason}), expected a {kind.__name__} with its weights; download it again"
@@ -157,7 +164,7 @@ def _sd3(config: Mapping[str, Any], folder: Path) -> Condition:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     clip, t5 = CLIPTextModelWithProjection, T5EncoderModel
-    with_t5 = (folder / "text_encoder_3").is_dir()  # without it, diffusers takes zeros
+    with_t5 = (folder / "text_encoder_3").is_dir()  # without it, diffusers uses zeros
     pipeline = StableDiffusion3Pipeline(
         transformer=_Width(config["joint_attention_dim"]),
         scheduler=None,
@@ -188,5 +195,46 @@ def _pixart(_config: Mapping[str, Any], folder: Path) -> Condition:
         tokenizer=_load(T5TokenizerFast, folder / "tokenizer"),
         text_encoder=_Passing(T5EncoderModel, folder / "text_encoder"),
     )
+    prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
+    return {"prompt": prompt, "mask": mask}
+
+
+def _prx(_config: Mapping[str, Any], folder: Path) -> Condition:
+    from diffusers import PRXPipeline
+    from transformers import AutoTokenizer
+    from transformers.models.t5gemma.configuration_t5gemma import T5GemmaConfig, T5GemmaModuleConfig
+    from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
+
+    place = folder / "text_encoder"
+    written = read_json(place / "config.json")
+    # The encoder alone, or the whole model's configuration, of which transformers 5 no longer finds the encoder's.
+    whole = "encoder" in written
+    encoder = T5GemmaConfig.from_dict(written).encoder if whole else T5GemmaModuleConfig.from_dict(written)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a base class of theirs
+        pipeline = PRXPipeline(
+            transformer=None,
+            scheduler=None,
+            vae=None,
+            tokenizer=_load(AutoTokenizer, folder / "tokenizer"),
+            text_encoder=_Passing(T5GemmaEncoder, place, config=encoder),
+        )
+    # Cleaning leaves the empty text as it is, and diffusers does it with a package that nothing else here needs.
+    pipeline.text_preprocessor = SimpleNamespace(clean_text=str)
+    prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
+    return {"prompt": prompt, "mask": mask.long()}
+
+
+def _sana(_config: Mapping[str, Any], folder: Path) -> Condition:
+    from diffusers import SanaPipeline
+    from transformers import AutoTokenizer, Gemma2Model
+
+    pipeline = SanaPipeline(
+        transformer=None,
+        scheduler=None,
+        vae=None,
+        tokenizer=_load(AutoTokenizer, folder / "tokenizer"),
+        text_encoder=_Passing(Gemma2Model, folder / "text_encoder"),
+    )
+    # As the pipeline encodes its negative prompt: without the instruction to a language model before it.
     prompt, mask, _, _ = pipeline.encode_prompt("", device=torch.device("cpu"), do_classifier_free_guidance=False)
     return {"prompt": prompt, "mask": mask}

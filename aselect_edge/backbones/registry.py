@@ -1,4 +1,4 @@
-"""The families of Diffusion Transformers that are understood: each registers here, and nowhere else."""
+"""The supported families of Diffusion Transformers: the only place where they are registered."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of a family are; a part is imported when it is first asked for."""
+    """The modules of a family; each is imported at its first use."""
 
     name: str
-    """In records and options."""
+    """The family's name in records and options."""
     backbone: str
     """module:class of the reference, a `Backbone`."""
     fold: str
-    """module:class that `aselect_edge.fold.fold` makes of a reference and a FoldSpec."""
+    """module:class of the folded model that `aselect_edge.fold.fold` makes from a reference and a FoldSpec."""
     diffusers: str | None = None
-    """diffusers' class, as config.json names it."""
+    """diffusers' class, as named in config.json."""
     norm_type: str | None = None
-    """Tells the family in the configurations that diffusers wrote before 0.28, when all shared one class."""
+    """Identifies the family in configurations from before diffusers 0.28, when all shared one class."""
 
 
 FAMILIES: dict[str, Family] = {}
 _SHARED_CLASS = "Transformer2DModel"
-"""The class that diffusers had for all of them until 0.28, which the published DiT and PixArt still name."""
+"""The shared class until diffusers 0.28, which the published DiT and PixArt still name."""
 
 
 def register(family: Family) -> None:
-    """Make a family known; one of the same name is replaced."""
+    """Register a family; one with the same name is replaced."""
     FAMILIES[family.name] = family
 
 
@@ -63,6 +63,10 @@ register(
 register(
     Family("lightningdit", "aselect_edge.backbones.lightningdit:LightningDiT", "aselect_edge.fold.rotary:FoldedRotary")
 )
+register(Family("prx", "aselect_edge.backbones.prx:PRX", "aselect_edge.fold.prx:FoldedPRX", "PRXTransformer2DModel"))
+register(
+    Family("sana", "aselect_edge.backbones.sana:Sana", "aselect_edge.fold.sana:FoldedSana", "SanaTransformer2DModel")
+)
 register(Family("jit", "aselect_edge.backbones.jit:JiT", "aselect_edge.fold.rotary:FoldedRotary"))
 
 
@@ -76,36 +80,34 @@ def find_family(name: str) -> Family:
 
 
 def family_class(name: str) -> type[Backbone]:
-    """The class of a family's reference; raises InputError for an unknown name."""
+    """The class of a family's reference model; raises InputError for an unknown name."""
     found: type[Backbone] = imported(find_family(name).backbone)
     return found
 
 
 def family_of_config(config: Mapping[str, Any], where: Path | str) -> str:
-    """The name of the family whose `config.json` this is; raises InputError where none has such a class."""
+    """The name of the family of a `config.json`; raises InputError if its class is unknown."""
     kind, norm = str(config.get("_class_name")), str(config.get("norm_type"))
     for family in FAMILIES.values():
         if kind == family.diffusers or (kind == _SHARED_CLASS and norm == family.norm_type):
             return family.name
     known = [family.diffusers for family in FAMILIES.values() if family.diffusers]
     named = config.get("_class_name") or config.get("architectures") or config.get("model_type")
-    raise InputError(
-        f"{where}: got {named!r}, expected one of {', '.join(known)}; others are not supported, choose such a backbone"
-    )
+    raise InputError(f"{where}: got {named!r}, expected one of {', '.join(known)}; choose a backbone of one of these")
 
 
 def refuse_quantised(config: Mapping[str, Any], where: Path | str) -> None:
-    """Raises InputError where a `config.json` says that the weights are quantised."""
+    """Raise InputError if a `config.json` describes quantised weights."""
     how = config.get("quantization_config")
     if how:
         method = how.get("quant_method", "quantised") if isinstance(how, Mapping) else how
         raise InputError(
             f"{where}: got quantised weights (quantization_config: {method}), expected float32, float16 or bfloat16; "
-            "save it dequantised"
+            "save dequantised weights"
         )
 
 
 def imported(home: str) -> Any:
-    """What `module:name` names."""
+    """The object that `module:name` refers to."""
     module, _, name = home.partition(":")
     return getattr(import_module(module), name)

@@ -1,8 +1,8 @@
-"""DiTs with rotary positions: what LightningDiT and JiT share, which are DiT with the parts of language models.
+"""DiTs with rotary positions: the common base of LightningDiT and JiT, which use parts of language models.
 
-Against DiT: queries and keys are rotated by their position (RoPE, besides the sine-cosine table), norms may be RMSNorm
-with weights, the MLP may be gated (SwiGLU), queries and keys may be normalised head by head, adaLN may have no shift.
-Shapes: N images, T tokens, D width, d = D/heads channels of a head.
+Differences to DiT: queries and keys are rotated by their position (RoPE, in addition to the sine-cosine table), norms
+may be RMSNorm with weights, the MLP may be gated (SwiGLU), queries and keys may be normalised head by head, adaLN may
+have no shift. Shapes: N images, T tokens, D width, d = D/heads channels of a head.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from aselect_edge.backbones.rotary_config import RotaryConfig, rotary_angles, ro
 from aselect_runtime.records import Component, Tap
 
 EPS = 1e-6
-"""Of every norm over the width, and of RMSNorm over a head; LayerNorm over a head has torch's 1e-5."""
+"""Epsilon of every norm over the width, and of RMSNorm over a head; LayerNorm over a head has torch's 1e-5."""
 
 
 class Block(nn.Module):
-    """A DiT block with RoPE, and those of RMSNorm, SwiGLU and QK-norm that the config says."""
+    """A DiT block with RoPE, and with RMSNorm, SwiGLU and QK-norm if the config has them."""
 
     def __init__(self, config: RotaryConfig) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(config.mlp_width, width)
 
     def modulation(self, c: Tensor) -> tuple[Tensor, ...]:
-        """shift, scale and gate of attention, then of the MLP; each (N, 1, D), the shifts zero where there are none."""
+        """shift, scale and gate of attention, then of the MLP; each (N, 1, D), the shifts zero if there are none."""
         parts = self.adaln(F.silu(c))[:, None].chunk(6 if self.shift else 4, dim=2)
         if self.shift:
             return tuple(parts)
@@ -50,7 +50,7 @@ class Block(nn.Module):
         return torch.zeros_like(scale1), scale1, gate1, torch.zeros_like(scale2), scale2, gate2
 
     def forward(self, x: Tensor, c: Tensor, angles: Tensor, see: See) -> Tensor:
-        """x (N, T, D), c (N, D), angles (T, d/2) -> (N, T, D); `see` is shown every component on the way."""
+        """x (N, T, D), c (N, D), angles (T, d/2) -> (N, T, D); `see` is called with every component in turn."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
         see("hidden", x)
         h = self.norm1(x) * (1 + scale1) + shift1
@@ -93,7 +93,7 @@ def _head_norm(config: RotaryConfig, channels: int) -> nn.Module:
 
 
 class RotaryDiT(Backbone):
-    """The whole, unfolded model but for its output layer. A family derives from it and says what time means."""
+    """The complete, unfolded model without its output layer. A family derives from it and defines the schedule."""
 
     streamed: ClassVar[tuple[str, ...]] = ("blocks.",)
 
@@ -156,12 +156,12 @@ class RotaryDiT(Backbone):
         return sincos_positions(self.config.width, grid, self.config.base)
 
     def angles(self, grid: tuple[int, int], index: int) -> Tensor:
-        """RoPE's angles (tokens, d/2) in the block `index`: context tokens come first there and are not turned."""
+        """RoPE's angles (tokens, d/2) in the block `index`: context tokens come first there and are not rotated."""
         angles = rotary_angles(self.config.attention_head_dim, grid, self.config.base)
         return F.pad(angles, (0, 0, self.prefix(index), 0))
 
     def prefix(self, index: int) -> int:
-        """How many context tokens come before those of the image in the block `index`."""
+        """How many context tokens precede the image tokens in the block `index`."""
         return self.config.context_tokens if index >= self.config.context_start else 0
 
     def context_of(self, label: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class RotaryDiT(Backbone):
 
 
 class _Seen:
-    """Keeps the wanted components of a block, of the image tokens alone."""
+    """Keeps the wanted components of a block, only of the image tokens."""
 
     def __init__(self, wanted: frozenset[Component], prefix: int) -> None:
         self.wanted, self.prefix, self.values = wanted, prefix, dict[Component, Tensor]()

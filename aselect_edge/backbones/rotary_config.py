@@ -1,4 +1,4 @@
-"""What a DiT with rotary positions is: its configuration, and the angles of RoPE."""
+"""The configuration of a DiT with rotary positions, and the angles of RoPE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aselect_runtime.errors import InputError
 
 @dataclass(frozen=True)
 class RotaryConfig:
-    """What decides shapes and formulas. Names that DiT has too are diffusers'."""
+    """The fields that decide shapes and formulas. Fields that DiT has too have diffusers' names."""
 
     num_attention_heads: Count
     attention_head_dim: Annotated[int, Field(ge=4, le=65536, multiple_of=4)]
@@ -26,7 +26,7 @@ class RotaryConfig:
     patch_size: Count
     num_embeds_ada_norm: Count
     mlp_width: Count
-    """Channels inside the MLP, after the gate where there is one."""
+    """Channels inside the MLP, after the gate if there is one."""
     null_class: bool = True
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm with weights, or LayerNorm without."""
@@ -34,16 +34,16 @@ class RotaryConfig:
     """Whether the MLP is SwiGLU, or DiT's with the tanh GELU."""
     qk_norm: bool = False
     shift: bool = True
-    """Whether adaLN shifts besides scaling."""
+    """Whether adaLN has a shift in addition to the scale."""
     bottleneck: Count | None = None
     """Channels between the two layers of JiT's patch embedding; None for one layer."""
     context_tokens: Annotated[int, Field(ge=0, le=65536)] = 0
-    """Tokens that JiT puts before those of the image."""
+    """Number of class tokens that JiT puts before the image tokens."""
     context_start: Annotated[int, Field(ge=0, le=65536)] = 0
     """The first block that has them."""
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Of each channel of the autoencoder's latents, where the model normalises them so."""
+    """Mean per channel of the autoencoder's latents, if the model normalises them with it."""
 
     @property
     def width(self) -> int:
@@ -57,9 +57,9 @@ class RotaryConfig:
 
     @classmethod
     def from_json(cls, family: str, config: dict[str, Any]) -> Self:
-        """Raises InputError for nonsense and for keys that are not known."""
+        """Raises InputError for invalid values and unknown keys."""
         known = {field.name for field in fields(cls)}
-        # `tied` is how DiT says that all blocks share one conditioning, which these always do.
+        # `tied` is DiT's field for one conditioning shared by all blocks, which is always so here.
         unknown = sorted(config.keys() - known - {"_class_name", "tied"})
         if unknown:
             raise InputError(
@@ -72,17 +72,16 @@ class RotaryConfig:
             fault = error.errors(include_url=False)[0]
             name = ".".join(map(str, fault["loc"])) or "values"
             raise InputError(
-                f"{family} config: got {name} = {fault['input']!r}, expected what {family} has ({fault['msg']}); "
-                "change it"
+                f"{family} config: got {name} = {fault['input']!r}, expected a valid value ({fault['msg']}); change it"
             ) from error
 
 
 @lru_cache(maxsize=8)
 def rotary_angles(channels: int, grid: tuple[int, int], base: int) -> Tensor:
-    """Angles (T, d/2) by which RoPE turns the pairs of a head's d = `channels` channels, row-major, float64.
+    """Angles (T, d/2) by which RoPE rotates the pairs of a head's d = `channels` channels, row-major, float64.
 
-    The first d/4 pairs turn with the row, the others with the column, pair i of them by 10000^(-2i/(d/2)) for each
-    token. Positions span [0, base) on both axes whatever the grid.
+    The first d/4 pairs rotate with the row, the others with the column, pair i of them by 10000^(-2i/(d/2)) per token.
+    Positions span [0, base) on both axes for any grid.
     """
     frequency = 10000.0 ** (-2 * torch.arange(channels // 4, dtype=torch.float64) / (channels // 2))
     rows, columns = (
@@ -93,7 +92,7 @@ def rotary_angles(channels: int, grid: tuple[int, int], base: int) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels of x (N, heads, T, d) by angles (T, d/2)."""
+    """Rotate each pair of neighbouring channels of x (N, heads, T, d) by angles (T, d/2)."""
     cos, sin = angles.cos().to(x), angles.sin().to(x)
     even, odd = x[..., ::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=4).flatten(3)

@@ -1,8 +1,8 @@
-"""The authors' files of LightningDiT and JiT: one checkpoint, timm's names, q, k and v in one tensor.
+"""The original files of LightningDiT and JiT: one checkpoint, timm's names, q, k and v in one tensor.
 
-What the shapes do not say is a fact of the published models: where JiT's context tokens enter. The tables of positions
-and of RoPE in a file have to be those that are computed here; that RoPE's are there tells the size of a head, and that
-there is RoPE.
+Known only from the published models, not from the shapes: the block where JiT's context tokens start. The tables of
+positions and of RoPE in a file must equal the computed ones; RoPE's tables also show the size of a head, and that RoPE
+is used.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from aselect_runtime.errors import InputError, IntegrityError
 Shapes = Mapping[str, tuple[int, ...]]
 
 STATISTICS = "latents_stats.pt"
-"""Mean and std of the latents that a LightningDiT was trained on, beside its weights."""
+"""Mean and std of the latents that a LightningDiT was trained on, in the folder of its weights."""
 IGNORED = r"final_layer\."
-"""Names that no tap depends on."""
+"""Tensors that no tap depends on."""
 CONTEXT_STARTS = {12: 4, 24: 8, 32: 10}
-"""The block where the context tokens enter, by the depth of the published JiTs (B, L, H)."""
+"""Depth of the published JiTs (B, L, H) -> the block where the context tokens start."""
 _CONTEXT, _LABELS = "in_context_posemb", "y_embedder.embedding_table.weight"
 _PAIR = ("weight", "bias")
 _BLOCK = {"adaln": "adaLN_modulation.1", "out": "attn.proj"}
@@ -42,20 +42,20 @@ _MLP = {True: {"mlp_in": "mlp.w12", "mlp_out": "mlp.w3"}, False: {"mlp_in": "mlp
 
 @dataclass(frozen=True)
 class AuthorsFile:
-    """What an authors' file holds."""
+    """The content of an original file."""
 
     kind: type[RotaryDiT]
     config: dict[str, Any]
 
     def places(self, depth: int | None = None) -> dict[str, Stored]:
-        """Name in the model -> place in the file, for the first `depth` blocks (all by default)."""
+        """Name in the model -> location in the file, for the first `depth` blocks (all by default)."""
         return rotary_places(RotaryConfig.from_json(self.kind.family, self.config), depth)
 
 
 def authors_file(path: Path, store: WeightStore, family: str | None = None, heads: int | None = None) -> AuthorsFile:
-    """What a file of LightningDiT's or JiT's layout (`kinds`) holds; every tensor is known, or refused.
+    """The content of a file in LightningDiT's or JiT's layout (`kinds`); an unknown tensor is refused.
 
-    Raises InputError where `family` or `heads` say otherwise than the file, or a tensor is not understood.
+    Raises InputError if `family` or `heads` contradict the file, or for an unknown tensor.
     """
     shapes = {name: held.shape for name, held in store.held.items()}
     kind = JiT if "x_embedder.proj1.weight" in shapes else LightningDiT
@@ -68,12 +68,12 @@ def authors_file(path: Path, store: WeightStore, family: str | None = None, head
         config = _config(path, kind, shapes)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
-            f"{path}: got {kind.__name__}{meaning_of(shapes)} without {error}, or of another shape, "
+            f"{path}: got {kind.__name__}{meaning_of(shapes)} with {error} missing or of another shape, "
             f"expected the authors' layout of {kind.__name__}; this variant is not supported, choose another checkpoint"
         ) from error
     if heads not in (None, config["num_attention_heads"]):
         raise InputError(
-            f"{path}: got {heads} heads, expected {config['num_attention_heads']} as the file says; leave it out",
+            f"{path}: got {heads} heads, expected {config['num_attention_heads']} as in the file; leave it out",
             parameter="num_heads",
         )
     read = RotaryConfig.from_json(kind.family, config)
@@ -91,7 +91,7 @@ def _config(path: Path, kind: type[RotaryDiT], shapes: Shapes) -> dict[str, Any]
     layers = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
     side, gated = math.isqrt(tokens), "blocks.0.mlp.w3.weight" in shapes
     if side * side != tokens:
-        raise IntegrityError(f"{path}: got {tokens} positions, expected a square of them; download it again")
+        raise IntegrityError(f"{path}: got {tokens} positions, expected a square number; download it again")
     config: dict[str, Any] = {
         "num_attention_heads": width // head,
         "attention_head_dim": head,
@@ -117,18 +117,19 @@ def _context(path: Path, tokens: int, layers: int) -> dict[str, int]:
     if tokens and layers not in CONTEXT_STARTS:
         raise InputError(
             f"{path}: got context tokens in a JiT of {layers} blocks, expected {', '.join(map(str, CONTEXT_STARTS))}: "
-            "where they enter is known of the published models alone; give one of these"
+            "the block where they start is only known for the published models; give one of these"
         )
     return {"context_tokens": tokens, "context_start": CONTEXT_STARTS[layers] if tokens else 0}
 
 
 def _statistics(path: Path, channels: int) -> dict[str, list[float]]:
-    """Mean and std of each channel of the latents; raises InputError where they are not beside the file."""
+    """Mean and std of each channel of the latents; raises InputError if they are not in the file's folder."""
     file = path.parent / STATISTICS
     if not file.is_file():
         raise InputError(
-            f"{path}: got LightningDiT, by its rotary positions (RoPE), without {STATISTICS} beside it, expected the "
-            "mean and std that its latents are normalised with; put the file that was published with the weights there"
+            f"{path}: got LightningDiT, by its rotary positions (RoPE), without {STATISTICS} in its folder, expected "
+            "the mean and std that its latents are normalised with; put the file that was published with the weights "
+            "there"
         )
     store = WeightStore([file], {name: Stored(name) for name in ("mean", "std")})
     if not store.has("mean") or not store.has("std"):
@@ -140,13 +141,13 @@ def _statistics(path: Path, channels: int) -> dict[str, list[float]]:
     if wrong or min(values["std"]) <= 0:
         raise InputError(
             f"{file}: got {len(values['mean'])} means and {len(values['std'])} stds, expected {channels} finite "
-            "numbers each, the stds positive; give the file of these weights"
+            "numbers each, the stds positive; give the file that belongs to these weights"
         )
     return {"latents_mean": values["mean"], "latents_std": values["std"]}
 
 
 def rotary_places(config: RotaryConfig, depth: int | None = None) -> dict[str, Stored]:
-    """Name in `RotaryDiT` -> place in the authors' file, for the first `depth` blocks (all by default)."""
+    """Name in `RotaryDiT` -> location in the original file, for the first `depth` blocks (all by default)."""
     layers = config.num_layers if depth is None else min(depth, config.num_layers)
     outer = {"conditioning.time_in": "t_embedder.mlp.0", "conditioning.time_out": "t_embedder.mlp.2"}
     if config.bottleneck is None:
@@ -180,7 +181,7 @@ def _block_places(config: RotaryConfig, index: int) -> dict[str, Stored]:
 
 
 def rotary_tables(config: RotaryConfig) -> dict[str, Tensor]:
-    """The tensors of the authors' file that are computed, by their names there."""
+    """The tensors of the original file that are computed, by their names there."""
     grid = (config.base, config.base)
     angles = rotary_angles(config.attention_head_dim, grid, config.base).repeat_interleave(2, dim=1)  # (T, d)
     turned = {"cos": angles.cos(), "sin": angles.sin()}

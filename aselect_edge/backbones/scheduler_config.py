@@ -1,8 +1,8 @@
-"""Which fields of diffusers' `scheduler_config.json` decide the noise, and what they decide.
+"""The fields of diffusers' `scheduler_config.json` that decide the noise, and their effect.
 
-A scheduler does two things: it defines the noise that a model was trained with, and it chooses at which of those
-noise levels a sampler stops. Only the first matters here. Every field of the known classes is in one of the sets
-below; a field that decides the noise and is not applied is refused by name, and so are classes that are not known.
+A scheduler does two things: it defines the noise that a model was trained with, and it chooses the noise levels of a
+sampler. Only the first matters here. Every field of the known classes is in one of the sets below; a field that decides
+the noise and is not supported is refused by name, and so are unknown classes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FLOW_SIGMAS = frozenset(
         "UniPCMultistepScheduler",
     }
 )
-"""The diffusion classes that read `use_flow_sigmas`, with which they are on the straight path."""
+"""The diffusion classes that read `use_flow_sigmas`, which puts them on the straight path."""
 DIFFUSION = (
     ZERO_SNR
     | FLOW_SIGMAS
@@ -98,21 +98,21 @@ SAMPLING = SIGMA_SPACINGS | {
     "use_dynamic_shifting",
     "variance_type",
 }
-"""Where a sampler stops and how it steps: they change neither a noise level nor what the model is fed there."""
+"""The noise levels and steps of a sampler: they change neither a noise level nor the model's input there."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "invert_sigmas": (None, False),
     "timestep_type": (None, "discrete"),
     "interpolation_type": (None, "linear"),
     "snr_shift_scale": (None, 1, 1.0),
 }
-"""Fields that change the noise or what the model is fed and are not applied: only these values are taken."""
+"""Fields that change the noise or the model's input and are not supported: only these values are accepted."""
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
 MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
 class NoiseFields:
-    """What a configuration decides: the class, whether its path is the straight one, and the fields that say more."""
+    """The decisive content of a configuration: class, whether its path is the straight one, and further fields."""
 
     scheduler: str
     flow: bool
@@ -120,15 +120,15 @@ class NoiseFields:
 
     @property
     def steps(self) -> int:
-        """`num_train_timesteps`: timesteps are indices below it or, on the straight path, so many times sigma."""
+        """`num_train_timesteps`: timesteps are indices below it or, on the straight path, this number times sigma."""
         return int(self.fields.get("num_train_timesteps", 1000))
 
 
 def noise_fields(config: Mapping[str, Any], nameless: str = "DDPMScheduler") -> NoiseFields:
     """The fields of a scheduler's configuration that decide the noise, checked.
 
-    A configuration without `_class_name` is one of `nameless`. Raises InputError for a class that is not known, for a
-    field that changes the noise and is not applied, and for fields that contradict one another.
+    A configuration without `_class_name` is one of `nameless`. Raises InputError for an unknown class, for a field that
+    changes the noise and is not supported, and for fields that contradict each other.
     """
     kind = config.get("_class_name") or nameless
     if not isinstance(kind, str) or kind not in DIFFUSION | FLOW:
@@ -153,7 +153,7 @@ def _given(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
-    """Raises InputError for a value of the wrong kind, and for a field whose effect is not applied."""
+    """Raise InputError for a value of the wrong kind, and for a field whose effect is not supported."""
     steps = config.get("num_train_timesteps", 1)
     if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
         raise _refusal("num_train_timesteps", steps, f"1 to {MOST_STEPS}", "correct the scheduler")
@@ -169,11 +169,11 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         known = key in APPLIED or key in SAMPLING or key in NEUTRAL or key.startswith("_")
         if not known and value not in (None, False):
-            raise _refusal(key, value, "no such field", "what it does to the noise is not known: remove it")
+            raise _refusal(key, value, "no such field", "its effect on the noise is unknown: remove it")
 
 
 def _check_diffusion(config: Mapping[str, Any], kind: str) -> None:
-    """Raises InputError for a field that this diffusion class does not read, and for fields that contradict it."""
+    """Raise InputError for a field that this diffusion class does not read, and for contradictory fields."""
     flow = bool(config.get("use_flow_sigmas"))
     if flow and kind not in FLOW_SIGMAS:
         raise _refusal("use_flow_sigmas", True, f"false: {kind} does not read it", "save the right scheduler")

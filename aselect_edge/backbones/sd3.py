@@ -4,9 +4,9 @@ Two streams, image and context (the prompt), meet in the joint attention of ever
 stream's. In the dual-attention blocks of SD3.5-medium, `adaln`, `query`, `key`, `value`, `attn` and `attn_gated` are
 those of the *joint* attention (`attn`); the image-only second attention (`attn2`) is not a named component.
 
-Noise: the model knows x = (1 - sigma)·x0 + sigma·eps and is fed num_train_timesteps·sigma. The scheduler's `shift`
-decides only at which sigmas a sampler stops; applied to a wanted sigma, or to a timestep index, it would mean another
-noise level, and diffusers' versions apply it differently. It is not applied here.
+Noise: x = (1 - sigma)·x0 + sigma·eps, and the model is fed num_train_timesteps·sigma. The scheduler's `shift` only
+chooses a sampler's sigmas; applied to a given sigma, or to a timestep index, it would give another noise level, and
+diffusers' versions apply it differently. It is not applied here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SD3(Wrapped):
         if backbone.model.config.caption_projection_dim != backbone.width:
             raise InputError(
                 f"SD3 config: got caption_projection_dim = {backbone.model.config.caption_projection_dim}, expected "
-                f"the width {backbone.width}, heads times their dimension; check config.json"
+                f"the width {backbone.width}, the number of heads times their dimension; check config.json"
             )
         return backbone
 
@@ -69,14 +69,14 @@ class SD3(Wrapped):
         limit = self.model.config.pos_embed_max_size
         if max(rows, columns) > limit:
             raise InputError(
-                f"got an input of {rows}x{columns} tokens, expected at most {limit}x{limit}, which is the position "
-                "table of this model; choose a smaller input",
+                f"got an input of {rows}x{columns} tokens, expected at most {limit}x{limit}, which is the size of the "
+                "position table of this model; choose a smaller input",
                 parameter="imgsz",
             )
         return rows, columns
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (1, T, D) of a grid: the middle of the model's own."""
+        """Position table (1, T, D) of a grid: the centre crop of the model's table."""
         patch = self.model.config.patch_size
         return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)  # type: ignore[no-any-return]
 
@@ -91,7 +91,7 @@ class SD3(Wrapped):
         c = self.model.time_text_embed(timestep, batch["pooled"])  # (N, D)
         context = self.model.context_embedder(batch["prompt"])  # (N, L, D)
         for index in range(1 + max(tap.block for tap in wanted)):
-            block = self.model.transformer_blocks[index]
+            block = self.blocks[index]
             with self.held(block):
                 context, h, read = _watch(block, h, context, c, of_block(index, wanted))
             yield from ((Tap(block=index, component=component), value) for component, value in read.items())
@@ -105,14 +105,14 @@ class SD3(Wrapped):
 def _watch(
     block: nn.Module, x: Tensor, context: Tensor, c: Tensor, components: frozenset[Component]
 ) -> tuple[Tensor, Tensor, dict[Component, Tensor]]:
-    """Context and image stream after a `JointTransformerBlock`, and its wanted components (N, T, D)."""
+    """Context and image tokens after a `JointTransformerBlock`, and its wanted components (N, T, D)."""
     attn: Any = block.attn
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
     with watched(norm1=block.norm1, attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
         context, out = block(hidden_states=x, encoder_hidden_states=context, temb=c)
     result = {name: result for name, (_, result) in seen.items()}
     adaln, gate = result["norm1"][:2]
-    attended = result["attn"][0]  # then the context's
+    attended = result["attn"][0]  # the context's part follows
     read: dict[Component, Tensor] = {
         "hidden": x,
         "adaln": adaln,

@@ -1,4 +1,4 @@
-"""The single files of Stable Diffusion 3 and 3.5, as their authors publish them: from diffusers' names to theirs."""
+"""The original single files of Stable Diffusion 3 and 3.5: from diffusers' names to the names in these files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from aselect_runtime.errors import InputError
 
 IGNORED = (r"final_layer\.",)
 _SAMPLE = 128
-"""Latents a side of 1024 px, which all of them were trained on; no file says so."""
+"""Side of the latents of 1024 px, which all of them were trained on; no file stores it."""
 _HEAD = 64
-"""Channels of an attention head, in all of them."""
+"""Channels of an attention head, the same in all of them."""
 _OUTER = {
     "pos_embed.pos_embed": "pos_embed",
     "pos_embed.proj": "x_embedder.proj",
@@ -56,7 +56,7 @@ _BLOCK = {
 def sd3_config(
     path: Path, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """diffusers' `config.json` for a file of these shapes, and what was assumed; raises InputError."""
+    """diffusers' `config.json` for a file of these shapes, and the assumptions made; raises InputError."""
     numbers = [int(found[1]) for name in shapes if (found := re.match(r"joint_blocks\.(\d+)\.", name))]
     dual = {int(found[1]) for name in shapes if (found := re.match(r"joint_blocks\.(\d+)\.x_block\.attn2\.qkv", name))}
     norm = shapes.get("joint_blocks.0.x_block.attn.ln_q.weight")
@@ -81,7 +81,7 @@ def sd3_config(
         }
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(
-            f"{path}: got no tensor {error} or of another shape, expected Stable Diffusion 3's layout; give the "
+            f"{path}: got tensor {error} missing or of another shape, expected Stable Diffusion 3's layout; give the "
             "diffusers folder of this model"
         ) from error
     if width % head:
@@ -94,7 +94,7 @@ def sd3_config(
 
 
 def sd3_place(name: str, config: Mapping[str, Any]) -> Stored:
-    """Where the parameter that diffusers calls `name` is in a file."""
+    """Location in a file of the parameter that diffusers calls `name`."""
     if name in _OUTER:
         return Stored(_OUTER[name])
     stem, _, leaf = name.rpartition(".")
@@ -102,7 +102,7 @@ def sd3_place(name: str, config: Mapping[str, Any]) -> Stored:
     if found is None:
         return Stored(f"{_OUTER[stem]}.{leaf}")
     theirs, part = _BLOCK[found[2]]
-    # The last block only hands the prompt's keys and values on: its norm has a scale before a shift in diffusers.
+    # The last block only computes the prompt's keys and values: in diffusers its norm has the scale before the shift.
     swapped = found[2] == "norm1_context.linear" and int(found[1]) == config["num_layers"] - 1
     stored = Stored(f"joint_blocks.{found[1]}.{theirs}.{leaf}", swapped=swapped)
     return stored if part is None else stored._replace(part=part, parts=3)

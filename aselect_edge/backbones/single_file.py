@@ -1,4 +1,4 @@
-"""Backbones that come as one file: what it holds is told by its tensors, and said."""
+"""Backbones in a single file: the model is recognised by its tensors, and reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from aselect_edge.backbones import facebook, pixart_file, sd3_file
+from aselect_edge.backbones import facebook, pixart_file, repa, sd3_file
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.building import build, fill_backbone, translated
 from aselect_edge.backbones.dit import DiT, sincos_positions
@@ -29,43 +29,43 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Asked:
-    """What was said about a file that it may not say itself; None where nothing was."""
+    """Options for information that a file may lack; None if an option was not given."""
 
     family: str | None = None
     heads: int | None = None
     time: str | None = None
-    """What a SiT-like model is fed, `sigma` or `1-sigma`."""
+    """The model's time input, `sigma` or `1-sigma`, for a SiT-like file."""
     path: str | None = None
     """Its path: `linear`, `cosine` or `vp`."""
 
 
 @dataclass(frozen=True)
 class FromFile:
-    """A model out of a file, and what the file says besides."""
+    """A model from a file, and the file's further information."""
 
     model: Backbone
     schedule: Schedule | None
-    """What its timesteps mean; None where the published models' are meant."""
+    """The schedule; None for that of the published models."""
     notes: Mapping[str, Any]
-    """What its training script noted."""
+    """Metadata of the training script."""
 
 
 def is_diffusers_file(path: Path) -> bool:
-    """Whether a file has diffusers' names, whose folder says what it is; raises InputError for unknown models."""
+    """Whether a file has diffusers' names, so that its folder describes it; raises InputError for unknown models."""
     if kind_of_file(path, WeightStore([path], {}).held) != "diffusers":
         return False
     if not (path.parent / "config.json").is_file():
         raise InputError(
-            f"{path}: got diffusers' weights without their config.json beside them, expected the folder; give the "
+            f"{path}: got diffusers' weights without their config.json, expected their folder; give the "
             "folder that diffusers wrote"
         )
     return True
 
 
 def load_file(path: Path, asked: Asked, depth: int | None = None, lean: bool = False) -> FromFile:
-    """The model in a single file of any supported layout, cut to `depth` blocks; warns of what was assumed.
+    """The model in a single file of any supported layout, cut to `depth` blocks; warns of assumptions.
 
-    Raises InputError where the file is of another model or leaves open what has to be known.
+    Raises InputError if the file holds another model or lacks required information.
     """
     file = _File(path, WeightStore([path], {}), *notes_of(path))
     read = {"dit": _of_dit_layout, "sd3": _of_sd3, "pixart": _of_pixart, "rotary": _of_rotary}
@@ -73,12 +73,12 @@ def load_file(path: Path, asked: Asked, depth: int | None = None, lean: bool = F
     model = build(family_class(found.family), found.config, depth)
     fill_backbone(model, file.store.placed(found.places(model)), lean)
     weights = [f"the weights under {file.taken!r}"] if file.taken else []
-    log.warning("%s: taken as %s (%s); %s", path, found.family, found.why, "; ".join([*weights, *found.said]))
+    log.warning("%s: loaded as %s (%s); %s", path, found.family, found.why, "; ".join([*weights, *found.said]))
     return FromFile(model, found.schedule, file.notes)
 
 
 def check_latents(where: str, encoder: Encoder, notes: Mapping[str, Any]) -> None:
-    """Raises InputError where a file notes other statistics of its latents than its autoencoder's."""
+    """Raise InputError if a file's metadata has other statistics of its latents than its autoencoder."""
     for names, got in (
         (("latents_scale", "scaling_factor", "scale_factor"), encoder.affine.gain),
         (("latents_bias", "shift_factor"), encoder.affine.offset),
@@ -86,14 +86,14 @@ def check_latents(where: str, encoder: Encoder, notes: Mapping[str, Any]) -> Non
         noted = next((notes[name] for name in names if isinstance(notes.get(name), (int, float, list, tuple))), None)
         if noted is not None and not _agree(noted, got):
             raise InputError(
-                f"{where}: got notes of latents scaled by {noted}, expected the autoencoder's {got}; give the "
+                f"{where}: got metadata of latents scaled by {noted}, expected the autoencoder's {got}; give the "
                 "autoencoder that it was trained on",
                 parameter="vae",
             )
 
 
 def _agree(noted: float | Sequence[Any], got: float | tuple[float, ...]) -> bool:
-    """Whether noted numbers are those that are used, one or one for each channel."""
+    """Whether the numbers in the metadata equal those in use, one or one per channel."""
     values = list(noted) if isinstance(noted, (list, tuple)) else [noted]
     used = list(got) if isinstance(got, tuple) else [got] * len(values)
     return len(values) == len(used) and all(
@@ -114,7 +114,7 @@ class _File(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What a file turned out to be; `why`, and what was assumed (`said`), are for who is told."""
+    """The recognised model; `why`, and the assumptions (`said`), are reported to the user."""
 
     family: str
     why: str
@@ -125,6 +125,7 @@ class _Found(NamedTuple):
 
 
 def _of_dit_layout(file: _File, asked: Asked) -> _Found:
+    file.store.relabelled(repa.legacy_names(file.shapes))
     path, shapes = file.path, file.shapes
     check_layout(file.store, _dit_layout(shapes), str(path))
     family, why = facebook.family_of_file(path, asked.family, shapes, file.notes)
@@ -136,6 +137,9 @@ def _of_dit_layout(file: _File, asked: Asked) -> _Found:
         )
     schedule: Schedule | None = None
     config, said = facebook.facebook_config(path, shapes, asked.heads, file.notes)
+    latents, patch = repa.latents_of(path, file.store), facebook.linear_patch(shapes)
+    if latents:
+        config, said = config | latents, [*said, "latents normalised by the statistics in it (REPA-E)"]
     if issubclass(family_class(family), SiT):
         schedule, reasons = sit_schedule(path, shapes, file.notes, asked.time, asked.path)
         said = [*reasons, *said]
@@ -143,7 +147,7 @@ def _of_dit_layout(file: _File, asked: Asked) -> _Found:
         family,
         why,
         config,
-        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth),
+        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth, patch),
         said,
         schedule,
     )
@@ -156,12 +160,13 @@ def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     square = bool(side) and side * side == tokens and width % 4 == 0
     tables = {"pos_embed": sincos_positions(width, (side, side), side)} if square else {}
     known = frozenset(place.name for place in places.values()) | {"pos_embed"}
+    known |= frozenset(repa.STATISTICS) if repa.has_statistics(shapes) else frozenset()
     return Layout(places, known, facebook.IGNORED, tables)
 
 
 def _of_rotary(file: _File, asked: Asked) -> _Found:
     found = authors_file(file.path, file.store, asked.family, asked.heads)
-    why = "its tensors' names say so"
+    why = "by its tensor names"
     return _Found(found.kind.family, why, found.config, lambda model: found.places(model.depth), [])
 
 
@@ -200,4 +205,4 @@ def _wrapped(
     tables = {"pos_embed": whole.positions((side, side))} if isinstance(whole, PixArt) else {}
     known = frozenset(stored.name for stored in places(whole).values())
     check_layout(file.store, Layout(places(whole), known, ignored, tables), str(file.path))
-    return _Found(family, "its tensors' names say so", config, places, said)
+    return _Found(family, "by its tensor names", config, places, said)

@@ -1,7 +1,7 @@
-"""SiT (arXiv 2401.08740) and those that go on from it (REPA, SRA): DiT's architecture on a path with continuous time.
+"""SiT (arXiv 2401.08740) and its successors (REPA, SRA): DiT's architecture on a path with continuous time.
 
-SiT's own time runs towards the image: the embedder is fed 1 for a clean image. REPA's and its successors' runs towards
-the noise. Timesteps are 1000·tau, where tau is 0 for the image and 1 for noise on all of them.
+SiT's time is 1 for a clean image; that of REPA and its successors is 1 for noise. Timesteps are always 1000·tau, where
+tau is 0 for the image and 1 for noise.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from aselect_runtime.options import choice
 from aselect_runtime.records import Noise
 
 Time = Literal["1-sigma", "sigma"]
-"""What the embedder is fed, on the straight path: 1 - sigma (SiT) or sigma (REPA and its successors)."""
+"""The embedder's input, on the straight path: 1 - sigma (SiT) or sigma (REPA and its successors)."""
 Path = Literal["linear", "cosine", "vp"]
 TIMES: tuple[Time, ...] = ("1-sigma", "sigma")
 PATHS: tuple[Path, ...] = ("linear", "cosine", "vp")
 _VP = 0.1, 20.0
-"""Least and greatest noise rate of SiT's VP path."""
+"""Minimum and maximum noise rate of SiT's VP path."""
 
 
 @dataclass(frozen=True)
 class PathSchedule(Schedule):
-    """x = alpha·x0 + sigma·eps along a path, fed a time of 0 to 1 in one direction or the other."""
+    """x = alpha·x0 + sigma·eps along a path; the time input is 0 to 1 in either direction."""
 
     time: Time = "1-sigma"
     path: Path = "linear"
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
-        """Empty for SiT's own time and path, as in bundles of before there were others."""
+        """Empty for SiT's default time and path, as in bundles from before there were others."""
         return {} if self == PathSchedule() else {"time": self.time, "path": self.path}
 
     def describe(self) -> str:
@@ -70,11 +70,11 @@ class PathSchedule(Schedule):
         return f"the timestep {fed:g}" if abs(noise.model_timestep - fed) > ROUNDED else None
 
     def fed(self, tau: Tensor) -> Tensor:
-        """What the embedder is fed at tau."""
+        """The embedder's input at tau."""
         return tau if self.time == "sigma" else 1 - tau
 
     def coefficients(self, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """alpha and sigma at tau, and their derivatives by the time that is fed; all of tau's shape."""
+        """alpha and sigma at tau, and their derivatives by the embedder's time; all of tau's shape."""
         sign = 1.0 if self.time == "sigma" else -1.0
         if self.path == "linear":
             one = torch.ones_like(tau)
@@ -91,15 +91,15 @@ class PathSchedule(Schedule):
 
 
 class SiT(DiT):
-    """The reference; blocks, taps and fold are DiT's."""
+    """The reference model of SiT; blocks, taps and fold are those of DiT."""
 
     family: ClassVar[str] = "sit"
 
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
-        """SiT's own path for None or {}; nothing in a `scheduler_config.json` changes it, but for another path.
+        """SiT's default path for None or {}; a `scheduler_config.json` may only describe the same path.
 
-        Raises InputError for one of a diffusion.
+        Raises InputError for a diffusion schedule.
         """
         given = config or {}
         if "_class_name" in given:
@@ -108,5 +108,5 @@ class SiT(DiT):
         return PathSchedule(cast(Time, choice(time, TIMES, "sit_time")), cast(Path, choice(path, PATHS, "sit_path")))
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The velocity; a second half of the channels, where the file has one, was never trained."""
+        """The velocity; a second half of the channels, if the file has one, is not trained."""
         return super().forward(x, timestep, label, positions)[:, : self.channels]

@@ -1,4 +1,4 @@
-"""Weights on disk, read tensor by tensor, so that no more of a checkpoint is in memory than is used."""
+"""Weights on disk, read tensor by tensor, so that only the tensors in use are in memory."""
 
 from __future__ import annotations
 
@@ -19,41 +19,43 @@ from aselect_edge.backbones.torch_files import torch_content, unreadable
 from aselect_runtime.errors import InputError, IntegrityError
 
 _FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
-"""Types whose numbers are the weights themselves, as safetensors and torch call them."""
+"""Types that store the weights directly, as named by safetensors and torch."""
 _PACKED = re.compile(r"u?int[1-8]$|[IU]8$|q|F[468]_|F4|float[48]_|bits")
-"""Types that hold quantised numbers, as safetensors and torch call them."""
+"""Types that store quantised numbers, as named by safetensors and torch."""
 _QUANTISED = re.compile(
     r"(?:^|[._])(?:SCB|absmax|quant_map|nested_quant_map|quant_state|weight_format|scaled_fp8|comfy_quant|"
     r"scale_weight|scale_input|input_scale|weight_scale(?:_inv|_2)?|weight_zero_point|"
     r"qweight|qzeros|g_idx|wscales|weight\._data|weight\._scale|weight_qtype)(?:$|\.)"
 )
-"""Names of what turns integers, or scaled numbers, into weights."""
+"""Names of tensors that scale integers or low-precision numbers into weights."""
 
 
 class Stored(NamedTuple):
-    """A tensor of a checkpoint, or one of several equal `parts` of it along its first axis."""
+    """A tensor of a checkpoint, or one of several equally large `parts` of it along its first axis."""
 
     name: str
     part: int = 0
     parts: int = 1
     swapped: bool = False
-    """Whether its two halves along the first axis change places: shift and scale, which some files hold in turn."""
+    """Whether to swap the two halves along the first axis: some files store shift and scale in the other order."""
     flat: bool = False
-    """Whether its last two axes, of a convolution by one pixel, are left out."""
+    """Whether to drop the last two axes, which are 1x1 (a pointwise convolution used as a linear layer)."""
+    patch: int = 0
+    """Patch size of a convolution that is stored as a linear layer over (channels, rows, columns); 0 if it is not."""
 
 
 class Held(NamedTuple):
-    """What a file says of a tensor."""
+    """Shape and type of a tensor in a file."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class WeightStore:
-    """The tensors of safetensors shards, or of torch files, under a model's own names.
+    """The tensors of safetensors shards, or of torch files, by a model's own names.
 
-    No file stays open, and no page of one mapped, beyond a `read`: what was read is a copy in float32. Raises
-    InputError for quantised weights, whose numbers are not the weights.
+    No file stays open or mapped after a `read`, which returns copies in float32. Raises InputError for quantised
+    weights, which cannot be used without dequantisation.
     """
 
     def __init__(self, files: Sequence[Path], places: Mapping[str, Stored], prefixes: tuple[str, ...] = MODEL) -> None:
@@ -68,31 +70,42 @@ class WeightStore:
         _check_values(self._files, self.held)
 
     def renamed(self, other: Callable[[str], str]) -> WeightStore:
-        """The same files, where a tensor that is not there is looked for under its `other` name."""
+        """The same files; a tensor that is missing is looked up under its `other` name."""
         for name, stored in self.places.items():
             if stored.name not in self._files:
                 self.places[name] = stored._replace(name=other(stored.name))
         return self
 
+    def relabelled(self, names: Mapping[str, str]) -> WeightStore:
+        """The same files with some tensors under other names: name now -> name then."""
+
+        def moved(values: dict[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in values.items()}
+
+        self._names, self._files, self.held = moved(self._names), moved(self._files), moved(self.held)
+        return self
+
     def placed(self, places: Mapping[str, Stored]) -> WeightStore:
-        """The same files for a model whose tensors are at these `places`."""
+        """The same files for a model whose tensors are stored at these `places`."""
         self.places = dict(places)
         return self
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint holds the tensor that a model calls `name`."""
+        """Whether the checkpoint holds the tensor that the model calls `name`."""
         return name in self.places and self.places[name].name in self._files
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the tensor that a model calls `name`."""
+        """Shape of the tensor that the model calls `name`."""
         stored = self.places[name]
         first, *others = self.held[stored.name].shape
         if stored.flat and others[-2:] == [1, 1]:
             del others[-2:]
+        if stored.patch and len(others) == 1:
+            others = [others[0] // stored.patch**2, stored.patch, stored.patch]
         return (first // stored.parts, *others)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """(name, float32 copy) of each, file by file."""
+        """Yield (name, float32 copy) of each, file by file."""
         of_file: dict[Path, list[str]] = defaultdict(list)
         for name in names:
             of_file[self._files[self.places[name].name]].append(name)
@@ -107,15 +120,15 @@ class WeightStore:
 
 
 def fill(module: nn.Module, store: WeightStore, what: str, on_disk: tuple[str, ...] = ()) -> None:
-    """Give a module its weights, but for those whose names begin with one of `on_disk`; eval mode.
+    """Load a module's weights, except those whose names begin with one of `on_disk`; sets eval mode.
 
-    Checks that all of them are there, of the right shape; raises IntegrityError that begins with `what`.
+    Checks that all are present with the right shape; raises IntegrityError whose message begins with `what`.
     """
     own = {name: tuple(value.shape) for name, value in module.state_dict().items() if name in store.places}
     for name, shape in own.items():
         stored = store.places[name].name
         if not store.has(name):
-            raise IntegrityError(f"{what}: got no tensor {stored}, expected it to be there; check config.json")
+            raise IntegrityError(f"{what}: got no tensor {stored}, expected it in the checkpoint; check config.json")
         if store.shape(name) != shape:
             raise IntegrityError(
                 f"{what}: got shape {list(store.shape(name))} for {stored}, expected {list(shape)}; check config.json"
@@ -128,15 +141,15 @@ def fill(module: nn.Module, store: WeightStore, what: str, on_disk: tuple[str, .
 
 
 def return_freed_memory() -> None:
-    """Give the system back what was freed: glibc keeps it, in holes that the next block does not fit into."""
+    """Return freed memory to the system: glibc keeps it in fragments that are too small for the next block."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in glibc
         if trim is not None:
             trim(0)
 
 
 def is_torch_file(file: Path) -> bool:
-    """Whether a checkpoint is torch's own format: by its first bytes, or its suffix where they do not say.
+    """Whether a checkpoint is in torch's format: by its first bytes, or by its suffix if these do not decide.
 
     Raises InputError for a GGUF file.
     """
@@ -171,7 +184,7 @@ def tensors_of(file: Path) -> dict[str, Held]:
 
 
 def notes_of(file: Path) -> tuple[dict[str, Any], str]:
-    """What a training script noted beside the weights, and under which key the weights are; empty for safetensors."""
+    """The training script's metadata stored with the weights, and the key of the weights; empty for safetensors."""
     if not is_torch_file(file):
         return {}, ""
     content = torch_content(file)
@@ -199,7 +212,7 @@ def _read(file: Path, wanted: Mapping[str, Stored]) -> Iterator[tuple[str, Tenso
         return
     try:
         for name, stored in wanted.items():
-            # Opened for every tensor: the pages that were read stay in memory for as long as the file is mapped.
+            # Opened for every tensor: pages that were read stay in memory while the file is mapped.
             with safe_open(file, framework="pt") as tensors:
                 whole = tensors.get_slice(stored.name)
                 rows = whole.get_shape()[0] // stored.parts if stored.parts > 1 else None
@@ -217,4 +230,6 @@ def _copy(tensor: Tensor) -> Tensor:
 def _arranged(tensor: Tensor, stored: Stored) -> Tensor:
     if stored.swapped:
         tensor = torch.cat(tensor.chunk(2)[::-1])
+    if stored.patch and tensor.ndim == 2:
+        tensor = tensor.unflatten(1, (-1, stored.patch, stored.patch))
     return tensor.flatten(-3) if stored.flat and tensor.ndim == 4 else tensor

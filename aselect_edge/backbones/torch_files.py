@@ -1,4 +1,4 @@
-"""torch's own files, read without running anything of theirs: averaged weights, and what the training script noted."""
+"""Read torch's files without running code from them: averaged weights, and the training script's metadata."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from aselect_runtime.errors import InputError, IntegrityError
 _AVERAGE = re.compile(r"(?i)(?:^|_)(?:ema|swa|avg|averaged?)(?:_?\d+)?(?:$|_)")
 """Keys of averaged weights: ema, model_ema, ema_model, state_dict_ema, model_ema1, ema_state_dict, ..."""
 _PLAIN = ("model", "state_dict", "model_state_dict", "module", "net", "network", "generator", "transformer", "params")
+_VAE = "vae"
+"""Where REPA-E keeps the autoencoder that it trained."""
 _NOTES = ("args", "config", "cfg", "hparams", "hyper_parameters", "opt_args")
-"""Where training scripts keep their arguments."""
+"""Keys under which training scripts store their arguments."""
 
 
 class Inert:
-    """Stands in for an object in a file that is no weight: it takes whatever it is given and does nothing."""
+    """Replaces an object in a file that is not a weight: accepts any arguments and does nothing."""
 
     def __init__(self, *_arguments: object, **_named: object) -> None:
         pass
@@ -56,31 +58,33 @@ _INERT = {
     "builtins": ("dict", "list", "int", "float", "str", "bool", "tuple"),
     "zoneinfo": ("ZoneInfo", "ZoneInfo._unpickle"),
 }
-"""What training scripts put beside the weights, by module. A stand-in takes the place of each; the real one is never
-called. Anything else in a file makes it unreadable."""
+"""Classes that training scripts store next to the weights, by module. Each is replaced by `Inert`; the real class is
+never called. Any other class in a file makes it unreadable."""
 
 
 def _plain_dict(*_arguments: object) -> dict[Any, Any]:
-    """In place of a defaultdict, whose items torch does not set."""
+    """Replaces defaultdict, whose items torch does not set."""
     return {}
 
 
 class Content(NamedTuple):
-    """What of a torch file is used."""
+    """The parts of a torch file that are used."""
 
     state: dict[str, Tensor]
     args: dict[str, Any]
-    """What the training script noted; empty where it noted nothing that is understood."""
+    """The training script's metadata; empty if there is none in a known form."""
     taken: str
-    """Which of several sets of weights this is, for who is told."""
+    """Which of several sets of weights this is, for messages."""
 
 
 def torch_content(file: Path) -> Content:
-    """The weights in a torch file, mapped rather than read, and what its training script noted.
+    """The weights in a torch file, memory-mapped, and the metadata of its training script.
 
-    The averaged weights where there are some, or else the plain ones; tensors that were not averaged (tables that are
-    computed, for one) are taken from the plain ones. Raises IntegrityError where the file cannot be read, InputError
-    where it holds no tensors by name.
+    Tensors under `vae`, of an autoencoder that was trained together with the model, get the prefix `vae.`.
+
+    Averaged weights if the file has them, else the plain ones; tensors without an average (computed tables, for
+    example) come from the plain ones. Raises IntegrityError if the file cannot be read, InputError if it holds no
+    tensors by name.
     """
     content = _load(file)
     if not isinstance(content, Mapping):
@@ -92,7 +96,7 @@ def torch_content(file: Path) -> Content:
             "tensors by name; save the model's state_dict"
         )
     state, taken = found
-    return Content(state, _arguments(content), taken)
+    return Content({**state, **_autoencoder(content)}, _arguments(content), taken)
 
 
 def _load(file: Path) -> Any:
@@ -101,17 +105,17 @@ def _load(file: Path) -> Any:
     stand_ins.append((_plain_dict, "collections.defaultdict"))
     try:
         with torch.serialization.safe_globals(stand_ins):
-            mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none, and has to be read whole
+            mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 is not a zip file and cannot be mapped
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
+    except Exception as error:  # torch.load raises many unrelated kinds for files that it did not write
         raise unreadable(file, error, "a torch checkpoint") from error
 
 
 def _state(file: Path, content: Mapping[Any, Any], depth: int = 3) -> tuple[dict[str, Tensor], str] | None:
-    """The weights in a dict of them, with the key that they had; None where there are none."""
+    """The weights in a dict, with the key that holds them; None if there are none."""
     if depth == 0:
         return None
-    # A tensor of such a name is one of a flat state dict, whose names are sorted out with those of other files.
+    # A tensor under such a name belongs to a flat state dict, whose names are resolved like those of other files.
     averages = [key for key in _text(content) if _AVERAGE.search(key) and not isinstance(content[key], Tensor)]
     plain = _inside(file, content, _PLAIN, depth)
     for key in sorted(averages):
@@ -139,6 +143,13 @@ def _inside(
     return None
 
 
+def _autoencoder(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    part = content.get(_VAE)
+    if not isinstance(part, Mapping):
+        return {}
+    return {f"{_VAE}.{name}": part[name] for name in _text(part) if isinstance(part[name], Tensor)}
+
+
 def _holds_tensors(value: object) -> bool:
     if isinstance(value, Mapping):
         value = list(value.values())
@@ -148,7 +159,7 @@ def _holds_tensors(value: object) -> bool:
 
 
 def _completed(average: dict[str, Tensor], plain: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An average of parameters alone, with the buffers of the plain weights; themselves where names differ."""
+    """An average of the parameters, completed with the buffers of the plain weights; unchanged if names differ."""
     return {**plain, **average} if average.keys() <= plain.keys() else average
 
 
@@ -171,8 +182,8 @@ def _kind(content: object) -> str:
 
 
 def unreadable(file: Path, error: Exception, kind: str) -> IntegrityError:
-    """The error for a file that `error` came of while it was read as `kind`."""
+    """The error for a file that raised `error` while it was read as `kind`."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if other := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
-        reason = f"it holds a {other[1]}, which is no weight and is not loaded"
+        reason = f"it holds a {other[1]}, which is not a tensor and is not loaded"
     return IntegrityError(f"{file}: unreadable ({reason}), expected {kind}; download or save it again")

@@ -1,4 +1,4 @@
-"""What the families share that wrap diffusers' own class: its first blocks, and components read through hooks."""
+"""Base of the families that wrap diffusers' own class: its first blocks, and components read through hooks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ _COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=65536, stri
 
 
 class Wrapped(Backbone):
-    """A family whose reference *is* diffusers' class: `model`, cut to its first blocks and without its output layer.
+    """A family whose reference *is* diffusers' class: `model`, truncated to its first blocks, without output layer.
 
-    The kept blocks are those of the whole model, so that none becomes a "last" block by the cut.
+    The kept blocks are built as in the whole model, so that truncation does not turn one into a "last" block.
     """
 
+    trunk: ClassVar[str] = "transformer_blocks"
+    """diffusers' name of the list of blocks."""
+    output: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
+    """diffusers' names of what comes after the blocks."""
     streamed: ClassVar[tuple[str, ...]] = ("model.transformer_blocks.",)
     prompted: ClassVar[bool] = True
     unread: ClassVar[tuple[str, ...]] = (r"norm_out\.", r"proj_out\.")
@@ -35,10 +39,12 @@ class Wrapped(Backbone):
             self.model = kind(**{key: value for key, value in config.items() if key in known})
         except (TypeError, ValueError, ArithmeticError, RuntimeError, NotImplementedError) as error:
             raise InputError(
-                f"{kind.__name__} config: not understood ({error}), expected what diffusers wrote; check config.json"
+                f"{kind.__name__} config: not understood ({error}), expected a configuration written by diffusers; "
+                f"check config.json"
             ) from error
-        self.model.transformer_blocks = self.model.transformer_blocks[:depth]
-        del self.model.norm_out, self.model.proj_out
+        setattr(self.model, self.trunk, self.blocks[:depth])
+        for name in self.output:
+            delattr(self.model, name)
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.config)
@@ -47,8 +53,13 @@ class Wrapped(Backbone):
         return {name: name.removeprefix("model.") for name in self.state_dict()}
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        """diffusers' blocks, up to the cut."""
+        return getattr(self.model, self.trunk)  # type: ignore[no-any-return]
+
+    @property
     def depth(self) -> int:
-        return len(self.model.transformer_blocks)
+        return len(self.blocks)
 
     @property
     def width(self) -> int:
@@ -66,9 +77,9 @@ class Wrapped(Backbone):
         return patch_grid(self.model.config.patch_size, height, width)
 
     def check(self, condition: Condition, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
-        """Raises InputError for a condition without one of the tensors, or with one of another shape.
+        """Raise InputError for a condition that lacks one of the tensors, or has one of another shape.
 
-        `shapes` are of one image, with None for any size; a condition of a batch, as `features` takes it, is fine.
+        `shapes` are of one image, with None for any size; a condition of a batch, as in `features`, is accepted.
         """
         for name, shape in shapes.items():
             got = tuple(condition[name].shape) if name in condition else None
@@ -84,7 +95,7 @@ class Wrapped(Backbone):
 def check_config(
     kind: str, config: Mapping[str, Any], counts: Iterable[str], allowed: Mapping[str, tuple[Any, ...]]
 ) -> None:
-    """Raises InputError where a given `counts` key is no positive integer, or an `allowed` key has another value."""
+    """Raise InputError if a given `counts` key is not a positive integer, or an `allowed` key has another value."""
     for key in counts:
         try:
             _COUNT.validate_python(config.get(key, 1))
@@ -102,7 +113,7 @@ def check_config(
 
 @contextmanager
 def watched(**modules: nn.Module) -> Iterator[dict[str, tuple[tuple[Any, ...], Any]]]:
-    """(positional arguments, result) of each module's last call inside, by its name here; no hook stays behind."""
+    """Yield (positional arguments, result) of each module's last call, by its name here; hooks are removed after it."""
     seen: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def keep(name: str) -> Any:

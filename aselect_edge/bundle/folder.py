@@ -25,12 +25,12 @@ from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Bundle, Selection
 
 SHIPPED: dict[str, Path] = {"seg": aselect_weights.seg, "cls": aselect_weights.cls}
-"""The bundles that ship, by task."""
+"""The included bundles, by task."""
 
 RECORD = BUNDLE
 
 KIND = FolderKind(RECORD, lambda path: Bundle.load(path).files)
-"""How a bundle is known that a later training may replace."""
+"""The files that identify a bundle, which a later training may replace."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class LoadedBundle:
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> TapModel:
-        """The unfolded model: every stored block whole, conditioning computed at run time; eval mode, float32.
+        """The unfolded model: every stored block complete, conditioning computed at run time; eval mode, float32.
 
-        A `lean` one has one block in memory at a time and reads each again for every batch.
+        A `lean` one holds one block in memory at a time and reads each block again for every batch.
         """
         record = self.record
         backbone = self.backbone(lean)
@@ -58,9 +58,9 @@ class LoadedBundle:
         return self.reference(imgsz, lean=True).deployed()
 
     def backbone(self, lean: bool = False) -> LoadedBackbone:
-        """The blocks that the taps need, with what encodes for them and what they are conditioned on.
+        """The blocks that the taps need, with their encoder and condition.
 
-        The first time it is checked that what lies outside of the bundle is what it was trained on: IntegrityError.
+        The first call checks that the parts outside the bundle are those it was trained on; raises IntegrityError.
         """
         loaded = backbone_of(self.folder, self.record, lean, check=not self._checked)
         self._checked.add(loaded.source)
@@ -79,6 +79,7 @@ def tap_model(backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple
         backbone.encoder,
         backbone.condition,
         record.noise_draws,
+        record.discarded,
     )
 
 
@@ -90,7 +91,7 @@ def load_bundle(path: Path) -> LoadedBundle:
 def save_bundle(folder: Path, record: Bundle, selection: Selection, model: TapModel) -> None:
     """Write a bundle atomically; weights in float16, the backbone's only if the record names a file for it.
 
-    The backbone is cut after the deepest tap's block: later blocks cannot reach the taps.
+    The backbone is truncated after the deepest tap's block: later blocks cannot reach the taps.
     """
     with atomic_folder(folder, KIND) as temporary:
         selection.save(temporary / SELECTION)
@@ -107,7 +108,7 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: TapMo
 
 def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
     tensors = {k: v.detach().cpu() for k, v in state.items()}
-    # BatchNorm's running variance can leave float16's range, so buffers and norms stay as they are.
+    # BatchNorm's running variance can leave float16's range, so buffers and norms keep their type.
     half = {k: (v.half() if v.ndim > 1 else v).clone() for k, v in tensors.items()}
     path.write_bytes(save(half, metadata={"format": "pt"}))
 
@@ -118,4 +119,7 @@ def _load_head(head: Head, path: Path) -> None:
         nn.Module.load_state_dict(head, state)
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise IntegrityError(f"{path}: not this head's weights ({reason}), expected what bundle.json says") from error
+        raise IntegrityError(
+            f"{path}: not this head's weights ({reason}), expected the head that bundle.json describes; restore the "
+            f"file or train again"
+        ) from error

@@ -1,1 +1,1 @@
-"""The commands of the workstation: each parses, makes one call, prints."""
+"""The commands of the workstation: each parses, makes one call and prints."""

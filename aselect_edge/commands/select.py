@@ -32,7 +32,7 @@ from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_list, parse_size
-from aselect_runtime.records import COMPONENTS, Component, Tap, Task
+from aselect_runtime.records import COMPONENTS, Component, Selection, Tap, Task
 
 StrategyName = Literal[
     "hfr",
@@ -47,9 +47,13 @@ StrategyName = Literal[
     "gate",
 ]
 _STRATEGY = (
-    "probe, exhaustive and gate read labels; smallest-sigma, fixed and uniform need no data; uniform, learned and gate "
+    "probe, exhaustive and gate need labels; smallest-sigma, fixed and uniform need no data; uniform, learned and gate "
     "are for study. smallest-sigma if left out, with --timestep fixed."
 )
+
+
+_LINES = 8
+"""So many taps with massive channels are printed."""
 
 
 def _select(
@@ -58,29 +62,31 @@ def _select(
         Path | None,
         typer.Option(help="Folder with train/ and val/; without labels any images, or a video."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The record to write; a plot goes beside it.")] = Path("selection.json"),
+    out: Annotated[Path, typer.Option(help="The record to write; a plot is written next to it.")] = Path(
+        "selection.json"
+    ),
     strategy: Annotated[StrategyName | None, typer.Option(help=_STRATEGY)] = None,
-    task: Annotated[Task, typer.Option(help="For strategies that read labels.")] = "seg",
+    task: Annotated[Task, typer.Option(help="For strategies that need labels.")] = "seg",
     images: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Images to look at, at most; 64, with labels 256 if left out."),
+        typer.Option(min=0, callback=unset_at(0), help="Maximum number of images; 64, with labels 256 if left out."),
     ] = None,
     imgsz: Size = None,
-    timestep: Annotated[float | None, typer.Option(help="Take this timestep, without a scan for it.")] = None,
+    timestep: Annotated[float | None, typer.Option(help="Use this timestep, without a scan for it.")] = None,
     timesteps: Annotated[str | None, typer.Option(help="Comma separated; 21 even ones if left out.")] = None,
     components: Annotated[str | None, typer.Option(help="Comma separated, such as query,mlp; all if left out.")] = None,
     blocks: Annotated[
-        int | None, typer.Option(min=0, callback=unset_at(0), help="Look at the first so many blocks; all if left out.")
+        int | None, typer.Option(min=0, callback=unset_at(0), help="Scan the first N blocks; all if left out.")
     ] = None,
     tap: Annotated[
-        str | None, typer.Option(help="Such as 9.query: for strategies that choose the noise level alone.")
+        str | None, typer.Option(help="Such as 9.query: for strategies that choose only the noise level.")
     ] = None,
     dimensions: Annotated[int, typer.Option(min=1, max=2, help="HFR over the grid (2) or the token sequence (1).")] = 2,
     amplitude: Annotated[bool, typer.Option("--amplitude", help="HFR of amplitude instead of power.")] = False,
     cutoff: Annotated[float, typer.Option(help="HFR's cutoff in cycles per token.")] = 0.15,
     dc: Annotated[bool, typer.Option("--dc", help="Count the mean in HFR's total.")] = False,
-    confidence: Annotated[float, typer.Option(help="At which hfr-adaptive stops.")] = 0.95,
-    head: Annotated[Literal["linear", "conv"], typer.Option(help="What exhaustive trains.")] = "linear",
+    confidence: Annotated[float, typer.Option(help="Confidence at which hfr-adaptive stops.")] = 0.95,
+    head: Annotated[Literal["linear", "conv"], typer.Option(help="The head that exhaustive trains.")] = "linear",
     steps: Annotated[int, typer.Option(min=1, help="Gradient steps of exhaustive, learned and gate.")] = 200,
     family: Family = None,
     vae: Vae = None,
@@ -93,14 +99,14 @@ def _select(
     sit_path: SitPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
     device: DeviceName = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of which images are looked at.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of the choice of images.")] = 0,
     threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Find the noise level, block and component whose features know most.
+    """Find the noise level, block and component with the most informative features.
 
-    With --timestep, --tap or both and no --data, writes what was asked for without a scan.
+    With --timestep, --tap or both and no --data, writes the given values without a scan.
 
     Several processes share one scan: torchrun --nproc-per-node N -m aselect_edge.commands.select BACKBONE ...
     """
@@ -159,10 +165,12 @@ def _select(
     if as_json:
         print(json.dumps({"out": str(out), "tap": str(selection.tap), **selection.noise.model_dump()}))
         return
-    # Paths may hold brackets, which rich would take for its markup, and must not be broken across lines.
+    # Paths may hold brackets, which rich would interpret as markup, and must not be broken across lines.
     console = Console(stderr=True, markup=False, soft_wrap=True)
     console.print(f"{selection.tap} at sigma {selection.noise.sigma:.3f} (timestep {selection.noise.model_timestep:g})")
     console.print(selection.note)
+    for line in _massive(selection):
+        console.print(line)
     drawn = [out.with_suffix(".png")] if selection.scores or selection.mixture or selection.distribution else []
     features = [out.with_suffix(".features.png")] if selection.scores and data else []
     for path in (out, *drawn, *features):
@@ -170,6 +178,16 @@ def _select(
     options = ["--task", task, "--backbone", backbone, "--selection", str(out), "--data", str(data or "DATA")]
     size_of = ["--imgsz", imgsz] if imgsz else []
     console.print(f"next: {shlex.join(['aselect-train', *options, *size_of, '--out', f'my-{task}'])}")
+
+
+def _massive(selection: Selection) -> list[str]:
+    """A line for each tap with massive channels, that of the chosen tap first."""
+    found = sorted(selection.massive, key=lambda each: each.tap != selection.tap)
+    if not found:
+        return []
+    rows = [f"{each.tap}: {', '.join(map(str, each.channels))} (up to {each.ratio:.0f}x the median)" for each in found]
+    more = [f"and {len(rows) - _LINES} more taps, see the record"] if len(rows) > _LINES else []
+    return ["massive channels, which aselect-train can discard:", *rows[:_LINES], *more]
 
 
 def _numbers(text: str) -> list[float]:
@@ -190,7 +208,7 @@ select = entry(
     _select,
     groups={
         "Candidates": ["timesteps", "components", "blocks", "images", "batch", "seed", "device", "threads"],
-        "Of single strategies": ["dimensions", "amplitude", "cutoff", "dc", "confidence", "head", "steps"],
+        "Options of some strategies": ["dimensions", "amplitude", "cutoff", "dc", "confidence", "head", "steps"],
         "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
     },
     examples=[

@@ -33,9 +33,9 @@ Loss = Literal["dice", "lovasz"]
 
 def _train(
     backbone: Annotated[str, typer.Option(help=WHAT)],
-    selection: Annotated[Path, typer.Option(help="What aselect-select wrote.")],
+    selection: Annotated[Path, typer.Option(help="The record written by aselect-select.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
-    out: Annotated[Path, typer.Option(help="The bundle folder to write; <out>.training is kept beside it.")],
+    out: Annotated[Path, typer.Option(help="The bundle folder to write; <out>.training is kept next to it.")],
     task: Annotated[Task, typer.Option()] = "seg",
     taps: Annotated[
         str | None, typer.Option(help="Replaces the selection's tap, for example 0.hidden,3.query.")
@@ -45,13 +45,20 @@ def _train(
         HeadKind | None,
         typer.Option(help="seg: conv, edge or linear; cls: attention or linear. The first if left out."),
     ] = None,
-    loss: Annotated[Loss, typer.Option(help="seg: beside the cross-entropy.")] = "dice",
+    loss: Annotated[Loss, typer.Option(help="seg: added to the cross-entropy.")] = "dice",
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone too.")] = False,
     unfreeze: Annotated[
         str | None, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank); all if left out.")
     ] = None,
-    random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: forget the weights.")] = False,
-    noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over so many draws, a pass each.")] = 1,
+    random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: use random weights.")] = False,
+    noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over N draws of the noise, one pass each.")] = 1,
+    discard_channels: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|LIST",
+            help="Channels of every tap to set to zero before the head, such as 12,85; auto: the massive ones.",
+        ),
+    ] = "none",
     family: Family = None,
     vae: Vae = None,
     num_heads: NumHeads = None,
@@ -86,7 +93,7 @@ def _train(
             min=0,
             max=1,
             callback=unset_at(0),
-            help="With --finetune: of the backbone; 5e-4, meant for the shipped one, if left out.",
+            help="With --finetune: that of the backbone; 5e-4, for the shipped one, if left out.",
         ),
     ] = None,
     patience: Annotated[
@@ -94,19 +101,21 @@ def _train(
         typer.Option(
             min=0,
             callback=unset_at(0),
-            help="Stop after so many validations without a better figure; never if left out.",
+            help="Stop after N validations without a better figure; never if left out.",
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Where features of the frozen backbone are kept; runs may share it.")
+        Path | None, typer.Option(help="Folder for features of the frozen backbone; runs may share it.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, views and noise; the same gives the same bundle.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of weights, views and noise; the same seed gives the same bundle.")
+    ] = 0,
     device: DeviceName = "cpu",
     threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Train a head on the selected features; interrupted runs go on where they stood."""
+    """Train a head on the selected features; interrupted runs resume."""
     if not finetune and unfreeze not in (None, "all"):
         raise typer.BadParameter(f"got {unfreeze} without --finetune, expected both", param_hint="--unfreeze")
     if not finetune and backbone_lr is not None:
@@ -115,10 +124,13 @@ def _train(
     places = read(taps, "--taps", lambda text: tuple(map(Tap.parse, parse_list(text))))
 
     from aselect_edge.api import train
+    from aselect_edge.bundle.discard import parse_channels
     from aselect_edge.training import Unfreeze
+    from aselect_edge.training.comparison import told
     from aselect_runtime.progress import terminal_progress
 
     read(unfreeze, "--unfreeze", Unfreeze.parse)
+    read(discard_channels, "--discard-channels", parse_channels)
 
     use_threads(threads)
     with terminal_progress(resumes=True) as progress:
@@ -136,6 +148,7 @@ def _train(
             unfreeze=unfreeze if finetune else None,
             random_backbone=random_backbone,
             noise_draws=noise_draws,
+            discard_channels=discard_channels,
             family=family,
             vae=vae,
             num_heads=num_heads or heads,
@@ -160,6 +173,8 @@ def _train(
         print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
         print(f"val {figures.metric} {figures.score:.3f}\n{out}\nreport: {out}.training/report.html")
+        if outcome.reference:
+            print(told(outcome.reference))
         images = shlex.quote(str(data))
         print(f"next: aselect-export --model {shlex.quote(str(out))} --precision fp32 --data {images}")
 
@@ -168,8 +183,9 @@ train = entry(
     _train,
     groups={
         "Learning": ["samples", "batch", "lr", "backbone_lr", "patience", "loss", "unfreeze", "random_backbone"],
+        "Features": ["noise_draws", "discard_channels"],
         "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
-        "Computing": ["noise_draws", "cache", "seed", "device", "threads"],
+        "Computing": ["cache", "seed", "device", "threads"],
     },
     examples=[
         "aselect-train --backbone shipped --selection selection.json --data DATA --out BUNDLE",

@@ -1,4 +1,4 @@
-"""Labelled images as they lie in people's folders: two doors, one small reader per layout behind them.
+"""Labelled images in common folder layouts: two functions open them, with one small reader per layout.
 
 `docs/data.md` shows each layout. A layout is recognised by what is in the folder.
 """

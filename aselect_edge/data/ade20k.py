@@ -1,4 +1,4 @@
-"""ADE20K as the scene parsing benchmark ships it: 150 classes, 0 where there is no label."""
+"""ADE20K in the format of the scene parsing benchmark: 150 classes, 0 means no label."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def _names(path: Path) -> list[str]:
     try:
         rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: unreadable ({error}), expected the names of the classes; fetch it again") from error
+        raise InputError(
+            f"{path}: unreadable ({error}), expected the names of the classes; download it again"
+        ) from error
     if [row[0].strip() for row in rows] != [str(number) for number in range(1, len(rows) + 1)] or len(rows) > 254:
-        raise InputError(f"{path}: got a table that does not count from 1, expected Idx … Name; fetch it again")
+        raise InputError(f"{path}: got a table that does not count from 1, expected Idx … Name; download it again")
     return [row[-1].strip() for row in rows]
 
 
 def _short(names: list[str]) -> list[str]:
-    """The first of a class's synonyms where no other class begins with it."""
+    """The first synonym of each class, unless another class begins with the same one."""
     first = [name.split(",")[0] for name in names]
     return [short if first.count(short) == 1 else name for short, name in zip(first, names, strict=True)]
 

@@ -14,7 +14,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def _root(data: Path) -> Path:
-    """The folder of the lists: the archive's own `data/`, or what was given."""
+    """The folder of the lists: the archive's own `data/`, or the given folder."""
     return data / "data" if (data / "data" / "variants.txt").is_file() else data
 
 
@@ -29,7 +29,7 @@ def _read(data: Path, split: str) -> ClassificationData:
     rows = read_rows(source)
     unknown = [variant for _, variant in rows if variant not in index]
     if unknown:
-        raise InputError(f"{source}: got the variant {unknown[0]!r}, expected one of {variants}; fetch both again")
+        raise InputError(f"{source}: got the variant {unknown[0]!r}, expected one of {variants}; download both again")
     paths = listed(_root(data) / "images", (f"{name}.jpg" for name, _ in rows), source)
     return ClassificationData(tuple(paths), tuple(index[variant] for _, variant in rows), name_classes(names, variants))
 

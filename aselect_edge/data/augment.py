@@ -13,18 +13,18 @@ from aselect_runtime.records import Resize
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training views stray from the frame."""
+    """Limits of the random changes in training views."""
 
     smallest_crop: float = 0.45
     """Smallest side of a crop, as a share of the frame's side."""
     aspect: float = 1.2
-    """Largest stretch of a crop's aspect ratio."""
+    """Largest change of a crop's aspect ratio."""
     brightness: float = 0.3
     contrast: float = 0.3
     saturation: float = 0.3
     hue: float = 0.04
     erased: float = 0.25
-    """Share of a classifier's views of which a rectangle is hidden."""
+    """Share of a classifier's views in which a rectangle is erased."""
 
 
 def labelled_view(
@@ -38,7 +38,7 @@ def labelled_view(
 ) -> tuple[Frame, Frame]:
     """A random crop, mirror and colour of a frame [H, W, 3] and its label [H, W], both at `size` (height, width).
 
-    Half of the views are whole frames through the deployed resize, so that what is deployed is also trained on.
+    Half of the views are whole frames through the deployed resize, so that training includes the deployed input.
     """
     part, mirrored = _crop(rng, label.shape, a), rng.random() < 0.5
     view, labels = (_cut(array, part, mirrored) for array in (frame, label))
@@ -50,7 +50,7 @@ def classified_view(
 ) -> Frame:
     """A random crop, mirror, colour and erased rectangle of a frame [H, W, 3], at `size` (height, width).
 
-    Half of the views are whole frames through the deployed resize, as those of `labelled_view` are.
+    Half of the views are whole frames through the deployed resize, as in `labelled_view`.
     """
     part, mirrored = _crop(rng, frame.shape, a), rng.random() < 0.5
     view = recolour(rng, resize(_cut(frame, part, mirrored), size, how), a)
@@ -58,7 +58,7 @@ def classified_view(
 
 
 def _crop(rng: np.random.Generator, shape: tuple[int, ...], a: Augmentation) -> tuple[slice, slice]:
-    """Rows and columns of a random part of a frame of `shape`; every other time all of them."""
+    """Rows and columns of a random part of a frame of `shape`; the whole frame with probability 1/2."""
     height, width = shape[:2]
     share = rng.uniform(a.smallest_crop, 1.0) if rng.random() < 0.5 else 1.0
     stretch = rng.uniform(1 / a.aspect, a.aspect) ** 0.5 if share < 1 else 1.0
@@ -73,7 +73,7 @@ def _cut(array: Frame, part: tuple[slice, slice], mirrored: bool) -> Frame:
 
 
 def erase(rng: np.random.Generator, frame: Frame) -> Frame:
-    """The frame [H, W, 3] with a rectangle of 2 to 20 % of it in one random colour (Zhong et al., arXiv 1708.04896)."""
+    """The frame [H, W, 3] with a random-colour rectangle of 2 to 20 % of its area (Zhong et al., arXiv 1708.04896)."""
     height, width = frame.shape[:2]
     side, stretch = rng.uniform(0.02, 0.2) ** 0.5, rng.uniform(0.5, 2.0) ** 0.5
     h, w = (max(1, min(n, round(n * share))) for n, share in ((height, side * stretch), (width, side / stretch)))

@@ -1,4 +1,4 @@
-"""CUB-200-2011 and NABirds: the same four lists beside the images; NABirds adds a tree of its classes."""
+"""CUB-200-2011 and NABirds: the same four lists next to the images; NABirds adds a hierarchy of its classes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _read(data: Path, split: str) -> ClassificationData:
     for table, name in ((labels, _LISTS[1]), (training, _LISTS[2])):
         missing = next((key for key in images if key not in table), None)
         if missing is not None:
-            raise InputError(f"{data / name}: has no line for image {missing}, expected one; fetch the list again")
+            raise InputError(f"{data / name}: got no line for image {missing}, expected one; download the list again")
     used = set(labels.values())
     unnamed = used - set(names)
     if unnamed:
-        raise InputError(f"{data / _LISTS[3]}: has no line for class {min(unnamed)}, expected one; fetch it again")
+        raise InputError(f"{data / _LISTS[3]}: got no line for class {min(unnamed)}, expected one; download it again")
     order = [key for key in names if key in used]  # NABirds also lists the groups above its classes
     index = {key: number for number, key in enumerate(order)}
     chosen = [key for key in images if (training[key] == "1") == (split == "train")]
@@ -33,7 +33,7 @@ def _read(data: Path, split: str) -> ClassificationData:
 
 
 def _unique(data: Path, order: list[str], names: dict[str, str]) -> list[str]:
-    """Names; of those that several classes share, with the group that the tree puts the class in."""
+    """Names; a name that several classes share gets the parent class of the hierarchy in brackets."""
     parents = dict(read_rows(data / _TREE)) if (data / _TREE).is_file() else {}
     plain = [names[key] for key in order]
     shared = {name for name in plain if plain.count(name) > 1}

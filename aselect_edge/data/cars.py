@@ -13,7 +13,7 @@ from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 
 _META, _TRAIN = "devkit/cars_meta.mat", "devkit/cars_train_annos.mat"
-# The labels of the test images are published apart, in a file that lies beside the kit or in it.
+# The labels of the test images are published separately, in a file next to the development kit or in it.
 _TEST = ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
 
 
@@ -28,7 +28,9 @@ def _read(data: Path, split: str) -> ClassificationData:
     names = [str(name) for name in np.atleast_1d(read_matlab(data / _META, "class_names")[0])]
     rows = np.atleast_1d(read_matlab(source, "annotations")[0])
     if not {"fname", "class"} <= set(rows.dtype.names or ()):
-        raise InputError(f"{source}: has no columns fname and class, expected annotations with labels; fetch it again")
+        raise InputError(
+            f"{source}: got no columns fname and class, expected annotations with labels; download it again"
+        )
     paths = listed(data / f"cars_{split}", (str(name) for name in rows["fname"]), source)
     labels = tuple(numbered(str(number), len(names), source) for number in rows["class"])
     return ClassificationData(tuple(paths), labels, name_classes(names, data / _META))

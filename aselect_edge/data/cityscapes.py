@@ -1,4 +1,4 @@
-"""Cityscapes' fine annotations: a folder per city, masks of label ids, of which nineteen classes are evaluated."""
+"""Cityscapes' fine annotations: a folder per city, masks of label ids, of which 19 classes are evaluated."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CITYSCAPES = Layout(
     "Cityscapes",
     "leftImg8bit/train/ and gtFine/train/",
     lambda data: (data / "leftImg8bit").is_dir() and (data / "gtFine").is_dir(),
-    # The masks of its test split are published empty.
+    # The published masks of the test split are empty.
     lambda data: tuple(split for split in ("train", "val") if (data / "leftImg8bit" / split).is_dir()),
     _read,
 )

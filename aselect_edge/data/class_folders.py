@@ -29,11 +29,14 @@ def _is_flat(data: Path) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    """A class's images, without the masks among them; raises InputError for splits within a class."""
+    """A class's images without label masks; raises InputError for splits inside a class."""
     images = list_images(folder)
     within = next((part for p in images for part in p.relative_to(folder).parts[:-1] if split_of(part)), None)
     if within:
-        raise InputError(f"{folder}: got the split {within} within a class, expected splits above; move it up")
+        raise InputError(
+            f"{folder}: got the split {within} inside a class folder, expected split folders above the classes; move "
+            f"it up"
+        )
     return [path for path in images if not is_label_beside(path)]
 
 
@@ -46,14 +49,14 @@ def _read_split(data: Path, split: str) -> ClassificationData:
     return _read(data, folders[split], folders.get("train", folders[split]))
 
 
-def _read_flat(data: Path, split: str) -> ClassificationData:  # noqa: ARG001 - there is but one
+def _read_flat(data: Path, split: str) -> ClassificationData:  # noqa: ARG001 - there is only one split
     return _read(data, data, data)
 
 
 def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
-    """`classes.json` orders and names the classes, an entry's `folder` (else its `name`) being its folder.
+    """`classes.json` orders and names the classes; an entry's `folder` (else its `name`) is its folder.
 
-    Without that file they are the folders of `train`, by name.
+    Without that file the classes are the folders of `train`, sorted by name.
     """
     names, classes = _classes(data, train)
     found = folders_in(folder)
@@ -61,7 +64,7 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
     if unknown:
         raise InputError(
             f"{folder / unknown[0]}: not one of the {len(names)} classes, expected {', '.join(names[:3])} "
-            "and so on; remove the folder, correct classes.json, or take the task seg",
+            "and so on; remove the folder, correct classes.json, or choose the task seg",
             parameter="task",
         )
     pairs = [(path, names.index(name)) for name in found for path in _images(folder / name)]

@@ -22,14 +22,14 @@ Colour = tuple[int, int, int]
 
 
 def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
-    """Classes in the order of their ids, and the ignore index (255 where the file names none)."""
+    """Classes in the order of their ids, and the ignore index (255 if the file names none)."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = sorted(content["classes"], key=lambda entry: entry["id"])
         classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
         ids = [entry["id"] for entry in entries]
         ignore = int(content.get("ignore_index", 255))
-        # A class 255 of many is one to classify, unless the file says otherwise.
+        # With more than 255 classes, 255 is an ordinary class unless the file says otherwise.
         void = ignore if "ignore_index" in content or len(ids) <= 255 else None
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected the list of classes; add it") from error
@@ -42,52 +42,52 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         raise InputError(f"{path}: got ignore_index {ignore}, expected 0 to 255; correct it")
     names = [info.name for info in classes]
     if len(set(names)) < len(names):
-        raise InputError(f"{path}: got a class name twice among {', '.join(names)}, expected unique ones; rename it")
+        raise InputError(f"{path}: got a class name twice among {', '.join(names)}, expected unique names; rename one")
     known = [i for i in ids if i != void]
     if known != list(range(len(known))) or not known:
         wrong = next((i for i, at in zip(known, range(len(known)), strict=True) if i != at), "none")
         raise InputError(
-            f"{path}: got class id {wrong} out of turn, expected 0, 1, 2 and so on without gaps; renumber them"
+            f"{path}: got class id {wrong} out of order, expected 0, 1, 2 and so on without gaps; renumber them"
         )
     return tuple(info for info, i in zip(classes, ids, strict=True) if i != void), ignore
 
 
 def says_ignored(path: Path) -> bool:
-    """Whether a list of classes names its ignore index."""
+    """Whether a list of classes defines its ignore index."""
     return "ignore_index" in json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def read_values(path: Path) -> dict[int, str]:
-    """The name of each value in masks, from lines `0, background` below a header, in the order of the values."""
+    """Value -> name, sorted by value, from lines `0, background` below a header."""
     rows = [line.split(",", 1) for line in read_text(path).splitlines() if line.strip()]
     numbered = [(value.strip(), name.strip()) for value, *rest in rows for name in rest]
     if numbered and not numbered[0][0].isdecimal():
         del numbered[0]
     if len(numbered) < len(rows) - 1 or not all(value.isdecimal() and int(value) <= 255 for value, _ in numbered):
-        raise InputError(f"{path}: not understood, expected lines of a value of 0 to 255 and its class; correct it")
+        raise InputError(f"{path}: not understood, expected lines with a value from 0 to 255 and its class; correct it")
     return {int(value): name for value, name in sorted(numbered, key=lambda row: int(row[0]))}
 
 
 def name_classes(names: Sequence[str], source: Path, colours: Sequence[Colour] = ()) -> tuple[ClassInfo, ...]:
-    """Classes by name, with `colours` or some of their own; raises InputError for none, an empty or a double name."""
+    """Classes by name, with `colours` or generated ones; raises InputError for no, an empty or a duplicate name."""
     doubles = (
         [name for index, name in enumerate(names) if name in names[:index]] if len(set(names)) < len(names) else []
     )
     if not names or not all(names) or doubles:
         got = f"the class {doubles[0]!r} twice" if doubles else "a class without a name" if names else "no class"
-        raise InputError(f"{source}: got {got}, expected a name for each class of its own; correct it")
+        raise InputError(f"{source}: got {got}, expected a unique name for each class; correct it")
     colours = colours or [_colour(index) for index in range(len(names))]
     try:
         return tuple(ClassInfo(name=n, colour=c) for n, c in zip(names, colours, strict=True))
     except ValidationError as error:
         raise InputError(
-            f"{source}: got a class that cannot be one ({error.errors()[0]['msg']}), expected names of at most 200 "
-            "letters; shorten it"
+            f"{source}: got an invalid class ({error.errors()[0]['msg']}), expected names of at most 200 "
+            "letters; correct it"
         ) from error
 
 
 def _colour(index: int) -> Colour:
-    """A colour of its own for a class that names none: hues a golden angle apart."""
+    """A distinct colour for a class without one: hues are a golden angle apart."""
     hsv = np.array([[[int(index * 137.508) % 180, 200, 230]]], np.uint8)
     red, green, blue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)

@@ -28,24 +28,24 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.media import some_of, warn_once
 
 _ALONE = ("_annotations.coco", "instances", "instances_default", "annotations", "coco", "result", "labels")
-"""What the only JSON of a folder is called, without .json, in any case."""
+"""Names, without .json and in any case, of a JSON file that is the only one in a folder."""
 _PREFIX = "instances_"
 
 
 @dataclass(frozen=True)
 class _Content:
-    """One JSON, understood."""
+    """The parsed content of one JSON file."""
 
     categories: tuple[tuple[int, str], ...]
-    """Id and name, by id."""
+    """(id, name), sorted by id."""
     images: tuple[tuple[str, tuple[int, int]], ...]
-    """Name and (height, width), by name."""
+    """(name, (height, width)), sorted by name."""
     regions: Mapping[str, Sequence[tuple[int, Any]]]
     """Image name -> category id and segmentation of each of its objects."""
 
 
 def _sources(data: Path) -> dict[str, Path]:
-    """The JSON of each split; one of a whole data set counts as `train`."""
+    """The JSON of each split; a single one for the whole data set counts as `train`."""
     found = {split: path for split, folder in split_folders(data).items() if (path := _alone(folder))}
     for folder in (data / "annotations", data):
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
@@ -72,7 +72,9 @@ def _read(data: Path, split: str) -> SegmentationData:
     index_of = {name: index for (_, name), index in zip(first.categories, indices, strict=True)}
     strange = [name for _, name in content.categories if name not in index_of]
     if strange:
-        raise InputError(f"{sources[split]}: got the category {strange[0]!r}, expected those of train; add it there")
+        raise InputError(
+            f"{sources[split]}: got the category {strange[0]!r}, expected one of train's categories; add it there"
+        )
     classes = name_classes(names, sources["train"] if "train" in sources else sources[split])
     numbers = {category: index_of[name] for category, name in content.categories}
     paths = _paths(data, sources[split], split, [name for name, _ in content.images])
@@ -114,7 +116,9 @@ def _content(source: Path) -> _Content:
     known = {category for category, _ in categories}
     unknown = [category for each in regions.values() for category, _ in each if category not in known]
     if unknown:
-        raise InputError(f"{source}: got the category {unknown[0]}, expected one that it lists; export it again")
+        raise InputError(
+            f"{source}: got the category {unknown[0]}, expected one of its listed categories; export it again"
+        )
     boxes = sum(not outline for each in regions.values() for _, outline in each)
     if boxes or not any(regions.values()):
         raise InputError(
@@ -128,7 +132,7 @@ def _content(source: Path) -> _Content:
 
 
 def _paths(data: Path, source: Path, split: str, names: Sequence[str]) -> list[Path]:
-    """The file of each image: in the folder of the split, of all images, or as the name says."""
+    """The file of each image: in the folder of the split, in the folder of all images, or at the path of its name."""
     own = source.stem.removeprefix(_PREFIX)
     lower = [data / name for name in IMAGES if (data / name).is_dir()]
     if (data / "JPEGImages").is_dir():
@@ -143,12 +147,12 @@ def _paths(data: Path, source: Path, split: str, names: Sequence[str]) -> list[P
         path = next((path for path in tried if path.is_file()), None)
         if path is None:
             raise InputError(
-                f"{source}: got the image {name!r}, expected it in {some_of(within[:1])}, {IMAGES[0]}/ or beside the "
+                f"{source}: got the image {name!r}, expected it in {some_of(within[:1])}, {IMAGES[0]}/ or next to the "
                 "list; add it or correct the list"
             )
         found.append(path)
     if len(set(found)) < len(found):
-        raise InputError(f"{source}: got two images of one name, expected each once; export it again")
+        raise InputError(f"{source}: got two images with the same name, expected unique names; export it again")
     return found
 
 

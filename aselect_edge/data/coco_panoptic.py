@@ -1,4 +1,4 @@
-"""COCO's panoptic annotations, things and stuff alike: a PNG of segment ids per image, a JSON of their categories."""
+"""COCO's panoptic annotations, things and stuff: a PNG of segment ids per image, a JSON of their categories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _YEARS = ("2017", "2018", "")
 
 @dataclass(frozen=True)
 class _Segments:
-    """Reads PNGs whose colours are segment ids, R + 256·G + 65536·B; 0 is no label."""
+    """Reads PNGs whose colours are segment ids, R + 256·G + 65536·B; 0 means no label."""
 
     classes: Mapping[str, Mapping[int, int]]
     """File name -> segment id -> class."""
@@ -39,7 +39,7 @@ class _Segments:
         if unknown:
             raise InputError(
                 f"{path}: got the segment {unknown[0]}, expected one of the {len(known) - 1} that its JSON lists; "
-                "fetch both again"
+                "download both again"
             )
         table: NDArray[np.uint8] = np.array([known[int(one)] for one in ids], np.uint8)
         return table[places].reshape(colours.shape[:2])
@@ -66,7 +66,7 @@ def _read(data: Path, split: str) -> SegmentationData:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{source}: not understood ({type(error).__name__} {error}), expected COCO's images, annotations and "
-            "categories; fetch it again"
+            "categories; download it again"
         ) from error
     classes = name_classes([name for _, name in categories], source)
     masks = next((f for f in (source.with_suffix(""), data / source.stem) if f.is_dir()), source.with_suffix(""))

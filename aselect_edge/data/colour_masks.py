@@ -1,4 +1,4 @@
-"""Masks whose colour is the class, and `labelmap.txt`, which says which: CVAT's export "Segmentation mask 1.1"."""
+"""Masks with one colour per class, defined by `labelmap.txt`: CVAT's export "Segmentation mask 1.1"."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from aselect_runtime.records import ClassInfo
 
 FILE, TABLE = "labelmap.txt", "class_dict.csv"
 _HEADERS = frozenset({"label:color_rgb:parts:actions", "name,r,g,b", "name:red,green,blue", "label:color_rgb"})
-"""First lines that are no class, without spaces and in lower case."""
+"""Header lines, which define no class, without spaces and in lower case."""
 _LISTS, _WHOLE = Path("ImageSets/Segmentation"), "default"
 _IMAGES = ("JPEGImages", "images")
 
 
 @dataclass(frozen=True)
 class Coloured:
-    """Reads masks whose colours (RGB, or of a palette) are the classes in this order; grey masks hold their indices."""
+    """Reads masks whose colours (RGB, or of a palette) are the classes in this order; grey masks hold class indices."""
 
     colours: tuple[Colour, ...]
 
@@ -60,13 +60,13 @@ class Coloured:
         if unknown:
             raise InputError(
                 f"{path}: got the value {unknown[0]} in a grey mask, expected 0 to {len(self.colours) - 1}, the lines "
-                f"of {FILE}, or {NO_LABEL} (no label); correct either"
+                f"of {FILE}, or {NO_LABEL} (no label); correct one of them"
             )
         return values.astype(np.uint8)
 
 
 def labelmap_of(data: Path) -> Path | None:
-    """The file that says which colour is which class, if there is one."""
+    """The file that maps colours to classes, if there is one."""
     return next((data / name for name in (FILE, TABLE) if (data / name).is_file()), None)
 
 
@@ -95,7 +95,7 @@ def _codes(colours: Frame) -> NDArray[np.int64]:
 
 
 def _lists(data: Path) -> dict[str, Path]:
-    """The list of each split; without one of `train`, the list of a whole task is it."""
+    """The list of each split; without one for `train`, the list of all images is used for it."""
     lists = {split: data / _LISTS / f"{split}.txt" for split in ("train", "val", "test")}
     there = {split: path for split, path in lists.items() if path.is_file()}
     whole = data / _LISTS / f"{_WHOLE}.txt"
@@ -119,7 +119,9 @@ def _read(data: Path, split: str) -> SegmentationData:
 def _images(data: Path, names: Sequence[str], source: Path) -> list[Path]:
     folder = next((data / name for name in _IMAGES if (data / name).is_dir()), None)
     if folder is None:
-        raise InputError(f"{data}: got no {_IMAGES[0]}/, expected the images there; export with images, or add them")
+        raise InputError(
+            f"{data}: got no {_IMAGES[0]}/, expected a folder with the images; export with images, or add them"
+        )
     there = {path.relative_to(folder).with_suffix(""): path for path in list_images(folder)}
     return listed(folder, (str(there.get(Path(n), folder / f"{n}.jpg").relative_to(folder)) for n in names), source)
 

@@ -15,7 +15,7 @@ _SPLITS = ("train", "test")
 
 
 def _list(data: Path, split: str) -> Path | None:
-    """Its archive unpacks without a folder; many make one for it."""
+    """A list of the split; it may be in the folder `lists/`, because the archive unpacks without one."""
     paths = (data / folder / f"{split}_list.mat" for folder in ("", "lists"))
     return next((path for path in paths if path.is_file()), None)
 

@@ -1,4 +1,4 @@
-"""Oxford Flowers-102: numbered images, labels and splits as MATLAB files. Its names are published, not shipped."""
+"""Oxford Flowers-102: numbered images, labels and splits as MATLAB files. The class names are published separately."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ def _read(data: Path, split: str) -> ClassificationData:
     chosen = np.atleast_1d(read_matlab(data / _SPLITS, _VARIABLES[split])[0])
     if labels.dtype.kind not in "iu" or chosen.dtype.kind not in "iu" or labels.ndim + chosen.ndim != 2:
         raise InputError(
-            f"{data / _LABELS}, {_SPLITS}: got something else, expected lists of numbers; fetch them again"
+            f"{data / _LABELS}, {_SPLITS}: got other contents, expected lists of numbers; download them again"
         )
     outside = chosen[(chosen < 1) | (chosen > len(labels))]
     if outside.size:
         raise InputError(
-            f"{data / _SPLITS}: got image {outside[0]}, expected 1 to the {len(labels)} of {_LABELS}; fetch both again"
+            f"{data / _SPLITS}: got image {outside[0]}, expected 1 to the {len(labels)} of {_LABELS}; download both "
+            f"again"
         )
     names = [" ".join(name.split()) for name in _NAMES.split(",")]
     paths = listed(data / "jpg", (f"image_{number:05d}.jpg" for number in chosen), data / _SPLITS)

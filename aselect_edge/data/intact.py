@@ -1,4 +1,4 @@
-"""What is told of an image file without decoding it: whether it is whole, and how its EXIF tag turns it."""
+"""Properties of an image file that do not need decoding: whether it is complete, and its EXIF orientation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import read_image
 
 _ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
-"""First and last bytes of a JPEG and a PNG: so a hundred thousand files are looked at in seconds. Between the two
-little goes wrong but on a failing disk."""
+"""First and last bytes of a JPEG and a PNG, to check a hundred thousand files in seconds. Damage between them
+is rare except on a failing disk."""
 _ORIENTATION = 0x0112
 
 
 def readable(path: Path) -> bool:
-    """Whether an image that exists decodes; of one that looks whole this is taken for granted."""
+    """Whether an image that exists decodes; an image with correct first and last bytes is assumed to."""
     try:
         status = path.stat()
     except OSError:
-        return True  # a missing file is another fault, which its reader names
+        return True  # a missing file is reported by its reader
     return _readable(path, status.st_size, status.st_mtime_ns)
 
 
@@ -45,7 +45,7 @@ def _readable(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001 - pa
 
 
 def orientation(path: Path) -> int:
-    """EXIF's orientation of an image, 1 to 8: 1 is upright, from 5 on height and width change places."""
+    """EXIF's orientation of an image, 1 to 8: 1 is upright, 5 to 8 swap height and width."""
     try:
         with Image.open(path) as image:
             turn = image.getexif().get(_ORIENTATION, 1)

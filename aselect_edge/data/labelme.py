@@ -1,4 +1,4 @@
-"""LabelMe's JSON files, one for each image, beside the images or in a folder of their own."""
+"""LabelMe's JSON files, one for each image, next to the images or in a separate folder."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ _SUFFIXES = frozenset({".json"})
 Shape: TypeAlias = tuple[str, str, Any, str | None]
 """Label, kind, points and mask."""
 _IGNORED = "__ignore__"
-"""LabelMe's name for regions that are not to be learnt from."""
+"""LabelMe's name for regions that are excluded from training."""
 
 
 def _pairs(data: Path, split: str) -> list[tuple[Path, Path]]:
-    """The images that have a JSON; the others were not labelled, as a warning says."""
+    """The images that have a JSON; the others are unlabelled and left out with a warning."""
     found = pairs(places(data, _SUFFIXES)[split], _SUFFIXES)
     without = [image for image, label in found if label is None]
     if len(without) == len(found):
-        raise InputError(f"{without[0]}: got no JSON of this name, nor of any image of {split}, expected one; add it")
+        raise InputError(
+            f"{without[0]}: got no JSON for this or any other image of {split}, expected one for each; add them"
+        )
     if without:
         warn_once(f"{data}: left out {len(without)} images without a JSON: {some_of([path.name for path in without])}")
     return [(image, label) for image, label in found if label is not None]
 
 
 def _read(data: Path, split: str) -> SegmentationData:
-    """The classes are those of `classes.json`, or the labels in `train`'s files by name, background first."""
+    """The classes are those of `classes.json`, or the labels in `train`'s files sorted by name, background first."""
     found = _pairs(data, split)
     of_train = found if "train" not in places(data, _SUFFIXES) else _pairs(data, "train")
     used = sorted({name for _, path in of_train for name, *_ in _shapes(path)} - {_IGNORED})
@@ -70,7 +72,7 @@ def _regions(path: Path, size: tuple[int, int], indices: dict[str, int]) -> Iter
 
 
 def _where(kind: str, points: Any, mask: str | None, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels of a shape, bool [H, W]; raises ValueError for one that covers no area."""
+    """The pixels of a shape, bool [H, W]; raises ValueError if it covers no area."""
     if kind == "polygon":
         return inside_polygons([[value for point in points for value in point]], size)
     if kind not in ("rectangle", "circle", "mask"):
@@ -86,12 +88,12 @@ def _where(kind: str, points: Any, mask: str | None, size: tuple[int, int]) -> N
 
 
 def _pasted(mask: str | None, left: int, top: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A shape's own mask, a PNG as text, put where its box begins."""
+    """A shape's own mask, a base64 PNG, placed at the corner of its box."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(mask or "", validate=True))) as image:
             part = np.asarray(image.convert("L")) > 0
     except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
-        raise ValueError("got a mask that does not decode") from error
+        raise ValueError("got a mask that cannot be decoded") from error
     height, width = part.shape
     if top < 0 or left < 0 or top + height > size[0] or left + width > size[1]:
         raise ValueError(f"got a mask of {height}x{width} at {left}, {top}, beyond the image's edge")
@@ -111,7 +113,7 @@ def _shapes(path: Path) -> Sequence[Shape]:
 
 @cache
 def _content(path: Path, changed: int) -> tuple[tuple[int, int], Sequence[Shape]]:  # noqa: ARG001 - part of the key
-    """(height, width) and the shapes; the image that the file may hold is not kept."""
+    """(height, width) and the shapes; an image embedded in the file is not kept."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         shapes = tuple(

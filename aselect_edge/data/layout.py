@@ -1,4 +1,4 @@
-"""How data lie in a folder: layouts, the one that fits, and the splits that a set does not have."""
+"""Data layouts in a folder: the layouts, the one that fits, and the splits that a set does not have."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_hidden, some_of, warn_once
 
 HELD_OUT = 0.1
-"""Share of the training images that becomes `val` where a set has none."""
+"""Share of the training images that becomes `val` if a set has none."""
 FEWEST = 10
-"""So many are held out at least where there are twice as many: fewer choose a tap or a checkpoint by chance."""
+"""Minimum held-out images if there are twice as many: with fewer, the choice of a tap or checkpoint is random."""
 UNREADABLE_SHARE = 0.05
-"""More unreadable images than this share, and than FEW_UNREADABLE, are a copy that went wrong."""
+"""A larger share of unreadable images, and more than FEW_UNREADABLE, means that the copy failed."""
 FEW_UNREADABLE = 2
 FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
-"""What the folders of a split are called, in any case."""
+"""Names of the folders of a split, in any case."""
 
 D = TypeVar("D", bound=Split)
 
 
 @dataclass(frozen=True)
 class Layout(Generic[D]):
-    """One way in which labelled images lie in a folder."""
+    """One way in which labelled images are arranged in a folder."""
 
     name: str
     tree: str
-    """What is recognised, in one line."""
+    """The files that identify the layout, in one line."""
     fits: Callable[[Path], bool]
     splits: Callable[[Path], Sequence[str]]
-    """The splits that are there; where `val` is not among them, it is split off `train`."""
+    """The splits that exist; if `val` is not among them, it is split off `train`."""
     read: Callable[[Path, str], D]
     images: Callable[[Path, str], Sequence[Path]] | None = None
-    """The images of a split alone, where they are found without understanding the labels."""
+    """The images of a split, if they can be found without parsing the labels."""
 
 
 def find(data: Path, layouts: Sequence[Layout[D]]) -> Layout[D] | None:
-    """The first layout that fits; the order says which is the more particular one."""
+    """The first layout that fits; more specific layouts come first."""
     return next((layout for layout in layouts if layout.fits(data)), None) if data.is_dir() else None
 
 
@@ -53,13 +53,13 @@ def offered(data: Path, layout: Layout[D]) -> list[str]:
 
 
 def open_split(data: Path, split: str, layout: Layout[D]) -> D:
-    """One split of data in a layout; raises InputError for a split that is not there or has no image."""
+    """One split of data in a layout; raises InputError for a split that does not exist or has no image."""
     opened = layout.read(data, _source(data, split, layout))
     return opened.subset(_part(data, split, layout, [opened.path(index) for index in range(len(opened))]))
 
 
 def images_of_split(data: Path, split: str, layout: Layout[D]) -> list[Path]:
-    """The images that `open_split` opens, whatever is wrong with labels that are not needed to find them."""
+    """The images that `open_split` opens, found without checking labels that are not needed to find them."""
     paths = _all_images(data, split, layout)
     return [paths[index] for index in _part(data, split, layout, paths)]
 
@@ -78,17 +78,17 @@ def _all_images(data: Path, split: str, layout: Layout[D]) -> Sequence[Path]:
 
 
 def _source(data: Path, split: str, layout: Layout[D]) -> str:
-    """The split that is stored, of which `split` is all or a part."""
+    """The stored split that contains `split`."""
     if split not in offered(data, layout):
         raise InputError(
             f"{data}: got no {split} split in the layout {layout.name}, expected one of "
-            f"{', '.join(offered(data, layout)) or layout.tree}; take another or add its folder"
+            f"{', '.join(offered(data, layout)) or layout.tree}; choose another split or add its folder"
         )
     return split if split in layout.splits(data) else "train"
 
 
 def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> list[int]:
-    """Indices of the readable images that belong to a split, where `val` may have to be split off `train`."""
+    """Indices of the readable images that belong to a split; `val` may have to be split off `train`."""
     kept = {*only_readable(paths, data)}
     intact = [index for index, path in enumerate(paths) if path in kept]
     there = layout.splits(data)
@@ -98,9 +98,9 @@ def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> l
         held = held_out([image_name(paths[index]) for index in intact])
         chosen = [index for at, index in enumerate(intact) if (at in held) == (split == "val")]
         if split == "val":
-            few = "" if len(chosen) >= FEWEST else f", fewer than {FEWEST}: its figures are chance, add images"
+            few = "" if len(chosen) >= FEWEST else f", fewer than {FEWEST}: its figures are not reliable, add images"
             warn_once(
-                f"{data}: has no val split; {len(chosen)} of its {len(intact)} training images are held out as one{few}"
+                f"{data}: has no val split; {len(chosen)} of its {len(intact)} training images are held out as val{few}"
             )
     if not chosen:
         raise InputError(f"{data}: got no image in {split}, expected at least one; add images or their own folder")
@@ -108,12 +108,15 @@ def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> l
 
 
 def only_readable(paths: Sequence[Path], data: Path) -> list[Path]:
-    """The images that decode; warns of the others, and raises InputError if they are many, or all."""
+    """The images that decode; warns of the others, and raises InputError if there are many, or if all fail."""
     kept, broken = [path for path in paths if readable(path)], [path for path in paths if not readable(path)]
     if broken:
         warn_once(f"{data}: left out {len(broken)} unreadable images: {some_of(broken)}")
     if broken and not kept:
-        raise InputError(f"{broken[0]}: does not decode, nor do all {len(broken)} images of {data}, expected images")
+        raise InputError(
+            f"{broken[0]}: cannot be decoded, nor any of the {len(broken)} images of {data}, expected readable "
+            f"images; replace them"
+        )
     if len(broken) > max(FEW_UNREADABLE, UNREADABLE_SHARE * len(paths)):
         raise InputError(
             f"{data}: got {len(broken)} unreadable images of {len(paths)}, expected at most 5 %; "
@@ -123,9 +126,9 @@ def only_readable(paths: Sequence[Path], data: Path) -> list[Path]:
 
 
 def held_out(names: Sequence[str]) -> set[int]:
-    """Indices of the images that are validated on: by a hash of the name, so that more images change nothing.
+    """Indices of the validation images: by a hash of the name, so that adding images does not move the others.
 
-    Small sets, of which the hash takes fewer than FEWEST, give the images nearest to being taken, at most half of all.
+    If the hash selects fewer than FEWEST, the images with the next hash values are added, at most half of all.
     """
     shares = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
     taken = {index for index, share in enumerate(shares) if share < HELD_OUT}
@@ -139,7 +142,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_folders(data: Path) -> dict[str, Path]:
-    """The folder of each split that has one, whichever of its names it goes by; raises InputError for two of one."""
+    """The folder of each split, under any of its names; raises InputError for two folders of one split."""
     found: dict[str, Path] = {}
     for folder in sorted(data.iterdir()) if data.is_dir() else ():
         split = split_of(folder.name)
@@ -147,7 +150,7 @@ def split_folders(data: Path) -> dict[str, Path]:
             continue
         if split in found:
             raise InputError(
-                f"{folder}: got a second folder of the split {split} beside {found[split].name}, expected one; "
+                f"{folder}: got a second folder of the split {split} next to {found[split].name}, expected one; "
                 "merge or remove one"
             )
         found[split] = folder
@@ -155,5 +158,5 @@ def split_folders(data: Path) -> dict[str, Path]:
 
 
 def folders_in(data: Path) -> list[str]:
-    """The names of the folders directly in `data`, hidden ones aside, in order."""
+    """The names of the folders directly in `data`, sorted, without hidden ones."""
     return sorted(child.name for child in data.iterdir() if child.is_dir() and not is_hidden(child.name))

@@ -1,4 +1,4 @@
-"""Lists that come with a data set: text tables, MATLAB files, and the images that they name."""
+"""Lists of a data set: text tables, MATLAB files, and the images that they name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aselect_runtime.files import inside
 
 
 def read_text(path: Path) -> str:
-    """The text of a list, whatever mark its editor put before it; raises InputError."""
+    """The text of a list without a byte-order mark; raises InputError."""
     try:
         content = path.read_bytes()
         encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -24,12 +24,12 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected a list of the data set; add it") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: is not text ({error.reason}), expected a list of the data set; replace it"
+            f"{path}: got a file that is not text ({error.reason}), expected a list of the data set; replace it"
         ) from error
 
 
 def read_rows(path: Path, columns: int = 2) -> list[list[str]]:
-    """The lines of a text table, cut at white space into so many columns, the last of which keeps its spaces."""
+    """The lines of a text table, split at white space into this number of columns; the last one keeps its spaces."""
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split(maxsplit=columns - 1)
@@ -42,11 +42,11 @@ def read_rows(path: Path, columns: int = 2) -> list[list[str]]:
 
 
 def read_matlab(path: Path, *names: str) -> list[Any]:
-    """Variables of a MATLAB file with their dimensions of size 1 taken away; raises InputError if one is missing."""
+    """Variables of a MATLAB file without dimensions of size 1; raises InputError if one is missing."""
     content = _load(path)
     missing = next((name for name in names if name not in content), None)
     if missing:
-        raise InputError(f"{path}: has no variable {missing!r}, expected {', '.join(names)}; replace the file")
+        raise InputError(f"{path}: got no variable {missing!r}, expected {', '.join(names)}; replace the file")
     return [content[name] for name in names]
 
 
@@ -58,7 +58,9 @@ def read_mask(path: Path) -> NDArray[Any]:
     matrices = [each for each in content.values() if isinstance(each, np.ndarray) and each.dtype.kind in "iufb"]
     whole = [each for each in matrices if each.ndim == 2 and each.size > 1 and (each == np.floor(each)).all()]
     if len(whole) != 1:
-        raise InputError(f"{path}: got {len(whole)} matrices of whole numbers, expected one, the mask; keep that alone")
+        raise InputError(
+            f"{path}: got {len(whole)} matrices of whole numbers, expected only the mask; remove the others"
+        )
     mask: NDArray[Any] = whole[0].astype(np.int64)
     return mask
 
@@ -81,11 +83,11 @@ def _load(path: Path, squeeze: bool = True) -> dict[str, Any]:
         EOFError,
         zlib.error,
     ) as error:
-        raise InputError(f"{path}: not a MATLAB file ({error}), expected one; fetch it again") from error
+        raise InputError(f"{path}: not a MATLAB file ({error}), expected one; download it again") from error
 
 
 def listed(folder: Path, names: Iterable[str], source: Path) -> list[Path]:
-    """The files in `folder` that the list `source` names; raises InputError for one outside of it or not there."""
+    """The files in `folder` that the list `source` names; raises InputError for one that is outside or missing."""
     paths = []
     for name in names:
         try:

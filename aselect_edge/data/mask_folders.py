@@ -19,9 +19,9 @@ from aselect_runtime.media import some_of, warn_once
 
 _BINARY = {0: 0, NO_LABEL: 1}
 _MOST_GREYS = 32
-"""More values than these, between a black and a white that fill nearly all of the masks, are blurred edges."""
+"""More values than this, between black and white that fill nearly all of the masks, indicate blurred edges."""
 _SPREAD = 10
-"""Class indices are at most so many times their number; beyond that 255 beside them is a grey level, not "no label"."""
+"""Largest plausible ratio of class index to number of classes; above it, 255 is a grey level, not "no label"."""
 
 
 def _place(data: Path, split: str) -> Place:
@@ -30,7 +30,7 @@ def _place(data: Path, split: str) -> Place:
 
 
 def _lists(data: Path) -> dict[str, Path]:
-    """The lists that split a folder which is not split by folders."""
+    """The lists that define the splits of a folder without split folders."""
     return split_lists(data) if list(places(data, SUFFIXES)) == ["train"] and not split_folders(data) else {}
 
 
@@ -76,12 +76,12 @@ def _read(data: Path, split: str) -> SegmentationData:
         return SegmentationData(found, classes, NO_LABEL, Remapped(_indexed(list(values))), table)
     known = _known(masks)
     classes = name_classes([f"class-{value}" for value in known][: len({*known.values()} - {NO_LABEL})], data)
-    warn_once(f"{data}: has no {FILE}; took the {len(classes)} values in {len(masks)} masks for classes, unnamed")
+    warn_once(f"{data}: has no {FILE}; used the {len(classes)} values in {len(masks)} masks as classes without names")
     return SegmentationData(found, classes, NO_LABEL, Remapped(known))
 
 
 def _named(found: tuple[tuple[Path, Path], ...], masks: Sequence[Path], source: Path) -> SegmentationData:
-    """With the classes of a file; of two, white is the second in masks that are black and white alone."""
+    """The data with the classes of a file; of two classes, white is class 1 in masks that are only black and white."""
     classes, ignore = read_classes(source)
     if len(classes) == 2 and not says_ignored(source) and _black_and_white(masks):
         return SegmentationData(found, classes, ignore, Remapped(_BINARY), source)
@@ -89,7 +89,7 @@ def _named(found: tuple[tuple[Path, Path], ...], masks: Sequence[Path], source: 
 
 
 def _black_and_white(masks: Sequence[Path]) -> bool:
-    """Whether masks have both values and no other; of most masks the first one answers."""
+    """Whether masks have both values and no other; for most masks the first file decides."""
     white = False
     for mask in masks:
         present = np.flatnonzero(np.bincount(read_indices(mask).ravel(), minlength=256))
@@ -100,7 +100,7 @@ def _black_and_white(masks: Sequence[Path]) -> bool:
 
 
 def _known(masks: Sequence[Path]) -> dict[int, int]:
-    """The class of each value in the masks, of 255 last; raises InputError for values that are no class indices."""
+    """The class of each value in the masks, 255 last; raises InputError for values that are not class indices."""
     counts = np.zeros(256, np.int64)
     for mask in masks:
         counts += np.bincount(read_indices(mask).ravel(), minlength=256)

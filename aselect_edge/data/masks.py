@@ -1,4 +1,4 @@
-"""Label files: images whose values are class indices, or numbers that a table turns into such; MATLAB's, too."""
+"""Label files: images (or MATLAB files) whose values are class indices, or are mapped to them by a table."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.media import IMAGE_SUFFIXES, warn_once
 
 SUFFIXES = IMAGE_SUFFIXES | {".mat"}
-"""Of label files."""
+"""File suffixes of labels."""
 NO_LABEL = 255
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _BETWEEN = 0.05
-"""A mask of black and white that lost some to JPEG has at most this share of pixels well between the two."""
+"""Largest share of pixels well between black and white in a black-and-white mask that was stored as JPEG."""
 
 
 def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
-    """Pillow's mode of an image and its values as they are stored; of a palette image the indices, or its `colours`.
+    """Pillow's mode of an image and its stored values; of a palette image the indices, or with `colours` its colours.
 
-    Not OpenCV, which turns the indices of a palette image into colours. One bit is black or white, 0 or 255.
+    OpenCV is not used, because it converts palette indices to colours. One-bit images give 0 or 255.
     """
     try:
         with Image.open(path) as image:
@@ -39,13 +39,13 @@ def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
         raise InputError(f"{path}: no such file, expected the label of an image; add it") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).replace(str(path), "it")
-        raise InputError(f"{path}: does not decode ({reason}), expected a PNG of labels; replace it") from error
+        raise InputError(f"{path}: cannot be decoded ({reason}), expected a PNG of labels; replace it") from error
 
 
 def read_indices(path: Path) -> Frame:
     """A label file's values, uint8 [H, W]; raises InputError unless it has one channel with values of up to 255.
 
-    Three equal channels count as one. A JPEG is read if it is black and white: it keeps no other values.
+    Three equal channels count as one. A JPEG is accepted if it is black and white, as it cannot store other indices.
     """
     mode, values = ("I", read_mask(path)) if path.suffix.lower() == ".mat" else open_png(path)
     values = _grey(values, mode)
@@ -60,7 +60,7 @@ def read_indices(path: Path) -> Frame:
 
 
 def _grey(values: NDArray[Any], mode: str) -> NDArray[Any]:
-    """One channel of an image whose colours are all grey; anything else as it is."""
+    """One channel of an image whose colours are all grey; any other image unchanged."""
     if values.ndim != 3:
         return values
     colours = values[..., :-1] if mode in ("RGBA", "LA") else values
@@ -75,18 +75,21 @@ def _black_and_white(path: Path, values: NDArray[Any]) -> Frame:
             f"{path}: got a JPEG with {between:.0%} of its pixels between black and white, expected a PNG, which keeps "
             "class indices; save the masks as PNG"
         )
-    warn_once(f"{path.parent}: has masks stored with losses ({path.suffix}); read as black and white, prefer PNG")
+    warn_once(
+        f"{path.parent}: masks are stored with lossy compression ({path.suffix}) and read as black and white; prefer "
+        f"PNG"
+    )
     return np.where(values < 128, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Remapped:
-    """Reads masks whose values are not the classes: `known` says which value is which class, or no label."""
+    """Reads masks whose values are not class indices: `known` maps each value to its class, or to no label."""
 
     known: Mapping[int, int]
 
     def __call__(self, path: Path) -> Frame:
-        """Class map uint8 [H, W]; raises InputError for a value that is not known."""
+        """Class map uint8 [H, W]; raises InputError for an unknown value."""
         values = read_indices(path)
         present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
         unknown = [int(value) for value in present if value not in self.known]

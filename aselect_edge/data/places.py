@@ -1,4 +1,4 @@
-"""Where images and their labels lie: folders of each split, and the label file of each image."""
+"""Location of images and their labels: the folders of each split, and the label file of each image."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import IMAGE_SUFFIXES, is_hidden, list_files, list_images, some_of, warn_once
 
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
-"""What folders of images are called, in any case."""
+"""Names of folders of images, in any case."""
 LABELS = (
     *("labels", "masks", "annotations", "label", "mask", "annotation", "annots", "annot", "ann"),
     *("segmentationclass", "segmentations", "segmentation", "gt", "groundtruth", "ground_truth", "cls"),
 )
-"""What folders of labels are called, in any case."""
+"""Names of folders of labels, in any case."""
 _BESIDE = re.compile(r"[_-]?(masks?|labels?|annot|annotations?|gt)$", re.IGNORECASE)
-"""What the folder of labels beside `train` has after that name: `train_masks`, `trainannot`."""
+"""Suffixes after `train` of a label folder next to it: `train_masks`, `trainannot`."""
 _WORDS = "masks?|labels?|annotations?|annot|segmentation|seg|gt|groundtruth|labelIds|labelTrainIds|l"
 _OF_LABEL = re.compile(rf"[ _.-]+({_WORDS})$", re.IGNORECASE)
-"""What a label may have after its image's name: `001_mask.png`, `001_annotation.png`, CamVid's `001_L.png`."""
+"""Suffixes of a label after its image's name: `001_mask.png`, `001_annotation.png`, CamVid's `001_L.png`."""
 _OF_IMAGE = re.compile(r"[ _.-]+(image|img|rgb|sat|leftImg8bit)$", re.IGNORECASE)
 _ONE_OF_MANY = re.compile(rf"^(.+?)[ _.-]+({_WORDS})[ _.-]*\d+$", re.IGNORECASE)
-"""`001_mask_2.png`: a mask for each object."""
+"""`001_mask_2.png`: one mask per object."""
 
 
 _HEADERS = frozenset({"image", "images", "name", "filename", "file_name", "file", "path", "image_id", "id"})
-"""First lines of lists that name no image."""
+"""First lines of lists that are headers."""
 
 T = TypeVar("T", bound=tuple[Path, Path | None])
 
 
 @dataclass(frozen=True)
 class Place:
-    """The images of a split and their labels; the two are one folder where they lie side by side."""
+    """The folder of a split's images and that of its labels; they may be the same folder."""
 
     images: Path
     labels: Path
 
 
 def places(data: Path, suffixes: Collection[str], beside: bool = True) -> dict[str, Place]:
-    """The place of each split whose labels have one of these suffixes; `train` alone where there are no splits.
+    """The place of each split whose labels have one of these suffixes; only `train` if there are no splits.
 
-    Splits may be the upper folders (`train/images`) or the lower ones (`images/train`). With `beside`, labels may lie
-    among their images. Raises InputError for images beside the folders of splits, whose split nobody says.
+    Splits may be the upper folders (`train/images`) or the lower ones (`images/train`). With `beside`, labels may be in
+    the folder of their images. Raises InputError for images next to the split folders, which belong to no split.
     """
     upper = {split: _inside(folder, suffixes, beside) for split, folder in split_folders(data).items()}
     found = {split: place for split, place in upper.items() if place}
@@ -64,7 +64,7 @@ def places(data: Path, suffixes: Collection[str], beside: bool = True) -> dict[s
 
 
 def pairs(place: Place, suffixes: Collection[str]) -> list[tuple[Path, Path | None]]:
-    """Every image of a place with its label, or None; raises InputError where two could be meant."""
+    """Every image of a place with its label, or None; raises InputError if a match is ambiguous."""
     side_by_side = place.images == place.labels
     images = [path for path in list_images(place.images) if not (side_by_side and is_label_beside(path))]
     _refuse_splits(place.images, images)
@@ -76,7 +76,7 @@ def pairs(place: Place, suffixes: Collection[str]) -> list[tuple[Path, Path | No
     used = {label for _, label in found if label}
     if len(used) < sum(label is not None for _, label in found):
         twice = next(label for at, (_, label) in enumerate(found) if label and label in {o for _, o in found[:at]})
-        raise InputError(f"{twice}: got two images of this name, expected one; rename or remove the other")
+        raise InputError(f"{twice}: got two images with this name, expected one; rename or remove the other")
     _warn_of_rest(place, [path for path in files if path not in used], images)
     return found
 
@@ -88,12 +88,12 @@ def is_label_beside(path: Path) -> bool:
 
 
 def _is_image_at(path: Path) -> bool:
-    """Whether there is an image of this path and any suffix."""
+    """Whether there is an image with this path and any suffix."""
     return any(path.with_name(path.name + each).is_file() for one in IMAGE_SUFFIXES for each in (one, one.upper()))
 
 
 def _inside(folder: Path, suffixes: Collection[str], beside: bool) -> Place | None:
-    """Where the images and labels of one split lie, which has a folder of its own."""
+    """The images and labels of one split that has its own folder."""
     images, labels = _named(folder, IMAGES), _labels(folder, suffixes)
     if images and labels:
         return Place(images, labels)
@@ -106,7 +106,7 @@ def _inside(folder: Path, suffixes: Collection[str], beside: bool) -> Place | No
 
 
 def _beside(folder: Path, suffixes: Collection[str]) -> bool:
-    """Whether labels lie directly in a folder of images."""
+    """Whether labels are directly in a folder of images."""
     with os.scandir(folder) as entries:
         paths = (Path(entry.path) for entry in entries if not is_hidden(entry.name))
         named = (path for path in paths if path.suffix.lower() in suffixes)
@@ -117,7 +117,7 @@ def _beside(folder: Path, suffixes: Collection[str]) -> bool:
 
 
 def _lower(images: Path, labels: Path) -> dict[str, Place]:
-    """The places of splits that are folders within `images`, else the one of all."""
+    """The places of splits that are folders within `images`, else one place for all."""
     splits = split_folders(images)
     if not splits:
         return {"train": Place(images, labels)}
@@ -125,7 +125,7 @@ def _lower(images: Path, labels: Path) -> dict[str, Place]:
     loose = [path.name for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     if others or loose:
         raise InputError(
-            f"{images}: got {some_of(others + loose)} beside the folders {', '.join(splits)}, expected every image in "
+            f"{images}: got {some_of(others + loose)} next to the folders {', '.join(splits)}, expected every image in "
             "the folder of a split; move or remove them"
         )
     matching = split_folders(labels)
@@ -143,7 +143,7 @@ def _labels(folder: Path, suffixes: Collection[str]) -> Path | None:
 
 
 def has_file(folder: Path, suffixes: Collection[str]) -> bool:
-    """Whether there is a file with one of the suffixes below a folder; looks no further than the first."""
+    """Whether there is a file with one of the suffixes below a folder; stops at the first."""
     for _, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not is_hidden(name)]
         if any(PurePath(name).suffix.lower() in suffixes and not is_hidden(name) for name in files):
@@ -155,7 +155,7 @@ def has_file(folder: Path, suffixes: Collection[str]) -> bool:
 
 
 def _by_name(folder: Path, files: Sequence[Path]) -> Mapping[PurePath, Sequence[Path]]:
-    """Label files by the image names, relative to the folder and without a suffix, that they could belong to."""
+    """Label files by the image path that they could belong to, relative to the folder and without a suffix."""
     known: dict[PurePath, list[Path]] = defaultdict(list)
     for path in files:
         stem = path.relative_to(folder).with_suffix("")
@@ -178,7 +178,7 @@ def _label(folder: Path, image: Path, known: Mapping[PurePath, Sequence[Path]]) 
 
 
 def split_lists(data: Path) -> dict[str, Path]:
-    """The lists `train.txt`, `val.txt` and `test.txt` that lie in a folder or where tools put them."""
+    """The lists `train.txt`, `val.txt` and `test.txt` in a folder, or in the sub-folders where tools put them."""
     for folder in (data, *(data / name for name in ("splits", "lists", "ImageSets/Segmentation", "ImageSets"))):
         paths = [path for path in folder.glob("*.txt") if split_of(path.stem)] if folder.is_dir() else []
         if paths:
@@ -188,9 +188,9 @@ def split_lists(data: Path) -> dict[str, Path]:
 
 
 def chosen_by(source: Path, folder: Path, found: Sequence[T]) -> list[T]:
-    """The pairs, of images in `folder`, that a list names; raises InputError for a name of none.
+    """The pairs that a list names, of images in `folder`; raises InputError for a name without an image.
 
-    A line is a path or a name, with or without a suffix; what follows it is the label's, which is found by name.
+    A line is a path or a name, with or without a suffix; text after it is ignored, because labels are found by name.
     """
     whole = {image.relative_to(folder).with_suffix("").as_posix(): at for at, (image, _) in enumerate(found)}
     short = {PurePath(name).name: at for name, at in whole.items()}
@@ -208,18 +208,18 @@ def chosen_by(source: Path, folder: Path, found: Sequence[T]) -> list[T]:
 
 
 def _refuse_splits(folder: Path, images: Sequence[Path]) -> None:
-    """Raise InputError for splits that lie deeper than they are looked for: test images would be learnt from."""
+    """Raise InputError for splits that are nested too deeply: test images would be used for training."""
     for path in images:
         within = next((part for part in path.relative_to(folder).parts[:-1] if split_of(part)), None)
         if within:
             raise InputError(
-                f"{path.parent}: got the split {within} deep inside {folder.name}, expected splits as its upper "
+                f"{path.parent}: got the split {within} nested inside {folder.name}, expected splits as its upper "
                 f"folders or those directly in it; move {within} up"
             )
 
 
 def _warn_of_rest(place: Place, rest: Sequence[Path], images: Sequence[Path]) -> None:
-    """Warn of labels without an image; raises InputError where an image has more labels than the one taken."""
+    """Warn of labels without an image; raises InputError if an image has more labels than the one used."""
     stems = {path.stem for path in images}
     for path in rest:
         many = _ONE_OF_MANY.match(path.stem)

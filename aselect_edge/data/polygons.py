@@ -1,7 +1,7 @@
-"""Class maps from outlines: polygons and COCO's run lengths, drawn as COCO's own tools draw them.
+"""Class maps from outlines: polygons and COCO's run lengths, drawn as by COCO's own tools.
 
-pycocotools, because a point lies between pixels in all these formats: a pixel belongs to a polygon whose outline its
-centre is in. OpenCV's `fillPoly` takes points for pixels and makes every region a pixel wider and higher.
+pycocotools is used because points in all these formats have sub-pixel coordinates: a pixel belongs to a polygon that
+contains its centre. OpenCV's `fillPoly` takes pixel indices and makes every region one pixel wider and higher.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 
 Region: TypeAlias = tuple[int, NDArray[np.bool_]]
-"""A class and where it is, bool [H, W]."""
+"""A class and its pixels, bool [H, W]."""
 BACKGROUND = "background"
 _SLACK = 0.02
-"""How far beyond the image, as a share of its longer side, a point may lie by rounding."""
+"""Tolerance for points outside the image due to rounding, as a share of its longer side."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def class_map(size: tuple[int, int], regions: Iterable[Region]) -> Frame:
 
 
 def smallest_last(regions: Iterable[Region]) -> list[Region]:
-    """So that a small region is not hidden by a larger one drawn later."""
+    """Sort regions by decreasing area, so that a small region is not hidden by a larger one drawn later."""
     return sorted(regions, key=lambda region: -int(region[1].sum()))
 
 
@@ -65,7 +65,7 @@ def inside_polygons(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> 
     if not checked:
         raise ValueError("got a region without a polygon")
     merged = mask.merge(mask.frPyObjects(checked, height, width))
-    # Not mask.decode, which believes any lengths and warns with NumPy 2.
+    # mask.decode is not used: it accepts any lengths and warns with NumPy 2.
     return inside_runs({"size": merged["size"], "counts": merged["counts"].decode()}, size)
 
 
@@ -95,13 +95,13 @@ def inside_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bo
 
 
 def _numbers(text: str) -> list[int]:
-    """COCO's text of run lengths: six bits a character, from the fourth number on a difference to the last but one."""
+    """COCO's text of run lengths: six bits per character; from the fourth number on, as differences."""
     numbers: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 35:
-            raise ValueError("got run lengths with a character that is none")
+            raise ValueError("got run lengths with an invalid character")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -114,7 +114,7 @@ def _numbers(text: str) -> list[int]:
 def with_background(names: Sequence[str]) -> tuple[list[str], list[int]]:
     """Class names with the background first, and the index that each of `names` has among them.
 
-    Where one of the names is a background it is that class. What no region covers is background.
+    If one of the names is a background it becomes that class. Pixels outside all regions are background.
     """
     backgrounds = [index for index, name in enumerate(names) if name.strip().lower().strip("_") == BACKGROUND]
     first = backgrounds[0] if backgrounds else None

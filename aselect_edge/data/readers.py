@@ -1,4 +1,4 @@
-"""The two doors, and what else is asked of a folder before it is opened."""
+"""The two functions that open labelled data, and queries about a folder before it is opened."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import list_images, some_of
 from aselect_runtime.records import Task
 
-# The first that fits is taken: what only one set has comes before what many have.
+# The first layout that fits is used: layouts of a single data set come before general ones.
 SEGMENTATION: tuple[Layout[SegmentationData], ...] = (
     CVAT,
     VOC,
@@ -66,8 +66,8 @@ _MOST_IN_A_MASK = 255
 def open_segmentation(data: Path, split: str) -> SegmentationData:
     """The images and masks of a split (`train`, `val` or `test`), in whichever layout `data` has.
 
-    Where there is no `val`, a tenth of `train` is held out, always the same images, with a warning. Raises
-    InputError for a folder in no known layout, a split that is not there, a missing partner or list, too many classes.
+    If there is no `val`, a tenth of `train` is held out, always the same images, with a warning. Raises InputError for
+    a folder in no known layout, a missing split, a missing label or list, and too many classes.
     """
     opened = _open(data, split, "seg", SEGMENTATION)
     if len(opened.classes) > _MOST_IN_A_MASK:
@@ -84,7 +84,7 @@ def open_classification(data: Path, split: str) -> ClassificationData:
 
 
 def is_labelled(data: Path, split: str, task: Task) -> bool:
-    """Whether `data` looks like a folder with labels of a task that has such a split."""
+    """Whether `data` seems to be a folder with labels for a task that has such a split."""
     layout = find(data, _LAYOUTS[task])
     return layout is not None and split in offered(data, layout)
 
@@ -95,11 +95,11 @@ def layout_of(data: Path, task: Task) -> Layout[Any] | None:
 
 
 def images_of(data: Path, splits: Sequence[str] = ("train",)) -> list[Path]:
-    """The images of the first of these splits that `data` has, label masks aside.
+    """The images of the first of these splits that `data` has, without label masks.
 
-    Of data in a known layout these are the images that `open_segmentation` or `open_classification` gives, so none of
-    a `val` that is held out counts as `train`. Of other folders the split is read off the folders' names, and without
-    any all images count as each of the splits. Raises InputError if there is no image.
+    For data in a known layout these are the images that `open_segmentation` or `open_classification` returns, so a
+    held-out `val` image never counts as `train`. For other folders the split comes from folder names; without any, all
+    images count as each of the splits. Raises InputError if there is no image.
     """
     layouts: Sequence[Layout[Any]] = (*SEGMENTATION, *CLASSIFICATION)
     layout = find(data, layouts)
@@ -117,7 +117,7 @@ def _unlabelled(data: Path, splits: Sequence[str]) -> list[Path]:
             found.setdefault(next(filter(None, map(split_of, folders)), None), []).append(path)
     there = next((split for split in splits if split in found), None)
     if there is None and None not in found:
-        names = ", ".join(str(split) for split in found) or "label masks alone"
+        names = ", ".join(str(split) for split in found) or "only label masks"
         raise InputError(f"{data}: got {names}, expected images of {splits[0]}; add them", parameter="data")
     return only_readable(found[there], data)
 
@@ -130,14 +130,16 @@ def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D
 
 
 def why_unknown(data: Path, task: Task) -> InputError:
-    """The error about a folder in no layout of the task."""
+    """The error for a folder that fits no layout of the task."""
     if not data.is_dir():
-        return InputError(f"{data}: no such folder, expected one of labelled images; check it", parameter="data")
+        return InputError(
+            f"{data}: no such folder, expected a folder of labelled images; check the path", parameter="data"
+        )
     other: Task = "cls" if task == "seg" else "seg"
     fitting = find(data, _LAYOUTS[other])
     deeper = [name for name in folders_in(data) if find(data / name, _LAYOUTS[task])]
     advice = (
-        f"take the task {other}, which {fitting.name} fits"
+        f"choose the task {other}, which the layout {fitting.name} fits"
         if fitting
         else f"give {data / deeper[0]}"
         if deeper

@@ -1,4 +1,4 @@
-"""What an opened split is: images with a class map or a class each."""
+"""An opened split: images with a class map or a class each."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from aselect_runtime.frames import Frame, read_image
 from aselect_runtime.records import ClassInfo
 
 Decode: TypeAlias = Callable[[Path], Frame]
-"""A label file -> class map uint8 [H, W]; raises InputError for what it cannot read."""
+"""A label file -> class map uint8 [H, W]; raises InputError for an invalid file."""
 
 
 def image_name(path: PurePath) -> str:
-    """An image's file name behind its folder's: the same wherever the data lie."""
+    """An image's folder name and file name: independent of the location of the data."""
     return "/".join(path.parts[-2:])
 
 
 class Split(Protocol):
-    """What both kinds of data have in common."""
+    """The common interface of both kinds of data."""
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
-        """In the order of their indices."""
+        """The classes in the order of their indices."""
 
     def __len__(self) -> int: ...
 
     def path(self, index: int) -> Path:
-        """The image's file."""
+        """Path of the image's file."""
 
     def name(self, index: int) -> str:
-        """The image's file name behind its folder's: the same wherever the data lie."""
+        """The image's folder name and file name: independent of the location of the data."""
 
     def subset(self, indices: Iterable[int]) -> Self:
-        """These images alone, in this order."""
+        """A split of only these images, in this order."""
 
 
 def _refuse_doubtful_turn(image: Path, mask: Path, label: Frame) -> None:
-    """Raise InputError where an EXIF tag turns an image and the mask's size does not tell whether it is turned too."""
+    """Raise InputError if an EXIF tag rotates an image and the mask's size does not show whether it is rotated too."""
     turn = orientation(image)
     if turn > 1 and (turn < 5 or label.shape[0] == label.shape[1]):
         raise InputError(
             f"{image}: got the EXIF orientation {turn}, expected an image stored upright, because the size of {mask} "
-            "does not tell whether it is turned too; store both upright, without the tag"
+            "does not show whether it is rotated too; store both upright, without the tag"
         )
 
 
@@ -62,13 +62,13 @@ class SegmentationData:
     ignore_index: int
     decode: Decode = read_indices
     named_in: Path | None = None
-    """The user's own file that names the classes, if there is one: a class in it that no mask has is a mistake."""
+    """The user's file that names the classes, if any: a class in it that occurs in no mask is a mistake."""
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def path(self, index: int) -> Path:
-        """The image's file."""
+        """Path of the image's file."""
         return self.pairs[index][0]
 
     def name(self, index: int) -> str:
@@ -76,7 +76,7 @@ class SegmentationData:
         return image_name(self.path(index))
 
     def subset(self, indices: Iterable[int]) -> Self:
-        """These images alone, in this order."""
+        """A split of only these images, in this order."""
         return replace(self, pairs=tuple(self.pairs[index] for index in indices))
 
     def read(self, index: int) -> tuple[Frame, Frame]:
@@ -99,7 +99,7 @@ class SegmentationData:
         return image, label
 
     def label(self, index: int) -> Frame:
-        """The class map alone, uint8 [H, W]; raises InputError for a label that is not understood."""
+        """Only the class map, uint8 [H, W]; raises InputError for an invalid label."""
         label_path = self.pairs[index][1]
         label = self.decode(label_path)
         present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
@@ -124,7 +124,7 @@ class ClassificationData:
         return len(self.paths)
 
     def path(self, index: int) -> Path:
-        """The image's file."""
+        """Path of the image's file."""
         return self.paths[index]
 
     def name(self, index: int) -> str:
@@ -132,7 +132,7 @@ class ClassificationData:
         return image_name(self.path(index))
 
     def subset(self, indices: Iterable[int]) -> Self:
-        """These images alone, in this order."""
+        """A split of only these images, in this order."""
         chosen = list(indices)
         return replace(self, paths=tuple(self.paths[i] for i in chosen), labels=tuple(self.labels[i] for i in chosen))
 

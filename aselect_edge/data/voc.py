@@ -1,4 +1,4 @@
-"""Pascal VOC's segmentation: palette PNGs, and lists of names. VOC2012 as it unpacks, or data of one's own like it."""
+"""Pascal VOC's segmentation: palette PNGs, and lists of names. VOC2012 as unpacked, or other data in its format."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _read(data: Path, split: str) -> SegmentationData:
 
 
 def _colour(index: int) -> Colour:
-    """VOC's own: the bits of the index, dealt to red, green and blue in turn from the highest bit down."""
+    """VOC's colour map: the bits of the index, assigned to red, green and blue in turn from the highest bit down."""
     channels = [0, 0, 0]
     for bit in range(8):
         channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)

@@ -1,4 +1,4 @@
-"""YOLO's segmentation labels: a text file of normalised polygons for each image, and the names in `data.yaml`."""
+"""YOLO's segmentation labels: a text file of normalised polygons per image, and the class names in `data.yaml`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _places(data: Path) -> dict[str, Place]:
     for split, folder in _folders(source).items() if source else ():
         if split in found and found[split].images.resolve() != folder.resolve():
             raise InputError(
-                f"{source}: says that {split} is {folder}, expected {found[split].images}, which is there; correct it"
+                f"{source}: got {folder} for {split}, expected the existing {found[split].images}; correct it"
             )
     return found
 
 
 def _folders(source: Path) -> dict[str, Path]:
-    """The folders of images that `data.yaml` names and that are there."""
+    """The existing folders of images that `data.yaml` names."""
     content = _content(source)
     root = source.parent / str(content.get("path") or ".")
     found = {}
@@ -72,12 +72,12 @@ def _content(source: Path) -> dict[str, Any]:
         line = str(error).split("\n", 1)[0]
         raise InputError(f"{source}: not understood ({line}), expected YAML with names; correct it") from error
     if not isinstance(content, dict):
-        raise InputError(f"{source}: got no table, expected YAML with names; correct it")
+        raise InputError(f"{source}: got no mapping, expected YAML with names; correct it")
     return content
 
 
 def _class_names(data: Path) -> tuple[Path, list[str]]:
-    """The names in the order of their numbers; raises InputError where nothing names them."""
+    """The class names in the order of their numbers; raises InputError if no file names them."""
     source = _yaml(data)
     if source is None and (data / _PLAIN).is_file():
         return data / _PLAIN, [row[0] for row in read_rows(data / _PLAIN, 1)]
@@ -87,7 +87,7 @@ def _class_names(data: Path) -> tuple[Path, list[str]]:
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise InputError(f"{source}: got names that are no list, expected a name for each number from 0; correct it")
+        raise InputError(f"{source}: got names that are not a list, expected a name for each number from 0; correct it")
     return source, [str(name) for name in names]
 
 
@@ -110,7 +110,7 @@ def _read(data: Path, split: str) -> SegmentationData:
 
 
 def _regions(label: Path, size: tuple[int, int], indices: list[int]) -> Iterable[Region]:
-    """The polygons of a label file; raises InputError for a box, a number without a name and points outside."""
+    """The polygons of a label file; raises InputError for a box, a class without name and points outside the image."""
     for (line,) in read_rows(label, 1):
         number, *values = line.split()
         try:
@@ -125,7 +125,7 @@ def _regions(label: Path, size: tuple[int, int], indices: list[int]) -> Iterable
             )
         if not 0 <= at < len(indices):
             raise InputError(
-                f"{label}: got the class {at}, expected 0 to {len(indices) - 1}, which have names; correct it"
+                f"{label}: got the class {at}, expected 0 to {len(indices) - 1}, the named classes; correct it"
             )
         if not all(-0.01 <= value <= 1.01 for value in points):
             raise InputError(

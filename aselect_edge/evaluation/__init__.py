@@ -1,4 +1,4 @@
-"""The one way of measuring: torch, ONNX and engines, training and the gate of INT8 compare the same figures."""
+"""The shared measurement: torch, ONNX, engines, training and the INT8 accuracy check use the same figures."""
 
 from aselect_edge.evaluation.measuring import Answers, Data, measure, score_of
 from aselect_edge.evaluation.metrics import Confusion, Figures, TopAccuracy

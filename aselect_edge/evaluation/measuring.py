@@ -1,4 +1,4 @@
-"""The one way of measuring: torch, ONNX and engines, training and the gate of INT8 compare the same figures."""
+"""The shared measurement: torch, ONNX, engines, training and the INT8 accuracy check use the same figures."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ TOP = 5
 
 
 class Score(Protocol):
-    """Answers held against labels, one by one."""
+    """Compares answers with labels, one by one."""
 
     def add(self, answer: Answers, label: Any) -> None:
         """Count one answer, without the N of a batch, and its label as `data.read` gives it."""
 
     def figures(self) -> Figures:
-        """What was counted so far."""
+        """The figures of the answers counted so far."""
 
 
 class SegmentationScore:
-    """Each class map brought back to its label's own size and compared there."""
+    """Each class map is resized to its label's size and compared there."""
 
     def __init__(self, data: SegmentationData, how: Resize) -> None:
         self._how, self._images = how, 0
@@ -54,7 +54,7 @@ class SegmentationScore:
 
 
 class ClassificationScore:
-    """The class of the highest score compared with the label."""
+    """Compares the class of the highest score with the label."""
 
     def __init__(self, data: ClassificationData) -> None:
         classes = len(data.classes)
@@ -79,7 +79,7 @@ class ClassificationScore:
 
 
 def score_of(data: Data, how: Resize) -> Score:
-    """An empty score for the answers to a split."""
+    """A new score for the answers to a split."""
     return SegmentationScore(data, how) if isinstance(data, SegmentationData) else ClassificationScore(data)
 
 
@@ -93,7 +93,7 @@ def measure(
 ) -> Figures:
     """The figures of a model over a split.
 
-    A last batch that is not full is padded by repeating its last frame, because a graph's batch is fixed.
+    An incomplete last batch is padded by repeating its last frame, because a graph's batch size is fixed.
     """
     score = score_of(data, how)
     for done, frames, labels in batches(data, size, how, batch):

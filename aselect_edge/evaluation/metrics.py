@@ -1,6 +1,6 @@
-"""The figures of both tasks, counted by torchmetrics.
+"""The figures of both tasks, computed by torchmetrics.
 
-It is imported when the first count begins: it brings torch, transformers and SciPy with it.
+torchmetrics is imported at the first count, because it imports torch, transformers and SciPy.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Metric = Literal["miou", "top1"]
 
 @dataclass(frozen=True)
 class Figures:
-    """How good the answers to a split are; shares, 0 to 1."""
+    """The accuracy of the answers to a split; shares, 0 to 1."""
 
     metric: Metric
     """mIoU (segmentation) or top-1 accuracy (classification)."""
     score: float
     others: dict[str, float]
     """Segmentation: `pixel_accuracy`, `mean_accuracy`; classification: `mean_accuracy` and, of more than 5 classes,
-    `top5`. `mean_accuracy` is the mean over classes of the share of a class that was found."""
+    `top5`. `mean_accuracy` is the mean over classes of their recall."""
     per_class: tuple[float | None, ...]
-    """IoU, or the share that was found; None for a class that is absent."""
+    """IoU, or recall; None for a class that is absent."""
     matrix: NDArray[np.int64]
     """Counts (true class, predicted class)."""
     images: int
@@ -58,13 +58,13 @@ class Confusion:
         return counts
 
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union per class (C,); NaN for a class that is neither there nor predicted."""
+        """Intersection over union per class (C,); NaN for a class that is neither in the labels nor predicted."""
         if not self.matrix.any():
             return np.full(self.classes, np.nan)
         return self._counts.compute().double().numpy()
 
     def found(self) -> NDArray[np.float64]:
-        """The share of each true class that was predicted as such (C,); NaN for a class that is not there."""
+        """Recall per class (C,); NaN for a class that is not in the labels."""
         there = self.matrix.sum(axis=1)
         shares: NDArray[np.float64] = np.full(self.classes, np.nan)
         np.divide(np.diag(self.matrix), there, out=shares, where=there > 0)
@@ -75,11 +75,11 @@ class Confusion:
         return _mean(self.iou())
 
     def mean_accuracy(self) -> float:
-        """Mean of `found` over the classes that are there; 0 if none is."""
+        """Mean of `found` over the classes in the labels; 0 if there are none."""
         return _mean(self.found())
 
     def accuracy(self) -> float:
-        """Share of labelled pixels with the right class; 0 if there is none."""
+        """Share of labelled pixels with the right class; 0 if there are no labelled pixels."""
         total = self.matrix.sum()
         return float(np.trace(self.matrix) / total) if total else 0.0
 
@@ -99,7 +99,7 @@ class TopAccuracy:
         self._counts.update(torch.tensor(scores[None]), torch.tensor([label]))
 
     def share(self) -> float:
-        """Of the images so far, at least one."""
+        """The share over the images so far (at least one)."""
         return float(self._counts.compute())
 
 

@@ -1,4 +1,4 @@
-"""Results as one HTML file that opens anywhere: plots are embedded, nothing is fetched, no script runs."""
+"""Results as one self-contained HTML file: plots are embedded, no network access, no scripts."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from aselect_runtime.files import atomic_write
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, a sentence, and what is below them, in this order."""
+    """A part of a page: a heading, a sentence, and the contents below, in this order."""
 
     title: str
     text: str = ""
     facts: Mapping[str, str] | None = None
     bars: Mapping[str, float | None] | None = None
-    """Shares, 0 to 1, by name; None where there is none."""
+    """Shares, 0 to 1, by name; None for an absent value."""
     rows: Sequence[Sequence[str]] = ()
-    """A table; its first row is the head."""
+    """A table; its first row is the header."""
     plot: Path | None = None
-    """A PNG file."""
+    """A PNG file, embedded."""
 
 
 def write_page(path: Path, title: str, sections: Iterable[Section]) -> None:

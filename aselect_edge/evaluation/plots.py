@@ -1,4 +1,4 @@
-"""Plots of results that people would rather look at than read; PNG through matplotlib."""
+"""Plots of results; PNG through matplotlib."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
 _UNLABELLED = (40, 40, 40)
 """RGB of pixels that have no class."""
 _MOST_CLASSES = 60
-"""Classes in an image of confusions, so that it can be looked at as a whole."""
+"""Maximum number of classes in a confusion plot, so that it stays readable."""
 _SHOWN = 480
-"""Longest side of a frame in an image of examples, in pixels."""
+"""Longest side of a frame in a plot of examples, in pixels."""
 
 
 def draw_selection(selection: Selection, path: Path) -> bool:
-    """The image of a selection's scores, or else of its weights; False if it has neither and nothing was drawn."""
+    """Draw a selection's scores, or else its weights; returns False if it has neither and nothing was drawn."""
     weights = selection.mixture or selection.distribution
     if weights:
         _draw_weights(selection, path)
@@ -40,7 +40,7 @@ def draw_selection(selection: Selection, path: Path) -> bool:
 
 
 def _draw_scores(selection: Selection, path: Path) -> None:
-    """Scores against sigma, one curve per component at its best block, and a block x sigma map of the winner's."""
+    """Scores against sigma, one curve per component at its best block; and of the chosen component by block x sigma."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), width_ratios=(3, 2), constrained_layout=True)
     sigmas = sorted({score.noise.sigma for score in selection.scores})
     blocks = 1 + max(score.tap.block for score in selection.scores)
@@ -64,13 +64,17 @@ def _draw_scores(selection: Selection, path: Path) -> None:
     step = max(1, len(sigmas) // 6)
     right.set_xticks(range(0, len(sigmas), step), [f"{sigma:.2f}" for sigma in sigmas[::step]])
     right.set_yticks(range(0, blocks, 1 + blocks // 16))
-    right.set(xlabel="noise σ", ylabel="block", title=f"{selection.tap.component}, every block")
+    massive = sorted(each.tap.block for each in selection.massive if each.tap.component == selection.tap.component)
+    for block in massive:
+        right.axhline(block, color=_ACCENT, lw=1, ls=":")
+    title = f"{selection.tap.component}, every block" + ("; massive channels in those dotted" if massive else "")
+    right.set(xlabel="noise σ", ylabel="block", title=title)
     figure.colorbar(image, label=f"score ({selection.strategy})")
     _save(figure, path)
 
 
 def _draw_weights(selection: Selection, path: Path) -> None:
-    """What each noise level weighs in a distribution or a mixture, the heaviest marked."""
+    """The weight of each noise level in a distribution or a mixture; the largest is marked."""
     weights = sorted(selection.mixture or selection.distribution, key=lambda entry: entry.noise.sigma)
     figure, axis = plt.subplots(figsize=(8, 4.2), constrained_layout=True)
     places = range(len(weights))
@@ -83,7 +87,7 @@ def _draw_weights(selection: Selection, path: Path) -> None:
 
 
 def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
-    """A ring, and its label on the side where the axis has more room."""
+    """Draw a ring, and its label on the side with more space."""
     axis.plot(x, y, "o", ms=12, mfc="none", mec=_ACCENT, mew=2)
     side, aligned = (-8, "right") if x > sum(axis.get_xlim()) / 2 else (8, "left")
     axis.annotate(label, (x, y), (side, 8), textcoords="offset points", color=_ACCENT, ha=aligned)
@@ -113,9 +117,9 @@ def draw_curve(
 
 
 def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path: Path) -> None:
-    """Counts (C, C), true class by predicted class, as shares of the true class in percent; a grey row has no count.
+    """Plot counts (C, C), true class by predicted class, as percent of the true class; a grey row has no count.
 
-    Of many classes only the most confused ones are shown, in their order; the title says so.
+    With many classes only the most confused ones are shown, in their order; the title says so.
     """
     counts = np.asarray(matrix, float)
     totals = counts.sum(axis=1, keepdims=True)
@@ -139,7 +143,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     part = f"the {len(names)} most confused of {len(classes)} classes\n" if len(names) < len(classes) else ""
     axis.set_title(f"{part}% of each true class; {100 * right:.1f} % of all is right", fontsize=font + 2, pad=10)
     _grid(axis, len(names))
-    for row, column in np.argwhere(shares >= (0.5 if few else 5)):  # where there are many, the small ones are noise
+    for row, column in np.argwhere(shares >= (0.5 if few else 5)):  # with many classes, small shares are left out
         share = shares[row, column]
         ink = "white" if share > 55 else _INK
         axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=font - 1, color=ink)
@@ -150,7 +154,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
 
 
 def _most_confused(counts: NDArray[np.float64], most: int) -> NDArray[np.int64]:
-    """At most so many indices, ascending: of the pairs of classes that are most often taken for one another."""
+    """At most `most` indices, ascending: of the pairs of classes that are most often confused with each other."""
     if len(counts) <= most:
         return np.arange(len(counts))
     between = np.triu(counts + counts.T, 1)
@@ -173,7 +177,7 @@ def _short(name: str, length: int = 28) -> str:
 
 
 def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:
-    """A frame [H, W, 3] BGR beside maps of features as colours (rows, columns, 3), 0 to 1, each with its title."""
+    """Plot a frame [H, W, 3] BGR next to feature maps as colours (rows, columns, 3), 0 to 1, each with its title."""
     count = 1 + len(maps)
     width, height = 4.2, 4.2 * frame.shape[0] / frame.shape[1] + 0.4
     figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, layout="constrained")
@@ -191,7 +195,7 @@ Example = tuple[Frame, Frame | int, Frame | int]
 
 
 def draw_examples(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
-    """Frames beside what they are labelled and what was predicted: maps laid over them, or classes written below."""
+    """Plot frames next to label and prediction: class maps as overlays, or classes as text below."""
     mapped = [row for row in rows if isinstance(row[1], np.ndarray)]
     if mapped:
         _draw_maps(mapped, classes, path)
@@ -248,7 +252,7 @@ def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: P
 
 
 def _shrunk(frame: Frame) -> Frame:
-    """A frame in RGB, no larger than an image shows it."""
+    """A frame in RGB, reduced to the size of the plot."""
     scale = min(1.0, _SHOWN / max(frame.shape[:2]))
     height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
     return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""The fold: with noise level, noise and condition fixed, the conditioning path is constant and disappears. Exactly.
+"""The fold: with noise level, noise and condition fixed, the conditioning path is constant and removed, exactly.
 
     folded = fold(model, FoldSpec.of(model, noise, taps, (24, 32)))
 
-One file per family holds what is left of its blocks, `algebra` the identities that all of them use.
+One module per family holds the remaining blocks, `algebra` the identities that all of them use.
 """
 
 from aselect_edge.fold.encoders import deployed_encoder

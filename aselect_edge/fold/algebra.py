@@ -1,8 +1,8 @@
-"""The identities of the fold, in float64, and the two layers that every folded family begins and goes on with.
+"""The identities of the fold, in float64, and the input and output layers shared by all folded families.
 
 - adaLN before a linear layer: W·(n·(1 + scale) + shift) + b = (W·diag(1 + scale))·n + (W·shift + b);
 - a gate after a linear layer: g·(W·h + b) = (diag(g)·W)·h + g·b;
-- a convolution by one pixel after another: W2·(W1·x) + b = (W2·W1)·x + b;
+- a 1x1 convolution after another convolution: W2·(W1·x) + b = (W2·W1)·x + b;
 - the input: with x0 = gain·value + offset, embed(alpha·x0 + sigma·eps) = alpha·gain·W·value + constant, and the
   constant (bias, offset, noise) joins the position embedding. A reversed channel order is folded into W too.
 """
@@ -19,15 +19,15 @@ from aselect_edge.fold.spec import FoldSpec
 
 
 def after_adaln(linear: nn.Linear, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias (float64) of a linear layer that takes the bare LayerNorm output; scale and shift (D,)."""
+    """Weight and bias (float64) of a linear layer applied to the plain LayerNorm output; scale and shift (D,)."""
     weight = linear.weight.to(torch.float64, copy=True)
     bias = weight @ shift.double()
-    weight *= 1 + scale.double()  # in place: these are the largest matrices there are
+    weight *= 1 + scale.double()  # in place: these are the largest matrices
     return weight, bias if linear.bias is None else bias + linear.bias.double()
 
 
 def gated(linear: nn.Linear, gate: Tensor) -> nn.Linear:
-    """A linear layer with the gate (D_out,) that follows it."""
+    """A linear layer merged with the gate (D_out,) that follows it."""
     weight, gate = linear.weight.to(torch.float64, copy=True), gate.double()
     weight *= gate[:, None]
     bias = torch.zeros_like(gate) if linear.bias is None else linear.bias.double()
@@ -35,21 +35,21 @@ def gated(linear: nn.Linear, gate: Tensor) -> nn.Linear:
 
 
 def dense(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer of float32 with these weights."""
+    """A float32 linear layer with these weights."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     linear.weight, linear.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
     return linear
 
 
 def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> nn.Linear:
-    """Several linear layers of one input as one; each part is (weight, bias)."""
+    """Several linear layers with the same input as one; each part is (weight, bias)."""
     if len(parts) == 1:
         return dense(*parts[0])
     return dense(torch.cat([weight.float() for weight, _ in parts]), torch.cat([bias.float() for _, bias in parts]))
 
 
 def composed(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
-    """Two convolutions as one, float64: the second looks at one pixel, and the first has no padding and no bias."""
+    """Two convolutions as one, float64: the second is 1x1, and the first has no padding and no bias."""
     weight = torch.einsum("oi,ichw->ochw", second.weight.double()[:, :, 0, 0], first.weight.double())
     sizes: tuple[Any, Any] = (first.kernel_size, first.stride)
     conv = nn.Conv2d(first.in_channels, len(weight), *sizes, device="meta")
@@ -59,9 +59,9 @@ def composed(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float = 1.0) -> Tensor:
-    """Attention (N, T, D) over keys (N, S, D), written out: fused exports have produced silently wrong engines.
+    """Attention (N, T, D) over keys (N, S, D), as separate operations: fused exports silently produced wrong engines.
 
-    `scale` is 1 where 1/sqrt(d) is already in the query's weights.
+    `scale` is 1 if 1/sqrt(d) is already in the query's weights.
     """
     q, k, v = (z.unflatten(2, (heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
     if scale != 1.0:
@@ -71,7 +71,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float = 1.0) -> T
 
 
 class FoldedEmbedding(nn.Module):
-    """values (N, C, h, w) -> tokens (N·K, T, D) with noise level, bias and positions in; K draws of the noise."""
+    """values (N, C, h, w) -> tokens (N·K, T, D), noise level, bias and positions included; K draws of the noise."""
 
     positions: Tensor
 

@@ -1,7 +1,7 @@
-"""DiT and SiT folded: adaLN-Zero disappears into the linear layers, and the model ends inside the deepest tap's block.
+"""DiT and SiT folded: adaLN-Zero is merged into the linear layers, and the model ends inside the deepest tap's block.
 
-A `query` tap keeps W_q of its block and nothing else. The softmax scale 1/sqrt(d) joins the query's weights, except
-where the query itself is read.
+A `query` tap keeps only W_q of its block. The softmax scale 1/sqrt(d) is merged into the query's norm if it has one,
+else into its weights, unless the query itself is read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.dit import Block, DiT
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream, head_norm, per_head
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -29,7 +29,7 @@ class FoldedDiT(OneStream):
         for index in range(deepest + 1):
             wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
             end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
-            if end == 0:  # a hidden tap: its block does nothing
+            if end == 0:  # a hidden tap needs nothing of its block
                 self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
                 continue
             with model.held(model.conditioning[index], model.blocks[index]):
@@ -38,7 +38,7 @@ class FoldedDiT(OneStream):
 
 
 class FoldedBlock(nn.Module):
-    """A block at a fixed condition, cut after stage `end`, with what its taps read."""
+    """A block at a fixed condition, truncated after stage `end`, with the components that its taps read."""
 
     scale1: Tensor
     shift1: Tensor
@@ -58,19 +58,9 @@ class FoldedBlock(nn.Module):
             self.register_buffer("shift1", shift1.float())
         if end == 1:
             return
-        # Beyond the projections all three are needed; in a block cut there, only those that are read.
-        self.projections = [p for p in PROJECTIONS if end > 2 or p in wanted]
-        self.scaled = "query" not in wanted
-        attention_scale = (width // block.heads) ** -0.5
-        parts = []
-        for name in self.projections:
-            weight, bias = after_adaln(getattr(block, name), scale1, shift1)
-            factor = attention_scale if name == "query" and self.scaled and end > 2 else 1.0
-            parts.append(((weight * factor).float(), (bias * factor).float()))
-        self.project = joined(parts)
+        self._project(block, scale1, shift1)
         if end == 2:
             return
-        self.attention_scale = 1.0 if self.scaled else attention_scale
         self.gated_attention = "attn" not in wanted
         if self.gated_attention:
             self.out = gated(block.out, gate1)
@@ -88,8 +78,25 @@ class FoldedBlock(nn.Module):
         if not self.gated_mlp and end == WHOLE:
             self.register_buffer("gate2", gate2.float())
 
+    def _project(self, block: Block, scale: Tensor, shift: Tensor) -> None:
+        """All that is projected, as one product, and the norms of its heads; the softmax scale goes where it can."""
+        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        attends = self.end >= STAGE["attn"]
+        self.projections = [p for p in PROJECTIONS if attends or p in self.wanted]
+        root = (block.query.out_features // block.heads) ** -0.5
+        self.query_norm = head_norm(block.query_norm, root) if attends else None
+        self.key_norm = head_norm(block.key_norm) if attends else None
+        into_query = self.query_norm is None and "query" not in self.wanted and attends
+        self.attention_scale = 1.0 if into_query or self.query_norm is not None else root
+        parts = []
+        for name in self.projections:
+            weight, bias = after_adaln(getattr(block, name), scale, shift)
+            factor = root if name == "query" and into_query else 1.0
+            parts.append(((weight * factor).float(), (bias * factor).float()))
+        self.project = joined(parts)
+
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
-        """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
             h = self.norm1(x)
@@ -100,6 +107,7 @@ class FoldedBlock(nn.Module):
             seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
             q, k, v = parts
+            q, k = per_head(q, self.query_norm, self.heads), per_head(k, self.key_norm, self.heads)
             h = self.out(attend(q, k, v, self.heads, self.attention_scale))
             seen["attn"] = h
             if self.end > 3 or "attn_gated" in self.wanted:

@@ -1,7 +1,7 @@
-"""Encoders as they join the deployed graph: BGR pixels 0..255 go straight into the first convolution.
+"""Encoders in the deployed graph: BGR pixels 0..255 are the input of the first convolution.
 
-Scale and channel order fold into that convolution's weights. The shift of the normalisation does too, but a padded
-convolution pads with what normalises to zero (127.5), where the original pads normalised images with zeros.
+Scale and channel order are folded into that convolution's weights. The offset of the normalisation is too, but then
+padding must use the value that normalises to zero (127.5), because the original pads normalised images with zeros.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.backbones.encoders import KLEncoder, TinyEncoder
+from aselect_edge.backbones.encoders import DCEncoder, KLEncoder, TinyEncoder
 from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
 from aselect_edge.fold.algebra import attend, dense, joined
+from aselect_edge.fold.dc_encoder import DeployedDC
+from aselect_edge.fold.first_convolution import FirstConvolution
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
-"""BGR 0..255 to RGB 0..1, as TAESD takes it."""
+"""BGR 0..255 to RGB 0..1, as TAESD expects it."""
 
 
 @singledispatch
 def deployed_encoder(encoder: Encoder) -> nn.Module:
-    """The same function of pixels (N, 3, H, W) in the form that joins the deployed graph; a kind registers its own."""
+    """The same function of pixels (N, 3, H, W) in its deployed form; each kind of encoder registers its own."""
     raise NotImplementedError(f"got {type(encoder).__name__}, expected an encoder with a registered form")
 
 
@@ -38,42 +40,17 @@ def _(encoder: KLEncoder) -> nn.Module:
 
 
 @deployed_encoder.register
+def _(encoder: DCEncoder) -> nn.Module:
+    return DeployedDC(encoder.encoder)
+
+
+@deployed_encoder.register
 def _(encoder: TinyEncoder) -> nn.Module:
     return DeployedTiny(encoder.encoder.layers)
 
 
-class FirstConvolution(nn.Module):
-    """conv(gain · pixels + offset), exactly, on pixels: zeros of the original's padding become `pad`."""
-
-    def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
-        super().__init__()
-        weight = conv.weight.detach().double()
-        bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
-        assert isinstance(conv.padding, tuple)
-        assert isinstance(affine.gain, float)
-        assert isinstance(affine.offset, float)
-        self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
-        self.conv = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            padding=0 if self.pad else conv.padding,  # type: ignore[arg-type]
-            device="meta",
-        )
-        folded = weight * affine.gain
-        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
-        self.conv.bias = nn.Parameter((bias + affine.offset * weight.sum((1, 2, 3))).float())
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        if self.pad:
-            sides = (self.columns, self.columns, self.rows, self.rows)
-            pixels = nn.functional.pad(pixels, sides, value=self.pad)
-        return self.conv(pixels)  # type: ignore[no-any-return]
-
-
 class SpatialAttention(nn.Module):
-    """Self-attention over all pixels (N, C, h, w), written out, with q, k and v as one product."""
+    """Self-attention over all pixels (N, C, h, w) as separate operations, with q, k and v in one product."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -101,7 +78,7 @@ class SpatialAttention(nn.Module):
 class DeployedKL(nn.Module):
     """The mean of an `AutoencoderKL`'s posterior: pixels (N, 3, H, W) -> (N, C, h, w).
 
-    The quantising 1x1 convolution folds into the one before it, of which only the mean's half is kept.
+    The quantising 1x1 convolution is folded into the one before it, of which only the mean's half is kept.
     """
 
     def __init__(self, encoder: Any, quant: nn.Conv2d | None) -> None:
@@ -110,7 +87,7 @@ class DeployedKL(nn.Module):
         self.down_blocks = copy.deepcopy(encoder.down_blocks)
         self.mid_block = copy.deepcopy(encoder.mid_block)
         for block in (*self.down_blocks, self.mid_block):
-            if hasattr(block, "attentions"):  # of the down blocks, VA-VAE's last has some
+            if hasattr(block, "attentions"):  # among the down blocks, only VA-VAE's last has attention
                 block.attentions = nn.ModuleList(
                     None if attention is None else SpatialAttention(attention)  # type: ignore[misc] # diffusers' skip
                     for attention in block.attentions
@@ -126,7 +103,7 @@ class DeployedKL(nn.Module):
 
 
 class DeployedTiny(nn.Module):
-    """A TAESD encoder: plain convolutions, zero padding as it is, because black is its zero."""
+    """A TAESD encoder: plain convolutions, zero padding unchanged, because black is zero in its input."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Folding a model of any family."""
+"""Fold a model of any family."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from aselect_edge.fold.spec import Folded, FoldSpec
 
 
 def fold(model: Backbone, spec: FoldSpec) -> Folded:
-    """The model folded and truncated for one use of it; eval mode, equal to it up to float32 rounding.
+    """The model folded and truncated for one use; eval mode, equal to the original up to float32 rounding.
 
-    Raises InputError for a tap, a size or a condition that the model does not have or take.
+    Raises InputError for a tap, a size or a condition that the model does not have or support.
     """
     model.wanted(spec.taps)
     model.grid(*spec.size)

@@ -1,8 +1,7 @@
-"""What the folded blocks of several families share: the way through the blocks, how far each goes, its MLP."""
+"""Shared parts of the folded blocks of several families: the pass through the blocks, their length, the MLP."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, gated, joined
@@ -19,16 +18,16 @@ STAGE: dict[Component, int] = {
     "attn_gated": 3,
     "mlp": 4,
 }
-"""How far into its block a component lies."""
+"""Component -> the stage of its block that computes it."""
 WHOLE = 5
 PROJECTIONS: tuple[Component, ...] = ("query", "key", "value")
 
 Part = tuple[Tensor, Tensor]
-"""Weight and bias of a linear layer, to be joined with others."""
+"""Weight and bias of a linear layer, to be merged with others."""
 
 
 class OneStream(Folded):
-    """The folded families whose blocks pass on image tokens alone: `block(x)` is the next x and what taps read."""
+    """Folded families whose blocks pass on only image tokens: `block(x)` returns the next x and tapped components."""
 
     embed: FoldedEmbedding
 
@@ -47,31 +46,54 @@ def scaled(part: Part, factor: float) -> Part:
 
 
 def plain(linear: nn.Linear) -> Part:
-    """Weight and bias (zero where there is none) of a linear layer as it is, float64."""
+    """Weight and bias (zero if there is none) of an unchanged linear layer, float64."""
     weight = linear.weight.double()
     return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.double()
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses to one node."""
+    """x / sqrt(mean(x^2) + eps) · weight over the last axis, in the form that ONNX Runtime fuses into one node."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(weight.float()), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # In float32 also where x is not, as LayerNorm has it: squares of large activations leave FP16's range.
+        # In float32 even if x is not, as in LayerNorm: squares of large activations exceed FP16's range.
         root = (x.float().square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
         return x / root.to(x.dtype) * self.weight
 
 
 def bare_norm(norm: nn.Module) -> nn.Module:
-    """A norm over the width as it is deployed: an RMSNorm with its weights, or a LayerNorm without."""
+    """A norm over the width in its deployed form: an RMSNorm with its weights, or a LayerNorm without."""
     if isinstance(norm, nn.RMSNorm):
         assert norm.eps is not None
         return RMSNorm(norm.weight, norm.eps)
     assert isinstance(norm, nn.LayerNorm)
     return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+
+
+def head_norm(norm: nn.Module | None, factor: float = 1.0, order: Tensor | None = None) -> nn.Module | None:
+    """The norm of a head's queries or keys as it is deployed, times a factor; None where the model has none.
+
+    `order` (d,) is the order of the head's channels. It is a LayerNorm or an RMSNorm with weights, of torch or of
+    diffusers.
+    """
+    if norm is None or isinstance(norm, nn.Identity):
+        return None
+    own = slice(None) if order is None else order
+    weight: Tensor = norm.weight[own].double() * factor  # type: ignore[index]
+    if not isinstance(norm, nn.LayerNorm):
+        return RMSNorm(weight, norm.eps)  # type: ignore[arg-type]
+    deployed = nn.LayerNorm(len(weight), norm.eps, device="meta")
+    deployed.weight = nn.Parameter(weight.float())
+    deployed.bias = nn.Parameter((norm.bias[own].double() * factor).float())
+    return deployed
+
+
+def per_head(x: Tensor, norm: nn.Module | None, heads: int) -> Tensor:
+    """Normalise each head of x (N, T, D)."""
+    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)
 
 
 class SwiGLU(nn.Module):
@@ -83,20 +105,15 @@ class SwiGLU(nn.Module):
 
 
 class FoldedMLP(nn.Module):
-    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU.
+    """x (N, T, D) -> gate · MLP(adaLN(x)), of diffusers' `FeedForward` with the tanh GELU."""
 
-    With `bare`, the gate is left out, for the tap that reads what comes before it.
-    """
-
-    def __init__(
-        self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor, bare: bool = False
-    ) -> None:
+    def __init__(self, norm: nn.LayerNorm, feedforward: nn.Module, scale: Tensor, shift: Tensor, gate: Tensor) -> None:
         super().__init__()
         activation, _dropout, last = feedforward.net  # type: ignore[misc]
         self.norm = nn.LayerNorm(len(gate), eps=norm.eps, elementwise_affine=False)
         self.widen = joined([after_adaln(activation.proj, scale, shift)])
         self.activation = nn.GELU(approximate="tanh")
-        self.narrow = gated(last, torch.ones_like(gate) if bare else gate)
+        self.narrow = gated(last, gate)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(self.activation(self.widen(self.norm(x))))  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""PixArt folded: adaLN-single gone into the linear layers, and cross-attention a constant where the prompt is empty.
+"""PixArt folded: adaLN-single is merged into the linear layers, and cross-attention to the empty prompt is constant.
 
-Masked tokens get -10000 before the softmax, which is a weight of exactly zero: only valid ones count. With one valid
-token, as of the empty prompt, the softmax over it is 1 whatever the query, so that cross-attention adds
-to_out(to_v(token)) to every image token. With several, their keys and values are constants.
+Masked tokens get -10000 before the softmax, which is a weight of exactly zero: only valid tokens count. With one valid
+token, as for the empty prompt, the softmax is 1 for any query, so that cross-attention adds to_out(to_v(token)) to
+every image token. With several valid tokens, their keys and values are constants.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, OneStream, plain, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, OneStream, RMSNorm, plain, scaled
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -25,7 +25,7 @@ class FoldedPixArt(OneStream):
     def __init__(self, model: PixArt, spec: FoldSpec) -> None:
         super().__init__()
         self.taps, self.grid = spec.taps, model.grid(*spec.size)
-        self.embed = FoldedEmbedding(model.model.pos_embed.proj, model.positions(self.grid), spec)
+        self.embed = FoldedEmbedding(model.patch_embed.proj, model.positions(self.grid), spec)
         shared = model.modulation(torch.tensor([spec.noise.model_timestep]), spec.size).unflatten(1, (6, -1))[
             0
         ]  # (6, D)
@@ -35,13 +35,19 @@ class FoldedPixArt(OneStream):
         self.blocks = nn.ModuleList()
         for index in range(deepest + 1):
             wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            block, stage = model.model.transformer_blocks[index], WHOLE if index < deepest else end
+            block, stage = model.blocks[index], WHOLE if index < deepest else end
             with model.held(*([block] if stage else [])):
-                self.blocks.append(FoldedBlock(block, shared, tokens, wanted, stage))
+                self.blocks.append(self.block(block, shared, tokens, wanted, stage))
+
+    def block(
+        self, block: nn.Module, shared: Tensor, tokens: Tensor, wanted: frozenset[Component], end: int
+    ) -> FoldedBlock:
+        """One block folded; the arguments are `FoldedBlock`'s."""
+        return FoldedBlock(block, shared, tokens, wanted, end)
 
 
 class FoldedBlock(nn.Module):
-    """A block at a fixed condition, cut after stage `end`, with what its taps read.
+    """A block at a fixed condition, truncated after stage `end`, with the components that its taps read.
 
     `shared` (6, D) is the modulation that the block adds its table to, `tokens` (1, valid, C) the prompt.
     """
@@ -74,16 +80,16 @@ class FoldedBlock(nn.Module):
             return
         self.cross: nn.Module | None = (ConstantCross if tokens.shape[1] == 1 else Cross)(block.attn2, tokens)
         if isinstance(self.cross, ConstantCross) and not wanted & {"attn", "attn_gated"}:
-            self.out.bias.add_(self.cross.value)  # nobody reads what is between the two
+            self.out.bias.add_(self.cross.value)  # the value between the two is not read
             self.cross = None
         self.gated_mlp = "mlp" not in wanted
-        self.mlp = FoldedMLP(block.norm2, block.ff, scale2, shift2, gate2, bare=not self.gated_mlp)
+        self.mlp = self._mlp(block, scale2, shift2, gate2 if self.gated_mlp else torch.ones_like(gate2))
         if not self.gated_mlp and end == WHOLE:
             self.register_buffer("gate2", gate2.float())
 
     def _project(self, block: Any, scale: Tensor, shift: Tensor) -> None:
         attends, layers = self.end >= STAGE["attn"], (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
-        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        # Beyond the projections all three are needed; in a block truncated there, only those that are read.
         parts = {
             name: after_adaln(layer, scale, shift)
             for name, layer in zip(PROJECTIONS, layers, strict=True)
@@ -96,8 +102,14 @@ class FoldedBlock(nn.Module):
         self.projections = list(parts)
         self.project = joined(list(parts.values()))
 
+    def _mlp(self, block: Any, scale: Tensor, shift: Tensor, gate: Tensor) -> nn.Module:
+        return FoldedMLP(block.norm2, block.ff, scale, shift, gate)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, self.heads, self.scale)
+
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
-        """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
             h = self.norm1(x)
@@ -108,7 +120,7 @@ class FoldedBlock(nn.Module):
             seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
             q, k, v = parts
-            h = self.out(attend(q, k, v, self.heads, self.scale))
+            h = self.out(self._attend(q, k, v))
             seen["attn"] = h
             if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
                 h = h * self.gate1
@@ -133,7 +145,7 @@ class ConstantCross(nn.Module):
         super().__init__()
         self.register_buffer("value", attn.to_out[0](attn.to_v(tokens))[0, 0])  # (D,)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002 - that is the point
+    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002 - constant output
         return self.value
 
 
@@ -147,8 +159,14 @@ class Cross(nn.Module):
         """`tokens` (1, valid, C)."""
         super().__init__()
         self.heads = attn.heads
-        self.query = dense(*scaled(plain(attn.to_q), (attn.inner_dim // attn.heads) ** -0.5))
-        self.register_buffer("key", attn.to_k(tokens))
+        scale, key = (attn.inner_dim // attn.heads) ** -0.5, attn.to_k(tokens)
+        if attn.norm_q is None:
+            self.query = dense(*scaled(plain(attn.to_q), scale))
+        else:  # Sana-1.5's, over all heads
+            key = attn.norm_k(key)
+            norm = RMSNorm(attn.norm_q.weight * scale, attn.norm_q.eps)
+            self.query = nn.Sequential(dense(*plain(attn.to_q)), norm)  # type: ignore[assignment]
+        self.register_buffer("key", key)
         self.register_buffer("value", attn.to_v(tokens))
         self.output = dense(*plain(attn.to_out[0]))
 

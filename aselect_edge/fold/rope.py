@@ -1,10 +1,10 @@
-"""RoPE and the norms of heads, folded: tables are constants, and a head's channels are in the order that is cheapest.
+"""RoPE and head norms, folded: tables are constants, and a head's channels are in the cheapest order.
 
-RoPE turns pairs of neighbouring channels. Attention sees queries and keys only in inner products, which do not change
-where both have their channels in another order. With the even channels of a head before the odd ones a pair's partner
-is half a head away, and turning is x·cos + swapped halves·sin, where the first half's sines are negative. The order
-goes into the projections' rows; a norm over a head takes its weights in that order. The softmax scale goes into the
-query's tables.
+RoPE rotates pairs of neighbouring channels. Attention uses queries and keys only in inner products, which do not
+change if both have their channels in another order. With the even channels of a head before the odd ones, the two
+channels of a pair are half a head apart, and the rotation is x·cos + swapped halves·sin, with negative sines in the
+first half. The projections' rows and the weights of head norms are put into that order. The softmax scale is merged
+into the query's tables.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aselect_edge.fold.parts import Part, RMSNorm
+from aselect_edge.fold.parts import Part, head_norm
 
 
 def halves(heads: int, channels: int) -> Tensor:
@@ -22,21 +22,21 @@ def halves(heads: int, channels: int) -> Tensor:
 
 
 def reordered(part: Part, order: Tensor) -> Part:
-    """A linear layer with its outputs in this order."""
+    """A linear layer with its outputs in the order `order`."""
     return part[0][order], part[1][order]
 
 
 class Heads(nn.Module):
-    """Queries or keys (N, T, D) -> normalised head by head where the model does, turned and scaled (N, T, D)."""
+    """Queries or keys (N, T, D) -> normalised per head if the model does so, rotated and scaled (N, T, D)."""
 
     cos: Tensor
     sin: Tensor
 
     def __init__(self, norm: nn.Module, angles: Tensor, heads: int, scale: float = 1.0, plain: bool = False) -> None:
-        """`norm` is the unfolded model's over a head; angles (T, d/2); `plain` input has its channels as stored."""
+        """`norm` is the unfolded model's head norm; angles (T, d/2); `plain` input keeps the stored channel order."""
         super().__init__()
         self.heads, self.plain = heads, plain
-        self.norm = _ordered_norm(norm, halves(1, 2 * angles.shape[1]))
+        self.norm = head_norm(norm, order=halves(1, 2 * angles.shape[1]))
         cos, sin = angles.double().cos() * scale, angles.double().sin() * scale
         self.register_buffer("cos", torch.cat([cos, cos], dim=1)[:, None].float())  # (T, 1, d)
         self.register_buffer("sin", torch.cat([-sin, sin], dim=1)[:, None].float())
@@ -49,14 +49,3 @@ class Heads(nn.Module):
             x = self.norm(x)
         first, second = x.chunk(2, dim=3)
         return (x * self.cos + torch.cat([second, first], dim=3) * self.sin).flatten(2)
-
-
-def _ordered_norm(norm: nn.Module, order: Tensor) -> nn.Module | None:
-    if isinstance(norm, nn.RMSNorm):
-        assert norm.eps is not None
-        return RMSNorm(norm.weight[order], norm.eps)
-    if isinstance(norm, nn.LayerNorm):
-        ordered = nn.LayerNorm(len(order), norm.eps, device="meta")
-        ordered.weight, ordered.bias = nn.Parameter(norm.weight[order].float()), nn.Parameter(norm.bias[order].float())
-        return ordered
-    return None

@@ -1,8 +1,8 @@
-"""LightningDiT and JiT folded: adaLN, RoPE's tables and the order of channels are constants or in the linear layers.
+"""LightningDiT and JiT folded: adaLN, RoPE's tables and the channel order become constants or part of linear layers.
 
-A norm keeps its own weights, which cost nothing where a runtime fuses it. The gate of a SwiGLU goes into its last layer
-as into that of any MLP. The context tokens are constants where they enter; a block that ends before attention does
-without them, and the last block that attends computes their keys and values alone.
+A norm keeps its weights, which cost nothing if a runtime fuses it. The gate of a SwiGLU is merged into its last layer,
+as in any MLP. The context tokens are constants in the first block that has them; a block that ends before attention
+does not need them, and the last block with attention computes only their keys and values.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FoldedRotary(OneStream):
 
 
 class FoldedBlock(nn.Module):
-    """A block at a fixed condition, cut after stage `end`, with what its taps read of the image's tokens."""
+    """A block at a fixed condition, truncated after stage `end`, with the tapped components of the image tokens."""
 
     context: Tensor | None
     scale1: Tensor
@@ -58,9 +58,9 @@ class FoldedBlock(nn.Module):
         wanted: frozenset[Component],
         end: int,
     ) -> None:
-        """`angles` (tokens, d/2) are of all tokens, of which the first `prefix` are context.
+        """`angles` (tokens, d/2) are for all tokens, of which the first `prefix` are context.
 
-        These come with the input, or are the constants `entering` (1, prefix, D).
+        The context tokens are part of the input, or are the constants `entering` (1, prefix, D).
         """
         super().__init__()
         self.wanted, self.end, self.heads = wanted, end, block.heads
@@ -96,7 +96,7 @@ class FoldedBlock(nn.Module):
 
     def _project(self, block: Block, scale: Tensor, shift: Tensor, angles: Tensor) -> None:
         attends = self.end >= STAGE["attn"]
-        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        # Beyond the projections all three are needed; in a block truncated there, only those that are read.
         self.projections = [name for name in PROJECTIONS if attends or name in self.wanted]
         parts = {name: after_adaln(getattr(block, name), scale, shift) for name in self.projections}
         if attends:
@@ -112,7 +112,7 @@ class FoldedBlock(nn.Module):
         self.project = joined(list(parts.values()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
-        """x (N, tokens, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
+        """x (N, tokens, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         if self.context is not None:
             x = torch.cat([self.context.expand(len(x), -1, -1), x], dim=1)
         x = x[:, self.dropped :] if self.dropped else x
@@ -141,5 +141,5 @@ class FoldedBlock(nn.Module):
         return x, {component: value for component, value in seen.items() if component in self.wanted}
 
     def _images(self, x: Tensor) -> Tensor:
-        """The image's tokens of x, which may have lost the context before them already."""
+        """The image tokens of x, from which the context tokens may already have been removed."""
         return x[:, -self.tokens :] if x.shape[1] > self.tokens else x

@@ -1,9 +1,9 @@
-"""SD3 folded: two streams with their adaLN and gates gone into the linear layers, and no more context than is read.
+"""SD3 folded: two streams with adaLN and gates merged into the linear layers, and only the context that is read.
 
-The context stream depends on the image from the first joint attention on, and on nothing but the prompt before it:
-queries, keys and values that block 0 takes from it are constants. Backwards from the deepest tap, block K: block K
-reads keys and values of the context only if its attention is needed, and then block K - 1 must carry the stream on;
-otherwise block K - 1 is the last to read keys and values, and nobody carries it on from there.
+The context stream depends on the image from the first joint attention on, and only on the prompt before it: the
+context's queries, keys and values in block 0 are constants. Backwards from the deepest tap, block K: block K reads keys
+and values of the context only if its attention is needed, and then block K - 1 must pass the stream on; otherwise
+block K - 1 is the last to read keys and values, and the stream ends there.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, RMSNorm, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, head_norm, per_head, scaled
 from aselect_edge.fold.spec import Folded, FoldSpec
 from aselect_runtime.records import Component, Tap
 
 Context = Literal["none", "read", "carried"]
-"""What a block does with its context: nothing, attend to it, or also carry it on to the next block."""
+"""How a block uses its context: not at all, attends to it, or also passes it on to the next block."""
 
 
 def contexts(deepest: int, end: int) -> list[Context]:
-    """Of each block up to the deepest tap's, which ends after stage `end`."""
+    """The use of the context in each block up to the deepest tap's, which ends after stage `end`."""
     attends = [True] * deepest + [end >= STAGE["attn"]]
     goes_on = [*attends[1:], False]
     return ["carried" if on else "read" if reads else "none" for reads, on in zip(attends, goes_on, strict=True)]
@@ -67,7 +67,7 @@ class FoldedSD3(Folded):
 
 
 class FoldedBlock(nn.Module):
-    """A joint block at a fixed condition, cut after stage `end`, with what its taps read and `use` of its context.
+    """A joint block at a fixed condition, truncated after stage `end`, with its tapped components and context `use`.
 
     `constant` is the context (1, L, D) of block 0.
     """
@@ -110,18 +110,19 @@ class FoldedBlock(nn.Module):
         if self.dual:
             self.out2 = gated(block.attn2.to_out[0], m["gate3"])
         self.gated_mlp = "mlp" not in wanted
-        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], m["gate2"], bare=not self.gated_mlp)
+        gate2 = m["gate2"] if self.gated_mlp else torch.ones_like(m["gate2"])
+        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], gate2)
         if not self.gated_mlp and end == WHOLE:
             self.register_buffer("gate2", m["gate2"].float())
 
     def _project(self, block: Any, m: dict[str, Tensor]) -> None:
-        """All that is projected from the normalised image tokens, as one product; and the norms of its heads."""
+        """One product for all projections of the normalised image tokens; and the norms of its heads."""
         attends, self.dual = self.end >= STAGE["attn"], block.attn2 is not None and self.end >= STAGE["mlp"]
-        # Beyond the projections all three are needed; in a block cut there, only those that are read.
+        # Beyond the projections all three are needed; in a block truncated there, only those that are read.
         self.projections = [p for p in PROJECTIONS if attends or p in self.wanted]
         root = block.attn.inner_dim // self.heads
         normalised = block.attn.norm_q is not None
-        # Where queries are normalised, the norm's weight takes the softmax scale; else the projection, if unread.
+        # If queries are normalised, the norm's weight takes the softmax scale; else the projection, if no tap reads it.
         self.scale = 1.0 if normalised or "query" not in self.wanted else root**-0.5
         into_query = root**-0.5 if attends and not normalised and self.scale == 1.0 else 1.0
         parts = [after_adaln(_projection(block.attn, name), m["scale1"], m["shift1"]) for name in self.projections]
@@ -130,13 +131,13 @@ class FoldedBlock(nn.Module):
             for name, part in zip(self.projections, parts, strict=True)
         ]
         if attends:
-            self.query_norm = _head_norm(block.attn.norm_q, root**-0.5)
-            self.key_norm = _head_norm(block.attn.norm_k)
+            self.query_norm = head_norm(block.attn.norm_q, root**-0.5)
+            self.key_norm = head_norm(block.attn.norm_k)
         if self.dual:
             second = [after_adaln(_projection(block.attn2, name), m["scale3"], m["shift3"]) for name in PROJECTIONS]
             parts += [scaled(second[0], 1.0 if normalised else root**-0.5), *second[1:]]
-            self.query_norm2 = _head_norm(block.attn2.norm_q, root**-0.5)
-            self.key_norm2 = _head_norm(block.attn2.norm_k)
+            self.query_norm2 = head_norm(block.attn2.norm_q, root**-0.5)
+            self.key_norm2 = head_norm(block.attn2.norm_k)
         self.project = joined(parts)
 
     def _take_context(self, block: Any, c: Tensor, constant: Tensor | None) -> None:
@@ -149,7 +150,7 @@ class FoldedBlock(nn.Module):
             self.context_mlp = FoldedMLP(block.norm2_context, block.ff_context, m["scale2"], m["shift2"], m["gate2"])
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, dict[Component, Tensor]]:
-        """x (N, T, D), context (N, L, D) -> the next block's (meaningless after a cut) and what taps read."""
+        """x (N, T, D), context (N, L, D) -> the next block's (undefined after a truncation) and tapped components."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
             h = self.norm1(x)
@@ -179,8 +180,8 @@ class FoldedBlock(nn.Module):
         return x, context, {component: value for component, value in seen.items() if component in self.wanted}
 
     def _attend(self, parts: tuple[Tensor, ...], context: Tensor | None) -> Tensor:
-        """Image tokens, and after them those of a context that is carried on, attend to all tokens of both."""
-        q, k = _per_head(parts[0], self.query_norm, self.heads), _per_head(parts[1], self.key_norm, self.heads)
+        """Image tokens, followed by those of a context that is passed on, attend to all tokens of both."""
+        q, k = per_head(parts[0], self.query_norm, self.heads), per_head(parts[1], self.key_norm, self.heads)
         *queries, keys, values = self.context_tokens(q if context is None else context)
         q = torch.cat([q, *queries], dim=1) if queries else q
         k, v = torch.cat([k, keys], dim=1), torch.cat([parts[2], values], dim=1)
@@ -188,15 +189,15 @@ class FoldedBlock(nn.Module):
 
     def _attend_alone(self, parts: tuple[Tensor, ...]) -> Tensor:
         """The second attention of a dual block: image tokens to image tokens."""
-        q, k = _per_head(parts[0], self.query_norm2, self.heads), _per_head(parts[1], self.key_norm2, self.heads)
+        q, k = per_head(parts[0], self.query_norm2, self.heads), per_head(parts[1], self.key_norm2, self.heads)
         return attend(q, k, parts[2], self.heads)
 
 
 class ContextTokens(nn.Module):
-    """context (N, L, D) -> its queries (if it is carried on), keys and values (N, L, D) for joint attention."""
+    """context (N, L, D) -> its queries (if it is passed on), keys and values (N, L, D) for joint attention."""
 
     def __init__(self, block: Any, c: Tensor, carried: bool, scale: float) -> None:
-        """`scale` is what the attention itself multiplies queries by: what is left of the softmax scale goes here."""
+        """`scale` is the factor that the attention applies to queries; the remaining softmax scale is applied here."""
         super().__init__()
         attn, m = block.attn, modulation(block.norm1_context, c)
         self.heads, self.count = attn.heads, 3 if carried else 2
@@ -208,34 +209,34 @@ class ContextTokens(nn.Module):
         if carried and not normalised:
             parts[0] = scaled(parts[0], left)
         self.projection = joined(parts)
-        self.query_norm = _head_norm(attn.norm_added_q, left) if carried else None
-        self.key_norm = _head_norm(attn.norm_added_k)
+        self.query_norm = head_norm(attn.norm_added_q, left) if carried else None
+        self.key_norm = head_norm(attn.norm_added_k)
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
         *query, key, value = self.projection(self.norm(context)).chunk(self.count, dim=2)
-        queries = [_per_head(q, self.query_norm, self.heads) for q in query]
-        return (*queries, _per_head(key, self.key_norm, self.heads), value)
+        queries = [per_head(q, self.query_norm, self.heads) for q in query]
+        return (*queries, per_head(key, self.key_norm, self.heads), value)
 
 
 class ConstantTokens(nn.Module):
-    """The same of block 0, whose context no image has touched: constants, repeated for the batch."""
+    """The same for block 0, whose context does not depend on the image: constants, repeated for the batch."""
 
     def __init__(self, tokens: tuple[Tensor, ...]) -> None:
-        """`tokens` (1, L, D) each: queries if the context is carried on, keys, values."""
+        """`tokens` (1, L, D) each: queries if the context is passed on, keys, values."""
         super().__init__()
         for name, value in zip(PROJECTIONS[-len(tokens) :], tokens, strict=True):
             self.register_buffer(name, value.contiguous())
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
-        """`context` says how large the batch is."""
+        """`context` only gives the batch size."""
         return tuple(value.expand(context.shape[0], -1, -1) for value in self.buffers())
 
 
 def modulation(norm: Any, c: Tensor) -> dict[str, Tensor]:
-    """What an adaLN of diffusers makes of the condition c (1, D): shift, scale, gate (D,) by name, float64.
+    """The modulation that diffusers' adaLN computes from c (1, D): shift, scale, gate (D,) by name, float64.
 
-    1 is that of joint attention, 2 of the MLP, 3 of the second attention. The adaLN of a context that ends in its
-    block has a scale and a shift only, in this order.
+    Suffix 1 is joint attention, 2 the MLP, 3 the second attention. The adaLN of a context that ends in its block has
+    only a scale and a shift, in this order.
     """
     values = norm.linear(F.silu(c))[0].double().split(c.shape[1])
     names = [f"{kind}{index}" for index in (1, 2, 3) for kind in ("shift", "scale", "gate")]
@@ -243,7 +244,7 @@ def modulation(norm: Any, c: Tensor) -> dict[str, Tensor]:
 
 
 def _read(block: Any, end: int, wanted: frozenset[Component]) -> list[nn.Module]:
-    """The parts of a block that the fold looks at, if it ends after stage `end`."""
+    """The modules of a block that the fold reads, if it ends after stage `end`."""
     if end > STAGE["query"]:
         return [block]
     return [block.norm1, *(_projection(block.attn, name) for name in PROJECTIONS if name in wanted)] if end else []
@@ -252,13 +253,3 @@ def _read(block: Any, end: int, wanted: frozenset[Component]) -> list[nn.Module]
 def _projection(attn: Any, name: Component) -> nn.Linear:
     layers: dict[Component, nn.Linear] = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
     return layers[name]
-
-
-def _head_norm(norm: Any, factor: float = 1.0) -> RMSNorm | None:
-    """The RMSNorm of a head's queries or keys times a factor, None where the model has none."""
-    return None if norm is None else RMSNorm(norm.weight.double() * factor, norm.eps)
-
-
-def _per_head(x: Tensor, norm: RMSNorm | None, heads: int) -> Tensor:
-    """Normalise each head of x (N, T, D)."""
-    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)

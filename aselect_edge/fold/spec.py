@@ -1,4 +1,4 @@
-"""What a fold is made for, and what it makes."""
+"""The input and the output of a fold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aselect_runtime.records import Noise, Tap
 class Folded(nn.Module):
     """A folded, truncated backbone: values (N, C, h, w) -> one feature map (N, rows, columns, D) per tap.
 
-    Noise, condition and timestep are constants inside; `blocks` holds what is left of each block.
+    Noise, condition and timestep are constants inside; `blocks` holds the remaining part of each block.
     """
 
     taps: tuple[Tap, ...]
@@ -26,14 +26,14 @@ class Folded(nn.Module):
 
 @dataclass(frozen=True)
 class FoldSpec:
-    """All that is fixed: x = alpha · affine(value) + sigma · eps for values of `size`, read at the taps."""
+    """Everything that is fixed: x = alpha · affine(value) + sigma · eps for values of `size`, read at the taps."""
 
     noise: Noise
     taps: tuple[Tap, ...]
     size: tuple[int, int]
     """Height and width of the values, (h, w)."""
     eps: Tensor
-    """(K, C, h, w); features are the mean over the K draws, 1 as a rule, and cost as many passes."""
+    """(K, C, h, w); features are the mean over the K draws, usually 1; each draw costs one pass."""
     condition: Condition
     affine: Affine = PIXELS
 
@@ -50,18 +50,18 @@ class FoldSpec:
         condition: Condition | None = None,
         affine: Affine = PIXELS,
     ) -> FoldSpec:
-        """With the fixed noise of a seed; `condition` None is the model's own default."""
+        """A spec with the fixed noise of a seed; `condition` None is the model's default."""
         eps = fixed_noise((model.channels, *size), noise_seed, draws)
         return cls(noise, tuple(taps), size, eps, model.condition() if condition is None else condition, affine)
 
     @property
     def deepest(self) -> int:
-        """The last block that a tap is in."""
+        """Index of the deepest block that has a tap."""
         return max(tap.block for tap in self.taps)
 
 
 def fixed_noise(shape: tuple[int, int, int], seed: int | None, draws: int = 1) -> Tensor:
-    """The noise eps (draws, C, h, w) of a bundle, float32; zeros without a seed. Same on every platform."""
+    """The noise eps (draws, C, h, w) of a bundle, float32; zeros without a seed. The same on every platform."""
     if seed is None:
         return torch.zeros(draws, *shape)
     return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).standard_normal((draws, *shape), np.float32))

@@ -1,7 +1,7 @@
-"""Task heads: one small file each, from tap features to logits.
+"""Task heads: one module each, from tap features to logits.
 
 A head takes one feature map (N, rows, columns, D) per tap and returns logits: (N, C, H/s, W/s) for segmentation,
-(N, C) for classification. Each map passes a LayerNorm first, because raw DiT features carry massive activations.
+(N, C) for classification. A LayerNorm is applied to each map, because raw DiT features contain massive activations.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from aselect_runtime.records import HEAD_KINDS, HeadSpec, Tap, Task
 __all__ = ["Head", "build_head", "taps_for"]
 
 NARROWEST = {"linear": 1, "attention": 1, "conv": 4, "edge": 8}
-"""The fewest `channels` that leave one at the last of a head's stages."""
+"""The smallest number of `channels` that leaves one in the last stage of a head."""
 
 
 class Head(nn.Module):
-    """LayerNorm per tap, concatenation, then the body of the task."""
+    """LayerNorm per tap, concatenation, then the body for the task."""
 
     def __init__(self, tap_widths: Sequence[int], body: nn.Module) -> None:
         super().__init__()
@@ -36,16 +36,16 @@ class Head(nn.Module):
         return self.body(self.normed(features))  # type: ignore[no-any-return]
 
     def normed(self, features: Sequence[Tensor]) -> Tensor:
-        """The maps, each normed, as one (N, D, rows, columns)."""
+        """The normalised maps, concatenated to one (N, D, rows, columns)."""
         maps = [norm(feature) for norm, feature in zip(self.norms, features, strict=True)]
         return torch.cat(maps, dim=3).permute(0, 3, 1, 2)
 
 
 class EdgeHead(Head):
-    """A head whose first tap is shallow and goes to a finer grid than the others.
+    """A head whose first tap is shallow and is used at a finer grid than the others.
 
-    The shallow map has no LayerNorm: before the first block there are no massive activations yet, and how bright and
-    how rich in contrast a patch is beside its neighbours is what tells an edge.
+    The shallow map has no LayerNorm: before the first block there are no massive activations yet, and the brightness
+    and contrast of a patch relative to its neighbours are what marks an edge.
     """
 
     def __init__(self, tap_widths: Sequence[int], body: EdgeDecoder) -> None:
@@ -57,7 +57,7 @@ class EdgeHead(Head):
 
 
 def check_head(spec: HeadSpec, task: Task) -> None:
-    """Raise InputError for a kind of head that the task does not have."""
+    """Raise InputError for a head kind that the task does not have."""
     if spec.kind not in HEAD_KINDS[task]:
         called = {"cls": "classification", "seg": "segmentation"}[task]
         raise InputError(
@@ -67,7 +67,7 @@ def check_head(spec: HeadSpec, task: Task) -> None:
 
 
 def build_head(spec: HeadSpec, task: Task, tap_widths: Sequence[int], classes: int) -> Head:
-    """A head with fresh weights for the taps that `taps_for` gives.
+    """A head with fresh weights for the taps that `taps_for` returns.
 
     Raises InputError for a kind that the task does not have, too few channels, or an edge head without a shallow tap.
     """
@@ -75,7 +75,7 @@ def build_head(spec: HeadSpec, task: Task, tap_widths: Sequence[int], classes: i
     if spec.channels < NARROWEST[spec.kind]:
         raise InputError(
             f"got {spec.channels} channels for the head {spec.kind!r}, expected at least {NARROWEST[spec.kind]}; "
-            "give it more"
+            "increase the channels"
         )
     if spec.kind == "edge":
         if len(tap_widths) < 2:
@@ -93,10 +93,10 @@ def build_head(spec: HeadSpec, task: Task, tap_widths: Sequence[int], classes: i
 
 
 def taps_for(spec: HeadSpec, taps: Sequence[Tap]) -> tuple[Tap, ...]:
-    """The taps that a head reads, in its order, when these are asked for.
+    """The taps that a head reads, in its order, for the requested `taps`.
 
-    The edge head's first is a tap of block 0: one of those asked for, or else `0.hidden`, which costs nothing. Raises
-    InputError where no deeper tap is left.
+    The edge head's first tap is in block 0: one of the requested taps, or else `0.hidden`, which costs nothing. Raises
+    InputError if no deeper tap remains.
     """
     if spec.kind != "edge":
         return tuple(taps)
@@ -105,8 +105,8 @@ def taps_for(spec: HeadSpec, taps: Sequence[Tap]) -> tuple[Tap, ...]:
     deep = tuple(tap for tap in taps if tap != shallow)
     if not deep:
         raise InputError(
-            f"got the tap {shallow} alone for the head 'edge', expected a deeper one beside it; "
-            f"give the taps {shallow},<block>.<component> or another head",
+            f"got only the tap {shallow} for the head 'edge', expected a deeper one as well; give the taps "
+            f"{shallow},<block>.<component> or choose another head",
             parameter=("taps", "head"),
         )
     return shallow, *deep

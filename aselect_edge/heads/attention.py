@@ -1,7 +1,7 @@
 """A class token and two transformer blocks over the tokens, for classification.
 
-The token starts from the mean of the tokens, where the linear head ends, plus what it has learned. Only it is read,
-so the second block computes nothing but it.
+The class token starts as the mean of the tokens, which is the output of the linear head, plus a learned offset. Only
+this token is read, so the second block computes nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DROPOUT = 0.1
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block (N, T, D) -> (N, T, D), or (N, S, D) of the first S tokens alone."""
+    """A pre-norm transformer block (N, T, D) -> (N, T, D), or (N, S, D) for only the first S tokens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

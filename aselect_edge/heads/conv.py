@@ -1,8 +1,8 @@
 """A light convolutional decoder for segmentation: two residual blocks on the token grid, then two upsampling steps.
 
-Upsampling is sub-pixel (Shi et al., arXiv 1609.05158): a token holds a whole patch, so detail finer than the
-token grid is in its channels, and a shuffle can bring it out where interpolation could not. BatchNorm costs
-nothing when deployed, because it folds into the convolution before it.
+Upsampling is sub-pixel (Shi et al., arXiv 1609.05158): a token holds a complete patch, so detail finer than the
+token grid is in its channels, and a pixel shuffle recovers it, which interpolation cannot. BatchNorm costs nothing in
+deployment, because it is folded into the convolution before it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    """Convolution, BatchNorm, ReLU; the grid stays."""
+    """Convolution, BatchNorm, ReLU; the grid size is unchanged."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )

@@ -1,9 +1,9 @@
-"""A light decoder that takes its edges from shallow features of the same forward pass.
+"""A light decoder that uses shallow features of the same forward pass to locate edges.
 
-Deep tokens know what is there, but hardly where within their patch. The shallow map, which before the first block is
-the patch embedding, still holds the patch's pixels: 1x1 convolutions pick what each stage needs of them, and a shuffle
-lays it out at the stage's grid, which costs less than convolving it there. (A skip connection as in U-Net, Ronneberger
-et al., arXiv 1505.04597, from a backbone that has one resolution only.)
+Deep tokens encode the content of their patch, but hardly the position within it. The shallow map, which before the
+first block is the patch embedding, still holds the patch's pixels: 1x1 convolutions select what each stage needs, and a
+pixel shuffle moves it to the stage's grid, which costs less than convolving there. (A skip connection as in U-Net,
+Ronneberger et al., arXiv 1505.04597, from a backbone that has only one resolution.)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from aselect_edge.heads.conv import Residual, convolution
 class Stage(nn.Module):
     """Twice the resolution, joined with the shallow map.
 
-    (N, inputs, h, w) and (N, shallow, h', w') -> (N, outputs, 2h, 2w). `scale` is 2h / h', and `detail` the channels
-    that the shallow map has at the finer grid.
+    (N, inputs, h, w) and (N, shallow, h', w') -> (N, outputs, 2h, 2w). `scale` is 2h / h', and `detail` the number of
+    channels that the shallow map has at the finer grid.
     """
 
     def __init__(self, inputs: int, shallow: int, detail: int, outputs: int, scale: int) -> None:
@@ -38,7 +38,7 @@ class Stage(nn.Module):
 class EdgeDecoder(nn.Module):
     """Deep (N, D, h, w) and shallow (N, S, h, w) -> logits (N, C, 4h, 4w).
 
-    One residual block on the token grid where `ConvDecoder` has two: what it saves pays for the shallow map.
+    One residual block on the token grid instead of the two of `ConvDecoder`, which offsets the cost of the shallow map.
     """
 
     def __init__(self, width: int, shallow: int, classes: int, channels: int) -> None:

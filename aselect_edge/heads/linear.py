@@ -1,4 +1,4 @@
-"""Linear heads, the fair probe of what the features know."""
+"""Linear heads, which measure the information in the features themselves."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Selection: at which noise level, block and component does a frozen backbone know most? One file per strategy.
+"""Selection: find the noise level, block and component with the most informative features. One module per strategy.
 
     selection = select_tap("shipped", Path("camvid"), Request(strategy="hfr", images=64))
 
-`hfr` is A-SelecT's label-free score (arXiv 2603.25758); `STRATEGIES` lists what else there is.
+`hfr` is A-SelecT's label-free score (arXiv 2603.25758); `STRATEGIES` lists the others.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The traversal search: train a head for every candidate and keep the best. The baseline of every cheaper strategy.
+"""Exhaustive search: train a head for every candidate and keep the best. The baseline of every cheaper strategy.
 
-Features are computed once per level and image, normed as a head norms them and cached in float16; of a class map
-a random share of its tokens, `TOKENS` an image. The linear heads of all taps of a level are trained at once, as one
+Features are computed once per level and image, normalised as in a head and cached in float16; of a class map, a random
+sample of `TOKENS` tokens per image. The linear heads of all taps of a level are trained at once, as one
 batched product: softmax regression by AdamW, `steps` steps of `BATCH` rows, rate `RATE` with a cosine to zero.
-With `head="conv"` the decoder that `aselect-train` trains by default is trained tap by tap on whole frames instead,
-without views and without fine-tuning.
+With `head="conv"` the default decoder of `aselect-train` is trained instead, tap by tap on whole frames,
+without augmented views and without fine-tuning.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def by_exhaustive(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
 
 
 def train_linear(x: Tensor, y: Tensor, classes: int, steps: int, seed: int) -> Tensor:
-    """Weights (K, D+1, C) of K softmax regressions, trained side by side on rows x (K, M, D) of classes y (M,)."""
+    """Weights (K, D+1, C) of K softmax regressions, trained in parallel on rows x (K, M, D) of classes y (M,)."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.zeros(len(x), x.shape[2] + 1, classes, device=x.device, requires_grad=True)
     optimiser = torch.optim.AdamW([weights], lr=RATE, weight_decay=1e-3)
@@ -67,7 +67,7 @@ def train_linear(x: Tensor, y: Tensor, classes: int, steps: int, seed: int) -> T
         chosen = torch.randint(len(y), (min(BATCH, len(y)),), generator=generator)
         logits = _logits(weights, x[:, chosen.to(x.device)].float())
         target = y[chosen].to(x.device).expand(len(x), -1)
-        # A sum over heads, so that each is trained as if it were alone.
+        # A sum over heads, so that each is trained independently.
         return F.cross_entropy(logits.flatten(0, 1), target.flatten()) * len(x)
 
     fit(optimiser, loss, steps, rate=cosine)
@@ -88,7 +88,7 @@ def _evaluate(weights: Tensor, x: Tensor, y: Tensor, val: Labelled) -> list[floa
 
 
 def _rows(scan: Scan, labelled: Labelled, parts: Parts, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Rows (taps, M, D) in float16 and classes (M,): of a class map the same random tokens at every tap and level."""
+    """Rows (taps, M, D) in float16 and classes (M,): for class maps the same random tokens at every tap and level."""
     labels = labelled.sample(scan.grid, scan.seed, TOKENS)
     rows, classes = [], []
     for part, x0 in parts:
@@ -108,7 +108,7 @@ def _whole(scan: Scan, parts: Parts, noise: Noise) -> dict[Tap, Tensor]:
 
 
 def _conv(x: Tensor, train: Labelled, x_val: Tensor, val: Labelled, steps: int, seed: int) -> float:
-    """mIoU of one convolutional decoder trained on cached maps."""
+    """mIoU of one convolutional decoder trained on cached feature maps."""
     generator = torch.Generator().manual_seed(seed)
 
     def loss(_step: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Given timesteps: one of them with a tap as it is, of several the best, and its tap, by HFR.
+"""Given timesteps: a single one is used unchanged with its tap; of several, HFR chooses the best one and its tap.
 
-Several are meant in the manner of feature ensembles over {1, 501, 1000}.
+Several timesteps correspond to feature ensembles over {1, 501, 1000}.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from aselect_edge.selection.scan import Scan
 from aselect_runtime.errors import InputError
 
 TIMESTEPS = (0, 500, 999)
-"""Where none are asked for."""
+"""Used if no timesteps are given."""
 
 
 def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
-    """The one level that was asked for, at the tap that was asked for; nothing is measured.
+    """The given noise level at the given tap; nothing is measured.
 
-    Of several levels, or without a tap, the best by `hfr` on the images: a few passes an image. Without images the tap
-    is the default, and the level must be one: raises InputError.
+    With several levels, or without a tap, the best by `hfr` on the images: a few passes per image. Without images the
+    tap is the default, and there must be only one level: raises InputError.
     """
     if len(scan.levels) == 1 and (settings.tap or not len(evidence.images)):
         tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)

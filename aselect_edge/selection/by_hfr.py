@@ -1,4 +1,4 @@
-"""The paper's strategy: take the candidate whose features have the highest High-Frequency Ratio."""
+"""The paper's strategy: choose the candidate whose features have the highest High-Frequency Ratio."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from aselect_runtime.records import Noise
 
 
 def by_hfr(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
-    """Score every noise level, block and component on unlabelled images; the winner is the argmax.
+    """Score every noise level, block and component on unlabelled images and choose the argmax.
 
-    One forward pass per image and level. Input noise is broadband and raises the ratio by itself: where the argmax
-    is among the noisiest tenth, the note says so.
+    One forward pass per image and level. Input noise is broadband and raises the ratio by itself: if the argmax is
+    among the noisiest tenth, the note says so.
     """
     measure = settings.measure
     check_grid(scan.grid, measure)
@@ -32,8 +32,8 @@ def by_hfr(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
 
 
 def caution(chosen: Noise, levels: Sequence[Noise]) -> str:
-    """What to know where the chosen level is among the noisiest tenth (at least the noisiest); else nothing."""
+    """A warning if the chosen level is among the noisiest tenth (at least the noisiest); else an empty string."""
     noisier = sum(level.sigma > chosen.sigma for level in levels)
     if len(levels) < 2 or noisier > len(levels) // 10:
         return ""
-    return " The argmax is among the noisiest levels: the ratio measured noise, not image. Hold it against val."
+    return " The argmax is among the noisiest levels: the ratio measured noise, not image content. Check it on val."

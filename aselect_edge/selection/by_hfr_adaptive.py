@@ -1,19 +1,19 @@
-"""HFR with as few forward passes as the argmax needs: successive halving of the noise levels, then bounds.
+"""HFR with only as many forward passes as the argmax needs: successive halving of the noise levels, then bounds.
 
-One forward pass scores every tap of a level, so levels compete. Each round gives every level that is left as many
-new images as it has seen, and keeps the better half (successive halving; Karnin, Koren and Somekh, ICML 2013). It
+One forward pass scores every tap of a level, so levels compete. Each round gives every remaining level as many new
+images as it has seen, and keeps the better half (successive halving; Karnin, Koren and Somekh, ICML 2013). It
 ends when all other levels are separated from the best, or when a tenth of `hfr`'s forward passes are spent (two
-images a level at least).
+images per level at least).
 
-What "separated" means. All levels see the same images in the same order under the same noise, so they are compared
-in pairs, on the images that both saw. The difference of two ratios of sums has, image by image, the influence values
+Definition of "separated". All levels see the same images in the same order under the same noise, so they are compared
+in pairs, on the images that both saw. The difference of two ratios of sums has, per image, the influence values
 
     u_n = (h_n - R·t_n)/mean(t) - (h'_n - R'·t'_n)/mean(t'),
 
-h and t being an image's energy above the cutoff and in all. Its standard error is their deviation over root n;
-Student's t bounds it at the stated confidence, divided among the other levels (Bonferroni), each with its best tap.
-Levels that are not separated, often the winner's neighbours, are named in the note as ties: `hfr` on all images
-might pick one of them.
+h and t being an image's energy above the cutoff and its total energy. Its standard error is their deviation over root
+n; Student's t bounds it at the given confidence, divided among the other levels (Bonferroni), each with its best tap.
+Levels that are not separated, often neighbours of the chosen one, are named in the note: `hfr` on all images
+might choose one of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Energies = NDArray[np.float64]
 
 
 def by_hfr_adaptive(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
-    """The best level and tap of those that the budget could tell apart; the note says which could not be."""
+    """The best level and tap that the budget could separate; the note names the levels that it could not."""
     check_grid(scan.grid, settings.measure)
     images = evidence.images.shuffled(scan.seed)
     left = list(range(len(scan.levels)))
@@ -71,13 +71,13 @@ def by_hfr_adaptive(scan: Scan, evidence: Evidence, settings: Settings) -> Choic
 
 
 def ties(seen: list[Energies], winner: int, confidence: float) -> list[int]:
-    """The levels whose best tap the winner's does not beat at this confidence; `seen` is (images, taps, 2) a level."""
+    """The levels whose best tap is not separated from the winner's; `seen` is (images, taps, 2) per level."""
     rivals = [level for level in range(len(seen)) if level != winner]
     return [level for level in rivals if _upper_bound(seen[level], seen[winner], confidence, len(rivals)) >= 0]
 
 
 def _upper_bound(rival: Energies, winner: Energies, confidence: float, comparisons: int) -> float:
-    """Of the difference between the ratios of two levels' best taps, on the images that both saw."""
+    """Upper bound of the difference between the ratios of two levels' best taps, on the images that both saw."""
     both = min(len(rival), len(winner))
     tap, best = _best(rival)[0], _best(winner)[0]
     rival, winner = rival[:both, tap], winner[:both, best]
@@ -100,7 +100,7 @@ def _best(seen: Energies) -> tuple[int, float]:
 
 
 def _look(scan: Scan, images: Images, levels: list[int], part: range, measure: Measure) -> Energies:
-    """Energies (levels, images, taps, 2) of the images of `part`, shared by the team image by image."""
+    """Energies (levels, images, taps, 2) of the images of `part`; the team divides the images."""
     seen = torch.zeros(len(levels), len(part), len(scan.taps), 2, dtype=torch.float64)
     units = [(piece, row) for piece in batches(len(part), scan.batch) for row in range(len(levels))]
     for piece, row in scan.team.share(units):

@@ -1,4 +1,4 @@
-"""Ask the labels: a closed-form linear probe of every candidate, scored on held-out images."""
+"""Selection by labels: a closed-form linear probe of every candidate, scored on held-out images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from aselect_runtime.records import Noise, Tap
 def by_probe(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """One-against-all ridge regressions on a few hundred labelled images pick sigma, block and component jointly.
 
-    Segmentation: from tokens to the class at their centre, scored by mIoU over val's tokens. Classification: from
-    the mean over tokens to the class, scored by accuracy. Level by level, so that memory holds one
-    (D+1)x(D+1) Gram matrix per tap, and x0 of the images, whatever their number of levels.
+    Segmentation: a map from tokens to the class at their centre, scored by mIoU over val's tokens. Classification: from
+    the mean over tokens to the class, scored by accuracy. Levels are processed one by one, so that memory holds one
+    (D+1)x(D+1) Gram matrix per tap, and x0 of the images, for any number of levels.
     """
     train, val = evidence.labels()
     batches_of = {id(part): inputs(scan, part) for part in (train, val)}
@@ -43,10 +43,10 @@ def inputs(scan: Scan, labelled: Labelled) -> list[tuple[range, Tensor]]:
 
 
 def examples(feature: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """What a linear head sees of a batch: rows (M, D) of a feature (N, rows, columns, D), and their classes (M,).
+    """The linear head's input for a batch: rows (M, D) of a feature (N, rows, columns, D), and their classes (M,).
 
-    labels (N, rows, columns): one row per labelled token; (N,): one per image, the mean over its tokens.
-    A head sees its features through a LayerNorm, so these are too.
+    labels (N, rows, columns): one row per labelled token; (N,): one per image, the mean over its tokens. A LayerNorm is
+    applied to the features, as in a head.
     """
     tokens = torch.nn.functional.layer_norm(feature, feature.shape[-1:])
     if labels.ndim == 1:

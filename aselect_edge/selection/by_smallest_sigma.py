@@ -1,4 +1,4 @@
-"""The least noise there is: the baseline that any score that merely falls with sigma has to beat."""
+"""The lowest noise level: the baseline for any score that mostly falls with sigma."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ NOTE = (
 )
 
 
-def by_smallest_sigma(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:  # noqa: ARG001 - looks at nothing
-    """The level of the smallest sigma, at the asked tap or where the authors read theirs; no forward pass."""
+def by_smallest_sigma(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:  # noqa: ARG001 - reads no images
+    """The level of the smallest sigma, at the given tap or the default; no forward pass."""
     noise = min(scan.levels, key=lambda level: level.sigma)
     tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
     return Choice(noise, tap, note=NOTE, parameters={"tap": str(tap)})

@@ -1,4 +1,4 @@
-"""What a strategy is set to, and what it answers."""
+"""The settings of a strategy and its result."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Parameters: TypeAlias = "Mapping[str, bool | int | float | str]"
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be asked of a strategy; each reads what concerns it and names that in its parameters."""
+    """Options of the strategies; each reads those that concern it and lists them in its parameters."""
 
     measure: Measure = field(default_factory=Measure)
     tap: Tap | None = None
-    """Where a strategy chooses the noise level alone; None is `default_tap`."""
+    """The tap for strategies that choose only the noise level; None is `default_tap`."""
     confidence: float = 0.95
     ridge: float = 1e-3
     """Relative to the mean feature energy."""
     head: Literal["linear", "conv"] = "linear"
-    """What the exhaustive search trains."""
+    """The head that the exhaustive search trains."""
     steps: int = 200
-    """Of gradient descent, where there is any."""
+    """Steps of gradient descent, for strategies that train."""
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy's answer: the candidate, every score behind it, and what to know about it."""
+    """A strategy's result: the candidate, all scores, and a note about it."""
 
     noise: Noise
     tap: Tap
@@ -63,9 +63,10 @@ def best_of(scores: Sequence[Score], note: str, parameters: Parameters) -> Choic
 
 
 def default_tap(taps: Sequence[Tap], depth: int) -> Tap:
-    """Where the authors read SD3-medium, `query` of block 9 of 24, at the same relative depth of `depth` blocks.
+    """The tap that the authors use for SD3-medium, `query` of block 9 of 24, at the same relative depth of `depth`
+    blocks.
 
-    Where the scan leaves that out, the candidate nearest to it.
+    If the scan does not include it, the candidate nearest to it.
     """
     block = depth * 9 // 24
     return min(taps, key=lambda tap: (tap.component != "query", abs(tap.block - block)))

@@ -1,4 +1,4 @@
-"""What a strategy may look at: images that can be read, and for some labels."""
+"""The inputs of a strategy: readable images, and labels for some strategies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Images:
-    """Images that were all decoded once; read again from disk whenever they are looked at."""
+    """Images that were all decoded once; they are read from disk again at each use."""
 
     reads: tuple[Callable[[], Frame], ...]
     fingerprint: DataFingerprint
@@ -52,7 +52,7 @@ class Images:
 
 
 NO_IMAGES = Images((), DataFingerprint(images=0, sha256=hashlib.sha256().hexdigest()))
-"""For a strategy that looks at none."""
+"""Evidence of a strategy that uses no images."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Labelled:
 
     images: Images
     labels: Tensor
-    """int16; NO_LABEL where there is none."""
+    """int16; NO_LABEL for pixels without a label."""
     classes: int
 
     def tokens(self, grid: tuple[int, int]) -> Tensor:
-        """The class at each token's centre, (N, rows, columns) int64; of classification its (N,)."""
+        """The class at each token's centre, (N, rows, columns) int64; for classification (N,)."""
         if self.labels.ndim == 1:
             return self.labels.long()
         rows, columns = (
@@ -74,7 +74,7 @@ class Labelled:
         return self.labels[:, rows][:, :, columns].long()
 
     def sample(self, grid: tuple[int, int], seed: int, count: int) -> Tensor:
-        """`tokens`, of which only `count` an image keep their class, drawn at random; all of a classification."""
+        """`tokens`, of which a random `count` per image keep their class; for classification all labels."""
         labels = self.tokens(grid)
         if labels.ndim == 1:
             return labels
@@ -86,21 +86,21 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is looked at; `train` and `val` only where a strategy asked for labels."""
+    """The images of a scan; `train` and `val` only if the strategy needs labels."""
 
     images: Images
     train: Labelled | None = None
     val: Labelled | None = None
 
     def labels(self) -> tuple[Labelled, Labelled]:
-        """`train` and `val` of a strategy that needs them."""
+        """`train` and `val` for a strategy that needs labels; raises InputError if they are missing."""
         if self.train is None or self.val is None:
             raise InputError("got no labelled images, expected train/ and val/ with labels; add them", parameter="data")
         return self.train, self.val
 
 
 def open_images(data: Path, count: int, seed: int) -> Images:
-    """At most `count` images, at random, of a folder (its training part if it has one) or frames of a video."""
+    """At most `count` random images of a folder (its training part if it has one), or frames of a video."""
     if data.is_file():
         return _video(data, count)
     paths = _some(images_of(data), count, seed)
@@ -111,7 +111,7 @@ def open_images(data: Path, count: int, seed: int) -> Images:
 def open_labelled(
     data: Path, split: str, task: Task, count: int, seed: int, size: tuple[int, int], how: Resize
 ) -> Labelled:
-    """At most `count` labelled images of a split, at random; of a classification set as many of each class."""
+    """At most `count` random labelled images of a split; for classification as many of each class."""
     if task == "cls":
         folder = open_classification(data, split)
         chosen = _balanced(folder.labels, count, seed)
@@ -138,9 +138,9 @@ def _images(paths: Sequence[Path], kept: Sequence[int], fingerprint: DataFingerp
 
 
 def _checked(paths: Sequence[Path], check: Callable[[int], T]) -> tuple[list[int], list[T], DataFingerprint]:
-    """Indices of the readable ones, what `check` made of them and their fingerprint, before anything costly starts.
+    """Indices of the readable images, the results of `check` and the fingerprint, before anything costly starts.
 
-    Names and skips the unreadable ones; raises InputError if more than 5 % are.
+    Names and skips the unreadable images; raises InputError if more than 5 % are.
     """
     kept, results, digest = [], [], hashlib.sha256()
     for index, path in enumerate(paths):
@@ -172,8 +172,8 @@ def _video(path: Path, count: int) -> Images:
     readable = [number for number, read in enumerate(reads) if _decodes(read)]
     if len(readable) < (1 - UNREADABLE_SHARE) * some:
         raise InputError(
-            f"{path}: got {some - len(readable)} frames of {some} that do not decode, expected at most 5 %; copy the "
-            "video again or give another",
+            f"{path}: got {some - len(readable)} frames of {some} that cannot be decoded, expected at most 5 %; copy "
+            "the video again or give another",
             parameter="data",
         )
     digest = hashlib.sha256(path.read_bytes())
@@ -183,9 +183,9 @@ def _video(path: Path, count: int) -> Images:
 
 
 def _video_times(path: Path) -> list[int]:
-    """When each frame is shown, in units of the stream's clock; [] where this is no video or has no times.
+    """Presentation time of each frame, in units of the stream's time base; [] if this is not a video with times.
 
-    Read from the packets, without decoding: how many frames a container promises is a hint, and their rate may vary.
+    Read from the packets, without decoding: a container's frame count is only a hint, and the frame rate may vary.
     """
     try:
         with library_path(path) as name, av.open(name) as container:
@@ -196,7 +196,7 @@ def _video_times(path: Path) -> list[int]:
 
 
 def _video_frame(path: Path, time: int) -> Frame:
-    """The frame that is shown at a time, upright. OpenCV seeks by an average rate, and misses where that varies."""
+    """The frame shown at a time, upright. OpenCV is not used: it seeks by an average rate, which may be wrong."""
     with library_path(path) as name, av.open(name) as container:
         stream = container.streams.video[0]
         container.seek(time, stream=stream)
@@ -205,7 +205,7 @@ def _video_frame(path: Path, time: int) -> Frame:
         except (av.FFmpegError, StopIteration):
             seconds = float(time * (stream.time_base or 0))
             raise InputError(
-                f"{path}: got no frame at {seconds:.2f} s, expected a whole video; copy it again"
+                f"{path}: got no frame at {seconds:.2f} s, expected a complete video; copy it again"
             ) from None
         return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90))
 
@@ -220,7 +220,7 @@ def _decodes(read: Callable[[], Frame]) -> bool:
 
 
 def _balanced(labels: Sequence[int], count: int, seed: int) -> list[int]:
-    """At most `count` indices, one of each class in turn, at random within a class; sorted."""
+    """At most `count` indices, taken from each class in turn, random within a class; sorted."""
     shuffled = random.Random(seed).sample(range(len(labels)), len(labels))
     seen: Counter[int] = Counter()
     turns: list[tuple[int, int, int]] = []
@@ -231,7 +231,7 @@ def _balanced(labels: Sequence[int], count: int, seed: int) -> list[int]:
 
 
 def _some(items: list[T], count: int, seed: int) -> list[T]:
-    """At most `count` items, at random, in their own order."""
+    """At most `count` random items, in their original order."""
     if len(items) <= count:
         return items
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), count))]

@@ -1,4 +1,4 @@
-"""What the best and the worst candidate of a scan see of one image, to look at."""
+"""Feature maps of the best and the worst candidate of a scan on one image, for display."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class FeatureMap:
 def feature_maps(
     backbone: LoadedBackbone, data: Path, request: Request, selection: Selection
 ) -> tuple[Frame, list[FeatureMap]]:
-    """One image of `data` at model size, and the maps of the chosen and of the lowest scored candidate on it.
+    """One image of `data` at model size, and its feature maps at the chosen and the lowest-scored candidate.
 
-    Two forward passes. The selection has scores.
+    Two forward passes. The selection must have scores.
     """
     worst = min(selection.scores, key=lambda score: score.value)
     scan = prepare_scan(backbone, replace(request, settings=replace(request.settings, tap=None)), Team())
@@ -51,7 +51,7 @@ def feature_maps(
 def principal_colours(feature: Tensor) -> Tensor:
     """(rows, columns, D) -> (rows, columns, 3): the first three principal components, each scaled to 0 to 1.
 
-    Tokens pass a LayerNorm first, as in a head. A component that does not vary is 0.5 everywhere.
+    A LayerNorm is applied to the tokens first, as in a head. A component without variance is 0.5 everywhere.
     """
     rows, columns, width = feature.shape
     tokens = F.layer_norm(feature.float(), (width,)).flatten(0, 1)

@@ -1,8 +1,8 @@
 """The High-Frequency Ratio: the share of a feature map's spectral energy above a cutoff (arXiv 2603.25758).
 
-The paper leaves open whether energy means amplitude or power, whether the transform is 1-D over the token
+The paper does not specify whether energy means amplitude or power, whether the transform is 1-D over the token
 sequence or 2-D over the grid, and whether the mean counts. All are parameters; the defaults are power, 2-D, without
-the mean, and the cutoff 0.15 of the authors' configuration, read as cycles per token.
+the mean, and the cutoff 0.15 of the authors' configuration, interpreted as cycles per token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Measure:
-    """How a ratio is taken: over the grid or the token sequence, of power or amplitude, above which frequency."""
+    """How a ratio is computed: over the grid or the token sequence, of power or amplitude, and the cutoff frequency."""
 
     dimensions: Literal[1, 2] = 2
     power: bool = True
@@ -50,13 +50,13 @@ PAPER = Measure()
 def high_frequency_ratio(features: Tensor, measure: Measure = PAPER) -> float:
     """HFR of features (N, rows, columns, D), 0 to 1; a constant map has 0.
 
-    Energies are summed over images and channels first: the ratio of sums is steadier than the mean of ratios.
+    Energies are summed over images and channels first: the ratio of sums has less variance than the mean of ratios.
     """
     return float(ratio(energies(features, measure).sum(0)))
 
 
 def energies(features: Tensor, measure: Measure = PAPER) -> Tensor:
-    """(N, 2) float64: of each image of features (N, rows, columns, D), the energy above the cutoff and all that counts.
+    """(N, 2) float64: for each image of features (N, rows, columns, D), the energy above the cutoff and the total.
 
     Raises InputError for values that are not finite.
     """
@@ -74,15 +74,15 @@ def energies(features: Tensor, measure: Measure = PAPER) -> Tensor:
 
 
 def shared_energies(first: Tensor, second: Tensor, measure: Measure = PAPER) -> Tensor:
-    """(2,) float64: the power above the cutoff that two draws (N, rows, columns, D) of N images share, and all power.
+    """(2,) float64: the power above the cutoff shared by two draws (N, rows, columns, D) of N images, and all power.
 
-    Each draw is centred over the N images, position by position and channel by channel, so what is common to all
-    images (the position embedding) drops out; both lose the same factor (N - 1)/N by it, and their ratio
-    none. The shared power may be negative: it is unbiased, not positive.
-    Raises InputError for one image alone, and for values that are not finite.
+    Each draw is centred over the N images, position by position and channel by channel, which removes the part common
+    to all images (the position embedding); both powers lose the same factor (N - 1)/N, which cancels in their ratio.
+    The estimate of the shared power is unbiased and may therefore be negative. Raises InputError for a single image,
+    and for values that are not finite.
     """
     if len(first) < 2:
-        raise InputError("got one image in a batch, expected two or more to tell it from their mean; add images")
+        raise InputError("got one image in a batch, expected two or more to subtract their mean; add images")
     one, other = (
         _centred(draw - draw.mean(0, keepdim=True))[0]
         for draw in (_laid_out(first, measure), _laid_out(second, measure))
@@ -111,7 +111,7 @@ def spectrum(features: Tensor, measure: Measure = PAPER) -> Tensor:
 
 
 def bands(energy: Tensor, measure: Measure = PAPER) -> Tensor:
-    """(…, 2): the energy above the cutoff, and all that counts, of spectra (…, rows, columns)."""
+    """(…, 2): the energy above the cutoff and the total energy of spectra (…, rows, columns)."""
     radius = _radius(energy.shape[-2], energy.shape[-1])
     counted = torch.ones_like(radius, dtype=torch.bool) if measure.dc else radius > 0
     total = (energy * counted.to(energy)).sum((-2, -1))
@@ -120,7 +120,7 @@ def bands(energy: Tensor, measure: Measure = PAPER) -> Tensor:
 
 
 def check_grid(grid: tuple[int, int], measure: Measure) -> None:
-    """Raise InputError for a grid with no frequency below the cutoff, or none above: all ratios would be alike."""
+    """Raise InputError for a grid with no frequency below the cutoff, or none above: all ratios would be equal."""
     rows, columns = (1, grid[0] * grid[1]) if measure.dimensions == 1 else grid
     if 1 / max(rows, columns) > measure.cutoff:
         raise InputError(
@@ -137,7 +137,7 @@ def check_grid(grid: tuple[int, int], measure: Measure) -> None:
 
 
 def ratio(energies: Tensor) -> Tensor:
-    """High over total of (…, 2); 0 where there is no energy."""
+    """High over total of (…, 2); 0 if there is no energy."""
     high, total = energies.unbind(-1)
     return (high / total).where(total > 0, torch.zeros_like(total))
 
@@ -155,14 +155,14 @@ def _laid_out(features: Tensor, measure: Measure) -> Tensor:
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
     """Features without each image's mean, and that mean (N, 1, 1, D).
 
-    What follows is float32, which is why the mean goes first: it is often a thousand times larger than what varies.
+    Further computation is in float32, so the mean is removed first: it is often a thousand times larger than the rest.
     """
     mean = features.mean((1, 2), keepdim=True)
     return features - mean, mean
 
 
 def _summed(values: Tensor) -> Tensor:
-    """Sum (N,) of all of an image's values, float64 over channels."""
+    """Sum (N,) of all values of each image, float64 over channels."""
     return values.flatten(1, -2).sum(1).double().sum(-1)
 
 
@@ -170,7 +170,7 @@ def _low(features: Tensor, measure: Measure) -> Tensor:
     """The components (N, frequencies, D) at and below the cutoff, without the mean; their squares sum to its energy.
 
     There are few of them, and Parseval's theorem gives the total, so a product with these rows of the Fourier matrix
-    does what a whole transform would, an order of magnitude sooner.
+    replaces a complete transform and is an order of magnitude faster.
     """
     rows = _fourier_rows(features.shape[1], features.shape[2], measure.cutoff)
     return rows.to(features) @ features.flatten(1, 2)
@@ -187,18 +187,18 @@ def _fourier_rows(rows: int, columns: int, cutoff: float) -> Tensor:
         if (i, j) > mirror:
             continue
         angle = 2 * math.pi * (i * y[:, None] + j * x[None, :])
-        # A frequency that is its own mirror (columns/2, say) is there once, and its sine is zero.
+        # A frequency that equals its own negative (columns/2, for example) occurs once, and its sine is zero.
         found += [angle.cos()] if (i, j) == mirror else [2**0.5 * angle.cos(), 2**0.5 * angle.sin()]
     return torch.stack(found).flatten(1).float()
 
 
 def _real(both: Tensor, everything: Tensor) -> Tensor:
-    """`both` (…, 2), zero where all that counts is the rounding that a constant leaves, beside its own energy."""
+    """`both` (…, 2), set to zero if the total is only the rounding error of a constant, relative to its energy."""
     return both.where((both[..., 1] > _ROUNDING * everything)[..., None], torch.zeros_like(both))
 
 
 def _whole(half: Tensor, columns: int) -> Tensor:
-    """The full spectrum (…, rows, columns) of a half one: F(-i, -j) is the conjugate of F(i, j)."""
+    """The full spectrum (…, rows, columns) from a half spectrum: F(-i, -j) is the conjugate of F(i, j)."""
     mirrored = half[..., 1 : (columns + 1) // 2].flip(-1)
     mirrored = torch.cat([mirrored[..., :1, :], mirrored[..., 1:, :].flip(-2)], dim=-2)
     return torch.cat([half, mirrored], dim=-1)

@@ -1,4 +1,4 @@
-"""Where an interrupted scan goes on: its running sums, in a file beside the result."""
+"""Resume an interrupted scan: its running sums, in a file next to the result."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from aselect_runtime.files import atomic_write
 
 EVERY = 20.0
-"""Seconds between two writes, at least."""
+"""Minimum seconds between two writes."""
 
 
 @dataclass
 class Store:
-    """A file of tensors that belongs to one scan, told by `key`; does nothing without a path.
+    """A file of tensors that belongs to one scan, identified by `key`; does nothing without a path.
 
-    What another scan left there is not resumed, and overwritten at the first `keep`.
+    A file of another scan is not resumed; the first `keep` overwrites it.
     """
 
     path: Path | None = None
@@ -29,7 +29,7 @@ class Store:
     _written: float = field(default_factory=time.monotonic)
 
     def load(self) -> dict[str, Tensor]:
-        """The tensors of this scan's last `keep`; nothing if there are none, or they are another scan's."""
+        """The tensors of this scan's last `keep`; empty if there are none, or they belong to another scan."""
         if self.path is None or not self.path.is_file():
             return {}
         try:
@@ -38,21 +38,21 @@ class Store:
                     return {}
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError):
-            return {}  # half a file cannot come from us; the scan starts over
+            return {}  # files are written atomically, so this one is foreign; the scan starts over
 
     def keep(self, tensors: dict[str, Tensor]) -> None:
-        """Write the tensors atomically, if it is time."""
+        """Write the tensors atomically, at most once per minimum interval."""
         if self.path is None or time.monotonic() - self._written < EVERY:
             return
         atomic_write(self.path, save(tensors, metadata={"scan": self.key}))
         self._written = time.monotonic()
 
     def discard(self) -> None:
-        """Remove the file: the scan is done."""
+        """Remove the file when the scan is complete."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
 def scan_key(**facts: object) -> str:
-    """What makes two scans the same, as canonical JSON."""
+    """The facts that identify a scan, as canonical JSON."""
     return json.dumps(facts, sort_keys=True, default=str)

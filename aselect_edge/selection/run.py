@@ -1,4 +1,4 @@
-"""From a folder to `selection.json`: what `aselect-select` does."""
+"""From a folder to `selection.json`: the function behind `aselect-select`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from aselect_edge.backbones.digest import backbone_digest
 from aselect_edge.selection.by_fixed import TIMESTEPS
 from aselect_edge.selection.choice import Choice, Settings
 from aselect_edge.selection.evidence import NO_IMAGES, Evidence, open_images, open_labelled
+from aselect_edge.selection.massive import massive_taps
 from aselect_edge.selection.resume import Store, scan_key
 from aselect_edge.selection.scan import Scan, candidate_taps
 from aselect_edge.selection.strategies import DEFAULT, STRATEGIES
@@ -28,7 +29,7 @@ from aselect_runtime.records import Component, Cost, Selection, Task
 
 @dataclass(frozen=True)
 class Request:
-    """What is scanned; None leaves it to the strategy or the backbone."""
+    """What to scan; None leaves a value to the strategy or the backbone."""
 
     strategy: str = DEFAULT
     task: Task = "seg"
@@ -52,11 +53,11 @@ def select_tap(
     resume: Path | None = None,
     progress: Progress = silent,
 ) -> Selection:
-    """Scan a backbone on images of `data` and choose as the request says.
+    """Scan a backbone on images of `data` and choose as requested.
 
     `data` is a split root (its `train` is used, and `val` to score what was fitted to labels) or, without labels, any
-    folder of images or a video; None for a strategy that needs none. With `resume`, an interrupted scan of the same
-    things goes on from that file, which is gone when the scan is done. All of a team get the same answer.
+    folder of images or a video; None for a strategy that needs none. With `resume`, an interrupted scan with the
+    same inputs resumes from that file, which is removed at the end. All processes of a team get the same result.
     """
     request, team = request or Request(), team or Team()
     choice(request.strategy, tuple(STRATEGIES), "strategy")
@@ -71,15 +72,17 @@ def select_tap(
     seconds = time.monotonic() - began + scan.tally.seconds
     cost = Cost(forward_passes=int(team.sum(torch.tensor(scan.tally.passes))), seconds=seconds)
     scan.store.discard()
-    return _record(chosen, scan, evidence, request.strategy, cost)
+    taps = scan.taps if chosen.tap in scan.taps else (*scan.taps, chosen.tap)
+    massive = massive_taps(scan, evidence.images, chosen.noise, taps)
+    return _record(chosen, scan, evidence, request.strategy, cost).model_copy(update={"massive": massive})
 
 
 def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progress: Progress = silent) -> Scan:
-    """What the request scans; raises InputError for what the backbone cannot take, before anything is read."""
+    """The scan of a request; raises InputError for unsupported values before any image is read."""
     model = backbone.model
     components = tuple(dict.fromkeys(request.components or model.components))
     taps = candidate_taps(components, model.depth, request.blocks)
-    model.wanted((*taps, *filter(None, [request.settings.tap])))  # what the family does not have is refused here
+    model.wanted((*taps, *filter(None, [request.settings.tap])))  # refuses components that the family does not have
     default = TIMESTEPS if request.strategy == "fixed" else backbone.schedule.candidates()
     scan = Scan(
         backbone,
@@ -91,12 +94,12 @@ def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progres
         team=team,
         progress=progress,
     )
-    backbone.grid(scan.imgsz)  # and so is a size
+    backbone.grid(scan.imgsz)  # refuses unsupported sizes
     return scan
 
 
 def gather_evidence(data: Path | None, request: Request, scan: Scan) -> Evidence:
-    """The images, and labels where the strategy asks for them, that the request looks at."""
+    """The images of a request, and labels if the strategy needs them."""
     entry = STRATEGIES[request.strategy]
     count = request.images or entry.images
     if data is None:
@@ -104,7 +107,7 @@ def gather_evidence(data: Path | None, request: Request, scan: Scan) -> Evidence
             without = ", ".join(name for name, other in STRATEGIES.items() if not other.looks)
             raise InputError(
                 f"got no data for the strategy {request.strategy!r}, expected a folder of images or a video; give it "
-                f"one, or take a strategy that needs none: {without}",
+                f"one, or choose a strategy that needs none: {without}",
                 parameter=("data", "strategy"),
             )
         return Evidence(NO_IMAGES)

@@ -1,4 +1,4 @@
-"""The scan: one forward pass per image and noise level shows every block and component."""
+"""The scan: one forward pass per image and noise level gives every block and component."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Look = Callable[[Tensor, Noise, range], Tensor]
-"""What a strategy reads off a batch x0 (N, C, h, w), the images of `range`, at a level: (taps, width) to add up."""
+"""Values (taps, width) to sum, computed from a batch x0 (N, C, h, w), the images of `range`, at a noise level."""
 
 
 @dataclass
 class Tally:
-    """What this process spent: forward passes (one image at one noise level is one), seconds before a resume."""
+    """Cost in this process: forward passes (one per image and noise level), and seconds before a resume."""
 
     passes: int = 0
     seconds: float = 0.0
@@ -40,7 +40,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is scanned and how: a backbone at noise levels and taps, frames of one size, the processes that share it."""
+    """What is scanned and how: a backbone, its noise levels and taps, the frame size, and the processes."""
 
     backbone: LoadedBackbone
     levels: tuple[Noise, ...]
@@ -56,12 +56,12 @@ class Scan:
 
     @cached_property
     def grid(self) -> tuple[int, int]:
-        """Token rows and columns; raises InputError for a size that the backbone cannot take."""
+        """Token rows and columns; raises InputError for a size that the backbone does not support."""
         return self.backbone.grid(self.imgsz)
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.backbone.model.parameters()).device
 
     @torch.no_grad()
@@ -74,10 +74,10 @@ class Scan:
     def walk(
         self, x0: Tensor, noise: Noise, eps: Tensor | None = None, taps: Sequence[Tap] | None = None
     ) -> Iterator[tuple[Tap, Tensor]]:
-        """Every tap (all of the scan's by default) of a batch, each (N, rows, columns, D), one after the other.
+        """Yield every tap (all of the scan's by default) of a batch, each (N, rows, columns, D), one after the other.
 
-        `eps` is the noise, like x0; by default the one draw that a deployed model has as its constant.
-        Raises InputError where the backbone's tokens do not make up its grid, or are not finite.
+        `eps` is the noise, shaped like x0; by default the single draw that is the constant of a deployed model.
+        Raises InputError if the number of tokens does not match the grid, or if features are not finite.
         """
         if eps is None:
             eps = fixed_noise((x0.shape[1], x0.shape[2], x0.shape[3]), self.seed)
@@ -103,34 +103,34 @@ class Scan:
     def features(
         self, x0: Tensor, noise: Noise, eps: Tensor | None = None, taps: Sequence[Tap] | None = None
     ) -> dict[Tap, Tensor]:
-        """All that `walk` comes by, in the order of the taps."""
+        """All features that `walk` yields, in the order of the taps."""
         found = dict(self.walk(x0, noise, eps, taps))
         return {tap: found[tap] for tap in (self.taps if taps is None else taps)}
 
     def readings(self, x0: Tensor, noise: Noise, read: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `read` makes of each tap's feature, (taps, …); the features of one block are in memory at a time."""
+        """`read` of each tap's feature, (taps, …); the features of one block are in memory at a time."""
         found = {tap: read(feature) for tap, feature in self.walk(x0, noise)}
         return torch.stack([found[tap] for tap in self.taps])
 
     def check_company(self, images: Images) -> None:
-        """Raise InputError where batches of one image would be centred over their images."""
+        """Raise InputError if a batch of one image would be centred over its images."""
         if len(images) < 2 or self.batch < 2:
             raise InputError(
-                f"got {len(images)} images in batches of {self.batch}, expected two or more, to tell an image from "
-                "what all have in common; take more",
+                f"got {len(images)} images in batches of {self.batch}, expected two or more, to separate an image from "
+                "the mean of all; use more",
                 parameter=("images", "batch"),
             )
 
     def fresh_noise(self, x0: Tensor, part: range, draw: int) -> Tensor:
-        """Independent noise for every image and draw, the same whoever computes it; like x0."""
+        """Independent noise for every image and draw, the same in every process; shaped like x0."""
         shape = tuple(x0.shape[1:])
         draws = [np.random.Generator(np.random.PCG64([self.seed, draw, index])) for index in part]
         return torch.from_numpy(np.stack([rng.standard_normal(shape, np.float32) for rng in draws])).to(x0)
 
     def sweep(self, images: Images, look: Look, width: int, what: str) -> Tensor:
-        """Running sums (levels, taps, width) float64 of `look` over all images and levels: all that memory holds.
+        """Running sums (levels, taps, width) float64 of `look` over all images and levels; only these are in memory.
 
-        Shared by the team, image batch by image batch, and resumed from the store.
+        Divided among the team by image batches, and resumed from the store.
         """
         units = [(part, level) for part in batches(len(images), self.batch) for level in range(len(self.levels))]
         loaded: tuple[range, Tensor] | None = None
@@ -146,7 +146,7 @@ class Scan:
         return self._resumed(torch.zeros(shape, dtype=torch.float64), units, step, what)
 
     def by_level(self, score: Callable[[Noise], Sequence[float]], what: str) -> Tensor:
-        """Scores (levels, taps) where a level is scored as a whole; shared by the team, resumed from the store."""
+        """Scores (levels, taps) if a level is scored as a unit; divided among the team, resumed from the store."""
 
         def step(scores: Tensor, level: int) -> None:
             scores[level] = torch.tensor(list(score(self.levels[level])), dtype=torch.float64)
@@ -155,7 +155,7 @@ class Scan:
         return self._resumed(torch.zeros(shape, dtype=torch.float64), range(len(self.levels)), step, what)
 
     def _resumed(self, sums: Tensor, units: Sequence[T], step: Callable[[Tensor, T], None], what: str) -> Tensor:
-        """`sums` after a `step` for each of this process's units, over the whole team."""
+        """`sums` after a `step` for each of this process's units, summed over the team."""
         mine = self.team.share(units)
         began, kept = time.monotonic(), self.store.load()
         earlier = Tally(int(kept["passes"]), float(kept["seconds"])) if kept else Tally()
@@ -175,7 +175,7 @@ class Scan:
         return self.team.sum(sums)
 
     def scores(self, values: Tensor) -> tuple[Score, ...]:
-        """The table (levels, taps) as records."""
+        """The table (levels, taps) as score records."""
         return tuple(
             Score(noise=noise, tap=tap, value=float(value))
             for noise, row in zip(self.levels, values, strict=True)
@@ -184,7 +184,7 @@ class Scan:
 
 
 def batches(count: int, size: int) -> list[range]:
-    """The indices 0 to count - 1 in pieces of `size`; a last one of a single index joins the piece before it."""
+    """The indices 0 to count - 1 in parts of `size`; a last part with one index is merged with the one before."""
     starts = list(range(0, count, size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
@@ -193,5 +193,5 @@ def batches(count: int, size: int) -> list[range]:
 
 
 def candidate_taps(components: Sequence[Component], depth: int, blocks: int | None) -> tuple[Tap, ...]:
-    """Every component of the first `blocks` blocks (all of them for None)."""
+    """Every component of the first `blocks` blocks (of all blocks for None)."""
     return tuple(Tap(block=b, component=c) for b in range(min(blocks or depth, depth)) for c in components)

@@ -1,4 +1,4 @@
-"""The table of strategies: a new one is one file and one line here."""
+"""The table of strategies: to add one, add a module and one line here."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from aselect_edge.selection.studies.by_uniform import by_uniform
 
 @dataclass(frozen=True)
 class Entry:
-    """How a strategy chooses, and whether it reads labels; without them any images do."""
+    """How a strategy chooses, and whether it needs labels; without them any images can be used."""
 
     choose: Strategy
     labels: bool
     looks: bool = True
-    """Whether it needs images at all."""
+    """Whether it needs images."""
     images: int = 64
-    """Looked at where no number is asked for."""
+    """Number of images if none is given."""
 
 
 FOR_USE = {
@@ -38,16 +38,16 @@ FOR_USE = {
     "smallest-sigma": Entry(by_smallest_sigma, labels=False, looks=False),
     "fixed": Entry(by_fixed, labels=False, looks=False),
 }
-"""Those that a user should take."""
+"""The strategies for users."""
 
 STUDIES = {
     "uniform": Entry(by_uniform, labels=False, looks=False),
     "learned": Entry(by_learned, labels=False),
     "gate": Entry(by_gate, labels=True, images=256),
 }
-"""Those that show what a choice is worth; `studies` says what each is."""
+"""The strategies for comparison, see `studies`."""
 
 STRATEGIES = FOR_USE | STUDIES
 
 DEFAULT = "smallest-sigma"
-"""The least paired regret of those without labels in `python -m benchmarks.selection`. The paper's is `hfr`."""
+"""The label-free strategy with the least paired regret in `python -m benchmarks.selection`; the paper's is `hfr`."""

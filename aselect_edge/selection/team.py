@@ -1,4 +1,4 @@
-"""Several processes that share one scan, as `torchrun` starts them; alone where nothing started any."""
+"""Several processes that share one scan, started by `torchrun`; a single process otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Team:
-    """This process's place among `size` of them."""
+    """This process's rank among `size` processes."""
 
     rank: int = 0
     size: int = 1
@@ -28,7 +28,7 @@ class Team:
         return self.rank == 0
 
     def share(self, work: Sequence[T]) -> Sequence[T]:
-        """This process's part of the work: a contiguous piece, equal to one item with the others'."""
+        """This process's part of the work: a contiguous piece, of equal size up to one item."""
         start, end = (len(work) * place // self.size for place in (self.rank, self.rank + 1))
         return work[start:end]
 
@@ -47,7 +47,7 @@ def leads() -> bool:
 
 @contextmanager
 def assemble() -> Iterator[Team]:
-    """The team that torchrun's environment describes, over gloo; one process alone without it."""
+    """The team that torchrun's environment describes, over gloo; a single process without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Team()
         return
@@ -55,10 +55,10 @@ def assemble() -> Iterator[Team]:
     log = logging.getLogger("aselect_edge")
     level = log.level
     if dist.get_rank():
-        log.setLevel(logging.ERROR)  # one process is enough to say what all of them see
+        log.setLevel(logging.ERROR)  # one process is enough to report what all of them see
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
-        dist.barrier()  # who leaves first must not tear down a connection that another still uses
+        dist.barrier()  # the first process to finish must not close a connection that another still uses
     finally:
         log.setLevel(level)
         dist.destroy_process_group()

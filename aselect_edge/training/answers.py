@@ -21,7 +21,7 @@ from aselect_runtime.records import Resize
 
 
 def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
-    """Logits of either task as `evaluation` compares them: class maps uint8 (N, H, W) or scores (N, C)."""
+    """Logits of either task in the form that `evaluation` compares: class maps uint8 (N, H, W) or scores (N, C)."""
     if isinstance(data, SegmentationData):
         return upsample(logits, imgsz).argmax(1).to(torch.uint8).cpu().numpy()
     return logits.softmax(1).cpu().numpy()
@@ -30,7 +30,7 @@ def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
 def answer_frames(
     model: nn.Module, frames: Frame, data: Data, imgsz: tuple[int, int], device: torch.device = CPU
 ) -> Answers:
-    """What a torch model (pixels -> logits) on `device`, in eval mode, answers to frames uint8 (N, H, W, 3)."""
+    """The answers of a torch model (pixels -> logits) on `device`, in eval mode, to frames uint8 (N, H, W, 3)."""
     with torch.no_grad():
         return answers(model(to_pixels(frames).to(device)), data, imgsz)
 

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once and kept on disk: a head then trains without the backbone."""
+"""Features of a frozen backbone, computed once and stored on disk: a head then trains without the backbone."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Extract = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class FrozenViews:
-    """Random views of a split as features in place of pixels: `recipe.views` of each image.
+    """Features of random views of a split, used instead of pixels: `recipe.views` per image.
 
-    They are drawn ahead from the recipe's seed and kept in float16 below `folder`. Where `recipe.cache_bytes` do not
-    hold them all there are fewer: images take turns in random order, so that whatever fits is a fair sample.
+    They are drawn in advance with the recipe's seed and stored in float16 below `folder`. If `recipe.cache_bytes` is
+    too small for all, there are fewer: images are taken in random order, so that the stored views are a fair sample.
     """
 
     def __init__(self, views: Views, extract: Extract, key: str, folder: Path, progress: Progress) -> None:
-        """`key` says what `extract` computes, backbone, taps and noise, and of which data. The views say how.
+        """`key` identifies the output of `extract` (backbone, taps, noise) and the data; the views describe themselves.
 
-        A killed run goes on where it stood, and a later one with the same key and views computes nothing. Raises
+        A killed run resumes, and a later run with the same key and views computes nothing. Raises
         WriteError for a full disk.
         """
         recipe, self.batch_size = views.recipe, views.recipe.batch
@@ -65,13 +65,13 @@ class FrozenViews:
         return len(self.labels)
 
     def parts(self, size: int = 64) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """All views in their order, at most so many at a time, as `batch` gives them."""
+        """All views in order, at most `size` at a time, in the form of `batch`."""
         for start in range(0, len(self), size):
             yield self._rows(slice(start, start + size))
 
     def batch(self, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         """One map (N, rows, columns, D) per tap, float32, and int64 labels (N, H, W) or (N,)."""
-        chosen = np.sort(rng.integers(len(self), size=self.batch_size))  # in the order in which they lie on the disk
+        chosen = np.sort(rng.integers(len(self), size=self.batch_size))  # in the order on disk
         return self._rows(chosen)
 
     def _rows(self, chosen: NDArray[np.int64] | slice) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -82,9 +82,9 @@ class FrozenViews:
 class FrozenFrames:
     """Features of a split's whole frames through the deployed resize, to validate a head without the backbone.
 
-    Iterating gives, for every image in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in
-    float32, the label map [H, W] in its own size or the class, and the image's index. It can be iterated again and
-    again. Images beyond `cache_bytes` are not kept but pass the backbone every time.
+    Iterating gives, for every image in order, `(maps, label, index)`: one map (1, rows, columns, D) per tap in float32,
+    the label map [H, W] in its own size or the class, and the image's index. It can be iterated repeatedly. Images
+    beyond `cache_bytes` are not stored and run through the backbone every time.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FrozenFrames:
         progress: Progress,
         cache_bytes: int = 1_000_000_000,
     ) -> None:
-        """`key`, `folder` and errors as those of `FrozenViews`; the folder must be another one."""
+        """`key`, `folder` and errors as in `FrozenViews`; the folder must be another one."""
         self.data, self.imgsz, self.how, self.extract = data, imgsz, how, extract
         rows = stored_rows(
             folder,
@@ -132,9 +132,9 @@ class FrozenFrames:
 
 @torch.no_grad()
 def _maps(extract: Extract, frames: list[Frame]) -> dict[str, NDArray[np.float16]]:
-    """The maps of some frames at model size by name, in the order of the taps.
+    """The feature maps of frames at model size by name, in the order of the taps.
 
-    Raw residual streams of DiTs carry activations beyond float16, which are cut off there.
+    Raw residual streams of DiTs have activations beyond float16's range, which are clipped.
     """
     maps = extract(to_pixels(np.stack(frames)))
     return {f"tap-{n}": each.clamp(-LARGEST, LARGEST).half().cpu().numpy() for n, each in enumerate(maps)}

@@ -1,6 +1,6 @@
-"""Where a run stands, and the file that lets an interrupted one go on.
+"""The state of a run, and the file from which an interrupted run resumes.
 
-The file is torch's own format, the one place of this project that is not safetensors or JSON, because it holds an
+The file is in torch's format, the only one in this project that is not safetensors or JSON, because it holds an
 optimiser's state; it is only ever read with `weights_only=True`, which runs no code.
 """
 
@@ -34,7 +34,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; raises IntegrityError."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many unrelated kinds on what it did not write
+    except Exception as error:  # torch.load raises many unrelated kinds for files that it did not write
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise IntegrityError(f"{path}: unreadable ({reason}), expected a checkpoint; remove it") from error
     if not isinstance(content, dict):
@@ -43,7 +43,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write atomically; through bytes, because torch reports a full disk as an error of its own kind."""
+    """Write atomically; through bytes, because torch reports a full disk with its own exception class."""
     stream = io.BytesIO()
     torch.save(content, stream)
     atomic_write(path, stream.getvalue())
@@ -103,7 +103,7 @@ class RunState:
 
     @classmethod
     def resume(cls, workdir: Path, identity: str, *parts: Any) -> RunState:
-        """The state to go on from: a fresh one, or the checkpoint's if it is of the same run."""
+        """The state to resume from: a new one, or that of a checkpoint of the same run."""
         path = workdir / CHECKPOINT
         if not path.is_file():
             return cls()
@@ -111,7 +111,7 @@ class RunState:
         if content.get("identity") != identity:
             raise InputError(
                 f"{path}: got a checkpoint of another backbone, tap, size, data or recipe, expected this run's; remove "
-                "it or choose another place",
+                "it or choose another folder",
                 parameter="out",
             )
         try:

@@ -1,4 +1,4 @@
-"""Classification: a class for every image."""
+"""Classification: one class per image."""
 
 from __future__ import annotations
 

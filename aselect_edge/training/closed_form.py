@@ -1,7 +1,7 @@
-"""The start of a linear head: ridge regression from its normed features to the classes, solved in closed form.
+"""Initial weights of a linear head: ridge regression from its normalised features to the classes, in closed form.
 
-Gradient descent on a small budget stays below what this gives in seconds; from here it can only improve on val,
-because the start is validated too and the best weights are kept.
+Gradient descent on a small budget is worse than this solution, which takes seconds. Training cannot get worse on val
+from here, because the initial weights are validated too and the best weights are kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from aselect_edge.heads import Head
 from aselect_edge.heads.linear import LinearClassifier, LinearSegmenter
 
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Relative to the mean of the Gram matrix's diagonal; which one is taken, val decides."""
+"""Ridge penalties relative to the mean of the Gram matrix's diagonal; val decides which one is used."""
 SCALES = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
-"""Factors of the solution, which aims at 0 and 1, to make logits of it; which one is taken, the loss decides."""
+"""Factors that turn the solution, whose targets are 0 and 1, into logits; the loss decides which one is used."""
 MOST_ROWS = 200_000
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
@@ -28,18 +28,18 @@ Batch = tuple[tuple[Tensor, ...], Tensor]
 
 @dataclass(frozen=True)
 class Moments:
-    """What the solution needs of rows x (M, D) and their classes: sums, in float64."""
+    """Sums over rows x (M, D) and their classes that determine the solution, in float64."""
 
     gram: Tensor
-    """(D + 1, D + 1) of the rows with a 1 appended."""
+    """(D + 1, D + 1), of the rows with a 1 appended."""
     target: Tensor
-    """(D + 1, C): of each class's rows."""
+    """(D + 1, C), of the rows of each class."""
 
     def solve(self, damping: float) -> tuple[Tensor, Tensor]:
         """Weight (C, D) and bias (C,) that minimise the squared error to one-hot classes.
 
-        The penalty on each weight is `damping` times its feature's variance, summed over the rows: that of a ridge
-        on standardised features. The bias has none.
+        The penalty on each weight is `damping` times its feature's variance, summed over the rows, as in ridge
+        regression on standardised features. The bias has no penalty.
         """
         count = self.gram[-1, -1]
         variance = (self.gram.diagonal() - self.gram[-1].square() / count).clamp(min=0)
@@ -50,13 +50,13 @@ class Moments:
 
 
 def is_linear(head: torch.nn.Module) -> bool:
-    """Whether a head's answer is linear in its normed features."""
+    """Whether a head's output is linear in its normalised features."""
     return isinstance(head, Head) and isinstance(head.body, LinearSegmenter | LinearClassifier)
 
 
 @torch.no_grad()
 def moments(head: Head, batches: Iterable[Batch], classes: int, ignore: int, views: int) -> Moments:
-    """The sums over so many views; of segmentation over at most MOST_ROWS tokens, spread over all views evenly."""
+    """The sums over `views` views; for segmentation over at most MOST_ROWS tokens, spread evenly over all views."""
     gram = target = torch.zeros(())
     for maps, labels in batches:
         normed = head.normed(maps)
@@ -71,7 +71,7 @@ def moments(head: Head, batches: Iterable[Batch], classes: int, ignore: int, vie
 
 
 def _tokens(normed: Tensor, labels: Tensor, ignore: int, most: int) -> tuple[Tensor, Tensor]:
-    """Labelled tokens (M, D) of maps (N, D, h, w) and the classes (M,) at their centres; at most so many a map."""
+    """Labelled tokens (M, D) of maps (N, D, h, w) and the classes (M,) at their centres; at most `most` per map."""
     h, w = normed.shape[2:]
     down, across = (
         ((torch.arange(n) + 0.5) * size / n).long() for n, size in zip((h, w), labels.shape[1:], strict=True)
@@ -86,7 +86,7 @@ def _tokens(normed: Tensor, labels: Tensor, ignore: int, most: int) -> tuple[Ten
 
 @torch.no_grad()
 def set_linear(head: Head, weight: Tensor, bias: Tensor) -> None:
-    """Give a linear head these weights (C, D) and (C,)."""
+    """Set the weights (C, D) and bias (C,) of a linear head."""
     assert isinstance(head.body, LinearSegmenter | LinearClassifier)
     layer = head.body.classify
     layer.weight.copy_(weight.view_as(layer.weight))

@@ -1,4 +1,4 @@
-"""The generative loss: what pretrains the backbone, and what fine-tuning keeps beside its task."""
+"""The denoising loss: used to pretrain the backbone, and in fine-tuning in addition to the task's loss."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from aselect_runtime.errors import InputError
 
 
 class Noised(NamedTuple):
-    """Images at noise levels of their own."""
+    """Images at random noise levels."""
 
     x: Tensor
     """(N, C, H, W)"""
     timestep: Tensor
     """(N,)"""
     target: Tensor
-    """What the model should answer, (N, C, H, W)."""
+    """The target of the model, (N, C, H, W)."""
     signal: Tensor
-    """Share of the image in the power, alpha squared, (N,)."""
+    """The image's share of the power, alpha squared, (N,)."""
 
 
 class Denoising:
-    """Images at randomly drawn timesteps of a schedule, and what a model should answer there.
+    """Images at random timesteps of a schedule, and the model's target for them.
 
     The target follows `prediction_type`: `epsilon` (Ho et al., arXiv 2006.11239) or `v_prediction`,
     v = alpha·eps - sigma·x0 (Salimans and Ho, arXiv 2202.00512).
@@ -44,7 +44,7 @@ class Denoising:
         self.cumulative = torch.from_numpy(cumulative_alphas(schedule)).float().to(device)
 
     def noised(self, x0: Tensor, timesteps: Tensor | None = None) -> Noised:
-        """x0 (N, C, H, W) in [-1, 1] at a random noise level each, of `timesteps` (M,) or else of all, uniformly."""
+        """x0 (N, C, H, W) in [-1, 1] at a random noise level each, of `timesteps` (M,) or of all, uniformly."""
         t = torch.randint(0, len(self.cumulative if timesteps is None else timesteps), (len(x0),), device=x0.device)
         t = t if timesteps is None else timesteps[t]
         alpha = self.cumulative[t].sqrt()[:, None, None, None]
@@ -55,7 +55,7 @@ class Denoising:
 
 
 def prediction_error(model: DiT, noised: Noised, label: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Mean squared error of the model's answer, a scalar; label (N,), positions as `DiT.forward` takes them."""
+    """Mean squared error of the model's output, a scalar; label (N,), positions as in `DiT.forward`."""
     prediction = model(noised.x, noised.timestep, label, positions).float()
     # A model with learned variance has twice the channels; its loss is on the first half.
     return F.mse_loss(prediction[:, : noised.x.shape[1]], noised.target)

@@ -1,7 +1,7 @@
-"""Fine-tuning: which of a backbone's weights learn, and the denoising loss that they learn beside the task.
+"""Fine-tuning: which weights of a backbone are trained, and the denoising loss in addition to the task's loss.
 
-Low-rank adaptation is Hu et al.'s (arXiv 2106.09685). It is written out here in a few lines because the usual
-library of it comes with a trainer's dependencies, and because a merged backbone has to be an ordinary one again.
+Low-rank adaptation follows Hu et al. (arXiv 2106.09685). It is implemented here because the usual library depends on
+a trainer, and because a merged backbone must be an ordinary one again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.sit import PathSchedule
-from aselect_edge.backbones.wrapped import Wrapped
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 
 Noising = Callable[[Tensor], Noised]
-"""Clean inputs x0 (N, C, h, w) -> the same at random noise levels, with what the model should answer."""
+"""Clean inputs x0 (N, C, h, w) -> the same at random noise levels, with the model's target."""
 
 
 @dataclass(frozen=True)
 class Unfreeze:
-    """What learns: the whole backbone, its last `count` blocks before the taps, or updates of rank `count`."""
+    """What is trained: the whole backbone, its last `count` blocks before the taps, or updates of rank `count`."""
 
     kind: Literal["all", "last", "lora"] = "all"
     count: int = 0
@@ -57,13 +56,13 @@ class Unfreeze:
 
 
 class LowRank(nn.Linear):
-    """A frozen linear layer plus a learning update of rank R: y = W·x + b + up·(down·x), zero at first.
+    """A frozen linear layer plus a trainable update of rank R: y = W·x + b + up·(down·x), zero at first.
 
     The update is scaled by 1, the paper's alpha / R for alpha = R.
     """
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
-        # On the meta device, because the weights are the given layer's own.
+        # On the meta device, because the weights are those of the given layer.
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.down = nn.Parameter(self.weight.new_empty(rank, self.in_features))  # (R, in)
@@ -75,19 +74,19 @@ class LowRank(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The same function as an ordinary layer."""
+        """The same function as an ordinary linear layer."""
         plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
         plain.weight, plain.bias = nn.Parameter(self.weight + self.up @ self.down), self.bias
         return plain
 
 
 def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
-    """Let only what `how` says of the backbone learn, and return it; the head is left as it is.
+    """Make only the part of the backbone selected by `how` trainable, and return its parameters; the head is unchanged.
 
-    `last:N` counts from the last block that the taps depend on; embedders, and the blocks after, stay frozen.
-    Nothing before the first learning block is kept for the backward pass. `lora:R` puts updates around every linear
-    layer of the blocks that the taps depend on, until `merge`. Raises InputError where the model has not so many
-    blocks, or is narrower than the rank.
+    `last:N` counts from the last block that the taps depend on; embedders and later blocks stay frozen. Nothing before
+    the first trained block is kept for the backward pass. `lora:R` adds updates to every linear layer of the blocks
+    that the taps depend on, until `merge`. Raises InputError if the model has fewer blocks, or is narrower than the
+    rank.
     """
     backbone = model.backbone
     model.requires_grad_(False)
@@ -95,7 +94,7 @@ def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
     if how.kind == "all":
         backbone.requires_grad_(True)
         return list(backbone.parameters())
-    blocks = _blocks(backbone)[: _reach(model)]
+    blocks = cast(nn.ModuleList, backbone.blocks)[: _reach(model)]
     if how.kind == "last":
         _check(how, len(blocks), f"the taps depend on {len(blocks)} blocks")
         chosen = blocks[len(blocks) - how.count :].requires_grad_(True)
@@ -110,9 +109,9 @@ def unfreeze(model: TapModel, how: Unfreeze) -> list[nn.Parameter]:
 
 
 def merge(model: TapModel) -> None:
-    """Put what low-rank updates have learnt into the plain layers: bundle, fold and export see an ordinary backbone.
+    """Merge low-rank updates into the plain layers, so that bundle, fold and export see an ordinary backbone.
 
-    The function stays the same up to rounding. Does nothing to a model without such updates.
+    The function stays the same up to rounding. No effect on a model without such updates.
     """
     for parent, name, linear in list(_linears(model.backbone)):
         if isinstance(linear, LowRank):
@@ -120,11 +119,11 @@ def merge(model: TapModel) -> None:
 
 
 def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torch.device = CPU) -> Noising | None:
-    """How a backbone was trained to denoise, on `device`; None for one whose output layer is not there, which cannot.
+    """How a backbone was trained to denoise, on `device`; None if its output layer is missing, so that it cannot.
 
     `schedule` is diffusers' scheduler configuration, None for the family's own. DiT predicts the noise (or v); SiT, and
-    a DiT with a flow-matching scheduler, the velocity of its straight path. SD3 and PixArt are read without their
-    output layer, as are cut models. Raises InputError for a prediction_type that is not learnt here.
+    a DiT with a flow-matching scheduler, the velocity of its straight path. All others are read without their output
+    layer, as are truncated models. Raises InputError for a prediction_type that is not supported here.
     """
     if not isinstance(backbone, DiT) or not backbone.whole:
         return None
@@ -142,14 +141,14 @@ def noising_of(backbone: Backbone, schedule: dict[str, Any] | None, device: torc
 
 
 def on_path(meant: PathSchedule, x0: Tensor) -> Noised:
-    """x = alpha·x0 + sigma·eps at uniform times of the path, and its velocity by that time (SiT, arXiv 2401.08740)."""
+    """x = alpha·x0 + sigma·eps at uniform times of the path, and its velocity (SiT, arXiv 2401.08740)."""
     tau, eps = 1 - torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
     alpha, sigma, by_alpha, by_sigma = (value[:, None, None, None] for value in meant.coefficients(tau))
     return Noised(alpha * x0 + sigma * eps, meant.fed(tau), by_alpha * x0 + by_sigma * eps, alpha.flatten().square())
 
 
 def towards_noise(x0: Tensor, steps: int) -> Noised:
-    """The straight path as diffusers has it: x = (1 - sigma)·x0 + sigma·eps, fed `steps`·sigma; velocity eps - x0."""
+    """The straight path as in diffusers: x = (1 - sigma)·x0 + sigma·eps, fed `steps`·sigma; velocity eps - x0."""
     sigma, eps = torch.rand(len(x0), device=x0.device), torch.randn_like(x0)
     part = sigma[:, None, None, None]
     return Noised((1 - part) * x0 + part * eps, steps * sigma, eps - x0, (1 - sigma).square())
@@ -160,8 +159,8 @@ def joint_loss(
 ) -> Tensor:
     """The task's loss plus `recipe.denoising` times the denoising loss, so that the backbone stays a denoiser.
 
-    Second-hand texts about A-SelecT describe such a joint loss; they give neither its weight nor how often it is
-    computed, and the paper itself keeps its backbone frozen. Both are this project's choice.
+    Secondary texts about A-SelecT describe such a joint loss without its weight or interval, and the paper itself keeps
+    its backbone frozen. Weight and interval are this project's choice.
     """
     return task + recipe.denoising * denoising_loss(model, pixels, noising, rng, recipe)
 
@@ -169,10 +168,10 @@ def joint_loss(
 def denoising_loss(
     model: TapModel, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
 ) -> Tensor:
-    """The generative loss on small windows of the clean inputs of pixels (N, 3, H, W), cheaper than whole frames.
+    """The denoising loss on small windows of the clean inputs of pixels (N, 3, H, W), cheaper than whole frames.
 
-    A window is `recipe.window` of the model's own input wide and high: pixels, or latents of the frozen encoder. The
-    model is conditioned as it is deployed. `rng` alone decides the windows and the noise.
+    A window is `recipe.window` wide and high in units of the model's input: pixels, or latents of the frozen encoder.
+    The model is conditioned as in deployment. Windows and noise depend only on `rng`.
     """
     backbone, count = cast(DiT, model.backbone), recipe.denoising_windows
     with torch.no_grad():
@@ -189,17 +188,12 @@ def denoising_loss(
 
 
 def _reach(model: TapModel) -> int:
-    """How many blocks the taps depend on: of the block of a `hidden` tap, only what enters it is read."""
+    """Number of blocks that the taps depend on; a `hidden` tap needs only the input of its block."""
     return max(tap.block + (tap.component != "hidden") for tap in model.taps)
 
 
-def _blocks(backbone: Backbone) -> nn.ModuleList:
-    blocks = backbone.model.transformer_blocks if isinstance(backbone, Wrapped) else backbone.blocks
-    return cast(nn.ModuleList, blocks)
-
-
 def _linears(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """(module it is in, its name there, itself) of every linear layer below `root`."""
+    """Yield (parent module, name in it, layer) for every linear layer below `root`."""
     for parent in root.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):

@@ -1,4 +1,4 @@
-"""The one loop of gradient descent: heads and backbones in training, and what selection trains in order to choose."""
+"""The gradient descent loop for heads, backbones and the models that selection trains."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 Rate = Callable[[int, float], float]
-"""Steps done and the share of the budget that is spent -> share of each group's own learning rate."""
+"""(steps done, share of the budget spent) -> factor on each group's base learning rate."""
 
 
 Budget = Callable[[int, float], float]
-"""Steps done and seconds of this call -> the share of the budget that is spent."""
+"""(steps done, seconds of this call) -> share of the budget spent."""
 
 
 def cosine(_step: int, spent: float) -> float:
-    """From the whole rate to none."""
+    """Cosine decay from 1 to 0."""
     return 0.5 * (1 + math.cos(math.pi * spent))
 
 
@@ -34,13 +34,13 @@ def fit(
     after: Callable[[int, float], None] = lambda _step, _spent: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Step until the budget is spent, `seconds` of this call are over, or at `stop`.
+    """Step until the budget is spent, `seconds` of this call have passed, or `stop` is true.
 
-    A number is a budget of so many steps; `done` of them were made before this call.
+    An integer budget is a number of steps; `done` of them were made before this call.
 
-    `loss` returns the scalar to minimise at a step, counted from 0. `after` is given the steps done and the share of
-    the budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's
-    own learning rate is its `base`, kept with the optimiser's state; where it has none, the one that it comes with.
+    `loss` returns the scalar to minimise at a step, counted from 0. `after` gets the steps done and the share of the
+    budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's base
+    learning rate is its `base`, saved with the optimiser's state; without it, the group's initial learning rate.
     """
     for group in optimiser.param_groups:
         group.setdefault("base", group["lr"])

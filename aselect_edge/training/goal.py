@@ -1,4 +1,4 @@
-"""What is to be learnt: the task's data, views and loss behind one door, so that the loop need not know the task."""
+"""What is to be learned: a task's data, views and loss behind one interface, so that the loop is independent of it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Goal(Protocol):
 
     @property
     def train(self) -> Data:
-        """The split that is learnt from."""
+        """The training split."""
 
     @property
     def val(self) -> Data:
-        """The split that chooses the best weights."""
+        """The split that selects the best weights."""
 
     def views(self, imgsz: tuple[int, int], how: Resize) -> Views:
         """Random views of `train` at model size."""
@@ -40,7 +40,7 @@ class Goal(Protocol):
 def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
     """The task on the splits `train` and `val` of a folder; raises InputError.
 
-    Warns where val is held out of train, and of classes without an image.
+    Warns if val is held out of train, and of classes without an image.
     """
     if task == "seg":
         return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val"), recipe)
@@ -49,5 +49,5 @@ def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
         absent = [info.name for index, info in enumerate(opened.classes) if index not in opened.labels]
         if absent:
             names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-            log.warning("%s: %s has no image of %s; its figures say nothing of that", data, split, names)
+            log.warning("%s: %s has no image of %s; its figures do not cover these classes", data, split, names)
     return Classifying(train, val, recipe)

@@ -1,4 +1,4 @@
-"""Of what a checkpoint and a cache of features are: only the same run takes them up again."""
+"""The identity of a checkpoint and of a feature cache: only the same run reuses them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aselect_runtime.records import Resize
 
 
 def features_digest(model: TapModel) -> str:
-    """SHA-256 over everything that decides the features: backbone, encoder, condition, noise, taps and size."""
+    """SHA-256 over everything that determines the features: backbone, encoder, condition, noise, taps and size."""
     content = [
         backbone_digest(model.backbone, model.encoder, model.condition),
         tensors_digest([("eps", model.eps)]),
@@ -26,12 +26,14 @@ def features_digest(model: TapModel) -> str:
         model.noise.model_dump(),
         model.imgsz,
     ]
+    if any(mask is not None for mask in model.discard.keep):
+        content.append(tensors_digest((str(n), mask) for n, mask in enumerate(model.discard.keep) if mask is not None))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Digests:
-    """Of the features and of either split's files: each reads all of them, so that a run does it once."""
+    """Digests of the features and of the files of both splits; each reads all of them, so a run computes them once."""
 
     features: str
     train: str
@@ -39,7 +41,7 @@ class Digests:
 
     @classmethod
     def of(cls, model: TapModel, train: Data, val: Data) -> Digests:
-        """Before any of the model learns; raises InputError for a file that cannot be read."""
+        """Computed before training; raises InputError for a file that cannot be read."""
         return cls(features_digest(model), data_digest(train), data_digest(val))
 
 
@@ -51,9 +53,9 @@ def run_identity(
     unfreeze: Unfreeze | None,
     schedule: Mapping[str, Any] | None = None,
 ) -> str:
-    """What is trained, on what and how, as JSON; not on which device, so that a run may go on on another.
+    """Model, data and recipe of a run, as JSON; without the device, so that a run may resume on another.
 
-    `schedule` is what fine-tuning denoises by.
+    `schedule` is the noise schedule of the denoising loss.
     """
     content = {
         "recipe": asdict(recipe),

@@ -1,4 +1,4 @@
-"""What learns: a head on cached features of a frozen backbone, or a model with its backbone."""
+"""Trainable modules: a head on cached features of a frozen backbone, or a head together with its backbone."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from aselect_runtime.records import Resize
 
 
 class Learner(Protocol):
-    """What the loop steps, averages and measures."""
+    """The module that the loop trains, averages and validates."""
 
     module: nn.Module
     groups: list[dict[str, Any]]
-    """Parameter groups of the optimiser, each with its full learning rate as `base`."""
+    """Parameter groups of the optimiser, each with its peak learning rate as `base`."""
 
     def start(self) -> float | None:
-        """Set weights that can be had without training, if any, and return their loss; None where there are none."""
+        """Set weights that need no training, if any, and return their loss; None if there are none."""
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
@@ -44,7 +44,7 @@ class Learner(Protocol):
 
 
 class HeadLearner:
-    """The head alone; the folded backbone runs once per view and once per frame of val."""
+    """Only the head; the folded backbone runs once per view and once per frame of val."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class HeadLearner:
         progress: Progress,
         device: torch.device,
     ) -> None:
-        """`folder` is where features are kept. The model is on the CPU, where it is folded; then its head moves."""
+        """`folder` stores the features. The model is folded on the CPU; then its head moves to `device`."""
         backbone = model.deployed().to(device)
         self.module: nn.Module = model.head.to(device)
         self.device = device
@@ -114,7 +114,7 @@ class HeadLearner:
 
 
 class ModelLearner:
-    """The head and parts of the backbone, together with the denoising loss where the backbone can denoise."""
+    """The head and parts of the backbone, with the denoising loss if the backbone can denoise."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class ModelLearner:
         noising: Noising | None,
         device: torch.device,
     ) -> None:
-        """`what` of the backbone learns; without `noising`, which is on `device`, it does so for the task alone."""
+        """`what` of the backbone is trained; without `noising`, which is on `device`, only by the task's loss."""
         self.module: nn.Module = model.to(device)
         self.device = device
         self.model, self.goal, self.how, self.recipe = model, goal, how, recipe

@@ -1,4 +1,4 @@
-"""Training a model or its head by `fit`, with averaged weights, validation and checkpoints; the same for both tasks."""
+"""Train a model or its head by `fit`, with averaged weights, validation and checkpoints; the same for both tasks."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def train_model(
 ) -> Outcome:
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
 
-    Frozen, only the head learns, on features kept in `cache` (None: in `workdir`). With `unfreeze`, so much of the
-    backbone learns too, jointly with its denoising loss where there is a `noising` on `device`, which was made of
-    `schedule`. A checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
+    Without `unfreeze` only the head is trained, on features stored in `cache` (None: in `workdir`). With it, that part
+    of the backbone is trained too, with the denoising loss if there is a `noising` on `device`, made from `schedule`. A
+    checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
     """
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
@@ -66,10 +66,10 @@ def train_model(
 def learn(
     learner: Learner, recipe: Recipe, identity: str, workdir: Path, progress: Progress, seconds: float = math.inf
 ) -> RunState:
-    """Step until the budget is spent or val has stopped getting better; raises InputError when the loss diverges.
+    """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
-    The budget is the recipe's samples, or `seconds` of this call where they are over first: the learning rate follows
-    whichever is further spent, so that a run cut by time ends on its schedule, with a validated average.
+    The budget is the recipe's samples, or `seconds` of this call if they end first: the learning rate follows the
+    larger spent share, so that a run limited by time completes its schedule and ends with a validated average.
     """
     optimiser = torch.optim.AdamW(learner.groups, weight_decay=recipe.weight_decay)
     steps = max(1, recipe.samples // recipe.batch)
@@ -83,7 +83,7 @@ def learn(
     def loss(step: int) -> Tensor:
         nonlocal task
         rng = np.random.default_rng((recipe.seed, 2, step))
-        torch.manual_seed(int(rng.integers(2**62)))  # dropout, too, goes on as if there had been no interruption
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout also continues as if there had been no interruption
         joint, task = learner.losses(step, rng)
         _check_finite(joint, step * recipe.batch, workdir)
         return joint
@@ -121,13 +121,13 @@ def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:
     if not math.isfinite(loss.item()):
         raise InputError(
             f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower the learning "
-            "rate, and where the backbone learns, its own",
+            "rate, and if the backbone is trained, its learning rate too",
             parameter=("lr", "backbone_lr"),
         )
 
 
 def _warm_average(decay: float) -> Any:
-    """An exponential average that forgets the first steps faster, so that short runs do not keep them."""
+    """An exponential average with a smaller decay in the first steps, so that short runs do not keep them."""
 
     def update(average: Any, current: Any, updates: Any) -> None:
         count = int(updates)
@@ -137,5 +137,5 @@ def _warm_average(decay: float) -> Any:
 
 
 def _rate(step: int, spent: float, warmup: int) -> float:
-    """Share of the base learning rate: linear warm-up over so many steps, then a cosine to 1 % of the budget spent."""
+    """Factor on the base learning rate: linear warm-up over `warmup` steps, then a cosine to 1 %."""
     return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(spent, 1.0))))

@@ -1,4 +1,4 @@
-"""What losses are made of: weights for rare classes, and the overlap of a class with its prediction."""
+"""Parts of the losses: weights for rare classes, and the overlap of a class with its prediction."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def rare_weights(counts: Tensor) -> Tensor:
-    """Weights (C,) of the cross-entropy from how often each class was seen (C,).
+    """Weights (C,) of the cross-entropy from the count of each class (C,).
 
-    The inverse square root of its share, mean 1, at most 5; all 1 where all classes are as frequent.
+    The inverse square root of a class's share, mean 1, at most 5; all 1 if all classes are equally frequent.
     """
     share = counts.double() / counts.sum().clamp(min=1)
     weights = share.clamp(min=1e-4).rsqrt()
@@ -18,9 +18,9 @@ def rare_weights(counts: Tensor) -> Tensor:
 
 
 def dice_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
-    """Soft Dice loss (Milletari et al., arXiv 1606.04797), the mean over the classes that are there.
+    """Soft Dice loss (Milletari et al., arXiv 1606.04797), the mean over the classes that occur in the labels.
 
-    probability (N, C, H, W), labels (N, H, W), where `ignore` does not count.
+    probability (N, C, H, W), labels (N, H, W); pixels labelled `ignore` do not count.
     """
     known = (labels != ignore)[:, None]
     one_hot = F.one_hot(labels.where(known[:, 0], 0), probability.shape[1]).permute(0, 3, 1, 2) * known
@@ -32,7 +32,7 @@ def dice_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
 
 
 def lovasz_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
-    """Lovász-softmax (Berman et al., arXiv 1705.08790, algorithm 1), the mean over the classes that are there.
+    """Lovász-softmax (Berman et al., arXiv 1705.08790, algorithm 1), the mean over the classes that occur.
 
     The convex surrogate of 1 - IoU; same arguments as `dice_loss`.
     """
@@ -44,6 +44,6 @@ def lovasz_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
         errors, order = (true - p[:, index]).abs().sort(descending=True)
         true = true[order]
         union = true.sum() + (1 - true).cumsum(0)
-        jaccard = 1 - (true.sum() - true.cumsum(0)) / union  # 1 - IoU if so many of the worst were wrong
+        jaccard = 1 - (true.sum() - true.cumsum(0)) / union  # 1 - IoU if this many of the worst pixels were wrong
         losses.append(errors @ jaccard.diff(prepend=jaccard.new_zeros(1)))
     return torch.stack(losses).mean()

@@ -1,4 +1,4 @@
-"""What is left after training for people to judge by: plots, and a page that shows them together."""
+"""The report of a training run: plots, and a page that shows them together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aselect_edge.evaluation import Data
 from aselect_edge.evaluation.page import Section, write_page
 from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_edge.training.answers import answer_frames
+from aselect_edge.training.comparison import ENCODER
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Outcome
 from aselect_runtime.frames import resize, restore
@@ -19,7 +20,7 @@ from aselect_runtime.records import Resize
 
 EXAMPLES = 6
 LOOKED_AT = 120
-"""Images of val, at most, of which the best and the worst are shown."""
+"""Maximum images of val from which the best and the worst are chosen."""
 TITLES = {"miou": "val mIoU", "top1": "val top-1 accuracy"}
 REPORT = "report.html"
 
@@ -27,7 +28,7 @@ REPORT = "report.html"
 def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None:
     """Write `curve.png`, of val `confusion.png`, `examples.png`, `best.png`, `worst.png`, and `report.html`."""
     figures, classes, val = outcome.figures, goal.val.classes, goal.val
-    draw_curve(outcome.curve, TITLES[figures.metric], folder / "curve.png")
+    draw_curve(outcome.curve, TITLES[figures.metric], folder / "curve.png", _targets(outcome))
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
     chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
     ranked = sorted((_look(outcome, val, how, index)[1], index) for index in chosen)
@@ -41,9 +42,14 @@ def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None
     )
 
 
+def _targets(outcome: Outcome) -> dict[str, float]:
+    """What the figure is to be held against."""
+    return {ENCODER: outcome.reference.score} if outcome.reference else {}
+
+
 def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example, float]:
-    """An image of val with its answer, and how good that is: the share of its labelled pixels that are right, or the
-    margin of its class's score."""
+    """An image of val with its answer, and its quality: the share of its labelled pixels that are right, or the margin
+    of its class's score."""
     frame, label = val.read(index)
     inputs = resize(frame, outcome.model.imgsz, how)[None]
     answer: NDArray[Any] = answer_frames(outcome.model, inputs, val, outcome.model.imgsz)[0]
@@ -64,6 +70,7 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         TITLES[figures.metric]: f"{figures.score:.4f} on {figures.images} images",
         **{f"val {name.replace('_', ' ')}": f"{value:.4f}" for name, value in figures.others.items()},
         "trained on": f"{samples} views of {len(goal.train)} images; the last mean loss was {loss:.3f}",
+        **{f"{name}, linear head": f"{score:.4f}" for name, score in _targets(outcome).items()},
         "input": "{}x{}".format(*outcome.model.imgsz),
         "taps": ", ".join(map(str, outcome.model.taps)),
     }
@@ -72,13 +79,14 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         Section("Figures", facts=facts),
         Section(
             "Learning curve",
-            "Loss on train and val, and the figure on val with its best. Still better at the end: train on more samples. "
-            "The loss on val rises while that on train falls: fewer will do, or more images.",
+            "If the figure still improves at the end, train on more samples. If the loss on val rises while that on "
+            "train falls, use fewer samples or add images. Dashed lines: the best figure, and that of an "
+            "ImageNet encoder where its weights are installed.",
             plot=folder / "curve.png",
         ),
         Section(
             "Every class",
-            "Intersection over union on val." if seg else "Share of the class's val images that is found.",
+            "Intersection over union on val." if seg else "Recall of the class on val.",
             bars=dict(sorted(zip(names, figures.per_class, strict=True), key=lambda item: -(item[1] or -1.0))),
         ),
         Section(

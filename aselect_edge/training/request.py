@@ -1,9 +1,10 @@
-"""What `aselect-train` is asked to do, as one record: the command and the benchmarks fill the same."""
+"""The options of `aselect-train` as one record, used by the command and by the benchmarks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -19,29 +20,31 @@ from aselect_runtime.records import HeadSpec, Selection, Tap, Task
 class TrainRequest:
     """A head, and with `unfreeze` parts of the backbone, to be trained on a labelled folder.
 
-    What is None is the task's own: see `HEADS` and `RECIPES`.
+    None means the task's default: see `HEADS` and `RECIPES`.
     """
 
     task: Task
     source: str | LoadedBackbone
-    """A backbone, or the name of one, which is then conditioned on the selection's class."""
+    """A backbone, or its name; a named one is then conditioned on the selection's class."""
     selection: Selection
     data: Path
     out: Path
     taps: tuple[Tap, ...] = ()
-    """They replace the selection's tap."""
+    """Taps that replace the selection's tap."""
     imgsz: tuple[int, int] | None = None
     """Height and width; None is the backbone's own square."""
     head: HeadSpec | None = None
     recipe: Recipe | None = None
     unfreeze: Unfreeze | None = None
-    """What of the backbone learns too; None leaves it frozen."""
+    """The part of the backbone that is trained too; None keeps it frozen."""
     random_backbone: bool = False
-    """Keep the architecture and forget the weights: the baseline that says what pretraining buys."""
+    """Replace the backbone's weights by random ones: the baseline that measures the value of pretraining."""
     noise_draws: int = 1
-    """Features are the mean over so many draws of the noise, at as many forward passes."""
+    """Features are the mean over this many draws of the noise, each with one forward pass."""
+    discard: Literal["auto"] | tuple[int, ...] = ()
+    """Channels of every tap that are set to zero before the head; auto: those that are massive in images of train."""
     cache: Path | None = None
-    """Where the features of a frozen backbone are kept, which runs may share; None is in `workdir`."""
+    """Folder for the features of a frozen backbone, which runs may share; None is in `workdir`."""
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
@@ -50,14 +53,14 @@ class TrainRequest:
 
     @property
     def depth(self) -> int | None:
-        """How many blocks of the backbone are needed; None is all.
+        """Number of blocks of the backbone that are needed; None is all.
 
-        Fine-tuning keeps the whole model a denoiser; frozen features need no block beyond the taps.
+        Fine-tuning with the denoising loss needs the whole model; frozen features need no block beyond the taps.
         """
         whole = self.unfreeze is not None or self.random_backbone
         return None if whole else 1 + max(tap.block for tap in self.taps or (self.selection.tap,))
 
     @property
     def workdir(self) -> Path:
-        """Checkpoint, curves and images."""
+        """Folder of checkpoint, curves and plots."""
         return self.out.with_name(self.out.name + ".training")

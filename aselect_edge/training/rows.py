@@ -1,7 +1,7 @@
-"""Rows of arrays that took long to compute, in a folder: written as they come, so that a killed run goes on.
+"""Rows of arrays that are slow to compute, in a folder: written as they are computed, so that a killed run resumes.
 
-One `.npy` file per array, read back through a memory map, and `index.json`, which says what they were computed from
-(`key`), how many rows are done and the checksum of each file so far. Whatever does not match is computed again.
+One `.npy` file per array, read back through a memory map, and `index.json`, which holds what they were computed from
+(`key`), how many rows are done and the checksum of each file so far. Files that do not match are computed again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 INDEX, LOCK = "index.json", ".lock"
 
 Rows: TypeAlias = dict[str, NDArray[Any]]
-"""Arrays by name, which agree in their first axis."""
+"""Arrays by name, with the same first dimension."""
 
 
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: PositiveInt
-    """Of the header and the rows that are done; what lies beyond them is a killed run's."""
+    """Size of the header and the rows that are done; bytes beyond it are from a killed run."""
     crc32: NonNegativeInt
 
 
@@ -44,7 +44,7 @@ class _Index(BaseModel):
 
     key: str
     rows: PositiveInt
-    """How many there will be."""
+    """The final number of rows."""
     done: NonNegativeInt
     files: dict[str, _File]
 
@@ -59,12 +59,11 @@ def stored_rows(
     what: str = "rows",
     progress: Progress = silent,
 ) -> Rows:
-    """As many rows of `wanted` as `limit` bytes hold, at least one, as read-only memory maps of files in `folder`.
+    """As many rows of `wanted` as fit in `limit` bytes, at least one, as read-only memory maps of files in `folder`.
 
-    `compute` makes the rows of a range, `chunk` at a time; those that an earlier call with the same `key`, `wanted`
-    and `limit` left in `folder` are not computed again, and those of another are removed. `progress` hears
-    what the rows are features of, `what`. One process writes at a time; another waits for it. Raises WriteError for a
-    full or read-only disk.
+    `compute` makes the rows of a range, `chunk` at a time; rows that an earlier call with the same `key`, `wanted` and
+    `limit` left in `folder` are not computed again, and those of another call are removed. `what` names the rows in
+    `progress`. One process writes at a time; another waits for it. Raises WriteError for a full or read-only disk.
     """
     key = f"{key} {wanted} {limit}"
     with _alone(folder):
@@ -87,7 +86,7 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _readable(folder: Path, key: str) -> _Index | None:
-    """The index of what lies in `folder`; None if that is nothing, of another key, or damaged."""
+    """The index of the files in `folder`; None if there is none, or it has another key or is damaged."""
     try:
         index = _Index.model_validate_json((folder / INDEX).read_bytes())
         whole = all(_checksum(_path(folder, name), file.bytes) == file.crc32 for name, file in index.files.items())
@@ -106,13 +105,13 @@ def _checksum(path: Path, size: int) -> int | None:
 
 
 def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Index:
-    """The index of new files that hold the rows of `first` which fit, in place of whatever was there."""
+    """The index of new files that hold as many rows of `first` as fit, replacing any earlier files."""
     row = sum(array[0].nbytes for array in first.values())
     rows = min(wanted, max(1, limit // row))
     with _writing(folder):
         (folder / INDEX).unlink(missing_ok=True)
         for old in folder.glob("*.npy"):
-            old.unlink()  # not overwritten: another process may still have its pages mapped
+            old.unlink()  # not overwritten: another process may still map the file
         free = shutil.disk_usage(folder).free
         if free < rows * row:
             raise WriteError(
@@ -132,11 +131,11 @@ def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Ind
 
 
 def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:
-    """The index after the first `count` of `rows`, which overwrite what lies behind the rows that are done."""
+    """The index after appending the first `count` of `rows`, overwriting bytes beyond the rows that are done."""
     files = {}
     for name, file in index.files.items():
         data = np.ascontiguousarray(rows[name][:count]).tobytes()
-        # Not through the memory map: a process that writes to one on a full disk is killed (SIGBUS).
+        # Not through the memory map: writing to one on a full disk kills the process (SIGBUS).
         with _writing(folder), _path(folder, name).open("r+b") as stream:
             stream.seek(file.bytes)
             stream.write(data)
@@ -148,7 +147,7 @@ def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """While no other process writes to `folder`; a process that dies lets go."""
+    """Context in which no other process writes to `folder`; the lock is released if the process is killed."""
     lock = FileLock(folder / LOCK, mode=0o666)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From a backbone, a selection and a labelled folder to a bundle: what `aselect-train` does."""
+"""From a backbone, a selection and a labelled folder to a bundle: the function behind `aselect-train`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
+from aselect_edge.training.comparison import compare, told
+from aselect_edge.training.discard import discarded_channels
 from aselect_edge.training.finetune import Noising, noising_of
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import train_model
@@ -36,16 +38,23 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     """Train as requested and write the bundle to `request.out`.
 
     Reads the splits `train` and `val` of the data; checkpoint, curves, images and, if not elsewhere, cached
-    features go to `request.workdir`. Raises InputError for what cannot be done, before anything is trained.
+    features go to `request.workdir`. Raises InputError for invalid requests, before anything is trained.
     """
     request.selection.check_deployable()
-    check_replaceable(request.out, KIND)  # now rather than after hours of training
+    check_replaceable(request.out, KIND)  # checked before hours of training
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
     goal = open_goal(request.task, request.data, recipe)
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)
     model = fresh_model(backbone, record, recipe.seed)
+    if request.discard:
+        discarded = discarded_channels(model, request.discard, goal, record.resize)
+        record = record.model_copy(update={"discarded": discarded})
+        model = fresh_model(backbone, record, recipe.seed)
+    reference = compare(request.task, goal, record.imgsz, record.resize, progress)
+    if reference:
+        log.info("%s", told(reference))
     outcome = train_model(
         model,
         goal,
@@ -59,6 +68,7 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         request.device,
         backbone.schedule.config,
     )
+    outcome = replace(outcome, reference=reference)
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
@@ -67,7 +77,7 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
 
 
 def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
-    """The backbone, loaded if only its name is given, with the weights that the request wants."""
+    """The backbone, loaded if only its name is given, with the weights that the request specifies."""
     backbone, selection = request.source, request.selection
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, label=selection.label, depth=request.depth)
@@ -76,17 +86,17 @@ def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
 
 
 def check_selection(selection: Selection, backbone: LoadedBackbone) -> None:
-    """Warns of a selection whose noise is of another path than the backbone's, or which was made on another content."""
+    """Warn of a selection whose noise is of another path, or that was made on a backbone with other contents."""
     noise, lacks = selection.noise, backbone.schedule.lacks(selection.noise)
     if lacks is not None:
         level = f"alpha {noise.alpha:g}, sigma {noise.sigma:g}, timestep {noise.model_timestep:g}"
         log.warning("the selection's noise is %s, but this backbone has %s; select again on it", level, lacks)
     made, here, depth = selection.backbone, backbone.source, 1 + selection.tap.block
-    if selection.backbone_sha256 is None or backbone.model.depth < depth:  # what is there no longer tells
+    if selection.backbone_sha256 is None or backbone.model.depth < depth:  # the digest cannot be computed
         if made != here:
             log.warning("the selection was made on %s, not on %s; its tap may not be the best", made, here)
     elif backbone_digest(backbone.model, backbone.encoder, depth=depth) != selection.backbone_sha256:
-        other = f"on {made}, not on {here}" if made != here else f"on {made} as it was before it was changed"
+        other = f"on {made}, not on {here}" if made != here else f"on an earlier version of {made}"
         log.warning("the selection was made %s; its tap may not be the best, select again", other)
 
 
@@ -98,20 +108,20 @@ def fresh_model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel
 
 
 def _noising(request: TrainRequest, backbone: LoadedBackbone) -> Noising | None:
-    """How to noise for the joint loss of fine-tuning; None for a frozen backbone or one that cannot denoise here."""
+    """The noising for the denoising loss; None for a frozen backbone or one that cannot denoise here."""
     if request.unfreeze is None:
         return None
     noising = noising_of(backbone.model, backbone.schedule.config, request.device)
     if noising is None:
         family = backbone.model.family
-        log.warning("%s is read without its output layer, so it is fine-tuned by the task's loss alone", family)
+        log.warning("%s is read without its output layer, so it is fine-tuned only with the task's loss", family)
     return noising
 
 
 def bundle_record(
     request: TrainRequest, backbone: LoadedBackbone, classes: tuple[ClassInfo, ...], taps: Sequence[Tap], head: HeadSpec
 ) -> Bundle:
-    """The bundle's record, made before training so that what it refuses is refused early."""
+    """The bundle's record, made before training so that invalid values are refused early."""
     side = backbone.side
     try:
         return Bundle(
@@ -150,10 +160,10 @@ def _source(backbone: LoadedBackbone, request: TrainRequest, depth: int) -> Back
 
 
 def randomised(backbone: LoadedBackbone, seed: int) -> LoadedBackbone:
-    """The backbone with fresh weights of the seed; raises InputError for a family that has no initialisation here."""
+    """The backbone with random weights of the seed; raises InputError for a family without initialisation here."""
     if not isinstance(backbone.model, DiT):
         raise InputError(
-            f"got random weights asked for of a {backbone.model.family}, expected a dit; leave it out",
+            f"got random weights for the family {backbone.model.family}, expected dit; leave the option out",
             parameter="random_backbone",
         )
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Segmentation: a class for every pixel."""
+"""Segmentation: one class per pixel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aselect_runtime.records import Resize
 log = logging.getLogger(__name__)
 
 COUNTED = 200
-"""Label maps, at most, that say how much of the pixels each class has."""
+"""Maximum label maps from which the share of pixels of each class is counted."""
 
 
 class Segmenting:
@@ -42,12 +42,12 @@ class Segmenting:
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: int, recipe: Recipe) -> Tensor:
-    """Weighted cross-entropy plus `recipe.overlap_weight` times the overlap loss that the recipe names.
+    """Weighted cross-entropy plus `recipe.overlap_weight` times the recipe's overlap loss.
 
-    logits (N, C, h, w) are brought bilinearly to the labels' (N, H, W), as the deployed graph does.
+    logits (N, C, h, w) are resized bilinearly to the labels' (N, H, W), as in the deployed graph.
     """
     if (labels == ignore).all():
-        return logits.sum() * 0  # a mean over nothing would be NaN, and the weights with it
+        return logits.sum() * 0  # the mean of no pixels would be NaN and spoil the weights
     logits = upsample(logits, (labels.shape[1], labels.shape[2]))
     loss = F.cross_entropy(logits, labels, weights.to(logits.device), ignore_index=ignore)
     if not recipe.overlap_weight:
@@ -57,8 +57,10 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: i
 
 
 def _pixels_per_class(data: SegmentationData) -> Tensor:
-    """Of a sample of the label maps, and of the others while a class has not been met; raises InputError for one that
-    the user's own list names and no label map has: its pixels are then mistaken for another class, or for none."""
+    """Pixels per class in a sample of the label maps, and in more maps while a class has not occurred.
+
+    Raises InputError if a class in the user's own list occurs in no label map: its pixels have another value then.
+    """
     counts = np.zeros(256, np.int64)
     sample = range(0, len(data), max(1, len(data) // COUNTED))
     for index in sample:
@@ -76,10 +78,11 @@ def _refuse_absent(data: SegmentationData, counts: NDArray[np.int64]) -> None:
     if not absent:
         return
     if data.named_in is None:
-        log.warning("no mask of train has a pixel of %s; the figures say nothing of that", some_of(absent))
+        log.warning("no mask of train has a pixel of %s; the figures do not cover these classes", some_of(absent))
         return
     void = counts[data.ignore_index] / max(1, counts.sum())
     raise InputError(
-        f"{data.named_in}: got the class {some_of(absent)}, of which no mask of train has a pixel ({void:.0%} of the "
-        f"pixels are {data.ignore_index}, no label), expected some of each; remove the class, or correct its value"
+        f"{data.named_in}: got the class {some_of(absent)}, which no mask of train contains ({void:.0%} of the "
+        f"pixels are {data.ignore_index}, no label), expected pixels of each class; remove the class, or correct its "
+        f"value"
     )

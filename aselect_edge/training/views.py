@@ -24,33 +24,33 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.records import Resize
 
 DECODED_BYTES = 400_000_000
-"""Decoded images kept in memory; beyond that they are read again."""
+"""Maximum decoded images in memory; others are read again."""
 STREETS = 256
-"""Synthetic frames that views are drawn from: drawing one takes as long as training on it, so there are not more."""
+"""Number of synthetic frames that views are drawn from; limited, as drawing one takes as long as training on it."""
 
 Label = TypeVar("Label")
 
 
 class Views(Protocol):
-    """Random views of a split's images: what the loop and the feature cache ask of either task."""
+    """Random views of a split's images: the interface of either task for the loop and the feature cache."""
 
     recipe: Recipe
 
     def __len__(self) -> int:
-        """Images, of which each gives any number of views."""
+        """Number of images; each gives any number of views."""
 
     def view(self, rng: np.random.Generator, index: int | None = None) -> tuple[Frame, Frame | int]:
-        """One augmented frame at model size and its label, of image `index` or else of any."""
+        """One augmented frame at model size and its label, of image `index` or of a random one."""
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (N, 3, H, W) float BGR 0..255, and int64 labels (N, H, W) or (N,)."""
 
     def describe(self) -> str:
-        """How the views are made; two that describe themselves alike give the same views of the same data."""
+        """How the views are made; equal descriptions mean equal views of the same data."""
 
 
 class SegmentationViews:
-    """Views of frames and their label maps, mixed with synthetic streets where the classes are CamVid's."""
+    """Views of frames and their label maps, mixed with synthetic streets if the classes are CamVid's."""
 
     def __init__(self, data: SegmentationData, imgsz: tuple[int, int], how: Resize, recipe: Recipe) -> None:
         self.data, self.imgsz, self.how, self.recipe = data, imgsz, how, recipe
@@ -105,7 +105,7 @@ class ClassificationViews:
 
 
 class _Decoded(Generic[Label]):
-    """Images read once each, as long as the memory for them lasts."""
+    """Images that are decoded once each, within a memory limit."""
 
     def __init__(self, read: Callable[[int], tuple[Frame, Label]]) -> None:
         self._read, self._bytes = read, 0
@@ -123,7 +123,7 @@ class _Decoded(Generic[Label]):
 
 
 def _street(index: int) -> tuple[Frame, Frame]:
-    """Frame and label of one of the streets; each shows another moment of one of 64 places."""
+    """Frame and label of a synthetic street; each index shows another moment at one of 64 places."""
     return scenes.Street(seed=index % 64, height=240, width=320).frame(index * 389 % 2000)
 
 
@@ -143,7 +143,7 @@ def _described(
 def data_digest(data: SegmentationData | ClassificationData) -> str:
     """SHA-256 over the classes and the images' names, files and labels; raises InputError for a file it cannot read.
 
-    It is the same wherever the data lie, and another one once a label is corrected.
+    The digest does not depend on the data's location, and changes if a label is corrected.
     """
     labelled: Sequence[tuple[tuple[Path, ...], int]]
     if isinstance(data, SegmentationData):

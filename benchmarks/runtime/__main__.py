@@ -1,13 +1,12 @@
 """The runtime's figures, each a part of benchmarks/results/runtime.json.
 
-python -m benchmarks.runtime speed MODEL [VIDEO]        a real model: session, pipeline, first result
-python -m benchmarks.runtime efficiency --supervision   pipeline over a session that sleeps, beside other loops
-python -m benchmarks.runtime overload --minutes 10      a source twice as fast as the session
-python -m benchmarks.runtime cpu --minutes 30           CPU outside inference, first result, memory
-python -m benchmarks.runtime faults --times 20          an RTSP server killed again and again; corrupt inputs
-python -m benchmarks.runtime streams                    four 540p streams at once
-python -m benchmarks.runtime rules                      what ten rules over five zones cost a frame
-python -m benchmarks.runtime still MODEL                what --skip-still saves, and how many pixels say the same
+python -m benchmarks.runtime speed MODEL [VIDEO]        a real model: session, pipeline, first result python -m
+benchmarks.runtime efficiency --supervision   pipeline with a sleeping session, compared with other loops python -m
+benchmarks.runtime overload --minutes 10      a source twice as fast as the session python -m benchmarks.runtime cpu
+--minutes 30           CPU outside inference, first result, memory python -m benchmarks.runtime faults --times 20
+an RTSP server killed repeatedly; corrupt inputs python -m benchmarks.runtime streams                    four 540p
+streams at once python -m benchmarks.runtime rules                      cost per frame of ten rules over five zones
+python -m benchmarks.runtime still MODEL                what --skip-still saves, and its share of equal pixels
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     part = parts.add_parser("efficiency")
     part.add_argument("--runs", type=int, default=3)
     part.add_argument("--frames", type=int, default=300)
-    part.add_argument("--supervision", action="store_true", help="beside supervision, installed under runs/ by pip")
+    part.add_argument("--supervision", action="store_true", help="also supervision, installed under runs/ by pip")
     part = parts.add_parser("overload")
     part.add_argument("--minutes", type=float, default=10)
     part = parts.add_parser("cpu")

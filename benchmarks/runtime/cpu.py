@@ -1,4 +1,4 @@
-"""What the runtime itself costs: CPU time for a frame outside inference, and memory over time."""
+"""The cost of the runtime itself: CPU time per frame outside inference, and memory over time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.runtime import faulty
 
 INFER_MS = 20.0
 HELD = 6
-"""Frames that a stage is shown again and again: more than the caches hold, as in a run."""
+"""Number of frames that a stage processes in turn: more than the caches hold, as in a run."""
 ROUNDS = 60
 
 
 def measure(folder: Path, minutes: float, frames: int) -> dict[str, float | str]:
-    """CPU milliseconds a frame (the session sleeps, so all of it is the runtime's), and MB after a while."""
+    """CPU milliseconds per frame (the session sleeps, so all of it is the runtime's), and MB after some time."""
     figures: dict[str, float | str] = {}
     for size, video in videos(folder, frames).items():
         for name, outputs in {"no output": [], "overlay and lines": ["o.mp4", "o.jsonl"]}.items():
@@ -42,7 +42,7 @@ def measure(folder: Path, minutes: float, frames: int) -> dict[str, float | str]
 
 
 def stages(video: Path, folder: Path) -> dict[str, float]:
-    """CPU milliseconds a frame of each stage by itself, FFmpeg's threads included."""
+    """CPU milliseconds per frame of each stage alone, FFmpeg's threads included."""
     manifest = standin_manifest()
     _, height, width, channels = manifest.input.shape
     answer = {name: array[0] for name, array in Sleeping(0).infer(np.zeros(manifest.input.shape, np.uint8)).items()}
@@ -67,7 +67,7 @@ def stages(video: Path, folder: Path) -> dict[str, float]:
 
 
 def _each(work: Callable[[int], object]) -> float:
-    """CPU milliseconds of one call, with the numbers of the frames that are held in turns."""
+    """CPU milliseconds of one call, with the indices of the frames in turn."""
     before = time.process_time()
     for number in range(ROUNDS):
         work(number % HELD)

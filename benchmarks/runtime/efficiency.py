@@ -1,8 +1,8 @@
 """Frames per second of whole loops over the raw rate of a session that sleeps 5, 10 or 20 ms.
 
-Every loop does the same work: decode, resize, infer, paint, encode an overlay video, write a JSON line. The plain
-loop is what one writes with OpenCV in an afternoon, with this project's own painting; supervision's process_video runs
-its reader, callback and writer as it does for everybody.
+Every loop does the same work: decode, resize, infer, paint, encode an overlay video, write a JSON line. The plain loop
+is a simple OpenCV program that uses this project's painting; supervision's process_video runs with its own reader,
+callback and writer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Act = Callable[[cv2.typing.MatLike, int], cv2.typing.MatLike]
 
 
 def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str, float | str]:
-    """Rates and ratios, the median of `runs` taken in turns."""
+    """Rates and ratios, the median of `runs` interleaved runs."""
     samples: dict[str, list[float]] = {}
     clips = videos(folder, frames)
     loops: dict[str, Callable[[Path, float], float]] = {
@@ -54,7 +54,7 @@ def measure(folder: Path, runs: int, frames: int, supervision: bool) -> dict[str
     figures: dict[str, float | str] = {row: round(median(values), 3) for row, values in samples.items()}
     if PEER not in loops:
         figures[PEER] = why_not
-    figures["ultralytics, roboflow inference"] = "not run: their loops take no foreign session"
+    figures["ultralytics, roboflow inference"] = "not run: their loops do not accept another session"
     return figures
 
 
@@ -88,9 +88,9 @@ def plain(video: Path, milliseconds: float, frames: int, folder: Path) -> float:
 
 
 def timed(loop: Callable[[Act], object], act: Act) -> tuple[int, float]:
-    """How many frames a loop gave to `act`, and the seconds that it took.
+    """The number of frames that a loop passed to `act`, and its seconds.
 
-    What was asked for does not count: a clip may be shorter.
+    The requested number is not used: a clip may be shorter.
     """
     delivered = 0
 
@@ -106,7 +106,7 @@ def timed(loop: Callable[[Act], object], act: Act) -> tuple[int, float]:
 
 @contextmanager
 def callback(milliseconds: float, lines: str) -> Iterator[Act]:
-    """One frame in, the painted frame out, a JSON line written: for loops that are built around such a function."""
+    """Context with a function from a frame to the painted frame that writes a JSON line, for callback-based loops."""
     manifest, session = standin_manifest(), Sleeping(milliseconds)
     painter = Painter(manifest)
     info = SourceInfo("video", 25)

@@ -1,4 +1,4 @@
-"""An RTSP server that is killed and restarted again and again, and inputs that are cut or damaged."""
+"""An RTSP server that is killed and restarted repeatedly, and inputs that are truncated or damaged."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def reconnects(times: int) -> dict[str, float | str]:
 
 
 def damaged(folder: Path, count: int) -> dict[str, float | str]:
-    """Cut or overwrite parts of a video `count` times and run it: done, or one clear error, and soon."""
+    """Truncate or overwrite a video `count` times and run it: it must end soon, with a result or one clear error."""
     path = folder / "damaged.mkv"
     whole = np.frombuffer(_video(path), np.uint8)
     random = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def damaged(folder: Path, count: int) -> dict[str, float | str]:
 
 
 def _video(path: Path) -> bytes:
-    """A small Matroska file, which plays up to where it is damaged."""
+    """A small Matroska file, which plays up to the damaged part."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (160, 120))
     with open_source("synthetic://street?size=120x160&frames=20") as source:
         for captured in source:

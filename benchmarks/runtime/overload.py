@@ -1,4 +1,4 @@
-"""A live source twice as fast as the session: how old the newest result is, and whether it gets older."""
+"""A live source twice as fast as the session: the age of the newest result, and whether it increases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""supervision, in an environment of its own under runs/: it is a peer to compare with and not a dependency."""
+"""supervision, in a separate environment under runs/: a peer for comparison, not a dependency."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "runs" / "supervision"
 NEEDED = ("supervision==0.31.2", "opencv-python-headless", "pydantic", "typer", "rich")
-"""What the peer and this project's callback need; constraints.txt pins the rest, OpenCV too."""
+"""Packages for the peer and this project's callback; constraints.txt pins their dependencies, OpenCV too."""
 LOOP = """
 import sys
 import supervision
@@ -25,11 +25,11 @@ print(delivered / seconds)
 
 
 class PeerMissingError(Exception):
-    """The peer cannot be had here; the message says why."""
+    """The peer cannot be installed here; the message gives the reason."""
 
 
 def prepare() -> Path:
-    """The Python that has supervision, installed where it is not there yet; raises PeerMissingError."""
+    """The Python that has supervision, installed if it is not there yet; raises PeerMissingError."""
     python = FOLDER / "bin" / "python"
     try:
         _run(sys.executable, "-m", "venv", str(FOLDER))

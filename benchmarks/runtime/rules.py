@@ -1,4 +1,4 @@
-"""What rules cost a frame: ten rules over five zones on class maps of two sizes, beside the limit of 1 ms."""
+"""The cost of rules per frame: ten rules over five zones on class maps of two sizes; the limit is 1 ms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ZONES = {
 
 
 def measure(frames: int) -> dict[str, float | str]:
-    """Milliseconds of CPU a frame, p50 and p99: other processes do not count."""
+    """Milliseconds of CPU per frame, p50 and p99: other processes do not count."""
     figures: dict[str, float | str] = {}
     for name, size in SIZES.items():
         times = _times(size, frames)

@@ -1,9 +1,9 @@
-"""How fast aselect-run is with a real model: the whole pipeline beside the bare session, and the first result.
+"""The speed of aselect-run with a real model: the whole pipeline compared with the session alone, and the first result.
 
     python -m benchmarks.runtime speed EXPORT_FOLDER [VIDEO] [--runs 5] [--frames 200]
 
-Without VIDEO it takes $ASELECT_DATA/video/highway_540p.mp4, or else renders a synthetic video. Every figure is the
-median of several runs, taken in turns so that a busy moment hits all of them.
+Without VIDEO it uses $ASELECT_DATA/video/highway_540p.mp4, or else renders a synthetic video. Every figure is the
+median of several interleaved runs, so that a busy moment affects all of them.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ except ImportError:
     session.run(None, {given.name: cv2.resize(frame, given.shape[2:0:-1])[None]})
 print(time.time())
 """
-"""What a program of a few lines does, without a check, a pipeline or a cache."""
+"""A minimal program, without checks, pipeline or cache."""
 BARE_SECONDS = 3.0
 
 
 def measure(model: Path, video: Path, runs: int, frames: int, folder: Path) -> dict[str, float]:
     overlay = ["--output", str(folder / "overlay.mp4"), "--output", str(folder / "lines.jsonl")]
-    first_result(model, video, folder)  # chooses and compiles what later starts find in the cache
+    first_result(model, video, folder)  # fills the cache that later starts use
     found = in_turns(
         {
             "session alone [frames/s]": lambda: bare_rate(model, video),
@@ -65,7 +65,7 @@ def measure(model: Path, video: Path, runs: int, frames: int, folder: Path) -> d
 
 
 def bare_rate(model: Path, video: Path) -> float:
-    """Frames per second of nothing but `infer`, on real frames that are resized beforehand."""
+    """Frames per second of only `infer`, on real frames that are resized in advance."""
     manifest, session = open_model(model, "auto")
     batch, height, width, _ = manifest.input.shape
     with open_source(str(video)) as source:
@@ -87,7 +87,7 @@ def pipeline_rate(model: Path, video: Path, frames: int, outputs: list[str]) -> 
 
 
 def first_result(model: Path, video: Path, folder: Path) -> float:
-    """From starting the process to the time stamp of the first result that it writes."""
+    """Seconds from starting the process to the time stamp of the first result that it writes."""
     lines = folder / "first.jsonl"
     start = time.time()
     command = [*RUN, str(model), str(video), "--max-frames", "1", "--output", str(lines)]
@@ -96,7 +96,7 @@ def first_result(model: Path, video: Path, folder: Path) -> float:
 
 
 def first_bare(model: Path, video: Path) -> float:
-    """From starting a process to its first answer, with nothing in it but OpenCV and the library itself."""
+    """Seconds from starting a process to its first answer, with only OpenCV and the inference library in it."""
     graph = model / Manifest.load(model / "manifest.json").model if model.is_dir() else model
     start = time.time()
     command = [sys.executable, "-c", BARE, str(graph), str(video)]

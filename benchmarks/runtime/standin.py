@@ -1,4 +1,4 @@
-"""A session that takes a fixed time and leaves the CPU free, as an accelerator does, and videos to run it on."""
+"""A session that takes a fixed time without using the CPU, as with an accelerator, and videos to run it on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH, CELL = 144, 192, 4
 
 
 class Sleeping:
-    """Answers with stripes of all classes after `milliseconds`, whatever it is shown."""
+    """Answers with stripes of all classes after `milliseconds`, for any input."""
 
     device = "stand-in"
 
@@ -45,7 +45,7 @@ class Sleeping:
 
 
 def standin_manifest(batch: int = 1) -> Manifest:
-    """Of the model that Sleeping stands for: the shipped one's size and classes."""
+    """The manifest of the model that Sleeping replaces: the shipped one's size and classes."""
     names = zip(CLASSES, COLOURS, strict=True)
     return Manifest(
         task="seg",

@@ -1,4 +1,4 @@
-"""Four 540p streams at once, in real time, through one session: throughput, and what each stream gets of it."""
+"""Four 540p streams at once, in real time, through one session: throughput, and its share for each stream."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measure(folder: Path, seconds: float) -> dict[str, float | str]:
 
 
 def _shared(inputs: list[str], batch: int, seconds: float) -> dict[str, float]:
-    """Counted from when every stream has delivered: connecting takes each server a moment of its own."""
+    """Counted from when every stream has delivered a frame: servers need different times to connect."""
     counts = [0] * len(inputs)
     began: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Floor 2, calibration: what INT8 needs to know about activations, and the graph that is made of it.
+"""Layer 2, calibration: activation ranges for INT8, and the quantised graph.
 
 layers = find_layers(graph, "logits")
 ranges = calibrate(graph, layers, calibration_frames(Path("camvid"), 128, (144, 192), resize), "mse", weights)

@@ -1,4 +1,4 @@
-"""The calibration cache: one file per graph, data, method and batch; an export asked for twice measures once."""
+"""The calibration cache: one file per graph, data, method and batch, so that a repeated export measures only once."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def cached(
     batch: int,
     compute: Callable[[], Ranges],
 ) -> Ranges:
-    """The ranges of this graph (its digest) on this data, read from `folder` if they are there, else computed and kept.
+    """The ranges of this graph (its digest) on this data: read from `folder` if stored there, else computed and stored.
 
-    Raises IntegrityError for a file that is corrupt or holds the ranges of something else.
+    Raises IntegrityError for a file that is corrupt or holds the ranges of another graph or method.
     """
     key = hashlib.sha256(f"{graph} {data.sha256} {data.images} {method} {batch}".encode()).hexdigest()
     path = folder / f"{key[:32]}.json"
     if not path.exists():
         ranges = compute()
-        with suppress(WriteError):  # what cannot be kept costs the next export its time, not this one its result
+        with suppress(WriteError):  # a failed write only makes the next export slower
             ranges.save(path)
         return ranges
     try:
@@ -39,6 +39,6 @@ def cached(
     if (ranges.graph, ranges.data, ranges.method, ranges.batch) != (graph, data, method, batch):
         raise IntegrityError(
             f"{path}: got the ranges of graph {ranges.graph[:12]}… by {ranges.method}, expected {graph[:12]}… by "
-            f"{method}; the calibration cache was changed, remove the file"
+            f"{method}; the calibration cache has been changed, remove the file"
         )
     return ranges

@@ -21,7 +21,7 @@ from aselect_runtime.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Prepared:
-    """An FP32 graph after smoothing, which computes what it did before, and the ranges of its layers."""
+    """An FP32 graph after smoothing, which computes the same function, and the ranges of its layers."""
 
     graph: Graph
     layers: tuple[Layer, ...]
@@ -36,7 +36,7 @@ def calibrate(
     weights: WeightFile,
     progress: Progress = silent,
 ) -> Ranges:
-    """Measure an FP32 graph on frames: once for smoothing, once more, smoothed, for the ranges.
+    """Measure an FP32 graph on frames: once for smoothing, and again after smoothing for the ranges.
 
     Memory is bounded by the graph, not by the number of frames. Raises InputError for frames that cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Frames to calibrate on: a folder, a split root, a video, or a recording made on the device."""
+"""Frames for calibration: from a folder, a split root, a video, or a recording made on the device."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from aselect_runtime.sources.video import VideoFile
 T = TypeVar("T")
 
 THUMBNAIL = (12, 16)
-"""Height and width of the grey images by which frames of a video are told apart."""
+"""Height and width of the grey thumbnails by which frames of a video are compared."""
 
 FEWEST = 16
-"""So many frames are enough to calibrate on where more were asked for and there are no more."""
+"""Frames that suffice for calibration if there are fewer than requested."""
 
 SAME = 2.0
 """Frames whose thumbnails differ by less than this many grey levels on average are near-duplicates."""
@@ -34,24 +34,25 @@ SAME = 2.0
 
 @dataclass(frozen=True)
 class CalibrationFrames:
-    """A fixed number of frames uint8 [H, W, 3] at model size; each iteration reads them again, so none is kept."""
+    """A fixed number of frames uint8 [H, W, 3] at model size; each iteration reads them again, none is stored."""
 
     count: int
     fingerprint: DataFingerprint
     read: Callable[[], Iterator[tuple[str, Frame]]]
-    """Name and frame, as often as it is called."""
+    """Returns a new iterator of (name, frame) at each call."""
     note: str = ""
-    """That there are fewer than asked for, if so."""
+    """Says that there are fewer frames than requested; otherwise empty."""
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Frame]:
-        """Raises InputError for a frame of one colour: it would pull every range towards zero and teach nothing."""
+        """Raises InputError for a frame of a single colour, which would bias every range towards zero."""
         for name, frame in self.read():
             if (frame == frame[0, 0]).all():
                 raise InputError(
-                    f"{name}: got one colour all over, expected an image; remove it from the calibration data"
+                    f"{name}: got an image of a single colour, expected varied content; remove it from the "
+                    f"calibration data"
                 )
             yield frame
 
@@ -59,13 +60,13 @@ class CalibrationFrames:
 def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resize, batch: int = 1) -> CalibrationFrames:
     """`count` frames of `size` (height, width), rounded up to whole batches, spread evenly over `data`.
 
-    `data` is a folder of images (a recording is one), labelled data, of which the images of `train` are taken and those
-    held out of it are not, or a video, of which near-duplicates are dropped first. Of data with fewer frames as many
-    whole batches as there are are taken, which the `note` says; raises InputError for fewer than FEWEST and than asked
-    for.
+    `data` is a folder of images (a recording is one), labelled data, of which only images of `train` are used and not
+    those held out of it, or a video, whose near-duplicates are dropped first. If it holds fewer frames, all whole
+    batches of them are used and the `note` says so; raises InputError for fewer than FEWEST, or than `count` if that
+    is less.
     """
     if count < 1:
-        raise InputError(f"got {count} calibration frames, expected at least 1; ask for more", parameter="calib_images")
+        raise InputError(f"got {count} calibration frames, expected at least 1; increase it", parameter="calib_images")
     if data.is_file() and is_video(data):
         return _of_video(data, count, size, how, batch)
     if data.is_file():
@@ -86,7 +87,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
 
 
 def _seen(size: tuple[int, int], how: Resize) -> bytes:
-    """As what the frames are seen: the same images, stretched and padded, have other ranges."""
+    """The preprocessing as bytes: the same images have other ranges if stretched than if padded."""
     return f"{size}\0{how.model_dump_json()}\0".encode()
 
 
@@ -106,7 +107,7 @@ def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize, batch
 
 
 def _distinct(video: Path) -> list[int]:
-    """Indices of the frames of a video that are not nearly the same as the one kept before."""
+    """Indices of the frames of a video that differ from the last kept frame."""
     kept: list[int] = []
     last: NDArray[np.float32] | None = None
     with VideoFile(video) as source:
@@ -128,5 +129,5 @@ def _spread(there: Sequence[T], count: int, batch: int, found: str) -> tuple[lis
         advice = f"add more or calibrate on {len(there)}" if there else "add some"
         raise InputError(f"{found}, expected {enough}; {advice}", parameter=("data", "calib_images"))
     taken = min(wanted, len(there) // batch * batch)
-    note = f"{found}, {count} were asked for; calibrated on {taken}" if taken < wanted else ""
+    note = f"{found}, {count} requested; calibrated on {taken}" if taken < wanted else ""
     return [there[index * len(there) // taken] for index in range(taken)], note

@@ -1,4 +1,4 @@
-"""What can be asked of a graph: what it computes, its tensors' shapes, who makes and who reads each."""
+"""Queries on a graph: its digest, its tensors' shapes, the producer and consumers of each tensor."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
 
 
 def producers(graph: Graph) -> dict[str, NodeProto]:
-    """The node that makes each tensor."""
+    """Tensor name -> the node that computes it."""
     return {name: node for node in graph.model.graph.node for name in node.output}
 
 
 def consumers(graph: Graph) -> dict[str, list[NodeProto]]:
-    """The nodes that read each tensor, in the order of the graph."""
+    """Tensor name -> the nodes that read it, in the order of the graph."""
     found: dict[str, list[NodeProto]] = {}
     for node in graph.model.graph.node:
         for name in dict.fromkeys(node.input):

@@ -1,4 +1,4 @@
-"""A histogram that streams: what is known of a tensor's magnitudes after any number of frames, in a few kilobytes."""
+"""A streaming histogram: the distribution of a tensor's magnitudes after any number of frames, in a few kilobytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 BINS = 2048
 
 _LEAST = 2.0**-100
-"""The smallest limit; what is far below it is zero to any product."""
+"""The smallest limit; values far below it do not affect any product."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of |x| in BINS equal bins from 0 up to `limit`, a power of two, so that growing merges whole bins.
+    """Counts of |x| in BINS equal bins from 0 up to `limit`, a power of two, so that a larger limit merges whole bins.
 
     Only magnitudes are counted because the scales are symmetric.
     """
@@ -26,7 +26,7 @@ class Histogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def added(self, values: NDArray[np.float32]) -> Histogram:
-        """The histogram with these finite values in it."""
+        """The histogram with these finite values added."""
         magnitudes = np.abs(values, dtype=np.float32).reshape(-1)
         largest = float(magnitudes.max(initial=0.0))
         grown = self._up_to(largest)

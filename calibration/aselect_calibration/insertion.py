@@ -1,13 +1,13 @@
 """Q/DQ pairs around the layers that compute in INT8.
 
-The form was chosen by what ONNX Runtime turns into INT8 kernels on a CPU and what TensorRT accepts:
+The form was chosen so that ONNX Runtime uses INT8 kernels on a CPU and TensorRT accepts it:
 
-- Zero points are zero and biases stay as they are: TensorRT takes neither another zero point nor an INT32 bias.
-- A linear layer's bias is added as a row [1, 1, N]. ONNX Runtime would fuse MatMul and Add [N] to a Gemm before it
-  looks for Q/DQ, and run it in FP32 on dequantised weights; this way it becomes MatMulIntegerToFloat.
-- A convolution becomes QLinearConv only if its output is quantised too (`outputs`). Where a ReLU follows, the scale is
+- Zero points are zero and biases are unchanged: TensorRT supports neither another zero point nor an INT32 bias.
+- A linear layer's bias is added as a row [1, 1, N]. ONNX Runtime would fuse MatMul and Add [N] into a Gemm before it
+  looks for Q/DQ, and run it in FP32 on dequantised weights; with the row it becomes MatMulIntegerToFloat.
+- A convolution becomes QLinearConv only if its output is quantised too (`outputs`). If a ReLU follows, the scale is
   that of the ReLU's output, so that quantising it again for the next convolution changes nothing. TensorRT needs no
-  Q behind a convolution and fuses more without it.
+  Q after a convolution and fuses more without it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from aselect_calibration.rounding import scale_of, weight_levels, weight_scales
 from aselect_calibration.weights import Graph, WeightFile
 
 SMALLEST_HALF = float(np.finfo(np.float16).tiny)
-"""Below it FP16 loses digits, so a layer with smaller scales computes in FP32."""
+"""Below it FP16 loses precision, so a layer with smaller scales computes in FP32."""
 
 
 class Int8Weights:
-    """The weights of layers as INT8, each made and stored once however many graphs use it."""
+    """The INT8 weights of layers, each computed and stored once for any number of graphs."""
 
     def __init__(self, graph: Graph, weights: WeightFile) -> None:
         """`graph` holds the FP32 weights, after smoothing."""
@@ -71,8 +71,8 @@ def quantised(
 ) -> Graph:
     """A copy of the graph in which the given layers compute in INT8.
 
-    `graph` may compute in FP32 or partly in FP16: each scale has the type of what it scales. `ranges` has an entry
-    for every layer's name.
+    `graph` may compute in FP32 or partly in FP16: each scale has the type of the tensor that it scales. `ranges` has an
+    entry for every layer's name.
     """
     insertion = _Insertion(graph.copy(), weights, outputs)
     chosen = {layer.node: layer for layer in layers}
@@ -109,7 +109,7 @@ class _Insertion:
         self.nodes.append(node)
         output = node.output[0]
         if known.output is not None and self.outputs and output not in self.results:
-            # What reads the convolution reads the dequantised tensor under the old name.
+            # Consumers of the convolution read the dequantised tensor, which keeps the old name.
             node.output[0] = f"{output}.float"
             self._quantise(node.output[0], scale_of(known.output, dtype), output)
 

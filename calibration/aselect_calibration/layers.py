@@ -1,4 +1,4 @@
-"""The layers of a graph that INT8 is for: products of an activation with a weight."""
+"""The layers of a graph that can be quantised to INT8: products of an activation with a weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
 
 _BEHIND = frozenset({"Add", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Relu", "Identity"})
-"""What may stand between the last product and the logits."""
+"""Operations allowed between the last product and the logits."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Layer:
     """One product: a linear layer or a convolution."""
 
     name: str
-    """The component that the graph's names say, such as `block3.mlp.in`."""
+    """The component in the graph's names, such as `block3.mlp.in`."""
     kind: Literal["MatMul", "Gemm", "Conv"]
     node: str
     """The first output of its node, which no pass renames."""
     input: str
     weight: str
     axis: int
-    """The axis of the weight along which its outputs lie."""
+    """The axis of the weight that indexes its outputs."""
     result: str | None
-    """What a convolution's output is after a ReLU, where one follows and nothing else reads the output."""
+    """The ReLU output of a convolution, if a ReLU follows and no other node reads the convolution's output."""
     norm: str | None
     """The output of the LayerNormalization or RMSNorm that this layer reads, if only products with weights read it."""
 
@@ -37,7 +37,8 @@ class Layer:
 def find_layers(graph: Graph, logits: str) -> tuple[Layer, ...]:
     """The products with weights, in the order of the graph, without the last one before `logits`.
 
-    Attention's inner products have no weight and stay out. Raises InputError for a graph without such a product.
+    Attention's inner products have no weight and are not included. Raises InputError for a graph without such a
+    product.
     """
     weights = {weight.name: len(weight.dims) for weight in graph.model.graph.initializer}
     readers, makers = consumers(graph), producers(graph)
@@ -45,7 +46,7 @@ def find_layers(graph: Graph, logits: str) -> tuple[Layer, ...]:
     nodes = [node for node in graph.model.graph.node if _is_product(node, weights) and node.output[0] != last]
     if not nodes:
         raise InputError(
-            "got a graph without a linear layer or convolution, expected one that INT8 can serve; use fp16"
+            "got a graph without a linear layer or convolution, expected at least one to quantise; use fp16"
         )
     products = {node.output[0] for node in nodes}
     return tuple(
@@ -75,7 +76,7 @@ def _output_axis(node: NodeProto) -> int:
 
 
 def _last_product(logits: str, makers: dict[str, NodeProto], weights: dict[str, int]) -> str | None:
-    """The output of the product that only bias, ReLU and moves separate from the logits."""
+    """The output of the last product, followed only by bias, ReLU and layout operations before the logits."""
     name = logits
     while name in makers:
         node = makers[name]
@@ -101,7 +102,7 @@ def _norm(
     products: set[str],
     weights: dict[str, int],
 ) -> str | None:
-    """Only MatMul: a norm before a convolution would have its channels on another axis."""
+    """Only for MatMul: a norm before a convolution would have its channels on another axis."""
     source = makers.get(node.input[0])
     if source is None or node.op_type != "MatMul":
         return None
@@ -112,7 +113,7 @@ def _norm(
 
 
 def _is_rms_norm(node: NodeProto, makers: dict[str, NodeProto], weights: dict[str, int]) -> bool:
-    """Whether a node is the last of an RMSNorm that is written out: x / sqrt(mean(x²) + eps) · weight."""
+    """Whether a node is the last of an RMSNorm made of separate nodes: x / sqrt(mean(x²) + eps) · weight."""
     if node.op_type != "Mul" or [weights.get(name) for name in node.input].count(1) != 1:
         return False
     normed = makers.get(next(name for name in node.input if name not in weights))

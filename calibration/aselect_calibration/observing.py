@@ -1,4 +1,4 @@
-"""Reading a graph's activations over frames, in memory that does not grow with their number."""
+"""Read a graph's activations over frames, with memory that does not grow with the number of frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_ONCE = 256 * 2**20
 """Bytes of activations that one pass over the frames reads at a time; more tensors take more passes."""
 
 ROWS = 512
-"""Rows of a layer's input that are kept to try smoothing on."""
+"""Rows of a layer's input that are kept to evaluate smoothing on."""
 
 
 class Frames(Sized, Iterable[Frame], Protocol):
@@ -31,7 +31,7 @@ class Frames(Sized, Iterable[Frame], Protocol):
 
 @dataclass(frozen=True)
 class ChannelSample:
-    """What is known of a layer's input by channel."""
+    """Statistics of a layer's input by channel."""
 
     largest: NDArray[np.float32]
     """max |x| of every channel (D,)."""
@@ -79,10 +79,10 @@ def observe(
     look: Callable[[str, Activation], None],
     progress: Progress = silent,
 ) -> None:
-    """Show every batch of every named tensor to `look`, which must not keep it.
+    """Pass every batch of every named tensor to `look`, which must not keep a reference to it.
 
-    Raises InputError for frames that do not fit the graph, whose number is not a multiple of its batch or not the
-    one promised, and for an activation that is not finite.
+    Raises InputError for frames that do not fit the graph, whose number is not a multiple of its batch or differs from
+    their length, and for an activation that is not finite.
     """
     groups = list(_groups(shapes(graph), dict.fromkeys(tensors)))
     total = len(groups) * len(frames)
@@ -139,5 +139,5 @@ def _batches(graph: Graph, frames: Frames) -> Iterator[tuple[int, Frame]]:
             group = []
     if done != len(frames):
         raise InputError(
-            f"got {done} calibration frames, expected {len(frames)} as promised; leave the data alone meanwhile"
+            f"got {done} calibration frames, expected {len(frames)}; do not change the data during calibration"
         )

@@ -1,4 +1,4 @@
-"""The image of a sensitivity report: what each layer costs, and what was decided."""
+"""The plot of a sensitivity report: the error of each layer, and the decision."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from matplotlib.patches import Patch
 
 _INT8, _RETURNED = "#2e86ab", "#d1495b"
 _FLOOR = 1e-12
-"""Where the bar of a layer that does no damage ends, on the logarithmic axis."""
+"""Length of the bar of a layer without error, on the logarithmic axis."""
 
 
 def draw_damage(found: Quantisation, path: Path) -> None:
-    """One bar per layer, worst on top: its damage on a logarithmic axis, coloured by the decision."""
+    """Plot one bar per layer, worst at the top: its error on a logarithmic axis, coloured by the decision."""
     layers = found.layers[::-1]
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.22 * len(layers)), constrained_layout=True)
     axis.barh(

@@ -1,4 +1,4 @@
-"""What calibration found out, as a record: `ranges.json` of a bundle, and the calibration cache."""
+"""The result of calibration as a record: `ranges.json` of a bundle, and the calibration cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Range(Frozen):
 
     input: Positive
     output: Positive | None = None
-    """Of a convolution's output, after a ReLU where one follows."""
+    """Threshold of a convolution's output, after a ReLU if one follows."""
 
 
 class NormSmoothing(Frozen):
-    """By what a norm's output is divided, channel by channel."""
+    """The factors that a norm's output is divided by, per channel."""
 
     strength: Annotated[float, Field(ge=0, le=1)]
     factors: tuple[Positive, ...]

@@ -9,7 +9,7 @@ from aselect_calibration.thresholds import LEVELS
 
 
 def scale_of(threshold: float, dtype: type[np.floating] = np.float32) -> NDArray[np.floating]:
-    """The scalar scale of an activation, in the type that its graph computes in."""
+    """The scalar scale of an activation, in the compute type of its graph."""
     return np.maximum(np.asarray(threshold / LEVELS, dtype), np.finfo(dtype).tiny)
 
 
@@ -17,12 +17,12 @@ def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]
     """One scale for every output channel, along `axis`."""
     others = tuple(index for index in range(weight.ndim) if index != axis)
     largest: NDArray[np.float32] = np.abs(weight).max(axis=others)
-    # A channel of zeros has no scale of its own; any serves, and a common one stays in FP16's range.
+    # A channel of zeros has no scale; any is correct, and that of another channel stays in FP16's range.
     return np.where(largest > 0, largest, largest.max() or 1.0).astype(np.float32) / np.float32(LEVELS)
 
 
 def weight_levels(weight: NDArray[np.float32], scales: NDArray[np.floating], axis: int) -> NDArray[np.int8]:
-    """The weight as INT8 levels of its scales."""
+    """The weight as INT8 levels at its scales."""
     shape = [1] * weight.ndim
     shape[axis] = -1
     levels = np.rint(weight / scales.astype(np.float32).reshape(shape))
@@ -30,7 +30,7 @@ def weight_levels(weight: NDArray[np.float32], scales: NDArray[np.floating], axi
 
 
 def round_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """What is left of a weight after INT8 and back."""
+    """A weight after rounding to INT8 and back."""
     scales = weight_scales(weight, axis)
     shape = [1] * weight.ndim
     shape[axis] = -1
@@ -38,7 +38,7 @@ def round_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 
 def round_activation(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-    """What is left of an activation after INT8 and back."""
+    """An activation after rounding to INT8 and back."""
     scale = np.float32(scale_of(threshold))
     rounded: NDArray[np.float32] = np.clip(np.rint(values / scale), -LEVELS, LEVELS) * scale
     return rounded

@@ -1,4 +1,4 @@
-"""Which layers INT8 hurts, and how few of them must be given back for the accuracy to hold."""
+"""The layers that INT8 affects most, and the fewest that must return to higher precision to keep the accuracy."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from aselect_calibration.weights import Graph
 from aselect_runtime.progress import Progress
 
 Build = Callable[[Sequence[Layer]], Graph]
-"""The graph in which these layers compute in INT8 and all others as before."""
+"""Builds the graph in which these layers compute in INT8 and all others are unchanged."""
 
 Batches = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What a layer does to the logits when it alone is INT8."""
+    """The effect of a layer on the logits if only that layer is INT8."""
 
     layer: Layer
     noise: float
-    """Energy of the logits' error over the energy of what varies in them (1 / SQNR)."""
+    """Energy of the logits' error over the energy of their variation (1 / SQNR)."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the search ended: the layers given back, and the drop that is left."""
+    """The result of the search: the layers returned to higher precision, and the remaining drop."""
 
     returned: tuple[Layer, ...]
     drop: float
     met: bool
     measured: dict[int, float] = field(default_factory=dict)
-    """Number of layers given back -> drop, of every measurement."""
+    """Number of layers returned -> drop, for every measurement."""
 
 
 def rank(
     exact: Graph, build: Build, layers: Sequence[Layer], batches: Batches, logits: str, progress: Progress
 ) -> tuple[Damage, ...]:
-    """The layers, worst first, by the error that each alone brings into the logits of a few frames.
+    """The layers, worst first, by the error in the logits of a few frames if only that layer is INT8.
 
-    A stand-in for the task metric, which one layer moves by less than its own noise. Costs one session per layer.
+    A proxy for the task metric, whose noise is larger than the effect of one layer. Needs one session per layer.
     """
     reference = _logits(exact, batches, logits)
     energy = float(((reference - reference.mean()) ** 2).sum()) or 1.0
@@ -57,11 +57,11 @@ def rank(
 
 
 def give_back(ranked: Sequence[Layer], drop: Callable[[Sequence[Layer]], float], allowed: float) -> Outcome:
-    """Give back the fewest of the layers, worst first, for which `drop` of the rest is at most `allowed`.
+    """Return the fewest of the layers, worst first, to higher precision so that the `drop` of the others is allowed.
 
-    The number is doubled until it is enough and then bisected, so at most 2·log2(layers) + 1 measurements are made.
-    That assumes that giving back more never hurts; where it does, the result holds but may not be the fewest.
-    If no layer may stay INT8, the outcome is the best that was measured, and not met.
+    The number is doubled until it suffices and then bisected, so at most 2·log2(layers) + 1 measurements are made. This
+    assumes that returning more layers never hurts; if it does, the result is valid but may not be the smallest. If no
+    layer may stay INT8, the outcome is the best measurement and is marked as not met.
     """
     measured: dict[int, float] = {}
 

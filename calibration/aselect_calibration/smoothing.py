@@ -1,7 +1,7 @@
 """Smoothing: moving channel outliers from the output of a LayerNormalization or RMSNorm into the weights that read it.
 
-SmoothQuant (Xiao et al., arXiv 2211.10438): X·W = (X / s)·(s·W) with s_j = max|X_j|^a / max|W_j|^(1-a). The division
-goes into the norm's own scale and bias, so nothing is computed more at run time.
+SmoothQuant (Xiao et al., arXiv 2211.10438): X·W = (X / s)·(s·W) with s_j = max|X_j|^a / max|W_j|^(1-a). The division is
+folded into the norm's own scale and bias, so it adds no computation at run time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from aselect_calibration.weights import Graph, WeightFile
 
 STRENGTHS = tuple(float(a) for a in np.linspace(0, 1, 11))
 _SMALL = 1e-5
-"""Below this share of the largest, a channel's magnitude counts as this much: a dead channel has no say in s."""
+"""Smallest share of the largest magnitude that a channel counts as, so that channels near zero do not affect s."""
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """The factors s (D,) of one norm, and the strength a that they were made with."""
+    """The factors s (D,) of one norm, and the strength a that they were computed with."""
 
     strength: float
     factors: NDArray[np.float32]
@@ -43,7 +43,7 @@ def by_norm(layers: Sequence[Layer]) -> dict[str, tuple[Layer, ...]]:
 def search(
     graph: Graph, layers: Sequence[Layer], samples: Mapping[str, ChannelSample], method: Method
 ) -> dict[str, Smoothing]:
-    """For each norm the strength with the least squared error of its layers' outputs; norms best left alone are out."""
+    """For each norm the strength with the least squared error of its layers' outputs; others are left out."""
     found = {}
     for norm, readers in by_norm(layers).items():
         weight = np.concatenate([_weight(graph, layer) for layer in readers], axis=1)
@@ -54,7 +54,7 @@ def search(
 
 
 def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoothing], weights: WeightFile) -> Graph:
-    """A copy of the graph that computes the same with smoother activations. New weights go to `weights`."""
+    """A copy of the graph with the same function and smoother activations. New weights are appended to `weights`."""
     copy = graph.copy()
     stored = {weight.name: weight for weight in copy.model.graph.initializer}
     makers, added = producers(copy), {}
@@ -80,7 +80,7 @@ def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoo
 
 
 def _own_weights(node: NodeProto, stored: Container[str]) -> list[tuple[int, str]]:
-    """Index among a norm's inputs, and role, of its own weights; an RMSNorm ends in a product with its scale."""
+    """Index in a norm's inputs, and role, of its weights; an RMSNorm ends in a product with its scale."""
     if node.op_type == "Mul":
         return [(index, "scale") for index, name in enumerate(node.input) if name in stored]
     return [(index, role) for index, role in ((1, "scale"), (2, "bias")) if index < len(node.input)]

@@ -1,6 +1,6 @@
-"""From a histogram to the largest magnitude that INT8 still tells apart: one pure function per method.
+"""From a histogram to the largest magnitude that INT8 represents: one pure function per method.
 
-A threshold t means the scale t / 127; what is larger saturates.
+A threshold t means the scale t / 127; larger values saturate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aselect_calibration.histogram import BINS, Histogram
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
 LEVELS = 127
-"""Magnitudes of symmetric INT8 besides zero."""
+"""Number of magnitudes of symmetric INT8 above zero."""
 
 PERCENTILE = 99.99
 _CANDIDATES = 100
@@ -47,10 +47,10 @@ def entropy(histogram: Histogram) -> float:
     """The threshold at which the quantised distribution has the least Kullback-Leibler divergence from the true one.
 
     After S. Migacz, "8-bit Inference with TensorRT" (GTC 2017): saturated values join the last bin of the reference,
-    and each level's mass spreads over the bins it stands for that are not empty.
+    and the mass of each level is spread over its non-empty bins.
     """
     levels = LEVELS + 1
-    # Zeros, of which a ReLU makes many, are exact at any scale: the first bin counts as its neighbour does.
+    # Zeros, which a ReLU makes many of, are exact at any scale: the first bin gets the count of its neighbour.
     counts = histogram.counts.copy()
     counts[0] = counts[1]
     used = int(np.flatnonzero(histogram.counts)[-1]) + 1
@@ -71,7 +71,7 @@ METHODS: Mapping[Method, Callable[[Histogram], float]] = {
 
 
 def threshold(histogram: Histogram, method: Method) -> float:
-    """The threshold of a method; 1 for a tensor that was zero throughout, which any scale represents."""
+    """The threshold of a method; 1 for a tensor that is always zero, which any scale represents."""
     return METHODS[method](histogram) if histogram.largest > 0 else 1.0
 
 
@@ -86,5 +86,5 @@ def _divergence(counts: NDArray[np.int64], end: int, levels: int) -> float:
     quantised = np.repeat(share, np.diff(np.append(starts, end))) * (inside > 0)
     reference, quantised = reference / reference.sum(), quantised / max(quantised.sum(), 1.0)
     seen = reference > 0
-    # A bin that only saturated values fill has no quantised mass: a small one keeps the divergence finite.
+    # A bin with only saturated values has no quantised mass: a small one keeps the divergence finite.
     return float((reference[seen] * np.log(reference[seen] / np.maximum(quantised[seen], 1e-12))).sum())

@@ -1,8 +1,8 @@
 """A graph's weights on disk: a graph in memory holds references, and one tensor at a time is read or written.
 
-Protobuf copies what it is given, several times over while it writes, so the weights never pass through it: while a
-graph is worked on they lie beside it as ONNX external data, and the finished file is streamed. To write four blocks of
-DiT-XL (255 MB) as one file takes no memory so; onnx_ir takes 1,035 MB more at its peak, onnx 781 MB.
+Protobuf copies its input several times while writing, so weights are not passed through it: during processing they are
+stored next to the graph as ONNX external data, and the finished file is streamed. Writing four blocks of DiT-XL (255
+MB) as one file then needs no extra memory; onnx_ir needs 1,035 MB more at its peak, onnx 781 MB.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from aselect_runtime.files import inside
 from aselect_runtime.sessions.onnx import OnnxSession
 
 INLINE = 1024
-"""Tensors below this many bytes stay within the graph, where passes look at their values."""
+"""Tensors below this many bytes stay in the graph, because passes read their values."""
 
 SINGLE_FILE = 2**31 - 2**20
-"""Bytes up to which a graph is one file; protobuf ends at 2 GiB."""
+"""Maximum size of a graph in one file; protobuf's limit is 2 GiB."""
 
 DATA = ".data"
-"""What the file of a large graph's weights has after the graph's own name."""
+"""Suffix of the weight file of a large graph, after the graph's own name."""
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-"""Numbers of the fields ModelProto.graph, GraphProto.initializer and TensorProto.raw_data in onnx.proto."""
+"""Field numbers of ModelProto.graph, GraphProto.initializer and TensorProto.raw_data in onnx.proto."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Graph:
     folder: Path
 
     def array(self, weight: TensorProto) -> NDArray[Any]:
-        """A weight's values, read from disk where they are there."""
+        """A weight's values, read from disk if they are stored there."""
         if weight.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(weight)
         entry = {item.key: item.value for item in weight.external_data}
@@ -58,7 +58,7 @@ class Graph:
         return values.reshape(weight.dims)
 
     def session(self) -> OnnxSession:
-        """ONNX Runtime on the CPU, reading the weights from where they are."""
+        """An ONNX Runtime session on the CPU that reads the weights from their files."""
         with self.saved() as path:
             return OnnxSession(path, "cpu")
 
@@ -70,7 +70,7 @@ class Graph:
 
     @contextmanager
     def saved(self) -> Iterator[Path]:
-        """A file of the graph beside its weights, for as long as the context lasts."""
+        """Context with a file of the graph next to its weights, removed at the end."""
         path = self.folder / f"{id(self.model):x}.onnx"
         path.write_bytes(self.model.SerializeToString())
         try:
@@ -85,7 +85,7 @@ class Graph:
         return Graph(model, self.folder)
 
     def write(self, path: Path) -> None:
-        """Write the graph for good: one file, or beyond SINGLE_FILE with the weights beside it in `<name>.data`."""
+        """Write the final graph: one file, or beyond SINGLE_FILE with the weights next to it in `<name>.data`."""
         if self._size() <= SINGLE_FILE:
             with path.open("wb") as stream:
                 self._stream(stream)
@@ -99,7 +99,7 @@ class Graph:
         return inline + sum(_bytes(weight) for weight in self.model.graph.initializer)
 
     def _stream(self, stream: BinaryIO) -> None:
-        """The serialized model, as protobuf would write it, with one weight in memory at a time."""
+        """Write the serialized model, as protobuf would, with one weight in memory at a time."""
         bare = ModelProto()
         bare.CopyFrom(self.model)
         weights = list(self.model.graph.initializer)
@@ -124,7 +124,7 @@ class WeightFile:
         self.folder, self.name = folder, name
 
     def put(self, name: str, values: NDArray[Any]) -> TensorProto:
-        """Store an array; returns the weight that stands for it in a graph."""
+        """Store an array; returns the tensor that refers to it in a graph."""
         if values.nbytes < INLINE:
             return numpy_helper.from_array(values, name)
         weight = TensorProto(name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
@@ -138,17 +138,17 @@ class WeightFile:
 
 
 def store(model: onnx_ir.Model, folder: Path, name: str) -> Graph:
-    """Put a model's larger weights into the file `name` of `folder`, one after the other; the model lets go of them."""
+    """Write a model's larger weights to the file `name` of `folder`, one after the other; the model frees them."""
     path = folder / f"{name}.onnx"
     for value in model.graph.initializers.values():
         if value.const_value is not None:
-            # Transposed views are put in order here, one at a time: value by value to the file takes minutes.
+            # Transposed views are made contiguous here, one at a time: writing them value by value takes minutes.
             value.const_value = _in_order(value.const_value)
     onnx_ir.save(model, path, external_data=name, size_threshold_bytes=INLINE)
     graph = Graph(onnx.load(path, load_external_data=False), folder)
     path.unlink()
     for value in model.graph.initializers.values():
-        value.const_value = None  # onnxscript's rewrite rules remember the graph that they saw last
+        value.const_value = None  # onnxscript's rewrite rules keep a reference to the last graph
     return graph
 
 
@@ -160,12 +160,12 @@ def _in_order(tensor: onnx_ir.TensorProtocol) -> onnx_ir.LazyTensor:
 
 
 def _bytes(weight: TensorProto) -> int:
-    """Bytes of a weight that lie outside of the graph."""
+    """Bytes of a weight that are stored outside the graph."""
     return sum(int(item.value) for item in weight.external_data if item.key == "length")
 
 
 def _header(weight: TensorProto) -> bytes:
-    """A serialized weight up to its raw data, which is to follow if it lies on disk."""
+    """A serialized weight up to its raw data, which follows if it is on disk."""
     if weight.data_location != TensorProto.EXTERNAL:
         return bytes(weight.SerializeToString())
     bare = TensorProto(name=weight.name, dims=weight.dims, data_type=weight.data_type)
@@ -173,7 +173,7 @@ def _header(weight: TensorProto) -> bytes:
 
 
 def _opening(field: int, length: int) -> bytes:
-    """Protobuf's key and length of a field of variable length: https://protobuf.dev/programming-guides/encoding/."""
+    """Protobuf's key and length of a variable-length field: https://protobuf.dev/programming-guides/encoding/."""
     return bytes(_varint(field << 3 | 2)) + bytes(_varint(length))
 
 

@@ -1,9 +1,9 @@
-"""Floor 3, export: the ONNX graph, its precision, its verification and its evaluation.
+"""Layer 3, export: the ONNX graph, its precision, its verification and its evaluation.
 
     result = export("seg", "fp16", target="sm86")
     found = evaluate(result.folder, "camvid")
 
-Importing this package loads nothing heavy.
+Importing this package does not import torch or onnx.
 """
 
 from __future__ import annotations

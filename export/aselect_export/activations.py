@@ -1,6 +1,6 @@
-"""What the tensors of a graph are like on real frames, measured inside the graph itself.
+"""Statistics of a graph's tensors on real frames, computed in the graph itself.
 
-Only numbers leave the session, so that measuring hundreds of tensors takes no more memory than computing them.
+Only scalars leave the session, so measuring hundreds of tensors needs no more memory than computing them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Span:
     """The values of one tensor over all frames."""
 
     largest: float
-    """max |x|; infinity if there was an infinity or a NaN."""
+    """max |x|; infinity if a value is infinite or NaN."""
     coarseness: float = 0.0
-    """What rounding to FP16 takes away, as a share of what varies along the last axis; 0 where not measured.
+    """Error of rounding to FP16, as a share of the variation along the last axis; 0 if not measured.
 
-    A common offset, which LayerNorm and softmax take out, counts for nothing: what is left is what a model can use.
+    A common offset, which LayerNorm and softmax remove, does not count as variation.
     """
 
 
@@ -60,9 +60,9 @@ def record_spans(graph: Graph, batches: Iterable[NDArray[np.uint8]]) -> dict[str
 
 
 def measuring(model: ModelProto, kinds: Mapping[str, int]) -> ModelProto:
-    """A copy of a graph with scalar outputs more: `largest/x`, `energy/x` for every float tensor x that a node makes.
+    """A copy of a graph with additional scalar outputs: `largest/x`, `energy/x` for every float tensor x of a node.
 
-    For FP32 tensors also `lost/x` (squares of what rounding to FP16 takes) and `varied/x` (squares of what varies).
+    For FP32 tensors also `lost/x` (squared FP16 rounding error) and `varied/x` (squared variation).
     """
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -82,10 +82,10 @@ def measuring(model: ModelProto, kinds: Mapping[str, int]) -> ModelProto:
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
-    """A session that computes a tensor's numbers as soon as it has the tensor, and then lets go of it."""
+    """A session that computes the statistics of a tensor as soon as it is available, and then frees it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = physical_cores()
-    # The default order leaves all numbers for the end, and with them every tensor in memory: gigabytes.
+    # In the default order all statistics come last, so that all tensors stay in memory: gigabytes.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -105,7 +105,7 @@ def float_tensors(model: ModelProto) -> dict[str, int]:
 
 
 def _statistics(name: str, kind: int) -> list[NodeProto]:
-    """The nodes that boil a tensor down to its numbers."""
+    """The nodes that reduce a tensor to its statistics."""
     steps: list[tuple[str, list[str], str, dict[str, Any]]] = []
     wide = name
     if kind == TensorProto.FLOAT16:
@@ -132,7 +132,7 @@ def _statistics(name: str, kind: int) -> list[NodeProto]:
 
 
 def _span(name: str, largest: float, sums: Mapping[str, float]) -> Span:
-    # A maximum may pass over a NaN, a sum of squares does not.
+    # A maximum may ignore a NaN, a sum of squares does not.
     if not math.isfinite(sums[f"{_ENERGY}/{name}"]):
         return Span(math.inf, math.inf)
     lost, varied = sums.get(f"{_LOST}/{name}", 0.0), sums.get(f"{_VARIED}/{name}", 0.0)
@@ -144,6 +144,6 @@ def _span(name: str, largest: float, sums: Mapping[str, float]) -> Span:
 def _largest(values: NDArray[np.generic]) -> float:
     if not values.size:
         return 0.0
-    # Two reductions rather than abs(): no copy of the tensor. A NaN is the result of both.
+    # Two reductions instead of abs() avoid a copy of the tensor. Both return NaN if there is one.
     largest = max(float(values.max()), -float(values.min()))
     return largest if np.isfinite(largest) else math.inf

@@ -40,13 +40,13 @@ def export(
 ) -> ExportResult:
     """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines.
 
-    `model` is a bundle folder; without it, the one that ships for `task`. `imgsz` is "HxW" or (height, width) in
+    `model` is a bundle folder; without it, the one included for `task`. `imgsz` is "HxW" or (height, width) in
     pixels, the bundle's own if None; `target` is "sm86,sm89" or a list of such names. `ladder` writes the fallback
-    graphs. `data` is what to verify and calibrate on; `calib_images` to `rest` are for int8, see `Int8Settings`. The
+    graphs. `data` is used to verify and calibrate; `calib_images` to `rest` are for int8, see `Int8Settings`. The
     folder is `out`, or <task>-<precision> in the working directory, which a later export replaces.
 
-    A graph that misses its gate is not written; if it is the asked one, nothing is, and GateError is raised. Raises
-    InputError, WriteError or EngineError besides.
+    A graph that fails its parity check is not written; if it is the requested one, nothing is written and GateError is
+    raised. Also raises InputError, WriteError or EngineError.
     """
     asked = check_precision(precision)
     choice(engine, get_args(EngineChoice), "engine")

@@ -1,4 +1,4 @@
-"""The model card of an export: one page that says what the folder holds and how it was checked."""
+"""The model card of an export: one page that describes the folder's contents and how they were checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CARD = "card.html"
 
 
 def write_card(folder: Path, manifest: Manifest, report: Report) -> None:
-    """Write `card.html` of a manifest and a report that are otherwise complete; raises WriteError."""
+    """Write `card.html` for a manifest and a report that are complete except for it; raises WriteError."""
     task = {"seg": "segmentation", "cls": "classification"}[manifest.task]
     write_page(folder / CARD, f"{task.capitalize()} model, {manifest.precision}", _sections(manifest, report))
 
@@ -26,15 +26,15 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
         "noise": f"alpha {noise.alpha:.4f}, sigma {noise.sigma:.4f}, model timestep {noise.model_timestep:g}",
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
     }
-    sections = [Section("What it is", facts=facts)]
+    sections = [Section("Overview", facts=facts)]
     whole, deployed = size.get("backbone_float32_bytes"), size.get("deployed_float32_bytes")
     if whole and deployed:
         text = (
-            f"At this one noise level the conditioning is constant and folds into the weights, and blocks beyond the "
-            f"tap are cut: {deployed / 1e6:.1f} MB are left, head included, of the backbone's {whole / 1e6:.1f} MB "
+            "At this one noise level the conditioning is constant and folded into the weights, and blocks after the "
+            f"tap are removed: {deployed / 1e6:.1f} MB, head included, remain of the backbone's {whole / 1e6:.1f} MB "
             "(float32)."
         )
-        sections.append(Section("What was folded", text))
+        sections.append(Section("Folding", text))
     files = [(name, f"{count / 1e6:.2f} MB") for name, count in size.items() if not name.endswith("_bytes")]
     sections.append(Section("Files", rows=[("file", "size"), *files]))
     parity = [
@@ -48,26 +48,26 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
         )
         for each in report.parity
     ]
-    head = ("graph", "held against", "frames", "same class", "max error", "gate")
-    sections.append(Section("Parity", "Each graph's answers beside its reference's.", rows=[head, *parity]))
+    head = ("graph", "compared with", "frames", "same class", "max error", "gate")
+    sections.append(Section("Parity", "Each graph's answers compared with its reference's.", rows=[head, *parity]))
     if report.latency:
         rows = [(name.removesuffix(" [ms]"), f"{taken:.2f} ms") for name, taken in report.latency.items()]
         sections.append(Section("Latency on the exporting machine", rows=[("graph", "time"), *rows]))
     if report.kept_fp32:
         rows = [(graph, str(len(nodes))) for graph, nodes in report.kept_fp32.items()]
         sections.append(
-            Section("Nodes kept in FP32", "report.json names each and why.", rows=[("graph", "nodes"), *rows])
+            Section("Nodes kept in FP32", "report.json lists each with the reason.", rows=[("graph", "nodes"), *rows])
         )
     if quantised := report.quantisation:
         layers = sum(layer.int8 for layer in quantised.layers)
         drop = {
-            "layers in INT8": f"{layers} of {len(quantised.layers)}; the rest is {quantised.rest.upper()}",
+            "layers in INT8": f"{layers} of {len(quantised.layers)}; the others are {quantised.rest.upper()}",
             f"{quantised.metric} in fp32": f"{quantised.fp32:.4f} on {quantised.images} images",
             f"{quantised.metric} in int8": f"{quantised.int8:.4f}; allowed drop {quantised.max_drop:g}",
         }
         sections.append(Section("INT8", facts=drop))
     if report.notes:
-        sections.append(Section("Notes", rows=[("what to know",), *((note,) for note in report.notes)]))
+        sections.append(Section("Notes", rows=[("note",), *((note,) for note in report.notes)]))
     return sections
 
 

@@ -1,4 +1,4 @@
-"""What an export can be asked for; apart, so that a command that lists it loads nothing heavy."""
+"""The choices of an export's options; a separate module, so that a command can list them without importing torch."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from typing import Literal
 
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 Format = Literal["folder", "triton", "deepstream"]
-"""One machine's export folder, or what a server for many reads."""
+"""An export folder for one machine, or the format of a server for many."""

@@ -1,4 +1,4 @@
-"""Which engines an export builds, decided and checked before the long work starts."""
+"""Decides which engines an export builds, and checks them before the long work starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aselect_runtime.records import Engine
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """The engines to build, checked before the long work starts; `notes` say why there are none."""
+    """The engines to build, checked before the long work starts; `notes` give the reason if there are none."""
 
     builds: tuple[tuple[Builder, str], ...]
     notes: tuple[str, ...] = ()
@@ -27,10 +27,10 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
     if engine == "none":
         if targets:
             raise InputError(
-                f"got the engine none with the target {','.join(targets)}, expected one of them; leave one out",
+                f"got the engine none with the target {','.join(targets)}, expected only one of the two; leave one out",
                 parameter=("engine", "target"),
             )
-        return EnginePlan((), ("no engine was asked for",))
+        return EnginePlan((), ("no engine was requested",))
     if engine == "auto":
         if not targets and not (find_gpu() and available("tensorrt")):
             return EnginePlan(
@@ -48,7 +48,7 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
 
 
 def build_planned(folder: Path, plan: EnginePlan, progress: Progress) -> tuple[Engine, ...]:
-    """Build the planned engines of the folder's `model.onnx`, beside it."""
+    """Build the planned engines of the folder's `model.onnx`, in that folder."""
     return tuple(
         build_engine(folder / "model.onnx", folder / engine_name(builder, target), target, builder, progress)
         for builder, target in plan.builds

@@ -1,6 +1,6 @@
-"""Accuracy of a bundle, an export folder, a lone graph or an engine on labelled images.
+"""Accuracy of a bundle, an export folder, a single graph or an engine on labelled images.
 
-All are measured by `aselect_edge.evaluation`, as training measures.
+All are measured by `aselect_edge.evaluation`, as in training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Something to be evaluated: frames uint8 [N, H, W, 3] to class_map [N, H, W] or scores [N, C]."""
+    """A model to evaluate: frames uint8 [N, H, W, 3] to class_map [N, H, W] or scores [N, C]."""
 
     task: Task
     classes: tuple[ClassInfo, ...]
@@ -42,13 +42,13 @@ class Predictor:
     """Batch, height, width."""
     predict: Callable[[Frame], NDArray[Any]]
     device: str
-    """What runs it, for people: `torch cpu`, `cpu` (ONNX Runtime), `openvino`, `tensorrt`."""
+    """The runtime, for display: `torch cpu`, `cpu` (ONNX Runtime), `openvino`, `tensorrt`."""
     close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: mIoU (seg) or top-1 accuracy (cls) as `score`, and per class (None: class absent)."""
+    """The result: mIoU (seg) or top-1 accuracy (cls) as `score`, and per class (None: class absent)."""
 
     model: str
     data: str
@@ -61,7 +61,7 @@ class Evaluation:
     others: dict[str, float]
     """The other figures of the task; see `metrics.Figures`."""
     per_class: dict[str, float | None]
-    """IoU (seg), or the share of a class's images that was found (cls)."""
+    """IoU (seg), or recall (cls)."""
 
     def to_json(self) -> str:
         """One JSON object on one line."""
@@ -79,8 +79,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
-    With `report` (.html) it writes a page that shows the figures, every class and the confusion. Raises InputError if
-    the model or the data cannot be used, or if their classes differ; besides, what `open_model` raises.
+    With `report` (.html), write a page with the figures, every class and the confusion matrix. Raises InputError if the
+    model or the data cannot be used, or if their classes differ; also the errors of `open_model`.
     """
     page = None if report is None else Path(report)
     if page is not None and page.suffix != ".html":
@@ -110,7 +110,7 @@ def _write_report(page: Path, evaluation: Evaluation, found: Figures, classes: t
         "data": evaluation.data,
         "run on": evaluation.device,
     }
-    what = "Intersection over union." if found.metric == "miou" else "Share of the class's images that is found."
+    what = "Intersection over union." if found.metric == "miou" else "Recall of the class."
     with tempfile.TemporaryDirectory() as scratch:
         plot = Path(scratch) / "confusion.png"
         draw_confusion(found.matrix, classes, plot)
@@ -129,7 +129,7 @@ def accuracy(
     progress: Progress = silent,
     most: int | None = None,
 ) -> Figures:
-    """Figures on a split; of one with more than `most` images, on so many spread over it."""
+    """Figures on a split; if it has more than `most` images, on that many spread over it."""
     images = _in_classes_of(model, _opened(model.task, data, split), data)
     if most is not None and most < len(images):
         images = images.subset([index * len(images) // most for index in range(most)])
@@ -138,7 +138,7 @@ def accuracy(
 
 
 def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, ...]) -> bool:
-    """Whether a split has labels of any of these classes; folders of cameras or days look like classes, too."""
+    """Whether a split has labels of any of these classes; folders per camera or day may look like classes."""
     if not is_labelled(data, split, task):
         return False
     return not {info.name for info in _opened(task, data, split).classes}.isdisjoint(info.name for info in classes)
@@ -171,8 +171,8 @@ def _torch_model(bundle: LoadedBundle, device: Device) -> Predictor:
     there = ("auto", "cpu", *(("cuda",) if torch.cuda.is_available() else ()))
     if device not in there:
         raise InputError(
-            f"got the device {device} for a bundle, expected {' or '.join(there)}, where torch runs it here; "
-            "change it, or evaluate what aselect-export made of it",
+            f"got the device {device} for a bundle, expected {' or '.join(there)}, on which torch runs it here; "
+            "change it, or evaluate an export of the bundle",
             parameter="device",
         )
     record, on = bundle.record, there[-1] if device == "auto" else device
@@ -187,7 +187,7 @@ def _torch_model(bundle: LoadedBundle, device: Device) -> Predictor:
 
 
 def _engine(path: Path) -> tuple[Manifest, Session]:
-    """This very engine of an export folder, whatever else the folder holds."""
+    """The given engine of an export folder, independent of the folder's other engines."""
     from aselect_runtime.engines.cache import load_plan
     from aselect_runtime.engines.tensorrt_session import TensorRtSession
     from aselect_runtime.folder import load_folder
@@ -196,7 +196,7 @@ def _engine(path: Path) -> tuple[Manifest, Session]:
     if not (folder / MANIFEST).is_file():
         raise InputError(
             f"{path}: got an engine outside an export folder, expected FOLDER/engines/NAME.engine, whose manifest "
-            "says what it answers; give the engine in its folder"
+            "describes its outputs; give the engine in its folder"
         )
     manifest, _ = load_folder(folder)
     name = path.absolute().relative_to(folder).as_posix()
@@ -226,7 +226,7 @@ def _runtime_model(manifest: Manifest, session: Session) -> Predictor:
 
 
 def _in_classes_of(model: Predictor, images: Data, where: Path) -> Data:
-    """The images with their labels in the model's order of classes, some of which a classifier may not meet."""
+    """The images with their labels in the model's order of classes; for a classifier some classes may be missing."""
     found, expected = ([info.name for info in each.classes] for each in (images, model))
     if found == expected:
         return images

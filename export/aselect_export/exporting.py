@@ -1,4 +1,4 @@
-"""Export: from a bundle to a folder that a device can run, with every graph in it verified."""
+"""Export: from a bundle to a folder that a device can run, in which every graph is verified."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from aselect_runtime.frames import Frame
 
 FRAMES = 8
-"""Verification frames, rounded up to whole batches."""
+"""Number of verification frames, rounded up to whole batches."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An export folder that was written: what it holds, which rung `model.onnx` is, and what to know about it."""
+    """A written export folder: its contents, the rung of `model.onnx`, and notes for the user."""
 
     folder: Path
     manifest: Manifest
@@ -57,24 +57,24 @@ def export(
     int8: Int8Settings | None = None,
     progress: Progress = silent,
 ) -> ExportResult:
-    """Write the export folder `out` of a loaded bundle, whole or not at all.
+    """Write the export folder `out` of a loaded bundle, completely or not at all.
 
     `imgsz` is (height, width), the bundle's own if None. `ladder` adds fallback graphs of higher precision.
-    `allow_mixed` takes the mixed graph as model.onnx if the fp16 one misses its gate. `data` is a folder of images or a
-    video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8` says. Raises
-    InputError, WriteError, GateError (a gate was missed) or EngineError.
+    `allow_mixed` uses the mixed graph as model.onnx if the fp16 one fails its parity check. `data` is a folder of
+    images or a video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8`
+    specifies. Raises InputError, WriteError, GateError (a parity check failed) or EngineError.
     """
     check_precision(precision)
     if allow_mixed and precision != "fp16":
         raise InputError(
-            f"got allow mixed with the precision {precision}, expected it with fp16 alone; leave it out",
+            f"got allow mixed with the precision {precision}, expected it only with fp16; leave it out",
             parameter="allow_mixed",
         )
     plan = plan_engines(engine, targets)
     settings = int8 or Int8Settings()
     settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
     with atomic_folder(out, EXPORT) as folder:
-        # torch and onnx take seconds to import: mistakes in the arguments are told before.
+        # torch and onnx take seconds to import: wrong arguments are reported before.
         from aselect_export import package
         from aselect_export.ladder import choose_rungs
         from aselect_export.verify import verification_frames
@@ -111,9 +111,9 @@ def _prepare(
     folder: Path,
     progress: Progress,
 ) -> tuple[Graph, Trial, dict[str, int]]:
-    """All that needs torch: the reference's answer, the traced graph, torch's own half precision, bytes of weights.
+    """Everything that needs torch: the reference's answer, the traced graph, torch's half precision, weight bytes.
 
-    No torch model outlives the call: a session holds the weights again.
+    No torch model is kept after the call: a session holds the weights again.
     """
     from aselect_export import package
     from aselect_export.graph import trace
@@ -134,14 +134,14 @@ def _prepare(
     progress("running torch in half precision", 0.0)
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.new_empty(0)  # the exporter's caches still know the tensors
+        tensor.data = tensor.new_empty(0)  # the exporter's caches still refer to the tensors
     return traced, Trial(record.task, batch, frames, reference, halves), weights
 
 
 def _calibration(
     bundle: LoadedBundle, data: Path | None, settings: Int8Settings, batch: int, size: tuple[int, int]
 ) -> CalibrationFrames | None:
-    """The frames to calibrate on, whole batches; None if the ranges kept in the bundle are to serve."""
+    """The calibration frames, in whole batches; None to use the ranges stored in the bundle."""
     from aselect_calibration import calibration_frames
     from aselect_export.quantising import RANGES
 
@@ -150,7 +150,7 @@ def _calibration(
     if RANGES not in bundle.record.files:
         raise InputError(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
-            "of what the camera sees) or keep ranges in the bundle with python -m aselect_export.ranges",
+            "from the camera) or store ranges in the bundle with python -m aselect_export.ranges",
             parameter="data",
         )
     return None
@@ -170,14 +170,14 @@ def _int8(
     from aselect_export.ladder import choose_rungs
     from aselect_export.quantising import quantise
 
-    # A failure of fp16 is none of int8: its place on the ladder stays empty.
+    # A failure of fp16 does not affect int8: its place on the ladder stays empty.
     above = choose_rungs(traced, "fp16", trial, progress, ladder=True, allow_mixed=True)
     int8 = quantise(bundle, traced, above, trial, data, calibration, settings, progress)
     return int8, [int8.candidate, *(above if ladder else [])]
 
 
 def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
-    """Load a bundle folder, or the one that ships for a task; raises InputError if its task is not `task`."""
+    """Load a bundle folder, or the one included for a task; raises InputError if its task is not `task`."""
     from aselect_edge.bundle import SHIPPED, load_bundle
 
     if model is None:
@@ -189,23 +189,23 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
     bundle = load_bundle(model)
     if task is not None and bundle.record.task != task:
         raise InputError(
-            f"{model}: got a bundle for {bundle.record.task}, expected one for the task {task}; "
-            f"use the task {bundle.record.task} or another model",
+            f"{model}: got a bundle for {bundle.record.task}, expected one for the task {task}; use the task "
+            f"{bundle.record.task} or choose another model",
             parameter=("task", "model"),
         )
     return bundle
 
 
 def check_precision(precision: str) -> Precision:
-    """The precision that was asked for; raises InputError if there is no such."""
+    """The precision of this name; raises InputError for an unknown one."""
     return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
 
 
 def _departures(tried: list[Candidate]) -> list[str]:
-    """What the folder lacks of the ladder, and whether model.onnx is another rung than the asked one."""
+    """Missing rungs of the ladder, and whether model.onnx is another rung than the requested one."""
     notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
     if not tried[0].verdict.passed:
-        notes.append("model.onnx is the mixed graph, because fp16 missed its gate and that was allowed")
+        notes.append("model.onnx is the mixed graph, because fp16 failed its parity check and mixed was allowed")
     return notes
 
 
@@ -232,6 +232,6 @@ def _report(
 
 
 def _weight_bytes(module: nn.Module) -> int:
-    # By identity, because a state dict lists shared weights once per place.
+    # By identity, because a state dict lists shared weights once per use.
     tensors = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

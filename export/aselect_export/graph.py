@@ -1,4 +1,4 @@
-"""The deployed graph: camera frames in, class map or scores out, as one static ONNX model.
+"""The deployed graph: camera frames to class map or scores, as one static ONNX model.
 
 frames uint8 [N, H, W, 3] BGR ──▶ class_map uint8 [N, H, W], confidence float32 [N, H/s, W/s]   (seg)
                               ──▶ scores float32 [N, C]                                        (cls)
@@ -27,7 +27,7 @@ from aselect_runtime.records import Manifest, Task, TensorSpec
 from aselect_runtime.sessions.onnx import METADATA_KEY
 
 OPSET = 20
-"""LayerNormalization (17) and Gelu (20) are single nodes; the newest that TensorRT 10.3 reads."""
+"""LayerNormalization (17) and Gelu (20) are single nodes; the newest opset that TensorRT 10.3 reads."""
 
 LOGITS = "logits"
 """The tensor before argmax and softmax; an output of the traced graph only."""
@@ -36,7 +36,7 @@ _OUTPUTS: dict[Task, tuple[str, ...]] = {"seg": ("class_map", "confidence"), "cl
 
 
 class DeployedGraph(nn.Module):
-    """A model with the camera's frames as its input and the answer, rather than logits, as its outputs."""
+    """A model whose input is camera frames and whose outputs are answers instead of logits."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class DeployedGraph(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Map frames uint8 [N, H, W, 3] to (class_map, confidence, logits) or (scores, logits)."""
-        # TensorRT takes uint8 only at the network's edge and around a Cast, so cast before anything moves.
+        # TensorRT supports uint8 only at the network's inputs and outputs next to a Cast, so cast first.
         pixels = frames.to(torch.float32).permute(0, 3, 1, 2)
         logits: Tensor = self.model(pixels)
         if self.task == "cls":
             return torch.softmax(logits, dim=1), logits
         classes = upsample(logits, (frames.shape[1], frames.shape[2])).argmax(1)
         confidence = torch.softmax(logits, dim=1).amax(1)
-        # The same rule at the other edge: int64 → float → uint8.
+        # The same rule for the output: int64 → float → uint8.
         return classes.to(torch.float32).to(torch.uint8), confidence, logits
 
 
@@ -66,7 +66,7 @@ def trace(model: nn.Module, task: Task, batch: int, size: tuple[int, int], folde
 
 
 def trace_module(module: nn.Module, example: Tensor, source: str, outputs: Sequence[str], folder: Path) -> Graph:
-    """The graph of a module with one input, called `source`; as `trace`."""
+    """The graph of a module with one input, called `source`; otherwise as `trace`."""
     with _quiet_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -91,7 +91,7 @@ def trace_module(module: nn.Module, example: Tensor, source: str, outputs: Seque
 
 
 def _slim(graph: Graph) -> Graph:
-    """What onnxslim makes of a graph, without ever showing it the weights on disk: it takes them for inputs."""
+    """The graph simplified by onnxslim, without its external weights, which onnxslim would treat as inputs."""
     model = graph.copy().model
     stored = {w.name: w for w in model.graph.initializer if w.data_location == TensorProto.EXTERNAL}
     small = [w for w in model.graph.initializer if w.name not in stored]
@@ -99,7 +99,7 @@ def _slim(graph: Graph) -> Graph:
     del model.graph.initializer[:]
     model.graph.initializer.extend(small)
     model.graph.input.extend(make_tensor_value_info(w.name, w.data_type, w.dims) for w in stored.values())
-    # MatMul + Add stays as it is: onnxslim would put a Reshape on each side of a Gemm instead.
+    # MatMul + Add is not fused: onnxslim would put a Reshape on each side of a Gemm.
     simple: ModelProto = onnxslim.slim(model, skip_fusion_patterns=["FusionGemm"])
     used = {name for node in simple.graph.node for name in node.input}
     del simple.graph.input[:]
@@ -109,7 +109,7 @@ def _slim(graph: Graph) -> Graph:
 
 
 def without_logits(traced: Graph) -> Graph:
-    """The graph that is written: a copy of the traced graph without its `logits` output."""
+    """The graph to write: a copy of the traced graph without its `logits` output."""
     graph = traced.copy()
     outputs = [output for output in graph.model.graph.output if output.name != LOGITS]
     del graph.model.graph.output[:]
@@ -124,7 +124,7 @@ def specs(graph: Graph) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
 
 
 def describe(graph: Graph, manifest: Manifest) -> None:
-    """Put the manifest's essentials into the graph's own metadata."""
+    """Store the manifest's main fields in the graph's metadata."""
     del graph.model.metadata_props[:]
     onnx.helper.set_model_props(graph.model, {METADATA_KEY: manifest.to_json()})
 
@@ -137,7 +137,7 @@ def _spec(value: ValueInfoProto) -> TensorSpec:
 
 
 def _strip(model: ModelProto) -> None:
-    """Drop what the exporter notes about this machine (source paths, stack traces): a third of the bytes, no use."""
+    """Remove the exporter's notes about this machine (source paths, stack traces): a third of the bytes."""
     model.producer_name, model.doc_string = "aselect-edge", ""
     del model.metadata_props[:]
     graph = model.graph
@@ -149,7 +149,7 @@ def _strip(model: ModelProto) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hide what the exporter says about itself: deprecations inside torch, and packages that it does not need."""
+    """Hide the exporter's messages: deprecations inside torch, and packages that it does not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The ladder of precisions: the asked one and its fallbacks, each rung measured, none shipped that missed its gate."""
+"""The ladder of precisions: the requested one and its fallbacks, each measured; failed ones are not written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from aselect_runtime.progress import Progress
 from aselect_runtime.records import Precision, Task
 
 COARSE = (1e-2, 1e-3)
-"""Steps of the mixed rung: nodes that lose this share to rounding go back to FP32. A tensor without a common offset
+"""Steps of the mixed rung: nodes with this share of rounding error return to FP32. A tensor without a common offset
 loses 2e-4, whatever its scale."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rung's traced graph and what was measured of it."""
+    """A rung's traced graph and its measurements."""
 
     traced: Graph
     verdict: Verdict
@@ -31,17 +31,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """What every rung of one export is measured with."""
+    """The inputs that every rung of one export is measured with."""
 
     task: Task
     batch: int
     frames: Frame
     reference: Answer
     halves: Mapping[Rung, Answer]
-    """Torch's own answers in half precision, by rung."""
+    """torch's answers in half precision, by rung."""
 
     def judge(self, traced: Graph, rung: Rung, plan: CastPlan | None = None) -> Candidate:
-        """Measure one traced graph, or what a plan makes of it."""
+        """Measure one traced graph, converted by `plan` if given."""
         if plan is not None:
             traced = convert(traced, plan.half, f"{rung}{len(plan.half)}.weights")
         half = self.halves.get(rung)
@@ -52,17 +52,17 @@ class Trial:
 def choose_rungs(
     traced: Graph, asked: Precision, trial: Trial, progress: Progress, *, ladder: bool, allow_mixed: bool
 ) -> list[Candidate]:
-    """Measure the rungs of a precision and return them all: the asked one first, then mixed, FP32 last.
+    """Measure the rungs of a precision and return them all: the requested one first, then mixed, FP32 last.
 
-    Without `ladder` there are no fallbacks, except that with `allow_mixed` the mixed rung may take the place of an
-    fp16 one that failed. Raises GateError if the asked rung misses its gate and nothing allowed takes its place.
+    Without `ladder` there are no fallbacks, except that with `allow_mixed` the mixed rung may replace an fp16 one that
+    failed. Raises GateError if the requested rung fails its parity check and no allowed rung replaces it.
     """
     progress("checking the fp32 graph", 0.0)
     fp32 = trial.judge(traced, "fp32")
     if not fp32.verdict.passed:
         raise GateError(
-            f"{fp32.verdict}, expected 99.9% same class and an error of at most 1e-04; "
-            "the graph does not compute what the model does, please report it with the bundle"
+            f"{fp32.verdict}, expected 99.9% same class and an error of at most 1e-04; the graph does not compute the "
+            "same as the model, please report it with the bundle"
         )
     if asked == "fp32":
         return [fp32]
@@ -80,7 +80,7 @@ def choose_rungs(
 
 
 def _mixed(traced: Graph, trial: Trial, spans: Mapping[str, Span], whole: Candidate) -> Candidate:
-    """The mixed rung: where fp16 passed, the most careful one; where it failed, the fastest that passes."""
+    """The mixed rung: if fp16 passed, the most accurate one; if it failed, the fastest that passes."""
     careful = products(traced.model, spans)
     if whole.verdict.passed:
         return trial.judge(traced, "mixed", careful)
@@ -93,7 +93,7 @@ def _mixed(traced: Graph, trial: Trial, spans: Mapping[str, Span], whole: Candid
 
 
 def _steps(traced: Graph, spans: Mapping[str, Span], whole: Candidate) -> Iterator[CastPlan]:
-    """Plans with ever more nodes in FP32, those that rounding harms most first."""
+    """Plans with increasingly many nodes in FP32, those with the largest rounding error first."""
     kept = len(whole.kept)
     for limit in COARSE:
         plan = fp16_but_coarse(traced.model, spans, limit)
@@ -103,11 +103,11 @@ def _steps(traced: Graph, spans: Mapping[str, Span], whole: Candidate) -> Iterat
 
 
 def _missed(tried: list[Candidate]) -> GateError:
-    """The error when fp16 failed: every rung that was measured, and the ways to go on."""
+    """The error if fp16 failed: every measured rung, and the possible remedies."""
     found = " | ".join(f"{one.verdict} ({'passed' if one.verdict.passed else 'failed'})" for one in tried)
     ways, parameters = "use the precision fp32", ["precision"]
     if any(one.verdict.rung == "mixed" and one.verdict.passed for one in tried):
-        ways += ", or allow mixed, which takes the mixed graph as model.onnx"
+        ways += ", or allow mixed, which uses the mixed graph as model.onnx"
         parameters.append("allow_mixed")
     return GateError(
         f"{found}; expected of fp16 {HALF_AGREEMENT:.1%} same class and values below {LIMIT:.0f}; {ways}",

@@ -1,6 +1,6 @@
-"""Names that say block and component: `block3.attention.qkv.MatMul`, `block3.attention.qkv.weight`.
+"""Node names with block and component: `block3.attention.qkv.MatMul`, `block3.attention.qkv.weight`.
 
-The exporter numbers what it makes (`node_MatMul_56`, `val_62`) but notes the module that each node comes from.
+The exporter numbers its nodes (`node_MatMul_56`, `val_62`) but records the module that each node comes from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from onnx_ir import Model, Node, Value
 from torch import nn
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""The metadata in which the exporter notes a node's modules, outermost first, and last the operation."""
+"""The metadata in which the exporter records a node's modules, outermost first, and last the operation."""
 
 _LEAVES = {
     "project": "attention.qkv",
@@ -22,8 +22,10 @@ _LEAVES = {
     "norm2": "mlp.norm",
     "query": "attention.query_heads",
     "query.norm": "attention.query_norm",
+    "query_norm": "attention.query_norm",
     "key": "attention.key_heads",
     "key.norm": "attention.key_norm",
+    "key_norm": "attention.key_norm",
     "mlp_in": "mlp.in",
     "mlp_out": "mlp.out",
     "gelu": "mlp.gelu",
@@ -31,8 +33,11 @@ _LEAVES = {
     "mlp.widen": "mlp.in",
     "mlp.narrow": "mlp.out",
     "mlp.activation": "mlp.gelu",
+    "mlp.convolutions.widen": "mlp.in",
+    "mlp.convolutions.depthwise": "mlp.depthwise",
+    "mlp.convolutions.narrow": "mlp.out",
 }
-"""What the layers of a folded block are for."""
+"""Names of the layers of a folded block, by their purpose."""
 
 _ROLES = {
     ("MatMul", 0): "weight",
@@ -52,8 +57,8 @@ _ROLES = {
 def name_parts(model: Model, module: nn.Module) -> None:
     """Rename every node, weight and inner tensor of the model that `module` was exported to.
 
-    Inputs and outputs keep their names. A node is `<component>.<operation>`, its output is named after it; what
-    several components share begins with `shared`.
+    Inputs and outputs keep their names. A node is `<component>.<operation>`, and its output has the same name; nodes
+    shared by several components begin with `shared`.
     """
     components = {name: _component(name, module) for name, _ in module.named_modules()}
     taken: Counter[str] = Counter()
@@ -68,7 +73,7 @@ def name_parts(model: Model, module: nn.Module) -> None:
     kept = {*model.graph.inputs, *model.graph.outputs}
     weights = dict(model.graph.initializers)
     for weight in weights.values():
-        weight.name = f"{weight.name}#"  # out of the way of the names to come
+        weight.name = f"{weight.name}#"  # temporary, so that no later name collides
     for old, weight in weights.items():
         weight.name = unique(_weight_name(old, weight, components, places))
     for node in model.graph:
@@ -79,7 +84,7 @@ def name_parts(model: Model, module: nn.Module) -> None:
 
 
 def _component(path: str, root: nn.Module) -> str:
-    """What a module is called: `model.backbone.blocks.3.project` -> `block3.attention.qkv`."""
+    """The component name of a module: `model.backbone.blocks.3.project` -> `block3.attention.qkv`."""
     owner = path.rpartition(".")[0]
     name = re.sub(r"^model(\.backbone(?=\.))?\.?", "", path)
     block = re.match(r"blocks\.(\d+)(?:\.(.*))?$", name)
@@ -97,7 +102,7 @@ def _place(node: Node, components: dict[str, str], places: dict[Node, str]) -> s
     producers = [value.producer() for value in node.inputs if value is not None]
     before = [places[producer] for producer in producers if producer is not None]
     noted = node.metadata_props.get(SCOPES)
-    # A node without a note was made by the exporter's own optimiser.
+    # A node without that metadata was made by the exporter's optimiser.
     owner = components.get(ast.literal_eval(noted)[-2]) if noted else next(iter(before), None)
     if owner in (None, "frames") and any(place.split(".")[0] in ("head", "answer") for place in before):
         return "answer"
@@ -108,7 +113,7 @@ def _place(node: Node, components: dict[str, str], places: dict[Node, str]) -> s
 
 
 def _function(node: Node) -> str:
-    """What an operation between the layers of a block is for."""
+    """The purpose of an operation between the layers of a block."""
     if node.op_type == "Softmax":
         return "attention.softmax"
     if node.op_type == "MatMul":

@@ -25,17 +25,17 @@ from aselect_runtime.records import Bundle, Engine, Manifest, Precision, Report
 
 MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
 RANGES, DAMAGE = "ranges.json", "damage.png"
-"""Only of INT8: the activation ranges, and the image of what each layer costs."""
+"""Only for INT8: the activation ranges, and the plot of each layer's error."""
 
 
 def full_backbone(record: Bundle) -> nn.Module:
     """The backbone before truncation and folding, without storage: for counting only."""
-    # Tied: diffusers stores the one conditioning of DiT once per block, which says nothing about its size.
+    # Tied: diffusers stores DiT's shared conditioning once per block, which would overstate its size.
     return build(family_class(record.backbone.family), {**record.backbone.config, "tied": True})
 
 
 def draft_manifest(bundle: Bundle, graph: Graph, precision: Precision, rungs: tuple[str, ...]) -> Manifest:
-    """All of the manifest that is known before any file is written."""
+    """The part of the manifest that is known before any file is written."""
     source, outputs = specs(graph)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "onnxslim")}
     return Manifest(
@@ -62,7 +62,7 @@ def write_graphs(folder: Path, bundle: Bundle, precision: Precision, passed: lis
     for name, graph, candidate in zip(names, graphs, passed, strict=True):
         rung = candidate.verdict.rung
         own: Precision = "fp16" if rung == "mixed" else rung
-        # A rung's graph speaks for itself: it is found without the folder, so it names no other rung.
+        # A rung's graph may be used without the folder, so its metadata names no other rung.
         describe(graph, manifest.model_copy(update={"model": name, "precision": own, "rungs": ()}))
         graph.write(folder / name)
     return manifest
@@ -80,7 +80,7 @@ def write_verification(folder: Path, trial: Trial) -> None:
 
 
 def write_int8(folder: Path, int8: Int8) -> None:
-    """Write what INT8 was made with: its ranges and the image of its layers."""
+    """Write the calibration of INT8: its ranges and the plot of its layers."""
     from aselect_calibration.plot import draw_damage  # Matplotlib, which no other precision needs
 
     int8.ranges.save(folder / RANGES)
@@ -88,7 +88,7 @@ def write_int8(folder: Path, int8: Int8) -> None:
 
 
 def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine, ...]) -> Manifest:
-    """Write report, card and, last, the manifest with the hash of every file; engines carry their own hashes."""
+    """Write report, card and finally the manifest with the hash of every file; engines carry their own hashes."""
     report.save(folder / REPORT)
     write_card(folder, manifest, report)
     graphs = [name for graph in (manifest.model, *manifest.rungs) for name in (graph, f"{graph}{DATA}")]
@@ -101,9 +101,9 @@ def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine
 
 
 def keep_engines(older: Path, folder: Path, manifest: Manifest) -> Manifest:
-    """Take over what was built of the older export in `older`, minutes of work each, where its graph is the same.
+    """Keep the engines of the older export in `older`, each minutes of work, if its graph is the same.
 
-    Other engines of that export go with it: they answer as its graphs did.
+    Other engines of that export are removed: they compute its older graphs.
     """
     if not (older / MANIFEST).exists():
         return manifest

@@ -1,6 +1,6 @@
-"""Precision as part of the graph: which nodes compute in FP16, written down with Cast nodes and FP16 weights.
+"""Precision as part of the graph: which nodes compute in FP16, expressed by Cast nodes and FP16 weights.
 
-No builder flag is needed or obeyed: a strongly typed TensorRT network builds what the graph says, on every version.
+No builder flag is needed: a strongly typed TensorRT network builds the types in the graph, in every version.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from aselect_export.activations import Span, float_tensors
 from aselect_export.graph import LOGITS
 
 LIMIT = 16_000.0
-"""FP16 ends at 65,504; a tensor that reaches a quarter of it on a few frames will overflow on other ones."""
+"""FP16's maximum is 65,504; a tensor that reaches a quarter of it on a few frames may overflow on others."""
 
-# Only these ever compute in FP16. All else, LayerNormalization and Softmax above all, stays FP32.
+# Only these compute in FP16. All others, LayerNormalization and Softmax above all, stay FP32.
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 _POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Gelu", "Relu", "Sigmoid", "Tanh", "Resize", "ArgMax"})
 
-_ADDS_UP = {"LayerNormalization": ": it adds up squares", "Softmax": ": it adds up exponentials"}
+_ADDS_UP = {"LayerNormalization": ": it sums squares", "Softmax": ": it sums exponentials"}
 
-# These compute nothing: they take the type of what they move, so no Cast is spent on them.
+# These compute nothing: they have the type of their input, so they need no Cast.
 _MOVES = frozenset(
     {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "DepthToSpace", "Identity"}
 )
 
-# Inputs that ONNX fixes to float32 whatever the node computes in.
+# Inputs that ONNX defines as float32 for every compute type.
 _FIXED = {"Resize": frozenset({1, 2})}
 
 
@@ -37,7 +37,7 @@ class CastPlan:
     """Which nodes of an FP32 graph compute in FP16, and why the others do not."""
 
     half: frozenset[str]
-    """By first output."""
+    """Nodes, by first output."""
     kept: Mapping[str, str]
     """Name of every node that stays FP32 -> the reason."""
 
@@ -48,7 +48,7 @@ def fp16(model: ModelProto, spans: Mapping[str, Span]) -> CastPlan:
 
 
 def fp16_but_coarse(model: ModelProto, spans: Mapping[str, Span], coarseness: float) -> CastPlan:
-    """As `fp16`, but without the nodes that read or make a tensor of which rounding takes this share or more."""
+    """As `fp16`, but without the nodes next to a tensor whose relative rounding error is `coarseness` or more."""
     return _plan(model, lambda node: _unsuited(node) or _beyond(node, spans) or _coarse(node, spans, coarseness))
 
 
@@ -58,7 +58,7 @@ def products(model: ModelProto, spans: Mapping[str, Span]) -> CastPlan:
 
     def reason(node: NodeProto) -> str | None:
         if node.op_type not in _PRODUCTS or not weights.intersection(node.input) or node.output[0] == LOGITS:
-            return "of this rung only products with weights are FP16, and not the logits"
+            return "in this rung only products with weights are FP16, except the logits"
         return _beyond(node, spans)
 
     return _plan(model, reason)
@@ -72,8 +72,8 @@ def half_tensors(model: ModelProto) -> frozenset[str]:
 def convert(graph: Graph, half: frozenset[str], name: str) -> Graph:
     """A copy of an FP32 graph in which the nodes named by `half` (first outputs) compute in FP16.
 
-    Weights that change go to the file `name` beside the others. Ensures: graph inputs and outputs keep their types;
-    a tensor is cast at most once to each type; weights are stored in the type that they are used in.
+    Changed weights are written to the file `name` next to the others. Ensures: graph inputs and outputs keep their
+    types; a tensor is cast at most once to each type; weights are stored in the type that they are used in.
     """
     result = graph.copy()
     conversion = _Conversion(result, float_tensors(graph.model), half, WeightFile(graph.folder, name))
@@ -86,7 +86,7 @@ def convert(graph: Graph, half: frozenset[str], name: str) -> Graph:
 
 
 class _Conversion:
-    """One pass over the nodes in order, keeping the type that each float tensor has by now."""
+    """One pass over the nodes in order, tracking the current type of each float tensor."""
 
     def __init__(self, source: Graph, floats: Mapping[str, int], half: frozenset[str], file: WeightFile) -> None:
         self.source, self.file = source, file
@@ -133,7 +133,7 @@ class _Conversion:
         return self.casts[name, kind]
 
     def _restore_output(self, node: NodeProto, index: int) -> None:
-        """Give a graph output its FP32 back; consumers within the graph keep reading the FP16 tensor."""
+        """Cast a graph output back to FP32; consumers within the graph keep reading the FP16 tensor."""
         name = node.output[index]
         inner = f"{name}_fp16"
         node.output[index] = inner
@@ -150,7 +150,7 @@ def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> CastP
         computes = node.op_type not in _MOVES and node.op_type != "Cast"
         if not computes or not any(name in floats for name in (*node.input, *node.output)):
             continue
-        why = "it adds up squares" if node.output[0] in norms else reason(node)
+        why = "it sums squares" if node.output[0] in norms else reason(node)
         if why is None:
             half.add(node.output[0])
         else:
@@ -159,9 +159,9 @@ def _plan(model: ModelProto, reason: Callable[[NodeProto], str | None]) -> CastP
 
 
 def _under_roots(model: ModelProto) -> frozenset[str]:
-    """The tensors from the squares to the root of every norm that is written out: sqrt(mean(x²) + eps).
+    """The tensors from the squares to the root of every norm made of separate nodes: sqrt(mean(x²) + eps).
 
-    In FP16 a square overflows from 256 on, whatever the frames that were looked at, and eps has no digits left.
+    In FP16 squares overflow from 256 on, on any frames, and eps cannot be represented.
     """
     makers = {output: node for node in model.graph.node for output in node.output}
     found: set[str] = set()
@@ -197,7 +197,7 @@ def _coarse(node: NodeProto, spans: Mapping[str, Span], limit: float) -> str | N
     worst = max(shares, key=shares.__getitem__, default=None)
     if worst is None or shares[worst] < limit:
         return None
-    return f"rounding {worst} to FP16 takes {shares[worst]:.2%} of what varies in it, the limit is {limit:.2%}"
+    return f"rounding {worst} to FP16 loses {shares[worst]:.2%} of its variation, the limit is {limit:.2%}"
 
 
 def _drop_unused_weights(graph: GraphProto) -> None:

@@ -1,6 +1,6 @@
-"""INT8: what `--precision int8` does with a verified FP32 graph.
+"""INT8: quantisation of a verified FP32 graph for `--precision int8`.
 
-calibrate (or take the bundle's ranges) ──▶ smooth ──▶ rank the layers ──▶ give the worst back until the drop fits
+calibrate (or use the bundle's ranges) ──▶ smooth ──▶ rank the layers ──▶ return the worst ones until the drop fits
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from aselect_runtime.progress import Progress
 from aselect_runtime.records import LayerDecision, Quantisation
 
 MAX_DROP = 0.003
-"""Of mIoU or top-1, by default."""
+"""Default allowed drop of mIoU or top-1."""
 MAX_DISAGREEMENT = 0.01
-"""Without labels, by default: pixels that change their class on both sides of the truth cancel out in an accuracy."""
+"""Default without labels; larger, because pixels that change class in both directions cancel out in an accuracy."""
 
 RANKED = 4
-"""Frames on which the layers are ranked, rounded up to whole batches."""
+"""Number of frames on which the layers are ranked, rounded up to whole batches."""
 
 RANGES = "ranges.json"
-"""What a bundle calls its activation ranges."""
+"""File name of a bundle's activation ranges."""
 
 
 @dataclass(frozen=True)
 class Int8:
-    """The INT8 rung that passed its gate, and how it was made."""
+    """The INT8 rung that passed its check, and its parameters."""
 
     candidate: Candidate
     quantisation: Quantisation
@@ -68,8 +68,8 @@ def quantise(
 ) -> Int8:
     """The INT8 graph of an FP32 traced graph, accurate enough, with the rungs above it already `tried`.
 
-    It is calibrated on `frames`, or without any by the ranges kept in the bundle. Raises InputError, or GateError if
-    no INT8 graph keeps the drop.
+    It is calibrated on `frames`, or without frames by the ranges stored in the bundle. Raises InputError, or GateError
+    if no INT8 graph keeps the allowed drop.
     """
     rest = settings.rest or "fp32"
     weights = WeightFile(traced.folder, "int8.weights")
@@ -105,7 +105,7 @@ def quantise(
     quantisation = _recorded(ranges, rest, yardstick, limit, ranked, outcome)
     notes = latency_notes(candidate, tried, rest)
     if data is None:
-        notes.append("int8: calibrated with the ranges kept in the bundle; give data to use frames of your own")
+        notes.append("int8: calibrated with the ranges stored in the bundle; give data to use your own frames")
     return Int8(candidate, quantisation, ranges, tuple(notes))
 
 
@@ -138,7 +138,7 @@ def _ranges(
     weights: WeightFile,
     progress: Progress,
 ) -> Ranges:
-    """Ranges measured on frames (or read from the cache), or without frames those kept in the bundle."""
+    """Ranges measured on frames (or read from the cache), or without frames those stored in the bundle."""
     if frames is not None:
         batch = traced.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         return cached(
@@ -155,12 +155,12 @@ def _ranges(
 def _builder(
     ready: Prepared, tried: Sequence[Candidate], trial: Trial, rest: Rest, weights: WeightFile, progress: Progress
 ) -> Callable[[Sequence[Layer]], Graph]:
-    """Graphs with any of the layers in INT8 and the rest in its own precision."""
+    """Builder of graphs with any of the layers in INT8 and the others in their precision."""
     smooth = Graph(ready.graph.model, ready.graph.folder)
     int8 = Int8Weights(smooth, weights)
     base = smooth
     if rest == "fp16":
-        progress("converting the rest to fp16", 0.0)
+        progress("converting the other layers to fp16", 0.0)
         spans = record_spans(smooth, batches(trial.frames, trial.batch))
         passed = any(one.verdict.rung == "fp16" and one.verdict.passed for one in tried)
         plan: CastPlan = (fp16 if passed else products)(smooth.model, spans)
@@ -177,26 +177,26 @@ def _builder(
 
 def _missed(yardstick: Yardstick, outcome: Outcome, layers: int, limit: float) -> str:
     return (
-        f"int8: the best found loses {outcome.drop:.5f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
-        f"{len(outcome.returned)} of {layers} layers given back, expected at most {limit:g}; "
-        f"allow a drop of {np.ceil(outcome.drop * 1e4) / 1e4:g}, calibrate by another method or on more images, "
-        "or use the precision fp16"
+        f"int8: the best result loses {outcome.drop:.5f} of {yardstick.metric} (fp32 {yardstick.fp32:.4f}) with "
+        f"{len(outcome.returned)} of {layers} layers in higher precision, expected at most {limit:g}; allow a drop of "
+        f"{np.ceil(outcome.drop * 1e4) / 1e4:g}, calibrate by another method or on more images, or use the precision "
+        "fp16"
     )
 
 
 def latency_notes(int8: Candidate, tried: Sequence[Candidate], rest: Rest) -> list[str]:
-    """What to say about the target: what the rest suits, and the faster precision where INT8 lost on this CPU."""
+    """Notes on the target: which hardware the other layers' precision suits, and if INT8 is slower on this CPU."""
     if rest == "fp16":
         return [
-            "int8: what is not INT8 is FP16, which suits GPUs; its time on this CPU says nothing about them: compare "
-            "the rungs on the target with aselect-bench, because INT8 is not always the faster one"
+            "int8: the other layers are FP16, which suits GPUs; latency on this CPU does not predict GPUs: compare "
+            "the rungs on the target with aselect-bench, because INT8 is not always the fastest"
         ]
-    notes = ["int8: what is not INT8 is FP32, which suits CPUs; for a GPU take fp16 for the rest"]
+    notes = ["int8: the other layers are FP32, which suits CPUs; for a GPU choose fp16 for them"]
     fastest = min((one.verdict for one in tried if one.verdict.passed), key=lambda verdict: verdict.latency)
     if int8.verdict.latency >= fastest.latency:
         asked = "fp16" if fastest.rung == "mixed" else fastest.rung
         notes.append(
             f"int8 is slower than {fastest.rung} in ONNX Runtime on this CPU ({int8.verdict.latency:.1f} ms "
-            f"beside {fastest.latency:.1f} ms): use the precision {asked} on a CPU like this one"
+            f"compared with {fastest.latency:.1f} ms): use the precision {asked} on a CPU like this one"
         )
     return notes

@@ -1,4 +1,4 @@
-"""Keeping activation ranges in a bundle, so that `--precision int8` needs no data.
+"""Store activation ranges in a bundle, so that `--precision int8` needs no data.
 
 python -m aselect_export.ranges BUNDLE --data DIR
 """
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 def _keep(
     model: Annotated[Path, typer.Argument(help="A bundle that aselect-train wrote.")],
-    data: Annotated[Path, typer.Option(help="Images or a video of what the camera sees.")],
-    calib_images: Annotated[int, typer.Option(help="Frames to calibrate on, fewer if there are fewer.")] = 128,
+    data: Annotated[Path, typer.Option(help="Images or a video from the camera.")],
+    calib_images: Annotated[int, typer.Option(help="Number of calibration frames; fewer if there are fewer.")] = 128,
     calib: Annotated[Method, typer.Option(help="How ranges are found.")] = "mse",
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Measure the activation ranges of a bundle's deployed graph and keep them in the bundle as ranges.json."""
+    """Measure the activation ranges of a bundle's deployed graph and store them in the bundle as ranges.json."""
     from rich.console import Console
 
     settings = Int8Settings(calib_images, calib)
@@ -61,7 +61,7 @@ def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Prog
         traced = trace(bundle.deployed(), record.task, 1, record.imgsz, Path(scratch))
         weights = WeightFile(traced.folder, "int8.weights")
         ranges = calibrate(traced, find_layers(traced, LOGITS), frames, settings.method, weights, progress)
-    # The record first goes without the ranges: an interrupted run must not leave a hash that does not match.
+    # The hash is removed from the record first: an interrupted run must not leave a hash that does not match.
     others = {name: digest for name, digest in record.files.items() if name != RANGES}
     record.model_copy(update={"files": others}).save(folder / RECORD)
     ranges.save(folder / RANGES)

@@ -1,8 +1,8 @@
-"""Verification: what a graph answers on real frames, held against torch.
+"""Verification: a graph's answers on real frames, compared with torch.
 
-The reference is the unfolded model in float32, every stored block whole, so that one comparison covers the fold, the
-cut within the deepest block, the export and the precision. ONNX Runtime computes most FP16 in FP32 on a CPU, hence
-the FP16 graphs are also held against torch's own float16, and the range of each of their FP16 tensors is measured.
+The reference is the unfolded model in float32, with every stored block complete, so that one comparison covers the
+fold, the truncation in the deepest block, the export and the precision. ONNX Runtime computes most FP16 in FP32 on a
+CPU, so FP16 graphs are also compared with torch's float16, and the range of each of their FP16 tensors is measured.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from aselect_runtime.sessions.onnx import OnnxSession
 
 Rung = Literal["fp32", "mixed", "fp16", "int8"]
 FP32_ERROR = 1e-4
-"""Gate of the fp32 graph: max |delta| / max |reference| of the logits."""
+"""Limit for the fp32 graph: max |delta| / max |reference| of the logits."""
 FP32_AGREEMENT = 0.999
 HALF_AGREEMENT = 0.995
-"""Gates on the share of pixels (frames, for classification) with the same class."""
+"""Minimum share of pixels (frames, for classification) with the same class."""
 INT8_AGREEMENT = 0.9
-"""A bound on the absurd only: the gate of INT8 is the drop of its metric."""
+"""Catches only gross errors: INT8 is checked by the drop of its metric."""
 
 NEAR = {"fp32": 0.0, "mixed": 1e-2, "fp16": 1e-2, "int8": 5e-2}
-"""How far apart, of the largest logit, two classes of a frame must be for their order to count (classification). Eight
-frames are eight answers, not thousands of pixels: rounding may turn one that the reference itself hardly decides."""
+"""Minimum difference, relative to the largest logit, between two classes of a frame for their order to count
+(classification). Eight frames are only eight answers: rounding may change one that is nearly a tie in the reference."""
 
 SCENE = (16, 4096)
 """Smallest and largest side, in pixels, at which a street is drawn; for other input sizes it is resized."""
@@ -50,12 +50,12 @@ SCENE = (16, 4096)
 LATENCY_RUNS = 8
 
 OVERFLOW = float(np.finfo(np.float32).max)
-"""Stands for the error of logits that are not finite, because JSON has no infinity."""
+"""Replaces the error of logits that are not finite, because JSON has no infinity."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says about the verification frames."""
+    """A model's answer to the verification frames."""
 
     logits: NDArray[np.float32]
     classes: NDArray[np.int64]
@@ -64,7 +64,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One rung, measured."""
+    """The measurements of one rung."""
 
     rung: Rung
     parity: tuple[Parity, ...]
@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the rung may be shipped."""
+        """Whether the rung may be written."""
         return all(parity.passed for parity in self.parity) and self.largest_half < LIMIT
 
     def __str__(self) -> str:
@@ -87,10 +87,10 @@ class Verdict:
 
 
 def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> tuple[Frame, str]:
-    """`count` frames uint8 [count, H, W, 3] of `size`, and a note on what they are.
+    """`count` frames uint8 [count, H, W, 3] of `size`, and a note that describes them.
 
     They are images spread over a folder, repeated if it has fewer, or else synthetic street scenes. Of a split root,
-    the validation images are taken. Raises InputError if there is no readable image.
+    the validation images are used. Raises InputError if there is no readable image.
     """
     if data is None:
         from aselect_runtime.scenes import Street
@@ -99,7 +99,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
         street = Street(seed=0, height=height, width=width)
         # Distant moments of the scene: consecutive ones are nearly the same image.
         scenes = [resize(street.frame(40 * index)[0], size, how) for index in range(count)]
-        note = f"verified on {count} synthetic street scenes; give data to verify on images of your own"
+        note = f"verified on {count} synthetic street scenes; give data to verify on your own images"
         return np.stack(scenes), note
     if data.is_file():
         video = calibration_frames(data, count, size, how)
@@ -117,7 +117,7 @@ def batches(frames: Frame, size: int) -> Iterator[Frame]:
 
 
 def answer_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> Answer:
-    """What a torch model (BGR pixels to logits) says, in the type of its weights."""
+    """The answer of a torch model (BGR pixels to logits), in the type of its weights."""
     kind = next(model.parameters()).dtype
     pixels = (torch.from_numpy(group).to(kind).permute(0, 3, 1, 2) for group in batches(frames, batch))
     with torch.no_grad():
@@ -127,10 +127,10 @@ def answer_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> 
 
 
 def halves_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> dict[Rung, Answer]:
-    """What the deployed model says in torch's own half precision, by rung.
+    """The answer of the deployed model in torch's half precision, by rung.
 
-    mixed is autocast, in which only matrix products and convolutions are FP16, and of them not those whose values
-    reach LIMIT, as in the mixed graph. fp16 is the whole model in float16, so the call leaves it in that.
+    mixed is autocast, in which only matrix products and convolutions are FP16, except those whose values reach LIMIT,
+    as in the mixed graph. fp16 is the whole model in float16; the call leaves the model in float16.
     """
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
     with _sparing_large_products(model, pixels), torch.autocast("cpu", torch.float16):
@@ -139,7 +139,7 @@ def halves_of_torch(model: nn.Module, task: Task, frames: Frame, batch: int) -> 
 
 
 def answer_of_graph(session: OnnxSession, task: Task, frames: Frame, batch: int) -> Answer:
-    """What a traced graph says, run by ONNX Runtime; the classes are the ones that the graph itself puts out."""
+    """The answer of a traced graph, run by ONNX Runtime; the classes are the graph's own outputs."""
     outputs = [session.infer(group) for group in batches(frames, batch)]
     logits = np.concatenate([output[LOGITS] for output in outputs])
     if task == "seg":
@@ -150,9 +150,9 @@ def answer_of_graph(session: OnnxSession, task: Task, frames: Frame, batch: int)
 
 
 def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Rung) -> Parity:
-    """Hold one answer against another, with the gate of the rung."""
+    """Compare an answer with another, with the limits of the rung."""
     error, agreement = OVERFLOW, 0.0
-    # An overflow can never pass as agreement, even where both sides overflow alike.
+    # An overflow never passes as agreement, even if both sides overflow.
     if np.isfinite(got.logits).all() and np.isfinite(expected.logits).all():
         scale = float(np.abs(expected.logits).max()) or 1.0
         error = float(np.abs(got.logits - expected.logits).max()) / scale
@@ -169,7 +169,7 @@ def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Run
 
 
 def _same(got: Answer, expected: Answer, near: float) -> NDArray[np.bool_]:
-    """Where the classes are the same, or for whole frames so near in the expected logits that neither is wrong."""
+    """Where the classes are equal, or for whole frames so close in the expected logits that both are valid."""
     same: NDArray[np.bool_] = got.classes == expected.classes
     if expected.classes.ndim > 1:
         return same
@@ -197,7 +197,7 @@ def judge(
 
 
 def _median_latency(session: OnnxSession, frames: Frame, batch: int) -> float:
-    """Median milliseconds for one batch, of a session that has warmed up."""
+    """Median milliseconds for one batch, after warm-up."""
     groups = list(batches(frames, batch))
     taken = []
     for run in range(LATENCY_RUNS):
@@ -208,7 +208,7 @@ def _median_latency(session: OnnxSession, frames: Frame, batch: int) -> float:
 
 
 def verification_arrays(frames: Frame, reference: Answer, task: Task) -> dict[str, Any]:
-    """What verify.npz holds: frames, the reference's logits, and its class_map (uint8) or scores (float32)."""
+    """The content of verify.npz: frames, the reference's logits, and its class_map (uint8) or scores (float32)."""
     if task == "seg":
         answer: dict[str, NDArray[Any]] = {"class_map": reference.classes.astype(np.uint8)}
     else:
@@ -218,7 +218,7 @@ def verification_arrays(frames: Frame, reference: Answer, task: Task) -> dict[st
 
 @contextmanager
 def _sparing_large_products(model: nn.Module, pixels: Tensor) -> Iterator[None]:
-    """Take the linear layers and convolutions whose values reach LIMIT on these frames out of autocast."""
+    """Run the linear layers and convolutions whose values reach LIMIT on these frames outside autocast."""
     large: set[nn.Module] = set()
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -238,7 +238,7 @@ def _sparing_large_products(model: nn.Module, pixels: Tensor) -> Iterator[None]:
         yield
     finally:
         for module in large:
-            del module.forward  # the class's own comes back
+            del module.forward  # restores the class's method
 
 
 def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

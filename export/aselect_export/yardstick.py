@@ -1,4 +1,4 @@
-"""How good a graph is: the task's metric where there are labels, else agreement with the FP32 graph."""
+"""The quality of a graph: the task's metric with labels, else agreement with the FP32 graph."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from aselect_export.ladder import Trial
 from aselect_export.verify import answer_of_graph
 
 COMPARED = 64
-"""Most frames on which agreement is measured."""
+"""Maximum number of frames on which agreement is measured."""
 SCORED = 256
-"""Most labelled images that one measurement of the metric takes, spread over the split."""
+"""Maximum number of labelled images for one measurement of the metric, spread over the split."""
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """How good a graph is: a metric between 0 and 1."""
+    """The quality of a graph: a metric between 0 and 1."""
 
     metric: Literal["miou", "top1", "agreement"]
     images: int
-    """On how many it is measured."""
+    """Number of images that it is measured on."""
     fp32: float
-    """Of the FP32 graph."""
+    """The metric of the FP32 graph."""
     score: Callable[[Graph], float]
 
 
 def find_yardstick(
     bundle: LoadedBundle, traced: Graph, trial: Trial, data: Path | None, frames: CalibrationFrames | None
 ) -> Yardstick:
-    """The task metric where `data` has labels, else agreement with the FP32 graph."""
+    """The task metric if `data` has labels, else agreement with the FP32 graph."""
     record = bundle.record
     if data is not None and has_labels_of(data, "val", record.task, record.classes):
         before = _accuracy(traced, bundle, trial, data)
@@ -54,7 +54,7 @@ def find_yardstick(
 
 
 def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:
-    """See `evaluation.accuracy`, on the validation split: training has seen `train`, and `test` is for reporting."""
+    """See `evaluation.accuracy`, on the validation split: `train` was used for training, `test` is for reporting."""
     session = graph.session()
     output = "class_map" if trial.task == "seg" else "scores"
 

@@ -149,7 +149,7 @@ def test_goals_are_met_where_the_interval_is_above_zero(tmp_path: Path, monkeypa
     assert "| frozen, pretrained, selected timestep | 31.0 ± 2.5 % | 41.0 ± 2.5 % | 3 | 80 |" in text
     assert "| fine-tuned above the CNN of the same latency | +10.0 points, one seed | not shown |" in text
     assert "--task seg --backbone shipped --imgsz 24x32 --head conv --samples 80 --frozen-samples 40`" in text
-    assert "U-Net of width 1.50: 31.0 ms an image beside 30.0 ms" in text
+    assert "U-Net of width 1.50: 31.0 ms per image, compared with 30.0 ms" in text
 
 
 def test_what_was_not_run_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_fewer_images_than_asked_for_serve_with_a_note(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 21)
     frames = calibration_frames(folder, 128, SIZE, Resize())
     assert len(frames) == len(list(frames)) == frames.fingerprint.images == 21
-    assert frames.note == f"{folder}: got 21 images, 128 were asked for; calibrated on 21"
+    assert frames.note == f"{folder}: got 21 images, 128 requested; calibrated on 21"
     assert len({name for name, _ in frames.read()}) == 21
     whole = calibration_frames(folder, 128, SIZE, Resize(), batch=4)
     assert (len(whole), len(list(whole))) == (20, 20)  # a graph of four frames takes four at a time
@@ -125,7 +125,7 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
 def test_a_constant_frame_is_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 3)
     cv2.imwrite(str(folder / "001.png"), np.full((48, 64, 3), 7, np.uint8))
-    with pytest.raises(InputError, match=r"001\.png: got one colour all over"):
+    with pytest.raises(InputError, match=r"001\.png: got an image of a single colour"):
         list(calibration_frames(folder, 3, SIZE, Resize()))
 
 

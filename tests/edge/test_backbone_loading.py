@@ -186,6 +186,40 @@ def test_other_models_and_nonsense_are_refused(folder: Path, change: dict[str, o
         load_backbone(str(folder))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "FluxTransformer2DModel",
+        "Lumina2Transformer2DModel",
+        "LuminaNextDiT2DModel",
+        "HunyuanDiT2DModel",
+        "AuraFlowTransformer2DModel",
+        "QwenImageTransformer2DModel",
+        "ZImageTransformer2DModel",
+        "CogView3PlusTransformer2DModel",
+        "CogView4Transformer2DModel",
+        "CogVideoXTransformer3DModel",
+        "SanaVideoTransformer3DModel",
+        "UNet2DConditionModel",
+    ],
+)
+def test_a_model_of_another_family_is_refused_by_its_name(folder: Path, kind: str) -> None:
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps({"_class_name": kind, "num_layers": 2}))
+    with pytest.raises(InputError) as refused:
+        load_backbone(str(folder))
+    message = str(refused.value)
+    assert f"got '{kind}', expected one of " in message
+    assert "PRXTransformer2DModel, SanaTransformer2DModel" in message
+    assert "\n" not in message
+
+
+def test_a_pipeline_with_a_unet_is_refused_by_that_name(folder: Path) -> None:
+    (folder / "transformer").rename(folder / "unet")
+    with pytest.raises(InputError, match=r"got a pipeline with a U-Net, expected one with a transformer; [^\n]+$"):
+        load_backbone(str(folder))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
 @pytest.mark.parametrize("name", ["transformer/config.json", "scheduler/scheduler_config.json"])
 def test_corrupt_configurations_are_refused(folder: Path, name: str, text: str) -> None:

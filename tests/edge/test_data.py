@@ -107,7 +107,7 @@ def test_unreadable_images_are_left_out_and_named(data: Path, length: int) -> No
         assert [image.name for image, _ in open_segmentation(data, "train").pairs] == ["b.png"]
     assert told == [f"{data}: left out 1 unreadable images: {path}"]
     (data / "train/images/b.png").write_bytes(b"text")
-    with pytest.raises(InputError, match=r"a\.png: does not decode, nor do all 2 images"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be decoded, nor any of the 2 images"):
         open_segmentation(data, "train")
 
 
@@ -209,10 +209,11 @@ def test_what_is_wrong_with_a_classification_folder_is_named(birds: Path) -> Non
 
 def test_the_other_task_is_offered(data: Path, birds: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"expected a folder of images per class; take the task seg, which images and masks fits"
+        InputError,
+        match=r"expected a folder of images per class; choose the task seg, which the layout images and masks fits",
     ):
         open_classification(data, "train")
-    with pytest.raises(InputError, match="take the task cls, which one folder of classes fits"):
+    with pytest.raises(InputError, match="choose the task cls, which the layout one folder of classes fits"):
         open_segmentation(birds / "train", "train")
     empty = tmp_path / "empty"
     empty.mkdir()

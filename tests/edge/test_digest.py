@@ -92,19 +92,19 @@ CHANGES: list[tuple[str, Any, str]] = [
     (
         "heads",
         lambda f: _edit(f / "transformer/config.json", num_attention_heads=4, attention_head_dim=8),
-        "got attention_head_dim = 8, expected 16: the backbone's configuration was changed",
+        "got attention_head_dim = 8, expected 16: the backbone's configuration has changed",
     ),
     ("eps", lambda f: _edit(f / "transformer/config.json", norm_eps=1e-3), r"got norm_eps = 0\.001, expected 1e-05"),
     ("size", lambda f: _edit(f / "transformer/config.json", sample_size=16), "got sample_size = 16, expected 8"),
     (
         "a block",
         lambda f: _add(f / "transformer" / WEIGHTS, "transformer_blocks.1.attn1.to_q.weight"),
-        "the backbone was changed since the bundle was trained on it; restore it or train again",
+        "the backbone has changed since the bundle was trained on it; restore it or train again",
     ),
-    ("the first layer", lambda f: _add(f / "transformer" / WEIGHTS, "pos_embed.proj.bias"), "backbone was changed"),
-    ("scaling", lambda f: _edit(f / "vae/config.json", scaling_factor=0.3), "the autoencoder was changed"),
-    ("shift", lambda f: _edit(f / "vae/config.json", shift_factor=0.1), "the autoencoder was changed"),
-    ("vae", lambda f: _add(f / "vae" / WEIGHTS, "encoder.conv_in.bias"), "the autoencoder was changed"),
+    ("the first layer", lambda f: _add(f / "transformer" / WEIGHTS, "pos_embed.proj.bias"), "backbone has changed"),
+    ("scaling", lambda f: _edit(f / "vae/config.json", scaling_factor=0.3), "the autoencoder has changed"),
+    ("shift", lambda f: _edit(f / "vae/config.json", shift_factor=0.1), "the autoencoder has changed"),
+    ("vae", lambda f: _add(f / "vae" / WEIGHTS, "encoder.conv_in.bias"), "the autoencoder has changed"),
 ]
 
 
@@ -157,7 +157,7 @@ def test_an_older_bundle_loads_with_a_note(folder: Path, tmp_path: Path, caplog:
     _bundle(folder, tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"
     content = json.loads(path.read_text())
-    assert content["schema"] == "bundle/1.3"
+    assert content["schema"] == "bundle/1.4"
     for key in ("weights_sha256", "vae_sha256"):
         del content["backbone"][key]
     path.write_text(json.dumps({**content, "schema": "bundle/1.2"}))
@@ -166,7 +166,7 @@ def test_an_older_bundle_loads_with_a_note(folder: Path, tmp_path: Path, caplog:
         bundle.reference()
         bundle.deployed()
     notes = [record.getMessage() for record in caplog.records]
-    assert [("does not say what its backbone held" in note, "autoencoder held" in note) for note in notes] == [
+    assert [("holds no digest of its backbone" in note, "digest of its autoencoder" in note) for note in notes] == [
         (True, False),
         (False, True),
     ]
@@ -211,7 +211,7 @@ def test_a_selection_tells_of_another_backbone(folder: Path, tmp_path: Path, cap
     assert warned(made, folder) == warned(made, moved) == warned(made, folder, None) == warned(old, folder) == ""
     assert "not on" in warned(old, moved)
     _add(folder / "transformer" / WEIGHTS, "transformer_blocks.0.attn1.to_q.weight")
-    assert "as it was before it was changed" in warned(made, folder)
+    assert "on an earlier version of" in warned(made, folder)
     _add(moved / "transformer" / WEIGHTS, "transformer_blocks.0.attn1.to_q.weight", 0.02)
     assert f"not on {moved}" in warned(made, moved)
     flow = made.model_copy(update={"noise": Noise(alpha=0.9, sigma=0.1, model_timestep=100)})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -37,6 +37,24 @@ TINY: dict[str, Any] = {
     "decoder_block_out_channels": (8, 8, 8),
     "num_encoder_blocks": (1, 1, 1),
     "num_decoder_blocks": (1, 1, 1),
+}
+DC: dict[str, Any] = {
+    "latent_channels": 4,
+    "attention_head_dim": 4,
+    "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
+    "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
+    "encoder_block_out_channels": (8, 8, 16, 16),
+    "decoder_block_out_channels": (8, 8, 16, 16),
+    "encoder_layers_per_block": (1, 2, 1, 1),
+    "decoder_layers_per_block": (1, 1, 1, 1),
+    "encoder_qkv_multiscales": ((), (), (), (5,)),
+    "decoder_qkv_multiscales": ((), (), (5,), (5,)),
+    "scaling_factor": 0.41407,
+}
+DC_STYLES: dict[str, dict[str, Any]] = {
+    "sana": {"downsample_block_type": "conv"},
+    "pixel-unshuffle": {"encoder_layers_per_block": (0, 2, 1, 1)},
+    "no-last-shortcut": {"encoder_out_shortcut": False, "encoder_qkv_multiscales": ((), (), (3, 5), (5,))},
 }
 
 
@@ -91,6 +109,39 @@ def test_kl_is_the_scaled_and_shifted_mean(tmp_path: Path, options: dict[str, An
     assert not [m for m in deployed.modules() if type(m).__name__ == "Attention"], "attention is written out everywhere"
     assert ours.size(*size) == (size[0] // 2, size[1] // 2)
     assert not any(name.startswith("decoder") for name in ours.state_dict())
+
+
+@pytest.mark.parametrize("options", DC_STYLES.values(), ids=DC_STYLES)
+@pytest.mark.parametrize("size", [(32, 32), (8, 24), (64, 40)])
+def test_dc_is_scaled_and_deployed_exactly(tmp_path: Path, options: dict[str, Any], size: tuple[int, int]) -> None:
+    """At 8x24 there are fewer pixels than a head has channels, where diffusers' attention is quadratic."""
+    theirs = random(AutoencoderDC(**{**DC, **options}))
+    theirs.save_pretrained(tmp_path / "vae")
+    ours = load_encoder(str(tmp_path))
+    pixels = torch.rand(2, 3, *size) * 255
+    with torch.no_grad():
+        expected = theirs.encode(normalised(pixels)).latent
+        assert relative(ours.x0(pixels), expected * 0.41407) < 1e-5
+        assert relative(deployed_encoder(ours)(pixels), expected) < 1e-5
+    assert (ours.stride, ours.channels) == (8, 4)
+    assert not any(name.startswith("decoder") for name in ours.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["kl", "dc"])
+def test_latents_of_a_mean_and_a_deviation_of_each_channel(tmp_path: Path, kind: str) -> None:
+    theirs = random(AutoencoderKL(**KL, scaling_factor=0.5) if kind == "kl" else AutoencoderDC(**DC))
+    theirs.save_pretrained(tmp_path)
+    mean, std = [0.1, -0.2, 0.3, 0.0], [0.5, 2.0, 1.0, 4.0]
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "latents_mean": mean, "latents_std": std}))
+    pixels = torch.rand(1, 3, 16, 16) * 255
+    with torch.no_grad():
+        latents = theirs.encode(normalised(pixels))
+        latents = latents.latent_dist.mean if kind == "kl" else latents.latent
+        # As StableDiffusionXLImg2ImgPipeline: (z - mean) · scaling_factor / std.
+        expected = (latents - torch.tensor(mean)[:, None, None]) * config["scaling_factor"]
+        expected = expected / torch.tensor(std)[:, None, None]
+        assert relative(load_encoder(str(tmp_path)).x0(pixels), expected) < 1e-5
 
 
 def test_tiny_has_its_own_scale(tmp_path: Path) -> None:
@@ -149,9 +200,12 @@ def test_sizes_that_the_stride_does_not_divide_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"_class_name": "AutoencoderDC"}, "expected AutoencoderKL or AutoencoderTiny"),
+        ({"_class_name": "VQModel"}, "'VQModel', expected one of AutoencoderKL, AutoencoderDC, AutoencoderTiny"),
         ({"in_channels": 4}, "got 4 input channels"),
-        ({"latents_mean": [0.0] * 4}, "latents_mean"),
+        ({"latents_mean": [0.0] * 4}, "latents_std = None, expected 4 numbers"),
+        ({"latents_mean": [0.0] * 3, "latents_std": [1.0] * 4}, "expected 4 numbers, one for each channel"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0, 1.0, 1.0, 0.0]}, "expected positive latents_std"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4, "shift_factor": 0.1}, "shift_factor = 0.1 beside"),
         ({"block_out_channels": 3}, "config not understood"),
         ({"latent_channels": 5}, r"got shape .* expected"),
     ],

@@ -209,7 +209,7 @@ def test_an_autoencoder_of_other_channels_is_refused(backbone_folder: Path, vae:
 
 def test_classes_without_a_null_class_need_a_label(tmp_path: Path, vae: str) -> None:
     state = checkpoint(rows=1000)
-    with pytest.raises(InputError, match=r"without the class that means none, .* choose a class, 0 to 999"):
+    with pytest.raises(InputError, match=r"without a null class, .* choose one, 0 to 999"):
         load(tmp_path, vae, state)
     loaded = load(tmp_path, vae, state, label=7)
     assert loaded.condition["label"].tolist() == [7]
@@ -257,7 +257,7 @@ def test_the_published_shapes_are_constructed(latent: int, tokens: int) -> None:
 def test_other_layouts_are_refused(tmp_path: Path, vae: str, damage: str) -> None:
     state = checkpoint()
     del state[damage]
-    with pytest.raises(InputError, match=f"got no tensor .*{damage}.*expected"):
+    with pytest.raises(InputError, match=f"got (no )?tensor .*{damage}.*expected"):
         load(tmp_path, vae, state)
 
 
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, vae: str) -
         def __reduce__(self) -> tuple[Any, ...]:
             return (open, (str(tmp_path / "owned"), "w"))
 
-    with pytest.raises(IntegrityError, match=r"unreadable \(it holds a \w+\.open, which is no weight"):
+    with pytest.raises(IntegrityError, match=r"unreadable \(it holds a \w+\.open, which is not a tensor"):
         load(tmp_path, vae, {"ema": Hostile()})
     assert not (tmp_path / "owned").exists()
 
@@ -326,7 +326,7 @@ def test_a_bundle_keeps_what_was_said_of_the_time(tmp_path: Path, vae: str, stre
     state = {**checkpoint(), "projectors.0.0.weight": torch.ones(2, 2)}  # a learned sigma too: either project's
     path = saved(tmp_path, state, "SiT-T-2.pt")
     said: dict[str, Any] = {"sit_time": "sigma", "sit_path": "cosine", "vae": vae, "num_heads": NUM_HEADS}
-    with pytest.raises(InputError, match="which way its time runs"):
+    with pytest.raises(InputError, match="evidence of the direction of time"):
         load_backbone(path, vae=vae, heads=NUM_HEADS)
     chosen = api.select(path, street_data, strategy="fixed", timestep=300, tap="1.mlp", imgsz="32x32", **said)
     assert (chosen.noise.alpha, chosen.noise.sigma) == pytest.approx(

@@ -36,7 +36,14 @@ def random_model(kind: type[DiT] = DiT, tied: bool = False, **changes: Any) -> D
     layers=st.integers(1, 4),
     patch=st.sampled_from([1, 2, 4]),
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    formula=st.sampled_from([{}, {"frequency_shift": 0, "norm_eps": 1e-6}, {"attention_bias": False}]),
+    formula=st.sampled_from(
+        [
+            {},
+            {"frequency_shift": 0, "norm_eps": 1e-6},
+            {"attention_bias": False},
+            {"frequency_shift": 0, "qk_norm": True},
+        ]
+    ),
     tied=st.booleans(),
     latent=st.none() | st.tuples(st.integers(1, 6), st.floats(0.1, 2), st.floats(-1, 1)),
     label=st.none() | st.integers(0, CLASSES - 1),

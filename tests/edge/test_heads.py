@@ -110,7 +110,7 @@ def test_the_edge_head_reads_a_shallow_tap_first_and_the_others_what_they_are_gi
 
 
 def test_the_edge_head_needs_a_tap_beside_the_shallow_one() -> None:
-    with pytest.raises(InputError, match=r"got the tap 0\.hidden alone .* give the taps 0\.hidden,"):
+    with pytest.raises(InputError, match=r"got only the tap 0\.hidden .* give the taps 0\.hidden,"):
         taps_for(EDGE, (Tap.parse("0.hidden"),))
 
 

@@ -17,11 +17,17 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     PreTrainedModel,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
     T5TokenizerFast,
 )
+from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.prompt import CONDITION, empty_prompt, load_condition, save_condition
@@ -157,6 +163,44 @@ def test_pixarts_empty_prompt_has_one_valid_token(pixart_folder: Path, tmp_path:
     with torch.no_grad():
         alone = T5EncoderModel.from_pretrained(pixart_folder / "text_encoder").eval()(torch.tensor([[1]]))
     torch.testing.assert_close(condition["prompt"][:, :1], alone.last_hidden_state, rtol=1e-5, atol=1e-5)
+
+
+def save_gemma(folder: Path, family: str, whole: bool) -> Any:
+    """A tokenizer and the family's text encoder, with its own configuration or that of the whole model around it."""
+    shape = {
+        "vocab_size": 8,
+        "hidden_size": 20,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "dropout_rate": 0.0,
+    }
+    torch.manual_seed(0)
+    GemmaTokenizer(model_max_length=12, add_bos_token=True).save_pretrained(folder / "tokenizer")
+    encoder = Gemma2Model(Gemma2Config(**shape)) if family == "sana" else T5GemmaEncoder(T5GemmaModuleConfig(**shape))
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    encoder.save_pretrained(folder / "text_encoder")
+    if whole:
+        around = T5GemmaConfig(encoder=T5GemmaModuleConfig(**shape), decoder=T5GemmaModuleConfig(**shape))
+        around.save_pretrained(folder / "text_encoder")
+    return encoder.eval()
+
+
+@pytest.mark.parametrize(("family", "whole"), [("prx", False), ("prx", True), ("sana", False)])
+def test_gemmas_empty_prompt_is_its_first_token_alone(tmp_path: Path, family: str, whole: bool) -> None:
+    encoder = save_gemma(tmp_path, family, whole)
+    condition = empty_prompt(family, {}, tmp_path)
+    length = 300 if family == "sana" else 12
+    assert condition["prompt"].shape == (1, length, 20)
+    assert condition["mask"].sum() == 1
+    with torch.no_grad():
+        alone = encoder(torch.tensor([[2]]))[0]  # <bos>
+    torch.testing.assert_close(condition["prompt"][condition["mask"].bool()], alone[0], rtol=1e-4, atol=1e-5)
+    save_condition(condition, tmp_path / CONDITION)
+    assert torch.equal(load_condition(tmp_path / CONDITION)["mask"], condition["mask"])
 
 
 def test_pixarts_cross_attention_folds_to_a_bias(pixart_folder: Path) -> None:

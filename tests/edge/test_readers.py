@@ -146,7 +146,7 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
     make(tmp_path)
     other: Task = "cls" if task == "seg" else "seg"
     assert not is_labelled(tmp_path, "train", other)
-    with pytest.raises(InputError, match=f"expected .*take the task {task}"):
+    with pytest.raises(InputError, match=f"expected .*choose the task {task}"):
         opened(tmp_path, "train", other)
 
 
@@ -155,7 +155,7 @@ def test_what_is_guessed_is_told(tmp_path: Path) -> None:
     told: list[str] = []
     with heard(told.append):
         data = open_segmentation(tmp_path, "val")
-    assert [f"{len(data)} of its 40 training images are held out" in told[1], "took the 3 values" in told[0]] == [
+    assert [f"{len(data)} of its 40 training images are held out" in told[1], "used the 3 values" in told[0]] == [
         True
     ] * 2
 
@@ -289,7 +289,7 @@ FAULTS: list[tuple[Make, Harm, str]] = [
     (voc, line("ImageSets/Segmentation/train.txt", "\n"), "got no image in train"),
     (voc, lambda data: mask(data / "SegmentationClass/2007_000032.png", VALUES // 2 + 30), r"032\.png: got class 30"),
     (voc, lambda data: mask(data / "SegmentationClass/2007_000032.png", VALUES[1:]), r"032\.png: got 3x6, .* 4x6"),
-    (voc, cut("SegmentationClass/2007_000032.png"), r"032\.png: does not decode"),
+    (voc, cut("SegmentationClass/2007_000032.png"), r"032\.png: cannot be decoded"),
     (coco, cut("annotations/panoptic_train2017.json"), r"panoptic_train2017\.json: not understood"),
     (coco, lose("train2017/000000000009.jpg"), r"009\.jpg: no such file"),
     (coco, lambda data: mask(data / "annotations/panoptic_train2017/000000000009.png"), r"009\.png: got a L image"),
@@ -309,21 +309,21 @@ FAULTS: list[tuple[Make, Harm, str]] = [
     (birds, lose("images/00/0000-00.jpg"), r"0000-00\.jpg: no such file"),
     (birds, line("images.txt", "0000-00 /etc/passwd"), r"images\.txt: got the path '/etc/passwd'"),
     (birds, line("images.txt", "0000-00"), r"images\.txt: got '0000-00' in line 1, expected 2 columns"),
-    (birds, line("classes.txt", "295 Eider"), r"classes\.txt: has no line for class"),
-    (birds, line("train_test_split.txt", "0000-00 1"), r"train_test_split\.txt: has no line for image 0000-01"),
-    (birds, lambda data: (data / "classes.txt").write_bytes(b"\xff\xfb"), r"classes\.txt: is not text"),
+    (birds, line("classes.txt", "295 Eider"), r"classes\.txt: got no line for class"),
+    (birds, line("train_test_split.txt", "0000-00 1"), r"train_test_split\.txt: got no line for image 0000-01"),
+    (birds, lambda data: (data / "classes.txt").write_bytes(b"\xff\xfb"), r"classes\.txt: got a file that is not text"),
     (flowers, cut("imagelabels.mat"), r"imagelabels\.mat: not a MATLAB file"),
     (flowers, lose("setid.mat"), r"setid\.mat: no such file"),
     (flowers, lambda data: matlab(data / "setid.mat", trnid=[[5]]), r"setid\.mat: got image 5, expected 1 to the 4"),
-    (flowers, lambda data: matlab(data / "setid.mat", trnid="all"), r"setid\.mat: got something else"),
-    (flowers, lambda data: matlab(data / "setid.mat", other=[[1]]), r"setid\.mat: has no variable 'trnid'"),
+    (flowers, lambda data: matlab(data / "setid.mat", trnid="all"), r"setid\.mat: got other contents"),
+    (flowers, lambda data: matlab(data / "setid.mat", other=[[1]]), r"setid\.mat: got no variable 'trnid'"),
     (flowers, lambda data: matlab(data / "imagelabels.mat", labels=[[103] * 4]), r"got the class '103', expected 1 to"),
     (dogs, line("train_list.mat", "file_list"), r"train_list\.mat: not a MATLAB file"),
     (dogs, lambda data: matlab(data / "train_list.mat", file_list=cells(["../x/y.jpg"])), "got the path '../x/y.jpg'"),
     (
         cars,
         lambda data: matlab(data / "devkit/cars_train_annos.mat", annotations=[[1]]),
-        "has no columns fname and class",
+        "got no columns fname and class",
     ),
     (
         cars,
@@ -405,7 +405,7 @@ def test_a_class_without_a_pixel_is_refused_where_the_user_names_it(tmp_path: Pa
     train, val = open_segmentation(tmp_path, "train"), open_segmentation(tmp_path, "val")
     recipe = RECIPES["seg"]
     if own:
-        with pytest.raises(InputError, match=r"classes\.json: got the class bus, of which no mask .* \(17% of"):
+        with pytest.raises(InputError, match=r"classes\.json: got the class bus, which no mask .* \(17% of"):
             Segmenting(train, val, recipe)
         return
     told: list[str] = []
@@ -423,5 +423,5 @@ def test_white_masks_and_two_named_classes_are_not_trained_to_a_perfect_score(tm
     assert open_segmentation(tmp_path, "train").read(0)[1][0].tolist() == [0, 0, 0, 1, 0, 0]
     (tmp_path / "classes.json").write_text(json.dumps({**entries, "ignore_index": 255}))
     train = open_segmentation(tmp_path, "train")
-    with pytest.raises(InputError, match="got the class yes, of which no mask of train has a pixel"):
+    with pytest.raises(InputError, match="got the class yes, which no mask of train contains"):
         Segmenting(train, train, RECIPES["seg"])

@@ -122,7 +122,7 @@ def test_latents_without_their_statistics_are_refused(tmp_path: Path, vae: str) 
         ({"mean": torch.zeros(6)}, "got no mean and std"),
         ({"mean": torch.zeros(5), "std": torch.ones(6)}, "got 5 means and 6 stds, expected 6"),
         ({"mean": torch.zeros(6), "std": torch.zeros(6)}, "the stds positive"),
-        (None, r"without latents_stats\.pt beside it"),
+        (None, r"without latents_stats\.pt in its folder"),
     ]:
         (tmp_path / "latents_stats.pt").unlink()
         if content is not None:
@@ -145,8 +145,8 @@ def test_latents_without_their_statistics_are_refused(tmp_path: Path, vae: str) 
             r"tensors that are not understood: degradation_embedder\.weight",
         ),
         ("jit", {"blocks.2.cross.weight": torch.ones(8)}, r"tensors that are not understood: blocks\.2\.cross\.weight"),
-        ("lightningdit", {"feat_rope.freqs_cos": None}, r"without 'feat_rope\.freqs_cos'"),
-        ("jit", {"pos_embed": None}, "without 'pos_embed'"),
+        ("lightningdit", {"feat_rope.freqs_cos": None}, r"with 'feat_rope\.freqs_cos'"),
+        ("jit", {"pos_embed": None}, "with 'pos_embed'"),
         ("jit", {"pos_embed": torch.zeros(1, 16, 16)}, "got a pos_embed of other values"),
         ("lightningdit", {"feat_rope.freqs_sin": torch.zeros(16, 8)}, r"got a feat_rope\.freqs_sin of other values"),
     ],
@@ -162,7 +162,7 @@ def test_what_is_not_understood_is_refused_by_name(
 def test_options_that_contradict_the_file_are_refused(tmp_path: Path, vae: str) -> None:
     with pytest.raises(InputError, match="got the family dit for a file of jit"):
         load(tmp_path, vae, "jit", family="dit")
-    with pytest.raises(InputError, match="got 3 heads, expected 2 as the file says"):
+    with pytest.raises(InputError, match="got 3 heads, expected 2 as in the file"):
         load(tmp_path, vae, "jit", heads=3)
     state = {n: v for n, v in checkpoint(KINDS["jit"]).items() if not n.startswith("blocks.11.")}
     with pytest.raises(InputError, match="got context tokens in a JiT of 11 blocks, expected 12, 24, 32"):

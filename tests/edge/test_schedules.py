@@ -243,7 +243,7 @@ def test_fields_left_over_from_another_class_mean_nothing(kind: str) -> None:
 
 def test_families_on_the_straight_path_refuse_another() -> None:
     for family in (SD3, SiT):
-        with pytest.raises(InputError, match="got DDPMScheduler, expected a flow-matching one"):
+        with pytest.raises(InputError, match="got DDPMScheduler, expected a flow-matching scheduler"):
             family.schedule(_ddpm())
     assert SiT.schedule({}).levels([250])[0].model_timestep == 0.75
 

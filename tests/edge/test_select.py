@@ -140,7 +140,7 @@ def test_a_budget_of_blocks_and_components_leaves_the_others_out(backbone_folder
         ({"timesteps": [-1]}, "expected 0 to 999"),
         ({"settings": Settings(tap=Tap(block=9, component="query"))}, "expected 0 to 2"),
         ({"strategy": "oracle"}, "got strategy 'oracle', expected one of hfr, "),
-        ({"strategy": "probe", "task": "cls"}, "take the task seg"),
+        ({"strategy": "probe", "task": "cls"}, "choose the task seg"),
     ],
 )
 def test_what_the_backbone_cannot_take_is_refused(

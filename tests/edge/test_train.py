@@ -484,7 +484,7 @@ def test_an_out_that_is_not_ours_is_refused_before_training(
 
 
 def test_data_of_the_other_task_are_refused(request_of: Callable[..., TrainRequest], bird_data: Path) -> None:
-    with pytest.raises(InputError, match="take the task cls"):
+    with pytest.raises(InputError, match="choose the task cls"):
         train_bundle(request_of(data=bird_data), _never)
     with pytest.raises(InputError, match="expected linear or attention"):
         train_bundle(request_of("cls", head=HeadSpec(kind="conv", channels=8)), _never)

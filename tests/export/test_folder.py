@@ -131,7 +131,7 @@ def test_the_card_says_what_the_folder_holds(seg_export: ExportResult) -> None:
         assert f"{parity.agreement:.3%}" in card
     for tap in manifest.taps:
         assert str(tap) in card
-    assert f"{report.size['deployed_float32_bytes'] / 1e6:.1f} MB are left" in card
+    assert f"{report.size['deployed_float32_bytes'] / 1e6:.1f} MB, head included, remain" in card
     assert "https://" not in card
 
 

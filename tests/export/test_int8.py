@@ -248,7 +248,7 @@ def test_without_data_the_ranges_of_the_bundle_serve(seg_bundle: Path, street_da
     result = export(open_bundle("seg", folder), "int8", tmp_path / "out", int8=LENIENT, engine="none", ladder=False)
     assert result.report.quantisation is not None
     assert result.report.quantisation.metric == "agreement"
-    assert any("ranges kept in the bundle" in note for note in result.report.notes)
+    assert any("ranges stored in the bundle" in note for note in result.report.notes)
 
 
 def test_fewer_images_than_asked_for_are_enough_and_the_report_says_so(seg_bundle: Path, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_fewer_images_than_asked_for_are_enough_and_the_report_says_so(seg_bundl
     asked = Int8Settings(images=128, max_drop=0.2)
     settings = {"batch": 2, "data": data, "int8": asked, "engine": "none", "ladder": False}
     result = export(open_bundle("seg", seg_bundle), "int8", tmp_path / "out", **settings)  # type: ignore[arg-type]
-    assert f"int8: {data}: got 17 images, 128 were asked for; calibrated on 16" in result.report.notes
+    assert f"int8: {data}: got 17 images, 128 requested; calibrated on 16" in result.report.notes
     made = result.report.quantisation
     assert made is not None
     assert made.calibrated_on.images == 16
@@ -276,7 +276,7 @@ def test_ranges_of_another_graph_are_refused(traced: Graph, street_data: Path) -
 def test_a_gate_that_is_missed_leaves_nothing_behind(seg_bundle: Path, street_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     settings = Int8Settings(images=2, max_drop=0.0)
-    with pytest.raises(GateError, match=r"the best found loses .* of agreement .* layers given back"):
+    with pytest.raises(GateError, match=r"the best result loses .* of agreement .* layers in higher precision"):
         export(open_bundle("seg", seg_bundle), "int8", out, data=street_data / "train", int8=settings, engine="none")
     assert not out.exists()
 

@@ -66,7 +66,7 @@ def test_a_limit_that_leaves_no_room_is_told_and_nothing_is_left(data: Path, pac
 def test_a_cut_pack_is_refused(packed: Path, tmp_path: Path) -> None:
     cut = tmp_path / "pack.zip"
     cut.write_bytes(packed.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"got no whole pack .*make gpu-pack"):
+    with pytest.raises(InputError, match=r"got an incomplete pack .*make gpu-pack"):
         unpack(cut, tmp_path / "data", workers=1)
     assert not (tmp_path / "data").exists()
 

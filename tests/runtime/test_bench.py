@@ -102,7 +102,7 @@ def test_a_source_without_frames(seg_model: Path, tmp_path: Path) -> None:
 
 def test_the_command_prints_json_or_a_table(seg_model: Path) -> None:
     command = [sys.executable, "-c", "from aselect_runtime.commands.bench import bench; bench()", str(seg_model)]
-    options = ["--source", STREET, "--device", "cpu", "--warmup", "1", "--iterations", "3", "--duration", "0.02"]
+    options = ["--source", STREET, "--device", "cpu", "--warmup", "1", "--iterations", "3", "--duration", "0.5"]
     done = subprocess.run([*command, *options, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = json.loads(done.stdout)["benchmarks"]

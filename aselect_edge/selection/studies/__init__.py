@@ -1,1 +1,1 @@
-"""Strategies kept for study: `uniform`, `learned` and `gate` show what a choice is worth, none is recommended."""
+"""Strategies for study: `uniform`, `learned` and `gate` are baselines and comparisons; none is recommended."""

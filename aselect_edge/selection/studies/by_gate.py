@@ -1,5 +1,5 @@
-"""An attention gate that mixes the features of a few timesteps. From secondary sources, as `by_learned` says: this
-project's reading, kept small, and no reproduction.
+"""An attention gate that mixes the features of a few timesteps. Based on secondary sources, see `by_learned`: a small
+interpretation of them, not a reproduction.
 
 At one tap, each token's query (a learned vector) attends over its features at K noise levels; the mixture feeds a
 linear head. Trained jointly on the task (cross-entropy) and on denoising (a linear map from the mixture to the clean
@@ -23,7 +23,7 @@ from aselect_runtime.records import LevelWeight, Noise, Score, Tap
 
 LEVELS, BATCH, RATE, DENOISING = 4, 512, 1e-2, 0.1
 TOKENS = 48
-"""Of each image that is a class map: what is kept of it in memory."""
+"""Tokens of each class map that are kept in memory."""
 
 
 class Gate(nn.Module):
@@ -41,7 +41,7 @@ class Gate(nn.Module):
 
 
 def by_gate(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
-    """At most four levels of the scan, spread evenly, at the asked tap or the default; scored on val."""
+    """Use at most four levels of the scan, spread evenly, at the given tap or the default; scored on val."""
     train, val = evidence.labels()
     tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
     ordered = sorted(scan.levels, key=lambda level: level.sigma)
@@ -60,7 +60,7 @@ def by_gate(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     mixture = tuple(LevelWeight(noise=n, weight=w) for n, w in zip(levels, mean.tolist(), strict=True))
     heaviest = max(mixture, key=lambda entry: entry.weight).noise
     score = figure(val, confusion)
-    note = f"Mixes {len(levels)} noise levels, {score:.3f} on val; not deployable; a method of secondary sources."
+    note = f"Mixes {len(levels)} noise levels, {score:.3f} on val; not deployable; a method from secondary sources."
     parameters: Parameters = {"tap": str(tap), "steps": settings.steps, "val": score}
     return Choice(heaviest, tap, (Score(noise=heaviest, tap=tap, value=score),), note, parameters, mixture=mixture)
 

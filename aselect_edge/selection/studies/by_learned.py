@@ -1,13 +1,13 @@
-"""A learned selector g(x0) → p(t). From secondary sources: two texts about A-SelecT tell of it, the paper's abstract
-and the authors' released code do not. What follows is this project's reading, kept small, and no reproduction.
+"""A learned selector g(x0) → p(t). From secondary sources: two texts about A-SelecT describe it; the paper's abstract
+and the authors' released code do not. This is a small interpretation of those texts, not a reproduction.
 
-Those texts name a fidelity and an informativeness term. Here, of an image at a level and one tap:
+Those texts name a fidelity and an informativeness term. Here, for an image at a noise level and one tap:
 
-- fidelity: how much of its centred feature a second noise draw reproduces, their cosine, 0 to 1;
+- fidelity: the cosine, 0 to 1, of its centred feature and that of a second noise draw;
 - informativeness: the feature's High-Frequency Ratio.
 
-g is a two-layer network on x0 averaged to 8x8, trained to put its mass where fidelity + informativeness is high:
-it maximises their mean under p plus an entropy, whose weight keeps p from being a point before the scores are clear.
+g is a two-layer network on x0 averaged to 8x8, trained to maximise fidelity + informativeness: their mean under p
+plus an entropy term, which keeps p from collapsing to one level before the scores are reliable.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENTROPY, RATE, HIDDEN, SIDE = 0.05, 1e-2, 32, 8
 
 
 def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
-    """The mode of the mean of p over all images, at the asked tap or the default; the record keeps the whole of p."""
+    """The mode of the mean of p over all images, at the given tap or the default; the record stores all of p."""
     scan.check_company(evidence.images)
     tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
     inputs, rewards = [], []
@@ -42,7 +42,7 @@ def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
         LevelWeight(noise=noise, weight=weight) for noise, weight in zip(scan.levels, weights.tolist(), strict=True)
     )
     mode = max(distribution, key=lambda entry: entry.weight)
-    note = "The mode of p(t), the selector's mean over all images; a method of secondary sources."
+    note = "The mode of p(t), the selector's mean over all images; a method from secondary sources."
     parameters: Parameters = {"tap": str(tap), "entropy": ENTROPY, "steps": settings.steps}
     return Choice(mode.noise, tap, (), note, parameters, distribution)
 

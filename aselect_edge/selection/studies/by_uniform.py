@@ -1,4 +1,4 @@
-"""A level and a tap drawn at random, all alike: what a selection is worth is what it gains over this."""
+"""A level and a tap drawn uniformly at random: the baseline of every selection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aselect_edge.selection.evidence import Evidence
 from aselect_edge.selection.scan import Scan
 
 
-def by_uniform(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:  # noqa: ARG001 - looks at nothing
-    """One draw from the scan's seed, at the asked tap or any; no forward pass."""
+def by_uniform(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:  # noqa: ARG001 - reads no images
+    """One draw with the scan's seed, at the given tap or a random one; no forward pass."""
     rng = random.Random(scan.seed)
     return Choice(rng.choice(scan.levels), settings.tap or rng.choice(scan.taps), note="Drawn at random.")

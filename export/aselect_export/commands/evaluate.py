@@ -19,8 +19,8 @@ def _evaluate(
     model: Annotated[Path, typer.Argument(help="A bundle, an export folder, a .onnx file or a folder's .engine.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
-    device: Annotated[Device, typer.Option(help="What to run on; a bundle runs in torch.")] = "auto",
-    report: Annotated[Path | None, typer.Option(help="An .html page of the figures to write.")] = None,
+    device: Annotated[Device, typer.Option(help="Device to run on; a bundle runs in torch.")] = "auto",
+    report: Annotated[Path | None, typer.Option(help="Write an .html page of the figures.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def _export(
-    task: Annotated[Task | None, typer.Option(help="Alone, it takes the bundle that ships.")] = None,
+    task: Annotated[Task | None, typer.Option(help="Without --model, exports the included bundle.")] = None,
     precision: Annotated[Precision, typer.Option()] = "fp16",
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
     no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False,
     allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="If fp16 misses its gate, take the mixed FP16/FP32 graph instead.")
+        bool, typer.Option("--allow-mixed", help="If fp16 fails its check, use the mixed FP16/FP32 graph.")
     ] = False,
-    engine: Annotated[EngineChoice, typer.Option(help="Which TensorRT to build engines with.")] = "auto",
+    engine: Annotated[EngineChoice, typer.Option(help="TensorRT variant for the engines.")] = "auto",
     target: Targets = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Images or a video to verify and calibrate on; a split root with labels also gates int8."),
+        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check int8."),
     ] = None,
     calib_images: Annotated[
         int, typer.Option(help="int8: frames of --data to calibrate on, fewer if there are fewer.")
@@ -43,21 +43,22 @@ def _export(
     calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
     max_drop: Annotated[
         float | None,
-        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or of agreement where no labels are (0.01)."),
+        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
     ] = None,
     rest: Annotated[
-        Rest | None, typer.Option(help="int8: fp16 (GPU) or fp32 (CPU) for what is not INT8; by what is built.")
+        Rest | None,
+        typer.Option(help="int8: precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
     layout: Annotated[
-        Format, typer.Option("--format", help="An export folder, or for many machines what those servers read.")
+        Format, typer.Option("--format", help="An export folder, or the format of that server.")
     ] = "folder",
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Export a bundle to verified ONNX graphs and, where possible, TensorRT engines.
 
-    A graph that misses its gate is not written; if it is the asked one, nothing is, and the exit code is 3.
+    A graph that fails its check is not written; if it is the requested one, nothing is written and the exit code is 3.
     """
     size = read(imgsz, "--imgsz", parse_size)
     targets = read(target, "--target", parse_list) or ()
@@ -89,7 +90,7 @@ def _export(
             progress=progress,
         )
     if result.rung == "mixed":
-        console.print("warning: fp16 missed its gate, so model.onnx is the mixed graph", style="bold yellow")
+        console.print("warning: fp16 failed its parity check, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:
         print(export_json(result))
     else:
@@ -101,7 +102,7 @@ _NEXT = {
     "triton": "tritonserver --model-repository {0}",
     "deepstream": "nvinfer config-file-path={0}/config_infer.txt",
 }
-"""What to do with each --format."""
+"""The next command after each --format."""
 
 
 def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
@@ -147,7 +148,7 @@ def _print_export(result: ExportResult, following: str) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    gate = Table("graph", "held against", "frames", "same class", "max error", "gate")
+    gate = Table("graph", "compared with", "frames", "same class", "max error", "gate")
     for parity in result.report.parity:
         passed = "passed" if parity.passed else "failed"
         row = (parity.graph, parity.reference, str(parity.frames), f"{parity.agreement:.3%}")

@@ -25,9 +25,9 @@ __all__ = ["Format", "deliver", "write_deepstream", "write_triton"]
 
 
 def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> ExportResult:
-    """Export into `out` as the layout says; for a fleet, by way of an export folder that does not stay.
+    """Export into `out` in the given format; for a fleet, through a temporary export folder.
 
-    Raises what `make` raises, InputError (the graph cannot serve there) and GateError (there it answers otherwise).
+    Raises what `make` raises, InputError (the graph cannot be used there) and GateError (its answers differ there).
     """
     if layout == "folder":
         return make(out)

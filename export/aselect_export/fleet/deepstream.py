@@ -1,4 +1,4 @@
-"""A folder for DeepStream's nvinfer element: a graph that it can feed, its configuration and its labels.
+"""A folder for DeepStream's nvinfer element: a graph in its input format, its configuration and its labels.
 
 nvinfer feeds float32 planes (net-scale-factor x (pixel - offset), NCHW) and, for segmentation, reads per-class scores
 [C, H, W] of its first output: the highest one above segmentation-threshold wins. Keys as in the property table of the
@@ -32,7 +32,7 @@ from aselect_runtime.sessions.onnx import OnnxSession
 
 MODEL, CONFIG, LABELS = "model.deepstream.onnx", "config_infer.txt", "labels.txt"
 MARKER = "deepstream.json"
-"""Tells a folder that was written here from one that has a configuration of somebody else."""
+"""Identifies a folder that was written here, as opposed to one with a user's own configuration."""
 KIND = FolderKind(MARKER, listed_files)
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 
@@ -41,7 +41,7 @@ _NETWORK_TYPE = {"cls": 1, "seg": 2}
 
 
 def write_deepstream(folder: Path, out: Path) -> tuple[str, ...]:
-    """Write graph, configuration and labels of an export folder, whole or nothing; returns what to know about them."""
+    """Write graph, configuration and labels of an export folder, all or nothing; returns notes for the user."""
     manifest, graph = load_folder(folder)
     labels = label_text(manifest)
     with atomic_folder(out, KIND) as target:
@@ -61,7 +61,7 @@ def write_deepstream(folder: Path, out: Path) -> tuple[str, ...]:
 
 
 def config(manifest: Manifest) -> str:
-    """The text of nvinfer's configuration: a primary element that looks at whole frames."""
+    """The text of nvinfer's configuration: a primary element that processes whole frames."""
     batch, height, width, _ = manifest.input.shape
     letterbox = int(manifest.resize.mode == "letterbox")
     precision = manifest.precision
@@ -96,19 +96,19 @@ def config(manifest: Manifest) -> str:
 
 
 def label_text(manifest: Manifest) -> str:
-    """labels.txt: one class per line; for a classifier one line per output, its classes parted by semicolons."""
+    """labels.txt: one class per line; for a classifier one line per output, its classes separated by semicolons."""
     names = [info.name for info in manifest.classes]
     if manifest.task == "seg":
         return "".join(f"{name}\n" for name in names)
     if bad := next((name for name in names if ";" in name), None):
         raise InputError(
-            f"got the class {bad!r}, expected no semicolon, which parts labels in nvinfer; rename the class"
+            f"got the class {bad!r}, expected no semicolon, which separates labels in nvinfer; rename the class"
         )
     return ";".join(names) + "\n"
 
 
 def departures(manifest: Manifest) -> tuple[str, ...]:
-    """Where nvinfer's own resizing differs from the one that the model was trained with."""
+    """Notes on where nvinfer's resizing differs from the one that the model was trained with."""
     notes = []
     if manifest.resize.interpolation == "area":
         notes.append("nvinfer resizes bilinearly, the model was trained with area interpolation: accuracy may differ")

@@ -1,4 +1,4 @@
-"""The record that marks a fleet's folder as ours: the model's manifest, with the files of that folder."""
+"""The record that identifies a folder of the fleet formats: the model's manifest, with the files of that folder."""
 
 from __future__ import annotations
 

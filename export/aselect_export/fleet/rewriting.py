@@ -1,6 +1,6 @@
-"""Changing an exported graph's edges for other runtimes, and proving that it still says the same.
+"""Change an exported graph's inputs and outputs for other runtimes, and verify that its answers are the same.
 
-Weights in files of their own stay there: the graph's references are kept as they are.
+External weight files are not changed: the graph keeps its references to them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.sessions.onnx import OnnxSession
 
 AGREEMENT = 0.999
-"""Gate on the share of pixels or frames with the same class: the same arithmetic up to ties."""
+"""Minimum share of pixels or frames with the same class: the arithmetic is the same up to ties."""
 
 BATCH = "batch"
-"""The name of a batch dimension that was set free."""
+"""The name of a dynamic batch dimension."""
 
 
 def load(path: Path) -> ModelProto:
-    """A graph without the weights that lie in files of their own."""
+    """A graph without its external weights."""
     return onnx.load(str(path), load_external_data=False)
 
 
@@ -35,14 +35,14 @@ def frames_of(folder: Path, manifest: Manifest) -> Frame:
     """The folder's verification frames; raises InputError if it has none."""
     verification = verification_frames(folder, manifest)
     if verification is None:
-        raise InputError(f"{folder}: got no verify.npz, expected it to check the new graph on; export it again")
+        raise InputError(f"{folder}: got no verify.npz, expected it to check the new graph; export it again")
     return verification[0]
 
 
 def planar_input(model: ModelProto, name: str) -> None:
     """Replace the input `frames` uint8 [N, H, W, 3] by `name`, float32 [N, 3, H, W], in place.
 
-    Requires the graph's own beginning: a Cast to float32 and the Transpose behind it.
+    Requires that the graph begins with a Cast to float32 and a Transpose.
     """
     graph = model.graph
     source = graph.input[0]
@@ -58,7 +58,7 @@ def planar_input(model: ModelProto, name: str) -> None:
 
 
 def class_probabilities(model: ModelProto, name: str, classes: int) -> None:
-    """Replace the outputs of a segmentation graph by `name`, float32 [N, C, H, W]: softmax of what ArgMax looks at."""
+    """Replace the outputs of a segmentation graph by `name`, float32 [N, C, H, W]: softmax of the input of ArgMax."""
     graph = model.graph
     class_map = next(output for output in graph.output if output.name == "class_map")
     batch, height, width = _shape(class_map)
@@ -75,10 +75,10 @@ def class_probabilities(model: ModelProto, name: str, classes: int) -> None:
 
 
 def free_batch(model: ModelProto) -> None:
-    """Let a graph that was exported for one frame take any number of them, in place.
+    """Make the batch of a graph exported for one frame dynamic, in place.
 
-    Requires that a leading 1 in the constants of Reshape and Resize means the batch; whether that holds is for
-    verification to tell.
+    Requires that a leading 1 in the constants of Reshape and Resize means the batch; verification checks whether that
+    holds.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -125,7 +125,7 @@ def hold_against(
     frames: Frame,
     run: Callable[[OnnxSession, Frame], NDArray[np.int64]],
 ) -> None:
-    """Raise GateError unless the changed graph gives the same classes; `run` asks it for all frames."""
+    """Raise GateError unless the changed graph gives the same classes; `run` computes its classes for all frames."""
     size = manifest.input.shape[0]
     session = OnnxSession(original, "cpu")
     answer = [session.infer(frames[start : start + size]) for start in range(0, len(frames), size)]
@@ -136,7 +136,7 @@ def hold_against(
     agreement = float((run(OnnxSession(changed, "cpu"), frames) == expected).mean())
     if agreement < AGREEMENT:
         raise GateError(
-            f"{changed.name}: got {agreement:.3%} of the same class as {original.name}, expected {AGREEMENT:.1%}; "
+            f"{changed.name}: got {agreement:.3%} same class as {original.name}, expected {AGREEMENT:.1%}; "
             "export with the format folder",
             parameter="format",
         )

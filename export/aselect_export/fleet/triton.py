@@ -1,7 +1,7 @@
 """A model repository for NVIDIA Triton Inference Server.
 
-Fields as in model_config.proto of triton-inference-server/common. The graph takes camera pixels and gives classes, so
-that there is nothing left for an ensemble to do; clients send frames of the model's size.
+Fields as in model_config.proto of triton-inference-server/common. The graph's input is camera pixels and its outputs
+are classes, so that no ensemble is needed; clients send frames of the model's size.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from aselect_runtime.records import Engine, Manifest, TensorSpec
 from aselect_runtime.sessions.onnx import OnnxSession
 
 MARKER = "triton.json"
-"""Lies at the root of a repository that was written here; Triton looks at folders alone."""
+"""A file at the root of a repository that was written here; Triton only reads folders."""
 KIND = FolderKind(MARKER, listed_files)
 
 MAX_BATCH = 8
-"""How many single requests Triton may put together."""
+"""Maximum number of single requests that Triton may combine."""
 
 DELAY_US = 2000
-"""How long a request may wait for others, in microseconds: well under a camera's frame."""
+"""Maximum time that a request waits for others, in microseconds: well below a camera's frame interval."""
 
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 def write_triton(folder: Path, out: Path) -> tuple[str, ...]:
-    """Write a model repository from an export folder, whole or not at all; returns what to know about it.
+    """Write a model repository from an export folder, completely or not at all; returns notes for the user.
 
-    A graph of one frame is given a free batch, checked on the folder's frames, so that Triton batches dynamically; a
-    graph of N frames stays as it is, and each request is N frames. An engine that TensorRT built comes as a second
-    model; engines of TensorRT-RTX cannot be loaded by Triton and are left out.
+    A graph of one frame gets a dynamic batch, checked on the folder's frames, so that Triton batches dynamically; a
+    graph of N frames is unchanged, and each request is N frames. A TensorRT engine is added as a second model; engines
+    of TensorRT-RTX cannot be loaded by Triton and are left out.
     """
     manifest, graph = load_folder(folder)
     name = f"aselect_{manifest.task}"
@@ -65,7 +65,7 @@ def write_triton(folder: Path, out: Path) -> tuple[str, ...]:
 
 
 def config(name: str, manifest: Manifest, *, dynamic: bool, platform: str = "onnxruntime_onnx") -> str:
-    """The text of config.pbtxt. With `dynamic`, the batch is Triton's to choose and dims are those of one frame."""
+    """The text of config.pbtxt. With `dynamic`, Triton chooses the batch and dims are those of one frame."""
     lines = [
         f'name: "{name}"',
         f'platform: "{platform}"',
@@ -86,7 +86,7 @@ def config(name: str, manifest: Manifest, *, dynamic: bool, platform: str = "onn
 
 
 def _write_graph(folder: Path, graph: Path, manifest: Manifest, target: Path, notes: list[str]) -> bool:
-    """Write the graph; returns whether its batch is free."""
+    """Write the graph; returns whether its batch is dynamic."""
     if manifest.input.shape[0] > 1:
         notes.append(f"each request is {manifest.input.shape[0]} frames, the batch that the graph was exported for")
     else:
@@ -114,7 +114,7 @@ def _describe(model: Path, manifest: Manifest, text: str) -> None:
 
 
 def _classes_in_batches(session: OnnxSession, frames: Frame) -> NDArray[np.int64]:
-    """Batches of different sizes, none of which the graph was traced with."""
+    """The classes, computed in batches of different sizes, none of which the graph was traced with."""
     parts = [frames[:2], frames[2:5], frames[5:]]
     answers = [session.infer(part) for part in parts if len(part)]
     if "class_map" in answers[0]:
@@ -134,5 +134,5 @@ def _classes(manifest: Manifest) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of protobuf's text format; JSON escapes what must be escaped, and nothing beyond ASCII is left."""
+    """A string of protobuf's text format; JSON escapes all special and non-ASCII characters."""
     return json.dumps(text)

@@ -17,6 +17,7 @@ from aselect_runtime.records.engine import Engine
 from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
 from aselect_runtime.records.manifest import Manifest, Precision
 from aselect_runtime.records.masks import MaskFolder
+from aselect_runtime.records.massive import Massive
 from aselect_runtime.records.noise import LevelWeight, Noise
 from aselect_runtime.records.parity import Parity
 from aselect_runtime.records.quantisation import LayerDecision, Quantisation
@@ -47,6 +48,7 @@ __all__ = [
     "LevelWeight",
     "Manifest",
     "MaskFolder",
+    "Massive",
     "Noise",
     "Parity",
     "Precision",

@@ -12,7 +12,7 @@ from aselect_runtime.records.base import Frozen, Sha256
 class BackboneSource(Frozen):
     """Where the backbone's weights are: in the bundle itself (`file`) or at a path or hub id (`source`)."""
 
-    family: Literal["dit", "sit", "sd3", "pixart", "lightningdit", "jit"]
+    family: Literal["dit", "sit", "sd3", "pixart", "prx", "sana", "lightningdit", "jit"]
     config: dict[str, Any]
     source: str
     revision: str | None = None

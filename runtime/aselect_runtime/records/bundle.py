@@ -10,6 +10,7 @@ from aselect_runtime.records.backbone import BackboneSource
 from aselect_runtime.records.base import Finite, Record, Sha256
 from aselect_runtime.records.classes import Classes, Task, check_count
 from aselect_runtime.records.head import HeadSpec
+from aselect_runtime.records.massive import Channel
 from aselect_runtime.records.noise import Noise
 from aselect_runtime.records.resize import Resize
 from aselect_runtime.records.tap import Tap
@@ -20,7 +21,7 @@ class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
 
     kind: ClassVar[str] = "bundle"
-    version: ClassVar[tuple[int, int]] = (1, 3)
+    version: ClassVar[tuple[int, int]] = (1, 4)
 
     task: Task
     classes: Classes
@@ -32,6 +33,8 @@ class Bundle(Record):
     noise_seed: int | None = 0
     noise_draws: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of noise draws over which features are averaged; each costs one forward pass."""
+    discarded: tuple[tuple[Channel, ...], ...] = ()
+    """The channels of each tap that are set to zero before the head; () where none are, and in bundles before 1.4."""
     head: HeadSpec
     finetuned: bool = False
     metrics: dict[str, Finite] = Field(default_factory=dict)
@@ -40,4 +43,10 @@ class Bundle(Record):
     @model_validator(mode="after")
     def _classes_fit_the_task(self) -> Bundle:
         check_count(self.task, self.classes)
+        return self
+
+    @model_validator(mode="after")
+    def _discards_of_each_tap(self) -> Bundle:
+        if self.discarded and len(self.discarded) != len(self.taps):
+            raise ValueError(f"got discarded channels of {len(self.discarded)} taps, expected of all {len(self.taps)}")
         return self

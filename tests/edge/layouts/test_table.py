@@ -176,10 +176,10 @@ READ: dict[str, Case] = {
 }
 REFUSED: dict[str, Case] = {
     "images outside the splits": Case(
-        both(tree("train", "val", "extra", images="images/{}", masks="masks/{}")), fault=r"images: got extra beside"
+        both(tree("train", "val", "extra", images="images/{}", masks="masks/{}")), fault=r"images: got extra next to"
     ),
     "a split deep inside": Case(
-        tree("train", "val", images="images/city/{}", masks="masks/city/{}"), fault="got the split train deep inside"
+        tree("train", "val", images="images/city/{}", masks="masks/city/{}"), fault="got the split train nested inside"
     ),
     "val twice": Case(tree("train", "val", "valid"), fault="valid: got a second folder of the split val"),
     "a list of no image": Case(both(flat(), lines("train.txt", "0", "9")), fault=r"train\.txt: got '9'"),

@@ -1,0 +1,42 @@
+"""The convolution that takes the camera's pixels: scale and channel order of the normalisation are in its weights.
+
+The shift of the normalisation is too, but a padded convolution pads with what normalises to zero (127.5), where the
+original pads normalised images with zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aselect_edge.backbones.family import Affine
+
+
+class FirstConvolution(nn.Module):
+    """conv(gain · pixels + offset), exactly, on pixels: zeros of the original's padding become `pad`."""
+
+    def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
+        super().__init__()
+        weight = conv.weight.detach().double()
+        bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
+        assert isinstance(conv.padding, tuple)
+        assert isinstance(affine.gain, float)
+        assert isinstance(affine.offset, float)
+        self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
+        self.conv = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            padding=0 if self.pad else conv.padding,  # type: ignore[arg-type]
+            device="meta",
+        )
+        folded = weight * affine.gain
+        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
+        self.conv.bias = nn.Parameter((bias + affine.offset * weight.sum((1, 2, 3))).float())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.pad:
+            sides = (self.columns, self.columns, self.rows, self.rows)
+            pixels = nn.functional.pad(pixels, sides, value=self.pad)
+        return self.conv(pixels)  # type: ignore[no-any-return]
