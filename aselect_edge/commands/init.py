@@ -41,9 +41,11 @@ def _init(
 
 
 def to_dict(steps: FirstSteps) -> dict[str, Any]:
-    """What --json prints: `found`, `plan` and `forecast` with their fields, paths as text."""
+    """What --json prints: `found`, `plan`, `forecast` and `reference` with their fields, paths as text."""
     head = steps.plan.head
-    fields = asdict(replace(steps, plan=replace(steps.plan, head=None)))
+    reference = steps.reference
+    fields = asdict(replace(steps, plan=replace(steps.plan, head=None), reference=None))
+    fields["reference"] = {reference.metric: reference.score} if reference else None
     fields["plan"]["head"] = head.kind if head else None
     return json.loads(json.dumps(fields, default=str))  # type: ignore[no-any-return]
 
@@ -86,6 +88,7 @@ def _split(split: SplitSurvey, task: Task | None) -> list[str]:
 
 
 def _times(steps: FirstSteps) -> list[str]:
+    from aselect_edge.training.comparison import told
     from aselect_runtime.pace import duration
 
     found: Any = steps.forecast
@@ -98,6 +101,8 @@ def _times(steps: FirstSteps) -> list[str]:
     ]
     need, free = found.cache_bytes / 1e9, found.free_bytes / 1e9
     short = "" if need < free else "; free space, or keep them elsewhere with --cache"
+    if steps.reference:
+        lines.append(f"  # {told(steps.reference)}: train further if yours stays below")
     return [*lines, f"  # disk: {need:.2f} GB for the features, {free:.1f} GB are free{short}"]
 
 

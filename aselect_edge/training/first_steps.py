@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aselect_edge.data.survey import Survey, survey
+from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.training.comparison import compare
 from aselect_edge.training.forecast import Forecast, Work, forecast
-from aselect_edge.training.recipe import HEADS
-from aselect_runtime.records import ClassInfo, HeadSpec, Task
+from aselect_edge.training.goal import open_goal
+from aselect_edge.training.recipe import HEADS, RECIPES
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import ClassInfo, HeadSpec, Resize, Task
 
 AREA: dict[Task, int] = {"seg": 144 * 192, "cls": 128 * 128}
 """Pixels of the input that a first run is fast at."""
@@ -42,13 +46,26 @@ class FirstSteps:
     found: Survey
     plan: Plan
     forecast: Forecast | None
+    reference: Figures | None
+    """Of a small ImageNet encoder on these data, where its weights are installed."""
 
 
 def first_steps(data: Path, task: Task | None = None, *, estimate: bool = True) -> FirstSteps:
     """Look at a folder, plan the commands, and with `estimate` measure a few batches; raises InputError."""
     found = survey(data, task)
     steps = plan(found)
-    return FirstSteps(found, steps, _forecast(found, steps) if estimate else None)
+    measured = (_forecast(found, steps), _reference(found, steps)) if estimate else (None, None)
+    return FirstSteps(found, steps, *measured)
+
+
+def _reference(found: Survey, steps: Plan) -> Figures | None:
+    if steps.task is None or steps.imgsz is None:
+        return None
+    try:
+        goal = open_goal(steps.task, found.data, RECIPES[steps.task])
+        return compare(steps.task, goal, steps.imgsz, Resize())
+    except InputError:  # a faulty label, which the survey names
+        return None
 
 
 def _forecast(found: Survey, steps: Plan) -> Forecast | None:
