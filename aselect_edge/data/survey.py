@@ -80,19 +80,23 @@ def survey(data: Path, task: Task | None = None) -> Survey:
     """
     if not data.is_dir():
         raise InputError(f"{data}: no such folder, expected one of images; check the path", parameter="data")
-    fitting = next(((t, found) for t in ((task,) if task else TASKS) if (found := layout_of(data, t))), None)
-    if fitting is None:
+    fitting = [(each, layout) for each in ((task,) if task else TASKS) if (layout := layout_of(data, each))]
+    if not fitting:
         return _unlabelled(data, task)
-    found, layout = fitting
-    splits, problems, unreadable = [], [], []
+    found, layout = fitting[0]
+    splits: list[SplitSurvey] = []
+    problems: list[str] = []
+    unreadable: list[Path] = []
     for name in _splits(data, layout, problems):
+        stored = name in layout.splits(data)
         try:
-            unreadable += [] if name not in layout.splits(data) else broken_images(data, name, layout)
-            part, faults = _split(data, name, found, held_out=name not in layout.splits(data))
-            splits.append(part)
-            problems += faults
+            unreadable += broken_images(data, name, layout) if stored else []
+            part, faults = _split(data, name, found, held_out=not stored)
         except InputError as error:
             problems.append(str(error))
+            continue
+        splits.append(part)
+        problems += faults
     problems += _imbalances(found, splits)
     return Survey(data, found, layout.name, layout.tree, tuple(splits), tuple(unreadable), tuple(problems), 0)
 

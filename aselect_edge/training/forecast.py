@@ -102,9 +102,9 @@ def _step(model: TapModel, maps: tuple[Tensor, ...], work: Work, recipe: Recipe)
         logits = model.head(batch)
         if work.task == "seg":
             weights = torch.ones(len(work.classes))
-            segmentation_loss(upsample(logits, work.imgsz), labels, weights, -1, recipe).backward()  # type: ignore[no-untyped-call]
+            segmentation_loss(upsample(logits, work.imgsz), labels, weights, -1, recipe).backward()
         else:
-            F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(logits, labels).backward()
 
     return _seconds(step)
 

@@ -27,7 +27,10 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     torch.manual_seed(0)
     path = tmp_path / "encoder.safetensors"
-    save_file(efficientnet.EfficientNetLite0().state_dict(), path)
+    encoder = efficientnet.EfficientNetLite0()
+    for name, parameter in encoder.named_parameters():  # so that an image still shows after 49 layers
+        torch.nn.init.zeros_(parameter) if name.endswith("bias") else torch.nn.init.kaiming_normal_(parameter)
+    save_file(encoder.state_dict(), path)
     monkeypatch.setattr(comparison, "installed_weights", lambda: path)
     return path
 
@@ -65,10 +68,11 @@ def test_a_class_is_found_from_the_pooled_features_alone(tmp_path: Path, weights
     for damping in (1e-4, 1e-3, 1e-2, 1e-1):
         centred, target = x - x.mean(0), np.eye(3)[y]
         variance = centred.var(0) * len(x)
-        penalty = damping * (variance + 1e-6 * variance.mean() + 1e-12)
+        penalty = damping * (variance + 1e-6 * variance.mean()) + 1e-11 * (x**2).sum(0).mean()
         weight = np.linalg.solve(centred.T @ centred + np.diag(penalty), centred.T @ (target - target.mean(0)))
         best = max(best, float((((seen - x.mean(0)) @ weight + target.mean(0)).argmax(1) == truth).mean()))
     assert found.score == pytest.approx(best)
+    assert best > 0.9
     assert told(found).endswith(f"val top-1 accuracy {best:.3f} here")
 
 
