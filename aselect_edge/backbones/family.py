@@ -114,6 +114,11 @@ class Backbone(nn.Module, ABC):
         """
 
     @property
+    def embedding(self) -> nn.Module:
+        """The convolution whose output (N, D, rows, columns) is the tokens, before positions are added."""
+        return self.get_submodule("patch_embed")
+
+    @property
     @abstractmethod
     def side(self) -> int:
         """Height and width of the inputs that the model was trained on."""

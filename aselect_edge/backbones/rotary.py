@@ -133,6 +133,10 @@ class RotaryDiT(Backbone):
         return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
 
     @property
+    def embedding(self) -> nn.Module:
+        return self.patch_embed if self.config.bottleneck is None else self.widen
+
+    @property
     def depth(self) -> int:
         return len(self.blocks)
 

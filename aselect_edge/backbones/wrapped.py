@@ -58,6 +58,10 @@ class Wrapped(Backbone):
         return getattr(self.model, self.trunk)  # type: ignore[no-any-return]
 
     @property
+    def embedding(self) -> nn.Module:
+        return self.model.pos_embed.proj  # type: ignore[no-any-return]
+
+    @property
     def depth(self) -> int:
         return len(self.blocks)
 

@@ -94,9 +94,12 @@ def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
 
 
 def draw_curve(
-    rows: Sequence[Sequence[float]], title: str, path: Path, targets: Mapping[str, float] = MappingProxyType({})
+    rows: Sequence[Sequence[float]],
+    titles: tuple[str, str],
+    path: Path,
+    targets: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Learning curves of rows (samples, loss on train, figure on val, loss on val): both losses, then the figure.
+    """Learning curves of rows (samples, loss on train, figure on val, loss on val or NaN): the losses, then the figure.
 
     A dashed line marks the best figure, and one each of `targets`, by name, which it is to be held against.
     """
@@ -106,13 +109,13 @@ def draw_curve(
     if np.isfinite(val).any():
         left.plot(samples, val, color=_ACCENT, label="val")
     left.legend(frameon=False)
-    left.set(xlabel="samples", title="loss")
+    left.set(xlabel="samples", title=titles[0])
     right.plot(samples, figures, color=_INK)
     for name, level in {"best": figures.max(), **targets}.items():
         right.axhline(level, color=_ACCENT if name == "best" else _INK, linestyle="--", linewidth=1)
         label = f"{name} {level:.3f}"
         right.annotate(label, (samples[0], level), (0, 3), textcoords="offset points", fontsize=8)
-    right.set(xlabel="samples", title=title)
+    right.set(xlabel="samples", title=titles[1])
     _save(figure, path)
 
 

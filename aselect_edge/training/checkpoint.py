@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.training.learners import Measured
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import atomic_write
 
@@ -76,7 +76,7 @@ class RunState:
         self.step += 1
         self.losses.append(loss)
 
-    def validated(self, figures: Figures, batch: int, weights: dict[str, Tensor]) -> None:
+    def validated(self, figures: Measured, batch: int, weights: dict[str, Tensor]) -> None:
         """Add a row to the curve, and keep the weights if they are the best."""
         self.curve.append((self.step * batch, sum(self.losses) / len(self.losses), figures.score, figures.loss))
         self.losses.clear()

@@ -16,7 +16,7 @@ from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
 from aselect_edge.training.answers import figures_of
 from aselect_edge.training.closed_form import DAMPINGS, Batch, moments, set_linear
-from aselect_edge.training.efficientnet import EfficientNetLite0, installed_weights, load_efficientnet
+from aselect_edge.training.efficientnet import EfficientNetLite0, Features, installed_weights, load_efficientnet
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
@@ -75,7 +75,7 @@ def _reported(
 @torch.no_grad()
 def _features(encoder: EfficientNetLite0, task: Task, frames: list[Frame]) -> Tensor:
     """(N, rows, columns, D) of frames uint8 [H, W, 3], BGR; one token of an image to classify."""
-    seen = encoder(to_pixels(np.stack(frames)).flip(1))
+    seen: Features = encoder(to_pixels(np.stack(frames)).flip(1))
     if task == "cls":
         return seen.pooled[:, None, None]
     deep = F.interpolate(seen.deep, seen.middle.shape[2:], mode="bilinear", align_corners=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,26 @@ from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
 
-class Learner(Protocol):
+class Measured(Protocol):
+    """The result of a validation."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the measure that `score` is."""
+
+    @property
+    def score(self) -> float:
+        """0 to 1; larger is better."""
+
+    @property
+    def loss(self) -> float:
+        """The loss on the same images; NaN if it is not computed."""
+
+
+M = TypeVar("M", bound=Measured, covariant=True)
+
+
+class Learner(Protocol[M]):
     """The module that the loop trains, averages and validates."""
 
     module: nn.Module
@@ -39,8 +58,8 @@ class Learner(Protocol):
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
 
-    def validate(self, module: nn.Module) -> Figures:
-        """Figures on val, and the loss there, of `module`, which is this learner's or its average."""
+    def validate(self, module: nn.Module) -> M:
+        """Figures on val, and the loss there, of `module`, which is this learner's module or its average."""
 
 
 class HeadLearner:

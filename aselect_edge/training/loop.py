@@ -15,12 +15,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.fit import fit
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
-from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
+from aselect_edge.training.learners import HeadLearner, Learner, Measured, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
@@ -51,7 +52,7 @@ def train_model(
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
     torch.manual_seed(recipe.seed)
-    learner: Learner
+    learner: Learner[Figures]
     if unfreeze is None:
         learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
     else:
@@ -64,7 +65,12 @@ def train_model(
 
 
 def learn(
-    learner: Learner, recipe: Recipe, identity: str, workdir: Path, progress: Progress, seconds: float = math.inf
+    learner: Learner[Measured],
+    recipe: Recipe,
+    identity: str,
+    workdir: Path,
+    progress: Progress,
+    seconds: float = math.inf,
 ) -> RunState:
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 

@@ -28,7 +28,7 @@ REPORT = "report.html"
 def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None:
     """Write `curve.png`, of val `confusion.png`, `examples.png`, `best.png`, `worst.png`, and `report.html`."""
     figures, classes, val = outcome.figures, goal.val.classes, goal.val
-    draw_curve(outcome.curve, TITLES[figures.metric], folder / "curve.png", _targets(outcome))
+    draw_curve(outcome.curve, ("loss", TITLES[figures.metric]), folder / "curve.png", _targets(outcome))
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
     chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
     ranked = sorted((_look(outcome, val, how, index)[1], index) for index in chosen)

@@ -18,7 +18,7 @@ from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.media import VIDEO_SUFFIXES, is_video
 from aselect_runtime.records import DataFingerprint, Resize
-from aselect_runtime.sources.video import VideoFile
+from aselect_runtime.sources.video_file import VideoFile
 
 T = TypeVar("T")
 

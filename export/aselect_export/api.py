@@ -15,7 +15,7 @@ from aselect_export.exporting import export as export_bundle
 from aselect_export.fleet import Format, deliver
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Precision, Task
+from aselect_runtime.records import EncoderKind, Precision, Task
 
 
 def export(
@@ -34,6 +34,8 @@ def export(
     calib: Method = "mse",
     max_drop: float | None = None,
     rest: Rest | None = None,
+    encoder: EncoderKind = "full",
+    vae: str | None = None,
     out: str | Path | None = None,
     format: Format = "folder",
     progress: Progress = silent,
@@ -42,8 +44,10 @@ def export(
 
     `model` is a bundle folder; without it, the one included for `task`. `imgsz` is "HxW" or (height, width) in
     pixels, the bundle's own if None; `target` is "sm86,sm89" or a list of such names. `ladder` writes the fallback
-    graphs. `data` is used to verify and calibrate; `calib_images` to `rest` are for int8, see `Int8Settings`. The
-    folder is `out`, or <task>-<precision> in the working directory, which a later export replaces.
+    graphs. `data` is used to verify and calibrate; `calib_images` to `rest` are for int8, see `Int8Settings`.
+    `encoder` turns frames into tokens: the full one, AutoencoderTiny ("tiny", at `vae`) or the bundle's stem
+    ("distilled"); the last two are compared with the full one on `data`, within `max_drop`. The folder is `out`, or
+    <task>-<precision> in the working directory, which a later export replaces.
 
     A graph that fails its parity check is not written; if it is the requested one, nothing is written and GateError is
     raised. Also raises InputError, WriteError or EngineError.
@@ -51,6 +55,7 @@ def export(
     asked = check_precision(precision)
     choice(engine, get_args(EngineChoice), "engine")
     choice(format, get_args(Format), "format")
+    choice(encoder, get_args(EncoderKind), "encoder")
     if task is not None:
         choice(task, get_args(Task), "task")
     settings = Int8Settings(calib_images, calib, max_drop, rest)
@@ -68,6 +73,8 @@ def export(
         engine=engine,
         data=None if data is None else Path(data),
         int8=settings,
+        encoder=encoder,
+        vae=vae,
         progress=progress,
     )
     return deliver(format, make, Path(f"{bundle.record.task}-{asked}") if out is None else Path(out))

@@ -15,7 +15,7 @@ from aselect_runtime.folder import EXPORT
 from aselect_runtime.options import choice
 from aselect_runtime.output_folder import atomic_folder
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Manifest, Precision, Report, Task
+from aselect_runtime.records import EncoderCost, EncoderKind, Manifest, Precision, Replacement, Report, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +55,8 @@ def export(
     engine: EngineChoice = "auto",
     data: Path | None = None,
     int8: Int8Settings | None = None,
+    encoder: EncoderKind = "full",
+    vae: str | None = None,
     progress: Progress = silent,
 ) -> ExportResult:
     """Write the export folder `out` of a loaded bundle, completely or not at all.
@@ -62,7 +64,9 @@ def export(
     `imgsz` is (height, width), the bundle's own if None. `ladder` adds fallback graphs of higher precision.
     `allow_mixed` uses the mixed graph as model.onnx if the fp16 one fails its parity check. `data` is a folder of
     images or a video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8`
-    specifies. Raises InputError, WriteError, GateError (a parity check failed) or EngineError.
+    specifies. An `encoder` other than the full one is compared with it on `data`, with the `max_drop` of `int8`; the
+    encoder tiny is the AutoencoderTiny of `vae`. Raises InputError, WriteError, GateError (a check failed) or
+    EngineError.
     """
     check_precision(precision)
     if allow_mixed and precision != "fp16":
@@ -70,6 +74,13 @@ def export(
             f"got allow mixed with the precision {precision}, expected it only with fp16; leave it out",
             parameter="allow_mixed",
         )
+    if encoder != "full" and data is None:
+        raise InputError(
+            f"got the encoder {encoder} and no data, expected images of the task to hold it against the full one on; "
+            "give data",
+            parameter="data",
+        )
+    full, bundle = bundle, bundle.with_encoder(encoder, vae)
     plan = plan_engines(engine, targets)
     settings = int8 or Int8Settings()
     settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
@@ -77,6 +88,8 @@ def export(
         # torch and onnx take seconds to import: wrong arguments are reported before.
         from aselect_export import package
         from aselect_export.ladder import choose_rungs
+        from aselect_export.replacement import hold_against_full
+        from aselect_export.reporting import notes_of, report_of
         from aselect_export.verify import verification_frames
 
         record = bundle.record
@@ -84,8 +97,11 @@ def export(
         frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
         calibration = _calibration(bundle, data, settings, batch, size) if precision == "int8" else None
         quantised: Int8 | None = None
+        replacement: Replacement | None = None
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            traced, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
+            traced, trial, weights, cost = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
+            if data is not None and encoder != "full":
+                replacement = hold_against_full(full, bundle, traced, trial, data, cost, settings.max_drop, progress)
             if precision == "int8":
                 quantised, tried = _int8(bundle, traced, trial, data, calibration, settings, ladder, progress)
                 package.write_int8(folder, quantised)
@@ -97,8 +113,8 @@ def export(
         package.write_verification(folder, trial)
         engines = build_planned(folder, plan, progress)
         few = [f"int8: {calibration.note}"] if calibration and calibration.note else []
-        notes = [origin, *few, *_departures(tried), *(quantised.notes if quantised else ()), *plan.notes]
-        report = _report(folder, tried, weights, notes, quantised)
+        notes = [origin, *few, *notes_of(tried, quantised, record, replacement), *plan.notes]
+        report = report_of(folder, tried, weights, notes, quantised, replacement)
         manifest = package.keep_engines(out, folder, package.seal(folder, manifest, report, engines))
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
@@ -110,14 +126,16 @@ def _prepare(
     frames: Frame,
     folder: Path,
     progress: Progress,
-) -> tuple[Graph, Trial, dict[str, int]]:
-    """Everything that needs torch: the reference's answer, the traced graph, torch's half precision, weight bytes.
+) -> tuple[Graph, Trial, dict[str, int], EncoderCost]:
+    """Everything that needs torch: the reference's answer, the traced graph, torch's half precision, weight bytes and
+    the cost of the encoder.
 
     No torch model is kept after the call: a session holds the weights again.
     """
     from aselect_export import package
     from aselect_export.graph import trace
     from aselect_export.ladder import Trial
+    from aselect_export.replacement import tokens_cost
     from aselect_export.verify import answer_of_torch, halves_of_torch
 
     record = bundle.record
@@ -130,12 +148,13 @@ def _prepare(
         "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
         "deployed_float32_bytes": _weight_bytes(model),
     }
+    cost = tokens_cost(model, size)
     traced = trace(model, record.task, batch, size, folder)
     progress("running torch in half precision", 0.0)
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.new_empty(0)  # the exporter's caches still refer to the tensors
-    return traced, Trial(record.task, batch, frames, reference, halves), weights
+    return traced, Trial(record.task, batch, frames, reference, halves), weights, cost
 
 
 def _calibration(
@@ -199,36 +218,6 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
 def check_precision(precision: str) -> Precision:
     """The precision of this name; raises InputError for an unknown one."""
     return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
-
-
-def _departures(tried: list[Candidate]) -> list[str]:
-    """Missing rungs of the ladder, and whether model.onnx is another rung than the requested one."""
-    notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
-    if not tried[0].verdict.passed:
-        notes.append("model.onnx is the mixed graph, because fp16 failed its parity check and mixed was allowed")
-    return notes
-
-
-def _report(
-    folder: Path, tried: list[Candidate], weights: dict[str, int], notes: list[str], int8: Int8 | None
-) -> Report:
-    from aselect_export.package import MODEL, rung_file
-
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    passed = [candidate for candidate in tried if candidate.verdict.passed]
-    names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
-    batch = passed[0].verdict.batch
-    return Report(
-        parity=tuple(parity for candidate in tried for parity in candidate.verdict.parity),
-        size=dict(sorted(sizes.items())) | weights,
-        latency={
-            f"{name}, onnxruntime cpu, batch {batch}, p50 [ms]": candidate.verdict.latency
-            for name, candidate in zip(names, passed, strict=True)
-        },
-        kept_fp32={name: dict(candidate.kept) for name, candidate in zip(names, passed, strict=True) if candidate.kept},
-        notes=tuple(notes),
-        quantisation=int8.quantisation if int8 else None,
-    )
 
 
 def _weight_bytes(module: nn.Module) -> int:

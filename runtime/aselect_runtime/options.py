@@ -11,6 +11,10 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
 """The devices a model can run on; `auto` uses the fastest available one."""
 
 
+Decode = Literal["auto", "software", "hardware"]
+"""What may decode streams and videos; `auto` takes hardware where it really decodes, and else the processor."""
+
+
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     """(height, width) from the text `HxW` or from a pair, each 8 to 8192 pixels; raises InputError."""
     text = size if isinstance(size, str) else "x".join(map(str, size))

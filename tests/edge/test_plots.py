@@ -123,7 +123,7 @@ def test_a_wrong_class_is_told(figures: list[Any], tmp_path: Path) -> None:
 
 def test_a_curve_shows_both_losses_and_what_the_figure_is_held_against(figures: list[Any], tmp_path: Path) -> None:
     rows = [(8, 2.0, 0.1, 2.5), (16, 1.0, 0.3, 1.5), (24, 0.5, 0.2, 1.75)]
-    draw_curve(rows, "val mIoU", tmp_path / "curve.png", {"ImageNet encoder": 0.25})
+    draw_curve(rows, ("loss", "val mIoU"), tmp_path / "curve.png", {"ImageNet encoder": 0.25})
     losses, val = figures[0].axes
     assert [axis.get_title() for axis in (losses, val)] == ["loss", "val mIoU"]
     drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
@@ -137,5 +137,5 @@ def test_a_curve_shows_both_losses_and_what_the_figure_is_held_against(figures: 
 def test_a_image_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
-        draw_curve([(8, 2.0, 0.1, 2.5)], "val mIoU", tmp_path / "file" / "curve.png")
+        draw_curve([(8, 2.0, 0.1, 2.5)], ("loss", "val mIoU"), tmp_path / "file" / "curve.png")
     assert plt.get_fignums() == []

@@ -14,6 +14,7 @@ COMMANDS = {
     "init": "aselect_edge.commands.init",
     "select": "aselect_edge.commands.select",
     "train": "aselect_edge.commands.train",
+    "distil": "aselect_edge.commands.distil",
     "export": "aselect_export.commands.export",
     "evaluate": "aselect_export.commands.evaluate",
     "run": "aselect_runtime.commands.run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from aselect_edge.commands import threads
 from aselect_edge.commands.select import select
 from aselect_edge.commands.threads import busy, use_threads
 from aselect_edge.commands.train import train
@@ -50,7 +50,7 @@ def test_threads_are_the_cores_unless_something_else_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(threads.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         use_threads(None)

@@ -15,7 +15,7 @@ from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.options import parse_list, parse_size
-from aselect_runtime.records import Precision, Task
+from aselect_runtime.records import EncoderKind, Precision, Task
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -43,11 +43,19 @@ def _export(
     calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
     max_drop: Annotated[
         float | None,
-        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
+        typer.Option(
+            help="Allowed drop of mIoU or top-1 (int8 0.003, another encoder 0.01), or of agreement without labels."
+        ),
     ] = None,
     rest: Annotated[
         Rest | None,
         typer.Option(help="int8: precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
+    ] = None,
+    encoder: Annotated[
+        EncoderKind, typer.Option(help="What is deployed: what the model was trained with, or what stands in for it.")
+    ] = "full",
+    vae: Annotated[
+        str | None, typer.Option(help="--encoder tiny: folder or hub id of the AutoencoderTiny.", metavar="SOURCE")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
     layout: Annotated[
@@ -85,6 +93,8 @@ def _export(
             calib=calib,
             max_drop=max_drop,
             rest=rest,
+            encoder=encoder,
+            vae=vae,
             out=out,
             format=layout,
             progress=progress,
@@ -121,7 +131,8 @@ def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
 export = entry(
     _export,
     groups={
-        "INT8": ["calib_images", "calib", "max_drop", "rest"],
+        "INT8": ["calib_images", "calib", "rest"],
+        "Encoder": ["encoder", "vae"],
         "Engines and fallbacks": ["engine", "target", "no_ladder", "allow_mixed", "layout"],
     },
     examples=[

@@ -31,6 +31,7 @@ _VERBS = {
     "init": _Verb("Look at a folder of images and print the commands that train on it.", "train"),
     "select": _Verb("Find the noise level, block and component with the most useful features.", "train"),
     "train": _Verb("Train a head on the selected features, with --finetune the backbone too.", "train"),
+    "distil": _Verb("Let a small stem learn what a bundle's autoencoder gives, which is cheaper to deploy.", "train"),
     "export": _Verb("Export a bundle to verified ONNX graphs and TensorRT engines.", "export"),
     "eval": _Verb("Measure mIoU or top-1 accuracy on a labelled split, overall and per class.", "export"),
     "build": _Verb("Build TensorRT engines for an export folder.", ""),

@@ -12,6 +12,7 @@ import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
+from aselect_runtime.options import Decode
 
 if TYPE_CHECKING:
     from aselect_runtime.pipeline.timing import RunSummary
@@ -59,6 +60,13 @@ Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs from all of the run, to calibrate INT8 with."),
 ]
+DecodeWith = Annotated[
+    Decode,
+    typer.Option(
+        "--decode",
+        help="What decodes streams and videos; auto takes NVIDIA's hardware if it works, otherwise the CPU.",
+    ),
+]
 RuleFile = Annotated[Path | None, typer.Option("--rules", help="TOML file of zones and rules that define events.")]
 Events = Annotated[
     list[str] | None,
@@ -101,6 +109,7 @@ def _run(
     opacity: Opacity = 0.5,
     clear: Clear = None,
     record_calibration: Record = None,
+    decode: DecodeWith = "auto",
     rules: RuleFile = None,
     events: Events = None,
     record_events: RecordEvents = None,
@@ -164,6 +173,7 @@ def _run(
                 smooth=smooth,
                 skip_still=skip_still,
                 record=record_calibration,
+                decode=decode,
                 events=plan,
                 look=Look(opacity, frozenset(clear or ())),
             )

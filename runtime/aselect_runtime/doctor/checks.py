@@ -154,7 +154,7 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         fix = f"pip uninstall -y {' '.join(wheels)} && pip install {wheels[0]}"
         yield Finding("opencv", "warn", f"{' and '.join(wheels)} overwrite each other's files", fix)
     if _jetson(facts) and wheels:
-        what = f"{wheels[0]} hides JetPack's OpenCV, the only one with GStreamer"
+        what = f"{wheels[0]} hides JetPack's OpenCV, which alone encodes by hardware"
         yield Finding("opencv", "warn", what, f"pip uninstall -y {' '.join(wheels)}")
     has = {feature: parse_build(facts.opencv_build, feature) for feature in ("GStreamer", "FFMPEG", "v4l/v4l2")}
     there = ", ".join(name for name, present in has.items() if present) or "nothing to read video with"
@@ -170,8 +170,16 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "opencv", "warn", "OpenCV without V4L2: no /dev/video cameras", "pip install opencv-python-headless"
         )
-    if not has["GStreamer"]:
-        yield Finding("opencv", "note", "OpenCV without GStreamer: no csi:// cameras and no GStreamer strings")
+    if not facts.gstreamer:
+        fix = "sudo apt install libgstreamer1.0-0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+        yield Finding("gstreamer", "note", "no GStreamer: no csi:// cameras and no GStreamer strings", fix)
+
+
+def _decoding(facts: Facts) -> Iterator[Finding]:
+    if facts.decoding is None:
+        yield Finding("decoding", "ok", "NVIDIA's hardware decodes video")
+    elif facts.decoding:
+        yield Finding("decoding", "note", f"the processor decodes video: {facts.decoding}")
 
 
 def _power(facts: Facts) -> Iterator[Finding]:
@@ -230,6 +238,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _cuda_python,
     _onnxruntime,
     _opencv,
+    _decoding,
     _power,
     _encoder,
     _cameras,

@@ -53,6 +53,10 @@ class Facts:
     """Versions of installed distributions, by name in lower case with hyphens."""
     opencv: Import = Import()
     opencv_build: str = ""
+    gstreamer: bool = False
+    """Whether GStreamer's libraries and basic elements are here, for csi:// and pipelines."""
+    decoding: str | None = ""
+    """Why no hardware decodes video here; None where some does, empty if it was not asked."""
     onnxruntime: Import = Import()
     tensorrt: Import = Import()
     tensorrt_rtx: Import = Import()

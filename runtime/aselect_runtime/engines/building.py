@@ -18,6 +18,7 @@ from aselect_runtime.engines.int8_gate import faster
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
+from aselect_runtime.engines.precision import check_precision, tensor_types
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
@@ -184,6 +185,7 @@ def _build_first_passing(
         progress("verifying the engine", 0.0)
         with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
             session.check(manifest)
+            check_precision(tensor_types(session.information()), rung, manifest, f"{folder / final}")
             if int8:
                 latency[rung] = median_ms(session, _batch(manifest, verification))
             if verification is None:

@@ -82,6 +82,10 @@ class TensorRtSession:
                 "run aselect-build again"
             )
 
+    def information(self) -> str:
+        """What TensorRT's inspector says of the engine's layers, JSON."""
+        return self._owned(self._execution.information)
+
     def infer(self, frames: Frame) -> Arrays:
         """See Session.infer."""
         if self._pending:
