@@ -42,7 +42,7 @@ class Distillation:
 
     folder: Path
     record: Distilled
-    curve: tuple[tuple[int, float, float], ...]
+    curve: tuple[tuple[int, float, float, float], ...]
     """(samples seen, mean divergence of the answers, variance of the held-out images' features that is explained)."""
 
 
