@@ -42,7 +42,7 @@ class Distillation:
 
     folder: Path
     record: Distilled
-    curve: tuple[tuple[int, float, float, float], ...]
+    curve: tuple[tuple[int, float, float], ...]
     """(samples seen, mean divergence of the answers, variance of the held-out images' features that is explained)."""
 
 
@@ -107,7 +107,7 @@ def distil(
         cost=learner.cost,
     )
     save_distilled(place, loaded, found, distilled_state(*learner.parts()))
-    return Distillation(place, found, tuple(state.curve))
+    return Distillation(place, found, tuple(row[:3] for row in state.curve))
 
 
 def _spec(full: TapModel, width: int | None, blocks: int | None) -> StemSpec:
