@@ -31,7 +31,7 @@ _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj
 """Names inside the middle block's attention: current diffusers names -> those saved before diffusers 0.18."""
 
 
-def load_encoder(source: str, revision: str | None = None, affine: Affine | None = None) -> Encoder:
+def load_encoder(source: str, affine: Affine | None = None) -> Encoder:
     """The encoder in a folder, a hub id (an autoencoder, or a pipeline with a `vae/`) or a single file.
 
     `affine` normalises its latents to x0 if the model defines that; None uses the autoencoder's own scale. eval mode,
@@ -42,7 +42,7 @@ def load_encoder(source: str, revision: str | None = None, affine: Affine | None
         own = (path.parent / "config.json").is_file()
         encoder = _filled(path.parent, [path]) if own else _of_file(path, affine is not None)
     else:
-        encoder = _filled(part_of(local_folder(source, revision, check=_check_config), "vae"), None)
+        encoder = _filled(part_of(local_folder(source, None, check=_check_config), "vae"), None)
     encoder.affine = affine or encoder.affine
     return encoder
 
@@ -125,7 +125,7 @@ class KLEncoder(Encoder):
         moments = self.encoder(pixels.flip(1) / 127.5 - 1)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
-        return moments.chunk(2, dim=1)[0]  # type: ignore[no-any-return]
+        return moments.chunk(2, dim=1)[0]
 
 
 class DCEncoder(Encoder):
@@ -143,7 +143,7 @@ class DCEncoder(Encoder):
         self.affine = _affine(config, self.channels, vae.config.scaling_factor, config.get("shift_factor"))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+        return self.encoder(pixels.flip(1) / 127.5 - 1)
 
 
 class TinyEncoder(Encoder):
@@ -161,7 +161,7 @@ class TinyEncoder(Encoder):
         self.affine = _affine(config, self.channels, vae.config.scaling_factor, vae.config.shift_factor)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+        return self.encoder(pixels.flip(1) / 127.5 - 1)
 
 
 def _affine(config: Mapping[str, Any], channels: int, scaling: float, shift: float | None) -> Affine:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.backbones.dit import DiTConfig
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.backbones.store import Stored
 from aselect_runtime.errors import InputError
 

@@ -92,7 +92,7 @@ class PixArt(Wrapped):
             device=torch.device("cpu"),
             output_type="pt",
         )
-        return table.float()[None]  # type: ignore[no-any-return]
+        return table.float()[None]
 
     def tables(self) -> dict[str, Tensor]:
         side = self.side // int(self.model.config.patch_size)
@@ -107,7 +107,7 @@ class PixArt(Wrapped):
             sizes["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
         dtype = self.model.adaln_single.linear.weight.dtype
         modulation, _ = self.model.adaln_single(timestep, sizes, batch_size=len(timestep), hidden_dtype=dtype)
-        return modulation  # type: ignore[no-any-return]
+        return modulation
 
     def caption(self, prompt: Tensor) -> Tensor:
         """Prompt embeddings (N, L, C) as the input of cross-attention."""
@@ -159,8 +159,9 @@ def _watch(
     """
     attn: Any = block.attn1
     table: Any = block.scale_shift_table
+    feedforward: Any = block.ff
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
-    with watched(attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
+    with watched(attn=attn, mlp=feedforward, **places) as seen:
         out = block(x, **given)
     result = {name: result for name, (_, result) in seen.items()}
     gate = table[2] + given["timestep"].unflatten(1, (6, -1))[:, 2]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from aselect_edge.backbones.dit import sincos_positions
+from aselect_edge.backbones.class_conditional import sincos_positions
 from aselect_edge.backbones.facebook import heads_of
 from aselect_edge.backbones.store import Stored
 from aselect_runtime.errors import InputError

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from aselect_edge.backbones.dit import Count
+from aselect_edge.backbones.dit_config import Count
 from aselect_runtime.errors import InputError
 
 

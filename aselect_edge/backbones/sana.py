@@ -75,7 +75,7 @@ class Sana(PixArt):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, T, D) of a grid, float32, as PixArt's; zeros (1, 1, D) where the model has none."""
         if self.patch_embed.interpolation_scale is None:
-            return self.model.caption_norm.weight.new_zeros(1, 1, self.width)  # type: ignore[no-any-return]
+            return self.model.caption_norm.weight.new_zeros(1, 1, self.width)
         return super().positions(grid)
 
     def tables(self) -> dict[str, Tensor]:
@@ -88,11 +88,11 @@ class Sana(PixArt):
         """What every block adds its table to, (N, 6·D)."""
         embed = self.model.time_embed
         modulation, _ = embed(timestep, batch_size=len(timestep), hidden_dtype=embed.linear.weight.dtype)
-        return modulation  # type: ignore[no-any-return]
+        return modulation
 
     def caption(self, prompt: Tensor) -> Tensor:
         """Prompt embeddings (N, L, C) as cross-attention takes them, (N, L, D)."""
-        return self.model.caption_norm(self.model.caption_projection(prompt))  # type: ignore[no-any-return]
+        return self.model.caption_norm(self.model.caption_projection(prompt))
 
     def grid_arguments(self, grid: tuple[int, int]) -> dict[str, int]:
         return {"height": grid[0], "width": grid[1]}

@@ -78,7 +78,7 @@ class SD3(Wrapped):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, T, D) of a grid: the centre crop of the model's table."""
         patch = self.model.config.patch_size
-        return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)  # type: ignore[no-any-return]
+        return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)
 
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
@@ -106,9 +106,10 @@ def _watch(
     block: nn.Module, x: Tensor, context: Tensor, c: Tensor, components: frozenset[Component]
 ) -> tuple[Tensor, Tensor, dict[Component, Tensor]]:
     """Context and image tokens after a `JointTransformerBlock`, and its wanted components (N, T, D)."""
-    attn: Any = block.attn
+    parts: Any = block
+    attn = parts.attn
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
-    with watched(norm1=block.norm1, attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
+    with watched(norm1=parts.norm1, attn=attn, mlp=parts.ff, **places) as seen:
         context, out = block(hidden_states=x, encoder_hidden_states=context, temb=c)
     result = {name: result for name, (_, result) in seen.items()}
     adaln, gate = result["norm1"][:2]

@@ -55,11 +55,11 @@ class Wrapped(Backbone):
     @property
     def blocks(self) -> nn.ModuleList:
         """diffusers' blocks, up to the cut."""
-        return getattr(self.model, self.trunk)  # type: ignore[no-any-return]
+        return getattr(self.model, self.trunk)
 
     @property
     def embedding(self) -> nn.Module:
-        return self.model.pos_embed.proj  # type: ignore[no-any-return]
+        return self.model.pos_embed.proj
 
     @property
     def depth(self) -> int:

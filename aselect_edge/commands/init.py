@@ -47,7 +47,7 @@ def to_dict(steps: FirstSteps) -> dict[str, Any]:
     fields = asdict(replace(steps, plan=replace(steps.plan, head=None), reference=None))
     fields["reference"] = {reference.metric: reference.score} if reference else None
     fields["plan"]["head"] = head.kind if head else None
-    return json.loads(json.dumps(fields, default=str))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(fields, default=str))
 
 
 def _report(steps: FirstSteps) -> list[str]:

@@ -101,7 +101,7 @@ class StemLearner:
         assert isinstance(stem, Stem)
         return stem, self.module["head"]
 
-    def start(self) -> float | None:
+    def start(self) -> None:
         """See Learner."""
         return None
 

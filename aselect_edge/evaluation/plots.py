@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.files import atomic_file
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.records import COMPONENTS, ClassInfo, Selection
 
 matplotlib.use("Agg")
@@ -175,8 +175,8 @@ def _grid(axis: Any, count: int) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
 
 
 def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:
@@ -258,7 +258,7 @@ def _shrunk(frame: Frame) -> Frame:
     """A frame in RGB, reduced to the size of the plot."""
     scale = min(1.0, _SHOWN / max(frame.shape[:2]))
     height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
-    return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return stretched(frame, (height, width), cv2.INTER_AREA)[..., ::-1]
 
 
 def _save_images(figure: Any, axes: Any, path: Path) -> None:

@@ -75,7 +75,7 @@ class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu6(self.expand(x)) if self.expand is not None else x
         h = self.project(F.relu6(self.depthwise(h)))
-        return x + h if self.residual else h  # type: ignore[no-any-return]
+        return x + h if self.residual else h
 
 
 class EfficientNetLite0(nn.Module):

@@ -36,6 +36,7 @@ def train_model(
     how: Resize,
     recipe: Recipe,
     workdir: Path,
+    *,
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
@@ -54,9 +55,11 @@ def train_model(
     torch.manual_seed(recipe.seed)
     learner: Learner[Figures]
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
+        learner = HeadLearner(
+            model, goal, how, recipe, digests, folder=cache or workdir / "features", progress=progress, device=device
+        )
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
+        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device)
     state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
@@ -105,9 +108,9 @@ def learn(
         if look or state.due():
             state.save(workdir, identity, learner.module, average, optimiser)
 
-    if state.step == 0 and (least := learner.start()) is not None:
-        state.losses.append(least)
-        state.validated(learner.validate(learner.module), recipe.batch, learner.module.state_dict())
+    if state.step == 0 and (start := learner.start()) is not None:
+        state.losses.append(start.loss)
+        state.validated(start.figures, recipe.batch, learner.module.state_dict())
     learner.module.train()
     fit(
         optimiser,

@@ -52,6 +52,7 @@ class _Index(BaseModel):
 def stored_rows(
     folder: Path,
     key: str,
+    *,
     wanted: int,
     limit: int,
     chunk: int,

@@ -61,12 +61,12 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         record.resize,
         recipe,
         request.workdir,
-        request.cache,
-        request.unfreeze,
-        _noising(request, backbone),
-        progress,
-        request.device,
-        backbone.schedule.config,
+        cache=request.cache,
+        unfreeze=request.unfreeze,
+        noising=_noising(request, backbone),
+        progress=progress,
+        device=request.device,
+        schedule=backbone.schedule.config,
     )
     outcome = replace(outcome, reference=reference)
     draw_report(outcome, goal, record.resize, request.workdir)

@@ -17,7 +17,7 @@ import cv2
 
 from aselect_runtime import run_pipeline
 from aselect_runtime.drawing import Painter
-from aselect_runtime.frames import resize
+from aselect_runtime.frames import Frame, resize
 from aselect_runtime.results import Captured, Result, SourceInfo
 from benchmarks.runtime import peer
 from benchmarks.runtime.standin import Sleeping, standin_manifest, videos
@@ -112,9 +112,9 @@ def callback(milliseconds: float, lines: str) -> Iterator[Act]:
     info = SourceInfo("video", 25)
     with Path(lines).open("w", encoding="utf-8") as stream:
 
-        def act(frame: cv2.typing.MatLike, index: int) -> cv2.typing.MatLike:
-            captured = Captured(frame, index, f"{index}", info)  # type: ignore[arg-type]
-            pixels = resize(captured.frame, manifest.input.shape[1:3], manifest.resize)  # type: ignore[arg-type]
+        def act(frame: Frame, index: int) -> Frame:
+            captured = Captured(frame, index, f"{index}", info)
+            pixels = resize(captured.frame, manifest.input.shape[1:3], manifest.resize)
             outputs = {name: array[0] for name, array in session.infer(pixels[None]).items()}
             result = Result(captured, outputs, manifest, time.time(), {})
             stream.write(result.to_json() + "\n")

@@ -19,6 +19,7 @@ from aselect_edge.data.readers import layout_of
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.evaluation.metrics import Figures
 from aselect_runtime import open_model
+from aselect_runtime.engines.versions import Builder
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
 from aselect_runtime.frames import Frame
@@ -204,8 +205,8 @@ def _engine(path: Path) -> tuple[Manifest, Session]:
     if engine is None:
         known = ", ".join(each.file for each in manifest.engines) or "none"
         raise InputError(f"{path}: not an engine of its folder's manifest, expected one of: {known}; run aselect-build")
-    builder = "rtx" if engine.builder == "tensorrt-rtx" else "tensorrt"
-    session = TensorRtSession(load_plan(folder, engine), builder, str(path))  # type: ignore[arg-type]
+    builder: Builder = "rtx" if engine.builder == "tensorrt-rtx" else "tensorrt"
+    session = TensorRtSession(load_plan(folder, engine), builder, str(path))
     try:
         session.check(manifest)
     except BaseException:

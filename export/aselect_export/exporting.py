@@ -191,7 +191,7 @@ def _int8(
 
     # A failure of fp16 does not affect int8: its place on the ladder stays empty.
     above = choose_rungs(traced, "fp16", trial, progress, ladder=True, allow_mixed=True)
-    int8 = quantise(bundle, traced, above, trial, data, calibration, settings, progress)
+    int8 = quantise(bundle, traced, above, trial, data=data, frames=calibration, settings=settings, progress=progress)
     return int8, [int8.candidate, *(above if ladder else [])]
 
 
@@ -217,7 +217,7 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
 
 def check_precision(precision: str) -> Precision:
     """The precision of this name; raises InputError for an unknown one."""
-    return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
+    return choice(precision, ("fp32", "fp16", "int8"), "precision")
 
 
 def _weight_bytes(module: nn.Module) -> int:

@@ -22,7 +22,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def project(room: str) -> dict[str, Any]:
-    return tomllib.loads((ROOT / room / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]
+    return tomllib.loads((ROOT / room / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def steps(job: str, action: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -157,7 +157,7 @@ class MjpegCapture:
 
 
 def _decoded(part: bytes) -> Frame | None:
-    return cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)  # type: ignore[return-value]
+    return cast("Frame | None", cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
