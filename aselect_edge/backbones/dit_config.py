@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from aselect_edge.backbones.limits import Count, Depth, check_positions
 from aselect_runtime.errors import InputError
-
-Count = Annotated[int, Field(ge=1, le=65536)]
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class DiTConfig:
     attention_head_dim: Count = 72
     in_channels: Count = 4
     out_channels: Count | None = None
-    num_layers: Count = 28
+    num_layers: Depth = 28
     attention_bias: bool = True
     sample_size: Count = 32
     patch_size: Count = 2
@@ -62,13 +61,15 @@ class DiTConfig:
                 )
         known = {field.name for field in fields(cls)}
         try:
-            return TypeAdapter(cls).validate_python({key: value for key, value in config.items() if key in known})
+            found = TypeAdapter(cls).validate_python({key: value for key, value in config.items() if key in known})
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             raise InputError(
                 f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected a valid value ({fault['msg']}); "
                 "check config.json"
             ) from error
+        check_positions("DiT", found.sample_size, found.patch_size, found.width)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""

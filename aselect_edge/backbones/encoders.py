@@ -19,6 +19,7 @@ from torch import Tensor
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.family import Affine, Encoder
 from aselect_edge.backbones.folders import local_folder, part_of, read_json, weight_files
+from aselect_edge.backbones.limits import check_counts
 from aselect_edge.backbones.naming import AUTOENCODER, HOLDS_AUTOENCODER
 from aselect_edge.backbones.registry import refuse_quantised
 from aselect_edge.backbones.store import Stored, WeightStore, fill, tensors_of
@@ -29,6 +30,16 @@ log = logging.getLogger(__name__)
 
 _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 """Names inside the middle block's attention: current diffusers names -> those saved before diffusers 0.18."""
+
+_MOST = {
+    **dict.fromkeys(("block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels"), 65536),
+    **dict.fromkeys(("in_channels", "out_channels", "latent_channels", "norm_num_groups", "sample_size"), 65536),
+    **dict.fromkeys(("layers_per_block", "num_encoder_blocks", "num_decoder_blocks"), 64),
+    "upsampling_scaling_factor": 64,
+}
+"""The largest number of each key of a config.json that says how large an autoencoder is."""
+_MOST_LAYERS = dict.fromkeys(("encoder_layers_per_block", "decoder_layers_per_block"), 64)
+"""The same for AutoencoderDC's, some of whose levels have no layer."""
 
 
 def load_encoder(source: str, affine: Affine | None = None) -> Encoder:
@@ -100,6 +111,8 @@ def encoder_of(config: Mapping[str, Any], where: str = "autoencoder") -> Encoder
             f"{where}: got {config['in_channels']} input channels, expected 3; give another autoencoder",
             parameter="vae",
         )
+    check_counts(where, config, _MOST)
+    check_counts(where, config, _MOST_LAYERS, least=0)
     try:
         with torch.device("meta"):
             return kind(config)

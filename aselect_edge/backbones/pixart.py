@@ -17,6 +17,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Condition, expand, of_block
+from aselect_edge.backbones.limits import check_positions
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
@@ -53,6 +54,8 @@ class PixArt(Wrapped):
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> PixArt:
         check_config("PixArt", config, _COUNTS, _ALLOWED)
+        width = config.get("num_attention_heads", 16) * config.get("attention_head_dim", 72)
+        check_positions("PixArt", config.get("sample_size", 128), config.get("patch_size", 2), width)
         backbone = cls(PixArtTransformer2DModel, config, depth)
         if backbone.model.use_additional_conditions and backbone.width % 3:
             raise InputError(

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
 
+from aselect_edge.backbones.limits import check_positions
 from aselect_edge.backbones.noise import Schedule, read_flow_schedule
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.backbones.wrapped import check_config
@@ -51,6 +52,8 @@ class Sana(PixArt):
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> Sana:
         check_config("Sana", config, _COUNTS, _ALLOWED)
+        width = config.get("num_attention_heads", 70) * config.get("attention_head_dim", 32)
+        check_positions("Sana", config.get("sample_size", 32), config.get("patch_size", 1), width)
         backbone = cls(SanaTransformer2DModel, config, depth)
         if backbone.model.config.cross_attention_dim != backbone.width:
             raise InputError(

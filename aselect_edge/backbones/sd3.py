@@ -19,6 +19,7 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Condition, expand, of_block
+from aselect_edge.backbones.limits import check_positions
 from aselect_edge.backbones.noise import Schedule, read_flow_schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
@@ -47,6 +48,7 @@ class SD3(Wrapped):
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> SD3:
         check_config("SD3", config, _COUNTS, {"qk_norm": (None, "rms_norm")})
+        check_positions("SD3", config.get("sample_size", 128), config.get("patch_size", 2), 1)
         backbone = cls(SD3Transformer2DModel, config, depth)
         if backbone.model.config.caption_projection_dim != backbone.width:
             raise InputError(

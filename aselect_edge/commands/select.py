@@ -182,7 +182,7 @@ def _components(text: str) -> list[Component]:
 select = entry(
     _select,
     groups={
-        "Candidates": (*option_names(Candidates), "threads"),
+        "Candidates": [*option_names(Candidates), "threads"],
         "Options of some strategies": option_names(OfStrategies),
         "Backbone": option_names(BackboneChoice),
     },

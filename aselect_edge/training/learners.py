@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,15 +24,6 @@ from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
-
-
-class Start(NamedTuple):
-    """The figures of weights that need no training."""
-
-    loss: float
-    """On train."""
-    figures: Figures
-    """On val."""
 
 
 class Measured(Protocol):
@@ -61,8 +52,8 @@ class Learner(Protocol[M]):
     groups: list[dict[str, Any]]
     """Parameter groups of the optimiser, each with its peak learning rate as `base`."""
 
-    def start(self) -> Start | None:
-        """Set weights that need no training, if any; None if there are none."""
+    def start(self) -> float | None:
+        """Set weights that need no training, if any, and return their loss; None if there are none."""
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
@@ -101,7 +92,7 @@ class HeadLearner:
         self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
 
     @torch.no_grad()
-    def start(self) -> Start | None:
+    def start(self) -> float | None:
         """See Learner: a linear head starts from the ridge regression that is best on val."""
         head = self.module
         if not (isinstance(head, Head) and is_linear(head)):
@@ -115,8 +106,7 @@ class HeadLearner:
             return self.validate(head).score
 
         solutions = [sums.solve(damping) for damping in DAMPINGS]
-        scores = [figure(solution) for solution in solutions]
-        weight, bias = max(zip(scores, solutions, strict=True), key=lambda pair: pair[0])[1]
+        weight, bias = max(solutions, key=figure)
         head.train()
 
         def loss(scale: float) -> float:
@@ -125,7 +115,7 @@ class HeadLearner:
 
         least, scale = min((loss(scale), scale) for scale in SCALES)
         set_linear(head, scale * weight, scale * bias)
-        return Start(least, self.validate(head))
+        return least
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
@@ -170,7 +160,7 @@ class ModelLearner:
         ]
         self.views = goal.views(model.imgsz, how)
 
-    def start(self) -> Start | None:
+    def start(self) -> float | None:
         """See Learner."""
         return None
 

@@ -108,9 +108,9 @@ def learn(
         if look or state.due():
             state.save(workdir, identity, learner.module, average, optimiser)
 
-    if state.step == 0 and (start := learner.start()) is not None:
-        state.losses.append(start.loss)
-        state.validated(start.figures, recipe.batch, learner.module.state_dict())
+    if state.step == 0 and (least := learner.start()) is not None:
+        state.losses.append(least)
+        state.validated(learner.validate(learner.module), recipe.batch, learner.module.state_dict())
     learner.module.train()
     fit(
         optimiser,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.records import Resize
 
 Frame: TypeAlias = NDArray[np.uint8]
@@ -85,7 +86,7 @@ def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDA
 def read_image(path: Path) -> Frame:
     """Decode an image file to a BGR frame; raises InputError if it is missing, empty or corrupt."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = np.frombuffer(read_file(path), np.uint8)
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.

@@ -114,12 +114,18 @@ def log_on_stderr() -> Iterator[None]:
         root.removeHandler(handler)
 
 
+def one_line(text: str) -> str:
+    """The message on one line without terminal escapes, which names of files, classes and tensors may contain."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
 class _Stderr(logging.Handler):
     """Looks up sys.stderr for every line, because a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            print(prefix + self.format(record), file=sys.stderr, flush=True)
+            text = self.format(record) if record.exc_info else one_line(self.format(record))
+            print(prefix + text, file=sys.stderr, flush=True)
         except Exception:  # a log line that cannot be written must not end the operation
             self.handleError(record)

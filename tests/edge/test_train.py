@@ -29,7 +29,7 @@ from aselect_edge.training.answers import evaluate
 from aselect_edge.training.denoise import Denoising, window_positions
 from aselect_edge.training.finetune import noising_of
 from aselect_edge.training.goal import open_goal
-from aselect_edge.training.learners import HeadLearner, Start
+from aselect_edge.training.learners import HeadLearner
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.loss import dice_loss, lovasz_loss, rare_weights
 from aselect_edge.training.report import draw_report
@@ -442,24 +442,6 @@ def test_training_ends_when_val_has_stopped_getting_better(
     assert load_bundle(request_of().out).record.metrics["samples"] == 32
     again = train_bundle(request_of(recipe=recipe, head=CONV))
     assert again.curve == outcome.curve
-
-
-def test_a_start_tells_the_score_of_the_weights_that_it_sets(
-    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start, told = HeadLearner.start, list[tuple[float, float]]()
-
-    def measured(self: HeadLearner) -> Start | None:
-        found = start(self)
-        assert found is not None
-        told.append((found.figures.score, self.validate(self.module).score))
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(HeadLearner, "start", measured)
-        outcome = train_bundle(request_of(head=HeadSpec(kind="linear", channels=1)))
-    ((said, score),) = told
-    assert said == score == outcome.curve[0][2]
 
 
 def test_two_taps_and_a_shallow_one_are_trained(request_of: Callable[..., TrainRequest]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Int8:
     """How INT8 is made."""
 
-    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on; fewer if there are fewer.")] = 128
+    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on, fewer if there are fewer.")] = 128
     calib: Annotated[Method, typer.Option(metavar="METHOD", help="minmax, percentile, entropy or mse.")] = "mse"
     rest: Annotated[
         Rest | None,
@@ -135,7 +135,7 @@ _NEXT = {
 
 
 def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
-    """An input to try the model on, the user's own if there is one, and an output for it."""
+    """An input that the model can be tried on, of the user's own if there is one, and an output for it."""
     from aselect_edge.data import images_of
     from aselect_runtime.scenes import CLASSES
 

@@ -24,7 +24,7 @@ from typing import Any
 from aselect_runtime.commands.records import flattened
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
-from aselect_runtime.progress import log_on_stderr
+from aselect_runtime.progress import log_on_stderr, one_line
 
 HALF_OPENCV = (
     "got an incomplete OpenCV, because one of two OpenCV wheels was uninstalled, expected a complete one; "
@@ -163,6 +163,4 @@ def _hint(error: AselectError, options: Collection[str]) -> str:
 def _report(error: AselectError, verbose: bool, hint: str = "") -> None:
     if verbose:
         traceback.print_exc()
-    # Messages can contain file names and library errors: print them on one line and without terminal escapes.
-    line = " ".join(str(error).split()) + hint
-    print("error: " + "".join(char if char.isprintable() else "?" for char in line), file=sys.stderr)
+    print(f"error: {one_line(str(error) + hint)}", file=sys.stderr)
