@@ -15,7 +15,7 @@ from aselect_runtime.records import Task
 
 if TYPE_CHECKING:
     from aselect_edge.data.survey import SplitSurvey, Survey
-    from aselect_edge.training.first_steps import FirstSteps
+    from aselect_edge.planning.first_steps import FirstSteps
 
 SHOWN = 12
 """Classes that are listed."""
@@ -31,7 +31,7 @@ def _init(
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Look at a folder of images, say what is in it, and print the commands that train on it."""
-    from aselect_edge.training.first_steps import first_steps
+    from aselect_edge.planning.first_steps import first_steps
 
     steps = first_steps(data, task, estimate=not no_estimate)
     if as_json:

@@ -15,7 +15,7 @@ import pytest
 from aselect_edge.backbones import load_backbone
 from aselect_edge.commands.init import init
 from aselect_edge.data.survey import survey
-from aselect_edge.training.first_steps import first_steps, input_size, plan
+from aselect_edge.planning.first_steps import first_steps, input_size, plan
 from aselect_runtime.errors import InputError
 
 HEIGHT, WIDTH = 48, 64

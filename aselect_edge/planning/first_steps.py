@@ -10,8 +10,8 @@ from pathlib import Path
 
 from aselect_edge.data.survey import Survey, survey
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.planning.forecast import Forecast, Work, forecast
 from aselect_edge.training.comparison import compare
-from aselect_edge.training.forecast import Forecast, Work, forecast
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.recipe import HEADS, RECIPES
 from aselect_runtime.errors import InputError
