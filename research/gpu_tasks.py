@@ -21,6 +21,7 @@ from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
 from aselect_edge.evaluation.metrics import Figures, Metric
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
@@ -28,7 +29,6 @@ from aselect_runtime import scenes
 from aselect_runtime.frames import resize
 from aselect_runtime.records import HeadSpec, Resize, Task
 from research.corpus import crop_boxes, recoloured, sample, street_pair
-from research.teacher import EfficientNetLite0
 
 STREETS = 256
 

@@ -29,11 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
 from aselect_runtime.frames import Frame, read_image, stretched
 from aselect_runtime.media import list_images
-from research.teacher import load_teacher, save_teacher
+from research.teacher import save_teacher
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -278,7 +279,7 @@ def _tiles(mosaic: Frame) -> NDArray[np.uint8]:
 def _teacher(weights: Path | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.safetensors"
-        save_teacher(load_teacher(weights), path)
+        save_teacher(load_efficientnet(weights), path)
         return path.read_bytes()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from aselect_edge.commands.backbone import Backbone, BackboneChoice, DeviceName, Size
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
@@ -55,7 +57,7 @@ class Candidates:
     ] = None
     images: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Maximum number of images; the strategy's default if left out."),
+        typer.Option(min=0, callback=unset_at(0), help="Maximum number of images; 64, with labels 256 if left out."),
     ] = None
     batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of the choice of images.")] = 0
@@ -95,6 +97,7 @@ def _select(
     candidates: Candidates,
     of_strategies: OfStrategies,
     source: BackboneChoice,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -120,7 +123,8 @@ def _select(
     from aselect_edge.api import select
     from aselect_edge.selection.team import leads
 
-    with terminal_progress(shown=leads()) as progress:
+    use_threads(threads)
+    with terminal_progress(shown=leads(), resumes=True) as progress:
         selection = select(
             backbone,
             data,
@@ -146,6 +150,9 @@ def _select(
     features = [out.with_suffix(".features.png")] if selection.scores and data else []
     for path in (out, *drawn, *features):
         console.print(str(path))
+    options = ["--task", task, "--backbone", backbone, "--selection", str(out), "--data", str(data or "DATA")]
+    size_of = ["--imgsz", imgsz] if imgsz else []
+    console.print(f"next: {shlex.join(['aselect-train', *options, *size_of, '--out', f'my-{task}'])}")
 
 
 def _massive(selection: Selection) -> list[str]:
@@ -175,7 +182,7 @@ def _components(text: str) -> list[Component]:
 select = entry(
     _select,
     groups={
-        "Candidates": option_names(Candidates),
+        "Candidates": [*option_names(Candidates), "threads"],
         "Options of some strategies": option_names(OfStrategies),
         "Backbone": option_names(BackboneChoice),
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from aselect_edge.commands.backbone import WHAT, BackboneChoice, DeviceName, Size
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
@@ -26,18 +28,18 @@ class Learning:
 
     samples: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Views of frames to train on; the task's default if left out."),
+        typer.Option(min=0, callback=unset_at(0), help="Views to train on; seg 16000, cls 64000 if left out."),
     ] = None
     batch: Annotated[
         int | None,
         typer.Option(
-            min=0, callback=unset_at(0), help="Frames per step; the task's default, at most --samples, if left out."
+            min=0, callback=unset_at(0), help="Frames per step; seg 8, cls 32, at most --samples, if left out."
         ),
     ] = None
     lr: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; the task's default if left out."
+            min=0, max=1, callback=unset_at(0), help="Peak learning rate of the head; seg 0.002, cls 0.001 if left out."
         ),
     ] = None
     backbone_lr: Annotated[
@@ -113,9 +115,7 @@ def _train(
     learning: Learning,
     source: SelectedBackbone,
     computing: Computing,
-    threads: Annotated[
-        int | None, typer.Option(min=0, callback=unset_at(0), help="CPU threads; all if left out.")
-    ] = None,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -129,19 +129,17 @@ def _train(
     size = read(imgsz, "--imgsz", parse_size)
     places = read(taps, "--taps", lambda text: tuple(map(Tap.parse, parse_list(text))))
 
-    import torch
-
     from aselect_edge.api import train
     from aselect_edge.bundle.discard import parse_channels
     from aselect_edge.training import Unfreeze
+    from aselect_edge.training.comparison import told
 
     read(learning.unfreeze, "--unfreeze", Unfreeze.parse)
     read(computing.discard_channels, "--discard-channels", parse_channels)
 
     asked = {"unfreeze": learning.unfreeze if finetune else None, "patience": learning.patience or 0}
-    if threads:
-        torch.set_num_threads(threads)
-    with terminal_progress() as progress:
+    use_threads(threads)
+    with terminal_progress(resumes=True) as progress:
         outcome = train(
             backbone,
             selection,
@@ -161,6 +159,10 @@ def _train(
         print(json.dumps({"out": str(out), **{f"val_{name}": share for name, share in shares.items()}}))
     else:
         print(f"val {figures.metric} {figures.score:.3f}\n{out}\nreport: {out}.training/report.html")
+        if outcome.reference:
+            print(told(outcome.reference))
+        images = shlex.quote(str(data))
+        print(f"next: aselect-export --model {shlex.quote(str(out))} --precision fp32 --data {images}")
 
 
 train = entry(

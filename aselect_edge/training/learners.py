@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -11,26 +11,19 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel
-from aselect_edge.evaluation import score_of
+from aselect_edge.evaluation.measuring import batches
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import Head
-from aselect_edge.training.answers import answers, evaluate
+from aselect_edge.training.answers import figures_of
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.closed_form import DAMPINGS, SCALES, is_linear, moments, set_linear
 from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
 from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.views import to_pixels
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
-
-
-class Start(NamedTuple):
-    """The figures of weights that need no training."""
-
-    loss: float
-    score: float
-    """On val."""
 
 
 class Measured(Protocol):
@@ -44,6 +37,10 @@ class Measured(Protocol):
     def score(self) -> float:
         """0 to 1; larger is better."""
 
+    @property
+    def loss(self) -> float:
+        """The loss on the same images; NaN if it is not computed."""
+
 
 M = TypeVar("M", bound=Measured, covariant=True)
 
@@ -55,14 +52,14 @@ class Learner(Protocol[M]):
     groups: list[dict[str, Any]]
     """Parameter groups of the optimiser, each with its peak learning rate as `base`."""
 
-    def start(self) -> Start | None:
-        """Set weights that need no training, if any; None if there are none."""
+    def start(self) -> float | None:
+        """Set weights that need no training, if any, and return their loss; None if there are none."""
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
 
     def validate(self, module: nn.Module) -> M:
-        """Figures on val of `module`, which is this learner's module or its average."""
+        """Figures on val, and the loss there, of `module`, which is this learner's module or its average."""
 
 
 class HeadLearner:
@@ -95,7 +92,7 @@ class HeadLearner:
         self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
 
     @torch.no_grad()
-    def start(self) -> Start | None:
+    def start(self) -> float | None:
         """See Learner: a linear head starts from the ridge regression that is best on val."""
         head = self.module
         if not (isinstance(head, Head) and is_linear(head)):
@@ -109,8 +106,7 @@ class HeadLearner:
             return self.validate(head).score
 
         solutions = [sums.solve(damping) for damping in DAMPINGS]
-        scores = [figure(solution) for solution in solutions]
-        score, (weight, bias) = max(zip(scores, solutions, strict=True), key=lambda pair: pair[0])
+        weight, bias = max(solutions, key=figure)
         head.train()
 
         def loss(scale: float) -> float:
@@ -119,7 +115,7 @@ class HeadLearner:
 
         least, scale = min((loss(scale), scale) for scale in SCALES)
         set_linear(head, scale * weight, scale * bias)
-        return Start(least, score)  # the scale leaves the class of each pixel as it is
+        return least
 
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: ARG002
         """See Learner."""
@@ -131,10 +127,8 @@ class HeadLearner:
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         module.eval()
-        score = score_of(self.goal.val, self.how)
-        for features, label, _ in self.frames:
-            score.add(answers(module(self._moved(features)), self.goal.val, self.imgsz)[0], label)
-        return score.figures()
+        seen = ((module(self._moved(features)), [label]) for features, label, _ in self.frames)
+        return figures_of(seen, self.goal, self.imgsz, self.how)
 
     def _moved(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(each.to(self.device) for each in features)
@@ -166,7 +160,7 @@ class ModelLearner:
         ]
         self.views = goal.views(model.imgsz, how)
 
-    def start(self) -> Start | None:
+    def start(self) -> float | None:
         """See Learner."""
         return None
 
@@ -180,9 +174,15 @@ class ModelLearner:
             return task, task.item()
         return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe), task.item()
 
+    @torch.no_grad()
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
-        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.device)
+        module.eval()
+        seen = (
+            (module(to_pixels(np.stack(frames)).to(self.device)), labels)
+            for _, frames, labels in batches(self.goal.val, self.model.imgsz, self.how, self.recipe.batch)
+        )
+        return figures_of(seen, self.goal, self.model.imgsz, self.how)
 
 
 def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:

@@ -112,7 +112,8 @@ def export(
             manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
         engines = build_planned(folder, plan, progress)
-        notes = [origin, *notes_of(tried, quantised, record, replacement), *plan.notes]
+        few = [f"int8: {calibration.note}"] if calibration and calibration.note else []
+        notes = [origin, *few, *notes_of(tried, quantised, record, replacement), *plan.notes]
         report = report_of(folder, tried, weights, notes, quantised, replacement)
         manifest = package.keep_engines(out, folder, package.seal(folder, manifest, report, engines))
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
@@ -164,7 +165,7 @@ def _calibration(
     from aselect_export.quantising import RANGES
 
     if data is not None:
-        return calibration_frames(data, -(-settings.images // batch) * batch, size, bundle.record.resize)
+        return calibration_frames(data, settings.images, size, bundle.record.resize, batch)
     if RANGES not in bundle.record.files:
         raise InputError(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "

@@ -11,6 +11,7 @@ import pytest
 from aselect_runtime.commands.help import shortened
 
 COMMANDS = {
+    "init": "aselect_edge.commands.init",
     "select": "aselect_edge.commands.select",
     "train": "aselect_edge.commands.train",
     "distil": "aselect_edge.commands.distil",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Int8:
     """How INT8 is made."""
 
-    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on.")] = 128
+    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on, fewer if there are fewer.")] = 128
     calib: Annotated[Method, typer.Option(metavar="METHOD", help="minmax, percentile, entropy or mse.")] = "mse"
     rest: Annotated[
         Rest | None,
@@ -122,15 +123,29 @@ def _export(
     if as_json:
         print(export_json(result))
     else:
-        _print_export(result, _NEXT[delivery.format])
+        _print_export(result, _NEXT[delivery.format].format(result.folder, *_input(result, data)))
 
 
 _NEXT = {
-    "folder": "aselect-run {} synthetic://street --output demo.mp4",
-    "triton": "tritonserver --model-repository {}",
-    "deepstream": "nvinfer config-file-path={}/config_infer.txt",
+    "folder": "aselect-run {0} {1} --output {2}",
+    "triton": "tritonserver --model-repository {0}",
+    "deepstream": "nvinfer config-file-path={0}/config_infer.txt",
 }
 """The next command after each --format."""
+
+
+def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
+    """An input that the model can be tried on, of the user's own if there is one, and an output for it."""
+    from aselect_edge.data import images_of
+    from aselect_runtime.scenes import CLASSES
+
+    if data is not None and data.is_file():
+        return shlex.quote(str(data)), "overlay.mp4"
+    if data is not None:
+        return shlex.quote(str(images_of(data, ("test", "val", "train"))[0])), "overlay.png"
+    streets = [info.name for info in result.manifest.classes] == list(CLASSES)
+    return ("synthetic://street", "demo.mp4") if streets else ("VIDEO", "overlay.mp4")
+
 
 export = entry(
     _export,
@@ -176,7 +191,7 @@ def _print_export(result: ExportResult, following: str) -> None:
     for note in result.report.notes:
         console.print(f"note: {note}", markup=False)
     console.print(
-        f"wrote {result.folder}; next: {following.format(result.folder)}",
+        f"wrote {result.folder}; next: {following}",
         markup=False,
         soft_wrap=True,
     )

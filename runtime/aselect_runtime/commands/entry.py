@@ -94,8 +94,8 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
     try:
         with log_on_stderr():
             yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(filter(None, ["interrupted", *map(str, interrupt.args)])), file=sys.stderr)
         raise SystemExit(130) from None
     except AselectError as error:
         _report(error, verbose, _hint(error, options() if error.parameters else ()))
