@@ -111,6 +111,7 @@ TORCH_FREE = (
     "aselect_edge.evaluation",
     "aselect_edge.evaluation.metrics",
     "aselect_edge.commands.distil",
+    "aselect_edge.commands.init",
     "aselect_edge.commands.select",
     "aselect_edge.commands.train",
     "aselect_export.commands.evaluate",
