@@ -230,6 +230,9 @@ class Unfolded(nn.Module):
         tap = tap_of(key)
         self.model, condition = load(key, folder, None if whole else tap.block + 1, lean)
         self.condition = dict(condition)
+        self.model.check_condition(condition)
+        # Checked once: a check of values cannot be traced.
+        self.model.check_condition = lambda _: None  # type: ignore[method-assign]
         self.taps = (tap, Tap(block=self.model.depth - 1, component="mlp")) if whole else (tap,)
 
     def forward(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:

@@ -24,7 +24,7 @@ from aselect_edge.commands.backbone import (
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.options import parse_list, parse_size
-from aselect_runtime.records import HeadKind, Tap, Task
+from aselect_runtime.records import CleanLevels, HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
 
@@ -57,6 +57,23 @@ def _train(
             help="Channels of every tap to set to zero before the head, such as 12,85; auto: the massive ones.",
         ),
     ] = "none",
+    clean: Annotated[
+        bool, typer.Option("--clean", help="First train a copy of the backbone to give its features without noise.")
+    ] = False,
+    clean_levels: Annotated[
+        CleanLevels | None,
+        typer.Option(help="With --clean: of the selected noise level, or of sampled ones; selected if left out."),
+    ] = None,
+    clean_samples: Annotated[
+        int | None,
+        typer.Option(min=0, callback=unset_at(0), help="With --clean: images to train on; 4000 if left out."),
+    ] = None,
+    clean_lr: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, callback=unset_at(0), help="With --clean: learning rate of the copy; 1e-5 if left out."
+        ),
+    ] = None,
     family: Family = None,
     vae: Vae = None,
     num_heads: NumHeads = None,
@@ -120,6 +137,9 @@ def _train(
         raise typer.BadParameter(f"got {unfreeze} without --finetune, expected both", param_hint="--unfreeze")
     if not finetune and backbone_lr is not None:
         raise typer.BadParameter(f"got {backbone_lr:g} without --finetune, expected both", param_hint="--backbone-lr")
+    for name, value in (("levels", clean_levels), ("samples", clean_samples), ("lr", clean_lr)):
+        if value is not None and not clean:
+            raise typer.BadParameter(f"got {value} without --clean, expected both", param_hint=f"--clean-{name}")
     size = read(imgsz, "--imgsz", parse_size)
     places = read(taps, "--taps", lambda text: tuple(map(Tap.parse, parse_list(text))))
 
@@ -151,6 +171,10 @@ def _train(
             random_backbone=random_backbone,
             noise_draws=noise_draws,
             discard_channels=discard_channels,
+            clean=clean,
+            clean_levels=clean_levels or "selected",
+            clean_samples=clean_samples,
+            clean_lr=clean_lr,
             family=family,
             vae=vae,
             num_heads=num_heads or heads,
@@ -182,6 +206,7 @@ train = entry(
     groups={
         "Learning": ["samples", "batch", "lr", "backbone_lr", "patience", "loss", "unfreeze", "random_backbone"],
         "Features": ["noise_draws", "discard_channels"],
+        "Clean features": ["clean", "clean_levels", "clean_samples", "clean_lr"],
         "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
         "Computing": ["cache", "seed", "device", "threads"],
     },
