@@ -175,12 +175,12 @@ def noise_of(key: str) -> Noise:
     return noise
 
 
-def make(key: str, folder: Path) -> None:
-    """Write random weights, float16, and the condition."""
-    default = torch.get_default_dtype()
+def make(key: str, folder: Path, whole: bool = True) -> None:
+    """Write random weights, float16, and the condition; without `whole` only the blocks that the tap needs."""
+    default, depth = torch.get_default_dtype(), None if whole else tap_of(key).block + 1
     torch.set_default_dtype(torch.float16)
     try:
-        model: Backbone = randomised(family_class(SHAPES[key].family).from_json(config_of(key)).half())
+        model: Backbone = randomised(family_class(SHAPES[key].family).from_json(config_of(key), depth).half())
     finally:
         torch.set_default_dtype(default)
     state = model.state_dict()

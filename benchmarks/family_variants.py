@@ -31,12 +31,16 @@ from benchmarks.graph_variants import (
 TARGET = "sm86"
 
 
-def make(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
-    """Write the weights."""
-    from benchmarks import family_models
+def make(whole: bool) -> Variant:
+    """Write the weights, of all blocks or of those that the tap needs."""
 
-    family_models.make(key, folder)
-    return {}, []
+    def run(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
+        from benchmarks import family_models
+
+        family_models.make(key, folder, whole)
+        return {}, []
+
+    return run
 
 
 def whole(key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
@@ -123,7 +127,8 @@ def engine(_key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
 
 
 VARIANTS: dict[str, Variant] = {
-    "make": make,
+    "make": make(whole=True),
+    "make-truncated": make(whole=False),
     "whole": whole,
     "reference": reference,
     "outputs": outputs,

@@ -201,8 +201,8 @@ def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
     record = read_bundle(path)
     if record.clean is not None:
         raise InputError(
-            f"{path}: got a bundle of a clean backbone, which has lost its features of noisy images, expected a backbone "
-            f"that has them; give the one that it was made from, {record.backbone.source}",
+            f"{path}: got a bundle of a clean backbone, whose features of noisy images are lost, expected a "
+            f"backbone that has them; give the one that it was made from, {record.backbone.source}",
             parameter="backbone",
         )
     loaded = backbone_of(path, record, lean)

@@ -1,8 +1,8 @@
 """Clean features: a copy of a backbone learns to give from the clean image what the backbone gives from a noisy one.
 
 After CleanDIFT (arXiv 2412.03439): the copy sees the image without noise and is always fed one timestep, here the
-selection's. Behind each tap an adapter, which knows the noise level, turns the copy's features into the noisy ones; the
-adapters take up what only noise explains, and are thrown away. What is minimised is the negative cosine, token by token.
+selection's. Behind each tap an adapter, which knows the noise level, turns the copy's features into the noisy ones; it
+takes up what only noise explains, and is discarded afterwards. What is minimised is the negative cosine of each token.
 """
 
 from __future__ import annotations

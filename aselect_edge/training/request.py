@@ -55,8 +55,8 @@ class TrainRequest:
             check_head(self.head, self.task)
         if self.clean is not None and self.unfreeze is not None:
             raise InputError(
-                "got clean features and fine-tuning, expected one of them: fine-tuning keeps the backbone a denoiser of "
-                "noisy images, clean training gives that up; leave one out",
+                "got clean features and fine-tuning, expected one of them: fine-tuning keeps the backbone a denoiser "
+                "of noisy images, clean training gives that up; leave one out",
                 parameter=("clean", "finetune"),
             )
         if self.clean is not None and self.noise_draws > 1:

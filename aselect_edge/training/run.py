@@ -92,9 +92,7 @@ def cleaned(
         model, goal, record.resize, request.clean, levels, request.workdir / "clean", progress, request.device
     )
     noise = without_noise(record.noise)
-    return replace(backbone, model=copy), record.model_copy(
-        update={"noise": noise, "noise_seed": None, "clean": found}
-    )
+    return replace(backbone, model=copy), record.model_copy(update={"noise": noise, "noise_seed": None, "clean": found})
 
 
 def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:

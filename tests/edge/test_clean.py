@@ -149,9 +149,7 @@ def test_labels_are_not_read(backbone_folder: Path, street_data: Path, tmp_path:
     assert weights[0] == weights[1]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(
-    backbone_folder: Path, street_data: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_bytes(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
     def run(out: str, progress: Callable[[str, float], None] = lambda _what, _share: None) -> Path:
         chosen = selection(str(backbone_folder))
         api.train(str(backbone_folder), chosen, street_data, tmp_path / out, **BRIEF, progress=progress)
@@ -180,13 +178,11 @@ def test_what_does_not_go_together_is_refused(backbone_folder: Path, street_data
     for options, said in [
         (BRIEF | {"finetune": True}, "got clean features and fine-tuning"),
         (BRIEF | {"noise_draws": 2}, "got clean features and 2 draws of the noise"),
-        (BRIEF | {"clean_levels": "all"}, "clean_levels"),
+        (BRIEF | {"clean_levels": "all"}, "got clean levels 'all', expected one of selected, sampled"),
         (BRIEF | {"clean": False}, "got clean_samples=32 without clean"),
     ]:
         with pytest.raises(InputError, match=said):
-            api.train(
-                str(backbone_folder), selection(str(backbone_folder)), street_data, tmp_path / "out", **options
-            )
+            api.train(str(backbone_folder), selection(str(backbone_folder)), street_data, tmp_path / "out", **options)
     assert not list(tmp_path.iterdir())
 
 
