@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle import load_bundle
 from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.graph import DeployedGraph
