@@ -20,6 +20,8 @@ from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import CleanLevels, HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
+HIDDEN = ("random_backbone", "clean_levels", "clean_samples", "clean_lr")
+"""Options that docs/training.md describes; the help fits on a page without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,28 +65,36 @@ class Learning:
     unfreeze: Annotated[
         str | None, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank); all if left out.")
     ] = None
-    random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: use random weights.")] = False
+    random_backbone: Annotated[
+        bool, typer.Option("--random-backbone", hidden=True, help="Baseline: use random weights.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """Whether and how a copy of the backbone first learns to need no noise."""
+    """Whether and how a copy of the backbone first learns to need no noise; the details are in docs/training.md."""
 
     clean: Annotated[
-        bool, typer.Option("--clean", help="First train a copy of the backbone to give its features without noise.")
+        bool, typer.Option("--clean", help="First train a copy of the backbone to need no noise; see docs/training.md.")
     ] = False
     clean_levels: Annotated[
         CleanLevels | None,
-        typer.Option(metavar="NAME", help="With --clean: selected noise level, or sampled; selected if left out."),
+        typer.Option(hidden=True, help="With --clean: the selected noise level, or sampled; selected if left out."),
     ] = None
     clean_samples: Annotated[
         int | None,
-        typer.Option(min=0, callback=unset_at(0), help="With --clean: images to train on; 4000 if left out."),
+        typer.Option(
+            hidden=True, min=0, callback=unset_at(0), help="With --clean: images to train on; 4000 if left out."
+        ),
     ] = None
     clean_lr: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=unset_at(0), help="With --clean: learning rate of the copy; 1e-5 if left out."
+            hidden=True,
+            min=0,
+            max=1,
+            callback=unset_at(0),
+            help="With --clean: learning rate of the copy; 1e-5 if left out.",
         ),
     ] = None
 
@@ -197,8 +207,11 @@ def _train(
 train = entry(
     _train,
     groups={
-        "Learning and computing": (*option_names(Learning), *option_names(Computing), "threads"),
-        "Clean features": option_names(Cleaning),
+        "Learning and computing": tuple(
+            name
+            for name in (*option_names(Learning), *option_names(Cleaning), *option_names(Computing), "threads")
+            if name not in HIDDEN
+        ),
         "Backbone": option_names(SelectedBackbone),
     },
     examples=[
