@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.family_models import SHAPES
+
 
 def table(result: dict[str, Any]) -> str:
     """Bytes, fold error, memory and engine of each family, and latency where it was measured; missed goals in bold."""
@@ -22,6 +24,8 @@ def table(result: dict[str, Any]) -> str:
     caption += "Goals: fold error at most 1e-5, peak memory at most 2.5 times the bytes written; missed ones are bold."
     if not timed:
         caption += " Latencies were not measured: the machine was not idle."
+    missing = [shape.title for key, shape in SHAPES.items() if key not in result["families"]]
+    caption += f" Not measured yet: {'; '.join(missing)}." if missing else ""
     return "\n".join([*head, *rows, "", caption])
 
 

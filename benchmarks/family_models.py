@@ -166,7 +166,7 @@ def config_of(key: str) -> dict[str, Any]:
 def tap_of(key: str) -> Tap:
     """The query at half depth."""
     config = config_of(key)
-    return Tap(block=config.get("num_layers", config.get("depth")) // 2, component="query")
+    return Tap(block=config["depth" if "depth" in config else "num_layers"] // 2, component="query")
 
 
 def noise_of(key: str) -> Noise:
@@ -232,7 +232,7 @@ class Unfolded(nn.Module):
         self.condition = dict(condition)
         self.model.check_condition(condition)
         # Checked once: a check of values cannot be traced.
-        self.model.check_condition = lambda _: None  # type: ignore[method-assign]
+        self.model.check_condition = lambda _: None  # type: ignore[method-assign, assignment]
         self.taps = (tap, Tap(block=self.model.depth - 1, component="mlp")) if whole else (tap,)
 
     def forward(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:

@@ -56,6 +56,11 @@ class Likeness:
         """Mean over tokens and taps; below 0 counts as 0."""
         return max(0.0, self.cosine)
 
+    @property
+    def loss(self) -> float:
+        """See Measured."""
+        return 1 - self.cosine
+
 
 class Adapter(nn.Module):
     """Features (N, T, D) at a noise level -> those of the noisy image; the identity at first."""
@@ -72,7 +77,7 @@ class Adapter(nn.Module):
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """`level` (N, 2) is alpha and sigma."""
         scale, shift = self.level(level)[:, None].chunk(2, dim=2)
-        return x + self.up(F.silu(self.down(self.norm(x)) * (1 + scale) + shift))  # type: ignore[no-any-return]
+        return x + self.up(F.silu(self.down(self.norm(x)) * (1 + scale) + shift))
 
 
 class CleanLearner:
@@ -142,7 +147,7 @@ class CleanLearner:
         one = torch.full((len(x0),), self.model.noise.model_timestep, device=self.device)
         with reduced(self.device):
             got = self._tokens(module["backbone"], x0, one)
-            turned = [adapter(x, level) for adapter, x in zip(module["adapters"], got, strict=True)]  # type: ignore[call-overload]
+            turned = [adapter(x, level) for adapter, x in zip(module["adapters"], got, strict=True)]
         cosines = [
             F.cosine_similarity(a.float(), b.float(), dim=2).mean() for a, b in zip(turned, expected, strict=True)
         ]
@@ -152,7 +157,7 @@ class CleanLearner:
         """The features (N, T, D) of each tap, discarded channels zero, so that they do not decide the cosine."""
         assert isinstance(backbone, Backbone)
         seen = backbone.features(x, timestep, expand(self.model.condition, len(x), self.device), self.model.taps)
-        return self.model.discard([seen[tap] for tap in self.model.taps])  # type: ignore[no-any-return]
+        return self.model.discard([seen[tap] for tap in self.model.taps])
 
 
 def clean_backbone(

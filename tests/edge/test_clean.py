@@ -142,6 +142,7 @@ def test_labels_are_not_read(backbone_folder: Path, street_data: Path, tmp_path:
     other = shutil.copytree(street_data, tmp_path / "data")
     for path in other.glob("*/labels/*.png"):
         label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert label is not None
         cv2.imwrite(str(path), np.where(label == 255, label, 10 - label))
     for data, out in ((street_data, "right"), (other, "wrong")):
         api.train(str(backbone_folder), selection(str(backbone_folder)), data, tmp_path / out, **BRIEF)

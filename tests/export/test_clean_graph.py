@@ -28,7 +28,7 @@ def trained(
     chosen = Selection(backbone=str(backbone_folder), noise=NOISE, tap=Tap.parse("1.query"), strategy="manual")
     out, clean = tmp_path_factory.mktemp("bundle") / "bundle", bool(request.param)
     how = {"clean": True, "clean_samples": 16} if clean else {"finetune": True, "unfreeze": "last:1"}
-    api.train(str(backbone_folder), chosen, street_data, out, imgsz=SIZE, head="linear", samples=8, **how)  # type: ignore[arg-type]
+    api.train(str(backbone_folder), chosen, street_data, out, imgsz=SIZE, head="linear", samples=8, **how)
     return out, clean
 
 
