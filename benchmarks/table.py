@@ -10,7 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report, curriculum_table, graph_table, proof_table, selection_table
+from benchmarks import (
+    accuracy_report,
+    clean_table,
+    curriculum_table,
+    families_table,
+    graph_table,
+    proof_table,
+    selection_table,
+)
 from benchmarks.harness import listed
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +66,10 @@ def pages() -> dict[str, dict[str, str]]:
         found["docs/pretraining.md"] = {"curriculum": curriculum_table.table(load("curriculum"))}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
+    if (RESULTS / "families.json").is_file():
+        found["docs/families.md"] = {"families": families_table.table(load("families"))}
+    if (RESULTS / "clean.json").is_file():
+        found["docs/training.md"] = {"clean": clean_table.table(load("clean"))}
     found["docs/benchmarks.md"] = gathered()
     if proofs := proof_table.recorded(RESULTS):
         found["docs/jetson.md"] = {"verified": proof_table.table(proofs)}

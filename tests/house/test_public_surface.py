@@ -95,7 +95,15 @@ SURFACE = {
         "fused",
     },
     "aselect_edge.heads": {"Head", "build_head", "taps_for"},
-    "aselect_edge.training": {"RECIPES", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"},
+    "aselect_edge.training": {
+        "RECIPES",
+        "CleanRecipe",
+        "Outcome",
+        "Recipe",
+        "TrainRequest",
+        "Unfreeze",
+        "train_bundle",
+    },
     "aselect_edge.selection": {"STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"},
 }
 TORCH_FREE = (
