@@ -192,7 +192,8 @@ class Ridge:
         standardise[-1, :-1] = -mean / deviation
         gram = standardise.T @ self.gram @ standardise
         damped = gram + damping * torch.eye(len(gram), dtype=torch.float64)
-        return standardise @ torch.linalg.solve(damped, standardise.T @ self.target)
+        solved: Tensor = torch.linalg.solve(damped, standardise.T @ self.target)
+        return standardise @ solved
 
 
 def _biased(rows: Tensor) -> Tensor:

@@ -10,7 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report, curriculum_table, graph_table, proof_table, selection_table
+from benchmarks import (
+    accuracy_report,
+    curriculum_table,
+    frozen_table,
+    graph_table,
+    model_card,
+    proof_table,
+    selection_table,
+)
 from benchmarks.harness import listed
 
 ROOT = Path(__file__).parent.parent
@@ -53,9 +61,13 @@ def pages() -> dict[str, dict[str, str]]:
             "selection": selection_table.picks(result),
             "selection-cost": selection_table.cost(result),
             "selection-shapes": selection_table.shapes(result),
+            "selection-taught": model_card.choices(),
         }
     if (RESULTS / "curriculum.json").is_file():
         found["docs/pretraining.md"] = {"curriculum": curriculum_table.table(load("curriculum"))}
+    if (RESULTS / "frozen.json").is_file():
+        found.setdefault("docs/pretraining.md", {})["frozen"] = frozen_table.table(load("frozen"))
+    found["weights/README.md"] = {"streets": model_card.streets(load("main_job")), "birds": model_card.birds()}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
     found["docs/benchmarks.md"] = gathered()

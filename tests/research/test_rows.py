@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,12 @@ def test_what_is_unknown_or_missing_is_refused_by_name(data: Path, tmp_path: Pat
         train(data, tmp_path, row="best")
     with pytest.raises(InputError, match=r"seg-teacher-0\.safetensors: no such file"):
         train(data, tmp_path, row="ship-edge")
+
+
+def test_the_documented_command_has_the_command_s_options() -> None:
+    page = (Path(__file__).parents[2] / "docs/pretraining.md").read_text(encoding="utf-8")
+    command = re.search(r"python -m research\.rows ((?:.*\\\n)*.*)", page)
+    assert command is not None
+    options = re.findall(r"--([a-z-]+)", command[1])
+    assert {"task", "seconds", "batch", "backbone-lr"} <= set(options)
+    assert {option.replace("-", "_") for option in options} <= set(inspect.signature(main).parameters)
