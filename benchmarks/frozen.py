@@ -29,13 +29,13 @@ from aselect_edge.backbones.family import expand
 from aselect_edge.data import ClassificationData, SegmentationData, open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Confusion
 from aselect_edge.fold import fixed_noise
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.run import randomised
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import resize, resize_label
 from aselect_runtime.records import Resize, Tap, Task
 from benchmarks.harness import load, save, stamp
-from research.teacher import load_teacher
 
 BATCH = 16
 RESULT = Path("benchmarks/results/frozen.json")
@@ -88,7 +88,7 @@ def measure(job: Job, backbone: LoadedBackbone, folder: Path, seeds: int) -> dic
     scores: dict[str, Any] = {"trained": _shown(job, "trained", fitted(job, tokens(job, backbone), train, test))}
     if job.task == "cls":
         try:
-            teacher = load_teacher()
+            teacher = load_efficientnet()
             pooled = replace(job, imgsz=(224, 224))
             scores["teacher"] = _shown(
                 job, "teacher", fitted(pooled, lambda x: {"pooled": teacher(x.flip(1)).pooled[:, None]}, train, test)

@@ -21,6 +21,7 @@ from aselect_edge.bundle import TapModel, save_bundle, tap_model
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
@@ -33,7 +34,6 @@ from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap
 from benchmarks.cnn import build_cnn
 from research.row_jobs import GUIDED, SETS, SETTINGS, Job, Sources
 from research.row_learner import DeviceLearner, Labelled, TeacherModel, figures_on, load_labelled
-from research.teacher import load_teacher
 
 log = logging.getLogger("rows")
 
@@ -129,7 +129,7 @@ def train_row(
         "per_class": test.per_class if test else val.per_class,
         "samples": state.curve[-1][0],
         "seconds": round(clock.seconds, 1),
-        "curve": state.curve,
+        "curve": [row[:3] for row in state.curve],  # the loss on val is not measured
         "taps": [str(tap) for tap in ready.record.taps],
         "timestep": ready.selection.noise.model_timestep,
         "imgsz": ready.record.imgsz,
@@ -195,7 +195,7 @@ def _model(ready: Prepared, sources: Sources) -> tuple[nn.Module, bool]:
     """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
     job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
     if job.row == "teacher":
-        return TeacherModel(load_teacher(sources.teacher), job.task, plan.head, classes), False
+        return TeacherModel(load_efficientnet(sources.teacher), job.task, plan.head, classes), False
     if job.row == "cnn":
         return build_cnn(job.task, classes, plan.cnn_width), False
     if job.row.endswith("random"):
@@ -214,6 +214,6 @@ def _guide(ready: Prepared, sources: Sources, device: torch.device) -> nn.Module
         raise InputError(
             f"{path}: no such file, expected the teacher that guides {ready.job.name}; train its row first"
         )
-    model = TeacherModel(load_teacher(sources.teacher), task, SETTINGS[task].head, ready.data.classes)
+    model = TeacherModel(load_efficientnet(sources.teacher), task, SETTINGS[task].head, ready.data.classes)
     model.load_state_dict(load_file(path))
     return model.eval().requires_grad_(False).to(device)

@@ -235,7 +235,7 @@ class Encoder(nn.Module, ABC):
         values = self(pixels)
         values = values.flip(1) if self.affine.reverse else values
         gain, offset = (part.to(values) for part in self.affine.columns())
-        return values * gain + offset  # type: ignore[no-any-return]
+        return values * gain + offset
 
 
 class Pixels(Encoder):

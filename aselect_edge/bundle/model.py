@@ -58,10 +58,10 @@ class TapModel(nn.Module):
         timestep = torch.full((len(x),), self.noise.model_timestep, device=x.device)
         seen = self.backbone.features(x, timestep, expand(self.condition, len(x), x.device), self.taps)
         means = (seen[tap].unflatten(0, (-1, len(self.eps))).mean(1) for tap in self.taps)
-        return self.discard([mean.unflatten(1, self.grid) for mean in means])  # type: ignore[no-any-return]
+        return self.discard([mean.unflatten(1, self.grid) for mean in means])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
     def deployed(self) -> FoldedTapModel:
         """The same function, folded and truncated; eval mode, float32."""
@@ -89,10 +89,10 @@ class FoldedTapModel(nn.Module):
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """One map (N, rows, columns, D) per tap."""
-        return self.discard(self.backbone(self.encoder(pixels)))  # type: ignore[no-any-return]
+        return self.discard(self.backbone(self.encoder(pixels)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

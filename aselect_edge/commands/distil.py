@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aselect_edge.commands.backbone import DeviceName
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, unset_at
 
@@ -48,21 +49,16 @@ def _distil(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and views; the same gives the same bundle.")] = 0,
     device: DeviceName = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=0, callback=unset_at(0), help="CPU threads; all if left out.")
-    ] = None,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Let a small convolutional stem learn what autoencoder and patch embedding give; interrupted runs go on."""
-    import torch
-
     from aselect_edge.distillation import distil
     from aselect_runtime.progress import terminal_progress
 
-    if threads:
-        torch.set_num_threads(threads)
-    with terminal_progress() as progress:
+    use_threads(threads)
+    with terminal_progress(resumes=True) as progress:
         result = distil(
             bundle,
             data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,6 +47,11 @@ class Match:
     def score(self) -> float:
         """What chooses the best weights. Not the agreement: a head with a favourite class agrees before it learns."""
         return max(0.0, self.explained)
+
+    @property
+    def loss(self) -> float:
+        """See Measured."""
+        return math.nan
 
 
 class StemLearner:
@@ -95,7 +101,7 @@ class StemLearner:
         assert isinstance(stem, Stem)
         return stem, self.module["head"]
 
-    def start(self) -> float | None:
+    def start(self) -> None:
         """See Learner."""
         return None
 

@@ -91,8 +91,8 @@ def distil(
     _warn_of_cost(learner.cost, learner.full_cost)
     state = learn(learner, recipe, _identity(full, spec, views, recipe), workdir, progress)
     learner.module.load_state_dict(state.best_weights)
-    names = ("samples", "divergence of the answers", "explained variance of the features")
-    draw_curve(state.curve, names, workdir / "curve.png")
+    titles = ("divergence of the answers", "explained variance of the features")
+    draw_curve(state.curve, titles, workdir / "curve.png")
     labelled = _has_labels(source, loaded.record)
     if labelled:
         train_head(full, learner, loaded.record, source, recipe, workdir / "labels", progress)
@@ -107,7 +107,7 @@ def distil(
         cost=learner.cost,
     )
     save_distilled(place, loaded, found, distilled_state(*learner.parts()))
-    return Distillation(place, found, tuple(state.curve))
+    return Distillation(place, found, tuple(row[:3] for row in state.curve))
 
 
 def _spec(full: TapModel, width: int | None, blocks: int | None) -> StemSpec:

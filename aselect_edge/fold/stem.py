@@ -55,7 +55,7 @@ class Stem(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         tokens = self.last(self.blocks(self.stages(pixels / 127.5 - 1)))
-        return tokens * self.scale[:, None, None] + self.shift[:, None, None]  # type: ignore[no-any-return]
+        return tokens * self.scale[:, None, None] + self.shift[:, None, None]
 
     @torch.no_grad()
     def deployed(self) -> nn.Module:
@@ -89,7 +89,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)  # type: ignore[no-any-return]
+        return x + self.layers(x)
 
 
 def _stage(inputs: int, outputs: int, step: int) -> nn.Sequential:

@@ -26,7 +26,7 @@ def weight_levels(weight: NDArray[np.float32], scales: NDArray[np.floating], axi
     shape = [1] * weight.ndim
     shape[axis] = -1
     levels = np.rint(weight / scales.astype(np.float32).reshape(shape))
-    return np.clip(levels, -LEVELS, LEVELS).astype(np.int8)  # type: ignore[no-any-return]
+    return np.clip(levels, -LEVELS, LEVELS).astype(np.int8)
 
 
 def round_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -112,7 +112,8 @@ def export(
             manifest = package.write_graphs(folder, record, precision, passed)
         package.write_verification(folder, trial)
         engines = build_planned(folder, plan, progress)
-        notes = [origin, *notes_of(tried, quantised, record, replacement), *plan.notes]
+        few = [f"int8: {calibration.note}"] if calibration and calibration.note else []
+        notes = [origin, *few, *notes_of(tried, quantised, record, replacement), *plan.notes]
         report = report_of(folder, tried, weights, notes, quantised, replacement)
         manifest = package.keep_engines(out, folder, package.seal(folder, manifest, report, engines))
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
@@ -164,7 +165,7 @@ def _calibration(
     from aselect_export.quantising import RANGES
 
     if data is not None:
-        return calibration_frames(data, -(-settings.images // batch) * batch, size, bundle.record.resize)
+        return calibration_frames(data, settings.images, size, bundle.record.resize, batch)
     if RANGES not in bundle.record.files:
         raise InputError(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
@@ -190,7 +191,7 @@ def _int8(
 
     # A failure of fp16 does not affect int8: its place on the ladder stays empty.
     above = choose_rungs(traced, "fp16", trial, progress, ladder=True, allow_mixed=True)
-    int8 = quantise(bundle, traced, above, trial, data, calibration, settings, progress)
+    int8 = quantise(bundle, traced, above, trial, data=data, frames=calibration, settings=settings, progress=progress)
     return int8, [int8.candidate, *(above if ladder else [])]
 
 
@@ -216,7 +217,7 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
 
 def check_precision(precision: str) -> Precision:
     """The precision of this name; raises InputError for an unknown one."""
-    return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
+    return choice(precision, ("fp32", "fp16", "int8"), "precision")
 
 
 def _weight_bytes(module: nn.Module) -> int:

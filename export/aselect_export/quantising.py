@@ -61,6 +61,7 @@ def quantise(
     traced: Graph,
     tried: Sequence[Candidate],
     trial: Trial,
+    *,
     data: Path | None,
     frames: CalibrationFrames | None,
     settings: Int8Settings,

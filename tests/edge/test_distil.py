@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle import LoadedBundle, TapModel, load_bundle, save_bundle, tap_model
 from aselect_edge.bundle.distilled import DistilledTapModel, token_shape
 from aselect_edge.commands.distil import distil as distil_command

@@ -9,6 +9,7 @@ from aselect_runtime.doctor.facts import (
     Facts,
     Finding,
     L4t,
+    Level,
     parse_build,
     parse_power_mode,
     parse_tegra_release,
@@ -132,8 +133,9 @@ def _onnxruntime(facts: Facts) -> Iterator[Finding]:
         what = f"ONNX Runtime is installed but cannot be imported: {facts.onnxruntime.fault}"
         yield Finding("onnxruntime", "error", what, "pip install --force-reinstall onnxruntime")
     elif facts.onnxruntime.version is None:
-        level, fix = ("warn" if facts.tensorrt.version else "error"), "pip install onnxruntime"
-        yield Finding("onnxruntime", level, "no ONNX Runtime: models run on TensorRT engines only", fix)  # type: ignore[arg-type]
+        level: Level = "warn" if facts.tensorrt.version else "error"
+        what, fix = "no ONNX Runtime: models run on TensorRT engines only", "pip install onnxruntime"
+        yield Finding("onnxruntime", level, what, fix)
     else:
         yield Finding("onnxruntime", "ok", f"{'onnxruntime-gpu' if gpu else 'onnxruntime'} {facts.onnxruntime.version}")
 

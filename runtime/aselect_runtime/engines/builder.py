@@ -97,6 +97,7 @@ def build_engine(
     target: str | None,
     builder: Builder,
     progress: Progress = silent,
+    *,
     options: BuildOptions | None = None,
     stop: Event | None = None,
     timing: Path | None = None,

@@ -69,7 +69,7 @@ def add_engines(
         manifest, model = load_folder(folder)
         for target in wanted:
             name = engine_name("rtx", target)
-            built.append(build_engine(model, folder / name, target, "rtx", progress, options, stop))
+            built.append(build_engine(model, folder / name, target, "rtx", progress, options=options, stop=stop))
             manifest = _listed(manifest, built[-1])
             manifest.save(folder / MANIFEST)
     return tuple(built)
@@ -171,7 +171,8 @@ def _build_first_passing(
         if prebuilt is not None and foreign and prebuilt.model == rung:
             candidate.write_bytes(load_plan(folder, prebuilt))  # built on another machine: it only has to be verified
             return prebuilt
-        return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
+        graph = inside(folder, rung)
+        return build_engine(graph, candidate, gpu.target, builder, progress, options=options, stop=stop, timing=timing)
 
     latency: dict[str, float] = {}
     int8 = manifest.precision == "int8" and len(rungs) > 1

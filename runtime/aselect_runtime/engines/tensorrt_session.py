@@ -144,6 +144,7 @@ class TensorRtSession:
 def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, None, None]:
     """Yield the outputs of every batch in order; if the session supports it, the next batch is submitted ahead."""
     submit, collect = getattr(session, "submit", None), getattr(session, "collect", None)
+    depth = getattr(session, "depth", 1)
     if submit is None or collect is None:
         yield from map(session.infer, batches)
         return
@@ -152,7 +153,7 @@ def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, N
         for frames in batches:
             submit(frames)
             ahead += 1
-            if ahead == session.depth:  # type: ignore[attr-defined]
+            if ahead == depth:
                 ahead -= 1
                 yield collect()
         while ahead:

@@ -40,6 +40,10 @@ def quoted(uri: str) -> str:
     according to RFC 3986 if that gives a host with a dot or a port, otherwise the password ends at the last `@`.
     """
     scheme, _, address = uri.partition("://")
+    before, _, options = uri.rpartition("#")
+    host = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    if scheme.lower() in SCHEMES and re.match(r"(ca|verify)=", options) and HOST.fullmatch(host):
+        return f"{quoted(before)}#{options}"  # the path of `#ca=` may contain an @
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     host = authority.rpartition("@")[2]
     after_last = address.rpartition("@")[2]

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, cast
 
 import av
 import cv2
+import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.sources.addresses import because
 from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.image_size import LARGEST_IMAGE, check_size, too_large
+from aselect_runtime.sources.mjpeg import jpeg_size
 
+DETECTION = {"codec_whitelist": "none", "analyzeduration": "1000000"}
+"""Options while FFmpeg detects what a stream is: without decoders, which would allocate what the stream declares, and
+for one second at most, because some values come only from decoders."""
 DAMAGED = 1000
 """Packets in a row that do not decode, after which a stream counts as lost."""
 UNSEEN = 64
@@ -53,7 +59,8 @@ class AvCapture:
         self._reformatter = VideoReformatter()
         accelerated = _cuda() if cuda else None
         try:
-            self._container = av.open(uri, options=dict(options), timeout=timeouts, hwaccel=accelerated)
+            given = {**DETECTION, **options} if "://" in uri else dict(options)
+            self._container = av.open(uri, options=given, timeout=timeouts, hwaccel=accelerated)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{name}: {because(uri, error)}") from None  # PyAV's own message holds the address
         best = self._container.streams.best("video")
@@ -61,6 +68,13 @@ class AvCapture:
             self._container.close()
             raise InputError(f"{name}: got a stream without video, expected video; check the address")
         self._stream = best
+        codec = best.codec_context
+        try:
+            check_size(name, codec.width, codec.height)
+        except InputError:
+            self._container.close()
+            raise
+        codec.options = {"max_pixels": str(LARGEST_IMAGE)}
         if threads:
             best.codec_context.thread_count = threads
         else:
@@ -116,20 +130,34 @@ class AvCapture:
         self._container.close()
 
     def _bgr(self, frame: av.VideoFrame) -> Frame:
-        return cast("Frame", self._reformatter.reformat(frame, format="bgr24").to_ndarray())
+        image = self._reformatter.reformat(frame, format="bgr24").to_ndarray()
+        turns = int(frame.rotation) // 90
+        return cast("Frame", np.ascontiguousarray(np.rot90(image, turns)) if turns else image)
 
     def _decoded(self) -> Generator[av.VideoFrame, None, None]:
         row = 0
         for packet in self._container.demux(self._stream):
+            if self.codec == "mjpeg" and (size := jpeg_size(bytes(packet))) is not None:
+                check_size(self._name, size[1], size[0])
             try:
                 frames = packet.decode()
-            except av.InvalidDataError:
+            except av.FFmpegError as error:
+                self._check_refused()
+                if not isinstance(error, av.InvalidDataError):
+                    raise
                 row, self._damaged = row + 1, self._damaged + 1
                 if row > DAMAGED:
                     return
                 continue
             row = 0 if frames else row
             yield from frames
+
+    def _check_refused(self) -> None:
+        """Raise InputError if the decoder refused an image for its size: it then has that size, or none."""
+        codec = self._stream.codec_context
+        check_size(self._name, codec.width, codec.height)
+        if codec.is_open and not codec.width:
+            raise too_large(self._name, "images too large to decode")
 
     def _decoded_first(self) -> av.VideoFrame:
         """The first frame, or EngineError where the decoder makes none of what should give one."""

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -23,12 +23,11 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.sources.addresses import REASONS
 from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.image_size import LARGEST_IMAGE
 from aselect_runtime.sources.tls import Trust
 
 LARGEST_PART = 16 << 20
 """Maximum bytes of one image; a JPEG of LARGEST_IMAGE at high quality has fewer."""
-LARGEST_IMAGE = 1 << 26
-"""Maximum pixels of one image: 8192x8192."""
 HEADERS = 8192
 """Maximum bytes of the headers of a part, and of the data between two parts."""
 CHUNK = 65536
@@ -157,7 +156,7 @@ class MjpegCapture:
 
 
 def _decoded(part: bytes) -> Frame | None:
-    return cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)  # type: ignore[return-value]
+    return cast("Frame | None", cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

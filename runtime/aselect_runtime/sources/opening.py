@@ -74,10 +74,12 @@ def _by_scheme(uri: str, decoding: Decoding) -> Source:
 
 def _file(uri: str, decoding: Decoding) -> Source:
     path = Path(uri)
-    if path.is_dir() or is_image(path):
+    if path.is_dir() or (is_image(path) and path.is_file()):
         from aselect_runtime.sources.images import Images
 
         return Images(path, decoding)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{uri}: got a pipe, socket or device, expected {SUPPORTED}; write it to a file first")
     if not path.exists():
         raise InputError(f"{uri}: no such input, expected {SUPPORTED}; check the path")
     if path.suffix.lower() in CONVERTED:
