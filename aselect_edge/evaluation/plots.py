@@ -8,17 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from aselect_runtime.files import atomic_file
 from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.records import COMPONENTS, ClassInfo, Selection
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
 
 _INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
 _UNLABELLED = (40, 40, 40)
@@ -41,7 +39,8 @@ def draw_selection(selection: Selection, path: Path) -> bool:
 
 def _draw_scores(selection: Selection, path: Path) -> None:
     """Scores against sigma, one curve per component at its best block; and of the chosen component by block x sigma."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), width_ratios=(3, 2), constrained_layout=True)
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     sigmas = sorted({score.noise.sigma for score in selection.scores})
     blocks = 1 + max(score.tap.block for score in selection.scores)
     table = np.full((len(COMPONENTS), blocks, len(sigmas)), np.nan)
@@ -76,7 +75,8 @@ def _draw_scores(selection: Selection, path: Path) -> None:
 def _draw_weights(selection: Selection, path: Path) -> None:
     """The weight of each noise level in a distribution or a mixture; the largest is marked."""
     weights = sorted(selection.mixture or selection.distribution, key=lambda entry: entry.noise.sigma)
-    figure, axis = plt.subplots(figsize=(8, 4.2), constrained_layout=True)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axis = figure.subplots()
     places = range(len(weights))
     axis.bar(places, [entry.weight for entry in weights], color=_INK)
     axis.set_xticks(places, [f"{entry.noise.sigma:.2f}" for entry in weights], rotation=90 if len(weights) > 12 else 0)
@@ -103,7 +103,8 @@ def draw_curve(
 
     A dashed line marks the best figure, and one each of `targets`, by name, which it is to be held against.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), constrained_layout=True)
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     samples, train, figures, val = np.array(rows, float).T
     left.plot(samples, train, color=_INK, label="train")
     if np.isfinite(val).any():
@@ -134,8 +135,9 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     names = [_short(classes[index].name) for index in shown]
     margin = 0.35 + max(map(len, names)) * font * 0.0088
     side = max(len(names) * cell, 2.4)
-    figure, axis = plt.subplots(figsize=(side + margin + 1.1, side + margin + 0.9), constrained_layout=True)
-    colours = plt.get_cmap("Blues").with_extremes(bad=_FAINT)
+    figure = Figure(figsize=(side + margin + 1.1, side + margin + 0.9), layout="constrained")
+    axis = figure.subplots()
+    colours = colormaps["Blues"].with_extremes(bad=_FAINT)
     image = axis.imshow(shares, cmap=colours, vmin=0, vmax=100)
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
     axis.set_yticks(range(len(names)), names, fontsize=font)
@@ -183,7 +185,8 @@ def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]],
     """Plot a frame [H, W, 3] BGR next to feature maps as colours (rows, columns, 3), 0 to 1, each with its title."""
     count = 1 + len(maps)
     width, height = 4.2, 4.2 * frame.shape[0] / frame.shape[1] + 0.4
-    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)
     axes[0, 0].imshow(_shrunk(frame))
     axes[0, 0].set_title("image", color=_INK)
     extent = axes[0, 0].images[0].get_extent()
@@ -210,9 +213,8 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
     palette = np.full((256, 3), _UNLABELLED, np.uint8)
     palette[: len(classes)] = [info.colour for info in classes]
     shape = rows[0][0].shape
-    figure, axes = plt.subplots(
-        len(rows), 3, figsize=(12, 0.6 + len(rows) * 4 * shape[0] / shape[1]), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(12, 0.6 + len(rows) * 4 * shape[0] / shape[1]), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
     seen: set[int] = set()
     for line, (frame, label, prediction) in zip(axes, rows, strict=True):
         image = _shrunk(frame)
@@ -234,7 +236,8 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
 def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
     columns = max(1, min(4, len(rows)))
     lines = -(-len(rows) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 3.1 * lines), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(3 * columns, 3.1 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis, (frame, label, prediction) in zip(axes.flat, rows, strict=False):
         right = label == prediction
         axis.imshow(_shrunk(frame))
@@ -267,11 +270,8 @@ def _save_images(figure: Any, axes: Any, path: Path) -> None:
     _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    try:
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary, dpi=110)
-    finally:
-        plt.close(figure)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from aselect_runtime.files import atomic_file
 from aselect_runtime.records import Quantisation
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
 
 _INT8, _RETURNED = "#2e86ab", "#d1495b"
 _FLOOR = 1e-12
@@ -21,7 +18,8 @@ _FLOOR = 1e-12
 def draw_damage(found: Quantisation, path: Path) -> None:
     """Plot one bar per layer, worst at the top: its error on a logarithmic axis, coloured by the decision."""
     layers = found.layers[::-1]
-    figure, axis = plt.subplots(figsize=(8, 1.4 + 0.22 * len(layers)), constrained_layout=True)
+    figure = Figure(figsize=(8, 1.4 + 0.22 * len(layers)), layout="constrained")
+    axis = figure.subplots()
     axis.barh(
         [one.layer for one in layers],
         [max(one.damage, _FLOOR) for one in layers],
@@ -39,4 +37,3 @@ def draw_damage(found: Quantisation, path: Path) -> None:
     axis.legend(handles=handles, loc="lower right", fontsize=8, frameon=False)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
-    plt.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_choice_is_scored_where_the_probe_looked() -> None:
 
 def test_the_interval_of_the_difference_is_that_of_the_random_weights() -> None:
     job = {"imgsz": [48, 64], "timestep": 0, "mirrored": False}
-    scores = {"trained": {"1.mlp": 0.5}, "random": {"1.mlp": [0.1, 0.2, 0.3]}}
+    scores: dict[str, dict[str, Any]] = {"trained": {"1.mlp": 0.5}, "random": {"1.mlp": [0.1, 0.2, 0.3]}}
     part = {"job": job, "scores": scores, "date": "2026-01-01", "machine": "2 cores"}
     text = frozen_table.table({"camvid": part})
     # Student's 97.5 % quantile with two degrees of freedom is 4.303; 4.303 * 0.1 / sqrt(3) = 0.248

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
-from aselect_edge.evaluation import plots
 from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import atomic_file
 from aselect_runtime.records import ClassInfo
 
 CLASSES = tuple(
@@ -30,15 +30,22 @@ CLASSES = tuple(
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are drawn, to be looked into."""
     drawn: list[Any] = []
+    save = Figure.savefig
 
-    @contextmanager
-    def kept(path: Path) -> Iterator[Path]:
-        drawn.append(plt.gcf())
-        with atomic_file(path) as temporary:
-            yield temporary
+    def kept(figure: Figure, *arguments: Any, **options: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **options)
 
-    monkeypatch.setattr(plots, "atomic_file", kept)
+    monkeypatch.setattr(Figure, "savefig", kept)
     return drawn
+
+
+@pytest.mark.parametrize("module", ["aselect_edge.evaluation.plots", "aselect_calibration.plot"])
+def test_a_notebook_keeps_its_own_backend(module: str) -> None:
+    """A plot to a file neither loads pyplot nor chooses its backend, which would hide the plots of a notebook."""
+    code = f"import sys, {module}; assert 'matplotlib.pyplot' not in sys.modules; import matplotlib.pyplot as plt; "
+    code += "plt.figure(); assert plt.get_backend() == 'svg', plt.get_backend()"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "MPLBACKEND": "svg"})
 
 
 def _texts(axis: Any) -> list[str]:
