@@ -119,6 +119,7 @@ TORCH_FREE = (
     "aselect_edge.evaluation",
     "aselect_edge.evaluation.metrics",
     "aselect_edge.commands.distil",
+    "aselect_edge.commands.init",
     "aselect_edge.commands.select",
     "aselect_edge.commands.train",
     "aselect_export.commands.evaluate",
@@ -165,7 +166,7 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
 @pytest.mark.parametrize(
     ("function", "command", "own"),
     [
-        (aselect_edge.select, "aselect-select", set()),
+        (aselect_edge.select, "aselect-select", {"threads"}),
         (aselect_edge.train, "aselect-train", {"threads"}),
         (aselect_edge.distil, "aselect-distil", {"threads"}),
         (aselect_export.export, "aselect-export", {"no-ladder"}),
