@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,8 +147,7 @@ class CleanLearner:
         one = torch.full((len(x0),), self.model.noise.model_timestep, device=self.device)
         with reduced(self.device):
             got = self._tokens(module["backbone"], x0, one)
-            adapters = cast(nn.ModuleList, module["adapters"])
-            turned = [adapter(x, level) for adapter, x in zip(adapters, got, strict=True)]
+            turned = [module["adapters"].get_submodule(str(n))(x, level) for n, x in enumerate(got)]
         cosines = [
             F.cosine_similarity(a.float(), b.float(), dim=2).mean() for a, b in zip(turned, expected, strict=True)
         ]
