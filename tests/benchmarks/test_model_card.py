@@ -47,12 +47,13 @@ def test_a_choice_is_scored_where_the_probe_looked() -> None:
 
 def test_the_interval_of_the_difference_is_that_of_the_random_weights() -> None:
     job = {"imgsz": [48, 64], "timestep": 0, "mirrored": False}
-    scores = {"trained": {"1.mlp": 0.5}, "random": {"1.mlp": [0.1, 0.2, 0.3]}}
+    random = {"1.mlp": [0.1, 0.2, 0.3]}
+    scores = {"trained": {"1.mlp": 0.5}, "random": random}
     part = {"job": job, "scores": scores, "date": "2026-01-01", "machine": "2 cores"}
     text = frozen_table.table({"camvid": part})
     # Student's 97.5 % quantile with two degrees of freedom is 4.303; 4.303 * 0.1 / sqrt(3) = 0.248
     assert "| `1.mlp` | 50.0 | 20.0 ± 24.8 | 30.0 ± 24.8 |" in text
-    scores["random"]["1.mlp"] = [0.2]
+    random["1.mlp"] = [0.2]
     assert "±" not in frozen_table.table({"camvid": part})
 
 
