@@ -12,7 +12,9 @@ from typing import Any
 
 from benchmarks import (
     accuracy_report,
+    clean_table,
     curriculum_table,
+    families_table,
     frozen_table,
     graph_table,
     model_card,
@@ -70,6 +72,10 @@ def pages() -> dict[str, dict[str, str]]:
     found["weights/README.md"] = {"streets": model_card.streets(load("main_job")), "birds": model_card.birds()}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
+    if (RESULTS / "families.json").is_file():
+        found["docs/families.md"] = {"families": families_table.table(load("families"))}
+    if (RESULTS / "clean.json").is_file():
+        found["docs/training.md"] = {"clean": clean_table.table(load("clean"))}
     found["docs/benchmarks.md"] = gathered()
     if proofs := proof_table.recorded(RESULTS):
         found["docs/jetson.md"] = {"verified": proof_table.table(proofs)}

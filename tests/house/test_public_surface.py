@@ -95,7 +95,15 @@ SURFACE = {
         "fused",
     },
     "aselect_edge.heads": {"Head", "build_head", "taps_for"},
-    "aselect_edge.training": {"RECIPES", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"},
+    "aselect_edge.training": {
+        "RECIPES",
+        "CleanRecipe",
+        "Outcome",
+        "Recipe",
+        "TrainRequest",
+        "Unfreeze",
+        "train_bundle",
+    },
     "aselect_edge.selection": {"STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"},
 }
 TORCH_FREE = (
@@ -111,6 +119,7 @@ TORCH_FREE = (
     "aselect_edge.evaluation",
     "aselect_edge.evaluation.metrics",
     "aselect_edge.commands.distil",
+    "aselect_edge.commands.init",
     "aselect_edge.commands.select",
     "aselect_edge.commands.train",
     "aselect_export.commands.evaluate",
@@ -157,7 +166,7 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
 @pytest.mark.parametrize(
     ("function", "command", "own"),
     [
-        (aselect_edge.select, "aselect-select", set()),
+        (aselect_edge.select, "aselect-select", {"threads"}),
         (aselect_edge.train, "aselect-train", {"threads"}),
         (aselect_edge.distil, "aselect-distil", {"threads"}),
         (aselect_export.export, "aselect-export", {"no-ladder"}),
