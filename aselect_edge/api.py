@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
@@ -17,11 +17,11 @@ from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.strategies import DEFAULT
 from aselect_edge.selection.team import assemble
-from aselect_edge.training import RECIPES, Outcome, TrainRequest, Unfreeze, train_bundle
+from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import HEAD_KINDS, Component, HeadKind, HeadSpec, Selection, Tap, Task
+from aselect_runtime.records import HEAD_KINDS, CleanLevels, Component, HeadKind, HeadSpec, Selection, Tap, Task
 
 
 def select(
@@ -148,6 +148,10 @@ def train(
     backbone_lr: float | None = None,
     patience: int = 0,
     discard_channels: str | Sequence[int] = (),
+    clean: bool = False,
+    clean_levels: CleanLevels = "selected",
+    clean_samples: int | None = None,
+    clean_lr: float | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -161,13 +165,22 @@ def train(
     (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection. `discard_channels`
     of every tap are set to zero before the head: "auto" the massive ones, "none", or a list such as "12,85".
 
+    With `clean`, a copy of the backbone first learns, from `clean_samples` images at the learning rate `clean_lr`, to
+    give the features of the `selected` noise level, or of `sampled` ones, from images without noise.
+
     Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Raises InputError for
     invalid requests, before anything is trained.
     """
     choice(task, tuple(HEAD_KINDS), "task")
-    for name, value in (("unfreeze", unfreeze), ("backbone_lr", backbone_lr)):
-        if value is not None and not finetune:
-            raise InputError(f"got {name}={value!r} without finetune, expected both; add finetune=True")
+    choice(clean_levels, get_args(CleanLevels), "clean_levels")
+    for name, value, of, has in (
+        ("unfreeze", unfreeze, "finetune", finetune),
+        ("backbone_lr", backbone_lr, "finetune", finetune),
+        ("clean_samples", clean_samples, "clean", clean),
+        ("clean_lr", clean_lr, "clean", clean),
+    ):
+        if value is not None and not has:
+            raise InputError(f"got {name}={value!r} without {of}, expected both; add {of}=True")
     chosen = selection if isinstance(selection, Selection) else Selection.load(Path(selection))
     parts = [part for part in taps.split(",") if part] if isinstance(taps, str) else taps
     own = RECIPES[task]
@@ -194,6 +207,7 @@ def train(
         random_backbone=random_backbone,
         noise_draws=noise_draws,
         discard=parse_channels(discard_channels) if isinstance(discard_channels, str) else tuple(discard_channels),
+        clean=_clean(clean_levels, clean_samples, clean_lr, seed) if clean else None,
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
@@ -210,6 +224,11 @@ def train(
     )
     loaded = _load(backbone, options, request.depth)
     return train_bundle(replace(request, source=loaded), progress)
+
+
+def _clean(levels: CleanLevels, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:
+    own = CleanRecipe(levels=levels, seed=seed)
+    return replace(own, samples=samples or own.samples, rate=rate or own.rate)
 
 
 def _load(backbone: str | Path | LoadedBackbone, options: BackboneOptions, depth: int | None = None) -> LoadedBackbone:

@@ -111,8 +111,12 @@ def make(key: str, folder: Path) -> None:
 
 
 def _random(kind: Any, config: dict[str, Any]) -> Any:
+    return randomised(kind.from_config({key: value for key, value in config.items() if not key.startswith("_")}).half())
+
+
+def randomised(model: Any) -> Any:
+    """The model with random weights of a size that keeps its features in range."""
     torch.manual_seed(0)
-    model = kind.from_config({key: value for key, value in config.items() if not key.startswith("_")}).half()
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=parameter[0].numel() ** -0.5)

@@ -12,9 +12,13 @@ from typing import Any
 
 from benchmarks import (
     accuracy_report,
+    clean_table,
     curriculum_table,
+    families_table,
+    frozen_table,
     goals_table,
     graph_table,
+    model_card,
     models_table,
     proof_table,
     selection_table,
@@ -48,11 +52,19 @@ def pages() -> dict[str, dict[str, str]]:
             "selection": selection_table.picks(result),
             "selection-cost": selection_table.cost(result),
             "selection-shapes": selection_table.shapes(result),
+            "selection-taught": model_card.choices(),
         }
     if (RESULTS / "curriculum.json").is_file():
         found["docs/pretraining.md"] = {"curriculum": curriculum_table.table(load("curriculum"))}
+    if (RESULTS / "frozen.json").is_file():
+        found.setdefault("docs/pretraining.md", {})["frozen"] = frozen_table.table(load("frozen"))
+    found["weights/README.md"] = {"streets": model_card.streets(load("main_job")), "birds": model_card.birds()}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
+    if (RESULTS / "families.json").is_file():
+        found["docs/families.md"] = {"families": families_table.table(load("families"))}
+    if (RESULTS / "clean.json").is_file():
+        found["docs/training.md"] = {"clean": clean_table.table(load("clean"))}
     found["docs/benchmarks.md"] = gathered()
     if proofs := proof_table.recorded(RESULTS):
         found["docs/jetson.md"] = {"verified": proof_table.table(proofs)}

@@ -29,9 +29,10 @@ from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
-from research.gpu_rows import GUIDED, SETS, SETTINGS, train_rows
+from research.gpu_workers import train_rows
 from research.pack import unpack
 from research.pretraining import CONFIG, PretrainRecipe, pretrain
+from research.row_jobs import GUIDED, SETS, SETTINGS
 
 log = logging.getLogger("gpu")
 PART = 15 * 2**20

@@ -188,7 +188,14 @@ def _path_of(source: BackboneSource) -> dict[str, str]:
 
 
 def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
-    loaded = backbone_of(path, read_bundle(path), lean)
+    record = read_bundle(path)
+    if record.clean is not None:
+        raise InputError(
+            f"{path}: got a bundle of a clean backbone, whose features of noisy images are lost, expected a "
+            f"backbone that has them; give the one that it was made from, {record.backbone.source}",
+            parameter="backbone",
+        )
+    loaded = backbone_of(path, record, lean)
     # The record holds the options that a bundle was made with, so they need not be given again; a bundle made from
     # that bundle, with its own weights, must still find the autoencoder.
     vae = None if isinstance(loaded.encoder, Pixels) else loaded.vae or loaded.source

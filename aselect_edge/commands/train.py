@@ -17,9 +17,11 @@ from aselect_runtime.commands.options import Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.progress import terminal_progress
-from aselect_runtime.records import HeadKind, Tap, Task
+from aselect_runtime.records import CleanLevels, HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
+HIDDEN = ("random_backbone", "clean_levels", "clean_samples", "clean_lr")
+"""Options that docs/training.md describes; the help fits on a page without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,38 @@ class Learning:
     unfreeze: Annotated[
         str | None, typer.Option(help="With --finetune: all, last:N blocks or lora:R (low rank); all if left out.")
     ] = None
-    random_backbone: Annotated[bool, typer.Option("--random-backbone", help="Baseline: use random weights.")] = False
+    random_backbone: Annotated[
+        bool, typer.Option("--random-backbone", hidden=True, help="Baseline: use random weights.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaning:
+    """Whether and how a copy of the backbone first learns to need no noise; the details are in docs/training.md."""
+
+    clean: Annotated[
+        bool, typer.Option("--clean", help="First train a copy of the backbone to need no noise; see docs/training.md.")
+    ] = False
+    clean_levels: Annotated[
+        CleanLevels | None,
+        typer.Option(hidden=True, help="With --clean: the selected noise level, or sampled; selected if left out."),
+    ] = None
+    clean_samples: Annotated[
+        int | None,
+        typer.Option(
+            hidden=True, min=0, callback=unset_at(0), help="With --clean: images to train on; 4000 if left out."
+        ),
+    ] = None
+    clean_lr: Annotated[
+        float | None,
+        typer.Option(
+            hidden=True,
+            min=0,
+            max=1,
+            callback=unset_at(0),
+            help="With --clean: learning rate of the copy; 1e-5 if left out.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +146,7 @@ def _train(
     ] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Train the backbone too.")] = False,
     learning: Learning,
+    cleaning: Cleaning,
     source: SelectedBackbone,
     computing: Computing,
     threads: Threads = None,
@@ -126,6 +160,10 @@ def _train(
         raise typer.BadParameter(
             f"got {learning.backbone_lr:g} without --finetune, expected both", param_hint="--backbone-lr"
         )
+    for name, value in vars(cleaning).items():
+        if name != "clean" and value is not None and not cleaning.clean:
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"got {value} without --clean, expected both", param_hint=option)
     size = read(imgsz, "--imgsz", parse_size)
     places = read(taps, "--taps", lambda text: tuple(map(Tap.parse, parse_list(text))))
 
@@ -138,6 +176,7 @@ def _train(
     read(computing.discard_channels, "--discard-channels", parse_channels)
 
     asked = {"unfreeze": learning.unfreeze if finetune else None, "patience": learning.patience or 0}
+    asked |= {"clean_levels": cleaning.clean_levels or "selected"}
     use_threads(threads)
     with terminal_progress(resumes=True) as progress:
         outcome = train(
@@ -151,7 +190,7 @@ def _train(
             head=head,
             finetune=finetune,
             progress=progress,
-            **(vars(learning) | vars(source) | vars(computing) | asked),
+            **(vars(learning) | vars(cleaning) | vars(source) | vars(computing) | asked),
         )
     figures = outcome.figures
     if as_json:
@@ -168,7 +207,11 @@ def _train(
 train = entry(
     _train,
     groups={
-        "Learning and computing": (*option_names(Learning), *option_names(Computing), "threads"),
+        "Learning and computing": tuple(
+            name
+            for name in (*option_names(Learning), *option_names(Cleaning), *option_names(Computing), "threads")
+            if name not in HIDDEN
+        ),
         "Backbone": option_names(SelectedBackbone),
     },
     examples=[

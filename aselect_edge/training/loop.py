@@ -74,11 +74,13 @@ def learn(
     workdir: Path,
     progress: Progress,
     seconds: float = math.inf,
+    before: float = 0.0,
 ) -> RunState:
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
-    The budget is the recipe's samples, or `seconds` of this call if they end first: the learning rate follows the
-    larger spent share, so that a run limited by time completes its schedule and ends with a validated average.
+    The budget is the recipe's samples, or `seconds` if they end first, of which earlier calls have used `before`: the
+    learning rate follows the larger spent share, so that a run limited by time completes its schedule and ends with a
+    validated average.
     """
     optimiser = torch.optim.AdamW(learner.groups, weight_decay=recipe.weight_decay)
     steps = max(1, recipe.samples // recipe.batch)
@@ -115,10 +117,9 @@ def learn(
     fit(
         optimiser,
         loss,
-        steps,
+        lambda step, elapsed: max(step / steps, (before + elapsed) / seconds),
         rate=lambda step, spent: _rate(step, spent, warmup),
         done=state.step,
-        seconds=seconds,
         clip=1.0,
         after=after,
         stop=lambda: bool(recipe.patience) and state.stale >= recipe.patience,

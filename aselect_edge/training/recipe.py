@@ -7,7 +7,7 @@ from typing import Literal
 
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation.metrics import Figures
-from aselect_runtime.records import HeadSpec, Task
+from aselect_runtime.records import CleanLevels, HeadSpec, Task
 
 Overlap = Literal["dice", "lovasz"]
 
@@ -52,6 +52,21 @@ class Recipe:
         An average over 1 / (1 - 0.998) = 500 steps would still hold the first ones at the end of a run of 250.
         """
         return min(self.ema, 1 - 1 / max(2.0, 0.1 * steps))
+
+
+@dataclass(frozen=True)
+class CleanRecipe:
+    """How a backbone learns to need no noise: budget and learning rates."""
+
+    samples: int = 4_000
+    batch: int = 8
+    rate: float = 1e-5
+    """Learning rate of the backbone, CleanDIFT's."""
+    adapter_rate: float = 1e-3
+    levels: CleanLevels = "selected"
+    synthetic: float = 0.1
+    """As in `Recipe`."""
+    seed: int = 0
 
 
 RECIPES: dict[Task, Recipe] = {"seg": Recipe(), "cls": Recipe(samples=64_000, batch=32, learning_rate=1e-3)}

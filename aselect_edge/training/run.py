@@ -18,10 +18,11 @@ from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
+from aselect_edge.training.clean import LEVELS, clean_backbone, without_noise
 from aselect_edge.training.comparison import compare, told
 from aselect_edge.training.discard import discarded_channels
 from aselect_edge.training.finetune import Noising, noising_of
-from aselect_edge.training.goal import open_goal
+from aselect_edge.training.goal import Goal, open_goal
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.recipe import HEADS, RECIPES, Outcome
 from aselect_edge.training.report import draw_report
@@ -52,6 +53,9 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         discarded = discarded_channels(model, request.discard, goal, record.resize)
         record = record.model_copy(update={"discarded": discarded})
         model = fresh_model(backbone, record, recipe.seed)
+    if request.clean is not None:
+        backbone, record = cleaned(request, model, backbone, record, goal, progress)
+        model = fresh_model(backbone, record, recipe.seed)
     reference = compare(request.task, goal, record.imgsz, record.resize, progress)
     if reference:
         log.info("%s", told(reference))
@@ -74,6 +78,26 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
     save_bundle(request.out, record.model_copy(update={"metrics": metrics}), request.selection, outcome.model)
     return outcome
+
+
+def cleaned(
+    request: TrainRequest,
+    model: TapModel,
+    backbone: LoadedBackbone,
+    record: Bundle,
+    goal: Goal,
+    progress: Progress = silent,
+) -> tuple[LoadedBackbone, Bundle]:
+    """The backbone after it has learned to need no noise, and the record of a bundle with it."""
+    assert request.clean is not None
+    schedule = backbone.schedule
+    sampled = request.clean.levels == "sampled"
+    levels = schedule.levels(schedule.candidates(LEVELS)) if sampled else (record.noise,)
+    copy, found = clean_backbone(
+        model, goal, record.resize, request.clean, levels, request.workdir / "clean", progress, request.device
+    )
+    noise = without_noise(record.noise)
+    return replace(backbone, model=copy), record.model_copy(update={"noise": noise, "noise_seed": None, "clean": found})
 
 
 def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
@@ -143,7 +167,7 @@ def bundle_record(
 
 
 def _source(backbone: LoadedBackbone, request: TrainRequest, depth: int) -> BackboneSource:
-    own_weights = request.unfreeze is not None or request.random_backbone
+    own_weights = request.unfreeze is not None or request.random_backbone or request.clean is not None
     return BackboneSource(
         family=backbone.model.family,  # type: ignore[arg-type]
         config=backbone.model.to_json(),

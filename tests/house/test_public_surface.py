@@ -95,7 +95,15 @@ SURFACE = {
         "fused",
     },
     "aselect_edge.heads": {"Head", "build_head", "taps_for"},
-    "aselect_edge.training": {"RECIPES", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"},
+    "aselect_edge.training": {
+        "RECIPES",
+        "CleanRecipe",
+        "Outcome",
+        "Recipe",
+        "TrainRequest",
+        "Unfreeze",
+        "train_bundle",
+    },
     "aselect_edge.selection": {"STRATEGIES", "Measure", "Request", "Settings", "high_frequency_ratio", "select_tap"},
 }
 TORCH_FREE = (
@@ -111,6 +119,7 @@ TORCH_FREE = (
     "aselect_edge.evaluation",
     "aselect_edge.evaluation.metrics",
     "aselect_edge.commands.distil",
+    "aselect_edge.commands.init",
     "aselect_edge.commands.select",
     "aselect_edge.commands.train",
     "aselect_export.commands.evaluate",

@@ -12,6 +12,7 @@ from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
 from aselect_runtime.records.bundle import Bundle
 from aselect_runtime.records.choice import Choice, Trial
 from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
+from aselect_runtime.records.clean import Clean, CleanLevels
 from aselect_runtime.records.data import DataFingerprint
 from aselect_runtime.records.distilled import Distilled, EncoderCost, EncoderKind, Replacement, StemSpec
 from aselect_runtime.records.engine import Engine
@@ -36,6 +37,8 @@ __all__ = [
     "Choice",
     "ClassInfo",
     "Classes",
+    "Clean",
+    "CleanLevels",
     "Colour",
     "Component",
     "Cost",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from aselect_runtime.records.backbone import BackboneSource
 from aselect_runtime.records.base import Finite, Record, Sha256
 from aselect_runtime.records.classes import Classes, Task, check_count
+from aselect_runtime.records.clean import Clean
 from aselect_runtime.records.distilled import Distilled
 from aselect_runtime.records.head import HeadSpec
 from aselect_runtime.records.massive import Channel
@@ -22,7 +23,7 @@ class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
 
     kind: ClassVar[str] = "bundle"
-    version: ClassVar[tuple[int, int]] = (1, 4)
+    version: ClassVar[tuple[int, int]] = (1, 5)
 
     task: Task
     classes: Classes
@@ -40,12 +41,20 @@ class Bundle(Record):
     finetuned: bool = False
     distilled: Distilled | None = None
     """A cheaper encoder, which export can deploy in place of the full one; None in bundles before 1.4."""
+    clean: Clean | None = None
+    """Says that the backbone was trained to need no noise; None for others, and in bundles before 1.5."""
     metrics: dict[str, Finite] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _classes_fit_the_task(self) -> Bundle:
         check_count(self.task, self.classes)
+        return self
+
+    @model_validator(mode="after")
+    def _clean_is_without_noise(self) -> Bundle:
+        if self.clean is not None and (self.noise.sigma or self.noise.alpha != 1 or self.noise_draws != 1):
+            raise ValueError("got noise in a bundle of a clean backbone, expected alpha 1, sigma 0 and one draw")
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ could not feed a GPU fast enough.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime import scenes
 from aselect_runtime.frames import resize
+from aselect_runtime.processor import processor
 from aselect_runtime.records import HeadSpec, Resize, Task
 from research.corpus import crop_boxes, recoloured, sample, street_pair
 
@@ -144,6 +146,16 @@ def _last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def bfloat16(device: torch.device) -> AbstractContextManager[object]:
+    """Context in which a forward pass runs in bfloat16: on CUDA, and on a processor with instructions for it.
+
+    `aselect-train` always uses float32 on the CPU, because there its bundles are the same byte for byte.
+    """
+    if device.type == "cpu" and processor().bf16:
+        return torch.autocast("cpu", torch.bfloat16)
+    return reduced(device)
+
+
 class DeviceLearner:
     """See aselect_edge.training.learners.Learner: a model on the device, its views drawn there.
 
@@ -192,7 +204,7 @@ class DeviceLearner:
                 weight = float(rng.beta(self.mixup, self.mixup))
                 order = torch.randperm(len(pixels), generator=generator, device=self.device)
                 pixels, other = torch.lerp(pixels[order], pixels, weight), labels[order]
-        with reduced(self.device):
+        with bfloat16(self.device):
             logits = self._logits(pixels)
         logits = logits.float()
         loss = weight * self.data.goal.loss(logits, labels)
@@ -212,7 +224,7 @@ class DeviceLearner:
 
     def _distance(self, pixels: Tensor, logits: Tensor) -> Tensor:
         assert self.guide is not None
-        with torch.no_grad(), reduced(self.device):
+        with torch.no_grad(), bfloat16(self.device):
             wanted = self.guide(pixels).float()
         if wanted.ndim == 4 and wanted.shape[2:] != logits.shape[2:]:
             wanted = upsample(wanted, (logits.shape[2], logits.shape[3]))
