@@ -14,7 +14,7 @@ from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.options import parse_list, parse_size
-from aselect_runtime.records import Precision, Task
+from aselect_runtime.records import Precision, Task, Weights
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def _export(
     task: Annotated[Task | None, typer.Option(help="Without --model, exports the included bundle.")] = None,
     precision: Annotated[Precision, typer.Option()] = "fp16",
+    weights: Annotated[
+        Weights | None, typer.Option(help="Store the weights of linear layers in 4 bits, with fp16 or fp32.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
@@ -34,13 +37,15 @@ def _export(
     target: Targets = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check int8."),
+        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check the accuracy."),
     ] = None,
-    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128,
-    calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
+    calib_images: Annotated[int, typer.Option(help="int8, fp8: frames of --data to calibrate on.")] = 128,
+    calib: Annotated[
+        Method | None, typer.Option(help="How ranges are found; mse for int8 and minmax for fp8 if left out.")
+    ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
+        typer.Option(help="Allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
     ] = None,
     rest: Annotated[
         Rest | None,
@@ -70,6 +75,7 @@ def _export(
         result = export(
             task,
             precision,
+            weights=weights,
             model=model,
             imgsz=size,
             batch=batch,
@@ -104,7 +110,7 @@ _NEXT = {
 export = entry(
     _export,
     groups={
-        "INT8": ["calib_images", "calib", "max_drop", "rest"],
+        "INT8, FP8 and INT4 weights": ["weights", "calib_images", "calib", "max_drop", "rest"],
         "Engines and fallbacks": ["engine", "target", "no_ladder", "allow_mixed", "layout"],
     },
     examples=[

@@ -15,7 +15,7 @@ class Report(Record):
     """The measurements of an export (`report.json`)."""
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[tuple[int, int]] = (1, 1)
+    version: ClassVar[tuple[int, int]] = (1, 2)
 
     parity: tuple[Parity, ...] = ()
     accuracy: dict[str, Finite] = Field(default_factory=dict)
