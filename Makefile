@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-arm test-pythons test-triton docs bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-damaged docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -48,6 +48,14 @@ test-pythons: setup
 # A real Triton server, installed into build/triton (x86-64 only), where the gate then tests with it too.
 test-triton: setup
 	$(BIN)/python -m tests.proof.triton
+
+# A thousand damaged inputs: none may crash, hang or leave a traceback.
+test-damaged: setup
+	$(BIN)/python -m tests.proof.damaged
+
+# The system's OpenCV with GStreamer and NumPy 1, as JetPack has them; what to install with apt, it says itself.
+test-gstreamer: setup
+	$(BIN)/python -m tests.proof.gstreamer
 
 # The documentation as a site, in build/site; it opens from the folder.
 docs: setup

@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
-from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.backbones.loading import load
 from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.evaluation.plots import draw_features, draw_selection
+from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.strategies import DEFAULT
 from aselect_edge.selection.team import assemble
-from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
+from aselect_edge.training import RECIPES, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
@@ -95,9 +96,19 @@ def select(
             steps=steps,
         ),
     )
+    options = BackboneOptions(
+        family=family,
+        vae=vae,
+        num_heads=num_heads,
+        condition=condition,
+        label=label,
+        revision=revision,
+        sit_time=sit_time,
+        sit_path=sit_path,
+    )
     folder = None if data is None else Path(data)
     with assemble() as team:
-        loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path)
+        loaded = _load(backbone, options)
         selection = select_tap(loaded, folder, request, team=team, resume=place, progress=progress)
     if place is not None and team.leads:
         selection.save(place)
@@ -159,6 +170,7 @@ def train(
             raise InputError(f"got {name}={value!r} without finetune, expected both; add finetune=True")
     chosen = selection if isinstance(selection, Selection) else Selection.load(Path(selection))
     parts = [part for part in taps.split(",") if part] if isinstance(taps, str) else taps
+    own = RECIPES[task]
     request = TrainRequest(
         task=task,
         source=str(backbone),
@@ -168,71 +180,37 @@ def train(
         taps=tuple(Tap.parse(part) if isinstance(part, str) else part for part in parts),
         imgsz=None if imgsz is None else parse_size(imgsz),
         head=None if head is None else HeadSpec(kind=head, channels=128),
-        recipe=_recipe(RECIPES[task], samples, batch, lr, backbone_lr, patience, seed, loss),
+        recipe=replace(
+            own,
+            samples=samples or own.samples,
+            batch=batch or min(own.batch, samples or own.batch),
+            learning_rate=lr or own.learning_rate,
+            backbone_rate=backbone_lr or own.backbone_rate,
+            patience=patience,
+            seed=seed,
+            overlap=loss,
+        ),
         unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
-        discard=_channels(discard_channels),
+        discard=parse_channels(discard_channels) if isinstance(discard_channels, str) else tuple(discard_channels),
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
     label = chosen.label if label is None else label
-    loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
-    return train_bundle(replace(request, source=loaded), progress)
-
-
-def _channels(asked: str | Sequence[int]) -> Literal["auto"] | tuple[int, ...]:
-    if isinstance(asked, str):
-        return parse_channels(asked)
-    return tuple(asked)
-
-
-def _load(
-    backbone: str | Path | LoadedBackbone,
-    family: str | None,
-    vae: str | None,
-    num_heads: int | None,
-    condition: str | Path | None,
-    label: int | None,
-    revision: str | None,
-    sit_time: str | None,
-    sit_path: str | None,
-    depth: int | None = None,
-) -> LoadedBackbone:
-    if isinstance(backbone, LoadedBackbone):
-        return backbone
-    return load_backbone(
-        str(backbone),
-        revision,
+    options = BackboneOptions(
         family=family,
         vae=vae,
-        heads=num_heads,
-        condition=None if condition is None else load_condition(Path(condition)),
+        num_heads=num_heads,
+        condition=condition,
         label=label,
-        depth=depth,
+        revision=revision,
         sit_time=sit_time,
         sit_path=sit_path,
     )
+    loaded = _load(backbone, options, request.depth)
+    return train_bundle(replace(request, source=loaded), progress)
 
 
-def _recipe(
-    own: Recipe,
-    samples: int | None,
-    batch: int | None,
-    lr: float | None,
-    backbone_lr: float | None,
-    patience: int,
-    seed: int,
-    loss: Literal["dice", "lovasz"],
-) -> Recipe:
-    """The task's default recipe with the given values replaced; the batch is at most the number of samples."""
-    return replace(
-        own,
-        samples=samples or own.samples,
-        batch=batch or min(own.batch, samples or own.batch),
-        learning_rate=lr or own.learning_rate,
-        backbone_rate=backbone_lr or own.backbone_rate,
-        patience=patience,
-        seed=seed,
-        overlap=loss,
-    )
+def _load(backbone: str | Path | LoadedBackbone, options: BackboneOptions, depth: int | None = None) -> LoadedBackbone:
+    return backbone if isinstance(backbone, LoadedBackbone) else load(str(backbone), options, depth)

@@ -22,13 +22,13 @@ from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.family import expand
 from aselect_edge.data import ClassificationData, open_classification
 from aselect_edge.fold import fixed_noise
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.run import randomised
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import resize
 from aselect_runtime.records import Resize, Tap
 from benchmarks.harness import save, stamp
-from research.teacher import load_teacher
 
 BATCH = 20
 Features = Callable[[Tensor], dict[str, Tensor]]
@@ -55,7 +55,7 @@ def main() -> None:
         "random weights": tokens(randomised(loaded, 0), taps, arguments.timestep, arguments.size),
     }
     try:
-        teacher = load_teacher()
+        teacher = load_efficientnet()
         ways["teacher"] = lambda pixels: {"pooled": teacher(pixels.flip(1)).pooled}
     except InputError as error:
         print(error, file=sys.stderr)

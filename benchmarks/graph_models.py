@@ -18,6 +18,7 @@ from aselect_edge.backbones.loading import SHIPPED
 from aselect_edge.backbones.prompt import CONDITION, load_condition, save_condition
 from aselect_edge.fold import FoldSpec, fixed_noise, fold
 from aselect_runtime.records import Noise, Tap
+from benchmarks import shapes
 
 NOISE = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
 
@@ -93,8 +94,6 @@ SHAPES = {
 def make(key: str, folder: Path) -> None:
     """Write a model with random weights as the folder that diffusers and aselect-edge read; float16."""
     from diffusers import AutoencoderKL, DiTTransformer2DModel, PRXTransformer2DModel, SD3Transformer2DModel
-
-    from benchmarks import shapes
 
     shape = SHAPES[key]
     if shape.name is None:

@@ -72,6 +72,9 @@ def gathered() -> dict[str, str]:
         tables["runtime"] = "\n\n".join(parts)
     if (RESULTS / "engines.json").is_file():
         tables["engines"] = listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")
+    for name in ("encoder", "encoder_drop"):
+        if (RESULTS / f"{name}.json").is_file():
+            tables[name.replace("_", "-")] = listed(load(name), f"python -m benchmarks.{name}")
     return tables
 
 

@@ -26,6 +26,7 @@ from aselect_edge.bundle import TapModel, save_bundle, tap_model
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
@@ -35,7 +36,6 @@ from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap, Task
 from benchmarks.cnn import build_cnn
 from research.gpu_tasks import DeviceLearner, Labelled, TeacherModel, figures_on, load_labelled
-from research.teacher import load_teacher
 
 log = logging.getLogger("gpu")
 
@@ -255,7 +255,9 @@ def _model(ready: Prepared, work: Path) -> tuple[nn.Module, bool]:
     """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
     job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
     if job.row == "teacher":
-        return TeacherModel(load_teacher(work / "data" / "teacher.safetensors"), job.task, plan.head, classes), False
+        return TeacherModel(
+            load_efficientnet(work / "data" / "teacher.safetensors"), job.task, plan.head, classes
+        ), False
     if job.row == "cnn":
         return build_cnn(job.task, classes, plan.cnn_width), False
     if job.row.endswith("random"):
@@ -271,7 +273,7 @@ def _guide(ready: Prepared, work: Path, device: torch.device) -> nn.Module:
     while not path.is_file() and not (work / "rows" / f"{task}-teacher-0.error").is_file():
         time.sleep(0.5)  # the parent process stops this one when the time is over
     model = TeacherModel(
-        load_teacher(work / "data" / "teacher.safetensors"), task, SETTINGS[task].head, ready.data.classes
+        load_efficientnet(work / "data" / "teacher.safetensors"), task, SETTINGS[task].head, ready.data.classes
     )
     model.load_state_dict(load_file(path))
     return model.eval().requires_grad_(False).to(device)

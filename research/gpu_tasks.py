@@ -19,8 +19,9 @@ from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel, upsample
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
-from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.evaluation.metrics import Figures, Metric
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
@@ -28,7 +29,6 @@ from aselect_runtime import scenes
 from aselect_runtime.frames import resize
 from aselect_runtime.records import HeadSpec, Resize, Task
 from research.corpus import crop_boxes, recoloured, sample, street_pair
-from research.teacher import EfficientNetLite0
 
 STREETS = 256
 
@@ -132,12 +132,12 @@ class TeacherModel(nn.Module):
         maps = self.encoder.maps(pixels.flip(1))
         middle, deep = maps[4], maps[-1]
         if self.task == "cls":
-            return self.head((_last(deep),))  # type: ignore[no-any-return]
+            return self.head((_last(deep),))
         deep = F.interpolate(deep, size=middle.shape[2:], mode="bilinear", align_corners=False)
         taps = [_last(middle), _last(deep)]
         if self.edge:
             taps = [_last(F.pixel_unshuffle(maps[2], 2)), *taps]
-        return self.head(tuple(taps))  # type: ignore[no-any-return]
+        return self.head(tuple(taps))
 
 
 def _last(x: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class DeviceLearner:
         if body:
             self.groups.append({"params": body, "lr": recipe.backbone_rate, "base": recipe.backbone_rate})
 
-    def start(self) -> float | None:
+    def start(self) -> None:
         """See Learner."""
         return None
 
@@ -207,8 +207,8 @@ class DeviceLearner:
         if self.frozen and isinstance(model, TapModel):
             with torch.no_grad():
                 features = model.features(pixels)
-            return model.head(features)  # type: ignore[no-any-return]
-        return model(pixels)  # type: ignore[no-any-return]
+            return model.head(features)
+        return model(pixels)
 
     def _distance(self, pixels: Tensor, logits: Tensor) -> Tensor:
         assert self.guide is not None
@@ -251,5 +251,5 @@ def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.devi
         each = right / (true + seen - right) if data.task == "seg" else right / true
     score = float(np.nanmean(each)) if data.task == "seg" else float(right.sum() / counts.sum())
     per_class = tuple(None if np.isnan(value) else float(value) for value in each)
-    metric = "miou" if data.task == "seg" else "top1"
-    return Figures(metric, score, {}, per_class, counts, len(held.pixels))  # type: ignore[arg-type]
+    metric: Metric = "miou" if data.task == "seg" else "top1"
+    return Figures(metric, score, {}, per_class, counts, len(held.pixels))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle import save_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for

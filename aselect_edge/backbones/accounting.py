@@ -41,6 +41,10 @@ _MEANINGS = (
 """Known meanings of tensor names, as (pattern, description)."""
 
 
+LONGEST = 120
+"""Characters of a tensor's name in a message."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the tensors of a file map to a model, and which names the file may contain."""
@@ -66,8 +70,9 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(
-            f"{what}: got tensors that are not understood: {', '.join(unknown[:3])}{more}{meaning_of(unknown)}, "
-            "expected only those of the plain model; this variant is not supported, choose another checkpoint"
+            f"{what}: got tensors that are not understood: {', '.join(map(short, unknown[:3]))}{more}"
+            f"{meaning_of(unknown)}, expected only "
+            "those of the plain model; this variant is not supported, choose another checkpoint"
         )
     for name, table in layout.tables.items():
         if name in store.held and not _same(store.tensor(name), table):
@@ -75,6 +80,11 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
                 f"{what}: got a {name} of other values than the sine-cosine table of its grid, expected that table; "
                 "trained positions are not supported, choose another checkpoint"
             )
+
+
+def short(name: str) -> str:
+    """A tensor's name as a message shows it: whoever wrote the file may have made it as long as the file."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
 
 
 def _same(stored: Tensor, table: Tensor) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aselect_edge.backbones.dit import DiTConfig
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.backbones.store import Stored
 from aselect_runtime.errors import InputError
 
@@ -39,7 +39,7 @@ _BLOCK = {
 _PAIR = ("weight", "bias")
 _NORMS = {"query_norm": "attn.q_norm", "key_norm": "attn.k_norm"}
 _QUERY_NORM = "blocks.0.attn.q_norm.weight"
-_NUMBER = re.compile(r"blocks\.(\d+)\.")
+_NUMBER = re.compile(r"blocks\.(\d{1,4})\.")
 IGNORED = (r"final_layer\.", r"projectors?\.", r"ap_head\.")
 """Tensors that no tap depends on: the output layer, and the training heads of REPA, iREPA, SRA and Self-Flow."""
 _PATCHES = "x_embedder.proj.weight"

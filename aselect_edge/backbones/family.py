@@ -114,6 +114,11 @@ class Backbone(nn.Module, ABC):
         """
 
     @property
+    def embedding(self) -> nn.Module:
+        """The convolution whose output (N, D, rows, columns) is the tokens, before positions are added."""
+        return self.get_submodule("patch_embed")
+
+    @property
     @abstractmethod
     def side(self) -> int:
         """Height and width of the inputs that the model was trained on."""
@@ -230,7 +235,7 @@ class Encoder(nn.Module, ABC):
         values = self(pixels)
         values = values.flip(1) if self.affine.reverse else values
         gain, offset = (part.to(values) for part in self.affine.columns())
-        return values * gain + offset  # type: ignore[no-any-return]
+        return values * gain + offset
 
 
 class Pixels(Encoder):

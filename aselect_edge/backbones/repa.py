@@ -14,7 +14,7 @@ STATISTICS = ("bn.running_mean", "bn.running_var", "bn.num_batches_tracked")
 """REPA-E's batch normalisation of the latents, without weights."""
 _STATISTICS_EPS = 1e-4
 """Of that normalisation."""
-_LEGACY = re.compile(r"decoder_blocks\.(\d+)\.(.+)$")
+_LEGACY = re.compile(r"decoder_blocks\.(\d{1,4})\.(.+)$")
 
 
 def latents_of(path: Path, store: WeightStore) -> dict[str, list[float]]:

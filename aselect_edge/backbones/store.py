@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from aselect_edge.backbones.limits import check_total
 from aselect_edge.backbones.naming import MODEL, own_names
 from aselect_edge.backbones.torch_files import torch_content, unreadable
 from aselect_runtime.errors import InputError, IntegrityError
@@ -62,7 +63,9 @@ class WeightStore:
         self.places = dict(places)
         held: dict[str, tuple[Path, Held]] = {}
         for file in files:
-            held |= {name: (file, of_file) for name, of_file in tensors_of(file).items()}
+            own = tensors_of(file)
+            check_total(file, (of_file.shape for of_file in own.values()))
+            held |= {name: (file, of_file) for name, of_file in own.items()}
         self._names = own_names(held, prefixes)
         self._files = {name: held[raw][0] for name, raw in self._names.items()}
         self.held = {name: held[raw][1] for name, raw in self._names.items()}
@@ -97,7 +100,10 @@ class WeightStore:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor that the model calls `name`."""
         stored = self.places[name]
-        first, *others = self.held[stored.name].shape
+        shape = self.held[stored.name].shape
+        if not shape:  # a number alone
+            return shape
+        first, *others = shape
         if stored.flat and others[-2:] == [1, 1]:
             del others[-2:]
         if stored.patch and len(others) == 1:

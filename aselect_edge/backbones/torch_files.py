@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aselect_edge.backbones.limits import check_held, check_stored
 from aselect_runtime.errors import InputError, IntegrityError
 
 _AVERAGE = re.compile(r"(?i)(?:^|_)(?:ema|swa|avg|averaged?)(?:_?\d+)?(?:$|_)")
@@ -96,13 +97,17 @@ def torch_content(file: Path) -> Content:
             "tensors by name; save the model's state_dict"
         )
     state, taken = found
-    return Content({**state, **_autoencoder(content)}, _arguments(content), taken)
+    whole = {**state, **_autoencoder(content)}
+    for name, tensor in whole.items():
+        check_held(file, name, tensor)
+    return Content(whole, _arguments(content), taken)
 
 
 def _load(file: Path) -> Any:
     stand_ins: list[Any] = [(Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names]
     stand_ins += [Namespace, SimpleNamespace]  # plain attributes, which run no code either
     stand_ins.append((_plain_dict, "collections.defaultdict"))
+    check_stored(file)
     try:
         with torch.serialization.safe_globals(stand_ins):
             mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 is not a zip file and cannot be mapped

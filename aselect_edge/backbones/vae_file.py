@@ -26,8 +26,8 @@ def vae_config(
 
     `scaled` says that the model defines the normalisation of the latents, so that the autoencoder's scale is not used.
     """
-    levels = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.(\d+)\.", name))}
-    blocks = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.0\.block\.(\d+)\.", name))}
+    levels = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.(\d{1,4})\.", name))}
+    blocks = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.down\.0\.block\.(\d{1,4})\.", name))}
     try:
         widths = [shapes[f"encoder.down.{level}.block.0.conv1.weight"][0] for level in range(1 + max(levels))]
         channels = shapes["encoder.conv_out.weight"][0] // 2
@@ -66,7 +66,7 @@ def vae_config(
 def vae_place(name: str) -> Stored:
     """Location in a file of the encoder parameter that diffusers calls `name`."""
     name = name.replace("encoder.conv_norm_out.", "encoder.norm_out.")
-    found = re.match(r"encoder\.down_blocks\.(\d+)\.(resnets|downsamplers)\.(\d+)\.(.+)$", name)
+    found = re.match(r"encoder\.down_blocks\.(\d{1,4})\.(resnets|downsamplers)\.(\d{1,4})\.(.+)$", name)
     if found and found[2] == "resnets":
         rest = found[4].replace("conv_shortcut.", "nin_shortcut.")
         return Stored(f"encoder.down.{found[1]}.block.{found[3]}.{rest}")

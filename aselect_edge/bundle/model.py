@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels, expand
 from aselect_edge.bundle.discard import Discard
-from aselect_edge.fold import Folded, FoldSpec, deployed_encoder, fixed_noise, fold
+from aselect_edge.fold import Folded, FoldSpec, deployed_encoder, fixed_noise, fold, fused
 from aselect_edge.fold.discard import fold_discarded
 from aselect_edge.heads import Head
 from aselect_runtime.records import Noise, Tap
@@ -52,15 +50,18 @@ class TapModel(nn.Module):
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """One map (N, rows, columns, D) per tap, the mean over the draws of the noise; discarded channels are zero."""
-        x0 = self.encoder.x0(pixels)
+        return self.features_of(self.encoder.x0(pixels))
+
+    def features_of(self, x0: Tensor) -> tuple[Tensor, ...]:
+        """The features of clean inputs (N, C, h, w), as in `features`."""
         x = (self.noise.alpha * x0[:, None] + self.noise.sigma * self.eps).flatten(0, 1)  # (N·K, C, h, w)
         timestep = torch.full((len(x),), self.noise.model_timestep, device=x.device)
         seen = self.backbone.features(x, timestep, expand(self.condition, len(x), x.device), self.taps)
         means = (seen[tap].unflatten(0, (-1, len(self.eps))).mean(1) for tap in self.taps)
-        return self.discard([mean.unflatten(1, self.grid) for mean in means])  # type: ignore[no-any-return]
+        return self.discard([mean.unflatten(1, self.grid) for mean in means])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
     def deployed(self) -> FoldedTapModel:
         """The same function, folded and truncated; eval mode, float32."""
@@ -88,24 +89,12 @@ class FoldedTapModel(nn.Module):
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """One map (N, rows, columns, D) per tap."""
-        return self.discard(self.backbone(self.encoder(pixels)))  # type: ignore[no-any-return]
+        return self.discard(self.backbone(self.encoder(pixels)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (N, C, h, w) resized to (height, width), bilinear: the same in training, evaluation and deployment."""
     return nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
-def fused(head: nn.Module) -> nn.Module:
-    """A copy in eval mode with every BatchNorm folded into the convolution before it."""
-    head = copy.deepcopy(head).eval()
-    for module in head.modules():
-        if isinstance(module, nn.Sequential):
-            for index in range(len(module) - 1):
-                conv, norm = module[index], module[index + 1]
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return head

@@ -96,7 +96,7 @@ def measure(
     An incomplete last batch is padded by repeating its last frame, because a graph's batch size is fixed.
     """
     score = score_of(data, how)
-    for done, frames, labels in _batches(data, size, how, batch):
+    for done, frames, labels in batches(data, size, how, batch):
         filled = frames + frames[-1:] * (batch - len(frames))
         for answer, label in zip(predict(np.stack(filled)), labels, strict=False):
             score.add(answer, label)
@@ -104,9 +104,8 @@ def measure(
     return score.figures()
 
 
-def _batches(
-    data: Data, size: tuple[int, int], how: Resize, batch: int
-) -> Iterator[tuple[int, list[Frame], list[Any]]]:
+def batches(data: Data, size: tuple[int, int], how: Resize, batch: int) -> Iterator[tuple[int, list[Frame], list[Any]]]:
+    """(images so far, frames at model size, labels as `data.read` gives them), at most `batch` at a time."""
     for start in range(0, len(data), batch):
         pairs = [data.read(index) for index in range(start, min(start + batch, len(data)))]
         yield start + len(pairs), [resize(frame, size, how) for frame, _ in pairs], [label for _, label in pairs]

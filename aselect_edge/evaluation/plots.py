@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.files import atomic_file
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.records import COMPONENTS, ClassInfo, Selection
 
 matplotlib.use("Agg")
@@ -92,13 +93,29 @@ def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
     axis.annotate(label, (x, y), (side, 8), textcoords="offset points", color=_ACCENT, ha=aligned)
 
 
-def draw_curve(rows: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
-    """Learning curves over the first column (samples), one panel for each further column."""
-    figure, axes = plt.subplots(1, len(names) - 1, figsize=(5 * (len(names) - 1), 3.4), constrained_layout=True)
-    columns = np.array(rows, float).T
-    for axis, name, values in zip(np.atleast_1d(axes), names[1:], columns[1:], strict=True):
-        axis.plot(columns[0], values, color=_INK)
-        axis.set(xlabel=names[0], title=name)
+def draw_curve(
+    rows: Sequence[Sequence[float]],
+    titles: tuple[str, str],
+    path: Path,
+    targets: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Learning curves of rows (samples, loss on train, figure on val, loss on val or NaN): the losses, then the figure.
+
+    A dashed line marks the best figure, and one each of `targets`, by name, which it is to be held against.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), constrained_layout=True)
+    samples, train, figures, val = np.array(rows, float).T
+    left.plot(samples, train, color=_INK, label="train")
+    if np.isfinite(val).any():
+        left.plot(samples, val, color=_ACCENT, label="val")
+    left.legend(frameon=False)
+    left.set(xlabel="samples", title=titles[0])
+    right.plot(samples, figures, color=_INK)
+    for name, level in {"best": figures.max(), **targets}.items():
+        right.axhline(level, color=_ACCENT if name == "best" else _INK, linestyle="--", linewidth=1)
+        label = f"{name} {level:.3f}"
+        right.annotate(label, (samples[0], level), (0, 3), textcoords="offset points", fontsize=8)
+    right.set(xlabel="samples", title=titles[1])
     _save(figure, path)
 
 
@@ -158,8 +175,8 @@ def _grid(axis: Any, count: int) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
 
 
 def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:
@@ -241,7 +258,7 @@ def _shrunk(frame: Frame) -> Frame:
     """A frame in RGB, reduced to the size of the plot."""
     scale = min(1.0, _SHOWN / max(frame.shape[:2]))
     height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
-    return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return stretched(frame, (height, width), cv2.INTER_AREA)[..., ::-1]
 
 
 def _save_images(figure: Any, axes: Any, path: Path) -> None:

@@ -6,12 +6,14 @@ else into its weights, unless the query itself is read.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.dit import Block, DiT
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream, head_norm, per_head
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, OneStream, cuts, head_norm, per_head
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -25,58 +27,38 @@ class FoldedDiT(OneStream):
         self.embed = FoldedEmbedding(model.patch_embed, model.positions(self.grid), spec)
         timestep = torch.tensor([spec.noise.model_timestep])
         self.blocks = nn.ModuleList()
-        deepest = spec.deepest
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
+        for index, wanted, end in cuts(spec):
+            block = cast(Block, model.blocks[index])
             if end == 0:  # a hidden tap needs nothing of its block
-                self.blocks.append(FoldedBlock(model.blocks[index], None, wanted, end))  # type: ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, None, wanted, end))
                 continue
-            with model.held(model.conditioning[index], model.blocks[index]):
+            with model.held(model.conditioning[index], block):
                 c = model.conditioning[index](timestep, spec.condition["label"])
-                self.blocks.append(FoldedBlock(model.blocks[index], c, wanted, end))  # type: ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, c, wanted, end))
 
 
-class FoldedBlock(nn.Module):
+class FoldedBlock(CutBlock):
     """A block at a fixed condition, truncated after stage `end`, with the components that its taps read."""
 
-    scale1: Tensor
-    shift1: Tensor
-    gate1: Tensor
-    gate2: Tensor
-
     def __init__(self, block: Block, c: Tensor | None, wanted: frozenset[Component], end: int) -> None:
-        super().__init__()
-        self.wanted, self.end, self.heads = wanted, end, block.heads
+        super().__init__(wanted, end, block.heads)
         if c is None:
             return
         shift1, scale1, gate1, shift2, scale2, gate2 = (m.flatten().double() for m in block.modulation(c))
         width = len(gate1)
-        self.norm1 = nn.LayerNorm(width, eps=block.norm1.eps, elementwise_affine=False)
-        if "adaln" in wanted:
-            self.register_buffer("scale1", (1 + scale1).float())
-            self.register_buffer("shift1", shift1.float())
+        self._take_norm(nn.LayerNorm(width, eps=block.norm1.eps, elementwise_affine=False), scale1, shift1)
         if end == 1:
             return
         self._project(block, scale1, shift1)
         if end == 2:
             return
-        self.gated_attention = "attn" not in wanted
-        if self.gated_attention:
-            self.out = gated(block.out, gate1)
-        else:
-            self.out = gated(block.out, torch.ones_like(gate1))
-            if end > 3 or "attn_gated" in wanted:
-                self.register_buffer("gate1", gate1.float())
+        self._take_out(block.out, gate1)
         if end == 3:
             return
         self.norm2 = nn.LayerNorm(width, eps=block.norm2.eps, elementwise_affine=False)
         self.mlp_in = joined([after_adaln(block.mlp_in, scale2, shift2)])
         self.gelu = nn.GELU(approximate="tanh")
-        self.gated_mlp = "mlp" not in wanted
-        self.mlp_out = gated(block.mlp_out, gate2 if self.gated_mlp else torch.ones_like(gate2))
-        if not self.gated_mlp and end == WHOLE:
-            self.register_buffer("gate2", gate2.float())
+        self.mlp_out = gated(block.mlp_out, self._take_gate(gate2))
 
     def _project(self, block: Block, scale: Tensor, shift: Tensor) -> None:
         """All that is projected, as one product, and the norms of its heads; the softmax scale goes where it can."""
@@ -99,9 +81,7 @@ class FoldedBlock(nn.Module):
         """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
-            h = self.norm1(x)
-            if "adaln" in self.wanted:
-                seen["adaln"] = h * self.scale1 + self.shift1
+            h = self._normalise(x, seen)
         if self.end >= 2:
             parts = self.project(h).chunk(len(self.projections), dim=2)
             seen |= dict(zip(self.projections, parts, strict=True))
@@ -109,14 +89,11 @@ class FoldedBlock(nn.Module):
             q, k, v = parts
             q, k = per_head(q, self.query_norm, self.heads), per_head(k, self.key_norm, self.heads)
             h = self.out(attend(q, k, v, self.heads, self.attention_scale))
-            seen["attn"] = h
-            if self.end > 3 or "attn_gated" in self.wanted:
-                h = h if self.gated_attention else h * self.gate1
-            seen["attn_gated"] = h
+            h = self._gate_attention(h, seen)
         if self.end >= 4:
             x = x + h
             h = self.mlp_out(self.gelu(self.mlp_in(self.norm2(x))))
             seen["mlp"] = h
         if self.end == WHOLE:
-            x = x + (h if self.gated_mlp else h * self.gate2)
-        return x, {component: value for component, value in seen.items() if component in self.wanted}
+            x = x + self._gate_mlp(h)
+        return x, self._read(seen)

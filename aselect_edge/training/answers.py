@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import upsample
 from aselect_edge.data import SegmentationData
-from aselect_edge.evaluation import Answers, Data, measure
+from aselect_edge.evaluation import Answers, Data, measure, score_of
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.training.goal import Goal
 from aselect_edge.training.views import to_pixels
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, resize_label
 from aselect_runtime.records import Resize
 
 
@@ -36,3 +41,22 @@ def evaluate(
     """Figures of a torch model (pixels -> logits) on `device` over a split."""
     model.eval()
     return measure(lambda frames: answer_frames(model, frames, data, imgsz, device), data, imgsz, how, batch)
+
+
+def figures_of(
+    seen: Iterable[tuple[Tensor, Sequence[Any]]], goal: Goal, imgsz: tuple[int, int], how: Resize
+) -> Figures:
+    """Figures and mean loss over val from logits (N, …) with the N labels that `goal.val.read` gives."""
+    score, losses = score_of(goal.val, how), []
+    for logits, labels in seen:
+        for at, (answer, label) in enumerate(zip(answers(logits, goal.val, imgsz), labels, strict=True)):
+            score.add(answer, label)
+            losses.append(goal.loss(logits[at : at + 1], _target(label, goal.val, imgsz, how).to(logits.device)).item())
+    return replace(score.figures(), loss=sum(losses) / len(losses))
+
+
+def _target(label: Any, data: Data, imgsz: tuple[int, int], how: Resize) -> Tensor:
+    """A label as the loss takes it: (1, H, W) at model size, or (1,)."""
+    if isinstance(data, SegmentationData):
+        label = resize_label(label, imgsz, how, data.ignore_index)
+    return torch.as_tensor(label).long()[None]

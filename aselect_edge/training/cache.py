@@ -51,12 +51,12 @@ class FrozenViews:
         rows = stored_rows(
             folder,
             _digest("views", key, views.describe()),
-            len(views) * recipe.views,
-            recipe.cache_bytes,
-            CHUNK,
-            compute,
-            "views",
-            progress,
+            wanted=len(views) * recipe.views,
+            limit=recipe.cache_bytes,
+            chunk=CHUNK,
+            compute=compute,
+            what="views",
+            progress=progress,
         )
         self.labels = rows.pop("labels")
         self.maps = tuple(rows.values())
@@ -103,12 +103,12 @@ class FrozenFrames:
         rows = stored_rows(
             folder,
             _digest("frames", key, repr(imgsz), how.model_dump_json()),
-            len(data),
-            cache_bytes,
-            CHUNK,
-            lambda part: _maps(extract, [self._frame(index) for index in part]),
-            "frames",
-            progress,
+            wanted=len(data),
+            limit=cache_bytes,
+            chunk=CHUNK,
+            compute=lambda part: _maps(extract, [self._frame(index) for index in part]),
+            what="frames",
+            progress=progress,
         )
         self.maps = tuple(rows.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +15,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.fit import fit
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
-from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
+from aselect_edge.training.learners import HeadLearner, Learner, Measured, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
+
+log = logging.getLogger(__name__)
 
 
 def train_model(
@@ -32,6 +36,7 @@ def train_model(
     how: Resize,
     recipe: Recipe,
     workdir: Path,
+    *,
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
@@ -48,11 +53,13 @@ def train_model(
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
     torch.manual_seed(recipe.seed)
-    learner: Learner
+    learner: Learner[Figures]
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
+        learner = HeadLearner(
+            model, goal, how, recipe, digests, folder=cache or workdir / "features", progress=progress, device=device
+        )
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
+        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device)
     state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
@@ -61,7 +68,12 @@ def train_model(
 
 
 def learn(
-    learner: Learner, recipe: Recipe, identity: str, workdir: Path, progress: Progress, seconds: float = math.inf
+    learner: Learner[Measured],
+    recipe: Recipe,
+    identity: str,
+    workdir: Path,
+    progress: Progress,
+    seconds: float = math.inf,
 ) -> RunState:
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
@@ -72,7 +84,9 @@ def learn(
     steps = max(1, recipe.samples // recipe.batch)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
-    every, warmup = max(1, steps // recipe.validations), min(recipe.warmup, max(1, steps // 10))
+    if 0 < state.step < steps:
+        log.info("%s: resuming after %d of %d steps", workdir, state.step, steps)
+    looks, warmup = min(recipe.validations, steps), min(recipe.warmup, max(1, steps // 10))
     task = math.nan
 
     def loss(step: int) -> Tensor:
@@ -86,15 +100,17 @@ def learn(
     def after(step: int, spent: float) -> None:
         average.update_parameters(learner.module)
         state.stepped(task)
-        progress(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
-        if step % every == 0 or spent >= 1:
-            figures = learner.validate(average.module)
-            state.validated(figures.score, recipe.batch, average.module.state_dict())
-            state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
+        progress(f"training, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
+        # At even distances, so that no row of the curve is a mean over a few steps only.
+        look = step * looks // steps > (step - 1) * looks // steps or spent >= 1
+        if look:
+            state.validated(learner.validate(average.module), recipe.batch, average.module.state_dict())
+        if look or state.due():
+            state.save(workdir, identity, learner.module, average, optimiser)
 
     if state.step == 0 and (least := learner.start()) is not None:
         state.losses.append(least)
-        state.validated(learner.validate(learner.module).score, recipe.batch, learner.module.state_dict())
+        state.validated(learner.validate(learner.module), recipe.batch, learner.module.state_dict())
     learner.module.train()
     fit(
         optimiser,

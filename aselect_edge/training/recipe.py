@@ -69,5 +69,7 @@ class Outcome:
 
     model: TapModel
     figures: Figures
-    curve: tuple[tuple[int, float, float], ...]
-    """(samples seen, mean training loss, figure on val)."""
+    curve: tuple[tuple[int, float, float, float], ...]
+    """(samples seen, mean training loss since the row before, figure on val, loss on val)."""
+    reference: Figures | None = None
+    """Of a small ImageNet encoder with a linear head, where its weights are installed; see `comparison`."""

@@ -18,6 +18,7 @@ from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
+from aselect_edge.training.comparison import compare, told
 from aselect_edge.training.discard import discarded_channels
 from aselect_edge.training.finetune import Noising, noising_of
 from aselect_edge.training.goal import open_goal
@@ -46,24 +47,28 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)
-    model = _model(backbone, record, recipe.seed)
+    model = fresh_model(backbone, record, recipe.seed)
     if request.discard:
         discarded = discarded_channels(model, request.discard, goal, record.resize)
         record = record.model_copy(update={"discarded": discarded})
-        model = _model(backbone, record, recipe.seed)
+        model = fresh_model(backbone, record, recipe.seed)
+    reference = compare(request.task, goal, record.imgsz, record.resize, progress)
+    if reference:
+        log.info("%s", told(reference))
     outcome = train_model(
         model,
         goal,
         record.resize,
         recipe,
         request.workdir,
-        request.cache,
-        request.unfreeze,
-        _noising(request, backbone),
-        progress,
-        request.device,
-        backbone.schedule.config,
+        cache=request.cache,
+        unfreeze=request.unfreeze,
+        noising=_noising(request, backbone),
+        progress=progress,
+        device=request.device,
+        schedule=backbone.schedule.config,
     )
+    outcome = replace(outcome, reference=reference)
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
@@ -95,7 +100,7 @@ def check_selection(selection: Selection, backbone: LoadedBackbone) -> None:
         log.warning("the selection was made %s; its tap may not be the best, select again", other)
 
 
-def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
+def fresh_model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
     """The record's model, its head with fresh weights of the seed."""
     torch.manual_seed(seed)
     widths = [backbone.model.width] * len(record.taps)

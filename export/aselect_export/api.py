@@ -16,7 +16,7 @@ from aselect_export.fleet import Format, check_format, deliver
 from aselect_export.requests import check_precision
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Precision, Task, Weights
+from aselect_runtime.records import EncoderKind, Precision, Task, Weights
 
 
 def export(
@@ -36,6 +36,8 @@ def export(
     calib: Method | None = None,
     max_drop: float | None = None,
     rest: Rest | None = None,
+    encoder: EncoderKind = "full",
+    vae: str | None = None,
     out: str | Path | None = None,
     format: Format = "folder",
     progress: Progress = silent,
@@ -46,8 +48,10 @@ def export(
     `model` is a bundle folder; without it, the one included for `task`. `imgsz` is "HxW" or (height, width) in
     pixels, the bundle's own if None; `target` is "sm86,sm89" or a list of such names. `ladder` writes the fallback
     graphs. `data` is used to verify and calibrate; `calib_images` to `rest` are for int8, fp8 and int4, see
-    `Int8Settings`. The folder is `out`, or <task>-<precision> in the working directory (<task>-<precision>-int4 with
-    these weights), which a later export replaces.
+    `Int8Settings`. `encoder` turns frames into tokens: the full one, AutoencoderTiny ("tiny", at `vae`) or the bundle's
+    stem ("distilled"); the last two are compared with the full one on `data`, within `max_drop`. The folder is `out`,
+    or <task>-<precision> in the working directory (<task>-<precision>-int4 with these weights), which a later export
+    replaces.
 
     A graph that fails its parity check is not written; if it is the requested one, nothing is written and GateError is
     raised. Also raises InputError, WriteError or EngineError.
@@ -56,6 +60,7 @@ def export(
     choice(engine, get_args(EngineChoice), "engine")
     choice(format, get_args(Format), "format")
     check_format(format, asked)
+    choice(encoder, get_args(EncoderKind), "encoder")
     if task is not None:
         choice(task, get_args(Task), "task")
     settings = Int8Settings(calib_images, calib, max_drop, rest)
@@ -74,6 +79,8 @@ def export(
         engine=engine,
         data=None if data is None else Path(data),
         int8=settings,
+        encoder=encoder,
+        vae=vae,
         progress=progress,
     )
     name = f"{bundle.record.task}-{asked}{f'-{weights}' if weights else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aselect_edge.evaluation.page import Section, write_page
-from aselect_runtime.records import Manifest, Report
+from aselect_runtime.records import Manifest, Replacement, Report
 
 CARD = "card.html"
 
@@ -36,6 +36,8 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
             "(float32)."
         )
         sections.append(Section("Folding", text))
+    if other := report.replacement:
+        sections.append(_replaced(other))
     files = [(name, f"{count / 1e6:.2f} MB") for name, count in size.items() if not name.endswith("_bytes")]
     sections.append(Section("Files", rows=[("file", "size"), *files]))
     parity = [
@@ -71,6 +73,17 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
     if report.notes:
         sections.append(Section("Notes", rows=[("note",), *((note,) for note in report.notes)]))
     return sections
+
+
+def _replaced(other: Replacement) -> Section:
+    facts = {
+        "encoder": f"{other.by}, in place of {other.replaced}",
+        f"{other.metric} with the full encoder": f"{other.full:.4f} on {other.images} images",
+        f"{other.metric} as deployed": f"{other.deployed:.4f}; allowed drop {other.max_drop:g}",
+        "parameters": f"{other.cost.parameters:,} instead of {other.full_cost.parameters:,}",
+        "multiply-accumulates of a frame": f"{other.cost.macs:,} instead of {other.full_cost.macs:,}",
+    }
+    return Section("What was replaced", facts=facts)
 
 
 def _word(passed: bool) -> str:

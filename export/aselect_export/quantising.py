@@ -42,13 +42,13 @@ class Quantised:
     notes: tuple[str, ...]
 
 
-def quantise(form: Form, subject: Subject, data: Path | None) -> Quantised:
-    """The quantised graph of an FP32 traced graph, accurate enough, with the rungs above it already tried.
+def quantise(form: Form, subject: Subject, tried: Sequence[Candidate], data: Path | None) -> Quantised:
+    """The quantised graph of an FP32 traced graph, accurate enough, with the rungs above it already `tried`.
 
     The drop is measured on `data` if it has labels. Raises InputError, or GateError if no graph keeps the allowed drop.
     """
     trial, progress = subject.trial, subject.progress
-    scheme = find_scheme(form, subject)
+    scheme = find_scheme(form, subject, tried)
     few = list(batches(trial.frames, trial.batch))[: -(-RANKED // trial.batch)]
     ranked = rank(subject.traced, scheme.build, scheme.layers, few, LOGITS, progress)
     progress("measuring the fp32 graph", 0.0)
@@ -65,7 +65,7 @@ def quantise(form: Form, subject: Subject, data: Path | None) -> Quantised:
     quantisation = _recorded(scheme, yardstick, limit, ranked, outcome).model_copy(
         update={"bytes_before": scheme.build([]).size(), "bytes_after": graph.size()}
     )
-    notes = latency_notes(candidate, subject.tried, scheme.rest)
+    notes = latency_notes(candidate, tried, scheme.rest)
     if scheme.ranges is not None and subject.frames is None:
         notes.append(f"{form}: calibrated with the ranges stored in the bundle; give data to use your own frames")
     return Quantised(candidate, quantisation, scheme.ranges, tuple(notes))

@@ -13,7 +13,7 @@ from aselect_runtime.records import Precision, Weights
 
 def check_precision(precision: str) -> Precision:
     """The precision of this name; raises InputError for an unknown one."""
-    return choice(precision, get_args(Precision), "precision")  # type: ignore[return-value]
+    return choice(precision, get_args(Precision), "precision")
 
 
 def find_form(precision: Precision, weights: Weights | None) -> Form | None:

@@ -32,23 +32,17 @@ RANGES = "ranges.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is quantised: a bundle's FP32 graph, the rungs above it, and the frames to calibrate on.
+    """What is quantised: a bundle's FP32 graph, and the frames to calibrate on.
 
     Without frames, the ranges stored in the bundle are used.
     """
 
     bundle: LoadedBundle
     traced: Graph
-    tried: Sequence[Candidate]
     trial: Trial
     frames: CalibrationFrames | None
     settings: Int8Settings
     progress: Progress
-
-    @property
-    def half_works(self) -> bool:
-        """Whether the fp16 rung passed its check."""
-        return any(one.verdict.rung == "fp16" and one.verdict.passed for one in self.tried)
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,17 @@ class Scheme:
     ranges: Ranges | None = None
 
 
-def find_scheme(form: Form, subject: Subject) -> Scheme:
-    """The scheme for a format; raises InputError if the graph has no layer for it or the ranges do not fit."""
-    return {"int8": _int8, "fp8": _fp8, "int4": _int4}[form](subject)
+def find_scheme(form: Form, subject: Subject, tried: Sequence[Candidate]) -> Scheme:
+    """The scheme for a format, with the rungs above it already `tried`.
+
+    Raises InputError if the graph has no layer for it or the ranges do not fit.
+    """
+    # Where fp16 failed its check, only products are FP16.
+    half_works = any(one.verdict.rung == "fp16" and one.verdict.passed for one in tried)
+    return {"int8": _int8, "fp8": _fp8, "int4": _int4}[form](subject, half_works)
 
 
-def _int8(subject: Subject) -> Scheme:
+def _int8(subject: Subject, half_works: bool) -> Scheme:
     rest = subject.settings.rest or "fp32"
     weights = WeightFile(subject.traced.folder, "int8.weights")
     layers = find_layers(subject.traced, LOGITS)
@@ -77,7 +76,7 @@ def _int8(subject: Subject) -> Scheme:
     base = ready.graph
     if rest == "fp16":
         wide = {layer.node for layer in layers if not int8.fits_half(layer, ranges.layers[layer.name])}
-        base = convert(base, _half(base, subject).half - wide, "int8.rest.weights")
+        base = convert(base, _half(base, subject, half_works).half - wide, "int8.rest.weights")
 
     def build(chosen: Sequence[Layer]) -> Graph:
         # ONNX Runtime's CPU kernels need quantised outputs of convolutions; TensorRT is faster without them.
@@ -86,13 +85,13 @@ def _int8(subject: Subject) -> Scheme:
     return Scheme("int8", rest, layers, build, ranges)
 
 
-def _fp8(subject: Subject) -> Scheme:
+def _fp8(subject: Subject, half_works: bool) -> Scheme:
     """Only linear layers that compute in FP16: TensorRT has FP8 for matrix products, not for convolutions."""
     weights = WeightFile(subject.traced.folder, "fp8.weights")
     every = find_layers(subject.traced, LOGITS)
     ranges = _ranges(subject, every, weights, "fp8")
     ready = prepare(subject.traced, every, ranges, weights)
-    plan = _half(ready.graph, subject)
+    plan = _half(ready.graph, subject, half_works)
     layers = tuple(layer for layer in every if layer.kind != "Conv" and layer.node in plan.half)
     if not layers:
         raise InputError(
@@ -109,21 +108,21 @@ def _fp8(subject: Subject) -> Scheme:
     return Scheme("fp8", "fp16", layers, build, ranges)
 
 
-def _int4(subject: Subject) -> Scheme:
+def _int4(subject: Subject, half_works: bool) -> Scheme:
     rest = subject.settings.rest or "fp16"
     layers = find_int4_layers(subject.traced, LOGITS)
     int4 = Int4Weights(subject.traced, WeightFile(subject.traced.folder, "int4.weights"))
     base = subject.traced
     if rest == "fp16":
-        base = convert(base, _half(base, subject).half, "int4.rest.weights")
+        base = convert(base, _half(base, subject, half_works).half, "int4.rest.weights")
     return Scheme("int4", rest, layers, lambda chosen: with_int4(base, chosen, int4))
 
 
-def _half(graph: Graph, subject: Subject) -> CastPlan:
+def _half(graph: Graph, subject: Subject, works: bool) -> CastPlan:
     """The nodes of the quantised graph that compute in FP16 if they are not quantised."""
     subject.progress("converting the other layers to fp16", 0.0)
     spans = record_spans(graph, batches(subject.trial.frames, subject.trial.batch))
-    return (fp16 if subject.half_works else products)(graph.model, spans)
+    return (fp16 if works else products)(graph.model, spans)
 
 
 def _ranges(subject: Subject, layers: Sequence[Layer], weights: WeightFile, form: Form) -> Ranges:

@@ -29,6 +29,7 @@ from aselect_export.graph import LOGITS
 from aselect_export.precision import LIMIT, half_tensors
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.records import Parity, Resize, Task
+from aselect_runtime.scenes import Street
 from aselect_runtime.sessions.onnx import OnnxSession
 
 Rung = Literal["fp32", "mixed", "fp16", "int8", "fp8", "int4"]
@@ -94,8 +95,6 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
     the validation images are used. Raises InputError if there is no readable image.
     """
     if data is None:
-        from aselect_runtime.scenes import Street
-
         height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
         street = Street(seed=0, height=height, width=width)
         # Distant moments of the scene: consecutive ones are nearly the same image.

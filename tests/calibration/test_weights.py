@@ -125,7 +125,8 @@ PEAK = """
 import sys, tempfile
 from pathlib import Path
 import onnxruntime, torch
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.fold import FoldSpec, fold
 from aselect_runtime.records import Noise, Tap
 from aselect_export.graph import trace_module

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.backbones.family import PIXELS, Affine
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.fold import FoldSpec, fixed_noise, fold

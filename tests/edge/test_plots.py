@@ -121,14 +121,21 @@ def test_a_wrong_class_is_told(figures: list[Any], tmp_path: Path) -> None:
     assert shown[0, 0].tolist() == [0, 0, 200]  # RGB
 
 
-def test_a_curve_has_a_panel_for_each_column(figures: list[Any], tmp_path: Path) -> None:
-    draw_curve([(8, 2.0, 0.1), (16, 1.0, 0.3)], ("samples", "loss", "val mIoU"), tmp_path / "curve.png")
-    assert [axis.get_title() for axis in figures[0].axes] == ["loss", "val mIoU"]
-    assert figures[0].axes[1].lines[0].get_xydata().tolist() == [[8, 0.1], [16, 0.3]]
+def test_a_curve_shows_both_losses_and_what_the_figure_is_held_against(figures: list[Any], tmp_path: Path) -> None:
+    rows = [(8, 2.0, 0.1, 2.5), (16, 1.0, 0.3, 1.5), (24, 0.5, 0.2, 1.75)]
+    draw_curve(rows, ("loss", "val mIoU"), tmp_path / "curve.png", {"ImageNet encoder": 0.25})
+    losses, val = figures[0].axes
+    assert [axis.get_title() for axis in (losses, val)] == ["loss", "val mIoU"]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
+    assert drawn == {"train": [[8, 2.0], [16, 1.0], [24, 0.5]], "val": [[8, 2.5], [16, 1.5], [24, 1.75]]}
+    curve, *levels = val.lines
+    assert curve.get_xydata().tolist() == [[8, 0.1], [16, 0.3], [24, 0.2]]
+    assert [line.get_ydata()[0] for line in levels] == [0.3, 0.25]
+    assert [text.get_text() for text in val.texts] == ["best 0.300", "ImageNet encoder 0.250"]
 
 
 def test_a_image_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
-        draw_curve([(8, 2.0)], ("samples", "loss"), tmp_path / "file" / "curve.png")
+        draw_curve([(8, 2.0, 0.1, 2.5)], ("loss", "val mIoU"), tmp_path / "file" / "curve.png")
     assert plt.get_fignums() == []

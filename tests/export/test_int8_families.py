@@ -12,7 +12,8 @@ from aselect_calibration import Int8Weights, calibrate, calibration_frames, find
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.backbones import LoadedBackbone, load_backbone
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.backbones.family import Backbone, Condition
 from aselect_edge.backbones.jit import JiT
 from aselect_edge.backbones.prompt import CONDITION, save_condition

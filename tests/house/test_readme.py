@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENTRIES = {
     "aselect-select": "from aselect_edge.commands.select import select as main",
     "aselect-train": "from aselect_edge.commands.train import train as main",
+    "aselect-distil": "from aselect_edge.commands.distil import distil as main",
     "aselect-export": "from aselect_export.commands.export import export as main",
     "aselect-eval": "from aselect_export.commands.evaluate import evaluate as main",
     "aselect-build": "from aselect_runtime.commands.build import build as main",

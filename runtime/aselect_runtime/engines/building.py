@@ -19,6 +19,7 @@ from aselect_runtime.engines.int8_gate import faster
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
+from aselect_runtime.engines.precision import check_precision, tensor_types
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
@@ -70,7 +71,7 @@ def add_engines(
         manifest, model = load_folder(folder)
         for target in wanted:
             name = engine_name("rtx", target)
-            built.append(build_engine(model, folder / name, target, "rtx", progress, options, stop))
+            built.append(build_engine(model, folder / name, target, "rtx", progress, options=options, stop=stop))
             manifest = _listed(manifest, built[-1])
             manifest.save(folder / MANIFEST)
     return tuple(built)
@@ -172,7 +173,8 @@ def _build_first_passing(
         if prebuilt is not None and foreign and prebuilt.model == rung:
             candidate.write_bytes(load_plan(folder, prebuilt))  # built on another machine: it only has to be verified
             return prebuilt
-        return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
+        graph = inside(folder, rung)
+        return build_engine(graph, candidate, gpu.target, builder, progress, options=options, stop=stop, timing=timing)
 
     latency: dict[str, float] = {}
     compared = manifest.precision in ("int8", "fp8") and manifest.model in rungs and len(rungs) > 1
@@ -186,6 +188,7 @@ def _build_first_passing(
         progress("verifying the engine", 0.0)
         with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
             session.check(manifest)
+            check_precision(tensor_types(session.information()), rung, manifest, f"{folder / final}")
             if compared:
                 latency[rung] = median_ms(session, _batch(manifest, verification))
             if verification is None:

@@ -13,6 +13,7 @@ from aselect_runtime.records.bundle import Bundle
 from aselect_runtime.records.choice import Choice, Trial
 from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
 from aselect_runtime.records.data import DataFingerprint
+from aselect_runtime.records.distilled import Distilled, EncoderCost, EncoderKind, Replacement, StemSpec
 from aselect_runtime.records.engine import Engine
 from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
 from aselect_runtime.records.manifest import Manifest, Precision, Weights
@@ -39,6 +40,9 @@ __all__ = [
     "Component",
     "Cost",
     "DataFingerprint",
+    "Distilled",
+    "EncoderCost",
+    "EncoderKind",
     "Engine",
     "Finite",
     "Frozen",
@@ -54,12 +58,14 @@ __all__ = [
     "Precision",
     "Quantisation",
     "Record",
+    "Replacement",
     "Report",
     "Resize",
     "Score",
     "Selection",
     "Sha256",
     "Size",
+    "StemSpec",
     "Tap",
     "Task",
     "TensorSpec",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from aselect_runtime.records.backbone import BackboneSource
 from aselect_runtime.records.base import Finite, Record, Sha256
 from aselect_runtime.records.classes import Classes, Task, check_count
+from aselect_runtime.records.distilled import Distilled
 from aselect_runtime.records.head import HeadSpec
 from aselect_runtime.records.massive import Channel
 from aselect_runtime.records.noise import Noise
@@ -37,6 +38,8 @@ class Bundle(Record):
     """The channels of each tap that are set to zero before the head; () where none are, and in bundles before 1.4."""
     head: HeadSpec
     finetuned: bool = False
+    distilled: Distilled | None = None
+    """A cheaper encoder, which export can deploy in place of the full one; None in bundles before 1.4."""
     metrics: dict[str, Finite] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(default_factory=dict)
 

@@ -264,7 +264,7 @@ def folder_of(
 def sd3_model(**more: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         model: Any = random(SD3Transformer2DModel(**{**ref.SD3, **more}))
-        return model  # type: ignore[no-any-return]
+        return model
 
     return make
 

@@ -125,7 +125,7 @@ def test_va_vaes_file_loads_for_a_model_that_normalises_latents(tmp_path: Path) 
         "loss.logvar": torch.zeros(1),
     }
     torch.save({"state_dict": {**original(model), **beside}}, tmp_path / "vavae.pt")
-    with pytest.raises(InputError, match="32 channels, whose scale the file does not say"):
+    with pytest.raises(InputError, match="32 channels, whose scaling factor is not in the file"):
         load_encoder(str(tmp_path / "vavae.pt"))
     mean, std = torch.linspace(-2, 2, 32), torch.linspace(0.5, 4, 32)
     encoder = load_encoder(str(tmp_path / "vavae.pt"), affine=Affine.normalising(mean.tolist(), std.tolist()))
