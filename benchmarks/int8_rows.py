@@ -42,7 +42,7 @@ def ours(model: Path, frames: Any, out: Path) -> None:
         weights = WeightFile(Path(scratch), "int8.weights")
         graph = Graph(onnx.load(model), Path(scratch))
         layers = find_layers(graph, LOGITS)
-        ranges = calibrate(graph, layers, given, Int8Settings().method, weights)
+        ranges = calibrate(graph, layers, given, Int8Settings().method_for("int8"), weights)
         ready = prepare(graph, layers, ranges, weights)
         int8 = Int8Weights(ready.graph, weights)
         made = quantised(ready.graph, layers, ranges.layers, int8, weights, outputs=True)

@@ -13,7 +13,8 @@ CARD = "card.html"
 def write_card(folder: Path, manifest: Manifest, report: Report) -> None:
     """Write `card.html` for a manifest and a report that are complete except for it; raises WriteError."""
     task = {"seg": "segmentation", "cls": "classification"}[manifest.task]
-    write_page(folder / CARD, f"{task.capitalize()} model, {manifest.precision}", _sections(manifest, report))
+    kept = f", {manifest.weights} weights" if manifest.weights else ""
+    write_page(folder / CARD, f"{task.capitalize()} model, {manifest.precision}{kept}", _sections(manifest, report))
 
 
 def _sections(manifest: Manifest, report: Report) -> list[Section]:
@@ -62,12 +63,13 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
         )
     if quantised := report.quantisation:
         layers = sum(layer.int8 for layer in quantised.layers)
+        form = quantised.form
         drop = {
-            "layers in INT8": f"{layers} of {len(quantised.layers)}; the others are {quantised.rest.upper()}",
+            f"layers in {form.upper()}": f"{layers} of {len(quantised.layers)}; the others: {quantised.rest.upper()}",
             f"{quantised.metric} in fp32": f"{quantised.fp32:.4f} on {quantised.images} images",
-            f"{quantised.metric} in int8": f"{quantised.int8:.4f}; allowed drop {quantised.max_drop:g}",
+            f"{quantised.metric} in {form}": f"{quantised.int8:.4f}; allowed drop {quantised.max_drop:g}",
         }
-        sections.append(Section("INT8", facts=drop))
+        sections.append(Section(form.upper(), facts=drop))
     if report.notes:
         sections.append(Section("Notes", rows=[("note",), *((note,) for note in report.notes)]))
     return sections

@@ -49,7 +49,7 @@ def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Prog
     from aselect_calibration.weights import WeightFile
     from aselect_edge.bundle import RECORD, load_bundle
     from aselect_export.graph import LOGITS, trace
-    from aselect_export.quantising import RANGES
+    from aselect_export.schemes import RANGES
 
     progress("tracing the deployed graph", 0.0)
     bundle = load_bundle(folder)
@@ -60,7 +60,7 @@ def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Prog
     with tempfile.TemporaryDirectory() as scratch:
         traced = trace(bundle.deployed(), record.task, 1, record.imgsz, Path(scratch))
         weights = WeightFile(traced.folder, "int8.weights")
-        ranges = calibrate(traced, find_layers(traced, LOGITS), frames, settings.method, weights, progress)
+        ranges = calibrate(traced, find_layers(traced, LOGITS), frames, settings.method_for("int8"), weights, progress)
     # The hash is removed from the record first: an interrupted run must not leave a hash that does not match.
     others = {name: digest for name, digest in record.files.items() if name != RANGES}
     record.model_copy(update={"files": others}).save(folder / RECORD)

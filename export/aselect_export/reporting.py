@@ -6,14 +6,16 @@ from pathlib import Path
 
 from aselect_export.ladder import Candidate
 from aselect_export.package import MODEL, rung_file
-from aselect_export.quantising import Int8
+from aselect_export.quantising import Quantised
 from aselect_export.replacement import told
 from aselect_runtime.records import Bundle, Replacement, Report
 
 
-def notes_of(tried: list[Candidate], int8: Int8 | None, record: Bundle, replacement: Replacement | None) -> list[str]:
-    """Notes about the encoder, the ladder of precisions and INT8."""
-    return [*_encoder_notes(record, replacement), *_departures(tried), *(int8.notes if int8 else ())]
+def notes_of(
+    tried: list[Candidate], quantised: Quantised | None, record: Bundle, replacement: Replacement | None
+) -> list[str]:
+    """Notes about the encoder, the ladder of precisions and the quantised graph."""
+    return [*_encoder_notes(record, replacement), *_departures(tried), *(quantised.notes if quantised else ())]
 
 
 def report_of(
@@ -21,7 +23,7 @@ def report_of(
     tried: list[Candidate],
     weights: dict[str, int],
     notes: list[str],
-    int8: Int8 | None,
+    quantised: Quantised | None,
     replacement: Replacement | None,
 ) -> Report:
     """The measurements of all graphs of a folder, with notes."""
@@ -38,7 +40,7 @@ def report_of(
         },
         kept_fp32={name: dict(candidate.kept) for name, candidate in zip(names, passed, strict=True) if candidate.kept},
         notes=tuple(notes),
-        quantisation=int8.quantisation if int8 else None,
+        quantisation=quantised.quantisation if quantised else None,
         replacement=replacement,
     )
 

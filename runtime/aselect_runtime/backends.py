@@ -137,12 +137,12 @@ def _way(device: Device, model: _Request) -> Way:
 
 
 def _comparison_graph(model: _Request, folder: Path, manifest: Manifest) -> list[_Request]:
-    """The next graph of the folder, which an INT8 graph must beat in speed; [] for other precisions or without one.
+    """The next graph of the folder, which an INT8 or FP8 graph must beat in speed; [] for others or without one.
 
     Raises IntegrityError if its file is not the one that the manifest lists.
     """
     rungs = [rung for rung in manifest.rungs if rung in manifest.files]
-    if manifest.precision != "int8" or not rungs:
+    if manifest.precision not in ("int8", "fp8") or not rungs:
         return []
     check_files(folder, {name: value for name, value in manifest.files.items() if name.startswith(rungs[0])})
     return [replace(model, graph=inside(folder, rungs[0]), digest=graph_hash(manifest.files.get, rungs[0]))]

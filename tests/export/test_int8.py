@@ -25,7 +25,7 @@ from aselect_calibration.ranges import Ranges
 from aselect_calibration.settings import Int8Settings
 from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import load_bundle
-from aselect_export import evaluate, quantising
+from aselect_export import evaluate, schemes
 from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.graph import LOGITS, trace
 from aselect_export.ladder import Candidate
@@ -49,7 +49,7 @@ LENIENT = Int8Settings(images=4, max_drop=0.2)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
-        patch.setattr(quantising, "cache_folder", lambda _: folder)
+        patch.setattr(schemes, "cache_folder", lambda _: folder)
         yield
 
 
@@ -262,6 +262,7 @@ def test_fewer_images_than_asked_for_are_enough_and_the_report_says_so(seg_bundl
     assert f"int8: {data}: got 17 images, 128 requested; calibrated on 16" in result.report.notes
     made = result.report.quantisation
     assert made is not None
+    assert made.calibrated_on is not None
     assert made.calibrated_on.images == 16
 
 

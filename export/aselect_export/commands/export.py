@@ -18,7 +18,7 @@ from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.progress import terminal_progress
-from aselect_runtime.records import EncoderKind, Precision, Task
+from aselect_runtime.records import EncoderKind, Precision, Task, Weights
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8:
-    """How INT8 is made."""
+    """How INT8, FP8 and INT4 weights are made."""
 
+    weights: Annotated[
+        Weights | None, typer.Option(help="Store the weights of linear layers in 4 bits, with fp16 or fp32.")
+    ] = None
     calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on, fewer if there are fewer.")] = 128
-    calib: Annotated[Method, typer.Option(metavar="METHOD", help="minmax, percentile, entropy or mse.")] = "mse"
+    calib: Annotated[
+        Method | None,
+        typer.Option(metavar="METHOD", help="minmax (fp8's default), percentile, entropy or mse (int8's)."),
+    ] = None
     rest: Annotated[
         Rest | None,
         typer.Option(help="Precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
@@ -74,12 +80,12 @@ def _export(
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
     data: Annotated[
         Path | None,
-        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check int8."),
+        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check the accuracy."),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Allowed drop of mIoU or top-1 (int8 0.003, another encoder 0.01), or of agreement without labels."
+            help="Allowed drop of mIoU or top-1 (0.003, another encoder 0.01), or of agreement without labels (0.01)."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
@@ -150,7 +156,7 @@ def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
 export = entry(
     _export,
     groups={
-        "INT8": option_names(Int8),
+        "INT8, FP8 and INT4 weights": option_names(Int8),
         "Encoder": option_names(EncoderOptions),
         "Engines and fallbacks": option_names(Delivery),
     },

@@ -28,9 +28,9 @@ from aselect_runtime.sessions.session import Session
 
 AGREEMENT = 0.995
 """Least share of pixels (of frames, for classification) with the same class; the same as for exported graphs."""
-INT8_AGREEMENT = 0.98
-"""The same for INT8, whose accuracy was checked at export: it differs from FP32 by design, and runtimes round its ties
-differently. An engine with wrong results is far below this."""
+EIGHT_BIT_AGREEMENT = 0.98
+"""The same for INT8 and FP8, whose accuracy was checked at export: they differ from FP32 by design, and runtimes round
+their ties differently. An engine with wrong results is far below this."""
 
 Answers = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -138,7 +138,8 @@ def check_parity(
     If ONNX Runtime is not installed, compare with the outputs stored in the folder (torch, float32).
     """
     batch = manifest.input.shape[0]
-    gate = INT8_AGREEMENT if manifest.precision == "int8" and graph.name == manifest.model else AGREEMENT
+    eight_bit = manifest.precision in ("int8", "fp8") and graph.name == manifest.model
+    gate = EIGHT_BIT_AGREEMENT if eight_bit else AGREEMENT
     groups = [frames[start : start + batch] for start in range(0, len(frames), batch)]
     got = _together(list(infer_all(session, groups)))
     try:

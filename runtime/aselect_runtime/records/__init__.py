@@ -17,7 +17,7 @@ from aselect_runtime.records.data import DataFingerprint
 from aselect_runtime.records.distilled import Distilled, EncoderCost, EncoderKind, Replacement, StemSpec
 from aselect_runtime.records.engine import Engine
 from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
-from aselect_runtime.records.manifest import Manifest, Precision
+from aselect_runtime.records.manifest import Manifest, Precision, Weights
 from aselect_runtime.records.masks import MaskFolder
 from aselect_runtime.records.massive import Massive
 from aselect_runtime.records.noise import LevelWeight, Noise
@@ -73,4 +73,5 @@ __all__ = [
     "Task",
     "TensorSpec",
     "Trial",
+    "Weights",
 ]

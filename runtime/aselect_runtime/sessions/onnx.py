@@ -41,7 +41,7 @@ class OnnxSession:
         self._name = "model in memory" if isinstance(source, bytes) else str(source)
         content = source if isinstance(source, bytes) else str(source)
         try:
-            self._session: Any = onnxruntime.InferenceSession(content, options, providers=providers)
+            self._session: Any = _load(onnxruntime, content, options, providers)
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise IntegrityError(
                 f"{self._name}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; "
@@ -120,6 +120,17 @@ def _onnxruntime() -> Any:
             "JetPack includes OpenCV) or pip install 'aselect-runtime[cpu]' (elsewhere)"
         ) from error
     return onnxruntime
+
+
+def _load(onnxruntime: Any, content: bytes | str, options: Any, providers: Sequence[str]) -> Any:
+    """A session, without ONNX Runtime's fusions of quantised products if they break the graph, as they do in FP8."""
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:
+        if "float8" not in str(error):
+            raise
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return onnxruntime.InferenceSession(content, options, providers=providers)
 
 
 def _described(node: Any) -> tuple[str, str, list[Any]]:

@@ -271,3 +271,26 @@ def test_int8_stays_where_no_other_graph_can_be_built(ladder: Path, machine: Mac
     (engine,) = add_engines(_int8(ladder), ())
     assert engine.model == "model.onnx"
     assert "no other engine to compare the speed of INT8 with" in Report.load(ladder / "report.json").notes[-1]
+
+
+def _fp8(folder: Path, **changed: object) -> Path:
+    """The folder, said to be FP8."""
+    manifest = Manifest.load(folder / "manifest.json")
+    manifest.model_copy(update={"precision": "fp8", **changed}).save(folder / "manifest.json")
+    return folder
+
+
+def test_a_gpu_without_fp8_gets_the_next_graph(ladder: Path, machine: Machine) -> None:
+    said: list[str] = []
+    with heard(said.append):
+        (engine,) = add_engines(_fp8(ladder), ())
+    assert (engine.target, engine.model) == ("sm87", "model.mixed.onnx")
+    assert len(machine.trt.built) == 1, "the graph in FP8 was built too"
+    assert any("has no FP8" in line for line in said)
+
+
+def test_fp8_alone_is_refused_by_a_gpu_without_it(ladder: Path, machine: Machine) -> None:
+    with pytest.raises(EngineError, match="got a graph in fp8 alone"):
+        add_engines(_fp8(ladder, rungs=()), ())
+    assert machine.trt.built == []
+    assert listed(ladder) == ()
