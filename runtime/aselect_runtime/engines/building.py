@@ -13,7 +13,7 @@ import numpy as np
 
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
-from aselect_runtime.engines.fp8 import check_fp8, has_fp8
+from aselect_runtime.engines.fp8 import buildable, check_fp8
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.int8_gate import faster
 from aselect_runtime.engines.lock import building
@@ -164,7 +164,7 @@ def _build_first_passing(
         open_memory()  # fails before a build of minutes that could not be verified
     candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
     timing = (folder / final).with_suffix(".timing")
-    rungs = _buildable(manifest, tuple(keys(manifest, builder, gpu, options)), gpu)
+    rungs = buildable(manifest, tuple(keys(manifest, builder, gpu, options)), gpu)
     check_files(folder, {name: manifest.files[name] for name in manifest.files if name.startswith(rungs)})
     prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
 
@@ -208,20 +208,6 @@ def _build_first_passing(
         candidate.unlink(missing_ok=True)
         candidate.with_name(f"{candidate.name}.int8").unlink(missing_ok=True)
     return _record(folder, manifest, passing, final, latency)
-
-
-def _buildable(manifest: Manifest, rungs: tuple[str, ...], gpu: Gpu) -> tuple[str, ...]:
-    """The graphs that this GPU can compute; raises EngineError if there is only one, in FP8, and it cannot."""
-    if manifest.precision != "fp8" or has_fp8(gpu.target):
-        return rungs
-    others = tuple(rung for rung in rungs if rung != manifest.model)
-    if not others:
-        raise EngineError(
-            f"got a graph in fp8 alone, expected another one for {gpu.name} ({gpu.target}), which has no FP8; export "
-            "again with the precision int8 or fp16"
-        )
-    log.warning("%s is in fp8, %s (%s) has no FP8; building %s", manifest.model, gpu.name, gpu.target, others[0])
-    return others
 
 
 def _batch(manifest: Manifest, verification: tuple[Frame, Any] | None) -> Frame:
