@@ -14,7 +14,7 @@ from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.strategies import DEFAULT
-from aselect_edge.selection.team import assemble
+from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
@@ -147,8 +147,9 @@ def train(
     the part of the backbone given by `unfreeze`: "all" (the default), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
     (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection.
 
-    Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Raises InputError for
-    invalid requests, before anything is trained.
+    Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Processes that torchrun
+    started share the run; they must see the same files, which the first one writes. Raises InputError for invalid
+    requests, before anything is trained, and PeerError if another process ends.
     """
     choice(task, tuple(HEAD_KINDS), "task")
     for name, value in (("unfreeze", unfreeze), ("backbone_lr", backbone_lr)):
@@ -173,8 +174,9 @@ def train(
         device=find_device(device),
     )
     label = chosen.label if label is None else label
-    loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
-    return train_bundle(replace(request, source=loaded), progress)
+    with assemble() as team:
+        loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
+        return train_bundle(replace(request, source=loaded), progress, team)
 
 
 def _load(

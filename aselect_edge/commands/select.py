@@ -115,7 +115,7 @@ def _select(
     from rich.console import Console
 
     from aselect_edge.api import select
-    from aselect_edge.selection.team import leads
+    from aselect_edge.team import leads
     from aselect_runtime.progress import terminal_progress
 
     with terminal_progress(shown=leads()) as progress:

@@ -108,7 +108,10 @@ def _train(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Train a head on the selected features; interrupted runs resume."""
+    """Train a head on the selected features; interrupted runs resume.
+
+    Several processes share one run: torchrun --nproc-per-node N -m aselect_edge.commands.train --backbone ...
+    """
     if not finetune and unfreeze not in (None, "all"):
         raise typer.BadParameter(f"got {unfreeze} without --finetune, expected both", param_hint="--unfreeze")
     if not finetune and backbone_lr is not None:
@@ -119,6 +122,7 @@ def _train(
     import torch
 
     from aselect_edge.api import train
+    from aselect_edge.team import leads
     from aselect_edge.training import Unfreeze
     from aselect_runtime.progress import terminal_progress
 
@@ -126,7 +130,7 @@ def _train(
 
     if threads:
         torch.set_num_threads(threads)
-    with terminal_progress() as progress:
+    with terminal_progress(shown=leads()) as progress:
         outcome = train(
             backbone,
             selection,
@@ -159,6 +163,8 @@ def _train(
             device=device,
             progress=progress,
         )
+    if not leads():
+        return
     figures = outcome.figures
     if as_json:
         shares = {figures.metric: figures.score, **figures.others}
@@ -179,3 +185,6 @@ train = entry(
         "aselect-train --backbone shipped --selection selection.json --data DATA --finetune --out TUNED",
     ],
 )
+
+if __name__ == "__main__":
+    train()

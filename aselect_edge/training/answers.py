@@ -10,6 +10,7 @@ from aselect_edge.bundle.model import upsample
 from aselect_edge.data import SegmentationData
 from aselect_edge.evaluation import Answers, Data, measure
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import Resize
@@ -31,8 +32,14 @@ def answer_frames(
 
 
 def evaluate(
-    model: nn.Module, data: Data, imgsz: tuple[int, int], how: Resize, batch: int = 8, device: torch.device = CPU
+    model: nn.Module,
+    data: Data,
+    imgsz: tuple[int, int],
+    how: Resize,
+    batch: int = 8,
+    device: torch.device = CPU,
+    team: Team = ALONE,
 ) -> Figures:
-    """Figures of a torch model (pixels -> logits) on `device` over a split."""
+    """Figures of a torch model (pixels -> logits) on `device` over a split, which a `team` shares."""
     model.eval()
-    return measure(lambda frames: answer_frames(model, frames, data, imgsz, device), data, imgsz, how, batch)
+    return measure(lambda frames: answer_frames(model, frames, data, imgsz, device), data, imgsz, how, batch, team=team)

@@ -14,6 +14,7 @@ from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import score_of
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import Head
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.answers import answers, evaluate
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.closed_form import DAMPINGS, SCALES, is_linear, moments, set_linear
@@ -21,6 +22,7 @@ from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfree
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
 from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.sharing import part_of, whole_rows
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
@@ -55,11 +57,12 @@ class HeadLearner:
         folder: Path,
         progress: Progress,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         """`folder` stores the features. The model is folded on the CPU; then its head moves to `device`."""
         backbone = model.deployed().to(device)
         self.module: nn.Module = model.head.to(device)
-        self.device = device
+        self.device, self.team = device, team
         self.goal, self.imgsz, self.how = goal, model.imgsz, how
         self.groups = [_group(list(model.head.parameters()), recipe.learning_rate)]
 
@@ -67,8 +70,8 @@ class HeadLearner:
             return backbone.features(pixels.to(device))
 
         keys = [f"{digests.features} {split}" for split in (digests.train, digests.val)]
-        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", progress)
-        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
+        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", progress, team)
+        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress, team=team)
 
     @torch.no_grad()
     def start(self) -> float | None:
@@ -106,8 +109,9 @@ class HeadLearner:
         """See Learner."""
         module.eval()
         score = score_of(self.goal.val, self.how)
-        for features, label, _ in self.frames:
+        for features, label, _ in self.frames.some(self.team.share(range(len(self.frames)))):
             score.add(answers(module(self._moved(features)), self.goal.val, self.imgsz)[0], label)
+        score.together(self.team)
         return score.figures()
 
     def _moved(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -126,10 +130,11 @@ class ModelLearner:
         what: Unfreeze,
         noising: Noising | None,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         """`what` of the backbone is trained; without `noising`, which is on `device`, only by the task's loss."""
         self.module: nn.Module = model.to(device)
-        self.device = device
+        self.device, self.team = device, team
         self.model, self.goal, self.how, self.recipe = model, goal, how, recipe
         self.noising = noising if recipe.denoising else None
         learning = unfreeze(model, what)
@@ -147,15 +152,16 @@ class ModelLearner:
         """See Learner."""
         pixels, labels = (each.to(self.device) for each in self.views.batch(rng))
         with reduced(self.device):
-            logits = self.model(pixels)
+            mine = self.model.features(part_of(self.team, pixels))
+            logits = self.model.head(tuple(whole_rows(self.team, rows, len(pixels)) for rows in mine))
         task = self.goal.loss(logits.float(), labels)
         if self.noising is None or step % self.recipe.denoising_every:
             return task, task.item()
-        return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe), task.item()
+        return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe, self.team), task.item()
 
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
-        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.device)
+        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.device, self.team)
 
 
 def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:

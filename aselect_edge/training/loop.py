@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.fit import fit
@@ -38,22 +39,32 @@ def train_model(
     progress: Progress = silent,
     device: torch.device = CPU,
     schedule: Mapping[str, Any] | None = None,
+    team: Team = ALONE,
 ) -> Outcome:
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
 
     Without `unfreeze` only the head is trained, on features stored in `cache` (None: in `workdir`). With it, that part
     of the backbone is trained too, with the denoising loss if there is a `noising` on `device`, made from `schedule`. A
     checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
+
+    The processes of a `team` call this together, with a `workdir` that they share and that the first one writes; all
+    return the same outcome, that of a single process up to rounding.
     """
+    if team.size > recipe.batch:
+        raise InputError(
+            f"got {team.size} processes for a batch of {recipe.batch}, expected at most one for each of its frames; "
+            "start fewer processes or use a larger batch",
+            parameter="batch",
+        )
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
     torch.manual_seed(recipe.seed)
     learner: Learner
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device)
+        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device, team)
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device)
-    state = learn(learner, recipe, identity, workdir, progress)
+        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device, team)
+    state = learn(learner, recipe, identity, workdir, progress, team=team)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
     figures = learner.validate(learner.module)
@@ -61,7 +72,13 @@ def train_model(
 
 
 def learn(
-    learner: Learner, recipe: Recipe, identity: str, workdir: Path, progress: Progress, seconds: float = math.inf
+    learner: Learner,
+    recipe: Recipe,
+    identity: str,
+    workdir: Path,
+    progress: Progress,
+    seconds: float = math.inf,
+    team: Team = ALONE,
 ) -> RunState:
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
@@ -72,6 +89,7 @@ def learn(
     steps = max(1, recipe.samples // recipe.batch)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
+    _check_shared(state.step, team, workdir)
     every, warmup = max(1, steps // recipe.validations), min(recipe.warmup, max(1, steps // 10))
     task = math.nan
 
@@ -90,11 +108,13 @@ def learn(
         if step % every == 0 or spent >= 1:
             figures = learner.validate(average.module)
             state.validated(figures.score, recipe.batch, average.module.state_dict())
-            state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
+            if team.leads:
+                state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
 
     if state.step == 0 and (least := learner.start()) is not None:
         state.losses.append(least)
         state.validated(learner.validate(learner.module).score, recipe.batch, learner.module.state_dict())
+    team.equalise(learner.module)
     learner.module.train()
     fit(
         optimiser,
@@ -106,8 +126,20 @@ def learn(
         clip=1.0,
         after=after,
         stop=lambda: bool(recipe.patience) and state.stale >= recipe.patience,
+        team=team,
     )
     return state
+
+
+def _check_shared(step: int, team: Team, workdir: Path) -> None:
+    """Raise InputError, in all processes, unless all of them resume from the same step."""
+    others = team.told(team.collected(step))
+    if any(other != step for other in others):
+        raise InputError(
+            f"{workdir}: got checkpoints at the steps {', '.join(map(str, others))} in {team.size} processes, expected "
+            "the same; choose a folder that all processes share",
+            parameter="out",
+        )
 
 
 def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:

@@ -18,6 +18,7 @@ from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.finetune import Noising, noising_of
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import train_model
@@ -32,11 +33,12 @@ from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec,
 log = logging.getLogger(__name__)
 
 
-def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
+def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team = ALONE) -> Outcome:
     """Train as requested and write the bundle to `request.out`.
 
     Reads the splits `train` and `val` of the data; checkpoint, curves, images and, if not elsewhere, cached
-    features go to `request.workdir`. Raises InputError for invalid requests, before anything is trained.
+    features go to `request.workdir`. The processes of a `team` call this together, and the first one writes. Raises
+    InputError for invalid requests, before anything is trained.
     """
     request.selection.check_deployable()
     check_replaceable(request.out, KIND)  # checked before hours of training
@@ -58,7 +60,10 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         progress,
         request.device,
         backbone.schedule.config,
+        team,
     )
+    if not team.leads:
+        return outcome
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}

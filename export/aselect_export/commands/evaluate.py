@@ -24,12 +24,18 @@ def _evaluate(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class."""
+    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class.
+
+    Several processes share the images: torchrun --nproc-per-node N -m aselect_export.commands.evaluate MODEL ...
+    """
+    from aselect_edge.team import leads
     from aselect_export.evaluation import evaluate
     from aselect_runtime.progress import terminal_progress
 
-    with terminal_progress() as progress:
+    with terminal_progress(shown=leads()) as progress:
         found = evaluate(model, data, split, device, progress, report=report)
+    if not leads():
+        return
     if as_json:
         print(found.to_json())
     else:
@@ -45,3 +51,6 @@ def _print_evaluation(found: Evaluation) -> None:
 
 
 evaluate = entry(_evaluate, examples=["aselect-eval EXPORTED --data DATA --split val --report report.html"])
+
+if __name__ == "__main__":
+    evaluate()
