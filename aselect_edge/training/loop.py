@@ -22,6 +22,7 @@ from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
 from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe
+from aselect_edge.training.sharing import check_shared
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
@@ -89,7 +90,7 @@ def learn(
     steps = max(1, recipe.samples // recipe.batch)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
-    _check_shared(state.step, team, workdir)
+    check_shared(state.step, team, workdir)
     every, warmup = max(1, steps // recipe.validations), min(recipe.warmup, max(1, steps // 10))
     task = math.nan
 
@@ -129,17 +130,6 @@ def learn(
         team=team,
     )
     return state
-
-
-def _check_shared(step: int, team: Team, workdir: Path) -> None:
-    """Raise InputError, in all processes, unless all of them resume from the same step."""
-    others = team.told(team.collected(step))
-    if any(other != step for other in others):
-        raise InputError(
-            f"{workdir}: got checkpoints at the steps {', '.join(map(str, others))} in {team.size} processes, expected "
-            "the same; choose a folder that all processes share",
-            parameter="out",
-        )
 
 
 def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:

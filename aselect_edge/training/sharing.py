@@ -8,15 +8,28 @@ and the loss of the whole batch: the gradient is that of a single process, up to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aselect_edge.team import Team
+from aselect_runtime.errors import InputError
 
 BUCKET = 8_000_000
 """Elements of gradients that are summed at a time."""
+
+
+def check_shared(step: int, team: Team, workdir: Path) -> None:
+    """Raise InputError, in all processes, unless all of them resume from the same step."""
+    others = team.told(team.collected(step))
+    if any(other != step for other in others):
+        raise InputError(
+            f"{workdir}: got checkpoints at the steps {', '.join(map(str, others))} in {team.size} processes, expected "
+            "the same; choose a folder that all processes share",
+            parameter="out",
+        )
 
 
 def whole_rows(team: Team, mine: Tensor, count: int) -> Tensor:

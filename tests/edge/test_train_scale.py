@@ -48,6 +48,17 @@ def _curve(bundle: Path) -> list[list[float]]:
         return [[float(value) for value in row] for row in list(csv.reader(stream))[1:]]
 
 
+def _same_curves(one: Path, other: Path) -> None:
+    """Losses are the same; val's figure may differ by the few pixels whose best two classes are close.
+
+    Weights are not compared one by one: where a gradient is zero but for rounding (a key's bias), Adam divides it by
+    its own size, so that rounding alone moves the weight. Gradients are compared above.
+    """
+    ours, theirs = np.array(_curve(one)), np.array(_curve(other))
+    np.testing.assert_allclose(ours[:, :2], theirs[:, :2], rtol=5e-3)
+    np.testing.assert_allclose(ours[:, 2], theirs[:, 2], atol=0.02)
+
+
 @pytest.mark.parametrize(("what", "step"), [("all", 0), ("lora:2", 1)])
 def test_a_shared_step_has_the_gradients_of_one_process(
     street_data: Path, tmp_path: Path, what: str, step: int
@@ -68,7 +79,7 @@ def test_two_processes_train_the_bundle_of_one(given: list[str], tmp_path: Path,
     _run(sys.executable, *TRAIN, *given, *options, "--out", tmp_path / "one")
     done = _run(*TORCHRUN, *TRAIN, *given, *options, "--out", tmp_path / "two")
     assert done.stdout.count("val miou") == 1  # only one of them reports
-    np.testing.assert_allclose(_curve(tmp_path / "two"), _curve(tmp_path / "one"), rtol=5e-3, atol=5e-3)
+    _same_curves(tmp_path / "two", tmp_path / "one")
     names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert names[0] == names[1]
 
@@ -118,7 +129,7 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_resumes(
     assert not (tmp_path / "two").exists()
     _run(*TORCHRUN, *TRAIN, *longer, "--out", tmp_path / "two")
     _run(sys.executable, *TRAIN, *longer, "--out", tmp_path / "one")
-    np.testing.assert_allclose(_curve(tmp_path / "two"), _curve(tmp_path / "one"), rtol=2e-2, atol=2e-2)
+    _same_curves(tmp_path / "two", tmp_path / "one")
 
 
 def test_more_processes_than_frames_are_refused(given: list[str], tmp_path: Path) -> None:
