@@ -38,7 +38,7 @@ def whole_rows(team: Team, mine: Tensor, count: int) -> Tensor:
     The gradient of this process's rows is multiplied by the number of processes, because `average_gradients` divides by
     it. Every process must compute the same loss from the rows.
     """
-    return mine if team.size == 1 else _WholeRows.apply(mine, team, count)  # type: ignore[no-any-return]
+    return mine if team.size == 1 else _WholeRows.apply(mine, team, count)  # type: ignore[no-untyped-call]
 
 
 class _WholeRows(torch.autograd.Function):

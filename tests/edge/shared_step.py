@@ -44,7 +44,7 @@ def main() -> None:
         whole.train()
         torch.manual_seed(7)
         loss, _ = learner.losses(int(step), np.random.default_rng(7))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         average_gradients(team, [each for group in learner.groups for each in group["params"]])
         if team.leads:
             save_file({n: p.grad.clone() for n, p in whole.named_parameters() if p.grad is not None}, out)

@@ -101,7 +101,7 @@ class Broker:
 
         client = Client(CallbackAPIVersion.VERSION2)
         client.on_message = on_message
-        client.on_connect = lambda client, *_: client.subscribe("soak")  # type: ignore[method-assign]
+        client.on_connect = lambda client, *_: client.subscribe("soak")
         client.reconnect_delay_set(1, 1)
         client.connect_async("127.0.0.1", self.port)
         client.loop_start()
