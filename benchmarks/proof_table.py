@@ -1,4 +1,4 @@
-"""The table of what was verified and how, recorded by `make test-arm`, `test-pythons` and `test-triton`."""
+"""The table of what was verified and how, recorded by the programs of tests/proof."""
 
 from __future__ import annotations
 

@@ -29,13 +29,13 @@ RATE = 15
 def every_job(place: Path) -> list[Job]:
     """All commands, with what they read in `place`; without TensorRT-RTX, all but aselect-build."""
     bundle, data = write_bundle(place / "given" / "bundle"), write_streets(place / "given" / "data")
-    jobs = [running(place), exporting(bundle), training(bundle, data), selecting(bundle, data)]
-    return [*jobs, building(place)] if available("rtx") else jobs
+    model = exported(place / "given" / "model", "fp32", "--no-ladder")
+    jobs = [running(model), exporting(bundle), training(bundle, data), selecting(bundle, data)]
+    return [*jobs, building(model)] if available("rtx") else jobs
 
 
-def running(place: Path) -> Job:
+def running(model: Path) -> Job:
     """aselect-run on two streets: lines and video are written in place, masks and the last image whole."""
-    model = exported_once(place)
 
     def arguments(work: Path, version: int) -> list[str]:
         street = f"synthetic://street?size=96x128&seed={version}&frames={60 + 30 * version}"
@@ -111,23 +111,16 @@ def read_selection(work: Path) -> None:
     _read_images(work)
 
 
-def building(place: Path) -> Job:
+def building(model: Path) -> Job:
     """aselect-build ahead of time for one GPU, then for another one."""
-    folder = exported_once(place)
 
     def prepare(work: Path) -> None:
-        shutil.copytree(folder, work / "exported")
+        shutil.copytree(model, work / "exported")
 
     def arguments(work: Path, version: int) -> list[str]:
         return [f"{work}/exported", "--target", ("sm86", "sm89")[version]]
 
     return Job("build", "aselect_runtime.commands.build:build", arguments, ("exported",), read_export, prepare)
-
-
-def exported_once(place: Path) -> Path:
-    """The shipped segmentation model, for frames of 48x64."""
-    folder = place / "given" / "model"
-    return folder if folder.exists() else exported(folder, "fp32", "--no-ladder")
 
 
 def _read_images(work: Path) -> None:
