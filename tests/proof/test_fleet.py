@@ -19,7 +19,7 @@ def test_the_example_writes_each_frame_and_continues(seg_model: Path, clip: Path
     for name in ("a.mp4", "b.MP4"):
         (videos / name).write_bytes(clip.read_bytes())
     (videos / "notes.txt").write_text("no video")
-    command = [sys.executable, EXAMPLE, seg_model, videos, out, "--workers", "0"]
+    command = list(map(str, (sys.executable, EXAMPLE, seg_model, videos, out, "--workers", 0)))
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     assert first.stdout == "2 videos, 24 frames\n"
     assert sorted(path.name for path in out.iterdir()) == ["a.mp4.jsonl", "b.MP4.jsonl"]
