@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-arm test-pythons test-triton test-fleet soak docs bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-damaged test-fleet soak test-notebooks notebooks docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -58,6 +58,21 @@ test-fleet: setup
 soak: setup
 	nice -n 10 $(BIN)/python -m tests.proof.kills
 	nice -n 10 $(BIN)/python -m tests.proof.soak
+
+# A thousand damaged inputs: none may crash, hang or leave a traceback.
+test-damaged: setup
+	$(BIN)/python -m tests.proof.damaged
+
+# The system's OpenCV with GStreamer and NumPy 1, as JetPack has them; what to install with apt, it says itself.
+test-gstreamer: setup
+	$(BIN)/python -m tests.proof.gstreamer
+
+# The notebooks of docs/notebooks, some minutes each; `make notebooks` also stores their outputs in them.
+test-notebooks: setup
+	$(BIN)/python docs/site/run_notebooks.py
+
+notebooks: setup
+	$(BIN)/python docs/site/run_notebooks.py --write
 
 # The documentation as a site, in build/site; it opens from the folder.
 docs: setup

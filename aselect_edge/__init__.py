@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from aselect_edge.api import select, train
     from aselect_edge.backbones import load_backbone
     from aselect_edge.bundle import load_bundle
+    from aselect_edge.distillation import distil
     from aselect_edge.selection import select_tap
     from aselect_edge.training import train_bundle
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_backbone", "load_bundle", "select", "select_tap", "train", "train_bundle"]
+__all__ = ["__version__", "distil", "load_backbone", "load_bundle", "select", "select_tap", "train", "train_bundle"]
 
 _HOMES = {
+    "distil": "distillation",
     "load_backbone": "backbones",
     "load_bundle": "bundle",
     "select": "api",

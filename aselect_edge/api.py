@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
-from aselect_edge.backbones.prompt import load_condition
+from aselect_edge.backbones.loading import load
+from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.evaluation.plots import draw_features, draw_selection
+from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.strategies import DEFAULT
 from aselect_edge.team import assemble
-from aselect_edge.training import RECIPES, Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
+from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import HEAD_KINDS, Component, HeadKind, HeadSpec, Selection, Tap, Task
+from aselect_runtime.records import HEAD_KINDS, CleanLevels, Component, HeadKind, HeadSpec, Selection, Tap, Task
 
 
 def select(
@@ -94,9 +96,19 @@ def select(
             steps=steps,
         ),
     )
+    options = BackboneOptions(
+        family=family,
+        vae=vae,
+        num_heads=num_heads,
+        condition=condition,
+        label=label,
+        revision=revision,
+        sit_time=sit_time,
+        sit_path=sit_path,
+    )
     folder = None if data is None else Path(data)
     with assemble() as team:
-        loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path)
+        loaded = _load(backbone, options)
         selection = select_tap(loaded, folder, request, team=team, resume=place, progress=progress)
     if place is not None and team.leads:
         selection.save(place)
@@ -135,6 +147,11 @@ def train(
     lr: float | None = None,
     backbone_lr: float | None = None,
     patience: int = 0,
+    discard_channels: str | Sequence[int] = (),
+    clean: bool = False,
+    clean_levels: CleanLevels = "selected",
+    clean_samples: int | None = None,
+    clean_lr: float | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -145,18 +162,29 @@ def train(
     `backbone` is a source as for `load_backbone`, or a loaded backbone, to which `family` to `sit_path` do not apply;
     `selection` is the record or its file; `taps`, such as "0.hidden,3.query", replace its tap. `finetune` also trains
     the part of the backbone given by `unfreeze`: "all" (the default), "last:N" blocks or "lora:R". `imgsz` is "HxW" or
-    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection.
+    (height, width) in pixels. None leaves a value to the task, see `RECIPES`, or to the selection. `discard_channels`
+    of every tap are set to zero before the head: "auto" the massive ones, "none", or a list such as "12,85".
+
+    With `clean`, a copy of the backbone first learns, from `clean_samples` images at the learning rate `clean_lr`, to
+    give the features of the `selected` noise level, or of `sampled` ones, from images without noise.
 
     Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Processes that torchrun
     started share the run; they must see the same files, which the first one writes. Raises InputError for invalid
     requests, before anything is trained, and PeerError if another process ends.
     """
     choice(task, tuple(HEAD_KINDS), "task")
-    for name, value in (("unfreeze", unfreeze), ("backbone_lr", backbone_lr)):
-        if value is not None and not finetune:
-            raise InputError(f"got {name}={value!r} without finetune, expected both; add finetune=True")
+    choice(clean_levels, get_args(CleanLevels), "clean_levels")
+    for name, value, of, has in (
+        ("unfreeze", unfreeze, "finetune", finetune),
+        ("backbone_lr", backbone_lr, "finetune", finetune),
+        ("clean_samples", clean_samples, "clean", clean),
+        ("clean_lr", clean_lr, "clean", clean),
+    ):
+        if value is not None and not has:
+            raise InputError(f"got {name}={value!r} without {of}, expected both; add {of}=True")
     chosen = selection if isinstance(selection, Selection) else Selection.load(Path(selection))
     parts = [part for part in taps.split(",") if part] if isinstance(taps, str) else taps
+    own = RECIPES[task]
     request = TrainRequest(
         task=task,
         source=str(backbone),
@@ -166,65 +194,44 @@ def train(
         taps=tuple(Tap.parse(part) if isinstance(part, str) else part for part in parts),
         imgsz=None if imgsz is None else parse_size(imgsz),
         head=None if head is None else HeadSpec(kind=head, channels=128),
-        recipe=_recipe(RECIPES[task], samples, batch, lr, backbone_lr, patience, seed, loss),
+        recipe=replace(
+            own,
+            samples=samples or own.samples,
+            batch=batch or min(own.batch, samples or own.batch),
+            learning_rate=lr or own.learning_rate,
+            backbone_rate=backbone_lr or own.backbone_rate,
+            patience=patience,
+            seed=seed,
+            overlap=loss,
+        ),
         unfreeze=Unfreeze.parse(unfreeze or "all") if finetune else None,
         random_backbone=random_backbone,
         noise_draws=noise_draws,
+        discard=parse_channels(discard_channels) if isinstance(discard_channels, str) else tuple(discard_channels),
+        clean=_clean(clean_levels, clean_samples, clean_lr, seed) if clean else None,
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
     label = chosen.label if label is None else label
-    with assemble() as team:
-        loaded = _load(backbone, family, vae, num_heads, condition, label, revision, sit_time, sit_path, request.depth)
-        return train_bundle(replace(request, source=loaded), progress, team)
-
-
-def _load(
-    backbone: str | Path | LoadedBackbone,
-    family: str | None,
-    vae: str | None,
-    num_heads: int | None,
-    condition: str | Path | None,
-    label: int | None,
-    revision: str | None,
-    sit_time: str | None,
-    sit_path: str | None,
-    depth: int | None = None,
-) -> LoadedBackbone:
-    if isinstance(backbone, LoadedBackbone):
-        return backbone
-    return load_backbone(
-        str(backbone),
-        revision,
+    options = BackboneOptions(
         family=family,
         vae=vae,
-        heads=num_heads,
-        condition=None if condition is None else load_condition(Path(condition)),
+        num_heads=num_heads,
+        condition=condition,
         label=label,
-        depth=depth,
+        revision=revision,
         sit_time=sit_time,
         sit_path=sit_path,
     )
+    with assemble() as team:
+        loaded = _load(backbone, options, request.depth)
+        return train_bundle(replace(request, source=loaded), progress, team)
 
 
-def _recipe(
-    own: Recipe,
-    samples: int | None,
-    batch: int | None,
-    lr: float | None,
-    backbone_lr: float | None,
-    patience: int,
-    seed: int,
-    loss: Literal["dice", "lovasz"],
-) -> Recipe:
-    """The task's default recipe with the given values replaced; the batch is at most the number of samples."""
-    return replace(
-        own,
-        samples=samples or own.samples,
-        batch=batch or min(own.batch, samples or own.batch),
-        learning_rate=lr or own.learning_rate,
-        backbone_rate=backbone_lr or own.backbone_rate,
-        patience=patience,
-        seed=seed,
-        overlap=loss,
-    )
+def _clean(levels: CleanLevels, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:
+    own = CleanRecipe(levels=levels, seed=seed)
+    return replace(own, samples=samples or own.samples, rate=rate or own.rate)
+
+
+def _load(backbone: str | Path | LoadedBackbone, options: BackboneOptions, depth: int | None = None) -> LoadedBackbone:
+    return backbone if isinstance(backbone, LoadedBackbone) else load(str(backbone), options, depth)

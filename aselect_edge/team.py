@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aselect_runtime.errors import PeerError
@@ -86,6 +87,8 @@ class Team:
 
 
 ALONE = Team()
+LONGEST = timedelta(days=7)
+"""The others may wait so long for one that works alone; one that has ended is noticed at once."""
 
 
 def leads() -> bool:
@@ -105,7 +108,7 @@ def assemble() -> Iterator[Team]:
     import torch.distributed as dist
 
     with _together():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=LONGEST)
     log = logging.getLogger("aselect_edge")
     level = log.level
     if dist.get_rank():

@@ -79,7 +79,7 @@ class CnnLearner:
         self.groups = [{"params": list(self.module.parameters()), "lr": rate, "base": rate}]
         self.views = self.goal.views(self.record.imgsz, self.record.resize)
 
-    def start(self) -> float | None:
+    def start(self) -> None:
         """See Learner."""
         return None
 

@@ -20,7 +20,8 @@ from typing import Any
 import cv2
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle import SHIPPED, save_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head

@@ -69,19 +69,21 @@ def measure(key: str, folder: Path, repeats: int) -> dict[str, Any]:
                 figures, peak = variant(name, key, folder)
                 rounds[name].append(figures if name == "limit" else figures | {"peak [MB]": peak})
     medians = {name: middle(found) for name, found in rounds.items()}
-    reference = _outputs(folder / "eager.npz")
+    reference = outputs(folder / "eager.npz")
     limit = medians.pop("limit")
     for name, row in medians.items():
-        row["difference"] = difference(_outputs(folder / f"{name}.npz"), reference)
+        row["difference"] = difference(outputs(folder / f"{name}.npz"), reference)
     found: dict[str, Any] = {"title": SHAPES[key].title, "repeats": repeats, "limit": limit, "variants": medians}
     if SHAPES[key].autoencoder is not None:
         found["autoencoder"] = variant("autoencoder", key, folder)[0]
     return found | {"exports": exports, "goals": goals(medians, limit)}
 
 
-def variant(name: str, key: str, folder: Path) -> tuple[dict[str, float], float]:
-    """One variant's figures, and its process's peak megabytes."""
-    command = [sys.executable, "-m", "benchmarks.graph_variants", name, key, folder]
+def variant(
+    name: str, key: str, folder: Path, module: str = "benchmarks.graph_variants"
+) -> tuple[dict[str, float], float]:
+    """The figures of one variant of a module, and its process's peak megabytes."""
+    command = [sys.executable, "-m", module, name, key, folder]
     done = finished(f"{key}: {name}", process.run(command))
     figures: dict[str, float] = json.loads(done.output.splitlines()[-1])
     return figures, done.peak_mb
@@ -138,7 +140,8 @@ def show(found: dict[str, Any]) -> None:
         print(f"  {name}: {value:.2f}")
 
 
-def _outputs(path: Path) -> list[Any]:
+def outputs(path: Path) -> list[Any]:
+    """The outputs that a variant saved."""
     with np.load(path) as arrays:
         return [arrays[name] for name in arrays.files]
 

@@ -18,6 +18,7 @@ from aselect_edge.backbones.loading import SHIPPED
 from aselect_edge.backbones.prompt import CONDITION, load_condition, save_condition
 from aselect_edge.fold import FoldSpec, fixed_noise, fold
 from aselect_runtime.records import Noise, Tap
+from benchmarks import shapes
 
 NOISE = Noise(alpha=0.99, sigma=0.1, model_timestep=50.0)
 
@@ -94,8 +95,6 @@ def make(key: str, folder: Path) -> None:
     """Write a model with random weights as the folder that diffusers and aselect-edge read; float16."""
     from diffusers import AutoencoderKL, DiTTransformer2DModel, PRXTransformer2DModel, SD3Transformer2DModel
 
-    from benchmarks import shapes
-
     shape = SHAPES[key]
     if shape.name is None:
         return
@@ -112,8 +111,12 @@ def make(key: str, folder: Path) -> None:
 
 
 def _random(kind: Any, config: dict[str, Any]) -> Any:
+    return randomised(kind.from_config({key: value for key, value in config.items() if not key.startswith("_")}).half())
+
+
+def randomised(model: Any) -> Any:
+    """The model with random weights of a size that keeps its features in range."""
     torch.manual_seed(0)
-    model = kind.from_config({key: value for key, value in config.items() if not key.startswith("_")}).half()
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=parameter[0].numel() ** -0.5)

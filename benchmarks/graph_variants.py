@@ -11,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ LONG = 20.0
 """A first run longer than this counts as the measurement: a warm-up would not change it."""
 
 Arrays = list[NDArray[np.float32]]
+Variant = Callable[[str, Path], tuple[dict[str, float], Arrays]]
+"""A model's key and its folder -> the figures, and the outputs to compare, if there are any."""
 PLAIN, OURS = "plain/model.onnx", "ours/model.onnx"
 
 
-def main() -> None:
+def main(variants: Mapping[str, Variant]) -> None:
     """Run the variant that the arguments name."""
     variant, key, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    figures, outputs = VARIANTS[variant](key, folder)
+    figures, outputs = variants[variant](key, folder)
     if outputs:
         np.savez(folder / f"{variant}.npz", *outputs)
     print(json.dumps(figures))
@@ -71,8 +73,8 @@ def eager(key: str, folder: Path, compiled: bool = False) -> tuple[dict[str, flo
     return figures, [feature.float().numpy() for feature in seen()]
 
 
-def in_onnxruntime(graph: str) -> Callable[[str, Path], tuple[dict[str, float], Arrays]]:
-    """An exported graph in ONNX Runtime."""
+def in_onnxruntime(graph: str, timer: Callable[[Callable[[], Any]], float] | None = timed) -> Variant:
+    """An exported graph in ONNX Runtime; without a timer, only its outputs."""
 
     def run(_key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
         import onnxruntime
@@ -82,12 +84,13 @@ def in_onnxruntime(graph: str) -> Callable[[str, Path], tuple[dict[str, float], 
         session = onnxruntime.InferenceSession(str(folder / graph), options, providers=["CPUExecutionProvider"])
         feeds = {node.name: np.load(folder / f"{Path(graph).parent}.{node.name}.npy") for node in session.get_inputs()}
         outputs = session.run(None, feeds)
-        return {"latency [ms]": timed(lambda: session.run(None, feeds)), "bytes": graph_bytes(folder / graph)}, outputs
+        figures = {"latency [ms]": timer(lambda: session.run(None, feeds))} if timer else {}
+        return figures | {"bytes": graph_bytes(folder / graph)}, outputs
 
     return run
 
 
-def in_openvino(graph: str, precision: str) -> Callable[[str, Path], tuple[dict[str, float], Arrays]]:
+def in_openvino(graph: str, precision: str) -> Variant:
     """The deployed graph in OpenVINO, computing in `precision`."""
 
     def run(_key: str, folder: Path) -> tuple[dict[str, float], Arrays]:
@@ -206,7 +209,7 @@ def graph_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
-VARIANTS: dict[str, Callable[[str, Path], tuple[dict[str, float], Arrays]]] = {
+VARIANTS: dict[str, Variant] = {
     "eager": eager,
     "compiled": lambda key, folder: eager(key, folder, compiled=True),
     "plain": in_onnxruntime(PLAIN),
@@ -221,4 +224,4 @@ VARIANTS: dict[str, Callable[[str, Path], tuple[dict[str, float], Arrays]]] = {
 
 
 if __name__ == "__main__":
-    main()
+    main(VARIANTS)

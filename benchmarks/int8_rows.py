@@ -8,6 +8,7 @@ installed in separate environments.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from aselect_runtime.records import DataFingerprint
+
 INPUT = "frames"
 
 
 def ours(model: Path, frames: Any, out: Path) -> None:
     """Every layer in INT8, with the default settings of aselect-export and no layer in higher precision."""
-    import hashlib
 
     import onnx
 
@@ -30,7 +32,6 @@ def ours(model: Path, frames: Any, out: Path) -> None:
     from aselect_calibration.settings import Int8Settings
     from aselect_calibration.weights import Graph, WeightFile
     from aselect_export.graph import LOGITS
-    from aselect_runtime.records import DataFingerprint
 
     def read() -> Iterator[tuple[str, Any]]:
         return ((str(index), frame) for index, frame in enumerate(frames))
@@ -41,7 +42,7 @@ def ours(model: Path, frames: Any, out: Path) -> None:
         weights = WeightFile(Path(scratch), "int8.weights")
         graph = Graph(onnx.load(model), Path(scratch))
         layers = find_layers(graph, LOGITS)
-        ranges = calibrate(graph, layers, given, Int8Settings().method, weights)
+        ranges = calibrate(graph, layers, given, Int8Settings().method_for("int8"), weights)
         ready = prepare(graph, layers, ranges, weights)
         int8 = Int8Weights(ready.graph, weights)
         made = quantised(ready.graph, layers, ranges.layers, int8, weights, outputs=True)

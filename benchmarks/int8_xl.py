@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_export.graph import trace, without_logits

@@ -1,4 +1,4 @@
-"""The table of what was verified and how, recorded by the programs of tests/proof."""
+"""The table of what was verified and how, from what `make test-arm` and the other proofs recorded."""
 
 from __future__ import annotations
 

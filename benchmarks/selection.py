@@ -1,12 +1,13 @@
 """The quality and the cost of every strategy's choice, on one backbone, CamVid and cub40.
 
-    python -m benchmarks.selection [--seeds 3] [--only camvid] [--out benchmarks/results/selection.json]
+    python -m benchmarks.selection [--seeds 3] [--only camvid] [--busy] [--out benchmarks/results/selection.json]
     python -m benchmarks.selection shapes [--sigmas 21] [--images 8] [--device cpu]
 
 A seed determines the images, the noise and the heads. For each seed, the exhaustive search trains a linear head for
 every candidate; the accuracy of a strategy is that of the head at its choice, its regret the difference to the best. So
-regrets are paired: one table of accuracies, the same images. Intervals are Student's, 95 %, over seeds. Needs
-$ASELECT_DATA.
+regrets are paired: one table of accuracies, the same images. Intervals are Student's, 95 %, over seeds. With --busy, on
+a machine that also does other work, no times are recorded. An interrupted run goes on after the last complete seed,
+which `runs/selection` holds (remove it if the code has changed). Needs $ASELECT_DATA.
 """
 
 from __future__ import annotations
@@ -14,31 +15,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.data import open_segmentation
-from aselect_edge.selection import STRATEGIES, Measure, Request, Settings, select_tap
+from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.hfr import bands, ratio, spectrum
 from aselect_edge.selection.run import gather_evidence, prepare_scan
 from aselect_edge.team import Team
 from aselect_edge.training import Recipe
-from aselect_runtime.records import Selection, Task
 from benchmarks import shapes
 from benchmarks.harness import load, save, stamp
+from benchmarks.selection_seeds import Job, Key, Runs, correlations, table_of
 from benchmarks.selection_table import interval, ranking
 from benchmarks.weights import weights_digest
 
-Table = NDArray[np.float64]
-SCORED = ("hfr", "hfr-signal", "probe")
-"""Strategies whose scores are compared with the accuracies, candidate by candidate."""
+WORK = Path("runs/selection")
 MEASURES = [
     Measure(dimensions=d, power=p, cutoff=c, dc=dc)
     for d in (2, 1)
@@ -48,18 +44,7 @@ MEASURES = [
 ]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A data set and the number of images used."""
-
-    folder: str
-    task: Task
-    imgsz: tuple[int, int]
-    unlabelled: int
-    labelled: int
-
-
-JOBS = (Job("camvid", "seg", (96, 128), 32, 40), Job("cub40", "cls", (64, 64), 32, 100))
+JOBS = (Job("camvid", "seg", (192, 256), 32, 40), Job("cub40", "cls", (128, 128), 32, 200))
 
 
 def main() -> None:
@@ -75,6 +60,8 @@ def main() -> None:
     parser.add_argument("--sigmas", type=int, default=21)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--busy", action="store_true", help="record no times: the machine also does other work")
+    parser.add_argument("--work", type=Path, default=WORK, help="the complete seeds of an interrupted run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.json"))
     arguments = parser.parse_args()
     if arguments.what == "shape":
@@ -92,12 +79,19 @@ def main() -> None:
                 unlabelled=arguments.unlabelled or job.unlabelled,
                 labelled=arguments.labelled or job.labelled,
             )
-            results[job.folder] = measure(
-                backbone, weights_digest(arguments.backbone), sized, arguments.seeds, arguments.sigmas, arguments.steps
+            runs = Runs(
+                backbone,
+                weights_digest(arguments.backbone),
+                sized,
+                arguments.sigmas,
+                arguments.steps,
+                arguments.busy,
+                arguments.work,
             )
+            results[job.folder] = measure(runs, arguments.seeds)
             show(job.folder, results[job.folder])
+            write(arguments.out, results)
     print(ranking(list(results.values())))
-    write(arguments.out, results)
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
@@ -111,120 +105,30 @@ def write(path: Path, results: dict[str, Any]) -> None:
     print(path)
 
 
-def measure(backbone: LoadedBackbone, weights: str, job: Job, seeds: int, sigmas: int, steps: int) -> dict[str, Any]:
+def measure(plan: Runs, seeds: int) -> dict[str, Any]:
     """Every figure of one data set."""
+    backbone, job = plan.backbone, plan.job
     data = Path(os.environ["ASELECT_DATA"]) / job.folder
-    runs = [run_seed(backbone, job, data, seed, sigmas, steps) for seed in range(seeds)]
+    runs = [plan.run(data, seed) for seed in range(seeds)]
     rows = {name: summary([run["rows"][name] for run in runs]) for name in runs[0]["rows"]}
     for name, row in rows.items():
         row["regret shares"] = [run["rows"][name]["regret"] / max(run["best"], 1e-9) for run in runs]
         row["picks"] = [run["picks"].get(name, "any") for run in runs]
         paired = [run["rows"][name]["regret"] - run["rows"]["hfr"]["regret"] for run in runs]
         row["regret beyond hfr's"] = interval(paired)
-    conv = conv_seconds_per_step(backbone, job, data) if job.task == "seg" else None
+    conv = conv_seconds_per_step(backbone, job, data) if job.task == "seg" and not plan.busy else None
     return {
         "job": asdict(job),
         "seeds": seeds,
-        "steps": steps,
-        "weights": weights,
+        "steps": plan.steps,
+        "sigmas": plan.sigmas,
+        "weights": plan.weights,
         "rows": rows,
         "rho": {name: summary([run["rho"][name] for run in runs]) for name in runs[0]["rho"]},
-        "measures": measures(backbone, job, data, sigmas, runs[0]["table"]),
+        "measures": measures(backbone, job, data, plan.sigmas, table_of(runs[0])),
         "cost": cost(rows, job, data, conv),
         "adaptive": summary([run["adaptive"] for run in runs]),
     }
-
-
-def run_seed(backbone: LoadedBackbone, job: Job, data: Path, seed: int, sigmas: int, steps: int) -> dict[str, Any]:
-    """Run every strategy once: choices, regrets and costs against one table of accuracies."""
-    found = {}
-    for name, entry in STRATEGIES.items():
-        request = Request(
-            strategy=name,
-            task=job.task,
-            images=job.labelled if entry.labels else job.unlabelled,
-            imgsz=job.imgsz,
-            timesteps=None if name == "fixed" else backbone.schedule.candidates(sigmas),
-            seed=seed,
-            settings=Settings(steps=steps),
-        )
-        found[name] = select_tap(backbone, data, request)
-        print(
-            f"{job.folder}, seed {seed}: {name} {found[name].tap} at {found[name].noise.model_timestep:g}", flush=True
-        )
-    accuracy = scores(found["exhaustive"])
-    rows, best = {}, max(accuracy.values())
-    levels = {level for _, level in accuracy}
-    for name, selection in found.items():
-        at = nearest(accuracy, selection)
-        of_level = max(accuracy[key] for key in accuracy if key[1] == at[1])
-        assert selection.cost is not None
-        rows[name] = {
-            "accuracy": accuracy[at],
-            "regret": best - accuracy[at],
-            "regret of its level": best - of_level,
-            "passes": float(selection.cost.forward_passes),
-            "seconds": selection.cost.seconds,
-        }
-    # A single draw has no significance, so its expectation is used.
-    rows["uniform"]["accuracy"] = float(np.mean(list(accuracy.values())))
-    rows["uniform"]["regret"] = best - rows["uniform"]["accuracy"]
-    per_level = [max(value for (_, at), value in accuracy.items() if at == level) for level in levels]
-    rows["uniform"]["regret of its level"] = best - float(np.mean(per_level))
-    plain = scores(found["hfr"])
-    pick, few = key_of(found["hfr"]), key_of(found["hfr-adaptive"])
-    return {
-        "rows": rows,
-        "picks": {name: f"{s.tap} at {s.noise.model_timestep:g}" for name, s in found.items() if name != "uniform"},
-        "rho": {name: correlations(scores(found[name]), accuracy) for name in SCORED},
-        "table": accuracy,
-        "best": best,
-        "adaptive": {
-            "same level and tap": float(pick == few),
-            "same level": float(pick[1] == few[1]),
-            "its share of the highest HFR": plain[few] / plain[pick],
-            "share of hfr's passes": rows["hfr-adaptive"]["passes"] / rows["hfr"]["passes"],
-            "resolved": float(found["hfr-adaptive"].parameters["resolved"]),
-        },
-    }
-
-
-Key = tuple[str, float]
-
-
-def key_of(selection: Selection) -> Key:
-    """Tap and timestep of a choice."""
-    return str(selection.tap), selection.noise.model_timestep
-
-
-def nearest(accuracy: dict[Key, float], selection: Selection) -> Key:
-    """The candidate of the table at the chosen tap and the nearest timestep (`fixed` has its own timesteps)."""
-    tap, step = key_of(selection)
-    return tap, min((level for name, level in accuracy if name == tap), key=lambda level: abs(level - step))
-
-
-def scores(selection: Selection) -> dict[Key, float]:
-    """Score by tap and timestep."""
-    return {(str(score.tap), score.noise.model_timestep): score.value for score in selection.scores}
-
-
-def correlations(values: dict[Key, float], accuracy: dict[Key, float]) -> dict[str, float]:
-    """Spearman's rho over all candidates, and over the noise levels of one tap: median over taps."""
-    keys = sorted(accuracy)
-    taps = sorted({tap for tap, _ in keys})
-    each = []
-    for tap in taps:
-        mine = [key for key in keys if key[0] == tap]
-        each.append(rho([values[k] for k in mine], [accuracy[k] for k in mine]))
-    return {
-        "sigma x block x component": rho([values[k] for k in keys], [accuracy[k] for k in keys]),
-        "sigma, median over taps": float(np.median(each)),
-    }
-
-
-def rho(a: list[float], b: list[float]) -> float:
-    """Spearman's rho; 0 if all values of one side are tied."""
-    return float(spearmanr(a, b).statistic) if len(set(a)) > 1 and len(set(b)) > 1 else 0.0
 
 
 def measures(
@@ -277,8 +181,9 @@ def cost(rows: dict[str, Any], job: Job, data: Path, conv: float | None) -> dict
     hfr, exhaustive = rows["hfr"], rows["exhaustive"]
     found = {
         "passes, exhaustive here / hfr": exhaustive["passes"]["mean"] / hfr["passes"]["mean"],
-        "seconds, exhaustive here / hfr": exhaustive["seconds"]["mean"] / hfr["seconds"]["mean"],
     }
+    if "seconds" in hfr:
+        found["seconds, exhaustive here / hfr"] = exhaustive["seconds"]["mean"] / hfr["seconds"]["mean"]
     if conv is None:
         return found
     recipe, levels = Recipe(), hfr["passes"]["mean"] / job.unlabelled

@@ -36,21 +36,27 @@ def ranking(parts: list[dict[str, Any]]) -> str:
 
 def _data_set(title: str, part: dict[str, Any]) -> str:
     job = part["job"]
-    head = ["strategy", title, "regret", "regret beyond `hfr`'s", "regret of its level", "passes", "seconds", "picks"]
+    timed = "seconds" in part["rows"]["hfr"]
+    head = ["strategy", title, "regret", "regret beyond `hfr`'s", "regret of its level", "passes", "picks"]
+    head[-1:-1] = ["seconds"] if timed else []
     rows = [
         [
             f"`{name}`",
             *(_points(row[key]) for key in ("accuracy", "regret", "regret beyond hfr's", "regret of its level")),
             f"{row['passes']['mean']:,.0f}",
-            f"{row['seconds']['mean']:.1f}",
+            *([f"{row['seconds']['mean']:.1f}"] if timed else []),
             ", ".join(dict.fromkeys(row["picks"])),
         ]
         for name, row in sorted(part["rows"].items(), key=lambda item: item[1]["regret"]["mean"])
     ]
+    levels = part.get("sigmas", 21)
+    options = ("" if levels == 21 else f" --sigmas {levels}") + ("" if timed else " --busy")
     caption = (
         f"In %, mean over {part['seeds']} seeds ± half of the 95 % interval; {job['imgsz'][0]}x{job['imgsz'][1]}, "
+        f"{levels} noise levels, "
         f"{job['unlabelled']} images without labels, {job['labelled']} to train on, {part['steps']} steps a head. "
-        f"Measured {part['date']} on {part['machine']}, with `python -m benchmarks.selection`."
+        f"Measured {part['date']} on {part['machine']}, with `python -m benchmarks.selection{options}`"
+        f"{'.' if timed else ': the machine also did other work, so without times.'}"
     )
     adaptive = part["adaptive"]
     spent = adaptive["share of hfr's passes"]["mean"]

@@ -10,27 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report, curriculum_table, graph_table, proof_table, selection_table
+from benchmarks import (
+    accuracy_report,
+    clean_table,
+    curriculum_table,
+    families_table,
+    frozen_table,
+    goals_table,
+    graph_table,
+    model_card,
+    models_table,
+    proof_table,
+    selection_table,
+)
 from benchmarks.harness import listed
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 END = "<!-- end -->"
-
-SPEED_ROWS = {
-    "CamVid test mIoU, fp16": ("CamVid test mIoU, fp16 [%]", "{:.1f} %"),
-    "CamVid test mIoU, fp32": ("CamVid test mIoU, fp32 [%]", "{:.1f} %"),
-    "`aselect-run` on a 960x540 clip, overlay video and JSON lines": (
-        "aselect-run, overlay and lines [frames/s]",
-        "{:.0f} frames/s",
-    ),
-    "the same session alone": ("session alone [frames/s]", "{:.0f} frames/s"),
-    "process start to first result": ("process start to first result [s]", "{:.2f} s"),
-    "deployed graph with head, fp16": ("deployed graph with head, fp16 [MB]", "{:.1f} MB"),
-    "weights of the whole DiT without head, float16": ("whole DiT without head, float16 [MB]", "{:.1f} MB"),
-    "export, with all gates": ("export fp16 [s]", "{:.0f} s"),
-    "export, peak memory": ("export fp16, peak memory [MB]", "{:.0f} MB"),
-}
 
 
 def main() -> None:
@@ -44,7 +41,9 @@ def main() -> None:
 
 def pages() -> dict[str, dict[str, str]]:
     """The tables of each page, by name; those of benchmarks that have not been run are left out."""
-    found = {"README.md": {"figures": figures()}}
+    found = {}
+    if (RESULTS / "models.json").is_file():
+        found["README.md"] = {"models": models_table.table(load("models"))}
     if (RESULTS / "accuracy.json").is_file():
         found["docs/accuracy.md"] = {"accuracy": accuracy()}
     if (RESULTS / "selection.json").is_file():
@@ -53,11 +52,19 @@ def pages() -> dict[str, dict[str, str]]:
             "selection": selection_table.picks(result),
             "selection-cost": selection_table.cost(result),
             "selection-shapes": selection_table.shapes(result),
+            "selection-taught": model_card.choices(),
         }
     if (RESULTS / "curriculum.json").is_file():
         found["docs/pretraining.md"] = {"curriculum": curriculum_table.table(load("curriculum"))}
+    if (RESULTS / "frozen.json").is_file():
+        found.setdefault("docs/pretraining.md", {})["frozen"] = frozen_table.table(load("frozen"))
+    found["weights/README.md"] = {"streets": model_card.streets(load("main_job")), "birds": model_card.birds()}
     if (RESULTS / "graph.json").is_file():
         found["docs/graph.md"] = {"graph": graph_table.table(load("graph"))}
+    if (RESULTS / "families.json").is_file():
+        found["docs/families.md"] = {"families": families_table.table(load("families"))}
+    if (RESULTS / "clean.json").is_file():
+        found["docs/training.md"] = {"clean": clean_table.table(load("clean"))}
     found["docs/benchmarks.md"] = gathered()
     if proofs := proof_table.recorded(RESULTS):
         found["docs/jetson.md"] = {"verified": proof_table.table(proofs)}
@@ -66,12 +73,16 @@ def pages() -> dict[str, dict[str, str]]:
 
 def gathered() -> dict[str, str]:
     """The tables that need no explanation, on one page."""
-    tables = {"main-job": listed(load("main_job"), "python -m benchmarks.main_job")}
+    missed = goals_table.table({name: load(name) for name in goals_table.recorded(RESULTS)})
+    tables = {"missed": missed, "main-job": listed(load("main_job"), "python -m benchmarks.main_job")}
     if (RESULTS / "runtime.json").is_file():
         parts = [listed(part, f"python -m benchmarks.runtime {name}") for name, part in load("runtime").items()]
         tables["runtime"] = "\n\n".join(parts)
     if (RESULTS / "engines.json").is_file():
         tables["engines"] = listed(load("engines"), "python -m benchmarks.engines --xl-blocks 9")
+    for name in ("encoder", "encoder_drop"):
+        if (RESULTS / f"{name}.json").is_file():
+            tables[name.replace("_", "-")] = listed(load(name), f"python -m benchmarks.{name}")
     return tables
 
 
@@ -87,24 +98,6 @@ def write(path: Path, tables: dict[str, str]) -> None:
 def marked(name: str, content: str) -> str:
     """A table between the comments that name its source."""
     return f"<!-- {name}: python -m benchmarks.table --write -->\n{content}\n{END}"
-
-
-def figures() -> str:
-    """The main figures."""
-    result = load("main_job")
-    rows = [f"| {name} | {form.format(result['figures'][key])} |" for name, (key, form) in SPEED_ROWS.items()]
-    command = " ".join(["python -m benchmarks.main_job", *(f"--{k} {v}" for k, v in result["arguments"].items())])
-    caption = f"Measured {result['date']} on {result['machine']}, no GPU, with `{command}`."
-    prefix, suffix = "CamVid test IoU ", ", fp16 [%]"
-    classes = {
-        key.removeprefix(prefix).removesuffix(suffix): value
-        for key, value in result["figures"].items()
-        if key.startswith(prefix)
-    }
-    each = "Test IoU in %, class by class: " + ", ".join(f"{name} {value:.0f}" for name, value in classes.items()) + "."
-    return "\n".join(
-        ["| the model that ships, {}x{} | |".format(*result["size"]), "|---|---|", *rows, "", each, "", caption]
-    )
 
 
 def accuracy() -> str:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aselect_edge.backbones import DiT
-from research.teacher import Features
+from aselect_edge.training.efficientnet import Features
 
 
 class Standardise(nn.Module):

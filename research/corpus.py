@@ -168,12 +168,12 @@ def sample(images: Tensor, boxes: Tensor, size: tuple[int, int], mode: str) -> T
     return F.grid_sample(images.float(), grid, mode=mode, padding_mode="border", align_corners=False)
 
 
-def recoloured(generator: torch.Generator, pixels: Tensor, strength: float = 0.3) -> Tensor:
+def recoloured(generator: torch.Generator, pixels: Tensor) -> Tensor:
     """Random brightness, contrast, saturation and white balance of pixels (N, 3, H, W), 0..255."""
     count, device = len(pixels), pixels.device
 
     def uniform(*shape: int) -> Tensor:
-        return 1 + strength * (2 * torch.rand(count, *shape, generator=generator, device=device) - 1)
+        return 1 + 0.3 * (2 * torch.rand(count, *shape, generator=generator, device=device) - 1)
 
     grey = pixels.mean(dim=1, keepdim=True)
     pixels = grey + (pixels - grey) * uniform(1, 1, 1)

@@ -24,14 +24,15 @@ import torch
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.selection import Request, select_tap
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
-from research.gpu_rows import GUIDED, SETS, SETTINGS, train_rows
+from research.gpu_workers import train_rows
 from research.pack import unpack
 from research.pretraining import CONFIG, PretrainRecipe, pretrain
-from research.teacher import load_teacher
+from research.row_jobs import GUIDED, SETS, SETTINGS
 
 log = logging.getLogger("gpu")
 PART = 15 * 2**20
@@ -117,7 +118,7 @@ def _name(device: torch.device) -> str:
 def _pretrain(data: Path, out: Path, seconds: float, device: torch.device, small: bool) -> None:
     corpus = load_corpus(data, device, 16 if small else 1200, workers=os.cpu_count() or 1)
     log.info("corpus: %d images", corpus.count)
-    teacher = load_teacher(data / "teacher.safetensors").to(device)
+    teacher = load_efficientnet(data / "teacher.safetensors").to(device)
     if device.type == "cuda":
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = PretrainRecipe(seconds=seconds, compiled=device.type == "cuda" and not small)

@@ -22,17 +22,19 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
-from aselect_runtime.frames import Frame, read_image
+from aselect_runtime.frames import Frame, read_image, stretched
 from aselect_runtime.media import list_images
-from research.teacher import load_teacher, save_teacher
+from research.teacher import save_teacher
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -216,7 +218,7 @@ def clip_frames(path: Path, every: int = CLIP_EVERY) -> list[Frame]:
             good, frame = capture.read()
             if not good:
                 return frames[::every]
-            frames.append(cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
+            frames.append(stretched(cast("Frame", frame), (270, 480), cv2.INTER_AREA))
     finally:
         capture.release()
 
@@ -238,7 +240,8 @@ def _encoded_file(job: tuple[Path, str]) -> bytes:
     shorter = min(frame.shape[:2])
     if source == "cub40" and shorter > BIRD_SIDE:
         scale = BIRD_SIDE / shorter
-        frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        size = (round(frame.shape[0] * scale), round(frame.shape[1] * scale))
+        frame = stretched(frame, size, cv2.INTER_AREA)
     return encode(frame, QUALITY[source])
 
 
@@ -276,7 +279,7 @@ def _tiles(mosaic: Frame) -> NDArray[np.uint8]:
 def _teacher(weights: Path | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.safetensors"
-        save_teacher(load_teacher(weights), path)
+        save_teacher(load_efficientnet(weights), path)
         return path.read_bytes()
 
 

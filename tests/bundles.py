@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle import save_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
@@ -33,14 +34,21 @@ Change = Callable[[TapModel], None]
 
 
 def write_bundle(
-    folder: Path, task: Task = "seg", change: Change = lambda _: None, kind: HeadKind | None = None
+    folder: Path,
+    task: Task = "seg",
+    change: Change = lambda _: None,
+    kind: HeadKind | None = None,
+    heads: int = 2,
 ) -> Path:
     """A bundle with random weights that answers with several classes; `change` alters the weights before saving.
 
-    The head is `conv` for segmentation and `linear` for classification, if `kind` says nothing else.
+    The head is `conv` for segmentation and `linear` for classification, if `kind` says nothing else. The backbone is
+    16 times `heads` wide.
     """
     torch.manual_seed(0)
-    config = DiTConfig(2, 16, in_channels=3, num_layers=DEPTH + 1, sample_size=8, patch_size=8, num_embeds_ada_norm=4)
+    config = DiTConfig(
+        heads, 16, in_channels=3, num_layers=DEPTH + 1, sample_size=8, patch_size=8, num_embeds_ada_norm=4
+    )
     backbone = DiT(config)
     spec = HeadSpec(kind=kind or ("conv" if task == "seg" else "linear"), channels=16)
     taps = taps_for(spec, (Tap.parse(f"{DEPTH}.query"),))

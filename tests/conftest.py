@@ -52,19 +52,19 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def write_model() -> WriteModel:
     """`write_model(folder, task="seg", batch=1, resize=None)`: an export folder that ONNX Runtime runs."""
-    return _write_model
+    return export_folder
 
 
 @pytest.fixture(scope="session")
 def seg_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder of a segmentation model that tells dark, middle and bright pixels."""
-    return _write_model(tmp_path_factory.mktemp("models") / "seg")
+    return export_folder(tmp_path_factory.mktemp("models") / "seg")
 
 
 @pytest.fixture(scope="session")
 def cls_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder of a classification model that tells dark, middle and bright frames."""
-    return _write_model(tmp_path_factory.mktemp("models") / "cls", "cls")
+    return export_folder(tmp_path_factory.mktemp("models") / "cls", "cls")
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_streets(tmp_path_factory.mktemp("streets"))
 
 
-def _write_model(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:
+def export_folder(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:
     """An export folder whose model tells dark (below 64), middle and bright (from 192) by the blue channel."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = small_manifest(task, batch, resize)

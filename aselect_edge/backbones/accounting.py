@@ -21,6 +21,7 @@ _MEANINGS = (
     (r"rope|freqs_(cos|sin)|rotary", "rotary positions (RoPE)"),
     (r"\.mlp\.(w\d+|gate|up|down)|swiglu", "a gated MLP (SwiGLU)"),
     (r"\.norm\d?(_\w+)?\.(weight|bias)$|rms_?norm", "norms with weights (RMSNorm or an affine LayerNorm)"),
+    (r"^s_embedder\.", "an encoder of its own for the condition (DDT)"),
     (r"^bn\.", "statistics that normalise the latents (REPA-E)"),
     (r"^decoder_blocks\.|^dec_|^dec\.|mask_token|sideblock", "a separate decoder"),
     (r"^r_embedder\.", "a second time input (MeanFlow)"),
@@ -28,13 +29,20 @@ _MEANINGS = (
     (r"(resolution|aspect_ratio|csize|ar)_embedder", "an embedding of the image size"),
     (r"\.sr\.|\.sr_norm", "compressed keys and values"),
     (r"experts|router|\.moe\.", "a mixture of experts"),
-    (r"cls_token|cls_embed|register_token|in_context", "tokens in addition to the image tokens"),
+    (
+        r"cls_token|cls_embed|cls_proj|wg_norm|register_token|in_context",
+        "tokens in addition to the image tokens (as in REG)",
+    ),
     (
         r"^blocks\.\d+\.|^transformer_blocks\.\d+\.|^joint_blocks\.\d+\.",
         "blocks that config.json or the layout does not describe",
     ),
 )
 """Known meanings of tensor names, as (pattern, description)."""
+
+
+LONGEST = 120
+"""Characters of a tensor's name in a message."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,9 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(
-            f"{what}: got tensors that are not understood: {', '.join(unknown[:3])}{more}{meaning_of(unknown)}, "
-            "expected only those of the plain model; this variant is not supported, choose another checkpoint"
+            f"{what}: got tensors that are not understood: {', '.join(map(short, unknown[:3]))}{more}"
+            f"{meaning_of(unknown)}, expected only "
+            "those of the plain model; this variant is not supported, choose another checkpoint"
         )
     for name, table in layout.tables.items():
         if name in store.held and not _same(store.tensor(name), table):
@@ -71,6 +80,11 @@ def check_layout(store: WeightStore, layout: Layout, what: str) -> None:
                 f"{what}: got a {name} of other values than the sine-cosine table of its grid, expected that table; "
                 "trained positions are not supported, choose another checkpoint"
             )
+
+
+def short(name: str) -> str:
+    """A tensor's name as a message shows it: whoever wrote the file may have made it as long as the file."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
 
 
 def _same(stored: Tensor, table: Tensor) -> bool:

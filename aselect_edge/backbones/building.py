@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 
 from aselect_edge.backbones.accounting import Layout
-from aselect_edge.backbones.dit import DiT, diffusers_keys
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import diffusers_keys
 from aselect_edge.backbones.family import Backbone
 from aselect_edge.backbones.folders import WEIGHTS
 from aselect_edge.backbones.store import Stored, WeightStore, fill

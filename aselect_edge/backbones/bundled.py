@@ -22,6 +22,8 @@ def read_bundle(path: Path) -> Bundle:
         raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
     record = Bundle.load(path / BUNDLE)
     needed = [SELECTION, HEAD, *filter(None, (record.backbone.file, record.backbone.condition))]
+    if record.distilled is not None:
+        needed.append(record.distilled.file)
     unlisted = [name for name in needed if name not in record.files]
     if unlisted:
         raise IntegrityError(f"{path / BUNDLE}: got no hash of {unlisted[0]}, expected one; train the bundle again")

@@ -9,96 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from aselect_edge.backbones.family import Backbone, Condition, of_block
-from aselect_edge.backbones.inputs import class_condition, patch_grid
+from aselect_edge.backbones.class_conditional import ClassConditional
+from aselect_edge.backbones.dit_config import DiTConfig, diffusers_keys
+from aselect_edge.backbones.family import Condition, of_block
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
-from aselect_runtime.errors import InputError
 from aselect_runtime.records import Component, Tap
 
 See = Callable[[Component, Tensor], None]
-Count = Annotated[int, Field(ge=1, le=65536)]
-
-
-@dataclass(frozen=True)
-class DiTConfig:
-    """The fields of diffusers' `config.json` that decide shapes and formulas."""
-
-    num_attention_heads: Count = 16
-    attention_head_dim: Count = 72
-    in_channels: Count = 4
-    out_channels: Count | None = None
-    num_layers: Count = 28
-    attention_bias: bool = True
-    sample_size: Count = 32
-    patch_size: Count = 2
-    num_embeds_ada_norm: Count = 1000
-    norm_eps: float = 1e-5
-    frequency_shift: Literal[0, 1] = 1
-    """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
-    null_class: bool = True
-    """Whether the label table ends with the class "no class"."""
-
-    @property
-    def width(self) -> int:
-        """D, channels of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @classmethod
-    def from_json(cls, config: dict[str, Any]) -> DiTConfig:
-        """Read diffusers' config; raises InputError for invalid values, and if the formulas differ from DiT's."""
-        expected = {
-            "norm_type": "ada_norm_zero",
-            "activation_fn": "gelu-approximate",
-            "norm_elementwise_affine": False,
-            "dropout": 0.0,
-        }
-        for key, value in expected.items():
-            if config.get(key, value) != value:
-                raise InputError(
-                    f"DiT config: got {key} = {config[key]!r}, expected {value!r}; this variant is not supported"
-                )
-        known = {field.name for field in fields(cls)}
-        try:
-            return TypeAdapter(cls).validate_python({key: value for key, value in config.items() if key in known})
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            raise InputError(
-                f"DiT config: got {fault['loc'][0]} = {fault['input']!r}, expected a valid value ({fault['msg']}); "
-                "check config.json"
-            ) from error
-
-    def to_json(self) -> dict[str, Any]:
-        """The configuration that diffusers' `DiTTransformer2DModel.from_config` reads."""
-        own = {"frequency_shift": 1, "null_class": True}  # unknown to diffusers: written only if not the default
-        values = {key: value for key, value in asdict(self).items() if key not in own or value != own[key]}
-        return {"_class_name": "DiTTransformer2DModel", "norm_type": "ada_norm_zero", **values}
-
-
-@lru_cache(maxsize=8)
-def sincos_positions(width: int, grid: tuple[int, int], base_size: int) -> Tensor:
-    """Sine-cosine position table (T, D) of a grid (rows, columns), row-major.
-
-    Positions span [0, base_size) on both axes for any grid, and the first half of the channels encodes the
-    column: both as in diffusers' `get_2d_sincos_pos_embed`.
-    """
-    frequency = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    halves = []
-    for axis in (1, 0):
-        position = torch.arange(grid[axis], dtype=torch.float32) / (grid[axis] / base_size)
-        angle = torch.outer(position.double(), frequency)
-        table = torch.cat([angle.sin(), angle.cos()], dim=1)  # (columns | rows, D/2)
-        halves.append(table[None].expand(grid[0], -1, -1) if axis == 1 else table[:, None].expand(-1, grid[1], -1))
-    return torch.cat(halves, dim=2).reshape(grid[0] * grid[1], width).float()
 
 
 class Conditioning(nn.Module):
@@ -115,7 +38,7 @@ class Conditioning(nn.Module):
         exponent = -math.log(10000) * torch.arange(128, dtype=torch.float32, device=timestep.device) / self.divisor
         angle = timestep[:, None].float() * exponent.exp()  # (N, 128)
         wave = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.time_in.weight.dtype)  # (N, 256)
-        return self.time_out(F.silu(self.time_in(wave))) + self.label(label)  # type: ignore[no-any-return]
+        return self.time_out(F.silu(self.time_in(wave))) + self.label(label)
 
 
 class Block(nn.Module):
@@ -130,6 +53,11 @@ class Block(nn.Module):
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
+        self.query_norm, self.key_norm = (
+            # torch's own eps of 1e-5, which timm's attention has
+            nn.LayerNorm(config.attention_head_dim) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.mlp_in = nn.Linear(width, 4 * width)
@@ -137,7 +65,7 @@ class Block(nn.Module):
 
     def modulation(self, c: Tensor) -> tuple[Tensor, ...]:
         """shift, scale and gate of attention, then of the MLP; each (N, 1, D)."""
-        return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)  # type: ignore[no-any-return]
+        return self.adaln(F.silu(c))[:, None].chunk(6, dim=2)
 
     def forward(self, x: Tensor, c: Tensor, see: See | None = None) -> Tensor:
         """x (N, T, D), c (N, D) -> (N, T, D); `see` is called with every component in turn."""
@@ -163,6 +91,7 @@ class Block(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, D/heads)
+        q, k = self.query_norm(q), self.key_norm(k)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (N, T, D)
 
 
@@ -170,7 +99,7 @@ def _ignore(_component: Component, _value: Tensor) -> None:
     pass
 
 
-class DiT(Backbone):
+class DiT(ClassConditional):
     """The complete, unfolded model: the reference that everything deployed is compared with.
 
     With `tied`, all blocks share one `Conditioning`, as DiT was trained; diffusers stores one per block. With
@@ -179,6 +108,7 @@ class DiT(Backbone):
 
     family: ClassVar[str] = "dit"
     streamed: ClassVar[tuple[str, ...]] = ("blocks.", "conditioning.")
+    config: DiTConfig
 
     def __init__(self, config: DiTConfig, tied: bool = False, depth: int | None = None) -> None:
         super().__init__()
@@ -213,41 +143,14 @@ class DiT(Backbone):
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
         return read_schedule(DIT_SCHEDULE if config is None else config)
 
-    def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
-        return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
-
-    @property
-    def depth(self) -> int:
-        return len(self.blocks)
-
-    @property
-    def width(self) -> int:
-        return self.config.width
-
-    @property
-    def channels(self) -> int:
-        return self.config.in_channels
-
-    @property
-    def side(self) -> int:
-        return self.config.sample_size
-
     def tables(self) -> dict[str, Tensor]:
-        side = self.config.sample_size // self.config.patch_size
+        side = self.config.base
         return {"pos_embed.pos_embed": self.positions((side, side))} if self.width % 4 == 0 else {}
 
     @property
     def null_label(self) -> int:
         """Index of the class "no class"."""
         return self.config.num_embeds_ada_norm
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Token rows and columns of an input of this size; raises InputError."""
-        return patch_grid(self.config.patch_size, height, width)
-
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (T, D) of a grid."""
-        return sincos_positions(self.config.width, grid, self.config.sample_size // self.config.patch_size)
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
         """Denoise: x (N, C, H, W), timestep (N,), label (N,) -> (N, C_out, H, W).
@@ -318,35 +221,3 @@ def initialise(model: DiT) -> None:
     nn.init.xavier_uniform_(model.patch_embed.weight.view(model.patch_embed.out_channels, -1))
     for linear in zeroed:
         nn.init.zeros_(linear.weight)
-
-
-_BLOCK_KEYS = {
-    "norm1.emb.timestep_embedder.linear_1": "conditioning.{}.time_in",
-    "norm1.emb.timestep_embedder.linear_2": "conditioning.{}.time_out",
-    "norm1.emb.class_embedder.embedding_table": "conditioning.{}.label",
-    "norm1.linear": "blocks.{}.adaln",
-    "attn1.to_q": "blocks.{}.query",
-    "attn1.to_k": "blocks.{}.key",
-    "attn1.to_v": "blocks.{}.value",
-    "attn1.to_out.0": "blocks.{}.out",
-    "ff.net.0.proj": "blocks.{}.mlp_in",
-    "ff.net.2": "blocks.{}.mlp_out",
-}
-_OUTER_KEYS = {"pos_embed.proj": "patch_embed", "proj_out_1": "final_adaln", "proj_out_2": "final"}
-
-
-def diffusers_keys(config: DiTConfig, depth: int | None = None) -> dict[str, str]:
-    """Name in this module -> name in diffusers' state dict, for the first `depth` blocks (all by default).
-
-    A truncated model (`depth` given) has no output layer.
-    """
-    names = {ours: theirs for theirs, ours in _OUTER_KEYS.items() if depth is None or ours == "patch_embed"}
-    for index in range(config.num_layers if depth is None else depth):
-        names |= {ours.format(index): f"transformer_blocks.{index}.{theirs}" for theirs, ours in _BLOCK_KEYS.items()}
-    biasless = () if config.attention_bias else (".query", ".key", ".value")
-    keys = {}
-    for ours, theirs in names.items():
-        keys[f"{ours}.weight"] = f"{theirs}.weight"
-        if not ours.endswith((".label", *biasless)):
-            keys[f"{ours}.bias"] = f"{theirs}.bias"
-    return keys

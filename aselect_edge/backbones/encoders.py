@@ -19,9 +19,10 @@ from torch import Tensor
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.family import Affine, Encoder
 from aselect_edge.backbones.folders import local_folder, part_of, read_json, weight_files
-from aselect_edge.backbones.naming import AUTOENCODER
+from aselect_edge.backbones.limits import check_counts
+from aselect_edge.backbones.naming import AUTOENCODER, HOLDS_AUTOENCODER
 from aselect_edge.backbones.registry import refuse_quantised
-from aselect_edge.backbones.store import Stored, WeightStore, fill
+from aselect_edge.backbones.store import Stored, WeightStore, fill, tensors_of
 from aselect_edge.backbones.vae_file import IGNORED, vae_config, vae_place
 from aselect_runtime.errors import InputError
 
@@ -30,20 +31,36 @@ log = logging.getLogger(__name__)
 _OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 """Names inside the middle block's attention: current diffusers names -> those saved before diffusers 0.18."""
 
+_MOST = {
+    **dict.fromkeys(("block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels"), 65536),
+    **dict.fromkeys(("in_channels", "out_channels", "latent_channels", "norm_num_groups", "sample_size"), 65536),
+    **dict.fromkeys(("layers_per_block", "num_encoder_blocks", "num_decoder_blocks"), 64),
+    "upsampling_scaling_factor": 64,
+}
+"""The largest number of each key of a config.json that says how large an autoencoder is."""
+_MOST_LAYERS = dict.fromkeys(("encoder_layers_per_block", "decoder_layers_per_block"), 64)
+"""The same for AutoencoderDC's, some of whose levels have no layer."""
 
-def load_encoder(source: str, revision: str | None = None) -> Encoder:
+
+def load_encoder(source: str, affine: Affine | None = None) -> Encoder:
     """The encoder in a folder, a hub id (an autoencoder, or a pipeline with a `vae/`) or a single file.
 
-    eval mode, float32. Raises InputError if it is not an autoencoder of a known class, IntegrityError if its weights
-    are corrupt.
+    `affine` normalises its latents to x0 if the model defines that; None uses the autoencoder's own scale. eval mode,
+    float32. Raises InputError if it is not an autoencoder of a known class, IntegrityError if its weights are corrupt.
     """
     path = Path(source)
     if path.is_file():
-        if not (path.parent / "config.json").is_file():
-            return _of_file(path)
-        return _filled(path.parent, [path])
-    folder = part_of(local_folder(source, revision, check=_check_config), "vae")
-    return _filled(folder, None)
+        own = (path.parent / "config.json").is_file()
+        encoder = _filled(path.parent, [path]) if own else _of_file(path, affine is not None)
+    else:
+        encoder = _filled(part_of(local_folder(source, None, check=_check_config), "vae"), None)
+    encoder.affine = affine or encoder.affine
+    return encoder
+
+
+def holds_autoencoder(path: Path) -> bool:
+    """Whether the file of a model holds its autoencoder too; raises IntegrityError where it cannot be read."""
+    return any(name.startswith(HOLDS_AUTOENCODER) for name in tensors_of(path))
 
 
 def _check_config(folder: Path) -> None:
@@ -63,10 +80,10 @@ def _filled(folder: Path, files: list[Path] | None) -> Encoder:
     return encoder
 
 
-def _of_file(path: Path) -> Encoder:
+def _of_file(path: Path, scaled: bool) -> Encoder:
     store = WeightStore([path], {}, AUTOENCODER)
     shapes = {name: held.shape for name, held in store.held.items()}
-    config, said = vae_config(path, shapes)
+    config, said = vae_config(path, shapes, scaled)
     encoder = encoder_of(config, str(path))
     places = {name: vae_place(name) for name in encoder.state_dict()}
     known = frozenset(stored.name for stored in places.values())
@@ -94,6 +111,8 @@ def encoder_of(config: Mapping[str, Any], where: str = "autoencoder") -> Encoder
             f"{where}: got {config['in_channels']} input channels, expected 3; give another autoencoder",
             parameter="vae",
         )
+    check_counts(where, config, _MOST)
+    check_counts(where, config, _MOST_LAYERS, least=0)
     try:
         with torch.device("meta"):
             return kind(config)
@@ -119,7 +138,7 @@ class KLEncoder(Encoder):
         moments = self.encoder(pixels.flip(1) / 127.5 - 1)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
-        return moments.chunk(2, dim=1)[0]  # type: ignore[no-any-return]
+        return moments.chunk(2, dim=1)[0]
 
 
 class DCEncoder(Encoder):
@@ -137,7 +156,7 @@ class DCEncoder(Encoder):
         self.affine = _affine(config, self.channels, vae.config.scaling_factor, config.get("shift_factor"))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+        return self.encoder(pixels.flip(1) / 127.5 - 1)
 
 
 class TinyEncoder(Encoder):
@@ -155,7 +174,7 @@ class TinyEncoder(Encoder):
         self.affine = _affine(config, self.channels, vae.config.scaling_factor, vae.config.shift_factor)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels.flip(1) / 127.5 - 1)  # type: ignore[no-any-return]
+        return self.encoder(pixels.flip(1) / 127.5 - 1)
 
 
 def _affine(config: Mapping[str, Any], channels: int, scaling: float, shift: float | None) -> Affine:

@@ -1,7 +1,7 @@
 """Find the direction of time and the noise path of a SiT-like file: projects share tensor names but differ in these.
 
-REPA, iREPA, SRA, REPA-E and MeanFlow feed the embedder the noise share sigma, SiT feeds the image share 1 - sigma. If
-the direction is wrong, features are those of other noise levels and no error shows it.
+REPA, iREPA, SRA, REPA-E, Self-Flow and MeanFlow feed the embedder the noise share sigma, SiT feeds the image share
+1 - sigma. If the direction is wrong, features are those of other noise levels and no error shows it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from aselect_edge.backbones.facebook import linear_patch
 from aselect_edge.backbones.sit import PATHS, TIMES, PathSchedule, Time
 from aselect_edge.backbones.sit import Path as Along
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice
 
-_TO_NOISE = {"linear": "linear", "cosine": "cosine"}
+_TO_NOISE: dict[str, Along] = {"linear": "linear", "cosine": "cosine"}
 """path_type as written by REPA's training scripts -> the path."""
-_TO_DATA = {"Linear": "linear", "GVP": "cosine", "VP": "vp"}
+_TO_DATA: dict[str, Along] = {"Linear": "linear", "GVP": "cosine", "VP": "vp"}
 """path_type as written by SiT's training scripts -> the path."""
 _TRAINED_BESIDE = ("projectors", "ap_head", "bn", "r_embedder")
 """Tensors that occur only in projects that feed the noise share."""
@@ -43,18 +44,20 @@ def sit_schedule(
         )
     meant, why = _time(path, shapes, noted, time)
     if along is not None:
-        return PathSchedule(meant, choice(along, PATHS, "sit_path")), [why, f"{along} path (given)"]  # type: ignore[arg-type]
-    way: Along = {**_TO_NOISE, **_TO_DATA}.get(noted, "linear")  # type: ignore[assignment,arg-type]
+        return PathSchedule(meant, choice(along, PATHS, "sit_path")), [why, f"{along} path (given)"]
+    way: Along = "linear" if noted is None else {**_TO_NOISE, **_TO_DATA}[str(noted)]
     reason = "assumed, the file does not say" if noted is None else f"path_type = {noted}"
     return PathSchedule(meant, way), [why, f"{way} path ({reason})"]
 
 
 def _time(path: Path, shapes: Mapping[str, tuple[int, ...]], noted: object, given: str | None) -> tuple[Time, str]:
     if given is not None:
-        return choice(given, TIMES, "sit_time"), f"fed {given} (given)"  # type: ignore[return-value]
+        return choice(given, TIMES, "sit_time"), f"fed {given} (given)"
     if noted in _TO_NOISE or noted in _TO_DATA:
         time: Time = "sigma" if noted in _TO_NOISE else "1-sigma"
         return time, f"fed {time} (path_type = {noted})"
+    if linear_patch(shapes):
+        return "sigma", "fed sigma (its patch embedding is a linear layer, as Self-Flow's is)"
     beside = [name for name in _TRAINED_BESIDE if _has(shapes, f"{name}.")]
     learned = _learned_sigma(shapes)
     if beside and not learned:

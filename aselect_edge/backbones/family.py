@@ -7,7 +7,7 @@ T = rows·columns tokens, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,11 @@ class Affine:
     gain: float | tuple[float, ...] = 1.0
     offset: float | tuple[float, ...] = 0.0
     reverse: bool = False
+
+    @classmethod
+    def normalising(cls, mean: Sequence[float], std: Sequence[float]) -> Affine:
+        """x0 = (value - mean) / std, channel by channel."""
+        return cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
 
     def columns(self) -> tuple[Tensor, Tensor]:
         """Gain and offset as float64 (C or 1, 1, 1)."""
@@ -107,6 +112,11 @@ class Backbone(nn.Module, ABC):
         The prompt's embeddings come from the text encoders of the pipeline in `folder`. Raises InputError if the model
         has no such label, or needs one.
         """
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The convolution whose output (N, D, rows, columns) is the tokens, before positions are added."""
+        return self.get_submodule("patch_embed")
 
     @property
     @abstractmethod
@@ -225,7 +235,7 @@ class Encoder(nn.Module, ABC):
         values = self(pixels)
         values = values.flip(1) if self.affine.reverse else values
         gain, offset = (part.to(values) for part in self.affine.columns())
-        return values * gain + offset  # type: ignore[no-any-return]
+        return values * gain + offset
 
 
 class Pixels(Encoder):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from aselect_edge.backbones.hub import VARIANTS, snapshot
+from aselect_edge.backbones.limits import LARGEST_CONFIG
 from aselect_runtime.errors import InputError, IntegrityError
-from aselect_runtime.files import inside
+from aselect_runtime.files import inside, read_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCH_WEIGHTS = "diffusion_pytorch_model.bin"
@@ -93,7 +94,7 @@ def weight_files(folder: Path) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises InputError if there is no such file, IntegrityError if its contents are not an object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path, LARGEST_CONFIG))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected a diffusers configuration; check the folder") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -7,12 +7,21 @@ import torch
 from aselect_edge.backbones.family import Condition
 from aselect_runtime.errors import InputError
 
+MOST_TOKENS = 1 << 18
+"""Of an input: 8192x8192 pixels in patches of 16. Attention of as many is beyond any memory."""
+
 
 def patch_grid(patch: int, height: int, width: int) -> tuple[int, int]:
     """Token rows and columns of an input of this size; raises InputError if they are not multiples of the patch."""
     if height % patch or width % patch or not height or not width:
         raise InputError(
             f"got an input of {height}x{width}, expected multiples of the patch size {patch}; change the size",
+            parameter="imgsz",
+        )
+    if (height // patch) * (width // patch) > MOST_TOKENS:
+        raise InputError(
+            f"got an input of {height}x{width} in patches of {patch}, expected at most {MOST_TOKENS} of them; choose a "
+            "smaller size",
             parameter="imgsz",
         )
     return height // patch, width // patch

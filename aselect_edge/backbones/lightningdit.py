@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from aselect_edge.backbones.family import Affine
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.rotary import RotaryDiT
 from aselect_edge.backbones.sit import PathSchedule
@@ -22,10 +21,3 @@ class LightningDiT(RotaryDiT):
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:  # noqa: ARG003 - the path is fixed
         return PathSchedule()
-
-    @property
-    def affine(self) -> Affine | None:
-        mean, std = self.config.latents_mean, self.config.latents_std
-        if mean is None or std is None:
-            return None
-        return Affine(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))

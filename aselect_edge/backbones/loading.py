@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 import aselect_weights
 from aselect_edge.backbones.accounting import check_layout
 from aselect_edge.backbones.building import build, fill_backbone, layout_of, own_places
 from aselect_edge.backbones.bundled import BUNDLE, read_bundle
 from aselect_edge.backbones.digest import check_encoder, check_weights
-from aselect_edge.backbones.encoders import load_encoder
+from aselect_edge.backbones.encoders import holds_autoencoder, load_encoder
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels
 from aselect_edge.backbones.folders import PROMPT, local_folder, read_json, sibling_folder, transformer_of, weight_files
+from aselect_edge.backbones.loaded import LoadedBackbone
 from aselect_edge.backbones.noise import Schedule
 from aselect_edge.backbones.prompt import load_condition
 from aselect_edge.backbones.registry import family_class, family_of_config, refuse_quantised
-from aselect_edge.backbones.single_file import Asked, check_latents, is_diffusers_file, load_file
+from aselect_edge.backbones.single_file import check_latents, is_diffusers_file, load_file
 from aselect_edge.backbones.sit import PathSchedule
 from aselect_edge.backbones.store import WeightStore
+from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
 from aselect_runtime.records import BackboneSource, Bundle
@@ -32,35 +32,6 @@ log = logging.getLogger(__name__)
 
 SHIPPED = aselect_weights.backbone
 """The small pixel-space DiT that is included; its source is written `shipped`."""
-
-
-@dataclass(frozen=True)
-class LoadedBackbone:
-    """A backbone ready to be scanned or folded: the model, its encoder and its condition."""
-
-    model: Backbone
-    encoder: Encoder
-    condition: Condition
-    schedule: Schedule
-    source: str
-    revision: str | None = None
-    vae: str | None = None
-    """Where the encoder came from, if it did not come with the model."""
-    label: int | None = None
-    """The class of the condition; None for no class, or for a family without classes."""
-
-    def x0(self, pixels: Tensor) -> Tensor:
-        """The model's clean input (N, C, h, w) of pixels (N, 3, H, W), BGR, float 0..255."""
-        return self.encoder.x0(pixels)
-
-    @property
-    def side(self) -> int:
-        """Height and width of the frames that the model was trained on."""
-        return self.model.side * self.encoder.stride
-
-    def grid(self, imgsz: tuple[int, int]) -> tuple[int, int]:
-        """Token rows and columns of frames of this size; raises InputError for an unsupported size."""
-        return self.model.grid(*self.encoder.size(*imgsz))
 
 
 def load_backbone(
@@ -91,6 +62,24 @@ def load_backbone(
     source is stored as an absolute path, so that records stay valid in any working directory. Raises InputError if the
     source is not a backbone, IntegrityError if its weights are corrupt or of other shapes.
     """
+    options = BackboneOptions(
+        family=family,
+        vae=vae,
+        num_heads=heads,
+        condition=condition,
+        label=label,
+        revision=revision,
+        sit_time=sit_time,
+        sit_path=sit_path,
+    )
+    return load(source, options, depth, lean)
+
+
+def load(source: str, options: BackboneOptions, depth: int | None = None, lean: bool = False) -> LoadedBackbone:
+    """`load_backbone` with its options as one record, whose condition may be a file."""
+    condition = options.condition
+    if isinstance(condition, (str, Path)):
+        condition = load_condition(Path(condition))
     path = SHIPPED if source == "shipped" else Path(source)
     folder: Path | None = None
     if (path / BUNDLE).is_file():
@@ -98,22 +87,24 @@ def load_backbone(
     notes: Mapping[str, Any] = {}
     schedule: Schedule | None = None
     if path.is_file() and not is_diffusers_file(path):
-        found = load_file(path, Asked(family, heads, sit_time, sit_path), depth, lean)
+        found = load_file(path, options, depth, lean)
         model, schedule, notes = found.model, found.schedule, found.notes
     else:
-        folder = _folder(path, source, revision, family)
+        folder = _folder(path, source, options.revision, options.family)
         transformer = transformer_of(folder)
-        model = _of_folder(transformer, family, depth, lean, [path] if path.is_file() else weight_files(transformer))
-    encoder, origin = _encoder(model, folder, vae, source)
+        model = _of_folder(
+            transformer, options.family, depth, lean, [path] if path.is_file() else weight_files(transformer)
+        )
+    encoder, origin = _encoder(model, folder, options.vae, source)
     check_latents(source, encoder, notes)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source
     if schedule is None:
         schedule = _schedule(model, folder, source)
     if condition is None:
         if model.prompted and folder is not None:
-            local_folder(source, revision, PROMPT)  # for a hub id, gigabytes that other models do not need
-        condition = model.condition(label, folder)
-    return LoadedBackbone(model, encoder, condition, schedule, name, revision, origin, label)
+            local_folder(source, options.revision, PROMPT)  # for a hub id, gigabytes that other models do not need
+        condition = model.condition(options.label, folder)
+    return LoadedBackbone(model, encoder, condition, schedule, name, options.revision, origin, options.label)
 
 
 def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:
@@ -158,18 +149,17 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
     depth = 1 + max(tap.block for tap in record.taps)
     condition = None if source.condition is None else load_condition(inside(folder, source.condition))
     if source.file is None:
-        loaded = load_backbone(
-            source.source,
-            source.revision,
+        heads = source.config.get("num_attention_heads")
+        options = BackboneOptions(
             family=source.family,
             vae=source.vae,
-            label=source.label,
-            heads=source.config.get("num_attention_heads"),
+            num_heads=heads,
             condition=condition,
-            depth=depth,
-            lean=lean,
+            label=source.label,
+            revision=source.revision,
             **_path_of(source),
         )
+        loaded = load(source.source, options, depth, lean)
         if check:
             check_weights(loaded.model, source, depth)
             check_encoder(loaded.encoder, source)
@@ -178,8 +168,8 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
     fill_backbone(model, WeightStore([inside(folder, source.file)], own_places(model)), lean)
     if condition is None:
         condition = model.condition(source.label)
-    encoder = Pixels() if model.channels == Pixels.channels else load_encoder(source.vae or source.source)
-    encoder.affine = model.affine or encoder.affine
+    pixels = model.channels == Pixels.channels
+    encoder = Pixels() if pixels else load_encoder(source.vae or source.source, affine=model.affine)
     if check:
         check_encoder(encoder, source)
     # Bundles before version 1.1 do not store their schedule; that of the shipped backbone is known.
@@ -198,7 +188,14 @@ def _path_of(source: BackboneSource) -> dict[str, str]:
 
 
 def _of_bundle(path: Path, lean: bool) -> LoadedBackbone:
-    loaded = backbone_of(path, read_bundle(path), lean)
+    record = read_bundle(path)
+    if record.clean is not None:
+        raise InputError(
+            f"{path}: got a bundle of a clean backbone, whose features of noisy images are lost, expected a "
+            f"backbone that has them; give the one that it was made from, {record.backbone.source}",
+            parameter="backbone",
+        )
+    loaded = backbone_of(path, record, lean)
     # The record holds the options that a bundle was made with, so they need not be given again; a bundle made from
     # that bundle, with its own weights, must still find the autoencoder.
     vae = None if isinstance(loaded.encoder, Pixels) else loaded.vae or loaded.source
@@ -210,11 +207,14 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
     own = None if folder is None else sibling_folder(folder, "vae")
     origin = None
     if vae is not None:
-        encoder, origin = load_encoder(vae), str(Path(vae).resolve()) if Path(vae).exists() else vae
+        encoder = load_encoder(vae, affine=model.affine)
+        origin = str(Path(vae).resolve()) if Path(vae).exists() else vae
     elif own is not None:
-        encoder = load_encoder(str(own))
+        encoder = load_encoder(str(own), affine=model.affine)
     elif model.channels == Pixels.channels:
         encoder = Pixels()
+    elif folder is None and holds_autoencoder(Path(source)):
+        encoder = load_encoder(source, affine=model.affine)
     else:
         raise InputError(
             f"{source}: got a model of {model.channels}-channel latents and no vae/, expected the autoencoder that it "
@@ -227,7 +227,6 @@ def _encoder(model: Backbone, folder: Path | None, vae: str | None, source: str)
             "input; give the one it was trained on",
             parameter="vae",
         )
-    encoder.affine = model.affine or encoder.affine
     return encoder, origin
 
 

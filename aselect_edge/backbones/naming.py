@@ -11,6 +11,8 @@ _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpo
 """Name parts that torch.compile and FSDP add, at any position."""
 MODEL = ("model.diffusion_model.", "diffusion_model.", "module.", "model.", "net.")
 AUTOENCODER = ("first_stage_model.", "vae.", "module.", "model.")
+HOLDS_AUTOENCODER = AUTOENCODER[:2]
+"""What the names of an autoencoder in a model's file begin with."""
 _AVERAGES = ("ema_model.", "model_ema.", "ema.")
 _PLAIN = ("online_model.", "model.", "module.", "net.", "")
 _ELSE = re.compile(
@@ -37,10 +39,12 @@ def own_names(names: Iterable[str], prefixes: tuple[str, ...] = MODEL) -> dict[s
             )
         found[bare] = name
     if prefixes == AUTOENCODER:  # in an all-in-one file, the prefix marks all of its tensors
-        for prefix in AUTOENCODER[:2]:
+        for prefix in HOLDS_AUTOENCODER:
             part = {name.removeprefix(prefix): place for name, place in found.items() if name.startswith(prefix)}
             if part:
                 return part
+    else:  # an autoencoder beside the model is no part of it
+        found = {name: place for name, place in found.items() if not name.startswith(AUTOENCODER[1])} or found
     found = _averaged(found)
     while stripped := _stripped(found, prefixes):
         found = stripped

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import diffusers
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +31,6 @@ DIT_SCHEDULE: dict[str, Any] = {
 
 def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
     """alpha^2 at every timestep index, (timesteps,), from diffusers' `scheduler_config.json`; raises InputError."""
-    import diffusers
 
     noise = noise_fields(schedule)
     if noise.flow:
@@ -48,7 +48,7 @@ def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
         )
     if not ((betas >= 0) & (betas <= 1)).all():
         raise InputError("scheduler: got betas outside 0 to 1, expected variance shares from 0 to 1; correct them")
-    return cumulative  # type: ignore[no-any-return]
+    return cumulative
 
 
 ASKED = ("timestep", "timesteps")

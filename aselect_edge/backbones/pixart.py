@@ -17,6 +17,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Condition, expand, of_block
+from aselect_edge.backbones.limits import check_positions
 from aselect_edge.backbones.noise import DIT_SCHEDULE, Schedule, read_schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
@@ -53,6 +54,8 @@ class PixArt(Wrapped):
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> PixArt:
         check_config("PixArt", config, _COUNTS, _ALLOWED)
+        width = config.get("num_attention_heads", 16) * config.get("attention_head_dim", 72)
+        check_positions("PixArt", config.get("sample_size", 128), config.get("patch_size", 2), width)
         backbone = cls(PixArtTransformer2DModel, config, depth)
         if backbone.model.use_additional_conditions and backbone.width % 3:
             raise InputError(
@@ -92,7 +95,7 @@ class PixArt(Wrapped):
             device=torch.device("cpu"),
             output_type="pt",
         )
-        return table.float()[None]  # type: ignore[no-any-return]
+        return table.float()[None]
 
     def tables(self) -> dict[str, Tensor]:
         side = self.side // int(self.model.config.patch_size)
@@ -107,7 +110,7 @@ class PixArt(Wrapped):
             sizes["aspect_ratio"] = (pixels[:, :1] / pixels[:, 1:]).expand(len(timestep), 1)
         dtype = self.model.adaln_single.linear.weight.dtype
         modulation, _ = self.model.adaln_single(timestep, sizes, batch_size=len(timestep), hidden_dtype=dtype)
-        return modulation  # type: ignore[no-any-return]
+        return modulation
 
     def caption(self, prompt: Tensor) -> Tensor:
         """Prompt embeddings (N, L, C) as the input of cross-attention."""
@@ -159,8 +162,9 @@ def _watch(
     """
     attn: Any = block.attn1
     table: Any = block.scale_shift_table
+    feedforward: Any = block.ff
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
-    with watched(attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
+    with watched(attn=attn, mlp=feedforward, **places) as seen:
         out = block(x, **given)
     result = {name: result for name, (_, result) in seen.items()}
     gate = table[2] + given["timestep"].unflatten(1, (6, -1))[:, 2]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from aselect_edge.backbones.dit import sincos_positions
+from aselect_edge.backbones.class_conditional import sincos_positions
 from aselect_edge.backbones.facebook import heads_of
 from aselect_edge.backbones.store import Stored
 from aselect_runtime.errors import InputError
@@ -53,7 +53,7 @@ def pixart_config(
 
     Raises InputError, also for a position table that was trained.
     """
-    numbers = [int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))]
+    numbers = [int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d{1,4})\.", name))]
     try:
         width, channels, patch, _ = shapes["x_embedder.proj.weight"]
         outputs = shapes["final_layer.linear.weight"][0] // patch**2
@@ -101,7 +101,7 @@ def _scale(path: Path, width: int, side: int, table: Tensor | None) -> float:
 
 def pixart_place(name: str, config: Mapping[str, Any]) -> Stored:  # noqa: ARG001 - same signature as sd3_place
     """Location in a file of the parameter that diffusers calls `name`."""
-    found = re.match(r"transformer_blocks\.(\d+)\.(.+)$", name)
+    found = re.match(r"transformer_blocks\.(\d{1,4})\.(.+)$", name)
     if name in _OUTER:
         return Stored(_OUTER[name])
     if found is None:

@@ -94,16 +94,16 @@ class PRX(Wrapped):
     def patch_weight(self) -> Tensor:
         """The patch embedding's weight, of a linear layer there, as of the convolution that it is, (D, C, p, p)."""
         patch = int(self.model.patch_size)
-        return self.model.img_in.weight.unflatten(1, (-1, patch, patch))  # type: ignore[no-any-return]
+        return self.model.img_in.weight.unflatten(1, (-1, patch, patch))
 
     def conditioning(self, timestep: Tensor) -> Tensor:
         """What every block's modulation is computed from, (N, D), of sigma (N,)."""
         dtype = self.model.txt_in.weight.dtype
-        return self.model._compute_timestep_embedding(timestep, dtype)  # type: ignore[no-any-return]
+        return self.model._compute_timestep_embedding(timestep, dtype)
 
     def caption(self, prompt: Tensor) -> Tensor:
         """Prompt embeddings (N, L, C) as every block takes them, (N, L, D)."""
-        return self.model.txt_in(prompt)  # type: ignore[no-any-return]
+        return self.model.txt_in(prompt)
 
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None

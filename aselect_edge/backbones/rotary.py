@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aselect_edge.backbones.dit import Conditioning, DiTConfig, See, sincos_positions
-from aselect_edge.backbones.family import Backbone, Condition, of_block
-from aselect_edge.backbones.inputs import class_condition, patch_grid
+from aselect_edge.backbones.class_conditional import ClassConditional
+from aselect_edge.backbones.dit import Conditioning, See
+from aselect_edge.backbones.dit_config import DiTConfig
+from aselect_edge.backbones.family import Condition, of_block
 from aselect_edge.backbones.rotary_config import RotaryConfig, rotary_angles, rotate
 from aselect_runtime.records import Component, Tap
 
@@ -73,8 +73,8 @@ class Block(nn.Module):
         h = self.mlp_in(x)
         if self.gated:
             gate, h = h.chunk(2, dim=2)
-            return self.mlp_out(F.silu(gate) * h)  # type: ignore[no-any-return]
-        return self.mlp_out(F.gelu(h, approximate="tanh"))  # type: ignore[no-any-return]
+            return self.mlp_out(F.silu(gate) * h)
+        return self.mlp_out(F.gelu(h, approximate="tanh"))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, angles: Tensor) -> Tensor:
         q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))  # (N, heads, T, d)
@@ -92,10 +92,10 @@ def _head_norm(config: RotaryConfig, channels: int) -> nn.Module:
     return nn.RMSNorm(channels, EPS) if config.norm == "rms" else nn.LayerNorm(channels)
 
 
-class RotaryDiT(Backbone):
+class RotaryDiT(ClassConditional):
     """The complete, unfolded model without its output layer. A family derives from it and defines the schedule."""
 
-    streamed: ClassVar[tuple[str, ...]] = ("blocks.",)
+    config: RotaryConfig
 
     def __init__(self, config: RotaryConfig, depth: int | None = None) -> None:
         super().__init__()
@@ -129,31 +129,9 @@ class RotaryDiT(Backbone):
     def keys(self) -> dict[str, str]:
         return {name: name for name in self.state_dict()}
 
-    def condition(self, label: int | None = None, folder: Path | None = None) -> Condition:  # noqa: ARG002 - no prompt
-        return class_condition(self.config.num_embeds_ada_norm, self.config.null_class, label)
-
     @property
-    def depth(self) -> int:
-        return len(self.blocks)
-
-    @property
-    def width(self) -> int:
-        return self.config.width
-
-    @property
-    def channels(self) -> int:
-        return self.config.in_channels
-
-    @property
-    def side(self) -> int:
-        return self.config.sample_size
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return patch_grid(self.config.patch_size, height, width)
-
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (T, D) of a grid."""
-        return sincos_positions(self.config.width, grid, self.config.base)
+    def embedding(self) -> nn.Module:
+        return self.patch_embed if self.config.bottleneck is None else self.widen
 
     def angles(self, grid: tuple[int, int], index: int) -> Tensor:
         """RoPE's angles (tokens, d/2) in the block `index`: context tokens come first there and are not rotated."""
@@ -166,7 +144,7 @@ class RotaryDiT(Backbone):
 
     def context_of(self, label: Tensor) -> Tensor:
         """The context tokens (N, context tokens, D) of the classes (N,), as they enter their first block."""
-        return self.conditioning.label(label)[:, None] + self.context  # type: ignore[no-any-return]
+        return self.conditioning.label(label)[:, None] + self.context
 
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None

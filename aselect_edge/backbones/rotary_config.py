@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from aselect_edge.backbones.dit import Count
+from aselect_edge.backbones.limits import Count, Depth, check_positions
 from aselect_runtime.errors import InputError
 
 
@@ -21,7 +21,7 @@ class RotaryConfig:
     num_attention_heads: Count
     attention_head_dim: Annotated[int, Field(ge=4, le=65536, multiple_of=4)]
     in_channels: Count
-    num_layers: Count
+    num_layers: Depth
     sample_size: Count
     patch_size: Count
     num_embeds_ada_norm: Count
@@ -67,13 +67,15 @@ class RotaryConfig:
                 "this variant is not supported"
             )
         try:
-            return TypeAdapter(cls).validate_python({key: config[key] for key in known & config.keys()})
+            found = TypeAdapter(cls).validate_python({key: config[key] for key in known & config.keys()})
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             name = ".".join(map(str, fault["loc"])) or "values"
             raise InputError(
                 f"{family} config: got {name} = {fault['input']!r}, expected a valid value ({fault['msg']}); change it"
             ) from error
+        check_positions(family, found.sample_size, found.patch_size, found.width)
+        return found
 
 
 @lru_cache(maxsize=8)

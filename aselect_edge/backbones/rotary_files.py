@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aselect_edge.backbones.accounting import Layout, check_layout, meaning_of
-from aselect_edge.backbones.dit import sincos_positions
+from aselect_edge.backbones.class_conditional import sincos_positions
 from aselect_edge.backbones.facebook import IMAGENET
 from aselect_edge.backbones.jit import JiT
 from aselect_edge.backbones.lightningdit import LightningDiT

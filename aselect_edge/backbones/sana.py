@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
 
+from aselect_edge.backbones.limits import check_positions
 from aselect_edge.backbones.noise import Schedule, read_flow_schedule
 from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.backbones.wrapped import check_config
@@ -51,6 +52,8 @@ class Sana(PixArt):
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> Sana:
         check_config("Sana", config, _COUNTS, _ALLOWED)
+        width = config.get("num_attention_heads", 70) * config.get("attention_head_dim", 32)
+        check_positions("Sana", config.get("sample_size", 32), config.get("patch_size", 1), width)
         backbone = cls(SanaTransformer2DModel, config, depth)
         if backbone.model.config.cross_attention_dim != backbone.width:
             raise InputError(
@@ -75,7 +78,7 @@ class Sana(PixArt):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, T, D) of a grid, float32, as PixArt's; zeros (1, 1, D) where the model has none."""
         if self.patch_embed.interpolation_scale is None:
-            return self.model.caption_norm.weight.new_zeros(1, 1, self.width)  # type: ignore[no-any-return]
+            return self.model.caption_norm.weight.new_zeros(1, 1, self.width)
         return super().positions(grid)
 
     def tables(self) -> dict[str, Tensor]:
@@ -88,11 +91,11 @@ class Sana(PixArt):
         """What every block adds its table to, (N, 6·D)."""
         embed = self.model.time_embed
         modulation, _ = embed(timestep, batch_size=len(timestep), hidden_dtype=embed.linear.weight.dtype)
-        return modulation  # type: ignore[no-any-return]
+        return modulation
 
     def caption(self, prompt: Tensor) -> Tensor:
         """Prompt embeddings (N, L, C) as cross-attention takes them, (N, L, D)."""
-        return self.model.caption_norm(self.model.caption_projection(prompt))  # type: ignore[no-any-return]
+        return self.model.caption_norm(self.model.caption_projection(prompt))
 
     def grid_arguments(self, grid: tuple[int, int]) -> dict[str, int]:
         return {"height": grid[0], "width": grid[1]}

@@ -19,6 +19,7 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Condition, expand, of_block
+from aselect_edge.backbones.limits import check_positions
 from aselect_edge.backbones.noise import Schedule, read_flow_schedule
 from aselect_edge.backbones.prompt import prompt_condition
 from aselect_edge.backbones.wrapped import Wrapped, check_config, watched
@@ -47,6 +48,7 @@ class SD3(Wrapped):
     @classmethod
     def from_json(cls, config: dict[str, Any], depth: int | None = None) -> SD3:
         check_config("SD3", config, _COUNTS, {"qk_norm": (None, "rms_norm")})
+        check_positions("SD3", config.get("sample_size", 128), config.get("patch_size", 2), 1)
         backbone = cls(SD3Transformer2DModel, config, depth)
         if backbone.model.config.caption_projection_dim != backbone.width:
             raise InputError(
@@ -78,7 +80,7 @@ class SD3(Wrapped):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, T, D) of a grid: the centre crop of the model's table."""
         patch = self.model.config.patch_size
-        return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)  # type: ignore[no-any-return]
+        return self.model.pos_embed.cropped_pos_embed(grid[0] * patch, grid[1] * patch)
 
     def walk(
         self, x: Tensor, timestep: Tensor, condition: Condition, taps: Iterable[Tap] | None = None
@@ -106,9 +108,10 @@ def _watch(
     block: nn.Module, x: Tensor, context: Tensor, c: Tensor, components: frozenset[Component]
 ) -> tuple[Tensor, Tensor, dict[Component, Tensor]]:
     """Context and image tokens after a `JointTransformerBlock`, and its wanted components (N, T, D)."""
-    attn: Any = block.attn
+    parts: Any = block
+    attn = parts.attn
     places = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
-    with watched(norm1=block.norm1, attn=attn, mlp=block.ff, **places) as seen:  # type: ignore[arg-type]
+    with watched(norm1=parts.norm1, attn=attn, mlp=parts.ff, **places) as seen:
         context, out = block(hidden_states=x, encoder_hidden_states=context, temb=c)
     result = {name: result for name, (_, result) in seen.items()}
     adaln, gate = result["norm1"][:2]

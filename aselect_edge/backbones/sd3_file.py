@@ -57,8 +57,10 @@ def sd3_config(
     path: Path, shapes: Mapping[str, tuple[int, ...]], heads: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """diffusers' `config.json` for a file of these shapes, and the assumptions made; raises InputError."""
-    numbers = [int(found[1]) for name in shapes if (found := re.match(r"joint_blocks\.(\d+)\.", name))]
-    dual = {int(found[1]) for name in shapes if (found := re.match(r"joint_blocks\.(\d+)\.x_block\.attn2\.qkv", name))}
+    numbers = [int(found[1]) for name in shapes if (found := re.match(r"joint_blocks\.(\d{1,4})\.", name))]
+    dual = {
+        int(found[1]) for name in shapes if (found := re.match(r"joint_blocks\.(\d{1,4})\.x_block\.attn2\.qkv", name))
+    }
     norm = shapes.get("joint_blocks.0.x_block.attn.ln_q.weight")
     try:
         width, channels, patch, _ = shapes["x_embedder.proj.weight"]
@@ -98,7 +100,7 @@ def sd3_place(name: str, config: Mapping[str, Any]) -> Stored:
     if name in _OUTER:
         return Stored(_OUTER[name])
     stem, _, leaf = name.rpartition(".")
-    found = re.match(r"transformer_blocks\.(\d+)\.(.+)$", stem)
+    found = re.match(r"transformer_blocks\.(\d{1,4})\.(.+)$", stem)
     if found is None:
         return Stored(f"{_OUTER[stem]}.{leaf}")
     theirs, part = _BLOCK[found[2]]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from aselect_edge.backbones import facebook, pixart_file, sd3_file
+from aselect_edge.backbones import facebook, pixart_file, repa, sd3_file
 from aselect_edge.backbones.accounting import Layout, check_layout
 from aselect_edge.backbones.building import build, fill_backbone, translated
-from aselect_edge.backbones.dit import DiT, sincos_positions
+from aselect_edge.backbones.class_conditional import sincos_positions
+from aselect_edge.backbones.dit import DiT
 from aselect_edge.backbones.evidence import sit_schedule
 from aselect_edge.backbones.family import Backbone, Encoder
 from aselect_edge.backbones.kinds import kind_of_file
@@ -22,21 +23,10 @@ from aselect_edge.backbones.registry import family_class
 from aselect_edge.backbones.rotary_files import authors_file
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.backbones.store import Stored, WeightStore, notes_of
+from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Options for information that a file may lack; None if an option was not given."""
-
-    family: str | None = None
-    heads: int | None = None
-    time: str | None = None
-    """The model's time input, `sigma` or `1-sigma`, for a SiT-like file."""
-    path: str | None = None
-    """Its path: `linear`, `cosine` or `vp`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ def is_diffusers_file(path: Path) -> bool:
     return True
 
 
-def load_file(path: Path, asked: Asked, depth: int | None = None, lean: bool = False) -> FromFile:
+def load_file(path: Path, asked: BackboneOptions, depth: int | None = None, lean: bool = False) -> FromFile:
     """The model in a single file of any supported layout, cut to `depth` blocks; warns of assumptions.
 
     Raises InputError if the file holds another model or lacks required information.
@@ -124,7 +114,8 @@ class _Found(NamedTuple):
     schedule: Schedule | None = None
 
 
-def _of_dit_layout(file: _File, asked: Asked) -> _Found:
+def _of_dit_layout(file: _File, asked: BackboneOptions) -> _Found:
+    file.store.relabelled(repa.legacy_names(file.shapes))
     path, shapes = file.path, file.shapes
     check_layout(file.store, _dit_layout(shapes), str(path))
     family, why = facebook.family_of_file(path, asked.family, shapes, file.notes)
@@ -135,15 +126,18 @@ def _of_dit_layout(file: _File, asked: Asked) -> _Found:
             parameter="family",
         )
     schedule: Schedule | None = None
-    config, said = facebook.facebook_config(path, shapes, asked.heads, file.notes)
+    config, said = facebook.facebook_config(path, shapes, asked.num_heads, file.notes)
+    latents, patch = repa.latents_of(path, file.store), facebook.linear_patch(shapes)
+    if latents:
+        config, said = config | latents, [*said, "latents normalised by the statistics in it (REPA-E)"]
     if issubclass(family_class(family), SiT):
-        schedule, reasons = sit_schedule(path, shapes, file.notes, asked.time, asked.path)
+        schedule, reasons = sit_schedule(path, shapes, file.notes, asked.sit_time, asked.sit_path)
         said = [*reasons, *said]
     return _Found(
         family,
         why,
         config,
-        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth),
+        lambda model: facebook.facebook_places(config, None if cast(DiT, model).whole else model.depth, patch),
         said,
         schedule,
     )
@@ -156,30 +150,31 @@ def _dit_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     square = bool(side) and side * side == tokens and width % 4 == 0
     tables = {"pos_embed": sincos_positions(width, (side, side), side)} if square else {}
     known = frozenset(place.name for place in places.values()) | {"pos_embed"}
+    known |= frozenset(repa.STATISTICS) if repa.has_statistics(shapes) else frozenset()
     return Layout(places, known, facebook.IGNORED, tables)
 
 
-def _of_rotary(file: _File, asked: Asked) -> _Found:
-    found = authors_file(file.path, file.store, asked.family, asked.heads)
+def _of_rotary(file: _File, asked: BackboneOptions) -> _Found:
+    found = authors_file(file.path, file.store, asked.family, asked.num_heads)
     why = "by its tensor names"
     return _Found(found.kind.family, why, found.config, lambda model: found.places(model.depth), [])
 
 
-def _of_sd3(file: _File, asked: Asked) -> _Found:
-    config, said = sd3_file.sd3_config(file.path, file.shapes, asked.heads)
+def _of_sd3(file: _File, asked: BackboneOptions) -> _Found:
+    config, said = sd3_file.sd3_config(file.path, file.shapes, asked.num_heads)
     return _wrapped("sd3", file, asked, config, sd3_file.sd3_place, sd3_file.IGNORED, said)
 
 
-def _of_pixart(file: _File, asked: Asked) -> _Found:
+def _of_pixart(file: _File, asked: BackboneOptions) -> _Found:
     table = file.store.tensor("pos_embed") if "pos_embed" in file.shapes else None
-    config, said = pixart_file.pixart_config(file.path, file.shapes, table, asked.heads)
+    config, said = pixart_file.pixart_config(file.path, file.shapes, table, asked.num_heads)
     return _wrapped("pixart", file, asked, config, pixart_file.pixart_place, pixart_file.IGNORED, said)
 
 
 def _wrapped(
     family: str,
     file: _File,
-    asked: Asked,
+    asked: BackboneOptions,
     config: dict[str, Any],
     place: Callable[[str, Mapping[str, Any]], Stored],
     ignored: tuple[str, ...],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ class SiT(DiT):
         if "_class_name" in given:
             read_flow_schedule(given, "SiT")
         time, path = given.get("time", "1-sigma"), given.get("path", "linear")
-        return PathSchedule(cast(Time, choice(time, TIMES, "sit_time")), cast(Path, choice(path, PATHS, "sit_path")))
+        return PathSchedule(choice(time, TIMES, "sit_time"), choice(path, PATHS, "sit_path"))
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor, positions: Tensor | None = None) -> Tensor:
         """The velocity; a second half of the channels, if the file has one, is not trained."""

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from aselect_edge.backbones.limits import check_total
 from aselect_edge.backbones.naming import MODEL, own_names
 from aselect_edge.backbones.torch_files import torch_content, unreadable
 from aselect_runtime.errors import InputError, IntegrityError
@@ -40,6 +41,8 @@ class Stored(NamedTuple):
     """Whether to swap the two halves along the first axis: some files store shift and scale in the other order."""
     flat: bool = False
     """Whether to drop the last two axes, which are 1x1 (a pointwise convolution used as a linear layer)."""
+    patch: int = 0
+    """Patch size of a convolution that is stored as a linear layer over (channels, rows, columns); 0 if it is not."""
 
 
 class Held(NamedTuple):
@@ -60,7 +63,9 @@ class WeightStore:
         self.places = dict(places)
         held: dict[str, tuple[Path, Held]] = {}
         for file in files:
-            held |= {name: (file, of_file) for name, of_file in tensors_of(file).items()}
+            own = tensors_of(file)
+            check_total(file, (of_file.shape for of_file in own.values()))
+            held |= {name: (file, of_file) for name, of_file in own.items()}
         self._names = own_names(held, prefixes)
         self._files = {name: held[raw][0] for name, raw in self._names.items()}
         self.held = {name: held[raw][1] for name, raw in self._names.items()}
@@ -72,6 +77,15 @@ class WeightStore:
         for name, stored in self.places.items():
             if stored.name not in self._files:
                 self.places[name] = stored._replace(name=other(stored.name))
+        return self
+
+    def relabelled(self, names: Mapping[str, str]) -> WeightStore:
+        """The same files with some tensors under other names: name now -> name then."""
+
+        def moved(values: dict[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in values.items()}
+
+        self._names, self._files, self.held = moved(self._names), moved(self._files), moved(self.held)
         return self
 
     def placed(self, places: Mapping[str, Stored]) -> WeightStore:
@@ -86,9 +100,14 @@ class WeightStore:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor that the model calls `name`."""
         stored = self.places[name]
-        first, *others = self.held[stored.name].shape
+        shape = self.held[stored.name].shape
+        if not shape:  # a number alone
+            return shape
+        first, *others = shape
         if stored.flat and others[-2:] == [1, 1]:
             del others[-2:]
+        if stored.patch and len(others) == 1:
+            others = [others[0] // stored.patch**2, stored.patch, stored.patch]
         return (first // stored.parts, *others)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
@@ -217,4 +236,6 @@ def _copy(tensor: Tensor) -> Tensor:
 def _arranged(tensor: Tensor, stored: Stored) -> Tensor:
     if stored.swapped:
         tensor = torch.cat(tensor.chunk(2)[::-1])
+    if stored.patch and tensor.ndim == 2:
+        tensor = tensor.unflatten(1, (-1, stored.patch, stored.patch))
     return tensor.flatten(-3) if stored.flat and tensor.ndim == 4 else tensor

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aselect_edge.backbones.limits import check_held, check_stored
 from aselect_runtime.errors import InputError, IntegrityError
 
 _AVERAGE = re.compile(r"(?i)(?:^|_)(?:ema|swa|avg|averaged?)(?:_?\d+)?(?:$|_)")
 """Keys of averaged weights: ema, model_ema, ema_model, state_dict_ema, model_ema1, ema_state_dict, ..."""
 _PLAIN = ("model", "state_dict", "model_state_dict", "module", "net", "network", "generator", "transformer", "params")
+_VAE = "vae"
+"""Where REPA-E keeps the autoencoder that it trained."""
 _NOTES = ("args", "config", "cfg", "hparams", "hyper_parameters", "opt_args")
 """Keys under which training scripts store their arguments."""
 
@@ -78,6 +81,8 @@ class Content(NamedTuple):
 def torch_content(file: Path) -> Content:
     """The weights in a torch file, memory-mapped, and the metadata of its training script.
 
+    Tensors under `vae`, of an autoencoder that was trained together with the model, get the prefix `vae.`.
+
     Averaged weights if the file has them, else the plain ones; tensors without an average (computed tables, for
     example) come from the plain ones. Raises IntegrityError if the file cannot be read, InputError if it holds no
     tensors by name.
@@ -92,13 +97,17 @@ def torch_content(file: Path) -> Content:
             "tensors by name; save the model's state_dict"
         )
     state, taken = found
-    return Content(state, _arguments(content), taken)
+    whole = {**state, **_autoencoder(content)}
+    for name, tensor in whole.items():
+        check_held(file, name, tensor)
+    return Content(whole, _arguments(content), taken)
 
 
 def _load(file: Path) -> Any:
     stand_ins: list[Any] = [(Inert, f"{module}.{name}") for module, names in _INERT.items() for name in names]
     stand_ins += [Namespace, SimpleNamespace]  # plain attributes, which run no code either
     stand_ins.append((_plain_dict, "collections.defaultdict"))
+    check_stored(file)
     try:
         with torch.serialization.safe_globals(stand_ins):
             mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 is not a zip file and cannot be mapped
@@ -137,6 +146,13 @@ def _inside(
         if isinstance(value, Mapping) and (found := _state(file, value, depth - 1)):
             return found[0], key
     return None
+
+
+def _autoencoder(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    part = content.get(_VAE)
+    if not isinstance(part, Mapping):
+        return {}
+    return {f"{_VAE}.{name}": part[name] for name in _text(part) if isinstance(part[name], Tensor)}
 
 
 def _holds_tensors(value: object) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Backbone, Condition
 from aselect_edge.backbones.inputs import patch_grid
+from aselect_edge.backbones.limits import COUNT, DEPTH, is_count
 from aselect_runtime.errors import InputError
-
-_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=65536, strict=True)])
 
 
 class Wrapped(Backbone):
@@ -55,7 +53,11 @@ class Wrapped(Backbone):
     @property
     def blocks(self) -> nn.ModuleList:
         """diffusers' blocks, up to the cut."""
-        return getattr(self.model, self.trunk)  # type: ignore[no-any-return]
+        return getattr(self.model, self.trunk)
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.model.pos_embed.proj
 
     @property
     def depth(self) -> int:
@@ -97,12 +99,9 @@ def check_config(
 ) -> None:
     """Raise InputError if a given `counts` key is not a positive integer, or an `allowed` key has another value."""
     for key in counts:
-        try:
-            _COUNT.validate_python(config.get(key, 1))
-        except ValidationError as error:
-            raise InputError(
-                f"{kind} config: got {key} = {config[key]!r}, expected 1 to 65536; check config.json"
-            ) from error
+        most = DEPTH if key in ("num_layers", "depth") else COUNT
+        if not is_count(config.get(key, 1), most):
+            raise InputError(f"{kind} config: got {key} = {config[key]!r}, expected 1 to {most}; check config.json")
     for key, values in allowed.items():
         if key in config and config[key] not in values:
             raise InputError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +18,14 @@ from aselect_edge.backbones.building import build
 from aselect_edge.backbones.bundled import BUNDLE, HEAD, SELECTION, read_bundle
 from aselect_edge.backbones.loading import backbone_of
 from aselect_edge.backbones.prompt import save_condition
+from aselect_edge.bundle.distilled import with_distilled
 from aselect_edge.bundle.model import FoldedTapModel, TapModel
+from aselect_edge.bundle.tiny import with_tiny
 from aselect_edge.heads import Head, build_head
-from aselect_runtime.errors import IntegrityError
-from aselect_runtime.files import sha256
+from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.files import inside, sha256
 from aselect_runtime.output_folder import FolderKind, atomic_folder
-from aselect_runtime.records import Bundle, Selection
+from aselect_runtime.records import Bundle, Distilled, EncoderKind, Selection
 
 SHIPPED: dict[str, Path] = {"seg": aselect_weights.seg, "cls": aselect_weights.cls}
 """The included bundles, by task."""
@@ -40,7 +43,26 @@ class LoadedBundle:
     folder: Path
     record: Bundle
     selection: Selection
+    encoder: EncoderKind = "full"
+    vae: str | None = None
+    """Of the encoder `tiny`: the folder or hub id of the AutoencoderTiny."""
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def with_encoder(self, encoder: EncoderKind, vae: str | None = None) -> LoadedBundle:
+        """The same model with another encoder; raises InputError for one that the bundle does not have."""
+        if encoder == "distilled" and self.record.distilled is None:
+            raise InputError(
+                f"{self.folder}: got the encoder distilled for a bundle that has none, expected one that "
+                "aselect-distil wrote; distil this one or use the encoder full",
+                parameter="encoder",
+            )
+        if (encoder == "tiny") != (vae is not None):
+            raise InputError(
+                f"got the encoder {encoder} {'without' if vae is None else 'with'} an autoencoder, expected one with "
+                "the encoder tiny alone: the AutoencoderTiny to deploy",
+                parameter=("encoder", "vae"),
+            )
+        return replace(self, encoder=encoder, vae=vae)
 
     def reference(self, imgsz: tuple[int, int] | None = None, lean: bool = False) -> TapModel:
         """The unfolded model: every stored block complete, conditioning computed at run time; eval mode, float32.
@@ -49,9 +71,14 @@ class LoadedBundle:
         """
         record = self.record
         backbone = self.backbone(lean)
+        if self.vae is not None:
+            backbone = with_tiny(backbone, self.vae)
         head = build_head(record.head, record.task, [backbone.model.width] * len(record.taps), len(record.classes))
         _load_head(head, self.folder / HEAD)
-        return tap_model(backbone, head, record, imgsz).eval().requires_grad_(False)
+        model = tap_model(backbone, head, record, imgsz)
+        if self.encoder == "distilled" and record.distilled is not None:
+            model = with_distilled(model, record.distilled.stem, inside(self.folder, record.distilled.file))
+        return model.eval().requires_grad_(False)
 
     def deployed(self, imgsz: tuple[int, int] | None = None) -> FoldedTapModel:
         """The folded, truncated model; same signature as the reference. Folded block by block, in little memory."""
@@ -79,6 +106,7 @@ def tap_model(backbone: LoadedBackbone, head: Head, record: Bundle, imgsz: tuple
         backbone.encoder,
         backbone.condition,
         record.noise_draws,
+        record.discarded,
     )
 
 
@@ -103,6 +131,18 @@ def save_bundle(folder: Path, record: Bundle, selection: Selection, model: TapMo
             _save({theirs: state[ours] for ours, theirs in cut.keys().items()}, temporary / record.backbone.file)
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         record.model_copy(update={"files": hashes}).save(temporary / RECORD)
+
+
+def save_distilled(folder: Path, bundle: LoadedBundle, found: Distilled, state: Mapping[str, torch.Tensor]) -> None:
+    """Write a bundle atomically with a distilled encoder beside what it has; `state` as `distilled_state` gives it."""
+    with atomic_folder(folder, KIND) as temporary:
+        for name in bundle.record.files:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(inside(bundle.folder, name), temporary / name)
+        _save(state, temporary / found.file)
+        hashes = {**bundle.record.files, found.file: sha256(temporary / found.file)}
+        record = bundle.record.model_copy(update={"distilled": found, "files": hashes})
+        record.save(temporary / RECORD)
 
 
 def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:

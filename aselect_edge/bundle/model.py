@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from aselect_edge.backbones.family import Backbone, Condition, Encoder, Pixels, expand
-from aselect_edge.fold import Folded, FoldSpec, deployed_encoder, fixed_noise, fold
+from aselect_edge.bundle.discard import Discard
+from aselect_edge.fold import Folded, FoldSpec, deployed_encoder, fixed_noise, fold, fused
+from aselect_edge.fold.discard import fold_discarded
 from aselect_edge.heads import Head
 from aselect_runtime.records import Noise, Tap
 
@@ -31,8 +31,13 @@ class TapModel(nn.Module):
         encoder: Encoder | None = None,
         condition: Condition | None = None,
         noise_draws: int = 1,
+        discarded: Sequence[Sequence[int]] = (),
     ) -> None:
-        """Without `encoder` the model's input is pixels; without `condition` the model's default is used."""
+        """Without `encoder` the model's input is pixels; without `condition` the model's default is used.
+
+        `discarded` are the channels of each tap that are set to zero; raises InputError for a channel that the tap does
+        not have.
+        """
         super().__init__()
         self.backbone, self.head, self.encoder = backbone, head, encoder or Pixels()
         self.condition = backbone.condition() if condition is None else condition
@@ -41,18 +46,22 @@ class TapModel(nn.Module):
         self.grid = backbone.grid(*self.size)
         eps = fixed_noise((backbone.channels, *self.size), noise_seed, noise_draws)
         self.register_buffer("eps", eps, persistent=False)
+        self.discard = Discard.of(discarded, backbone.width)
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """One map (N, rows, columns, D) per tap, the mean over the draws of the noise."""
-        x0 = self.encoder.x0(pixels)
+        """One map (N, rows, columns, D) per tap, the mean over the draws of the noise; discarded channels are zero."""
+        return self.features_of(self.encoder.x0(pixels))
+
+    def features_of(self, x0: Tensor) -> tuple[Tensor, ...]:
+        """The features of clean inputs (N, C, h, w), as in `features`."""
         x = (self.noise.alpha * x0[:, None] + self.noise.sigma * self.eps).flatten(0, 1)  # (N·K, C, h, w)
         timestep = torch.full((len(x),), self.noise.model_timestep, device=x.device)
         seen = self.backbone.features(x, timestep, expand(self.condition, len(x), x.device), self.taps)
         means = (seen[tap].unflatten(0, (-1, len(self.eps))).mean(1) for tap in self.taps)
-        return tuple(mean.unflatten(1, self.grid) for mean in means)
+        return self.discard([mean.unflatten(1, self.grid) for mean in means])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
     def deployed(self) -> FoldedTapModel:
         """The same function, folded and truncated; eval mode, float32."""
@@ -67,36 +76,25 @@ class TapModel(nn.Module):
             affine=self.encoder.affine,
         )
         encoder, folded = deployed_encoder(self.encoder), fold(self.backbone, spec)
-        return FoldedTapModel(encoder, folded, fused(self.head)).eval().requires_grad_(False)
+        discard = Discard(fold_discarded(folded, self.discard.keep))
+        return FoldedTapModel(encoder, folded, fused(self.head), discard).eval().requires_grad_(False)
 
 
 class FoldedTapModel(nn.Module):
     """The folded model: same signature as `TapModel`."""
 
-    def __init__(self, encoder: nn.Module, backbone: Folded, head: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, backbone: Folded, head: nn.Module, discard: Discard) -> None:
         super().__init__()
-        self.encoder, self.backbone, self.head = encoder, backbone, head
+        self.encoder, self.backbone, self.discard, self.head = encoder, backbone, discard, head
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """One map (N, rows, columns, D) per tap."""
-        return self.backbone(self.encoder(pixels))  # type: ignore[no-any-return]
+        return self.discard(self.backbone(self.encoder(pixels)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.features(pixels))  # type: ignore[no-any-return]
+        return self.head(self.features(pixels))
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (N, C, h, w) resized to (height, width), bilinear: the same in training, evaluation and deployment."""
     return nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
-def fused(head: nn.Module) -> nn.Module:
-    """A copy in eval mode with every BatchNorm folded into the convolution before it."""
-    head = copy.deepcopy(head).eval()
-    for module in head.modules():
-        if isinstance(module, nn.Sequential):
-            for index in range(len(module) - 1):
-                conv, norm = module[index], module[index + 1]
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return head

@@ -7,30 +7,22 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from aselect_edge.commands.backbone import (
-    Backbone,
-    Condition,
-    DeviceName,
-    Family,
-    Heads,
-    Label,
-    NumHeads,
-    Revision,
-    SitPath,
-    SitTime,
-    Size,
-    Vae,
-)
+from aselect_edge.commands.backbone import Backbone, BackboneChoice, DeviceName, Size
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose, read, unset_at
+from aselect_runtime.commands.records import option_names
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_list, parse_size
-from aselect_runtime.records import COMPONENTS, Component, Tap, Task
+from aselect_runtime.progress import terminal_progress
+from aselect_runtime.records import COMPONENTS, Component, Selection, Tap, Task
 
 StrategyName = Literal[
     "hfr",
@@ -45,12 +37,48 @@ StrategyName = Literal[
     "gate",
 ]
 _STRATEGY = (
-    "probe, exhaustive and gate need labels; smallest-sigma, fixed and uniform need no data; uniform, learned and gate "
-    "are for study. smallest-sigma if left out, with --timestep fixed."
+    "hfr, hfr-signal, hfr-adaptive or learned; with labels probe, exhaustive or gate; without data smallest-sigma (if "
+    "left out), fixed (with --timestep) or uniform. uniform, learned and gate are for study."
 )
 
 
+_LINES = 8
+"""So many taps with massive channels are printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What is scanned, and on which images."""
+
+    timesteps: Annotated[str | None, typer.Option(help="Comma separated; 21 even ones if left out.")] = None
+    components: Annotated[str | None, typer.Option(help="Comma separated, such as query,mlp; all if left out.")] = None
+    blocks: Annotated[
+        int | None, typer.Option(min=0, callback=unset_at(0), help="Scan the first N blocks; all if left out.")
+    ] = None
+    images: Annotated[
+        int | None,
+        typer.Option(min=0, callback=unset_at(0), help="Maximum number of images; 64, with labels 256 if left out."),
+    ] = None
+    batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of the choice of images.")] = 0
+    device: DeviceName = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfStrategies:
+    """Options of some strategies."""
+
+    dimensions: Annotated[int, typer.Option(min=1, max=2, help="HFR over the grid (2) or the token sequence (1).")] = 2
+    amplitude: Annotated[bool, typer.Option("--amplitude", help="HFR of amplitude instead of power.")] = False
+    cutoff: Annotated[float, typer.Option(help="HFR's cutoff in cycles per token.")] = 0.15
+    dc: Annotated[bool, typer.Option("--dc", help="Count the mean in HFR's total.")] = False
+    confidence: Annotated[float, typer.Option(help="Confidence at which hfr-adaptive stops.")] = 0.95
+    head: Annotated[Literal["linear", "conv"], typer.Option(help="The head that exhaustive trains.")] = "linear"
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps of exhaustive, learned and gate.")] = 200
+
+
 def _select(
+    *,
     backbone: Backbone,
     data: Annotated[
         Path | None,
@@ -59,41 +87,17 @@ def _select(
     out: Annotated[Path, typer.Option(help="The record to write; a plot is written next to it.")] = Path(
         "selection.json"
     ),
-    strategy: Annotated[StrategyName | None, typer.Option(help=_STRATEGY)] = None,
+    strategy: Annotated[StrategyName | None, typer.Option(metavar="NAME", help=_STRATEGY)] = None,
     task: Annotated[Task, typer.Option(help="For strategies that need labels.")] = "seg",
-    images: Annotated[
-        int | None,
-        typer.Option(min=0, callback=unset_at(0), help="Maximum number of images; the strategy's default if left out."),
-    ] = None,
     imgsz: Size = None,
     timestep: Annotated[float | None, typer.Option(help="Use this timestep, without a scan for it.")] = None,
-    timesteps: Annotated[str | None, typer.Option(help="Comma separated; 21 even ones if left out.")] = None,
-    components: Annotated[str | None, typer.Option(help="Comma separated, such as query,mlp; all if left out.")] = None,
-    blocks: Annotated[
-        int | None, typer.Option(min=0, callback=unset_at(0), help="Scan the first N blocks; all if left out.")
-    ] = None,
     tap: Annotated[
         str | None, typer.Option(help="Such as 9.query: for strategies that choose only the noise level.")
     ] = None,
-    dimensions: Annotated[int, typer.Option(min=1, max=2, help="HFR over the grid (2) or the token sequence (1).")] = 2,
-    amplitude: Annotated[bool, typer.Option("--amplitude", help="HFR of amplitude instead of power.")] = False,
-    cutoff: Annotated[float, typer.Option(help="HFR's cutoff in cycles per token.")] = 0.15,
-    dc: Annotated[bool, typer.Option("--dc", help="Count the mean in HFR's total.")] = False,
-    confidence: Annotated[float, typer.Option(help="Confidence at which hfr-adaptive stops.")] = 0.95,
-    head: Annotated[Literal["linear", "conv"], typer.Option(help="The head that exhaustive trains.")] = "linear",
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps of exhaustive, learned and gate.")] = 200,
-    family: Family = None,
-    vae: Vae = None,
-    num_heads: NumHeads = None,
-    heads: Heads = None,
-    condition: Condition = None,
-    label: Label = None,
-    revision: Revision = None,
-    sit_time: SitTime = None,
-    sit_path: SitPath = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 8,
-    device: DeviceName = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of the choice of images.")] = 0,
+    candidates: Candidates,
+    of_strategies: OfStrategies,
+    source: BackboneChoice,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -105,52 +109,31 @@ def _select(
     """
     if out.suffix != ".json":
         raise typer.BadParameter(f"got {out}, expected a name that ends in .json", param_hint="--out")
-    if timestep is not None and timesteps is not None:
+    if timestep is not None and candidates.timesteps is not None:
         raise typer.BadParameter("got --timesteps too, expected one of them", param_hint="--timestep")
-    levels = read(timesteps, "--timesteps", _numbers)
-    wanted = read(components, "--components", _components)
-    place = read(tap, "--tap", Tap.parse)
-    size = read(imgsz, "--imgsz", parse_size)
+    read_options = {
+        "imgsz": read(imgsz, "--imgsz", parse_size),
+        "timesteps": read(candidates.timesteps, "--timesteps", _numbers),
+        "components": read(candidates.components, "--components", _components),
+        "tap": read(tap, "--tap", Tap.parse),
+    }
 
     from rich.console import Console
 
     from aselect_edge.api import select
     from aselect_edge.team import leads
-    from aselect_runtime.progress import terminal_progress
 
-    with terminal_progress(shown=leads()) as progress:
+    use_threads(threads)
+    with terminal_progress(shown=leads(), resumes=True) as progress:
         selection = select(
             backbone,
             data,
             out=out,
             strategy=strategy,
             task=task,
-            images=images,
-            imgsz=size,
             timestep=timestep,
-            timesteps=levels,
-            components=wanted,
-            blocks=blocks,
-            tap=place,
-            dimensions=dimensions,  # type: ignore[arg-type]
-            amplitude=amplitude,
-            cutoff=cutoff,
-            dc=dc,
-            confidence=confidence,
-            head=head,
-            steps=steps,
-            family=family,
-            vae=vae,
-            num_heads=num_heads or heads,
-            sit_time=sit_time,
-            sit_path=sit_path,
-            condition=condition,
-            label=label,
-            revision=revision,
-            batch=batch,
-            device=device,
-            seed=seed,
             progress=progress,
+            **(vars(candidates) | vars(of_strategies) | vars(source) | read_options),
         )
     if not leads():
         return
@@ -161,10 +144,25 @@ def _select(
     console = Console(stderr=True, markup=False, soft_wrap=True)
     console.print(f"{selection.tap} at sigma {selection.noise.sigma:.3f} (timestep {selection.noise.model_timestep:g})")
     console.print(selection.note)
+    for line in _massive(selection):
+        console.print(line)
     drawn = [out.with_suffix(".png")] if selection.scores or selection.mixture or selection.distribution else []
     features = [out.with_suffix(".features.png")] if selection.scores and data else []
     for path in (out, *drawn, *features):
         console.print(str(path))
+    options = ["--task", task, "--backbone", backbone, "--selection", str(out), "--data", str(data or "DATA")]
+    size_of = ["--imgsz", imgsz] if imgsz else []
+    console.print(f"next: {shlex.join(['aselect-train', *options, *size_of, '--out', f'my-{task}'])}")
+
+
+def _massive(selection: Selection) -> list[str]:
+    """A line for each tap with massive channels, that of the chosen tap first."""
+    found = sorted(selection.massive, key=lambda each: each.tap != selection.tap)
+    if not found:
+        return []
+    rows = [f"{each.tap}: {', '.join(map(str, each.channels))} (up to {each.ratio:.0f}x the median)" for each in found]
+    more = [f"and {len(rows) - _LINES} more taps, see the record"] if len(rows) > _LINES else []
+    return ["massive channels, which aselect-train can discard:", *rows[:_LINES], *more]
 
 
 def _numbers(text: str) -> list[float]:
@@ -178,15 +176,15 @@ def _numbers(text: str) -> list[float]:
 
 
 def _components(text: str) -> list[Component]:
-    return [choice(part, COMPONENTS, "component") for part in parse_list(text)]  # type: ignore[misc]
+    return [choice(part, COMPONENTS, "component") for part in parse_list(text)]
 
 
 select = entry(
     _select,
     groups={
-        "Candidates": ["timesteps", "components", "blocks", "images", "batch", "seed", "device"],
-        "Options of some strategies": ["dimensions", "amplitude", "cutoff", "dc", "confidence", "head", "steps"],
-        "Backbone": ["family", "vae", "num_heads", "sit_time", "sit_path", "condition", "label", "revision"],
+        "Candidates": [*option_names(Candidates), "threads"],
+        "Options of some strategies": option_names(OfStrategies),
+        "Backbone": option_names(BackboneChoice),
     },
     examples=[
         "aselect-select shipped --data DATA --strategy probe",

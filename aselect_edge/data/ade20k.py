@@ -10,6 +10,7 @@ from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, Remapped
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.media import list_images
 
 _NAMES = "objectInfo150.txt"
@@ -27,7 +28,7 @@ def _read(data: Path, split: str) -> SegmentationData:
 def _names(path: Path) -> list[str]:
     """The last column of a table whose first one counts from 1."""
     try:
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in read_file(path).decode().splitlines()[1:] if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: unreadable ({error}), expected the names of the classes; download it again"

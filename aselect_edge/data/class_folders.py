@@ -10,6 +10,7 @@ from aselect_edge.data.layout import Layout, folders_in, split_folders, split_of
 from aselect_edge.data.places import IMAGES, LABELS, is_label_beside
 from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.media import is_hidden, is_image, list_images
 from aselect_runtime.records import ClassInfo
 
@@ -77,7 +78,7 @@ def _classes(data: Path, train: Path) -> tuple[list[str], tuple[ClassInfo, ...]]
     if not path.is_file():
         return folders_in(train), name_classes(folders_in(train), train)
     classes, _ = read_classes(path)
-    entries = {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["classes"]}
+    entries = {entry["name"]: entry for entry in json.loads(read_file(path).decode())["classes"]}
     return [str(entries[info.name].get("folder", info.name)) for info in classes], classes
 
 

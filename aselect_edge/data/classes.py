@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from aselect_edge.data.lists import read_text
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.records import ClassInfo
 
 FILE = "classes.json"
@@ -24,7 +25,7 @@ Colour = tuple[int, int, int]
 def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
     """Classes in the order of their ids, and the ignore index (255 if the file names none)."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        content: dict[str, Any] = json.loads(read_file(path).decode("utf-8-sig"))
         entries = sorted(content["classes"], key=lambda entry: entry["id"])
         classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
         ids = [entry["id"] for entry in entries]
@@ -54,7 +55,7 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
 
 def says_ignored(path: Path) -> bool:
     """Whether a list of classes defines its ignore index."""
-    return "ignore_index" in json.loads(path.read_text(encoding="utf-8-sig"))
+    return "ignore_index" in json.loads(read_file(path).decode("utf-8-sig"))
 
 
 def read_values(path: Path) -> dict[int, str]:

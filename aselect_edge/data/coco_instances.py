@@ -24,6 +24,7 @@ from aselect_edge.data.polygons import (
 )
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.frames import Frame
 from aselect_runtime.media import some_of, warn_once
 
@@ -101,7 +102,7 @@ def _drawn(regions: Sequence[tuple[int, Any]], size: tuple[int, int], numbers: M
 
 def _content(source: Path) -> _Content:
     try:
-        content: dict[str, Any] = json.loads(source.read_text(encoding="utf-8-sig"))
+        content: dict[str, Any] = json.loads(read_file(source).decode("utf-8-sig"))
         categories = tuple(sorted((int(c["id"]), str(c["name"])) for c in content["categories"]))
         names = {one["id"]: str(one["file_name"]) for one in content["images"]}
         images = sorted((str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"])

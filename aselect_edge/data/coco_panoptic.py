@@ -17,6 +17,7 @@ from aselect_edge.data.lists import listed
 from aselect_edge.data.masks import NO_LABEL, open_png
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.frames import Frame
 
 _YEARS = ("2017", "2018", "")
@@ -54,7 +55,7 @@ def _read(data: Path, split: str) -> SegmentationData:
     source = _source(data, split)
     assert source is not None
     try:
-        content: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(read_file(source).decode())
         categories = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
         numbers = {category: index for index, (category, _) in enumerate(categories)}
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def readable(path: Path) -> bool:
 @cache
 def _readable(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001 - part of the key
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False  # a pipe would be waited for
         with path.open("rb") as file:
             first = file.read(8)
             file.seek(max(0, size - 8), os.SEEK_SET)

@@ -22,6 +22,7 @@ from aselect_edge.data.places import pairs, places
 from aselect_edge.data.polygons import Drawn, Region, class_map, inside_polygons, with_background
 from aselect_edge.data.sets import SegmentationData
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.frames import Frame
 from aselect_runtime.media import some_of, warn_once
 
@@ -115,7 +116,7 @@ def _shapes(path: Path) -> Sequence[Shape]:
 def _content(path: Path, changed: int) -> tuple[tuple[int, int], Sequence[Shape]]:  # noqa: ARG001 - part of the key
     """(height, width) and the shapes; an image embedded in the file is not kept."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        content: dict[str, Any] = json.loads(read_file(path).decode("utf-8-sig"))
         shapes = tuple(
             (str(s["label"]), str(s.get("shape_type") or "polygon"), s["points"], s.get("mask"))
             for s in content["shapes"]

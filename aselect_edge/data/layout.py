@@ -60,13 +60,21 @@ def open_split(data: Path, split: str, layout: Layout[D]) -> D:
 
 def images_of_split(data: Path, split: str, layout: Layout[D]) -> list[Path]:
     """The images that `open_split` opens, found without checking labels that are not needed to find them."""
-    source = _source(data, split, layout)
-    if layout.images is None:
-        opened = layout.read(data, source)
-        paths: Sequence[Path] = [opened.path(index) for index in range(len(opened))]
-    else:
-        paths = layout.images(data, source)
+    paths = _all_images(data, split, layout)
     return [paths[index] for index in _part(data, split, layout, paths)]
+
+
+def broken_images(data: Path, split: str, layout: Layout[D]) -> list[Path]:
+    """The images of a split that `open_split` leaves out, or refuses if they are many, because they do not decode."""
+    return [path for path in _all_images(data, split, layout) if not readable(path)]
+
+
+def _all_images(data: Path, split: str, layout: Layout[D]) -> Sequence[Path]:
+    source = _source(data, split, layout)
+    if layout.images is not None:
+        return layout.images(data, source)
+    opened = layout.read(data, source)
+    return [opened.path(index) for index in range(len(opened))]
 
 
 def _source(data: Path, split: str, layout: Layout[D]) -> str:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.errors import InputError, IntegrityError
-from aselect_runtime.files import inside
+from aselect_runtime.files import inside, read_file
 
 
 def read_text(path: Path) -> str:
     """The text of a list without a byte-order mark; raises InputError."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
         return content.decode(encoding)
     except OSError as error:

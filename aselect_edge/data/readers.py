@@ -89,6 +89,11 @@ def is_labelled(data: Path, split: str, task: Task) -> bool:
     return layout is not None and split in offered(data, layout)
 
 
+def layout_of(data: Path, task: Task) -> Layout[Any] | None:
+    """The layout of a task that fits a folder, if any does."""
+    return find(data, _LAYOUTS[task])
+
+
 def images_of(data: Path, splits: Sequence[str] = ("train",)) -> list[Path]:
     """The images of the first of these splits that `data` has, without label masks.
 
@@ -120,11 +125,11 @@ def _unlabelled(data: Path, splits: Sequence[str]) -> list[Path]:
 def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D:
     layout = find(data, layouts)
     if layout is None:
-        raise _unknown(data, task)
+        raise why_unknown(data, task)
     return open_split(data, split, layout)
 
 
-def _unknown(data: Path, task: Task) -> InputError:
+def why_unknown(data: Path, task: Task) -> InputError:
     """The error for a folder that fits no layout of the task."""
     if not data.is_dir():
         return InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,7 +114,7 @@ def measure(
     """
     score = score_of(data, how)
     starts = team.share(range(0, len(data), batch))
-    for number, (frames, labels) in enumerate(_batches(data, size, how, starts, batch), 1):
+    for number, (_, frames, labels) in enumerate(batches(data, size, how, batch, team), 1):
         filled = frames + frames[-1:] * (batch - len(frames))
         for answer, label in zip(predict(np.stack(filled)), labels, strict=False):
             score.add(answer, label)
@@ -123,12 +123,16 @@ def measure(
     return score.figures()
 
 
-def _batches(
-    data: Data, size: tuple[int, int], how: Resize, starts: Sequence[int], batch: int
-) -> Iterator[tuple[list[Frame], list[Any]]]:
-    for start in starts:
+def batches(
+    data: Data, size: tuple[int, int], how: Resize, batch: int, team: Team = ALONE
+) -> Iterator[tuple[int, list[Frame], list[Any]]]:
+    """(images so far, frames at model size, labels as `data.read` gives them), at most `batch` at a time.
+
+    Of a `team` each process gets its share of them.
+    """
+    for start in team.share(range(0, len(data), batch)):
         pairs = [data.read(index) for index in range(start, min(start + batch, len(data)))]
-        yield [resize(frame, size, how) for frame, _ in pairs], [label for _, label in pairs]
+        yield start + len(pairs), [resize(frame, size, how) for frame, _ in pairs], [label for _, label in pairs]
 
 
 def _total(team: Team, count: int) -> int:

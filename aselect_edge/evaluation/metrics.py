@@ -33,6 +33,8 @@ class Figures:
     matrix: NDArray[np.int64]
     """Counts (true class, predicted class)."""
     images: int
+    loss: float = math.nan
+    """The mean over images of the loss that was trained on, where the answers came with one."""
 
 
 class Confusion:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from aselect_runtime.files import atomic_file
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.records import COMPONENTS, ClassInfo, Selection
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
 
 _INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
 _UNLABELLED = (40, 40, 40)
@@ -40,7 +39,8 @@ def draw_selection(selection: Selection, path: Path) -> bool:
 
 def _draw_scores(selection: Selection, path: Path) -> None:
     """Scores against sigma, one curve per component at its best block; and of the chosen component by block x sigma."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), width_ratios=(3, 2), constrained_layout=True)
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     sigmas = sorted({score.noise.sigma for score in selection.scores})
     blocks = 1 + max(score.tap.block for score in selection.scores)
     table = np.full((len(COMPONENTS), blocks, len(sigmas)), np.nan)
@@ -63,7 +63,11 @@ def _draw_scores(selection: Selection, path: Path) -> None:
     step = max(1, len(sigmas) // 6)
     right.set_xticks(range(0, len(sigmas), step), [f"{sigma:.2f}" for sigma in sigmas[::step]])
     right.set_yticks(range(0, blocks, 1 + blocks // 16))
-    right.set(xlabel="noise σ", ylabel="block", title=f"{selection.tap.component}, every block")
+    massive = sorted(each.tap.block for each in selection.massive if each.tap.component == selection.tap.component)
+    for block in massive:
+        right.axhline(block, color=_ACCENT, lw=1, ls=":")
+    title = f"{selection.tap.component}, every block" + ("; massive channels in those dotted" if massive else "")
+    right.set(xlabel="noise σ", ylabel="block", title=title)
     figure.colorbar(image, label=f"score ({selection.strategy})")
     _save(figure, path)
 
@@ -71,7 +75,8 @@ def _draw_scores(selection: Selection, path: Path) -> None:
 def _draw_weights(selection: Selection, path: Path) -> None:
     """The weight of each noise level in a distribution or a mixture; the largest is marked."""
     weights = sorted(selection.mixture or selection.distribution, key=lambda entry: entry.noise.sigma)
-    figure, axis = plt.subplots(figsize=(8, 4.2), constrained_layout=True)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axis = figure.subplots()
     places = range(len(weights))
     axis.bar(places, [entry.weight for entry in weights], color=_INK)
     axis.set_xticks(places, [f"{entry.noise.sigma:.2f}" for entry in weights], rotation=90 if len(weights) > 12 else 0)
@@ -88,13 +93,30 @@ def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
     axis.annotate(label, (x, y), (side, 8), textcoords="offset points", color=_ACCENT, ha=aligned)
 
 
-def draw_curve(rows: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
-    """Learning curves over the first column (samples), one panel for each further column."""
-    figure, axes = plt.subplots(1, len(names) - 1, figsize=(5 * (len(names) - 1), 3.4), constrained_layout=True)
-    columns = np.array(rows, float).T
-    for axis, name, values in zip(np.atleast_1d(axes), names[1:], columns[1:], strict=True):
-        axis.plot(columns[0], values, color=_INK)
-        axis.set(xlabel=names[0], title=name)
+def draw_curve(
+    rows: Sequence[Sequence[float]],
+    titles: tuple[str, str],
+    path: Path,
+    targets: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Learning curves of rows (samples, loss on train, figure on val, loss on val or NaN): the losses, then the figure.
+
+    A dashed line marks the best figure, and one each of `targets`, by name, which it is to be held against.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    samples, train, figures, val = np.array(rows, float).T
+    left.plot(samples, train, color=_INK, label="train")
+    if np.isfinite(val).any():
+        left.plot(samples, val, color=_ACCENT, label="val")
+    left.legend(frameon=False)
+    left.set(xlabel="samples", title=titles[0])
+    right.plot(samples, figures, color=_INK)
+    for name, level in {"best": figures.max(), **targets}.items():
+        right.axhline(level, color=_ACCENT if name == "best" else _INK, linestyle="--", linewidth=1)
+        label = f"{name} {level:.3f}"
+        right.annotate(label, (samples[0], level), (0, 3), textcoords="offset points", fontsize=8)
+    right.set(xlabel="samples", title=titles[1])
     _save(figure, path)
 
 
@@ -113,8 +135,9 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     names = [_short(classes[index].name) for index in shown]
     margin = 0.35 + max(map(len, names)) * font * 0.0088
     side = max(len(names) * cell, 2.4)
-    figure, axis = plt.subplots(figsize=(side + margin + 1.1, side + margin + 0.9), constrained_layout=True)
-    colours = plt.get_cmap("Blues").with_extremes(bad=_FAINT)
+    figure = Figure(figsize=(side + margin + 1.1, side + margin + 0.9), layout="constrained")
+    axis = figure.subplots()
+    colours = colormaps["Blues"].with_extremes(bad=_FAINT)
     image = axis.imshow(shares, cmap=colours, vmin=0, vmax=100)
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
     axis.set_yticks(range(len(names)), names, fontsize=font)
@@ -154,15 +177,16 @@ def _grid(axis: Any, count: int) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
 
 
 def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:
     """Plot a frame [H, W, 3] BGR next to feature maps as colours (rows, columns, 3), 0 to 1, each with its title."""
     count = 1 + len(maps)
     width, height = 4.2, 4.2 * frame.shape[0] / frame.shape[1] + 0.4
-    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)
     axes[0, 0].imshow(_shrunk(frame))
     axes[0, 0].set_title("image", color=_INK)
     extent = axes[0, 0].images[0].get_extent()
@@ -189,9 +213,8 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
     palette = np.full((256, 3), _UNLABELLED, np.uint8)
     palette[: len(classes)] = [info.colour for info in classes]
     shape = rows[0][0].shape
-    figure, axes = plt.subplots(
-        len(rows), 3, figsize=(12, 0.6 + len(rows) * 4 * shape[0] / shape[1]), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(12, 0.6 + len(rows) * 4 * shape[0] / shape[1]), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
     seen: set[int] = set()
     for line, (frame, label, prediction) in zip(axes, rows, strict=True):
         image = _shrunk(frame)
@@ -213,7 +236,8 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
 def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
     columns = max(1, min(4, len(rows)))
     lines = -(-len(rows) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 3.1 * lines), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(3 * columns, 3.1 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis, (frame, label, prediction) in zip(axes.flat, rows, strict=False):
         right = label == prediction
         axis.imshow(_shrunk(frame))
@@ -237,7 +261,7 @@ def _shrunk(frame: Frame) -> Frame:
     """A frame in RGB, reduced to the size of the plot."""
     scale = min(1.0, _SHOWN / max(frame.shape[:2]))
     height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
-    return cv2.cvtColor(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return stretched(frame, (height, width), cv2.INTER_AREA)[..., ::-1]
 
 
 def _save_images(figure: Any, axes: Any, path: Path) -> None:
@@ -246,11 +270,8 @@ def _save_images(figure: Any, axes: Any, path: Path) -> None:
     _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    try:
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary, dpi=110)
-    finally:
-        plt.close(figure)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -7,6 +7,18 @@ One module per family holds the remaining blocks, `algebra` the identities that 
 
 from aselect_edge.fold.encoders import deployed_encoder
 from aselect_edge.fold.folding import fold
+from aselect_edge.fold.fusing import fused
 from aselect_edge.fold.spec import Folded, FoldSpec, fixed_noise
+from aselect_edge.fold.stem import Stem, detached_embedding, encoder_cost
 
-__all__ = ["FoldSpec", "Folded", "deployed_encoder", "fixed_noise", "fold"]
+__all__ = [
+    "FoldSpec",
+    "Folded",
+    "Stem",
+    "deployed_encoder",
+    "detached_embedding",
+    "encoder_cost",
+    "fixed_noise",
+    "fold",
+    "fused",
+]

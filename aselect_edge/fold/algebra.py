@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,22 @@ def dense(weight: Tensor, bias: Tensor) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     linear.weight, linear.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
     return linear
+
+
+def convolution(
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: tuple[int, ...] = (1, 1),
+    padding: str | tuple[int, ...] = (0, 0),
+) -> nn.Conv2d:
+    """A convolution of float32 with these weights (out, in, rows, columns)."""
+    outputs, inputs, rows, columns = weight.shape
+    steps, sides = cast("tuple[int, int]", stride), cast("tuple[int, int]", padding)
+    conv = nn.Conv2d(inputs, outputs, (rows, columns), steps, sides, bias=bias is not None, device="meta")
+    conv.weight = nn.Parameter(weight.float())
+    conv.bias = None if bias is None else nn.Parameter(bias.float())
+    return conv
 
 
 def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> nn.Linear:
@@ -81,15 +97,7 @@ class FoldedEmbedding(nn.Module):
         noise, eps, affine = spec.noise, spec.eps, spec.affine
         weight, (gain, offset) = embed.weight.double(), affine.columns()
         folded = weight * (noise.alpha * gain)
-        self.conv = nn.Conv2d(
-            embed.in_channels,
-            embed.out_channels,
-            embed.kernel_size,  # type: ignore[arg-type]
-            embed.stride,  # type: ignore[arg-type]
-            bias=False,
-            device="meta",
-        )
-        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
+        self.conv = convolution(folded.flip(1) if affine.reverse else folded, stride=embed.stride)
         constant = noise.alpha * offset + noise.sigma * eps.double()
         bias = None if embed.bias is None else embed.bias.double()
         constant = nn.functional.conv2d(constant, weight, bias, stride=embed.stride)
@@ -100,8 +108,8 @@ class FoldedEmbedding(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         tokens = self.conv(values).flatten(2).transpose(1, 2)  # (N, T, D)
         if self.draws == 1:
-            return tokens + self.positions  # type: ignore[no-any-return]
-        return (tokens[:, None] + self.positions).flatten(0, 1)  # type: ignore[no-any-return]
+            return tokens + self.positions
+        return (tokens[:, None] + self.positions).flatten(0, 1)
 
     def mean(self, features: Tensor) -> Tensor:
         """(N·K, …) -> (N, …), the mean over the draws."""

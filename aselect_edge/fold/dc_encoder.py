@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import PIXELS
+from aselect_edge.fold.algebra import convolution
 from aselect_edge.fold.first_convolution import FirstConvolution
-from aselect_edge.fold.linear_attention import GatedConvolution, attend_linearly, pointwise
+from aselect_edge.fold.linear_attention import GatedConvolution, attend_linearly
 
 
 class DeployedDC(nn.Module):
@@ -33,7 +34,7 @@ class DeployedDC(nn.Module):
         h = self.first(pixels)
         if self.unshuffle > 1:
             h = F.pixel_unshuffle(h, self.unshuffle)
-        return self.last(self.blocks(h))  # type: ignore[no-any-return]
+        return self.last(self.blocks(h))
 
 
 def _deployed(block: Any) -> nn.Module:
@@ -67,7 +68,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # In float32 also where x is not: squares of large activations leave FP16's range.
         root = (x.float().square().mean(dim=1, keepdim=True) + self.eps).sqrt()
-        return x / root.to(x.dtype) * self.weight + self.bias  # type: ignore[no-any-return]
+        return x / root.to(x.dtype) * self.weight + self.bias
 
 
 class ResidualBlock(nn.Module):
@@ -79,7 +80,7 @@ class ResidualBlock(nn.Module):
         self.activation, self.norm = copy.deepcopy(block.nonlinearity), ChannelNorm(block.norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.norm(self.conv2(self.activation(self.conv1(x))))  # type: ignore[no-any-return]
+        return x + self.norm(self.conv2(self.activation(self.conv1(x))))
 
 
 class Downsampling(nn.Module):
@@ -95,8 +96,8 @@ class Downsampling(nn.Module):
         if self.unshuffles:
             h = F.pixel_unshuffle(h, self.factor)
         if not self.shortcut:
-            return h  # type: ignore[no-any-return]
-        return h + F.pixel_unshuffle(x, self.factor).unflatten(1, (-1, self.group)).mean(dim=2)  # type: ignore[no-any-return]
+            return h
+        return h + F.pixel_unshuffle(x, self.factor).unflatten(1, (-1, self.group)).mean(dim=2)
 
 
 class GatedBlock(nn.Module):
@@ -107,7 +108,7 @@ class GatedBlock(nn.Module):
         self.convolutions, self.norm = GatedConvolution(block), ChannelNorm(block.norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.norm(self.convolutions(x))  # type: ignore[no-any-return]
+        return x + self.norm(self.convolutions(x))
 
 
 class MultiscaleAttention(nn.Module):
@@ -119,14 +120,14 @@ class MultiscaleAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         layers = (attention.to_q, attention.to_k, attention.to_v)
-        self.project = pointwise(torch.cat([layer.weight.detach() for layer in layers])[:, :, None, None])
+        self.project = convolution(torch.cat([layer.weight.detach() for layer in layers])[:, :, None, None])
         self.scales = nn.ModuleList(
             nn.Sequential(copy.deepcopy(scale.proj_in), copy.deepcopy(scale.proj_out))
             for scale in attention.to_qkv_multiscale
         )
         self.channels = attention.attention_head_dim
         self.out, self.norm = (
-            pointwise(attention.to_out.weight.detach()[:, :, None, None]),
+            convolution(attention.to_out.weight.detach()[:, :, None, None]),
             ChannelNorm(attention.norm_out),
         )
 
@@ -135,4 +136,4 @@ class MultiscaleAttention(nn.Module):
         h = torch.cat([h, *(scale(h) for scale in self.scales)], dim=1) if len(self.scales) else h
         heads = h.flatten(2).unflatten(1, (-1, 3 * self.channels)).transpose(2, 3)  # (N, heads, T, 3·d)
         mixed = attend_linearly(*heads.chunk(3, dim=3)).transpose(2, 3)  # (N, heads, d, T)
-        return x + self.norm(self.out(mixed.flatten(1, 2).unflatten(2, x.shape[2:])))  # type: ignore[no-any-return]
+        return x + self.norm(self.out(mixed.flatten(1, 2).unflatten(2, x.shape[2:])))

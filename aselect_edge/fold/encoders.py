@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.encoders import DCEncoder, KLEncoder, TinyEncoder
 from aselect_edge.backbones.family import PIXELS, Affine, Encoder, Pixels
-from aselect_edge.fold.algebra import attend, dense, joined
+from aselect_edge.fold.algebra import attend, convolution, dense, joined
 from aselect_edge.fold.dc_encoder import DeployedDC
 from aselect_edge.fold.first_convolution import FirstConvolution
+from aselect_edge.fold.parts import plain, scaled
 
 UNIT = Affine(1 / 255, 0.0, reverse=True)
 """BGR 0..255 to RGB 0..1, as TAESD expects it."""
@@ -56,14 +57,10 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.heads = attention.heads
         self.norm = attention.group_norm
-        query, key, value = (
-            (p.weight.detach().double(), p.bias.detach().double())
-            for p in (attention.to_q, attention.to_k, attention.to_v)
-        )
-        self.project = joined([(query[0] * attention.scale, query[1] * attention.scale), key, value])
+        query, key, value = map(plain, (attention.to_q, attention.to_k, attention.to_v))
+        self.project = joined([scaled(query, attention.scale), key, value])
         factor = 1 / attention.rescale_output_factor
-        out = attention.to_out[0]
-        self.out = dense(out.weight.detach().double() * factor, out.bias.detach().double() * factor)
+        self.out = dense(*scaled(plain(attention.to_out[0]), factor))
         self.skip = factor if attention.residual_connection else 0.0
 
     def forward(self, x: Tensor, **_time: None) -> Tensor:
@@ -71,8 +68,8 @@ class SpatialAttention(nn.Module):
         q, k, v = h.chunk(3, dim=2)
         h = self.out(attend(q, k, v, self.heads)).transpose(1, 2).unflatten(2, x.shape[2:])
         if self.skip == 1.0:
-            return x + h  # type: ignore[no-any-return]
-        return x * self.skip + h if self.skip else h  # type: ignore[no-any-return]
+            return x + h
+        return x * self.skip + h if self.skip else h
 
 
 class DeployedKL(nn.Module):
@@ -99,7 +96,7 @@ class DeployedKL(nn.Module):
         h = self.first(pixels)
         for block in self.down_blocks:
             h = block(h)
-        return self.last(self.activation(self.norm(self.mid_block(h))))  # type: ignore[no-any-return]
+        return self.last(self.activation(self.norm(self.mid_block(h))))
 
 
 class DeployedTiny(nn.Module):
@@ -113,15 +110,14 @@ class DeployedTiny(nn.Module):
         self.others = copy.deepcopy(nn.Sequential(*others))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.others(self.first(pixels))  # type: ignore[no-any-return]
+        return self.others(self.first(pixels))
 
 
 def _mean_convolution(conv: nn.Conv2d, quant: nn.Conv2d | None) -> nn.Conv2d:
-    weight, bias = conv.weight.detach().double(), conv.bias.detach().double()  # type: ignore[union-attr]
+    weight, bias = plain(conv)
     if quant is not None:
-        mix = quant.weight.detach().double()[:, :, 0, 0]
-        weight, bias = torch.einsum("oi,ichw->ochw", mix, weight), mix @ bias + quant.bias.detach().double()  # type: ignore[union-attr]
+        by, constant = plain(quant)
+        mix = by[:, :, 0, 0]
+        weight, bias = torch.einsum("oi,ichw->ochw", mix, weight), mix @ bias + constant
     channels = len(weight) // 2
-    folded = nn.Conv2d(weight.shape[1], channels, conv.kernel_size, padding=conv.padding, device="meta")  # type: ignore[arg-type]
-    folded.weight, folded.bias = nn.Parameter(weight[:channels].float()), nn.Parameter(bias[:channels].float())
-    return folded
+    return convolution(weight[:channels], bias[:channels], stride=conv.stride, padding=conv.padding)

@@ -6,10 +6,11 @@ original pads normalised images with zeros.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import Affine
+from aselect_edge.fold.algebra import convolution
+from aselect_edge.fold.parts import plain
 
 
 class FirstConvolution(nn.Module):
@@ -17,26 +18,21 @@ class FirstConvolution(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, affine: Affine) -> None:
         super().__init__()
-        weight = conv.weight.detach().double()
-        bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
+        weight, bias = plain(conv)
         assert isinstance(conv.padding, tuple)
         assert isinstance(affine.gain, float)
         assert isinstance(affine.offset, float)
         self.pad, (self.rows, self.columns) = -affine.offset / affine.gain, conv.padding
-        self.conv = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            padding=0 if self.pad else conv.padding,  # type: ignore[arg-type]
-            device="meta",
-        )
         folded = weight * affine.gain
-        self.conv.weight = nn.Parameter((folded.flip(1) if affine.reverse else folded).float())
-        self.conv.bias = nn.Parameter((bias + affine.offset * weight.sum((1, 2, 3))).float())
+        self.conv = convolution(
+            folded.flip(1) if affine.reverse else folded,
+            bias + affine.offset * weight.sum((1, 2, 3)),
+            stride=conv.stride,
+            padding=(0, 0) if self.pad else conv.padding,
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.pad:
             sides = (self.columns, self.columns, self.rows, self.rows)
             pixels = nn.functional.pad(pixels, sides, value=self.pad)
-        return self.conv(pixels)  # type: ignore[no-any-return]
+        return self.conv(pixels)

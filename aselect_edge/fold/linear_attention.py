@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aselect_edge.fold.algebra import convolution
+from aselect_edge.fold.parts import plain
+
 EPS = 1e-15
 """diffusers' constant below the quotient, where a query has no positive channel."""
 SCALE = 2.0**40
@@ -46,27 +49,19 @@ class GatedConvolution(nn.Module):
     ) -> None:
         super().__init__()
         first, last = conv.conv_inverted, conv.conv_point
-        weight, bias = first.weight.detach().double(), first.bias.detach().double()
+        weight, bias = plain(first)
         if scale is not None and shift is not None:
             bias = bias + weight[:, :, 0, 0] @ shift.double()
             weight = weight * (1 + scale.double())[:, None, None]
-        self.widen = pointwise(weight, bias)
+        self.widen = convolution(weight, bias)
         self.depthwise = _depthwise(conv.conv_depth)
         out = last.weight.detach().double()
-        self.narrow = pointwise(out if gate is None else out * gate.double()[:, None, None, None])
+        self.narrow = convolution(out if gate is None else out * gate.double()[:, None, None, None])
         self.silu = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.depthwise(self.silu(self.widen(x))).chunk(2, dim=1)
-        return self.narrow(value * self.silu(gate))  # type: ignore[no-any-return]
-
-
-def pointwise(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
-    """A convolution by one pixel with these weights (D_out, D, 1, 1), float32."""
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, device="meta")
-    conv.weight = nn.Parameter(weight.float())
-    conv.bias = None if bias is None else nn.Parameter(bias.float())
-    return conv
+        return self.narrow(value * self.silu(gate))
 
 
 def _depthwise(conv: nn.Conv2d) -> nn.Conv2d:

@@ -13,8 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.pixart import PixArt
-from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, OneStream, RMSNorm, plain, scaled
+from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, dense, joined
+from aselect_edge.fold.parts import (
+    PROJECTIONS,
+    STAGE,
+    WHOLE,
+    CutBlock,
+    FoldedMLP,
+    OneStream,
+    RMSNorm,
+    cuts,
+    plain,
+    scaled,
+)
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
 
@@ -30,14 +41,11 @@ class FoldedPixArt(OneStream):
             0
         ]  # (6, D)
         tokens = model.caption(spec.condition["prompt"])[:, spec.condition["mask"][0].bool()]  # (1, valid, C)
-        deepest = spec.deepest
-        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
         self.blocks = nn.ModuleList()
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            block, stage = model.blocks[index], WHOLE if index < deepest else end
-            with model.held(*([block] if stage else [])):
-                self.blocks.append(self.block(block, shared, tokens, wanted, stage))
+        for index, wanted, end in cuts(spec):
+            block = model.blocks[index]
+            with model.held(*([block] if end else [])):
+                self.blocks.append(self.block(block, shared, tokens, wanted, end))
 
     def block(
         self, block: nn.Module, shared: Tensor, tokens: Tensor, wanted: frozenset[Component], end: int
@@ -46,46 +54,31 @@ class FoldedPixArt(OneStream):
         return FoldedBlock(block, shared, tokens, wanted, end)
 
 
-class FoldedBlock(nn.Module):
+class FoldedBlock(CutBlock):
     """A block at a fixed condition, truncated after stage `end`, with the components that its taps read.
 
     `shared` (6, D) is the modulation that the block adds its table to, `tokens` (1, valid, C) the prompt.
     """
 
-    scale1: Tensor
-    shift1: Tensor
-    gate1: Tensor
-    gate2: Tensor
-
     def __init__(self, block: Any, shared: Tensor, tokens: Tensor, wanted: frozenset[Component], end: int) -> None:
-        super().__init__()
-        self.wanted, self.end, self.heads = wanted, end, block.attn1.heads
+        super().__init__(wanted, end, block.attn1.heads)
         if end == 0:
             return
         shift1, scale1, gate1, shift2, scale2, gate2 = (block.scale_shift_table.double() + shared.double()).unbind()
-        self.norm1 = nn.LayerNorm(len(gate1), eps=block.norm1.eps, elementwise_affine=False)
-        if "adaln" in wanted:
-            self.register_buffer("scale1", (1 + scale1).float())
-            self.register_buffer("shift1", shift1.float())
+        self._take_norm(nn.LayerNorm(len(gate1), eps=block.norm1.eps, elementwise_affine=False), scale1, shift1)
         if end == 1:
             return
         self._project(block, scale1, shift1)
         if end == 2:
             return
-        self.gated_attention = "attn" not in wanted
-        self.out = gated(block.attn1.to_out[0], gate1 if self.gated_attention else torch.ones_like(gate1))
-        if not self.gated_attention and (end > 3 or "attn_gated" in wanted):
-            self.register_buffer("gate1", gate1.float())
+        self._take_out(block.attn1.to_out[0], gate1)
         if end == 3:
             return
         self.cross: nn.Module | None = (ConstantCross if tokens.shape[1] == 1 else Cross)(block.attn2, tokens)
         if isinstance(self.cross, ConstantCross) and not wanted & {"attn", "attn_gated"}:
             self.out.bias.add_(self.cross.value)  # the value between the two is not read
             self.cross = None
-        self.gated_mlp = "mlp" not in wanted
-        self.mlp = self._mlp(block, scale2, shift2, gate2 if self.gated_mlp else torch.ones_like(gate2))
-        if not self.gated_mlp and end == WHOLE:
-            self.register_buffer("gate2", gate2.float())
+        self.mlp = self._mlp(block, scale2, shift2, self._take_gate(gate2))
 
     def _project(self, block: Any, scale: Tensor, shift: Tensor) -> None:
         attends, layers = self.end >= STAGE["attn"], (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
@@ -112,27 +105,22 @@ class FoldedBlock(nn.Module):
         """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
-            h = self.norm1(x)
-            if "adaln" in self.wanted:
-                seen["adaln"] = h * self.scale1 + self.shift1
+            h = self._normalise(x, seen)
         if self.end >= 2:
             parts = self.project(h).split(x.shape[2], dim=2)
             seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
             q, k, v = parts
             h = self.out(self._attend(q, k, v))
-            seen["attn"] = h
-            if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
-                h = h * self.gate1
-            seen["attn_gated"] = h
+            h = self._gate_attention(h, seen)
         if self.end >= 4:
             x = x + h
             x = x if self.cross is None else x + self.cross(x)
             h = self.mlp(x)
             seen["mlp"] = h
         if self.end == WHOLE:
-            x = x + (h if self.gated_mlp else h * self.gate2)
-        return x, {component: value for component, value in seen.items() if component in self.wanted}
+            x = x + self._gate_mlp(h)
+        return x, self._read(seen)
 
 
 class ConstantCross(nn.Module):
@@ -171,4 +159,4 @@ class Cross(nn.Module):
         self.output = dense(*plain(attn.to_out[0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(attend(self.query(x), self.key, self.value, self.heads))  # type: ignore[no-any-return]
+        return self.output(attend(self.query(x), self.key, self.value, self.heads))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.prx import PRX
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream, Part
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, OneStream, Part, cuts
 from aselect_edge.fold.rope import Heads, halves, reordered
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
@@ -29,14 +29,12 @@ class FoldedPRX(OneStream):
         self.embed = FoldedEmbedding(_patch_embed(model), torch.zeros(1, model.width), spec)
         c = model.conditioning(torch.tensor([spec.noise.model_timestep]))  # (1, D)
         tokens = model.caption(spec.condition["prompt"])[:, spec.condition["mask"][0].bool()]  # (1, valid, D)
-        angles, deepest = model.angles(self.grid), spec.deepest
-        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
+        angles = model.angles(self.grid)
         self.blocks = nn.ModuleList()
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            block, stage = model.blocks[index], WHOLE if index < deepest else end
-            with model.held(*([block] if stage else [])):
-                self.blocks.append(FoldedBlock(block, c, tokens, angles, wanted, stage))
+        for index, wanted, end in cuts(spec):
+            block = model.blocks[index]
+            with model.held(*([block] if end else [])):
+                self.blocks.append(FoldedBlock(block, c, tokens, angles, wanted, end))
 
 
 def _patch_embed(model: PRX) -> nn.Conv2d:
@@ -47,46 +45,31 @@ def _patch_embed(model: PRX) -> nn.Conv2d:
     return conv
 
 
-class FoldedBlock(nn.Module):
+class FoldedBlock(CutBlock):
     """A block at a fixed condition, cut after stage `end`, with what its taps read.
 
     `c` (1, D) is what its modulation is computed from, `tokens` (1, valid, D) the prompt, `angles` (T, d/2) RoPE's.
     """
 
-    scale1: Tensor
-    shift1: Tensor
-    gate1: Tensor
-    gate2: Tensor
-
     def __init__(
         self, block: Any, c: Tensor, tokens: Tensor, angles: Tensor, wanted: frozenset[Component], end: int
     ) -> None:
-        super().__init__()
-        self.wanted, self.end, self.heads = wanted, end, block.attention.heads
+        super().__init__(wanted, end, block.attention.heads)
         if end == 0:
             return
         first, second = block.modulation(c)
         shift1, scale1, gate1, shift2, scale2, gate2 = (part.flatten().double() for part in (*first, *second))
-        self.norm1 = nn.LayerNorm(len(gate1), eps=block.img_pre_norm.eps, elementwise_affine=False)
-        if "adaln" in wanted:
-            self.register_buffer("scale1", (1 + scale1).float())
-            self.register_buffer("shift1", shift1.float())
+        self._take_norm(nn.LayerNorm(len(gate1), eps=block.img_pre_norm.eps, elementwise_affine=False), scale1, shift1)
         if end == 1:
             return
         self._project(block.attention, after_adaln(block.attention.img_qkv_proj, scale1, shift1), angles)
         if end == 2:
             return
         self.text = TextTokens(block.attention, tokens, halves(self.heads, 2 * angles.shape[1]))
-        self.gated_attention = "attn" not in wanted
-        self.out = gated(block.attention.to_out[0], gate1 if self.gated_attention else torch.ones_like(gate1))
-        if not self.gated_attention and (end > 3 or "attn_gated" in wanted):
-            self.register_buffer("gate1", gate1.float())
+        self._take_out(block.attention.to_out[0], gate1)
         if end == 3:
             return
-        self.gated_mlp = "mlp" not in wanted
-        self.mlp = GatedMLP(block, scale2, shift2, gate2 if self.gated_mlp else torch.ones_like(gate2))
-        if not self.gated_mlp and end == WHOLE:
-            self.register_buffer("gate2", gate2.float())
+        self.mlp = GatedMLP(block, scale2, shift2, self._take_gate(gate2))
 
     def _project(self, attention: Any, whole: Part, angles: Tensor) -> None:
         attends, channels = self.end >= STAGE["attn"], 2 * angles.shape[1]
@@ -106,9 +89,7 @@ class FoldedBlock(nn.Module):
         """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
-            h = self.norm1(x)
-            if "adaln" in self.wanted:
-                seen["adaln"] = h * self.scale1 + self.shift1
+            h = self._normalise(x, seen)
         if self.end >= 2:
             parts = self.project(h).chunk(len(self.projections), dim=2)
             seen |= dict(zip(self.projections, parts, strict=True))
@@ -116,17 +97,14 @@ class FoldedBlock(nn.Module):
             q, k, v = parts
             keys, values = self.text(self.key(k), v)
             h = self.out(attend(self.query(q), keys, values, self.heads))
-            seen["attn"] = h
-            if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
-                h = h * self.gate1
-            seen["attn_gated"] = h
+            h = self._gate_attention(h, seen)
         if self.end >= 4:
             x = x + h
             h = self.mlp(x)
             seen["mlp"] = h
         if self.end == WHOLE:
-            x = x + (h if self.gated_mlp else h * self.gate2)
-        return x, {component: value for component, value in seen.items() if component in self.wanted}
+            x = x + self._gate_mlp(h)
+        return x, self._read(seen)
 
 
 class TextTokens(nn.Module):
@@ -164,4 +142,4 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.widen(self.norm(x)).chunk(2, dim=2)
-        return self.narrow(self.activation(gate) * value)  # type: ignore[no-any-return]
+        return self.narrow(self.activation(gate) * value)

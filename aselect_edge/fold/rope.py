@@ -10,10 +10,9 @@ into the query's tables.
 from __future__ import annotations
 
 import torch
-from diffusers.models.normalization import RMSNorm as DiffusersRMSNorm
 from torch import Tensor, nn
 
-from aselect_edge.fold.parts import Part, RMSNorm
+from aselect_edge.fold.parts import Part, head_norm
 
 
 def halves(heads: int, channels: int) -> Tensor:
@@ -37,7 +36,7 @@ class Heads(nn.Module):
         """`norm` is the unfolded model's head norm; angles (T, d/2); `plain` input keeps the stored channel order."""
         super().__init__()
         self.heads, self.plain = heads, plain
-        self.norm = _ordered_norm(norm, halves(1, 2 * angles.shape[1]))
+        self.norm = head_norm(norm, order=halves(1, 2 * angles.shape[1]))
         cos, sin = angles.double().cos() * scale, angles.double().sin() * scale
         self.register_buffer("cos", torch.cat([cos, cos], dim=1)[:, None].float())  # (T, 1, d)
         self.register_buffer("sin", torch.cat([-sin, sin], dim=1)[:, None].float())
@@ -50,14 +49,3 @@ class Heads(nn.Module):
             x = self.norm(x)
         first, second = x.chunk(2, dim=3)
         return (x * self.cos + torch.cat([second, first], dim=3) * self.sin).flatten(2)
-
-
-def _ordered_norm(norm: nn.Module, order: Tensor) -> nn.Module | None:
-    if isinstance(norm, (nn.RMSNorm, DiffusersRMSNorm)):
-        assert norm.eps is not None
-        return RMSNorm(norm.weight[order], norm.eps)
-    if isinstance(norm, nn.LayerNorm):
-        ordered = nn.LayerNorm(len(order), norm.eps, device="meta")
-        ordered.weight, ordered.bias = nn.Parameter(norm.weight[order].float()), nn.Parameter(norm.bias[order].float())
-        return ordered
-    return None

@@ -7,12 +7,14 @@ does not need them, and the last block with attention computes only their keys a
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.rotary import Block, RotaryDiT
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, composed, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, OneStream, SwiGLU, bare_norm
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, OneStream, SwiGLU, bare_norm, cuts
 from aselect_edge.fold.rope import Heads, halves, reordered
 from aselect_edge.fold.spec import FoldSpec
 from aselect_runtime.records import Component
@@ -29,24 +31,17 @@ class FoldedRotary(OneStream):
         label = spec.condition["label"]
         c = model.conditioning(torch.tensor([spec.noise.model_timestep]), label)
         self.blocks = nn.ModuleList()
-        deepest = spec.deepest
-        for index in range(deepest + 1):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
-            end = WHOLE if index < deepest else max(STAGE[component] for component in wanted)
+        for index, wanted, end in cuts(spec):
             entering = model.context_of(label) if model.prefix(index) > model.prefix(index - 1) else None
-            angles, block = model.angles(self.grid, index), model.blocks[index]
+            angles, block = model.angles(self.grid, index), cast(Block, model.blocks[index])
             with model.held(*([block] if end else [])):
-                self.blocks.append(FoldedBlock(block, c, angles, model.prefix(index), entering, wanted, end))  # type: ignore[arg-type]
+                self.blocks.append(FoldedBlock(block, c, angles, model.prefix(index), entering, wanted, end))
 
 
-class FoldedBlock(nn.Module):
+class FoldedBlock(CutBlock):
     """A block at a fixed condition, truncated after stage `end`, with the tapped components of the image tokens."""
 
     context: Tensor | None
-    scale1: Tensor
-    shift1: Tensor
-    gate1: Tensor
-    gate2: Tensor
 
     def __init__(
         self,
@@ -62,8 +57,7 @@ class FoldedBlock(nn.Module):
 
         The context tokens are part of the input, or are the constants `entering` (1, prefix, D).
         """
-        super().__init__()
-        self.wanted, self.end, self.heads = wanted, end, block.heads
+        super().__init__(wanted, end, block.heads)
         attends = end >= STAGE["attn"]
         self.register_buffer("context", entering if attends else None)
         self.dropped = prefix if not attends and entering is None else 0
@@ -71,28 +65,19 @@ class FoldedBlock(nn.Module):
         if end == 0:
             return
         shift1, scale1, gate1, shift2, scale2, gate2 = (m.flatten().double() for m in block.modulation(c))
-        self.norm1 = bare_norm(block.norm1)
-        if "adaln" in wanted:
-            self.register_buffer("scale1", (1 + scale1).float())
-            self.register_buffer("shift1", shift1.float())
+        self._take_norm(bare_norm(block.norm1), scale1, shift1)
         if end == 1:
             return
         self._project(block, scale1, shift1, angles)
         if end == 2:
             return
-        self.gated_attention = "attn" not in wanted
-        self.out = gated(block.out, gate1 if self.gated_attention else torch.ones_like(gate1))
-        if not self.gated_attention and (end > 3 or "attn_gated" in wanted):
-            self.register_buffer("gate1", gate1.float())
+        self._take_out(block.out, gate1)
         if end == 3:
             return
         self.norm2 = bare_norm(block.norm2)
         self.mlp_in = joined([after_adaln(block.mlp_in, scale2, shift2)])
         self.activation = SwiGLU() if block.gated else nn.GELU(approximate="tanh")
-        self.gated_mlp = "mlp" not in wanted
-        self.mlp_out = gated(block.mlp_out, gate2 if self.gated_mlp else torch.ones_like(gate2))
-        if not self.gated_mlp and end == WHOLE:
-            self.register_buffer("gate2", gate2.float())
+        self.mlp_out = gated(block.mlp_out, self._take_gate(gate2))
 
     def _project(self, block: Block, scale: Tensor, shift: Tensor, angles: Tensor) -> None:
         attends = self.end >= STAGE["attn"]
@@ -116,29 +101,24 @@ class FoldedBlock(nn.Module):
         if self.context is not None:
             x = torch.cat([self.context.expand(len(x), -1, -1), x], dim=1)
         x = x[:, self.dropped :] if self.dropped else x
-        seen: dict[Component, Tensor] = {"hidden": self._images(x)}
+        seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
-            h = self.norm1(x)
-            if "adaln" in self.wanted:
-                seen["adaln"] = self._images(h) * self.scale1 + self.shift1
+            h = self._normalise(x, seen)
         if self.end >= 2:
             parts = self.project(h).chunk(len(self.projections), dim=2)
-            seen |= {name: self._images(part) for name, part in zip(self.projections, parts, strict=True)}
+            seen |= dict(zip(self.projections, parts, strict=True))
         if self.end >= 3:
             q, k, v = parts
             x, q = (x, q) if self.end == WHOLE else (self._images(x), self._images(q))
             h = self.out(attend(self.query(q), self.key(k), v, self.heads))
-            seen["attn"] = self._images(h)
-            if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
-                h = h * self.gate1
-            seen["attn_gated"] = self._images(h)
+            h = self._gate_attention(h, seen)
         if self.end >= 4:
             x = x + h
             h = self.mlp_out(self.activation(self.mlp_in(self.norm2(x))))
-            seen["mlp"] = self._images(h)
+            seen["mlp"] = h
         if self.end == WHOLE:
-            x = x + (h if self.gated_mlp else h * self.gate2)
-        return x, {component: value for component, value in seen.items() if component in self.wanted}
+            x = x + self._gate_mlp(h)
+        return x, {component: self._images(value) for component, value in self._read(seen).items()}
 
     def _images(self, x: Tensor) -> Tensor:
         """The image tokens of x, from which the context tokens may already have been removed."""

@@ -58,7 +58,7 @@ class FoldedSanaBlock(FoldedBlock):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q = q if self.query_norm is None else self.query_norm(q)
         k = k if self.key_norm is None else self.key_norm(k)
-        return self.attention(q, k, v)  # type: ignore[no-any-return]
+        return self.attention(q, k, v)
 
     def _mlp(self, block: Any, scale: Tensor, shift: Tensor, gate: Tensor) -> nn.Module:
         return FoldedConvolutions(block, scale, shift, gate, self.grid)
@@ -77,4 +77,4 @@ class FoldedConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x).transpose(1, 2).unflatten(2, self.grid)  # (N, D, rows, columns)
-        return self.convolutions(h).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.convolutions(h).flatten(2).transpose(1, 2)

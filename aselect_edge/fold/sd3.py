@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.fold.algebra import FoldedEmbedding, after_adaln, attend, gated, joined
-from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, FoldedMLP, RMSNorm, scaled
+from aselect_edge.fold.parts import PROJECTIONS, STAGE, WHOLE, CutBlock, FoldedMLP, cuts, head_norm, per_head, scaled
 from aselect_edge.fold.spec import Folded, FoldSpec
 from aselect_runtime.records import Component, Tap
 
@@ -43,18 +43,15 @@ class FoldedSD3(Folded):
         self.embed = FoldedEmbedding(whole.pos_embed.proj, model.positions(self.grid), spec)
         c = whole.time_text_embed(torch.tensor([spec.noise.model_timestep]), spec.condition["pooled"])  # (1, D)
         constant = whole.context_embedder(spec.condition["prompt"])  # (1, L, D)
-        deepest = spec.deepest
-        end = max(STAGE[tap.component] for tap in spec.taps if tap.block == deepest)
-        uses = contexts(deepest, end)
+        blocks = list(cuts(spec))
+        uses = contexts(spec.deepest, blocks[-1][2])
         if uses[0] == "carried":
             self.register_buffer("context", constant)
         self.blocks = nn.ModuleList()
-        for index, use in enumerate(uses):
-            wanted = frozenset(tap.component for tap in spec.taps if tap.block == index)
+        for (index, wanted, end), use in zip(blocks, uses, strict=True):
             block = whole.transformer_blocks[index]
-            stage = WHOLE if index < deepest else end
-            with model.held(*_read(block, stage, wanted)):
-                self.blocks.append(FoldedBlock(block, c, wanted, stage, use, constant if index == 0 else None))
+            with model.held(*_read(block, end, wanted)):
+                self.blocks.append(FoldedBlock(block, c, wanted, end, use, constant if index == 0 else None))
 
     def forward(self, values: Tensor) -> tuple[Tensor, ...]:
         x = self.embed(values)  # (N·K, T, D)
@@ -66,16 +63,11 @@ class FoldedSD3(Folded):
         return tuple(self.embed.mean(seen[tap]).unflatten(1, self.grid) for tap in self.taps)
 
 
-class FoldedBlock(nn.Module):
+class FoldedBlock(CutBlock):
     """A joint block at a fixed condition, truncated after stage `end`, with its tapped components and context `use`.
 
     `constant` is the context (1, L, D) of block 0.
     """
-
-    scale1: Tensor
-    shift1: Tensor
-    gate1: Tensor
-    gate2: Tensor
 
     def __init__(
         self,
@@ -86,34 +78,25 @@ class FoldedBlock(nn.Module):
         use: Context,
         constant: Tensor | None,
     ) -> None:
-        super().__init__()
-        self.wanted, self.end, self.use, self.heads = wanted, end, use, block.attn.heads
+        super().__init__(wanted, end, block.attn.heads)
+        self.use = use
         if end == 0:
             return
         m = modulation(block.norm1, c)
-        self.norm1 = nn.LayerNorm(c.shape[1], eps=block.norm1.norm.eps, elementwise_affine=False)
-        if "adaln" in wanted:
-            self.register_buffer("scale1", (1 + m["scale1"]).float())
-            self.register_buffer("shift1", m["shift1"].float())
+        norm = nn.LayerNorm(c.shape[1], eps=block.norm1.norm.eps, elementwise_affine=False)
+        self._take_norm(norm, m["scale1"], m["shift1"])
         if end == 1:
             return
         self._project(block, m)
         if end == 2:
             return
-        self.gated_attention = "attn" not in wanted
-        self.out = gated(block.attn.to_out[0], m["gate1"] if self.gated_attention else torch.ones_like(m["gate1"]))
-        if not self.gated_attention and (end > 3 or "attn_gated" in wanted):
-            self.register_buffer("gate1", m["gate1"].float())
+        self._take_out(block.attn.to_out[0], m["gate1"])
         self._take_context(block, c, constant)
         if end == 3:
             return
         if self.dual:
             self.out2 = gated(block.attn2.to_out[0], m["gate3"])
-        self.gated_mlp = "mlp" not in wanted
-        gate2 = m["gate2"] if self.gated_mlp else torch.ones_like(m["gate2"])
-        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], gate2)
-        if not self.gated_mlp and end == WHOLE:
-            self.register_buffer("gate2", m["gate2"].float())
+        self.mlp = FoldedMLP(block.norm2, block.ff, m["scale2"], m["shift2"], self._take_gate(m["gate2"]))
 
     def _project(self, block: Any, m: dict[str, Tensor]) -> None:
         """One product for all projections of the normalised image tokens; and the norms of its heads."""
@@ -131,13 +114,13 @@ class FoldedBlock(nn.Module):
             for name, part in zip(self.projections, parts, strict=True)
         ]
         if attends:
-            self.query_norm = _head_norm(block.attn.norm_q, root**-0.5)
-            self.key_norm = _head_norm(block.attn.norm_k)
+            self.query_norm = head_norm(block.attn.norm_q, root**-0.5)
+            self.key_norm = head_norm(block.attn.norm_k)
         if self.dual:
             second = [after_adaln(_projection(block.attn2, name), m["scale3"], m["shift3"]) for name in PROJECTIONS]
             parts += [scaled(second[0], 1.0 if normalised else root**-0.5), *second[1:]]
-            self.query_norm2 = _head_norm(block.attn2.norm_q, root**-0.5)
-            self.key_norm2 = _head_norm(block.attn2.norm_k)
+            self.query_norm2 = head_norm(block.attn2.norm_q, root**-0.5)
+            self.key_norm2 = head_norm(block.attn2.norm_k)
         self.project = joined(parts)
 
     def _take_context(self, block: Any, c: Tensor, constant: Tensor | None) -> None:
@@ -153,19 +136,14 @@ class FoldedBlock(nn.Module):
         """x (N, T, D), context (N, L, D) -> the next block's (undefined after a truncation) and tapped components."""
         seen: dict[Component, Tensor] = {"hidden": x}
         if self.end >= 1:
-            h = self.norm1(x)
-            if "adaln" in self.wanted:
-                seen["adaln"] = h * self.scale1 + self.shift1
+            h = self._normalise(x, seen)
         if self.end >= 2:
             parts = self.project(h).split(x.shape[2], dim=2)
             seen |= dict(zip(self.projections, parts, strict=False))
         if self.end >= 3:
             attended = self._attend(parts, context)
             h = self.out(attended[:, : x.shape[1]] if self.use == "carried" else attended)
-            seen["attn"] = h
-            if not self.gated_attention and (self.end > 3 or "attn_gated" in self.wanted):
-                h = h * self.gate1
-            seen["attn_gated"] = h
+            h = self._gate_attention(h, seen)
             if self.use == "carried":
                 context = context + self.context_out(attended[:, x.shape[1] :])
                 context = context + self.context_mlp(context)
@@ -176,12 +154,12 @@ class FoldedBlock(nn.Module):
             h = self.mlp(x)
             seen["mlp"] = h
         if self.end == WHOLE:
-            x = x + (h if self.gated_mlp else h * self.gate2)
-        return x, context, {component: value for component, value in seen.items() if component in self.wanted}
+            x = x + self._gate_mlp(h)
+        return x, context, self._read(seen)
 
     def _attend(self, parts: tuple[Tensor, ...], context: Tensor | None) -> Tensor:
         """Image tokens, followed by those of a context that is passed on, attend to all tokens of both."""
-        q, k = _per_head(parts[0], self.query_norm, self.heads), _per_head(parts[1], self.key_norm, self.heads)
+        q, k = per_head(parts[0], self.query_norm, self.heads), per_head(parts[1], self.key_norm, self.heads)
         *queries, keys, values = self.context_tokens(q if context is None else context)
         q = torch.cat([q, *queries], dim=1) if queries else q
         k, v = torch.cat([k, keys], dim=1), torch.cat([parts[2], values], dim=1)
@@ -189,7 +167,7 @@ class FoldedBlock(nn.Module):
 
     def _attend_alone(self, parts: tuple[Tensor, ...]) -> Tensor:
         """The second attention of a dual block: image tokens to image tokens."""
-        q, k = _per_head(parts[0], self.query_norm2, self.heads), _per_head(parts[1], self.key_norm2, self.heads)
+        q, k = per_head(parts[0], self.query_norm2, self.heads), per_head(parts[1], self.key_norm2, self.heads)
         return attend(q, k, parts[2], self.heads)
 
 
@@ -209,13 +187,13 @@ class ContextTokens(nn.Module):
         if carried and not normalised:
             parts[0] = scaled(parts[0], left)
         self.projection = joined(parts)
-        self.query_norm = _head_norm(attn.norm_added_q, left) if carried else None
-        self.key_norm = _head_norm(attn.norm_added_k)
+        self.query_norm = head_norm(attn.norm_added_q, left) if carried else None
+        self.key_norm = head_norm(attn.norm_added_k)
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
         *query, key, value = self.projection(self.norm(context)).chunk(self.count, dim=2)
-        queries = [_per_head(q, self.query_norm, self.heads) for q in query]
-        return (*queries, _per_head(key, self.key_norm, self.heads), value)
+        queries = [per_head(q, self.query_norm, self.heads) for q in query]
+        return (*queries, per_head(key, self.key_norm, self.heads), value)
 
 
 class ConstantTokens(nn.Module):
@@ -253,13 +231,3 @@ def _read(block: Any, end: int, wanted: frozenset[Component]) -> list[nn.Module]
 def _projection(attn: Any, name: Component) -> nn.Linear:
     layers: dict[Component, nn.Linear] = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
     return layers[name]
-
-
-def _head_norm(norm: Any, factor: float = 1.0) -> RMSNorm | None:
-    """The RMSNorm of a head's queries or keys times a factor; None if the model has none."""
-    return None if norm is None else RMSNorm(norm.weight.double() * factor, norm.eps)
-
-
-def _per_head(x: Tensor, norm: RMSNorm | None, heads: int) -> Tensor:
-    """Normalise each head of x (N, T, D)."""
-    return x if norm is None else norm(x.unflatten(2, (heads, -1))).flatten(2)

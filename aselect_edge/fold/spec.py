@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from aselect_edge.backbones.family import PIXELS, Affine, Backbone, Condition
+from aselect_runtime.errors import InputError
 from aselect_runtime.records import Noise, Tap
+
+LARGEST_NOISE = 1 << 30
+"""Numbers of the fixed noise: 4 GiB."""
 
 
 class Folded(nn.Module):
@@ -62,6 +67,12 @@ class FoldSpec:
 
 def fixed_noise(shape: tuple[int, int, int], seed: int | None, draws: int = 1) -> Tensor:
     """The noise eps (draws, C, h, w) of a bundle, float32; zeros without a seed. The same on every platform."""
+    if draws * math.prod(shape) > LARGEST_NOISE:
+        raise InputError(
+            f"got {draws} draws of noise of {'x'.join(map(str, shape))}, expected at most {LARGEST_NOISE} numbers; "
+            "choose a smaller size or fewer draws",
+            parameter="imgsz",
+        )
     if seed is None:
         return torch.zeros(draws, *shape)
     return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).standard_normal((draws, *shape), np.float32))

@@ -33,7 +33,7 @@ class Head(nn.Module):
         self.body = body
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        return self.body(self.normed(features))  # type: ignore[no-any-return]
+        return self.body(self.normed(features))
 
     def normed(self, features: Sequence[Tensor]) -> Tensor:
         """The normalised maps, concatenated to one (N, D, rows, columns)."""
@@ -53,7 +53,7 @@ class EdgeHead(Head):
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         shallow, *deep = features
-        return self.body(self.normed(deep), shallow.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+        return self.body(self.normed(deep), shallow.permute(0, 3, 1, 2))
 
 
 def check_head(spec: HeadSpec, task: Task) -> None:

@@ -37,7 +37,7 @@ class Block(nn.Module):
         key, value = self.key_value(h).chunk(2, dim=2)
         scale = (query.shape[2] // self.heads) ** -0.5
         x = x[:, :first] + self.dropout(self.out(attend(query, key, value, self.heads, scale)))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
 class AttentionClassifier(nn.Module):
@@ -56,4 +56,4 @@ class AttentionClassifier(nn.Module):
         tokens = self.dropout(self.project(x.flatten(2).transpose(1, 2)))  # (N, T, channels)
         tokens = torch.cat([self.token + tokens.mean(dim=1, keepdim=True), tokens], dim=1)
         token = self.of_token(self.among(tokens), first=1)  # (N, 1, channels)
-        return self.classify(self.dropout(self.norm(token).flatten(1)))  # type: ignore[no-any-return]
+        return self.classify(self.dropout(self.norm(token).flatten(1)))

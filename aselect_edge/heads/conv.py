@@ -25,7 +25,7 @@ class Residual(nn.Module):
         self.convs = nn.Sequential(convolution(channels, channels), convolution(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.convs(x)  # type: ignore[no-any-return]
+        return x + self.convs(x)
 
 
 class Upsample(nn.Module):
@@ -38,7 +38,7 @@ class Upsample(nn.Module):
         self.refine = Residual(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.refine(self.shuffle(self.expand(x)))  # type: ignore[no-any-return]
+        return self.refine(self.shuffle(self.expand(x)))
 
 
 class ConvDecoder(nn.Module):
@@ -57,4 +57,4 @@ class ConvDecoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)  # type: ignore[no-any-return]
+        return self.layers(x)

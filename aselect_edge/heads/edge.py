@@ -32,7 +32,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, shallow: Tensor) -> Tensor:
         joined = torch.cat([self.shuffle(self.expand(x)), self.lay(self.pick(shallow))], dim=1)
-        return self.refine(self.join(joined))  # type: ignore[no-any-return]
+        return self.refine(self.join(joined))
 
 
 class EdgeDecoder(nn.Module):
@@ -51,4 +51,4 @@ class EdgeDecoder(nn.Module):
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
         x = self.coarse(self.tokens(deep), shallow)
-        return self.classify(self.fine(x, shallow))  # type: ignore[no-any-return]
+        return self.classify(self.fine(x, shallow))

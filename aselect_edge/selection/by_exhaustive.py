@@ -10,6 +10,7 @@ without augmented views and without fine-tuning.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -87,13 +88,17 @@ def _evaluate(weights: Tensor, x: Tensor, y: Tensor, val: Labelled) -> list[floa
     return figures
 
 
+def _half(target: Tensor, feature: Tensor) -> Tensor:
+    return examples(feature, target)[0].half()
+
+
 def _rows(scan: Scan, labelled: Labelled, parts: Parts, noise: Noise) -> tuple[Tensor, Tensor]:
     """Rows (taps, M, D) in float16 and classes (M,): for class maps the same random tokens at every tap and level."""
     labels = labelled.sample(scan.grid, scan.seed, TOKENS)
     rows, classes = [], []
     for part, x0 in parts:
         target = labels[part.start : part.stop]
-        rows.append(scan.readings(x0, noise, lambda feature, y=target: examples(feature, y)[0].half()))  # type: ignore[misc]
+        rows.append(scan.readings(x0, noise, partial(_half, target)))
         classes.append(target[target != NO_LABEL])
     return torch.cat(rows, dim=1), torch.cat(classes)
 

@@ -25,7 +25,9 @@ def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """
     if len(scan.levels) == 1 and (settings.tap or not len(evidence.images)):
         tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
-        return Choice(scan.levels[0], tap, note="As given; nothing was measured.", parameters={"tap": str(tap)})
+        return Choice(
+            scan.levels[0], tap, note="As asked for, which needs no measurement.", parameters={"tap": str(tap)}
+        )
     if not len(evidence.images):
         raise InputError(
             f"got {len(scan.levels)} timesteps and no data for the strategy 'fixed', expected one timestep, or images "

@@ -82,4 +82,4 @@ def _with_bias(rows: Tensor) -> Tensor:
 def _solve(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
     double = gram.cpu().double()
     damping = ridge * double.diagonal().mean() * torch.eye(len(double), dtype=torch.float64)
-    return torch.linalg.solve(double + damping, target.cpu().double()).to(gram)  # type: ignore[no-any-return]
+    return torch.linalg.solve(double + damping, target.cpu().double()).to(gram)

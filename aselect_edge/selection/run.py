@@ -16,6 +16,7 @@ from aselect_edge.backbones.digest import backbone_digest
 from aselect_edge.selection.by_fixed import TIMESTEPS
 from aselect_edge.selection.choice import Choice, Settings
 from aselect_edge.selection.evidence import NO_IMAGES, Evidence, open_images, open_labelled
+from aselect_edge.selection.massive import massive_taps
 from aselect_edge.selection.resume import Store, scan_key
 from aselect_edge.selection.scan import Scan, candidate_taps
 from aselect_edge.selection.strategies import DEFAULT, STRATEGIES
@@ -71,7 +72,9 @@ def select_tap(
     seconds = time.monotonic() - began + scan.tally.seconds
     cost = Cost(forward_passes=int(team.sum(torch.tensor(scan.tally.passes))), seconds=seconds)
     scan.store.discard()
-    return _record(chosen, scan, evidence, request.strategy, cost)
+    taps = scan.taps if chosen.tap in scan.taps else (*scan.taps, chosen.tap)
+    massive = massive_taps(scan, evidence.images, chosen.noise, taps)
+    return _record(chosen, scan, evidence, request.strategy, cost).model_copy(update={"massive": massive})
 
 
 def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progress: Progress = silent) -> Scan:

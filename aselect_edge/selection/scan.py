@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from aselect_edge.team import Team
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Component, Noise, Resize, Score, Tap
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Look = Callable[[Tensor, Noise, range], Tensor]
@@ -158,6 +161,8 @@ class Scan:
         earlier = Tally(int(kept["passes"]), float(kept["seconds"])) if kept else Tally()
         sums, done = (kept["sums"], int(kept["done"])) if kept else (sums, 0)
         before = self.tally.passes
+        if 0 < done < len(mine):
+            log.info("resuming the scan after %d of %d parts", done, len(mine))
         for unit in mine[done:]:
             step(sums, unit)
             done += 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from aselect_edge.training.finetune import Unfreeze
-from aselect_edge.training.recipe import RECIPES, Outcome, Recipe
+from aselect_edge.training.recipe import RECIPES, CleanRecipe, Outcome, Recipe
 from aselect_edge.training.request import TrainRequest
 from aselect_edge.training.run import train_bundle
 
-__all__ = ["RECIPES", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"]
+__all__ = ["RECIPES", "CleanRecipe", "Outcome", "Recipe", "TrainRequest", "Unfreeze", "train_bundle"]

@@ -54,13 +54,13 @@ class FrozenViews:
         rows = stored_rows(
             folder,
             _digest("views", key, views.describe()),
-            len(views) * recipe.views,
-            recipe.cache_bytes,
-            CHUNK,
-            compute,
-            "views",
-            progress,
-            team,
+            wanted=len(views) * recipe.views,
+            limit=recipe.cache_bytes,
+            chunk=CHUNK,
+            compute=compute,
+            what="views",
+            progress=progress,
+            team=team,
         )
         self.labels = rows.pop("labels")
         self.maps = tuple(rows.values())
@@ -108,13 +108,13 @@ class FrozenFrames:
         rows = stored_rows(
             folder,
             _digest("frames", key, repr(imgsz), how.model_dump_json()),
-            len(data),
-            cache_bytes,
-            CHUNK,
-            lambda part: _maps(extract, [self._frame(index) for index in part]),
-            "frames",
-            progress,
-            team,
+            wanted=len(data),
+            limit=cache_bytes,
+            chunk=CHUNK,
+            compute=lambda part: _maps(extract, [self._frame(index) for index in part]),
+            what="frames",
+            progress=progress,
+            team=team,
         )
         self.maps = tuple(rows.values())
 

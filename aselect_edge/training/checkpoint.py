@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aselect_edge.training.learners import Measured
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import atomic_write
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.csv"
+KEPT = ("step", "best", "losses", "curve", "best_weights", "metric")
+"""What of a RunState is in a checkpoint."""
+SECONDS = 60.0
+"""Between two checkpoints of a run, beside those at its validations, …"""
+SHARE = 20.0
+"""… and so many times as long as it takes to write one, which for large models is longer."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -47,16 +56,19 @@ class RunState:
     step: int = 0
     best: float = -1.0
     losses: list[float] = field(default_factory=list)
-    """Losses of the steps since the last validation."""
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
-    """(samples seen, mean loss since the previous row, figure on val)."""
+    """Of the steps since the last validation."""
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+    """(samples seen, mean loss since the row before, figure on val, loss on val)."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    """The best weights, on the CPU."""
+    """On the CPU."""
+    metric: str = "score"
+    """What the figure is."""
+    _next: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     @property
     def stale(self) -> int:
         """Validations since the best one."""
-        figures = [figure for _, _, figure in self.curve]
+        figures = [row[2] for row in self.curve]
         return len(figures) - 1 - figures.index(max(figures)) if figures else 0
 
     def stepped(self, loss: float) -> None:
@@ -64,21 +76,30 @@ class RunState:
         self.step += 1
         self.losses.append(loss)
 
-    def validated(self, figure: float, batch: int, weights: dict[str, Tensor]) -> None:
+    def validated(self, figures: Measured, batch: int, weights: dict[str, Tensor]) -> None:
         """Add a row to the curve, and keep the weights if they are the best."""
-        self.curve.append((self.step * batch, sum(self.losses) / len(self.losses), figure))
+        self.curve.append((self.step * batch, sum(self.losses) / len(self.losses), figures.score, figures.loss))
         self.losses.clear()
-        if figure > self.best:
-            self.best, self.best_weights = figure, {name: value.to("cpu", copy=True) for name, value in weights.items()}
+        self.metric = figures.metric
+        if figures.score > self.best:
+            self.best = figures.score
+            self.best_weights = {name: value.to("cpu", copy=True) for name, value in weights.items()}
 
-    def save(self, workdir: Path, identity: str, figure: str, *parts: Any) -> None:
-        """Write checkpoint and curve, whose last column is `figure`; `parts` are objects with a state_dict."""
+    def save(self, workdir: Path, identity: str, *parts: Any) -> None:
+        """Write checkpoint and curve; `parts` are what has a state_dict."""
         states = [part.state_dict() for part in parts]
-        content = {"identity": identity, "step": self.step, "best": self.best, "curve": self.curve}
-        write_checkpoint(workdir / CHECKPOINT, {**content, "states": states, "best_weights": self.best_weights})
+        content = {"identity": identity, "states": states, **{name: getattr(self, name) for name in KEPT}}
+        began = time.monotonic()
+        write_checkpoint(workdir / CHECKPOINT, content)
         text = io.StringIO()
-        csv.writer(text).writerows([("samples", "loss", figure), *self.curve])
+        csv.writer(text).writerows([("samples", "loss", f"val_{self.metric}", "val_loss"), *self.curve])
         atomic_write(workdir / CURVE, text.getvalue())
+        ended = time.monotonic()
+        self._next = ended + max(SECONDS, SHARE * (ended - began))
+
+    def due(self) -> bool:
+        """Whether so much was done since the last `save` that an interruption would be a loss."""
+        return time.monotonic() >= self._next
 
     @classmethod
     def resume(cls, workdir: Path, identity: str, *parts: Any) -> RunState:
@@ -96,7 +117,12 @@ class RunState:
         try:
             for part, state in zip(parts, content["states"], strict=True):
                 part.load_state_dict(state)
-            curve = [(int(samples), float(loss), float(figure)) for samples, loss, figure in content["curve"]]
-            return cls(content["step"], content["best"], [], curve, content["best_weights"])
+            # Older checkpoints have no loss on val, and none of the steps since the last validation.
+            rows = [(*row, math.nan)[:4] for row in content["curve"]]
+            curve = [(int(samples), float(loss), float(figure), float(val)) for samples, loss, figure, val in rows]
+            losses = list(content.get("losses", []))
+            state = cls(content["step"], content["best"], losses, curve, content["best_weights"])
+            state.metric = content.get("metric", state.metric)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise IntegrityError(f"{path}: incomplete ({error}), expected a checkpoint; remove it") from error
+        return state

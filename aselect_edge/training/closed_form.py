@@ -43,7 +43,8 @@ class Moments:
         """
         count = self.gram[-1, -1]
         variance = (self.gram.diagonal() - self.gram[-1].square() / count).clamp(min=0)
-        penalty = damping * (variance + 1e-6 * variance.mean() + 1e-12)
+        # The last term is far below any feature that varies, and keeps features that do not from a singular matrix.
+        penalty = damping * (variance + 1e-6 * variance.mean()) + 1e-11 * self.gram.diagonal().mean()
         penalty[-1] = 0
         solution = torch.linalg.solve(self.gram + torch.diag(penalty), self.target).T.float()
         return solution[:, :-1].contiguous(), solution[:, -1].contiguous()

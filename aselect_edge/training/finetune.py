@@ -51,7 +51,7 @@ class Unfreeze:
                 f"got {text!r} to unfreeze, expected all, last:N or lora:R, N blocks or rank R from 1; change it",
                 parameter="unfreeze",
             )
-        return cls(found[1], int(found[2]))  # type: ignore[arg-type]
+        return cls("last" if found[1] == "last" else "lora", int(found[2]))
 
     def __str__(self) -> str:
         return self.kind if self.kind == "all" else f"{self.kind}:{self.count}"

@@ -32,13 +32,12 @@ def fit(
     *,
     rate: Rate = lambda _step, _spent: 1.0,
     done: int = 0,
-    seconds: float = math.inf,
     clip: float | None = None,
     after: Callable[[int, float], None] = lambda _step, _spent: None,
     stop: Callable[[], bool] = lambda: False,
     team: Team = ALONE,
 ) -> None:
-    """Step until the budget is spent, `seconds` of this call have passed, or `stop` is true.
+    """Step until the budget is spent or `stop` is true.
 
     An integer budget is a number of steps; `done` of them were made before this call.
 
@@ -57,8 +56,7 @@ def fit(
             group["lr"] = group["base"] * rate(done, spent)
         _descend(optimiser, loss(done), clip, team)
         done += 1
-        elapsed = time.monotonic() - began
-        spent = team.agree(max(share(done, elapsed), elapsed / seconds))
+        spent = team.agree(share(done, time.monotonic() - began))
         after(done, spent)
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from aselect_edge.backbones.digest import backbone_digest, tensors_digest
+from aselect_edge.bundle.distilled import DistilledTapModel
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation import Data
 from aselect_edge.training.finetune import Unfreeze
@@ -26,6 +27,10 @@ def features_digest(model: TapModel) -> str:
         model.noise.model_dump(),
         model.imgsz,
     ]
+    if any(mask is not None for mask in model.discard.keep):
+        content.append(tensors_digest((str(n), mask) for n, mask in enumerate(model.discard.keep) if mask is not None))
+    if isinstance(model, DistilledTapModel):
+        content.append(tensors_digest(model.stem.state_dict().items()))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel
-from aselect_edge.evaluation import score_of
+from aselect_edge.evaluation.measuring import batches
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import Head
 from aselect_edge.team import ALONE, Team
-from aselect_edge.training.answers import answers, evaluate
+from aselect_edge.training.answers import figures_of
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.closed_form import DAMPINGS, SCALES, is_linear, moments, set_linear
 from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfreeze
@@ -23,11 +23,31 @@ from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.sharing import part_of, whole_rows
+from aselect_edge.training.views import to_pixels
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
 
-class Learner(Protocol):
+class Measured(Protocol):
+    """The result of a validation."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the measure that `score` is."""
+
+    @property
+    def score(self) -> float:
+        """0 to 1; larger is better."""
+
+    @property
+    def loss(self) -> float:
+        """The loss on the same images; NaN if it is not computed."""
+
+
+M = TypeVar("M", bound=Measured, covariant=True)
+
+
+class Learner(Protocol[M]):
     """The module that the loop trains, averages and validates."""
 
     module: nn.Module
@@ -40,8 +60,8 @@ class Learner(Protocol):
     def losses(self, step: int, rng: np.random.Generator) -> tuple[Tensor, float]:
         """The loss to minimise over the next batch, and the task's share of it."""
 
-    def validate(self, module: nn.Module) -> Figures:
-        """Figures on val of `module`, which is this learner's module or its average."""
+    def validate(self, module: nn.Module) -> M:
+        """Figures on val, and the loss there, of `module`, which is this learner's module or its average."""
 
 
 class HeadLearner:
@@ -54,6 +74,7 @@ class HeadLearner:
         how: Resize,
         recipe: Recipe,
         digests: Digests,
+        *,
         folder: Path,
         progress: Progress,
         device: torch.device,
@@ -83,11 +104,12 @@ class HeadLearner:
         classes, ignore = len(self.goal.train.classes), getattr(self.goal.train, "ignore_index", -1)
         sums = moments(head, parts, classes, ignore, len(self.views))
 
-        def figure(damping: float) -> float:
-            set_linear(head, *sums.solve(damping))
+        def figure(solution: tuple[Tensor, Tensor]) -> float:
+            set_linear(head, *solution)
             return self.validate(head).score
 
-        weight, bias = sums.solve(max(DAMPINGS, key=figure))
+        solutions = [sums.solve(damping) for damping in DAMPINGS]
+        weight, bias = max(solutions, key=figure)
         head.train()
 
         def loss(scale: float) -> float:
@@ -108,11 +130,9 @@ class HeadLearner:
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         module.eval()
-        score = score_of(self.goal.val, self.how)
-        for features, label, _ in self.frames.some(self.team.share(range(len(self.frames)))):
-            score.add(answers(module(self._moved(features)), self.goal.val, self.imgsz)[0], label)
-        score.together(self.team)
-        return score.figures()
+        mine = self.frames.some(self.team.share(range(len(self.frames))))
+        seen = ((module(self._moved(features)), [label]) for features, label, _ in mine)
+        return figures_of(seen, self.goal, self.imgsz, self.how, self.team)
 
     def _moved(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(each.to(self.device) for each in features)
@@ -127,6 +147,7 @@ class ModelLearner:
         goal: Goal,
         how: Resize,
         recipe: Recipe,
+        *,
         what: Unfreeze,
         noising: Noising | None,
         device: torch.device,
@@ -159,9 +180,13 @@ class ModelLearner:
             return task, task.item()
         return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe, self.team), task.item()
 
+    @torch.no_grad()
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
-        return evaluate(module, self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.device, self.team)
+        module.eval()
+        mine = batches(self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.team)
+        seen = ((module(to_pixels(np.stack(frames)).to(self.device)), labels) for _, frames, labels in mine)
+        return figures_of(seen, self.goal, self.model.imgsz, self.how, self.team)
 
 
 def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +15,21 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.team import ALONE, Team
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.fit import fit
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
-from aselect_edge.training.learners import HeadLearner, Learner, ModelLearner
+from aselect_edge.training.learners import HeadLearner, Learner, Measured, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe
 from aselect_edge.training.sharing import check_shared
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
+
+log = logging.getLogger(__name__)
 
 
 def train_model(
@@ -34,6 +38,7 @@ def train_model(
     how: Resize,
     recipe: Recipe,
     workdir: Path,
+    *,
     cache: Path | None = None,
     unfreeze: Unfreeze | None = None,
     noising: Noising | None = None,
@@ -60,11 +65,21 @@ def train_model(
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
     torch.manual_seed(recipe.seed)
-    learner: Learner
+    learner: Learner[Figures]
     if unfreeze is None:
-        learner = HeadLearner(model, goal, how, recipe, digests, cache or workdir / "features", progress, device, team)
+        learner = HeadLearner(
+            model,
+            goal,
+            how,
+            recipe,
+            digests,
+            folder=cache or workdir / "features",
+            progress=progress,
+            device=device,
+            team=team,
+        )
     else:
-        learner = ModelLearner(model, goal, how, recipe, unfreeze, noising, device, team)
+        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device, team=team)
     state = learn(learner, recipe, identity, workdir, progress, team=team)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
@@ -73,25 +88,29 @@ def train_model(
 
 
 def learn(
-    learner: Learner,
+    learner: Learner[Measured],
     recipe: Recipe,
     identity: str,
     workdir: Path,
     progress: Progress,
     seconds: float = math.inf,
+    before: float = 0.0,
     team: Team = ALONE,
 ) -> RunState:
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
-    The budget is the recipe's samples, or `seconds` of this call if they end first: the learning rate follows the
-    larger spent share, so that a run limited by time completes its schedule and ends with a validated average.
+    The budget is the recipe's samples, or `seconds` if they end first, of which earlier calls have used `before`: the
+    learning rate follows the larger spent share, so that a run limited by time completes its schedule and ends with a
+    validated average.
     """
     optimiser = torch.optim.AdamW(learner.groups, weight_decay=recipe.weight_decay)
     steps = max(1, recipe.samples // recipe.batch)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
     check_shared(state.step, team, workdir)
-    every, warmup = max(1, steps // recipe.validations), min(recipe.warmup, max(1, steps // 10))
+    if 0 < state.step < steps:
+        log.info("%s: resuming after %d of %d steps", workdir, state.step, steps)
+    looks, warmup = min(recipe.validations, steps), min(recipe.warmup, max(1, steps // 10))
     task = math.nan
 
     def loss(step: int) -> Tensor:
@@ -105,25 +124,25 @@ def learn(
     def after(step: int, spent: float) -> None:
         average.update_parameters(learner.module)
         state.stepped(task)
-        progress(f"train, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
-        if step % every == 0 or spent >= 1:
-            figures = learner.validate(average.module)
-            state.validated(figures.score, recipe.batch, average.module.state_dict())
-            if team.leads:
-                state.save(workdir, identity, f"val_{figures.metric}", learner.module, average, optimiser)
+        progress(f"training, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
+        # At even distances, so that no row of the curve is a mean over a few steps only.
+        look = step * looks // steps > (step - 1) * looks // steps or spent >= 1
+        if look:
+            state.validated(learner.validate(average.module), recipe.batch, average.module.state_dict())
+        if team.leads and (look or state.due()):
+            state.save(workdir, identity, learner.module, average, optimiser)
 
     if state.step == 0 and (least := learner.start()) is not None:
         state.losses.append(least)
-        state.validated(learner.validate(learner.module).score, recipe.batch, learner.module.state_dict())
+        state.validated(learner.validate(learner.module), recipe.batch, learner.module.state_dict())
     team.equalise(learner.module)
     learner.module.train()
     fit(
         optimiser,
         loss,
-        steps,
+        lambda step, elapsed: max(step / steps, (before + elapsed) / seconds),
         rate=lambda step, spent: _rate(step, spent, warmup),
         done=state.step,
-        seconds=seconds,
         clip=1.0,
         after=after,
         stop=lambda: bool(recipe.patience) and state.stale >= recipe.patience,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation.metrics import Figures
-from aselect_runtime.records import HeadSpec, Task
+from aselect_runtime.records import CleanLevels, HeadSpec, Task
 
 Overlap = Literal["dice", "lovasz"]
 
@@ -54,6 +54,21 @@ class Recipe:
         return min(self.ema, 1 - 1 / max(2.0, 0.1 * steps))
 
 
+@dataclass(frozen=True)
+class CleanRecipe:
+    """How a backbone learns to need no noise: budget and learning rates."""
+
+    samples: int = 4_000
+    batch: int = 8
+    rate: float = 1e-5
+    """Learning rate of the backbone, CleanDIFT's."""
+    adapter_rate: float = 1e-3
+    levels: CleanLevels = "selected"
+    synthetic: float = 0.1
+    """As in `Recipe`."""
+    seed: int = 0
+
+
 RECIPES: dict[Task, Recipe] = {"seg": Recipe(), "cls": Recipe(samples=64_000, batch=32, learning_rate=1e-3)}
 """The default recipe of each task in `aselect-train`."""
 HEADS: dict[Task, HeadSpec] = {
@@ -69,5 +84,7 @@ class Outcome:
 
     model: TapModel
     figures: Figures
-    curve: tuple[tuple[int, float, float], ...]
-    """(samples seen, mean training loss, figure on val)."""
+    curve: tuple[tuple[int, float, float, float], ...]
+    """(samples seen, mean training loss since the row before, figure on val, loss on val)."""
+    reference: Figures | None = None
+    """Of a small ImageNet encoder with a linear head, where its weights are installed; see `comparison`."""

@@ -12,6 +12,7 @@ from aselect_edge.evaluation import Data
 from aselect_edge.evaluation.page import Section, write_page
 from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_edge.training.answers import answer_frames
+from aselect_edge.training.comparison import ENCODER
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Outcome
 from aselect_runtime.frames import resize, restore
@@ -27,7 +28,7 @@ REPORT = "report.html"
 def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None:
     """Write `curve.png`, of val `confusion.png`, `examples.png`, `best.png`, `worst.png`, and `report.html`."""
     figures, classes, val = outcome.figures, goal.val.classes, goal.val
-    draw_curve(outcome.curve, ("samples", "loss", TITLES[figures.metric]), folder / "curve.png")
+    draw_curve(outcome.curve, ("loss", TITLES[figures.metric]), folder / "curve.png", _targets(outcome))
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
     chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
     ranked = sorted((_look(outcome, val, how, index)[1], index) for index in chosen)
@@ -39,6 +40,11 @@ def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None
     write_page(
         folder / REPORT, f"Training: {TITLES[figures.metric]} {figures.score:.3f}", _sections(outcome, goal, folder)
     )
+
+
+def _targets(outcome: Outcome) -> dict[str, float]:
+    """What the figure is to be held against."""
+    return {ENCODER: outcome.reference.score} if outcome.reference else {}
 
 
 def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example, float]:
@@ -59,11 +65,12 @@ def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example
 def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
     figures, names = outcome.figures, [info.name for info in goal.val.classes]
     seg = figures.metric == "miou"
-    samples, loss, _ = outcome.curve[-1]
+    samples, loss = outcome.curve[-1][:2]
     facts = {
         TITLES[figures.metric]: f"{figures.score:.4f} on {figures.images} images",
         **{f"val {name.replace('_', ' ')}": f"{value:.4f}" for name, value in figures.others.items()},
         "trained on": f"{samples} views of {len(goal.train)} images; the last mean loss was {loss:.3f}",
+        **{f"{name}, linear head": f"{score:.4f}" for name, score in _targets(outcome).items()},
         "input": "{}x{}".format(*outcome.model.imgsz),
         "taps": ", ".join(map(str, outcome.model.taps)),
     }
@@ -72,7 +79,9 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         Section("Figures", facts=facts),
         Section(
             "Learning curve",
-            "If both still change at the end, train on more samples. If val is flat while the loss falls, use fewer.",
+            "If the figure still improves at the end, train on more samples. If the loss on val rises while that on "
+            "train falls, use fewer samples or add images. Dashed lines: the best figure, and that of an "
+            "ImageNet encoder where its weights are installed.",
             plot=folder / "curve.png",
         ),
         Section(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -11,7 +12,8 @@ from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import CPU
 from aselect_edge.heads import check_head
 from aselect_edge.training.finetune import Unfreeze
-from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.recipe import CleanRecipe, Recipe
+from aselect_runtime.errors import InputError
 from aselect_runtime.records import HeadSpec, Selection, Tap, Task
 
 
@@ -40,6 +42,10 @@ class TrainRequest:
     """Replace the backbone's weights by random ones: the baseline that measures the value of pretraining."""
     noise_draws: int = 1
     """Features are the mean over this many draws of the noise, each with one forward pass."""
+    discard: Literal["auto"] | tuple[int, ...] = ()
+    """Channels of every tap that are set to zero before the head; auto: those that are massive in images of train."""
+    clean: CleanRecipe | None = None
+    """First train a copy of the backbone to give its features without noise; None keeps the noise."""
     cache: Path | None = None
     """Folder for the features of a frozen backbone, which runs may share; None is in `workdir`."""
     device: torch.device = CPU
@@ -47,6 +53,18 @@ class TrainRequest:
     def __post_init__(self) -> None:
         if self.head is not None:
             check_head(self.head, self.task)
+        if self.clean is not None and self.unfreeze is not None:
+            raise InputError(
+                "got clean features and fine-tuning, expected one of them: fine-tuning keeps the backbone a denoiser "
+                "of noisy images, clean training gives that up; leave one out",
+                parameter=("clean", "finetune"),
+            )
+        if self.clean is not None and self.noise_draws > 1:
+            raise InputError(
+                f"got clean features and {self.noise_draws} draws of the noise, expected 1, because no noise is left; "
+                "leave one out",
+                parameter=("clean", "noise_draws"),
+            )
 
     @property
     def depth(self) -> int | None:

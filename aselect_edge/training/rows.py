@@ -6,6 +6,7 @@ One `.npy` file per array, read back through a memory map, and `index.json`, whi
 
 from __future__ import annotations
 
+import logging
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from aselect_edge.team import ALONE, Team
 from aselect_runtime.errors import InputError, IntegrityError, WriteError
 from aselect_runtime.files import atomic_write, inside
 from aselect_runtime.progress import Progress, silent
+
+log = logging.getLogger(__name__)
 
 INDEX, LOCK = "index.json", ".lock"
 
@@ -50,6 +53,7 @@ class _Index(BaseModel):
 def stored_rows(
     folder: Path,
     key: str,
+    *,
     wanted: int,
     limit: int,
     chunk: int,
@@ -116,8 +120,11 @@ def _written(
     key = f"{key} {wanted} {limit}"
     with _alone(folder):
         index = _readable(folder, key)
+        before = index.done if index else 0
         if index is None:
             index = _begun(folder, key, compute(range(min(chunk, wanted))), wanted, limit)
+        if 0 < before < index.rows:
+            log.info("%s: resuming after features of %d of %d %s", folder, before, index.rows, what)
         progress(f"features of {index.rows} {what}", index.done / index.rows)
         while index.done < index.rows:
             part = range(index.done, min(index.done + chunk, index.rows))
@@ -172,7 +179,8 @@ def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Ind
         if free < rows * row:
             raise WriteError(
                 f"{folder}: got {free / 1e9:.2f} GB free, expected {rows * row / 1e9:.2f} GB for {rows} rows of "
-                "features; free space, choose another folder or a smaller cache"
+                "features; free space or choose another place",
+                parameter="cache",
             )
         files = {}
         for name, array in first.items():
@@ -219,6 +227,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(
-            f"{folder}: could not write the features ({error.strerror}), expected a writable folder with space for "
-            "them; free space, choose another folder or a smaller cache"
+            f"{folder}: could not write the features ({error.strerror}), expected a writable place with room for "
+            "them; free space or choose another place",
+            parameter="cache",
         ) from error

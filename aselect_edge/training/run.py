@@ -19,8 +19,11 @@ from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
 from aselect_edge.team import ALONE, Team
+from aselect_edge.training.clean import LEVELS, clean_backbone, without_noise
+from aselect_edge.training.comparison import compare, told
+from aselect_edge.training.discard import discarded_channels
 from aselect_edge.training.finetune import Noising, noising_of
-from aselect_edge.training.goal import open_goal
+from aselect_edge.training.goal import Goal, open_goal
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.recipe import HEADS, RECIPES, Outcome
 from aselect_edge.training.report import draw_report
@@ -47,28 +50,77 @@ def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team 
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)
-    model = _model(backbone, record, recipe.seed)
+    model = fresh_model(backbone, record, recipe.seed)
+    if request.discard:
+        discarded = discarded_channels(model, request.discard, goal, record.resize)
+        record = record.model_copy(update={"discarded": discarded})
+        model = fresh_model(backbone, record, recipe.seed)
+    if request.clean is not None:
+        backbone, record = _cleaned_by_one(request, model, backbone, record, goal, progress, team)
+        model = fresh_model(backbone, record, recipe.seed)
+    reference = compare(request.task, goal, record.imgsz, record.resize, progress) if team.leads else None
+    if reference:
+        log.info("%s", told(reference))
     outcome = train_model(
         model,
         goal,
         record.resize,
         recipe,
         request.workdir,
-        request.cache,
-        request.unfreeze,
-        _noising(request, backbone),
-        progress,
-        request.device,
-        backbone.schedule.config,
-        team,
+        cache=request.cache,
+        unfreeze=request.unfreeze,
+        noising=_noising(request, backbone),
+        progress=progress,
+        device=request.device,
+        schedule=backbone.schedule.config,
+        team=team,
     )
     if not team.leads:
         return outcome
+    outcome = replace(outcome, reference=reference)
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
     save_bundle(request.out, record.model_copy(update={"metrics": metrics}), request.selection, outcome.model)
     return outcome
+
+
+def _cleaned_by_one(
+    request: TrainRequest,
+    model: TapModel,
+    backbone: LoadedBackbone,
+    record: Bundle,
+    goal: Goal,
+    progress: Progress,
+    team: Team,
+) -> tuple[LoadedBackbone, Bundle]:
+    """As `cleaned`: the first process of a team trains the copy, then the others read its finished checkpoint."""
+    if team.leads:
+        found = cleaned(request, model, backbone, record, goal, progress)
+        team.told()
+        return found
+    team.told()
+    return cleaned(request, model, backbone, record, goal, silent)
+
+
+def cleaned(
+    request: TrainRequest,
+    model: TapModel,
+    backbone: LoadedBackbone,
+    record: Bundle,
+    goal: Goal,
+    progress: Progress = silent,
+) -> tuple[LoadedBackbone, Bundle]:
+    """The backbone after it has learned to need no noise, and the record of a bundle with it."""
+    assert request.clean is not None
+    schedule = backbone.schedule
+    sampled = request.clean.levels == "sampled"
+    levels = schedule.levels(schedule.candidates(LEVELS)) if sampled else (record.noise,)
+    copy, found = clean_backbone(
+        model, goal, record.resize, request.clean, levels, request.workdir / "clean", progress, request.device
+    )
+    noise = without_noise(record.noise)
+    return replace(backbone, model=copy), record.model_copy(update={"noise": noise, "noise_seed": None, "clean": found})
 
 
 def _backbone(request: TrainRequest, seed: int) -> LoadedBackbone:
@@ -95,7 +147,7 @@ def check_selection(selection: Selection, backbone: LoadedBackbone) -> None:
         log.warning("the selection was made %s; its tap may not be the best, select again", other)
 
 
-def _model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
+def fresh_model(backbone: LoadedBackbone, record: Bundle, seed: int) -> TapModel:
     """The record's model, its head with fresh weights of the seed."""
     torch.manual_seed(seed)
     widths = [backbone.model.width] * len(record.taps)
@@ -138,7 +190,7 @@ def bundle_record(
 
 
 def _source(backbone: LoadedBackbone, request: TrainRequest, depth: int) -> BackboneSource:
-    own_weights = request.unfreeze is not None or request.random_backbone
+    own_weights = request.unfreeze is not None or request.random_backbone or request.clean is not None
     return BackboneSource(
         family=backbone.model.family,  # type: ignore[arg-type]
         config=backbone.model.to_json(),

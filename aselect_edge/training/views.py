@@ -34,7 +34,9 @@ Label = TypeVar("Label")
 class Views(Protocol):
     """Random views of a split's images: the interface of either task for the loop and the feature cache."""
 
-    recipe: Recipe
+    @property
+    def recipe(self) -> Recipe:
+        """Seed, batch, and how many views of an image are kept."""
 
     def __len__(self) -> int:
         """Number of images; each gives any number of views."""

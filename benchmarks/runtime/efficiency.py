@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 import cv2
 
 from aselect_runtime import run_pipeline
 from aselect_runtime.drawing import Painter
-from aselect_runtime.frames import resize
+from aselect_runtime.frames import Frame, resize
 from aselect_runtime.results import Captured, Result, SourceInfo
 from benchmarks.runtime import peer
 from benchmarks.runtime.standin import Sleeping, standin_manifest, videos
@@ -109,12 +110,12 @@ def callback(milliseconds: float, lines: str) -> Iterator[Act]:
     """Context with a function from a frame to the painted frame that writes a JSON line, for callback-based loops."""
     manifest, session = standin_manifest(), Sleeping(milliseconds)
     painter = Painter(manifest)
-    info = SourceInfo("video", 25)
+    info, (_, height, width, _) = SourceInfo("video", 25), manifest.input.shape
     with Path(lines).open("w", encoding="utf-8") as stream:
 
         def act(frame: cv2.typing.MatLike, index: int) -> cv2.typing.MatLike:
-            captured = Captured(frame, index, f"{index}", info)  # type: ignore[arg-type]
-            pixels = resize(captured.frame, manifest.input.shape[1:3], manifest.resize)  # type: ignore[arg-type]
+            captured = Captured(cast(Frame, frame), index, f"{index}", info)
+            pixels = resize(captured.frame, (height, width), manifest.resize)
             outputs = {name: array[0] for name, array in session.infer(pixels[None]).items()}
             result = Result(captured, outputs, manifest, time.time(), {})
             stream.write(result.to_json() + "\n")

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -38,10 +39,13 @@ def reconnects(times: int) -> dict[str, float | str]:
     def count(_: Result) -> None:
         seen[0] += 1
 
+    def more_than(least: int) -> bool:
+        return seen[0] > least
+
     def run() -> None:
         uri = f"rtsp://127.0.0.1:{port}/live"
-        options = {"stop": stop, "on_frame": count, "patience": PATIENCE}
-        summaries.append(run_pipeline(standin_manifest(), Sleeping(5), [uri], **options))  # type: ignore[arg-type]
+        manifest, session = standin_manifest(), Sleeping(5)
+        summaries.append(run_pipeline(manifest, session, [uri], stop=stop, on_frame=count, patience=PATIENCE))
 
     thread = threading.Thread(target=run)
     before, waits = (0, 0, 0.0), []
@@ -50,7 +54,7 @@ def reconnects(times: int) -> dict[str, float | str]:
             start, had = time.monotonic(), seen[0]
             if number == 0:
                 thread.start()
-            _until(lambda had=had: seen[0] > had + 20)  # type: ignore[misc]
+            _until(partial(more_than, had + 20))
             waits.append(time.monotonic() - start)
             after = (threading.active_count(), len(os.listdir("/proc/self/fd")), resident())
             before = after if number == 0 else before

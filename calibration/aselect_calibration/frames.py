@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,10 +18,15 @@ from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.media import VIDEO_SUFFIXES, is_video
 from aselect_runtime.records import DataFingerprint, Resize
-from aselect_runtime.sources.video import VideoFile
+from aselect_runtime.sources.video_file import VideoFile
+
+T = TypeVar("T")
 
 THUMBNAIL = (12, 16)
 """Height and width of the grey thumbnails by which frames of a video are compared."""
+
+FEWEST = 16
+"""Frames that suffice for calibration if there are fewer than requested."""
 
 SAME = 2.0
 """Frames whose thumbnails differ by less than this many grey levels on average are near-duplicates."""
@@ -34,6 +40,8 @@ class CalibrationFrames:
     fingerprint: DataFingerprint
     read: Callable[[], Iterator[tuple[str, Frame]]]
     """Returns a new iterator of (name, frame) at each call."""
+    note: str = ""
+    """Says that there are fewer frames than requested; otherwise empty."""
 
     def __len__(self) -> int:
         return self.count
@@ -49,23 +57,24 @@ class CalibrationFrames:
             yield frame
 
 
-def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resize) -> CalibrationFrames:
-    """`count` frames of `size` (height, width), spread evenly over `data`.
+def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resize, batch: int = 1) -> CalibrationFrames:
+    """`count` frames of `size` (height, width), rounded up to whole batches, spread evenly over `data`.
 
     `data` is a folder of images (a recording is one), labelled data, of which only images of `train` are used and not
-    those held out of it, or a video, whose near-duplicates are dropped first. Raises InputError if it holds fewer
-    frames: the set is never shortened silently.
+    those held out of it, or a video, whose near-duplicates are dropped first. If it holds fewer frames, all whole
+    batches of them are used and the `note` says so; raises InputError for fewer than FEWEST, or than `count` if that
+    is less.
     """
     if count < 1:
         raise InputError(f"got {count} calibration frames, expected at least 1; increase it", parameter="calib_images")
     if data.is_file() and is_video(data):
-        return _of_video(data, count, size, how)
+        return _of_video(data, count, size, how, batch)
     if data.is_file():
         raise InputError(
             f"{data}: got a file, expected a folder of images or a video ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
     images = images_of(data)
-    chosen = [images[index] for index in _spread(len(images), count, f"{data}: got {len(images)} images")]
+    chosen, note = _spread(images, count, batch, f"{data}: got {len(images)} images")
     digest = hashlib.sha256(_seen(size, how))
     for path in chosen:
         digest.update(f"{path.name}\0{sha256(path)}\0".encode())
@@ -74,7 +83,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
         for path in chosen:
             yield str(path), resize(read_image(path), size, how)
 
-    return CalibrationFrames(count, DataFingerprint(images=count, sha256=digest.hexdigest()), read)
+    return CalibrationFrames(len(chosen), DataFingerprint(images=len(chosen), sha256=digest.hexdigest()), read, note)
 
 
 def _seen(size: tuple[int, int], how: Resize) -> bytes:
@@ -82,10 +91,9 @@ def _seen(size: tuple[int, int], how: Resize) -> bytes:
     return f"{size}\0{how.model_dump_json()}\0".encode()
 
 
-def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize) -> CalibrationFrames:
+def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize, batch: int) -> CalibrationFrames:
     distinct = _distinct(video)
-    found = f"{video}: got {len(distinct)} frames that differ"
-    chosen = [distinct[index] for index in _spread(len(distinct), count, found)]
+    chosen, note = _spread(distinct, count, batch, f"{video}: got {len(distinct)} frames that differ")
     digest = hashlib.sha256(_seen(size, how) + f"{sha256(video)}\0{chosen}".encode())
 
     def read() -> Iterator[tuple[str, Frame]]:
@@ -95,7 +103,7 @@ def _of_video(video: Path, count: int, size: tuple[int, int], how: Resize) -> Ca
                 if captured.index in wanted:
                     yield f"{video}, frame {captured.index}", resize(captured.frame, size, how)
 
-    return CalibrationFrames(count, DataFingerprint(images=count, sha256=digest.hexdigest()), read)
+    return CalibrationFrames(len(chosen), DataFingerprint(images=len(chosen), sha256=digest.hexdigest()), read, note)
 
 
 def _distinct(video: Path) -> list[int]:
@@ -112,9 +120,14 @@ def _distinct(video: Path) -> list[int]:
     return kept
 
 
-def _spread(available: int, count: int, found: str) -> list[int]:
-    if available < count:
-        raise InputError(
-            f"{found}, expected {count}; add more or calibrate on {available}", parameter=("data", "calib_images")
-        )
-    return [index * available // count for index in range(count)]
+def _spread(there: Sequence[T], count: int, batch: int, found: str) -> tuple[list[T], str]:
+    """As many of these as asked for, or as there are whole batches of, evenly, and a note where that is fewer."""
+    wanted = -(-count // batch) * batch
+    least = -(-min(count, FEWEST) // batch) * batch
+    if len(there) < least:
+        enough = f"{count}" if count <= FEWEST else f"{count}, or at least {least}"
+        advice = f"add more or calibrate on {len(there)}" if there else "add some"
+        raise InputError(f"{found}, expected {enough}; {advice}", parameter=("data", "calib_images"))
+    taken = min(wanted, len(there) // batch * batch)
+    note = f"{found}, {count} requested; calibrated on {taken}" if taken < wanted else ""
+    return [there[index * len(there) // taken] for index in range(taken)], note

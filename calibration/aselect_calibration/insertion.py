@@ -1,4 +1,4 @@
-"""Q/DQ pairs around the layers that compute in INT8.
+"""Q/DQ pairs around the layers that compute in INT8 or FP8.
 
 The form was chosen so that ONNX Runtime uses INT8 kernels on a CPU and TensorRT accepts it:
 
@@ -8,6 +8,7 @@ The form was chosen so that ONNX Runtime uses INT8 kernels on a CPU and TensorRT
 - A convolution becomes QLinearConv only if its output is quantised too (`outputs`). If a ReLU follows, the scale is
   that of the ReLU's output, so that quantising it again for the next convolution changes nothing. TensorRT needs no
   Q after a convolution and fuses more without it.
+- FP8 layers compute in FP16 between Q/DQ: ONNX Runtime has no FP8 products, and fails to fuse FP8 Q/DQ in FP32.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from aselect_calibration.graphs import consumers
 from aselect_calibration.layers import Layer
 from aselect_calibration.ranges import Range
-from aselect_calibration.rounding import scale_of, weight_levels, weight_scales
+from aselect_calibration.rounding import INT8, Format, scale_of, weight_levels, weight_scales
 from aselect_calibration.weights import Graph, WeightFile
 
 SMALLEST_HALF = float(np.finfo(np.float16).tiny)
@@ -31,29 +32,30 @@ SMALLEST_HALF = float(np.finfo(np.float16).tiny)
 
 
 class Int8Weights:
-    """The INT8 weights of layers, each computed and stored once for any number of graphs."""
+    """The 8-bit weights of layers, INT8 or FP8, each computed and stored once for any number of graphs."""
 
-    def __init__(self, graph: Graph, weights: WeightFile) -> None:
+    def __init__(self, graph: Graph, weights: WeightFile, form: Format = INT8) -> None:
         """`graph` holds the FP32 weights, after smoothing."""
-        self._graph, self._weights = graph, weights
+        self._graph, self._weights, self.form = graph, weights, form
         self._float = {weight.name: weight for weight in graph.model.graph.initializer}
         self._sources = {node.output[0]: node.input[1] for node in graph.model.graph.node if len(node.input) > 1}
         self._made: dict[tuple[str, bool], tuple[TensorProto, NDArray[Any]]] = {}
 
     def of(self, layer: Layer, half: bool) -> tuple[TensorProto, NDArray[Any]]:
-        """INT8 levels and scales (one per output); the scales are FP16 with `half`."""
+        """Levels and scales (one per output); the scales are FP16 with `half`."""
         if (layer.node, half) not in self._made:
             weight = self._value(layer)
-            scales: NDArray[Any] = weight_scales(weight, layer.axis).astype(np.float16 if half else np.float32)
-            levels = weight_levels(weight, scales, layer.axis)
-            name = f"{layer.weight}.int8{'.half' if half else ''}"
+            dtype = np.float16 if half else np.float32
+            scales: NDArray[Any] = weight_scales(weight, layer.axis, self.form).astype(dtype)
+            levels = weight_levels(weight, scales, layer.axis, self.form)
+            name = f"{layer.weight}.{self.form.name}{'.half' if half else ''}"
             self._made[layer.node, half] = self._weights.put(name, levels), scales
         return self._made[layer.node, half]
 
     def fits_half(self, layer: Layer, known: Range) -> bool:
         """Whether the layer's scales are normal FP16 numbers."""
-        smallest = float(weight_scales(self._value(layer), layer.axis).min())
-        return min(smallest, float(scale_of(known.input))) >= SMALLEST_HALF
+        smallest = float(weight_scales(self._value(layer), layer.axis, self.form).min())
+        return min(smallest, float(scale_of(known.input, form=self.form))) >= SMALLEST_HALF
 
     def _value(self, layer: Layer) -> NDArray[np.float32]:
         values: NDArray[np.float32] = self._graph.array(self._float[self._sources[layer.node]])
@@ -69,12 +71,12 @@ def quantised(
     *,
     outputs: bool,
 ) -> Graph:
-    """A copy of the graph in which the given layers compute in INT8.
+    """A copy of the graph in which the given layers compute in the format of `int8`.
 
     `graph` may compute in FP32 or partly in FP16: each scale has the type of the tensor that it scales. `ranges` has an
     entry for every layer's name.
     """
-    insertion = _Insertion(graph.copy(), weights, outputs)
+    insertion = _Insertion(graph.copy(), weights, int8.form, outputs)
     chosen = {layer.node: layer for layer in layers}
     for node in list(insertion.graph.model.graph.node):
         if node.output[0] in chosen:
@@ -88,8 +90,8 @@ def quantised(
 class _Insertion:
     """One pass over the nodes, in order."""
 
-    def __init__(self, graph: Graph, weights: WeightFile, outputs: bool) -> None:
-        self.graph, self.weights, self.outputs = graph, weights, outputs
+    def __init__(self, graph: Graph, weights: WeightFile, form: Format, outputs: bool) -> None:
+        self.graph, self.weights, self.form, self.outputs = graph, weights, form, outputs
         self.readers = consumers(graph)
         self.stored = {weight.name: weight for weight in graph.model.graph.initializer}
         inferred = onnx.shape_inference.infer_shapes(graph.model).graph
@@ -102,7 +104,7 @@ class _Insertion:
     def layer(self, node: NodeProto, layer: Layer, known: Range, int8: Int8Weights) -> None:
         half = self.types[node.input[0]].elem_type == TensorProto.FLOAT16
         dtype = np.float16 if half else np.float32
-        node.input[0] = self._pair(node.input[0], scale_of(known.input, dtype))
+        node.input[0] = self._pair(node.input[0], scale_of(known.input, dtype, self.form))
         node.input[1] = self._weight(layer, *int8.of(layer, half))
         if layer.kind == "MatMul":
             self._widen_bias(node)
@@ -111,7 +113,7 @@ class _Insertion:
         if known.output is not None and self.outputs and output not in self.results:
             # Consumers of the convolution read the dequantised tensor, which keeps the old name.
             node.output[0] = f"{output}.float"
-            self._quantise(node.output[0], scale_of(known.output, dtype), output)
+            self._quantise(node.output[0], scale_of(known.output, dtype, self.form), output)
 
     def finish(self) -> Graph:
         model = self.graph.model.graph
@@ -134,15 +136,15 @@ class _Insertion:
         """Q and DQ of the tensor `name`; the result is called `back`."""
         constants = [f"{name}.scale", f"{name}.zero"]
         self.stored[constants[0]] = numpy_helper.from_array(scale, constants[0])
-        self.stored[constants[1]] = numpy_helper.from_array(np.zeros((), np.int8), constants[1])
-        self._add("QuantizeLinear", [name, *constants], f"{name}.int8")
-        self._add("DequantizeLinear", [f"{name}.int8", *constants], back)
+        self.stored[constants[1]] = numpy_helper.from_array(np.zeros((), self.form.dtype), constants[1])
+        self._add("QuantizeLinear", [name, *constants], f"{name}.{self.form.name}")
+        self._add("DequantizeLinear", [f"{name}.{self.form.name}", *constants], back)
 
     def _weight(self, layer: Layer, levels: TensorProto, scales: NDArray[Any]) -> str:
         self.stored[levels.name] = levels
         constants = [f"{levels.name}.scale", f"{levels.name}.zero"]
         self.stored[constants[0]] = self.weights.put(constants[0], scales)
-        self.stored[constants[1]] = self.weights.put(constants[1], np.zeros(scales.shape, np.int8))
+        self.stored[constants[1]] = self.weights.put(constants[1], np.zeros(scales.shape, self.form.dtype))
         back = f"{levels.name}.dequantised"
         self._add("DequantizeLinear", [levels.name, *constants], back, axis=layer.axis)
         return back

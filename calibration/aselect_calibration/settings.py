@@ -1,4 +1,4 @@
-"""The user's settings for INT8."""
+"""The user's settings for INT8, FP8 and INT4 weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice
 
 Rest = Literal["fp16", "fp32"]
+Form = Literal["int8", "fp8", "int4"]
+"""What a graph is quantised to: INT8, FP8, or INT4 weights alone."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,17 @@ class Int8Settings:
 
     images: int = 128
     """Number of calibration frames."""
-    method: Method = "mse"
+    method: Method | None = None
+    """None: `mse` for INT8; `minmax` for FP8, which as a floating-point format gains nothing from saturation."""
     max_drop: float | None = None
     """Allowed drop of mIoU or top-1, or of the agreement with FP32 without labels; None: a default for each."""
     rest: Rest | None = None
-    """Precision of the layers that are not INT8; None: FP16 if an engine is built (on a GPU), else FP32."""
+    """Precision of the layers that are not INT8; None: FP16 if an engine is built (on a GPU), else FP32. With FP8 it is
+    FP16."""
 
     def __post_init__(self) -> None:
-        choice(self.method, get_args(Method), "calib")
+        if self.method is not None:
+            choice(self.method, get_args(Method), "calib")
         if self.rest is not None:
             choice(self.rest, get_args(Rest), "rest")
         if self.images < 1:
@@ -39,3 +44,7 @@ class Int8Settings:
                 f"points)",
                 parameter="max_drop",
             )
+
+    def method_for(self, form: Form) -> Method:
+        """How ranges are found for this format."""
+        return self.method or ("minmax" if form == "fp8" else "mse")

@@ -48,14 +48,23 @@ class Graph:
         """A weight's values, read from disk if they are stored there."""
         if weight.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(weight)
+        if weight.data_type == TensorProto.INT4:
+            packed = TensorProto(data_type=weight.data_type, dims=weight.dims, raw_data=bytes(self.stored(weight)))
+            return numpy_helper.to_array(packed)
+        values = np.frombuffer(self.stored(weight), np.uint8)
+        return values.view(helper.tensor_dtype_to_np_dtype(weight.data_type)).reshape(weight.dims)
+
+    def stored(self, weight: TensorProto) -> bytearray:
+        """The bytes of a weight that is stored on disk; raises IntegrityError if its file is too short."""
         entry = {item.key: item.value for item in weight.external_data}
-        dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
         path = inside(self.folder, entry["location"])
-        count = int(np.prod(weight.dims, dtype=np.int64))
-        values = np.fromfile(path, dtype, count, offset=int(entry.get("offset", 0)))
-        if values.size != count:
-            raise IntegrityError(f"{path}: got {values.size} values of {weight.name}, expected {count}; export again")
-        return values.reshape(weight.dims)
+        content = bytearray(_packed_bytes(weight))
+        with path.open("rb") as stream:
+            stream.seek(int(entry.get("offset", 0)))
+            count = stream.readinto(content)
+        if count != len(content):
+            raise IntegrityError(f"{path}: got {count} bytes of {weight.name}, expected {len(content)}; export again")
+        return content
 
     def session(self) -> OnnxSession:
         """An ONNX Runtime session on the CPU that reads the weights from their files."""
@@ -86,7 +95,7 @@ class Graph:
 
     def write(self, path: Path) -> None:
         """Write the final graph: one file, or beyond SINGLE_FILE with the weights next to it in `<name>.data`."""
-        if self._size() <= SINGLE_FILE:
+        if self.size() <= SINGLE_FILE:
             with path.open("wb") as stream:
                 self._stream(stream)
             return
@@ -94,7 +103,8 @@ class Graph:
             model = onnx_ir.load(scratch)
             onnx_ir.save(model, path, external_data=f"{path.name}{DATA}", size_threshold_bytes=INLINE)
 
-    def _size(self) -> int:
+    def size(self) -> int:
+        """Bytes of the graph with its weights."""
         inline: int = self.model.ByteSize()
         return inline + sum(_bytes(weight) for weight in self.model.graph.initializer)
 
@@ -114,7 +124,7 @@ class Graph:
         for weight, header, length in zip(weights, headers, lengths, strict=True):
             stream.write(_opening(_INITIALIZER, length) + header)
             if weight.data_location == TensorProto.EXTERNAL:
-                self.array(weight).tofile(stream)
+                stream.write(self.stored(weight))
 
 
 class WeightFile:
@@ -128,6 +138,8 @@ class WeightFile:
         if values.nbytes < INLINE:
             return numpy_helper.from_array(values, name)
         weight = TensorProto(name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+        if weight.data_type == TensorProto.INT4:  # two values in a byte
+            values = np.frombuffer(numpy_helper.from_array(values).raw_data, np.uint8)
         with (self.folder / self.name).open("ab") as stream:
             offset = stream.seek(0, io.SEEK_END)
             values.tofile(stream)
@@ -157,6 +169,14 @@ def _in_order(tensor: onnx_ir.TensorProtocol) -> onnx_ir.LazyTensor:
         return onnx_ir.tensor(np.ascontiguousarray(tensor.numpy()), name=tensor.name)
 
     return onnx_ir.LazyTensor(values, dtype=tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=tensor.name)
+
+
+def _packed_bytes(weight: TensorProto) -> int:
+    """Bytes of a weight's values as ONNX stores them: two INT4 values in a byte, other types in whole bytes."""
+    count = int(np.prod(weight.dims, dtype=np.int64))
+    if weight.data_type == TensorProto.INT4:
+        return -(-count // 2)
+    return count * helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
 
 
 def _bytes(weight: TensorProto) -> int:

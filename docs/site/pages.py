@@ -28,15 +28,20 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def relinked(text: str, folder: Path) -> str:
-    """`text` of a file in `folder`; a link to a file that the site does not have becomes the file's name."""
+    """`text` of a file in `folder`; a link to a file that the site does not have becomes the file's name.
+
+    Images are only looked for in docs/.
+    """
 
     def turned(match: re.Match[str]) -> str:
-        label, target, anchor = match[1], (folder / match[2]).resolve(), match[3] or ""
+        mark, label, target, anchor = match[1], match[2], (folder / match[3]).resolve(), match[4] or ""
         if target in _PAGES:
             return f"[{label}]({_PAGES[target]}{anchor})"
         if target.is_relative_to(DOCS):
             inside = folder.is_relative_to(DOCS)
-            return match[0] if inside else f"[{label}]({target.relative_to(DOCS).as_posix()}{anchor})"
+            return match[0] if inside else f"{mark}[{label}]({target.relative_to(DOCS).as_posix()}{anchor})"
+        if mark:
+            return match[0]
         return f"{label} (`{target.relative_to(ROOT).as_posix()}`)"
 
-    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)", turned, text)
+    return re.sub(r"(!?)\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)", turned, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aselect_edge.evaluation.page import Section, write_page
-from aselect_runtime.records import Manifest, Report
+from aselect_runtime.records import Manifest, Replacement, Report
 
 CARD = "card.html"
 
@@ -13,7 +13,8 @@ CARD = "card.html"
 def write_card(folder: Path, manifest: Manifest, report: Report) -> None:
     """Write `card.html` for a manifest and a report that are complete except for it; raises WriteError."""
     task = {"seg": "segmentation", "cls": "classification"}[manifest.task]
-    write_page(folder / CARD, f"{task.capitalize()} model, {manifest.precision}", _sections(manifest, report))
+    kept = f", {manifest.weights} weights" if manifest.weights else ""
+    write_page(folder / CARD, f"{task.capitalize()} model, {manifest.precision}{kept}", _sections(manifest, report))
 
 
 def _sections(manifest: Manifest, report: Report) -> list[Section]:
@@ -35,6 +36,8 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
             "(float32)."
         )
         sections.append(Section("Folding", text))
+    if other := report.replacement:
+        sections.append(_replaced(other))
     files = [(name, f"{count / 1e6:.2f} MB") for name, count in size.items() if not name.endswith("_bytes")]
     sections.append(Section("Files", rows=[("file", "size"), *files]))
     parity = [
@@ -60,15 +63,27 @@ def _sections(manifest: Manifest, report: Report) -> list[Section]:
         )
     if quantised := report.quantisation:
         layers = sum(layer.int8 for layer in quantised.layers)
+        form = quantised.form
         drop = {
-            "layers in INT8": f"{layers} of {len(quantised.layers)}; the others are {quantised.rest.upper()}",
+            f"layers in {form.upper()}": f"{layers} of {len(quantised.layers)}; the others: {quantised.rest.upper()}",
             f"{quantised.metric} in fp32": f"{quantised.fp32:.4f} on {quantised.images} images",
-            f"{quantised.metric} in int8": f"{quantised.int8:.4f}; allowed drop {quantised.max_drop:g}",
+            f"{quantised.metric} in {form}": f"{quantised.int8:.4f}; allowed drop {quantised.max_drop:g}",
         }
-        sections.append(Section("INT8", facts=drop))
+        sections.append(Section(form.upper(), facts=drop))
     if report.notes:
         sections.append(Section("Notes", rows=[("note",), *((note,) for note in report.notes)]))
     return sections
+
+
+def _replaced(other: Replacement) -> Section:
+    facts = {
+        "encoder": f"{other.by}, in place of {other.replaced}",
+        f"{other.metric} with the full encoder": f"{other.full:.4f} on {other.images} images",
+        f"{other.metric} as deployed": f"{other.deployed:.4f}; allowed drop {other.max_drop:g}",
+        "parameters": f"{other.cost.parameters:,} instead of {other.full_cost.parameters:,}",
+        "multiply-accumulates of a frame": f"{other.cost.macs:,} instead of {other.full_cost.macs:,}",
+    }
+    return Section("What was replaced", facts=facts)
 
 
 def _word(passed: bool) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from aselect_export.choices import EngineChoice
 from aselect_runtime.engines import build_engine, check_target, engine_name
+from aselect_runtime.engines.fp8 import check_fp8
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.engines.versions import Builder, available
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress
-from aselect_runtime.records import Engine
+from aselect_runtime.records import Engine, Precision
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class EnginePlan:
     notes: tuple[str, ...] = ()
 
 
-def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
+def plan_engines(engine: EngineChoice, targets: tuple[str, ...], precision: Precision) -> EnginePlan:
     """Decide which engines to build and check that they can be; raises InputError or MissingDependencyError."""
     if engine == "none":
         if targets:
@@ -44,6 +45,8 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...]) -> EnginePlan:
     else:
         builder = engine
     wanted = dict.fromkeys(check_target(target, builder) for target in targets or (None,))
+    if precision == "fp8":
+        check_fp8(wanted)
     return EnginePlan(tuple((builder, target) for target in wanted))
 
 

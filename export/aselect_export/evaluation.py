@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
+from aselect_edge.data.readers import layout_of
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.team import ALONE, Team, assemble
 from aselect_runtime import open_model
+from aselect_runtime.engines.versions import Builder
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import MANIFEST
 from aselect_runtime.frames import Frame
@@ -148,6 +150,13 @@ def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, 
 
 
 def _opened(task: Task, data: Path, split: str) -> Data:
+    other: Task = "cls" if task == "seg" else "seg"
+    if layout_of(data, task) is None and (found := layout_of(data, other)):
+        raise InputError(
+            f"{data}: got labels of the task {other} ({found.name}), expected some of the model's task {task}; give "
+            f"other data, or a model that aselect-train --task {other} made",
+            parameter="data",
+        )
     return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
 
 
@@ -209,8 +218,8 @@ def _engine(path: Path) -> tuple[Manifest, Session]:
     if engine is None:
         known = ", ".join(each.file for each in manifest.engines) or "none"
         raise InputError(f"{path}: not an engine of its folder's manifest, expected one of: {known}; run aselect-build")
-    builder = "rtx" if engine.builder == "tensorrt-rtx" else "tensorrt"
-    session = TensorRtSession(load_plan(folder, engine), builder, str(path))  # type: ignore[arg-type]
+    builder: Builder = "rtx" if engine.builder == "tensorrt-rtx" else "tensorrt"
+    session = TensorRtSession(load_plan(folder, engine), builder, str(path))
     try:
         session.check(manifest)
     except BaseException:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aselect_calibration.settings import Int8Settings
+from aselect_calibration.settings import Form, Int8Settings
 from aselect_export.choices import EngineChoice
 from aselect_export.engine_plan import build_planned, plan_engines
+from aselect_export.requests import check_precision, find_form, settle
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import EXPORT
-from aselect_runtime.options import choice
 from aselect_runtime.output_folder import atomic_folder
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Manifest, Precision, Report, Task
+from aselect_runtime.records import EncoderCost, EncoderKind, Manifest, Precision, Replacement, Report, Task, Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from aselect_calibration.weights import Graph
     from aselect_edge.bundle import LoadedBundle
     from aselect_export.ladder import Candidate, Trial
-    from aselect_export.quantising import Int8
+    from aselect_export.quantising import Quantised
+    from aselect_export.schemes import Subject
     from aselect_export.verify import Rung
     from aselect_runtime.frames import Frame
 
 FRAMES = 8
 """Number of verification frames, rounded up to whole batches."""
+CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
+"""Precisions that need the ranges of activations."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def export(
     precision: Precision,
     out: Path,
     *,
+    weights: Weights | None = None,
     imgsz: tuple[int, int] | None = None,
     batch: int = 1,
     ladder: bool = True,
@@ -55,49 +59,70 @@ def export(
     engine: EngineChoice = "auto",
     data: Path | None = None,
     int8: Int8Settings | None = None,
+    encoder: EncoderKind = "full",
+    vae: str | None = None,
     progress: Progress = silent,
 ) -> ExportResult:
     """Write the export folder `out` of a loaded bundle, completely or not at all.
 
-    `imgsz` is (height, width), the bundle's own if None. `ladder` adds fallback graphs of higher precision.
+    `weights` "int4" stores those of the linear layers in 4 bits. `imgsz` is (height, width), the bundle's own if None.
+    `ladder` adds fallback graphs of higher precision.
     `allow_mixed` uses the mixed graph as model.onnx if the fp16 one fails its parity check. `data` is a folder of
-    images or a video to verify on, instead of synthetic street scenes; INT8 is also calibrated on it, as `int8`
-    specifies. Raises InputError, WriteError, GateError (a parity check failed) or EngineError.
+    images or a video to verify on, instead of synthetic street scenes; INT8 and FP8 are also calibrated on it, as
+    `int8` specifies. An `encoder` other than the full one is compared with it on `data`, with the `max_drop` of `int8`;
+    the encoder tiny is the AutoencoderTiny of `vae`. Raises InputError, WriteError, GateError (a check failed) or
+    EngineError.
     """
     check_precision(precision)
-    if allow_mixed and precision != "fp16":
+    form = find_form(precision, weights)
+    if allow_mixed and (precision != "fp16" or form):
         raise InputError(
-            f"got allow mixed with the precision {precision}, expected it only with fp16; leave it out",
+            f"got allow mixed with {form or precision}, expected it only with fp16; leave it out",
             parameter="allow_mixed",
         )
-    plan = plan_engines(engine, targets)
-    settings = int8 or Int8Settings()
-    settings = settings if settings.rest else replace(settings, rest="fp16" if plan.builds else "fp32")
+    if encoder != "full" and data is None:
+        raise InputError(
+            f"got the encoder {encoder} and no data, expected images of the task to hold it against the full one on; "
+            "give data",
+            parameter="data",
+        )
+    full, bundle = bundle, bundle.with_encoder(encoder, vae)
+    plan = plan_engines(engine, targets, precision)
+    settings = settle(int8 or Int8Settings(), form, precision, builds=bool(plan.builds))
     with atomic_folder(out, EXPORT) as folder:
         # torch and onnx take seconds to import: wrong arguments are reported before.
         from aselect_export import package
         from aselect_export.ladder import choose_rungs
+        from aselect_export.replacement import hold_against_full
+        from aselect_export.reporting import notes_of, report_of
+        from aselect_export.schemes import Subject
         from aselect_export.verify import verification_frames
 
         record = bundle.record
         size = imgsz or record.imgsz
         frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
-        calibration = _calibration(bundle, data, settings, batch, size) if precision == "int8" else None
-        quantised: Int8 | None = None
+        calibration = _calibration(bundle, data, settings, batch, size) if precision in CALIBRATED else None
+        quantised: Quantised | None = None
+        replacement: Replacement | None = None
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            traced, trial, weights = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
-            if precision == "int8":
-                quantised, tried = _int8(bundle, traced, trial, data, calibration, settings, ladder, progress)
-                package.write_int8(folder, quantised)
+            traced, trial, before, cost = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
+            if data is not None and encoder != "full":
+                replacement = hold_against_full(full, bundle, traced, trial, data, cost, settings.max_drop, progress)
+            if form is not None:
+                subject = Subject(bundle, traced, trial, calibration, settings, progress)
+                quantised, above = _quantised(form, precision, subject, data)
+                tried = [quantised.candidate, *(above if ladder else [])]
+                package.write_quantisation(folder, quantised)
             else:
                 tried = choose_rungs(traced, precision, trial, progress, ladder=ladder, allow_mixed=allow_mixed)
             passed = [candidate for candidate in tried if candidate.verdict.passed]
             progress("writing the graphs", 0.0)
-            manifest = package.write_graphs(folder, record, precision, passed)
+            manifest = package.write_graphs(folder, record, precision, weights, passed)
         package.write_verification(folder, trial)
         engines = build_planned(folder, plan, progress)
-        notes = [origin, *_departures(tried), *(quantised.notes if quantised else ()), *plan.notes]
-        report = _report(folder, tried, weights, notes, quantised)
+        few = [f"{form}: {calibration.note}"] if calibration and calibration.note else []
+        notes = [origin, *few, *notes_of(tried, quantised, record, replacement), *plan.notes]
+        report = report_of(folder, tried, before, notes, quantised, replacement)
         manifest = package.keep_engines(out, folder, package.seal(folder, manifest, report, engines))
     return ExportResult(out, manifest, report, passed[0].verdict.rung)
 
@@ -109,14 +134,16 @@ def _prepare(
     frames: Frame,
     folder: Path,
     progress: Progress,
-) -> tuple[Graph, Trial, dict[str, int]]:
-    """Everything that needs torch: the reference's answer, the traced graph, torch's half precision, weight bytes.
+) -> tuple[Graph, Trial, dict[str, int], EncoderCost]:
+    """Everything that needs torch: the reference's answer, the traced graph, torch's half precision, weight bytes and
+    the cost of the encoder.
 
     No torch model is kept after the call: a session holds the weights again.
     """
     from aselect_export import package
     from aselect_export.graph import trace
     from aselect_export.ladder import Trial
+    from aselect_export.replacement import tokens_cost
     from aselect_export.verify import answer_of_torch, halves_of_torch
 
     record = bundle.record
@@ -129,12 +156,13 @@ def _prepare(
         "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
         "deployed_float32_bytes": _weight_bytes(model),
     }
+    cost = tokens_cost(model, size)
     traced = trace(model, record.task, batch, size, folder)
     progress("running torch in half precision", 0.0)
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.new_empty(0)  # the exporter's caches still refer to the tensors
-    return traced, Trial(record.task, batch, frames, reference, halves), weights
+    return traced, Trial(record.task, batch, frames, reference, halves), weights, cost
 
 
 def _calibration(
@@ -142,10 +170,10 @@ def _calibration(
 ) -> CalibrationFrames | None:
     """The calibration frames, in whole batches; None to use the ranges stored in the bundle."""
     from aselect_calibration import calibration_frames
-    from aselect_export.quantising import RANGES
+    from aselect_export.schemes import RANGES
 
     if data is not None:
-        return calibration_frames(data, -(-settings.images // batch) * batch, size, bundle.record.resize)
+        return calibration_frames(data, settings.images, size, bundle.record.resize, batch)
     if RANGES not in bundle.record.files:
         raise InputError(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
@@ -155,24 +183,17 @@ def _calibration(
     return None
 
 
-def _int8(
-    bundle: LoadedBundle,
-    traced: Graph,
-    trial: Trial,
-    data: Path | None,
-    calibration: CalibrationFrames | None,
-    settings: Int8Settings,
-    ladder: bool,
-    progress: Progress,
-) -> tuple[Int8, list[Candidate]]:
-    """The INT8 rung, and the rungs of the folder with it as the first."""
+def _quantised(
+    form: Form, precision: Precision, subject: Subject, data: Path | None
+) -> tuple[Quantised, list[Candidate]]:
+    """The quantised rung, and the rungs above it."""
     from aselect_export.ladder import choose_rungs
     from aselect_export.quantising import quantise
 
-    # A failure of fp16 does not affect int8: its place on the ladder stays empty.
-    above = choose_rungs(traced, "fp16", trial, progress, ladder=True, allow_mixed=True)
-    int8 = quantise(bundle, traced, above, trial, data, calibration, settings, progress)
-    return int8, [int8.candidate, *(above if ladder else [])]
+    # A failure of fp16 does not affect a quantised graph: its place on the ladder stays empty.
+    asked: Precision = "fp32" if precision == "fp32" else "fp16"
+    above = choose_rungs(subject.traced, asked, subject.trial, subject.progress, ladder=True, allow_mixed=True)
+    return quantise(form, subject, above, data), above
 
 
 def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
@@ -193,41 +214,6 @@ def open_bundle(task: Task | None, model: Path | None) -> LoadedBundle:
             parameter=("task", "model"),
         )
     return bundle
-
-
-def check_precision(precision: str) -> Precision:
-    """The precision of this name; raises InputError for an unknown one."""
-    return choice(precision, ("fp32", "fp16", "int8"), "precision")  # type: ignore[return-value]
-
-
-def _departures(tried: list[Candidate]) -> list[str]:
-    """Missing rungs of the ladder, and whether model.onnx is another rung than the requested one."""
-    notes = [f"{candidate.verdict} (failed, left out)" for candidate in tried if not candidate.verdict.passed]
-    if not tried[0].verdict.passed:
-        notes.append("model.onnx is the mixed graph, because fp16 failed its parity check and mixed was allowed")
-    return notes
-
-
-def _report(
-    folder: Path, tried: list[Candidate], weights: dict[str, int], notes: list[str], int8: Int8 | None
-) -> Report:
-    from aselect_export.package import MODEL, rung_file
-
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    passed = [candidate for candidate in tried if candidate.verdict.passed]
-    names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
-    batch = passed[0].verdict.batch
-    return Report(
-        parity=tuple(parity for candidate in tried for parity in candidate.verdict.parity),
-        size=dict(sorted(sizes.items())) | weights,
-        latency={
-            f"{name}, onnxruntime cpu, batch {batch}, p50 [ms]": candidate.verdict.latency
-            for name, candidate in zip(names, passed, strict=True)
-        },
-        kept_fp32={name: dict(candidate.kept) for name, candidate in zip(names, passed, strict=True) if candidate.kept},
-        notes=tuple(notes),
-        quantisation=int8.quantisation if int8 else None,
-    )
 
 
 def _weight_bytes(module: nn.Module) -> int:

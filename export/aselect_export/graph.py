@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import onnx
 import onnxslim
@@ -130,10 +131,10 @@ def describe(graph: Graph, manifest: Manifest) -> None:
 
 
 def _spec(value: ValueInfoProto) -> TensorSpec:
-    kinds: dict[int, str] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
+    kinds: dict[int, Literal["uint8", "float32"]] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
     tensor = value.type.tensor_type
     shape = tuple(dimension.dim_value for dimension in tensor.shape.dim)
-    return TensorSpec(name=value.name, dtype=kinds[tensor.elem_type], shape=shape)  # type: ignore[arg-type]
+    return TensorSpec(name=value.name, dtype=kinds[tensor.elem_type], shape=shape)
 
 
 def _strip(model: ModelProto) -> None:

@@ -15,17 +15,17 @@ from aselect_edge.backbones.registry import family_class
 from aselect_export.card import CARD, write_card
 from aselect_export.graph import describe, specs, without_logits
 from aselect_export.ladder import Candidate, Trial
-from aselect_export.quantising import Int8
+from aselect_export.quantising import Quantised
 from aselect_export.verify import Rung, verification_arrays
 from aselect_runtime.engines.cache import load_plan
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import sha256
 from aselect_runtime.folder import graph_hash
-from aselect_runtime.records import Bundle, Engine, Manifest, Precision, Report
+from aselect_runtime.records import Bundle, Engine, Manifest, Precision, Report, Weights
 
 MODEL, VERIFY, MANIFEST, REPORT = "model.onnx", "verify.npz", "manifest.json", "report.json"
 RANGES, DAMAGE = "ranges.json", "damage.png"
-"""Only for INT8: the activation ranges, and the plot of each layer's error."""
+"""Only for quantised graphs: the activation ranges (INT8 and FP8), and the plot of each layer's error."""
 
 
 def full_backbone(record: Bundle) -> nn.Module:
@@ -54,18 +54,26 @@ def draft_manifest(bundle: Bundle, graph: Graph, precision: Precision, rungs: tu
     )
 
 
-def write_graphs(folder: Path, bundle: Bundle, precision: Precision, passed: list[Candidate]) -> Manifest:
+def write_graphs(
+    folder: Path, bundle: Bundle, precision: Precision, weights: Weights | None, passed: list[Candidate]
+) -> Manifest:
     """Write model.onnx (the first) and its fallback rungs; returns the manifest so far, without hashes."""
     names = [MODEL, *(rung_file(candidate.verdict.rung) for candidate in passed[1:])]
     graphs = [without_logits(candidate.traced) for candidate in passed]
-    manifest = draft_manifest(bundle, graphs[0], precision, tuple(names[1:]))
+    manifest = draft_manifest(bundle, graphs[0], precision, tuple(names[1:])).model_copy(update={"weights": weights})
     for name, graph, candidate in zip(names, graphs, passed, strict=True):
         rung = candidate.verdict.rung
-        own: Precision = "fp16" if rung == "mixed" else rung
         # A rung's graph may be used without the folder, so its metadata names no other rung.
-        describe(graph, manifest.model_copy(update={"model": name, "precision": own, "rungs": ()}))
+        own = {"model": name, "precision": _precision(rung, precision), "rungs": ()}
+        describe(graph, manifest.model_copy(update={**own, "weights": weights if rung == "int4" else None}))
         graph.write(folder / name)
     return manifest
+
+
+def _precision(rung: Rung, asked: Precision) -> Precision:
+    if rung == "int4":
+        return asked
+    return "fp16" if rung == "mixed" else rung
 
 
 def rung_file(rung: Rung) -> str:
@@ -79,12 +87,13 @@ def write_verification(folder: Path, trial: Trial) -> None:
     np.savez_compressed(folder / VERIFY, **arrays)
 
 
-def write_int8(folder: Path, int8: Int8) -> None:
-    """Write the calibration of INT8: its ranges and the plot of its layers."""
+def write_quantisation(folder: Path, found: Quantised) -> None:
+    """Write the ranges, if the format needs any, and the plot of the layers."""
     from aselect_calibration.plot import draw_damage  # Matplotlib, which no other precision needs
 
-    int8.ranges.save(folder / RANGES)
-    draw_damage(int8.quantisation, folder / DAMAGE)
+    if found.ranges is not None:
+        found.ranges.save(folder / RANGES)
+    draw_damage(found.quantisation, folder / DAMAGE)
 
 
 def seal(folder: Path, manifest: Manifest, report: Report, engines: tuple[Engine, ...]) -> Manifest:

@@ -5,6 +5,7 @@ python -m aselect_export.ranges BUNDLE --data DIR
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,11 +22,13 @@ from aselect_runtime.progress import Progress, silent, terminal_progress
 if TYPE_CHECKING:
     from aselect_calibration.ranges import Ranges
 
+log = logging.getLogger(__name__)
+
 
 def _keep(
     model: Annotated[Path, typer.Argument(help="A bundle that aselect-train wrote.")],
     data: Annotated[Path, typer.Option(help="Images or a video from the camera.")],
-    calib_images: Annotated[int, typer.Option(help="Number of calibration frames.")] = 128,
+    calib_images: Annotated[int, typer.Option(help="Number of calibration frames; fewer if there are fewer.")] = 128,
     calib: Annotated[Method, typer.Option(help="How ranges are found.")] = "mse",
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -46,16 +49,18 @@ def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Prog
     from aselect_calibration.weights import WeightFile
     from aselect_edge.bundle import RECORD, load_bundle
     from aselect_export.graph import LOGITS, trace
-    from aselect_export.quantising import RANGES
+    from aselect_export.schemes import RANGES
 
     progress("tracing the deployed graph", 0.0)
     bundle = load_bundle(folder)
     record = bundle.record
     frames = calibration_frames(data, settings.images, record.imgsz, record.resize)
+    if frames.note:
+        log.warning("%s", frames.note)
     with tempfile.TemporaryDirectory() as scratch:
         traced = trace(bundle.deployed(), record.task, 1, record.imgsz, Path(scratch))
         weights = WeightFile(traced.folder, "int8.weights")
-        ranges = calibrate(traced, find_layers(traced, LOGITS), frames, settings.method, weights, progress)
+        ranges = calibrate(traced, find_layers(traced, LOGITS), frames, settings.method_for("int8"), weights, progress)
     # The hash is removed from the record first: an interrupted run must not leave a hash that does not match.
     others = {name: digest for name, digest in record.files.items() if name != RANGES}
     record.model_copy(update={"files": others}).save(folder / RECORD)

@@ -29,18 +29,20 @@ from aselect_export.graph import LOGITS
 from aselect_export.precision import LIMIT, half_tensors
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.records import Parity, Resize, Task
+from aselect_runtime.scenes import Street
 from aselect_runtime.sessions.onnx import OnnxSession
 
-Rung = Literal["fp32", "mixed", "fp16", "int8"]
+Rung = Literal["fp32", "mixed", "fp16", "int8", "fp8", "int4"]
+QUANTISED: frozenset[Rung] = frozenset({"int8", "fp8", "int4"})
 FP32_ERROR = 1e-4
 """Limit for the fp32 graph: max |delta| / max |reference| of the logits."""
 FP32_AGREEMENT = 0.999
 HALF_AGREEMENT = 0.995
 """Minimum share of pixels (frames, for classification) with the same class."""
-INT8_AGREEMENT = 0.9
-"""Catches only gross errors: INT8 is checked by the drop of its metric."""
+QUANTISED_AGREEMENT = 0.9
+"""Catches only gross errors: quantised graphs are checked by the drop of their metric."""
 
-NEAR = {"fp32": 0.0, "mixed": 1e-2, "fp16": 1e-2, "int8": 5e-2}
+NEAR = {"fp32": 0.0, "mixed": 1e-2, "fp16": 1e-2, "int8": 5e-2, "fp8": 5e-2, "int4": 5e-2}
 """Minimum difference, relative to the largest logit, between two classes of a frame for their order to count
 (classification). Eight frames are only eight answers: rounding may change one that is nearly a tie in the reference."""
 
@@ -93,8 +95,6 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
     the validation images are used. Raises InputError if there is no readable image.
     """
     if data is None:
-        from aselect_runtime.scenes import Street
-
         height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
         street = Street(seed=0, height=height, width=width)
         # Distant moments of the scene: consecutive ones are nearly the same image.
@@ -158,13 +158,14 @@ def compare(got: Answer, expected: Answer, graph: str, reference: str, rung: Run
         error = float(np.abs(got.logits - expected.logits).max()) / scale
         agreement = float(_same(got, expected, NEAR[rung] * scale).mean())
     close = agreement >= FP32_AGREEMENT and error <= FP32_ERROR
+    least = QUANTISED_AGREEMENT if rung in QUANTISED else HALF_AGREEMENT
     return Parity(
         graph=graph,
         reference=reference,
         frames=len(got.classes),
         max_error=error,
         agreement=agreement,
-        passed=close if rung == "fp32" else agreement >= (INT8_AGREEMENT if rung == "int8" else HALF_AGREEMENT),
+        passed=close if rung == "fp32" else agreement >= least,
     )
 
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aselect_runtime.choosing import Way, choose
 from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
 from aselect_runtime.files import check_files, inside, sha256
@@ -24,7 +25,6 @@ from aselect_runtime.sessions.openvino import OpenVinoSession
 from aselect_runtime.sessions.session import Session
 
 if TYPE_CHECKING:
-    from aselect_runtime.choosing import Way
     from aselect_runtime.engines.tensorrt_session import TensorRtSession
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def open_model(path: str | Path, device: Device = "auto", progress: Progress = s
         return manifest, session
     if not path.exists():
         raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
-    if path.suffix != ".onnx":
+    if path.suffix != ".onnx" or not path.is_file():
         raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
     return _from_file(path, device, progress)
 
@@ -124,8 +124,6 @@ def _fastest(model: _Request, devices: Sequence[Device]) -> OnnxSession | OpenVi
     ways = [(device, graph) for graph in graphs for device in devices]
     device, graph = ways[0]
     if len(ways) > 1 and model.folder is not None and model.manifest is not None:
-        from aselect_runtime.choosing import choose
-
         known = [_way(*each) for each in ways]
         library = str(import_module("openvino" if "openvino" in devices else "onnxruntime").__version__)
         device, graph = ways[known.index(choose(known, model.folder, model.manifest, library, model.progress))]
@@ -133,19 +131,18 @@ def _fastest(model: _Request, devices: Sequence[Device]) -> OnnxSession | OpenVi
 
 
 def _way(device: Device, model: _Request) -> Way:
-    from aselect_runtime.choosing import Way
 
     opened = partial(_BACKENDS[device].open, model)
     return Way(device, model.graph, model.digest, opened, gated=device == "openvino-bf16")
 
 
 def _comparison_graph(model: _Request, folder: Path, manifest: Manifest) -> list[_Request]:
-    """The next graph of the folder, which an INT8 graph must beat in speed; [] for other precisions or without one.
+    """The next graph of the folder, which an INT8 or FP8 graph must beat in speed; [] for others or without one.
 
     Raises IntegrityError if its file is not the one that the manifest lists.
     """
     rungs = [rung for rung in manifest.rungs if rung in manifest.files]
-    if manifest.precision != "int8" or not rungs:
+    if manifest.precision not in ("int8", "fp8") or not rungs:
         return []
     check_files(folder, {name: value for name, value in manifest.files.items() if name.startswith(rungs[0])})
     return [replace(model, graph=inside(folder, rungs[0]), digest=graph_hash(manifest.files.get, rungs[0]))]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import cv2
 import numpy as np
 
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.records import Manifest
 from aselect_runtime.rings import FrameRing
 
@@ -74,7 +75,7 @@ class Painter:
             _bars(image, self._rows(shares))
             return image
         if frame.shape[:2] != (height, width):
-            frame = cv2.resize(frame, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+            frame = stretched(frame, (height, width), cv2.INTER_LINEAR, image)
         layer = self._layer(class_map, (height, width))
         if look.clear:
             numbers = [number for number, name in enumerate(self._colours) if name in look.clear]
@@ -91,7 +92,7 @@ class Painter:
         """The class colours [H, W, 3]: looked up on the small map, which is much cheaper, and then enlarged."""
         layer = self._layers.take((*size, 3))
         small = cv2.applyColorMap(class_map, self._lut)
-        return cv2.resize(small, size[::-1], dst=layer, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+        return cast("Frame", cv2.resize(small, size[::-1], dst=layer, interpolation=cv2.INTER_LINEAR))
 
     def _rows(self, shares: Mapping[str, float]) -> list[Row]:
         return [(name, share, self._colours[name]) for name, share in shares.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +23,29 @@ WRITE_FAULTS = frozenset(
 """Errors of a disk or its permissions, which become WriteError; any other OSError is passed on unchanged."""
 
 
+LARGEST = 4 << 30
+"""Bytes of a file that is read as one: COCO's largest list of annotations has an eighth of that."""
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4000
+"""Bytes of a name that a disk takes, and of a path below a folder that a system does."""
+
+
+def read_file(path: Path, most: int = LARGEST) -> bytes:
+    """The bytes of a regular file of at most `most` bytes.
+
+    Raises OSError, also for a pipe, which would be waited for, for a device, which never ends, and for a larger file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as stream:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"{status.st_size} bytes, more than {most}", str(path))
+        return stream.read(most)
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in chunks."""
     digest = hashlib.sha256()
@@ -31,13 +55,18 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fits(name: str) -> bool:
+    """Whether a disk takes a relative path: each of its parts has 1 to LONGEST_NAME bytes."""
+    return bool(name) and all(len(part.encode()) <= LONGEST_NAME for part in name.split("/"))
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` inside `folder`.
 
     Raises IntegrityError for absolute names, names that lead out of the folder and names that no file system accepts.
     """
     pure = PurePosixPath(name)
-    usable = name.isprintable() and 0 < len(name.encode()) <= 255
+    usable = name.isprintable() and len(name.encode()) <= LONGEST_PATH and fits(name)
     if not usable or pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise IntegrityError(
             f"{folder}: got the file name {name!r}, expected a relative path inside the folder; "

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from aselect_runtime.errors import IntegrityError
+from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import check_files, inside
 from aselect_runtime.output_folder import FolderKind
 from aselect_runtime.records import Manifest
 
 MANIFEST = "manifest.json"
+BUNDLE = "bundle.json"
+"""What training writes, and a device cannot run."""
 VERIFY = "verify.npz"
 """Verification frames and the reference outputs for them."""
 WEIGHTS = ".data"
@@ -31,8 +34,14 @@ EXPORT = FolderKind(MANIFEST, listed_files)
 def load_folder(folder: Path) -> tuple[Manifest, Path]:
     """The manifest of an export folder and the path of its model, whose hash was checked.
 
-    Raises RecordError (bad manifest) or IntegrityError (no hash, another hash, a path that leads out of the folder).
+    Raises InputError (a bundle), RecordError (bad manifest) or IntegrityError (no hash, another hash, a path that leads
+    out of the folder).
     """
+    if not (folder / MANIFEST).exists() and (folder / BUNDLE).is_file():
+        raise InputError(
+            f"{folder}: got a bundle, which aselect-train writes, expected an export folder; run "
+            f"{shlex.join(['aselect-export', '--model', str(folder), '--out', f'{folder}-exported'])} and give that"
+        )
     manifest = Manifest.load(folder / MANIFEST)
     path = inside(folder, manifest.model)
     # Large models keep their weights in a file next to the graph, named after it.

@@ -6,13 +6,14 @@ A frame is uint8 [H, W, 3] in BGR order, as OpenCV returns it. Needs NumPy and O
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import read_file
 from aselect_runtime.records import Resize
 
 Frame: TypeAlias = NDArray[np.uint8]
@@ -22,6 +23,13 @@ PAD = 114
 """Grey value of letterbox borders."""
 
 _INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
+
+
+def stretched(
+    pixels: NDArray[Scalar], size: tuple[int, int], interpolation: int, out: NDArray[Scalar] | None = None
+) -> NDArray[Scalar]:
+    """OpenCV's resize to `size` (height, width), whose annotations do not say that the element type stays."""
+    return cast("NDArray[Scalar]", cv2.resize(pixels, size[::-1], dst=out, interpolation=interpolation))
 
 
 def resize(frame: Frame, size: tuple[int, int], how: Resize, out: Frame | None = None) -> Frame:
@@ -34,11 +42,11 @@ def resize(frame: Frame, size: tuple[int, int], how: Resize, out: Frame | None =
     top, left, inner_height, inner_width = placement(frame.shape[:2], size, how)
     interpolation = _INTERPOLATION[how.interpolation]
     if out is not None and (inner_height, inner_width) == (height, width):
-        return cv2.resize(frame, (width, height), dst=out, interpolation=interpolation)  # type: ignore[return-value]
+        return stretched(frame, size, interpolation, out)
     if frame.shape[:2] == (inner_height, inner_width):
         inner = frame
     else:
-        inner = cv2.resize(frame, (inner_width, inner_height), interpolation=interpolation)  # type: ignore[assignment]
+        inner = stretched(frame, (inner_height, inner_width), interpolation)
     if (inner_height, inner_width) == (height, width) and out is None:
         return np.ascontiguousarray(inner)
     canvas = np.empty((height, width, *frame.shape[2:]), np.uint8) if out is None else out
@@ -61,10 +69,10 @@ def placement(frame: tuple[int, ...], size: tuple[int, int], how: Resize) -> tup
 def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) -> Frame:
     """Resize a label map [H, W] as `resize` does its frame: nearest neighbour, borders filled with `ignore`."""
     if how.mode == "stretch":
-        return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+        return stretched(label, size, cv2.INTER_NEAREST)
     top, left, h, w = placement(label.shape, size, how)
     canvas = np.full(size, ignore, np.uint8)
-    canvas[top : top + h, left : left + w] = cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST)
+    canvas[top : top + h, left : left + w] = stretched(label, (h, w), cv2.INTER_NEAREST)
     return canvas
 
 
@@ -72,13 +80,13 @@ def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDA
     """Resize a map [h, w] of the model input, without borders, to the frame's (height, width), nearest neighbour."""
     top, left, inner_height, inner_width = placement(frame, pixels.shape[:2], how)
     inner = pixels[top : top + inner_height, left : left + inner_width]
-    return cv2.resize(inner, (frame[1], frame[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    return stretched(inner, (frame[0], frame[1]), cv2.INTER_NEAREST)
 
 
 def read_image(path: Path) -> Frame:
     """Decode an image file to a BGR frame; raises InputError if it is missing, empty or corrupt."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = np.frombuffer(read_file(path), np.uint8)
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
@@ -88,4 +96,4 @@ def read_image(path: Path) -> Frame:
         frame = None
     if frame is None:
         raise InputError(f"{path}: got {data.size} bytes that do not decode, expected an image; replace or remove it")
-    return frame  # type: ignore[return-value]
+    return cast("Frame", frame)

@@ -14,7 +14,7 @@ import numpy as np
 from aselect_runtime.backends import open_model
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, resize
-from aselect_runtime.options import Device
+from aselect_runtime.options import Decode, Device
 from aselect_runtime.pipeline.iterating import iterate_pipeline
 from aselect_runtime.pipeline.timing import lap
 from aselect_runtime.progress import Progress, silent
@@ -61,19 +61,25 @@ class Model:
         return found[0] if single else found
 
     def stream(
-        self, source: str | Source, *, smooth: float | None = None, skip_still: float | None = None
+        self,
+        source: str | Source,
+        *,
+        smooth: float | None = None,
+        skip_still: float | None = None,
+        decode: Decode = "auto",
     ) -> Generator[Result, None, None]:
         """Yield the results of a camera, stream, video or folder: a URI, see `open_source`, or an object.
 
         A live source is reconnected whenever its connection is lost, and only its newest result is kept; every frame of
         a file gets a result. `smooth` averages outputs over time: the weight of a new frame, 0 to 1. `skip_still`
-        repeats the last result while nothing changes by more than that share, for example 0.01. Raises what
-        `run_pipeline` raises. Closing the generator, or the model, closes the source and ends all threads.
+        repeats the last result while nothing changes by more than that share, for example 0.01. `decode` is
+        what decodes videos and streams: `auto`, `software` or `hardware`. Raises what `run_pipeline` raises. Closing
+        the generator, or the model, closes the source and ends all threads.
         """
         with self._lock:
             self._check_free()
             run = self._run = iterate_pipeline(
-                self.manifest, self._session, source, smooth=smooth, skip_still=skip_still
+                self.manifest, self._session, source, smooth=smooth, skip_still=skip_still, decode=decode
             )
         try:
             yield from run

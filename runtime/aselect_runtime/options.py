@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from aselect_runtime.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
 """The devices a model can run on; `auto` uses the fastest available one."""
+Word = TypeVar("Word", bound=str)
+
+
+Decode = Literal["auto", "software", "hardware"]
+"""What may decode streams and videos; `auto` takes hardware where it really decodes, and else the processor."""
 
 
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
@@ -25,11 +30,12 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(part for part in map(str.strip, text.split(",")) if part)
 
 
-def choice(value: str, allowed: Sequence[str], parameter: str) -> str:
+def choice(value: str, allowed: Sequence[Word], parameter: str) -> Word:
     """`value`, if it is one of `allowed`; otherwise raises InputError, which names the parameter."""
-    if value not in allowed:
-        named = parameter.replace("_", " ")
-        raise InputError(
-            f"got {named} {value!r}, expected one of {', '.join(allowed)}; choose one of these", parameter=parameter
-        )
-    return value
+    for word in allowed:
+        if value == word:
+            return word
+    named = parameter.replace("_", " ")
+    raise InputError(
+        f"got {named} {value!r}, expected one of {', '.join(allowed)}; choose one of these", parameter=parameter
+    )

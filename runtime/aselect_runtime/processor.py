@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+LIMITS = Path("/sys/fs/cgroup/cpu.max")
 BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
 """Linux CPU flags of the instructions that multiply bfloat16, the faster ones first."""
 
@@ -36,11 +37,24 @@ def processor(cpuinfo: Path = CPUINFO) -> Processor:
     return Processor(fields.get("model name", platform.machine()), frozenset(flags.split()))
 
 
+def cpu_quota(limits: Path = LIMITS) -> int | None:
+    """Whole CPUs that a container's quota allows (`docker run --cpus 2`), at least 1; None without a quota."""
+    try:
+        quota, period = limits.read_text(encoding="ascii").split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # `max 100000` says that there is none
+        return None
+
+
 def physical_cores() -> int:
-    """Number of physical cores that this process may use (hyper-threads of one core count once)."""
+    """Number of physical cores that this process may use, by its affinity and its container's quota of CPU time.
+
+    Hyper-threads of one core count once.
+    """
     allowed = os.sched_getaffinity(0)
     siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     try:
-        return len({Path(siblings.format(cpu)).read_text() for cpu in allowed})
+        cores = len({Path(siblings.format(cpu)).read_text() for cpu in allowed})
     except OSError:  # some containers hide the topology
-        return len(allowed)
+        cores = len(allowed)
+    return min(cores, cpu_quota() or cores)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ INFIX = ".aselect-"
 """Part of the name of every temporary file and of no other: files with it may be removed."""
 PREVIOUS = "-previous"
 """Suffix of an older folder while it is being replaced."""
+MOMENT = re.compile(r"\d{8}T\d{6}Z")
+"""What `{time}` in the name of an output is replaced with: each run has other names."""
 LONGEST = 50
 """Characters of the result's name that its temporary file's name contains: file systems allow 255 bytes."""
 
@@ -30,6 +33,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
     Temporary files that killed processes left are removed first.
     """
     _sweep(path.parent, _prefix(path), path.suffix)
+    _sweep_dated(path)
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix)
         if _claimed(handle, Path(name)):
@@ -53,6 +57,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         if not path.exists():
             aside.rename(path)
     _sweep(path.parent, _prefix(path), "")
+    _sweep_dated(path)
     while True:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path)))
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -64,6 +69,24 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
+
+
+def _sweep_dated(path: Path) -> None:
+    """Remove what killed processes left of results whose names differ from `path`'s only in the time.
+
+    Only files whose checksum matches such a name are removed, and only if no process holds their lock.
+    """
+    if not MOMENT.search(path.name):
+        return
+    name = MOMENT.pattern.join(map(re.escape, MOMENT.split(path.name)))
+    made = re.compile(
+        rf"\.(?P<name>{name})-(?P<sum>[0-9a-f]{{8}}){re.escape(INFIX)}\w{{8}}(?:{re.escape(path.suffix)})?"
+    )
+    with suppress(OSError):  # a folder that may not be read
+        for found in list(path.parent.iterdir()):
+            match = made.fullmatch(found.name)
+            if match and f"{crc32(os.fsencode(match['name'])):08x}" == match["sum"]:
+                _remove_if_dead(found)
 
 
 def is_temporary(name: str) -> bool:
@@ -83,16 +106,20 @@ def _leftovers(folder: Path, prefix: str, suffix: str) -> list[Path]:
 def _sweep(folder: Path, prefix: str, suffix: str) -> None:
     """Remove the temporary files whose process has ended."""
     for path in _leftovers(folder, prefix, suffix):
-        with suppress(OSError):  # another user's, still in use, or a file system without locks: it is kept
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()
-            finally:
-                os.close(handle)
+        _remove_if_dead(path)
+
+
+def _remove_if_dead(path: Path) -> None:
+    with suppress(OSError):  # another user's, still in use, or a file system without locks: it is kept
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        finally:
+            os.close(handle)
 
 
 def _claimed(handle: int, path: Path) -> bool:

@@ -57,7 +57,7 @@ def test_a_streamed_file_is_what_protobuf_reads(sizes: list[int], tmp_path: Path
 def test_a_weight_that_is_cut_short_is_told(tmp_path: Path) -> None:
     graph = sums(tmp_path, [5000, 5000])
     (tmp_path / "all.weights").write_bytes((tmp_path / "all.weights").read_bytes()[:-8])
-    with pytest.raises(IntegrityError, match="expected 5000"):
+    with pytest.raises(IntegrityError, match="expected 20000"):
         graph.array(graph.model.graph.initializer[1])
 
 
@@ -125,7 +125,8 @@ PEAK = """
 import sys, tempfile
 from pathlib import Path
 import onnxruntime, torch
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.fold import FoldSpec, fold
 from aselect_runtime.records import Noise, Tap
 from aselect_export.graph import trace_module

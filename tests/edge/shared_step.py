@@ -40,7 +40,9 @@ def main() -> None:
     whole = TapModel(model, head, Noise(alpha=0.99, sigma=0.14, model_timestep=50.0), taps, (32, 48), 0)
     with assemble() as team:
         noising = noising_of(model, DIT_SCHEDULE)
-        learner = ModelLearner(whole, goal, Resize(), recipe, Unfreeze.parse(what), noising, CPU, team)
+        learner = ModelLearner(
+            whole, goal, Resize(), recipe, what=Unfreeze.parse(what), noising=noising, device=CPU, team=team
+        )
         whole.train()
         torch.manual_seed(7)
         loss, _ = learner.losses(int(step), np.random.default_rng(7))

@@ -29,7 +29,7 @@ class TaesdEncoder(Encoder):
         self.stride = 2 ** sum(layer.stride == (2, 2) for layer in convolutions)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.layers(pixels.flip(1) / 255)  # type: ignore[no-any-return]
+        return self.layers(pixels.flip(1) / 255)
 
 
 @deployed_encoder.register

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from aselect_edge.backbones import Backbone, DiT, DiTConfig, load_backbone, save_backbone
-from aselect_edge.backbones.dit import diffusers_keys
+from aselect_edge.backbones.dit_config import diffusers_keys
 from aselect_edge.backbones.folders import WEIGHTS
 from aselect_edge.backbones.noise import DIT_SCHEDULE
 from aselect_runtime.errors import InputError, IntegrityError

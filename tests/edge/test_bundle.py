@@ -171,10 +171,10 @@ def test_a_bundle_of_the_first_schema_still_loads(bundle: Path) -> None:
     record = json.loads((bundle / "bundle.json").read_text())
     for field in ("vae", "schedule", "label", "condition"):
         del record["backbone"][field]
-    del record["noise_draws"]
+    del record["noise_draws"], record["discarded"]
     (bundle / "bundle.json").write_text(json.dumps({**record, "schema": "bundle/1.0"}))
     loaded = load_bundle(bundle)
-    assert loaded.record.schema_ == "bundle/1.3"
+    assert loaded.record.schema_ == "bundle/1.5"
     assert loaded.backbone().condition["label"].tolist() == [3]
     assert loaded.deployed()(torch.rand(1, 3, 16, 24) * 255).shape == (1, 2, 16, 24)
 

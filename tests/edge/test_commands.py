@@ -91,7 +91,7 @@ def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
     assert code == 0, err
     record = Selection.load(out)
     assert (record.strategy, str(record.tap), record.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
-    assert "nothing was measured" in err
+    assert "needs no measurement" in err
     assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]  # there is nothing to draw
 
 
@@ -117,7 +117,7 @@ def test_a_selection_that_is_told_needs_no_data(
     assert (record.scores, record.data) == ((), None)
     assert record.cost is not None
     assert record.cost.forward_passes == 0
-    assert "nothing was measured" in err
+    assert "needs no measurement" in err
 
 
 @pytest.mark.parametrize(

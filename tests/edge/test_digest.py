@@ -157,7 +157,7 @@ def test_an_older_bundle_loads_with_a_note(folder: Path, tmp_path: Path, caplog:
     _bundle(folder, tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"
     content = json.loads(path.read_text())
-    assert content["schema"] == "bundle/1.3"
+    assert content["schema"] == "bundle/1.5"
     for key in ("weights_sha256", "vae_sha256"):
         del content["backbone"][key]
     path.write_text(json.dumps({**content, "schema": "bundle/1.2"}))

@@ -10,7 +10,7 @@ from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.backbones.dit import sincos_positions
+from aselect_edge.backbones.class_conditional import sincos_positions
 from aselect_runtime.errors import IntegrityError
 from aselect_runtime.records import COMPONENTS, Tap
 

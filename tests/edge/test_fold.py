@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.backbones.family import PIXELS, Affine
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.fold import FoldSpec, fixed_noise, fold
@@ -36,7 +37,14 @@ def random_model(kind: type[DiT] = DiT, tied: bool = False, **changes: Any) -> D
     layers=st.integers(1, 4),
     patch=st.sampled_from([1, 2, 4]),
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    formula=st.sampled_from([{}, {"frequency_shift": 0, "norm_eps": 1e-6}, {"attention_bias": False}]),
+    formula=st.sampled_from(
+        [
+            {},
+            {"frequency_shift": 0, "norm_eps": 1e-6},
+            {"attention_bias": False},
+            {"frequency_shift": 0, "qk_norm": True},
+        ]
+    ),
     tied=st.booleans(),
     latent=st.none() | st.tuples(st.integers(1, 6), st.floats(0.1, 2), st.floats(-1, 1)),
     label=st.none() | st.integers(0, CLASSES - 1),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
 from aselect_runtime.records import HeadSpec, Noise, Tap

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from aselect_edge.backbones import load_backbone
-from aselect_edge.bundle.model import TapModel, fused
+from aselect_edge.bundle import TapModel, fused
 from aselect_edge.heads import Head, build_head, taps_for
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import COMPONENTS, HeadKind, HeadSpec, Noise, Tap, Task

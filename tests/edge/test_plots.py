@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
-from aselect_edge.evaluation import plots
 from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import atomic_file
 from aselect_runtime.records import ClassInfo
 
 CLASSES = tuple(
@@ -30,15 +30,22 @@ CLASSES = tuple(
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are drawn, to be looked into."""
     drawn: list[Any] = []
+    save = Figure.savefig
 
-    @contextmanager
-    def kept(path: Path) -> Iterator[Path]:
-        drawn.append(plt.gcf())
-        with atomic_file(path) as temporary:
-            yield temporary
+    def kept(figure: Figure, *arguments: Any, **options: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **options)
 
-    monkeypatch.setattr(plots, "atomic_file", kept)
+    monkeypatch.setattr(Figure, "savefig", kept)
     return drawn
+
+
+@pytest.mark.parametrize("module", ["aselect_edge.evaluation.plots", "aselect_calibration.plot"])
+def test_a_notebook_keeps_its_own_backend(module: str) -> None:
+    """A plot to a file neither loads pyplot nor chooses its backend, which would hide the plots of a notebook."""
+    code = f"import sys, {module}; assert 'matplotlib.pyplot' not in sys.modules; import matplotlib.pyplot as plt; "
+    code += "plt.figure(); assert plt.get_backend() == 'svg', plt.get_backend()"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "MPLBACKEND": "svg"})
 
 
 def _texts(axis: Any) -> list[str]:
@@ -121,14 +128,21 @@ def test_a_wrong_class_is_told(figures: list[Any], tmp_path: Path) -> None:
     assert shown[0, 0].tolist() == [0, 0, 200]  # RGB
 
 
-def test_a_curve_has_a_panel_for_each_column(figures: list[Any], tmp_path: Path) -> None:
-    draw_curve([(8, 2.0, 0.1), (16, 1.0, 0.3)], ("samples", "loss", "val mIoU"), tmp_path / "curve.png")
-    assert [axis.get_title() for axis in figures[0].axes] == ["loss", "val mIoU"]
-    assert figures[0].axes[1].lines[0].get_xydata().tolist() == [[8, 0.1], [16, 0.3]]
+def test_a_curve_shows_both_losses_and_what_the_figure_is_held_against(figures: list[Any], tmp_path: Path) -> None:
+    rows = [(8, 2.0, 0.1, 2.5), (16, 1.0, 0.3, 1.5), (24, 0.5, 0.2, 1.75)]
+    draw_curve(rows, ("loss", "val mIoU"), tmp_path / "curve.png", {"ImageNet encoder": 0.25})
+    losses, val = figures[0].axes
+    assert [axis.get_title() for axis in (losses, val)] == ["loss", "val mIoU"]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
+    assert drawn == {"train": [[8, 2.0], [16, 1.0], [24, 0.5]], "val": [[8, 2.5], [16, 1.5], [24, 1.75]]}
+    curve, *levels = val.lines
+    assert curve.get_xydata().tolist() == [[8, 0.1], [16, 0.3], [24, 0.2]]
+    assert [line.get_ydata()[0] for line in levels] == [0.3, 0.25]
+    assert [text.get_text() for text in val.texts] == ["best 0.300", "ImageNet encoder 0.250"]
 
 
 def test_a_image_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
-        draw_curve([(8, 2.0)], ("samples", "loss"), tmp_path / "file" / "curve.png")
+        draw_curve([(8, 2.0, 0.1, 2.5)], ("loss", "val mIoU"), tmp_path / "file" / "curve.png")
     assert plt.get_fignums() == []

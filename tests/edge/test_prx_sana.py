@@ -268,7 +268,7 @@ def test_a_lean_fold_is_the_same_and_leaves_no_block_in_memory(real: Real) -> No
     [
         ("prx", {"bottleneck_size": 8}, "bottleneck_size = 8, expected None"),
         ("prx", {"resolution_embeds": True}, "resolution_embeds = True, expected False"),
-        ("prx", {"depth": 0}, "depth = 0, expected 1 to 65536"),
+        ("prx", {"depth": 0}, "depth = 0, expected 1 to 512"),
         ("prx", {"axes_dim": [6, 4]}, r"Got \[6, 4\] but expected positional dim 12"),
         ("prx", {"axes_dim": [7, 5]}, "two even numbers"),
         ("sana", {"guidance_embeds": True}, "guidance_embeds = True, expected False"),

@@ -284,7 +284,7 @@ def _betas(kind: str, start: float, end: float, count: int) -> np.ndarray[Any, A
     if kind == "sigmoid":
         return (end - start) / (1 + np.exp(-np.linspace(-6, 6, count))) + start
     share = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.minimum(1 - share[1:] / share[:-1], 0.999)  # type: ignore[no-any-return]
+    return np.minimum(1 - share[1:] / share[:-1], 0.999)
 
 
 @settings(max_examples=60, deadline=None)

@@ -180,7 +180,7 @@ def test_a_size_it_cannot_take_is_refused(size: tuple[int, int], message: str) -
     ("change", "message"),
     [
         ({"qk_norm": "layer_norm"}, "qk_norm = 'layer_norm', expected None or 'rms_norm'"),
-        ({"num_layers": 0}, "num_layers = 0, expected 1 to 65536"),
+        ({"num_layers": 0}, "num_layers = 0, expected 1 to 512"),
         ({"caption_projection_dim": 32}, "caption_projection_dim = 32, expected the width 24"),
         ({"dual_attention_layers": 7}, "not understood"),
     ],

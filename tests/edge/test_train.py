@@ -24,7 +24,7 @@ from aselect_edge.bundle.model import TapModel
 from aselect_edge.data import open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
-from aselect_edge.training import Outcome, Recipe, TrainRequest, Unfreeze, train_bundle
+from aselect_edge.training import Outcome, Recipe, TrainRequest, Unfreeze, checkpoint, train_bundle
 from aselect_edge.training.answers import evaluate
 from aselect_edge.training.denoise import Denoising, window_positions
 from aselect_edge.training.finetune import noising_of
@@ -150,14 +150,14 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 ) -> None:
     whole = train(finetune)
     (tmp_path / "run").rename(tmp_path / "whole")
-    calls, loss = 0, Segmenting.loss
+    steps, loss = 0, Segmenting.loss
 
-    def interrupted(*arguments: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == (4 if finetune else 24 + 4):  # the start of a linear head asks for 24 losses
+    def interrupted(goal: Segmenting, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += logits.requires_grad  # neither the start of a linear head nor val trains
+        if steps == 3:
             raise KeyboardInterrupt
-        return loss(*arguments)
+        return loss(goal, logits, labels)
 
     with monkeypatch.context() as patch:
         patch.setattr(Segmenting, "loss", interrupted)
@@ -169,6 +169,64 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     np.testing.assert_allclose(resumed.curve, whole.curve, rtol=1e-5)
     for name, value in _weights(whole).items():
         torch.testing.assert_close(_weights(resumed)[name], value)
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_a_run_that_stops_between_validations_loses_no_step(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, finetune: bool
+) -> None:
+    recipe = replace(RECIPE, samples=48, validations=1)
+    whole = train(finetune, recipe=recipe)
+    (tmp_path / "run").rename(tmp_path / "whole")
+    steps, loss = 0, Segmenting.loss
+
+    def interrupted(goal: Segmenting, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += logits.requires_grad
+        if steps == 5:
+            raise KeyboardInterrupt
+        return loss(goal, logits, labels)
+
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)  # as if a minute had passed at each step
+    monkeypatch.setattr(checkpoint, "SHARE", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenting, "loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(finetune, recipe=recipe)
+    steps = 0
+    with caplog.at_level("INFO"):
+        resumed = train(finetune, recipe=recipe)
+    assert "resuming after 4 of 12 steps" in caplog.text
+    np.testing.assert_allclose(resumed.curve, whole.curve, rtol=1e-5)
+    for name, value in _weights(whole).items():
+        torch.testing.assert_close(_weights(resumed)[name], value)
+
+
+def test_the_rows_of_a_curve_are_at_even_distances(train: Train) -> None:
+    outcome = train(recipe=replace(RECIPE, samples=104, validations=4))  # 26 steps
+    samples = [row[0] for row in outcome.curve]
+    assert (samples[0], samples[-1], len(samples)) == (0, 104, 5)
+    assert set(np.diff(samples)) <= {24, 28}  # six or seven steps of four, the last row too
+
+
+def test_val_has_a_loss_of_its_own(train: Train, street_data: Path) -> None:
+    recipe = replace(RECIPE, overlap_weight=0.0)
+    outcome = train(recipe=recipe)
+    val, losses = open_segmentation(street_data, "val"), []
+    weights = Segmenting(open_segmentation(street_data, "train"), val, recipe).weights
+    for index in range(len(val)):
+        frame, label = val.read(index)
+        with torch.no_grad():
+            logits = outcome.model(torch.from_numpy(resize(frame, SIZE, Resize())).permute(2, 0, 1)[None].float())
+        logits = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=False)
+        target = torch.from_numpy(cv2.resize(label, SIZE[::-1], interpolation=cv2.INTER_NEAREST)).long()
+        per_pixel = -logits.log_softmax(1)[0].gather(0, target.clamp(max=10)[None])[0]
+        known = target != val.ignore_index
+        share = weights[target.clamp(max=10)] * known
+        losses.append(float((per_pixel * share).sum() / share.sum()))
+    assert outcome.figures.loss == pytest.approx(np.mean(losses), rel=0.02)  # frozen features are kept in float16
+    best = max(outcome.curve, key=lambda row: row[2])
+    assert outcome.figures.loss == pytest.approx(best[3], rel=1e-4)
 
 
 def test_a_finished_run_is_not_trained_again(train: Train) -> None:
@@ -323,7 +381,7 @@ def test_a_bundle_comes_out_and_works(
     assert loaded.record.metrics == {metric: outcome.figures.score, "samples": RECIPE.samples}
     pixels = torch.rand(2, 3, *SIZE) * 255
     torch.testing.assert_close(loaded.deployed()(pixels), outcome.model(pixels), rtol=0.05, atol=0.05)
-    assert (request.workdir / "curve.csv").read_text().splitlines()[0] == f"samples,loss,{metric}"
+    assert (request.workdir / "curve.csv").read_text().splitlines()[0] == f"samples,loss,{metric},val_loss"
 
 
 @pytest.mark.parametrize("task", ["seg", "cls"])

@@ -111,7 +111,7 @@ def _pair(command: list[str], port: int) -> Iterator[list[subprocess.Popen[str]]
 def test_a_killed_process_ends_the_other_in_one_line_and_the_run_resumes(
     given: list[str], tmp_path: Path, free_port: int, killed: int
 ) -> None:
-    longer = [*given, "--head", "conv", "--samples", "4000"]
+    longer = [*given, "--head", "conv", "--samples", "1500"]
     checkpoint = tmp_path / "two.training" / CHECKPOINT
     command = [sys.executable, *TRAIN, *longer, "--out", str(tmp_path / "two")]
     with _pair(command, free_port) as pair:

@@ -205,7 +205,7 @@ Compute = Callable[[range], Rows]
 
 
 def _store(folder: Path, compute: Compute = _squares, key: str = "key", wanted: int = 10, limit: int = 10**6) -> Rows:
-    return stored_rows(folder, key, wanted, limit, 3, compute)
+    return stored_rows(folder, key, wanted=wanted, limit=limit, chunk=3, compute=compute)
 
 
 def _check(rows: Rows, count: int = 10) -> None:
@@ -229,7 +229,9 @@ def _recorder(parts: list[range], killed_at: int | None = None) -> Compute:
 def test_rows_are_all_or_as_many_as_fit(
     tmp_path_factory: pytest.TempPathFactory, wanted: int, limit: int, chunk: int
 ) -> None:
-    rows = stored_rows(tmp_path_factory.mktemp("rows"), "key", wanted, limit, chunk, _squares)
+    rows = stored_rows(
+        tmp_path_factory.mktemp("rows"), "key", wanted=wanted, limit=limit, chunk=chunk, compute=_squares
+    )
     _check(rows, min(wanted, max(1, limit // 12)))
 
 

@@ -19,7 +19,7 @@ from tests.bundles import command, write_bundle
     ("arguments", "told"),
     [
         (["--precision", "fp32", "--allow-mixed"], "leave it out"),
-        (["--task", "cls"], r"use the task seg or another model \(--task, --model\)"),
+        (["--task", "cls"], r"use the task seg or choose another model \(--task, --model\)"),
         (["--calib-images", "0"], r"got 0 images to calibrate on.*\(--calib-images\)"),
         (["--imgsz", "50x64"], "multiples of the patch size 8"),
         (["--engine", "none", "--target", "sm86"], r"leave one out \(--engine, --target\)"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones.dit import DiT
+from aselect_edge.backbones.dit_config import DiTConfig
 from aselect_edge.bundle import load_bundle
 from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.graph import DeployedGraph
@@ -166,6 +167,6 @@ def test_an_export_over_an_older_one_keeps_what_it_did_not_write(seg_bundle: Pat
 def test_an_export_over_somebody_elses_manifest_is_refused(seg_bundle: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(InputError, match=r"got a manifest\.json that is of something else"):
+    with pytest.raises(InputError, match=r"got a manifest\.json of another kind"):
         export(open_bundle("seg", seg_bundle), "fp32", tmp_path, engine="none")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"manifest.json": text, "index.html": "mine"}

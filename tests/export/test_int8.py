@@ -25,7 +25,7 @@ from aselect_calibration.ranges import Ranges
 from aselect_calibration.settings import Int8Settings
 from aselect_calibration.weights import Graph, WeightFile
 from aselect_edge.bundle import load_bundle
-from aselect_export import evaluate, quantising
+from aselect_export import evaluate, schemes
 from aselect_export.exporting import ExportResult, export, open_bundle
 from aselect_export.graph import LOGITS, trace
 from aselect_export.ladder import Candidate
@@ -38,6 +38,7 @@ from aselect_runtime.engines.versions import available
 from aselect_runtime.errors import GateError, InputError
 from aselect_runtime.files import check_files
 from aselect_runtime.records import Parity, Report, Resize
+from aselect_runtime.scenes import Street
 from tests.bundles import SIZE, write_bundle
 
 FEW = Int8Settings(images=4)
@@ -48,7 +49,7 @@ LENIENT = Int8Settings(images=4, max_drop=0.2)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
-        patch.setattr(quantising, "cache_folder", lambda _: folder)
+        patch.setattr(schemes, "cache_folder", lambda _: folder)
         yield
 
 
@@ -248,6 +249,21 @@ def test_without_data_the_ranges_of_the_bundle_serve(seg_bundle: Path, street_da
     assert result.report.quantisation is not None
     assert result.report.quantisation.metric == "agreement"
     assert any("ranges stored in the bundle" in note for note in result.report.notes)
+
+
+def test_fewer_images_than_asked_for_are_enough_and_the_report_says_so(seg_bundle: Path, tmp_path: Path) -> None:
+    data = tmp_path / "images"
+    data.mkdir()
+    for seed in range(17):
+        cv2.imwrite(str(data / f"{seed:02d}.png"), Street(seed, *SIZE).frame(40)[0])
+    asked = Int8Settings(images=128, max_drop=0.2)
+    settings = {"batch": 2, "data": data, "int8": asked, "engine": "none", "ladder": False}
+    result = export(open_bundle("seg", seg_bundle), "int8", tmp_path / "out", **settings)  # type: ignore[arg-type]
+    assert f"int8: {data}: got 17 images, 128 requested; calibrated on 16" in result.report.notes
+    made = result.report.quantisation
+    assert made is not None
+    assert made.calibrated_on is not None
+    assert made.calibrated_on.images == 16
 
 
 def test_ranges_of_another_graph_are_refused(traced: Graph, street_data: Path) -> None:

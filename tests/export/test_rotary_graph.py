@@ -1,8 +1,10 @@
-"""LightningDiT and JiT all the way: selected, trained, exported in FP16 and INT8, built, and run on frames."""
+"""The authors' files all the way: selected, trained, exported in FP16 and INT8, built, and run on frames."""
 
 from __future__ import annotations
 
 import json
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,30 @@ from aselect_runtime.engines.versions import available
 from aselect_runtime.records import Manifest
 from tests.bundles import command
 from tests.edge import test_encoders
+from tests.edge.checkpoints import references
+from tests.edge.checkpoints.making import repa_e, self_flow
+from tests.edge.checkpoints.references import State
+from tests.edge.checkpoints.test_autoencoders import autoencoder, original
 from tests.edge.rotary_reference import KINDS, save
 from tests.export.test_graph import FORBIDDEN, operations
 from tests.log_lines import heard
 
 SIZE = (32, 48)
-TAPS = {"jit": "5.query", "lightningdit": "2.query", "lightningdit-layernorm": "2.mlp"}
+TAPS = {
+    "jit": "5.query",
+    "lightningdit": "2.query",
+    "lightningdit-layernorm": "2.mlp",
+    "sit-qknorm": "2.query",
+    "sit-repa-e": "1.mlp",
+    "sit-self-flow": "2.query",
+}
 """JiT's is after its context tokens entered, in block 4."""
+SIT: dict[str, Callable[[State], State]] = {
+    "sit-qknorm": references.with_qk_norm,
+    "sit-repa-e": repa_e,
+    "sit-self-flow": lambda state: self_flow(references.with_qk_norm(state)),
+}
+"""Of SiT's layout, by what each does to a plain file."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +64,33 @@ class Made:
         return onnx.load(self.result.folder / name)
 
 
+def source(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The file, and what has to be said of it; its autoencoder is in it or beside it."""
+    channels = references.CHANNELS if name in SIT else KINDS[name].channels
+    torch.manual_seed(0)
+    vae: Any = test_encoders.random(
+        AutoencoderKL(**test_encoders.KL | {"latent_channels": channels, "norm_num_groups": 4})
+    )
+    if name in SIT:
+        state = SIT[name](references.dit_state(learned_sigma=False))
+        path = folder / "last.pt"
+        inside = {"vae": original(autoencoder())} if name == "sit-repa-e" else {}
+        torch.save({"ema": state, "args": Namespace(path_type="linear", model="SiT"), **inside}, path)
+        options: dict[str, Any] = {"num_heads": references.HEADS}
+        if inside:
+            return str(path), options
+    else:
+        path, options = Path(save(folder, KINDS[name])), {}
+        if KINDS[name].bottleneck:
+            return str(path), options
+    vae.save_pretrained(folder / "vae")
+    return str(path), {**options, "vae": str(folder / "vae")}
+
+
 def trained(name: str, folder: Path, data: Path, finetune: bool = False) -> LoadedBundle:
     """The bundle of the file `name` in `folder`: its noise selected, its head trained on a few scenes."""
-    kind = KINDS[name]
-    path, vae = save(folder, kind), None
-    if not kind.bottleneck:
-        torch.manual_seed(0)
-        vae = str(folder / "vae")
-        test_encoders.random(AutoencoderKL(**test_encoders.KL | {"latent_channels": kind.channels})).save_pretrained(
-            vae
-        )
-    options: dict[str, Any] = {"vae": vae, "imgsz": (32, 32)}
+    path, options = source(name, folder)
+    options |= {"imgsz": (32, 32)}
     choice = api.select(path, data, strategy="hfr", timesteps=(50, 400), images=2, **options)
     out = folder / ("finetuned" if finetune else "frozen")
     api.train(
@@ -82,7 +117,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_the_bundle_says_what_it_was_made_of(made: Made) -> None:
     source = made.bundle.record.backbone
     assert source.family == made.name.split("-")[0]
-    assert source.schedule == ({"noise_scale": 8 / 256} if source.family == "jit" else {})
+    schedules = {"jit": {"noise_scale": 8 / 256}, "sit": {"time": "sigma", "path": "linear"}}
+    assert source.schedule == schedules.get(source.family, {})
     assert str(made.bundle.record.taps[0]) == TAPS[made.name]
 
 
@@ -130,7 +166,7 @@ def test_what_a_norm_adds_up_is_never_in_half_precision(made: Made) -> None:
     }
     makers = {output: node for node in graph.node for output in node.output}
     roots = [node for node in graph.node if node.op_type == "Sqrt"]
-    assert bool(roots) == (made.name != "lightningdit-layernorm")
+    assert bool(roots) == (made.name in ("jit", "lightningdit")), "of the others' norms each is one node"
     for root in roots:
         inner, seen = [root.input[0], root.output[0]], set[str]()
         while inner:
@@ -175,7 +211,7 @@ def test_it_is_fine_tuned_by_the_tasks_loss_alone(name: str, tmp_path: Path, str
     told: list[str] = []
     with heard(told.append):
         bundle = trained(name, tmp_path, street_data, finetune=True)
-    assert any("so it is fine-tuned only with the task's loss" in line for line in told)
+    assert any("so it is fine-tuned only with the task's loss" in line for line in told) == (name not in SIT)
     assert bundle.record.backbone.file is not None
     frozen = trained(name, tmp_path, street_data)
     learnt, before = (b.backbone().model.state_dict() for b in (bundle, frozen))

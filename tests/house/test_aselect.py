@@ -20,8 +20,11 @@ except ModuleNotFoundError:  # Python 3.10
     tomllib = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("select", "train", "export", "eval", "build", "run", "bench", "doctor")
-WORKSTATION = {"select": "train", "train": "train", "export": "export", "eval": "export"}
+VERBS = ("init", "select", "train", "distil", "export", "eval", "build", "run", "bench", "doctor")
+WORKSTATION = {
+    **dict.fromkeys(("init", "select", "train", "distil"), "train"),
+    **dict.fromkeys(("export", "eval"), "export"),
+}
 """The verbs that a device lacks, and the extra that brings each."""
 HEAVY = ("torch", "cv2", "onnxruntime", "onnx", "numpy", "pydantic")
 MAIN = "from aselect_runtime.commands.app import main\n"

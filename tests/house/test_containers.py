@@ -68,7 +68,7 @@ def test_what_the_services_mount_and_call_is_there() -> None:
     ]
     (target,) = (target.split(":") for target in scraped)
     assert target[0] in COMPOSE
-    assert f"--output=metrics://0.0.0.0:{target[1]}" in COMPOSE["run"]["command"]
+    assert f"--output=metrics://0.0.0.0:{target[1]}?host={target[0]}" in COMPOSE["run"]["command"]
     assert COMPOSE["run"]["command"][1].startswith("rtsp://camera:")
 
 

@@ -11,8 +11,10 @@ import pytest
 from aselect_runtime.commands.help import shortened
 
 COMMANDS = {
+    "init": "aselect_edge.commands.init",
     "select": "aselect_edge.commands.select",
     "train": "aselect_edge.commands.train",
+    "distil": "aselect_edge.commands.distil",
     "export": "aselect_export.commands.export",
     "evaluate": "aselect_export.commands.evaluate",
     "run": "aselect_runtime.commands.run",
@@ -43,6 +45,16 @@ def test_every_option_is_in_the_help_once(name: str, capsys: pytest.CaptureFixtu
         assert example in page
 
 
+@pytest.mark.parametrize("name", ["train", "export", "run"])
+def test_the_help_fits_on_a_page(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit):
+        getattr(import_module(COMMANDS[name]), name).verb()(["--help"], prog_name=f"aselect-{name}")
+    assert len(capsys.readouterr().out.splitlines()) <= 45
+
+
 @pytest.mark.parametrize(
     ("names", "text", "expected"),
     [
@@ -52,6 +64,7 @@ def test_every_option_is_in_the_help_once(name: str, capsys: pytest.CaptureFixtu
         ("--task <seg|cls>", "", ("--task seg|cls", "")),
         ("--task [seg|cls]", "", ("--task seg|cls", "")),
         ("--imgsz HxW", "Size [h].", ("--imgsz HxW", "Size [h].")),
+        ("INPUT... <list[str]>", "It.", ("INPUT... TEXT", "It.")),
         ("--out PATH", "It.", ("--out PATH", "It.")),
         ("--json", "It.", ("--json", "It.")),
     ],

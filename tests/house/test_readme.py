@@ -8,15 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from aselect_export import export
 from benchmarks.table import marked, pages
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ENTRIES = {
+    "aselect-init": "from aselect_edge.commands.init import init as main",
     "aselect-select": "from aselect_edge.commands.select import select as main",
     "aselect-train": "from aselect_edge.commands.train import train as main",
+    "aselect-distil": "from aselect_edge.commands.distil import distil as main",
     "aselect-export": "from aselect_export.commands.export import export as main",
     "aselect-eval": "from aselect_export.commands.evaluate import evaluate as main",
     "aselect-build": "from aselect_runtime.commands.build import build as main",
@@ -61,6 +67,51 @@ def test_every_command_is_known() -> None:
             assert command[1] in targets
 
 
+def test_it_is_read_in_a_few_minutes() -> None:
+    assert len(README.split()) <= 900
+
+
+def test_the_first_example_runs(
+    seg_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line of aselect-run and the lines of Python, as they are written, on the folder of an export."""
+    install, exporting, running = COMMANDS[:3]
+    assert install[:2] == ["pip", "install"]
+    folder = export(
+        model=seg_bundle, precision="fp32", ladder=False, engine="none", out=tmp_path / exporting[-1]
+    ).folder
+    assert folder.name == running[1]
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-c", f"{ENTRIES[running[0]]}; main()", *running[1:]], check=True)
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in block.splitlines() if line]) == 3
+    exec(compile(block, "README.md", "exec"), {})
+    assert "'Road': 0." in capsys.readouterr().out
+
+
+def test_the_reference_lists_every_command() -> None:
+    rows = re.findall(r"^\| `aselect ([a-z]+)([^`]*)`", PAGES["reference.md"], re.MULTILINE)
+    assert {f"aselect-{name}" for name, _ in rows} == set(ENTRIES)
+
+
+def test_the_animation_moves_and_is_small() -> None:
+    path = ROOT / "docs/street.webp"
+    assert path.stat().st_size < 1_000_000
+    done, animation = cv2.imreadanimation(str(path))
+    assert done
+    assert len(animation.frames) >= 20
+    first, last = (np.asarray(animation.frames[index], int) for index in (0, 20))
+    assert np.abs(first - last).mean() > 1
+
+
+def test_figures_in_the_text_are_those_of_the_pages() -> None:
+    """Percentages and counts of the limits are measured ones, which docs/pretraining.md has."""
+    limits = README.split("## Limits")[1].split("\n## ")[0]
+    figures = re.findall(r"\d+\.\d %|\d+,\d+ images", limits)
+    assert len(figures) >= 3
+    assert all(figure in PAGES["pretraining.md"] for figure in figures), figures
+
+
 def test_tables_are_the_measured_ones() -> None:
     for page, tables in pages().items():
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -76,7 +127,9 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_layout_is_that_of_the_house() -> None:
-    drawn = re.findall(r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", README.split("## Layout")[1], re.MULTILINE)
+    drawn = re.findall(
+        r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", CONTRIBUTING.split("## Layout")[1].split("\n## ")[0], re.MULTILINE
+    )
     room, rooms, found = "", set[str](), set[str]()
     for indent, names in drawn:
         for name in names.split():

@@ -49,6 +49,7 @@ def test_no_page_asks_another_host(site: Path) -> None:
     [
         ("", "[a](docs/data.md#x)", "[a](data.md#x)"),
         ("weights", "[a](../docs/int8.md)", "[a](int8.md)"),
+        ("weights", "![seen](../docs/models.jpg)", "![seen](models.jpg)"),
         ("weights", "[terms](NOTICE)", "terms (`weights/NOTICE`)"),
         ("docs", "[card](../weights/README.md)", "[card](models.md)"),
         ("docs", "[a](data.md) ![b](../c.png) [d](https://e.org) [f](#g)", None),

@@ -143,7 +143,7 @@ def lower_bound(need: Requirement) -> str:
 def project() -> dict[str, Any]:
     """The device's distribution, as it is declared."""
     content = tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8"))
-    return content["project"]  # type: ignore[no-any-return]
+    return content["project"]
 
 
 def installed(environment: Path) -> str:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import torch
 
-from research.teacher import EfficientNetLite0, save_teacher
+from aselect_edge.training.efficientnet import EfficientNetLite0
+from research.teacher import save_teacher
 
 
 def write_data(root: Path, streets: Path, birds: int = 4) -> Path:

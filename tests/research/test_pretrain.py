@@ -18,6 +18,7 @@ import torch
 from aselect_edge.backbones import DiT, DiTConfig, load_backbone
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.training.denoise import Denoising
+from aselect_edge.training.efficientnet import Features
 from aselect_edge.training.fit import fit
 from aselect_runtime.errors import InputError, IntegrityError
 from research.alignment import walk
@@ -25,7 +26,6 @@ from research.corpus import NO_CLASS, Corpus, Source
 from research.curriculum import RULES, Curriculum, choose
 from research.pretrain import main
 from research.pretraining import CHECKPOINT, CURVE, SCHEDULE, PretrainRecipe, Run, pretrain
-from research.teacher import Features
 
 TINY = DiTConfig(2, 16, 3, num_layers=2, patch_size=8, sample_size=64, num_embeds_ada_norm=5)
 RECIPE = PretrainRecipe(

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from aselect_edge.training.efficientnet import EfficientNetLite0, Features, SameConv, load_efficientnet
 from aselect_runtime.errors import InputError
 from research.alignment import Alignment, Standardise
-from research.teacher import EfficientNetLite0, Features, Hooked, SameConv, load_teacher, open_teacher, save_teacher
+from research.teacher import Hooked, open_teacher, save_teacher
 
 
 def test_the_teacher_answers_as_its_reference() -> None:
@@ -20,7 +21,7 @@ def test_the_teacher_answers_as_its_reference() -> None:
     theirs = reference.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     pixels = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
-        ours = load_teacher()(pixels)
+        ours = load_efficientnet()(pixels)
         wanted = theirs.extract_features((pixels - 127) / 128).mean((2, 3))
     torch.testing.assert_close(ours.pooled, wanted, rtol=1e-4, atol=1e-4)
 
@@ -39,7 +40,7 @@ def test_features_have_the_strides_they_name(tmp_path: Path) -> None:
     features = model(torch.rand(2, 3, 64, 96) * 255)
     assert [tuple(part.shape) for part in features] == [(2, 112, 4, 6), (2, 320, 2, 3), (2, 1280)]
     save_teacher(model, tmp_path / "teacher.safetensors")
-    again = load_teacher(tmp_path / "teacher.safetensors")
+    again = load_efficientnet(tmp_path / "teacher.safetensors")
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert (tmp_path / "teacher.safetensors").stat().st_size < 6_900_000
 
@@ -47,7 +48,7 @@ def test_features_have_the_strides_they_name(tmp_path: Path) -> None:
 def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"weights\.pth: not efficientnet-lite0"):
-        load_teacher(tmp_path / "weights.pth")
+        load_efficientnet(tmp_path / "weights.pth")
     for name in ("resnet50", "timm/", "keras/vgg"):
         with pytest.raises(InputError, match="expected efficientnet-lite0, timm/NAME or torchvision/NAME"):
             open_teacher(name)

@@ -44,6 +44,8 @@ ORIN = Facts(
     packages={"cuda-bindings": "12.9.4", "onnxruntime": "1.22.0"},
     opencv=Import(version="4.8.0"),
     opencv_build=GSTREAMER,
+    gstreamer=True,
+    decoding=None,
     onnxruntime=Import(version="1.22.0"),
     tensorrt=Import(version="10.13.0.35"),
     gpu=Gpu("Orin", "sm87"),
@@ -56,6 +58,16 @@ ORIN = Facts(
     memory_mib=12000,
     disk_mib=50000,
 )
+ORIN_7 = replace(
+    ORIN,
+    python=(3, 12),
+    packages={"cuda-bindings": "13.2.0", "onnxruntime": "1.28.0", "numpy": "1.26.4"},
+    opencv=Import(version="5.0.0"),
+    tensorrt=Import(version="10.16.2.10"),
+    driver_cuda=(13, 2),
+    tegra_release="# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic, EABI: aarch64, DATE: Wed Jun 10 2026",
+)
+"""As others report JetPack 7.2 on an Orin NX: Ubuntu 24.04, CUDA 13.2.1, TensorRT 10.16.2.10, OpenCV 5.0.0."""
 LAPTOP = replace(
     ORIN,
     machine="x86_64",
@@ -74,7 +86,7 @@ def told(facts: Facts, check: str) -> list[Finding]:
     return [finding for finding in examine(facts) if finding.check == check]
 
 
-@pytest.mark.parametrize("facts", [ORIN, LAPTOP], ids=["orin", "laptop"])
+@pytest.mark.parametrize("facts", [ORIN, ORIN_7, LAPTOP], ids=["orin", "orin jetpack 7.2", "laptop"])
 def test_a_machine_in_order_has_nothing_to_mend(facts: Facts) -> None:
     assert [finding for finding in examine(facts) if finding.level in ("warn", "error")] == []
 
@@ -154,7 +166,8 @@ CASES = {
         "overwrite",
     ),
     "hidden opencv": (replace(ORIN, packages={"opencv-python": "4.12"}), "opencv", "warn", "hides JetPack"),
-    "no gstreamer": (replace(LAPTOP, opencv_build="FFMPEG: YES\nv4l/v4l2: YES"), "opencv", "note", "csi://"),
+    "no gstreamer": (replace(LAPTOP, gstreamer=False), "gstreamer", "note", "csi://"),
+    "no decoder": (replace(LAPTOP, decoding="no libcuda.so.1"), "decoding", "note", "processor decodes video"),
     "no ffmpeg": (replace(LAPTOP, opencv_build=""), "opencv", "warn", "rtsp://"),
     "power": (replace(ORIN, power_mode="NV Power Mode: 15W\n2\n"), "power", "note", "sudo nvpmodel -m 0"),
     "orin nano": (replace(ORIN, encoder=False, model="NVIDIA Jetson Orin Nano"), "encoder", "note", "Nano has none"),
@@ -176,7 +189,7 @@ def test_what_is_wrong_is_told_with_what_mends_it(case: str) -> None:
 
 
 def test_one_healthy_machine_is_examined_by_every_check() -> None:
-    wanted = "python jetpack driver tensorrt cuda-python onnxruntime opencv power encoder cameras memory disk"
+    wanted = "python jetpack driver tensorrt cuda-python onnxruntime opencv decoding power encoder cameras memory disk"
     assert {finding.check for finding in examine(ORIN)} == set(wanted.split())
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aselect_runtime.errors import IntegrityError, WriteError
 from aselect_runtime.files import atomic_file, atomic_write, check_files, inside, sha256
+from aselect_runtime.temporaries import temporary_folder
 
 
 @pytest.mark.parametrize("data", [b"\0\xff", "grün\n", b""])
@@ -140,3 +141,39 @@ def test_a_symbolic_link_is_followed(tmp_path: Path, there: bool) -> None:
     atomic_write(link, b"new")
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
+
+
+def test_what_killed_runs_left_of_dated_outputs_goes_and_nothing_of_others(tmp_path: Path) -> None:
+    """`{time}` gives each run names of its own, so that no later run has the name of the killed one."""
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from aselect_runtime.files import atomic_file; from aselect_runtime.temporaries import temporary_folder\n"
+        "a, b = Path(sys.argv[1], 'door-20240101T000000Z.mp4'), Path(sys.argv[1], 'masks-20240101T000000Z')\n"
+        "with atomic_file(a), temporary_folder(b): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert len(left) == 2
+    forged = tmp_path / left[0].replace("-20240101T", "-20240102T")  # its checksum is of another name
+    foreign = tmp_path / ".door-20240101T000000Z.mp4-aselect-notes.mp4"
+    for path in (forged, foreign):
+        path.write_text("not ours")
+    atomic_write(tmp_path / "window-20240601T000000Z.mp4", "another output")
+    assert {path.name for path in tmp_path.iterdir()} >= set(left)
+    atomic_write(tmp_path / "door-20240601T000000Z.mp4", "the next run's")
+    with temporary_folder(tmp_path / "masks-20240601T000000Z"):
+        pass
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {forged.name, foreign.name, "window-20240601T000000Z.mp4", "door-20240601T000000Z.mp4"}
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "/".join(["b" * 200] * 10)])
+def test_paths_may_be_longer_than_one_name(tmp_path: Path, name: str) -> None:
+    assert inside(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "ä" * 128, "b/" + "a" * 256, "/".join(["b" * 200] * 30), "a\x1b[31m", ""])
+def test_paths_that_no_disk_takes_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(IntegrityError, match="expected a relative path inside"):
+        inside(tmp_path, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import InputError
+from aselect_runtime.pipeline.grab import Grab
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.sources import open_source
 from aselect_runtime.sources.mjpeg import LARGEST_PART, jpeg_size
@@ -179,3 +181,44 @@ def test_no_bytes_confuse_the_header(data: bytes) -> None:
     for start in (b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\x00\x00"):
         size = jpeg_size(start + data)
         assert size is None or min(size) >= 0
+
+
+def test_images_that_give_way_to_newer_ones_are_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    imdecode = cv2.imdecode
+
+    def counting(data: np.ndarray, flags: int) -> object:
+        decoded.append(len(data))
+        return imdecode(data, flags)
+
+    def send(camera: BaseHTTPRequestHandler) -> None:
+        for number in range(100):
+            image = IMAGES[number % 3] if number % 10 else b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x30\x00\x40"
+            camera.wfile.write(b"--frame\r\n" + head(image) + image + b"\r\n")
+        camera.wfile.write(b"--frame\r\n" + head(IMAGES[1]) + IMAGES[1] + b"\r\n")
+
+    monkeypatch.setattr(cv2, "imdecode", counting)
+    with serving(send) as server:
+        grab = Grab(lambda: open_source(f"http://127.0.0.1:{server.server_port}/video"))
+        deadline = time.monotonic() + 20
+        while grab.dropped < 100 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert decoded == []
+        taken = grab.take(5)
+        grab.abandon()
+    assert taken is not None
+    assert grab.dropped == 100
+    assert decoded == [len(IMAGES[1])]
+    assert abs(float(taken[0].frame.mean()) - 120) <= 1
+
+
+def test_an_image_that_does_not_decode_is_left_out() -> None:
+    damaged = b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x30\x00\x40\x03\x01\x22\x00"
+
+    def send(camera: BaseHTTPRequestHandler) -> None:
+        for image in (IMAGES[0], damaged, IMAGES[2]):
+            camera.wfile.write(b"--frame\r\n" + head(image) + image + b"\r\n")
+        camera.wfile.write(b"--frame--\r\n")
+
+    with serving(send) as server:
+        assert np.abs(np.subtract(frames(server, 2), [40, 200])).max() <= 1

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from aselect_runtime import output_folder
+from aselect_runtime import open_model, output_folder, run_pipeline
 from aselect_runtime.errors import InputError, RecordError, WriteError
 from aselect_runtime.output_folder import FolderKind, atomic_folder, check_replaceable
 
@@ -240,3 +242,21 @@ def test_a_pipe_as_marker_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.json")
     with pytest.raises(InputError, match="not a regular file"):
         check_replaceable(tmp_path, EXPORT)
+
+
+def test_masks_of_long_names_are_written_and_replaced_by_the_next_run(seg_model: Path, tmp_path: Path) -> None:
+    """Folders in folders make paths of more than 255 bytes, and a frame's number a name of more."""
+    root = tmp_path / "in"
+    deep = root / ("c" * 200) / ("d" * 100)
+    deep.mkdir(parents=True)
+    names = [deep / ("e" * 60 + ".png"), root / ("f" * 251 + ".png"), root / ("ü" * 125 + "a.png")]
+    names += [root / ("g" * 245 + f"{n}.png") for n in range(2)]
+    for path in names:
+        path.write_bytes(cv2.imencode(".png", np.zeros((24, 32, 3), np.uint8))[1].tobytes())
+    manifest, session = open_model(seg_model, "cpu")
+    for _ in range(2):
+        summary = run_pipeline(manifest, session, [str(root)], [f"{tmp_path / 'masks'}/"])
+        assert summary.sources[0].frames == len(names)
+    written = list((tmp_path / "masks").rglob("*.png"))
+    assert len(written) == len(names)
+    assert max(len(path.name.encode()) for path in written) <= 255

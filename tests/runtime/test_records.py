@@ -183,7 +183,7 @@ def test_hostile_json_is_refused(text: str) -> None:
 @pytest.mark.parametrize("schema", ["selection/2.0", "selection/0.9", "selection/1.9", "bundle/1.0", "", 1, None])
 def test_other_schemas_are_refused(schema: object) -> None:
     content = {**json.loads(SELECTION.to_json()), "schema": schema}
-    with pytest.raises(RecordError, match=r"expected selection/1\.2"):
+    with pytest.raises(RecordError, match=r"expected selection/1\.3"):
         Selection.parse(json.dumps(content))
 
 
@@ -196,13 +196,13 @@ def test_a_record_without_a_schema_is_refused() -> None:
 
 def test_an_older_minor_version_loads_and_is_written_as_the_current() -> None:
     class Later(Selection):
-        version = (1, 3)
+        version = (1, 4)
         extra: str = "default of the new field"
 
     later = Later.parse(SELECTION.to_json())
     assert later.extra == "default of the new field"
-    assert json.loads(later.to_json())["schema"] == "selection/1.3"
-    with pytest.raises(RecordError, match=r"got schema 'selection/1\.3'"):
+    assert json.loads(later.to_json())["schema"] == "selection/1.4"
+    with pytest.raises(RecordError, match=r"got schema 'selection/1\.4'"):
         Selection.parse(later.to_json())
 
 

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aselect_runtime.errors import AselectError, InputError, MissingDependencyError
+from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.redaction import redact
 from aselect_runtime.rings import FrameRing
 from aselect_runtime.sinks import open_sink
 from aselect_runtime.sources import open_source
-from aselect_runtime.sources.gstreamer import has_gstreamer, pipeline_of
 from tests.runtime import faulty
 from tests.runtime.manifests import small_manifest
 
@@ -105,20 +104,6 @@ def test_corrupt_image(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"\x89PNG nonsense")
     with open_source(str(tmp_path)) as source, pytest.raises(InputError, match=r"bad\.png"):
         list(source)
-
-
-@pytest.mark.skipif(has_gstreamer(), reason="this OpenCV has GStreamer")
-@pytest.mark.parametrize("uri", ["csi://0", "v4l2src ! videoconvert ! appsink"])
-def test_an_opencv_without_gstreamer_says_what_to_do(uri: str) -> None:
-    with pytest.raises(MissingDependencyError, match="JetPack's OpenCV"):
-        open_source(uri)
-
-
-@given(parts=st.lists(WORD, min_size=1, max_size=3))
-def test_a_gstreamer_string_ends_in_one_appsink(parts: list[str]) -> None:
-    pipeline = pipeline_of(" ! ".join(parts))
-    assert pipeline_of(pipeline) == pipeline
-    assert pipeline.split(" ! ")[-1].split()[0] == "appsink"
 
 
 @given(

@@ -136,3 +136,33 @@ def test_a_server_leaves_descriptors_for_cameras(monkeypatch: pytest.MonkeyPatch
     assert limits.most_connections() == 10
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert limits.most_connections() == limits.CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost:9000", 200),  # through an SSH tunnel
+        ("evil.example", 403),  # a name that was pointed at this machine
+        ("192.168.1.5", 403),
+        ("[bad", 403),
+        ("", 403),
+        ("localhost\r\nHost: evil.example", 403),
+    ],
+)
+def test_names_of_other_sites_reach_no_server(port: int, host: str, status: int) -> None:
+    said = f"GET /metrics HTTP/1.1\r\nHost: {host.format(port=port)}\r\nConnection: close\r\n\r\n"
+    received = answer(port, said.encode())
+    got = int(received.split(b" ")[1])
+    assert (got == 200) == (status == 200)
+    assert b"aselect_fps" in received or status != 200
+    assert b"aselect_fps" not in received or status == 200
+
+
+def test_metrics_answer_to_the_names_that_they_are_given(seg_model: Path, free_port: int) -> None:
+    uri = f"metrics://0.0.0.0:{free_port}?host=camera.example.org"
+    with open_sink(uri, Manifest.load(seg_model / "manifest.json")):
+        for host, status in (("camera.example.org", 200), (socket.gethostname(), 200), ("evil.example", 403)):
+            said = f"GET /metrics HTTP/1.1\r\nHost: {host}:{free_port}\r\n\r\n".encode()
+            assert answer(free_port, said).startswith(b"HTTP/1.1 %d" % status)
+        assert answer(free_port, b"GET /metrics HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")

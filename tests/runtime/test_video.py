@@ -115,7 +115,7 @@ def test_the_first_encoder_that_works_is_taken_and_its_trial_is_not_in_the_video
     monkeypatch.setattr(encoders, "candidates", lambda: iter(hardware))
     caplog.set_level("DEBUG", "aselect_runtime")
     assert _video(seg_model, tmp_path / "video.mkv", [_captured(FILM, 0)] * 12) == 12
-    assert _codec(tmp_path / "video.mkv") == "MJPG"
+    assert _codec(tmp_path / "video.mkv").upper().startswith("MJP")
     assert "by hardware" in caplog.text
 
 

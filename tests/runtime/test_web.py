@@ -23,7 +23,7 @@ pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgType
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.health import Health, SinkHealth, SourceHealth
+from aselect_runtime.health import Health, SinkHealth, SourceHealth, SourceState
 from aselect_runtime.progress import log_on_stderr
 from aselect_runtime.records import ClassInfo, Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
@@ -412,6 +412,39 @@ class Stream:
         while not self._end.wait(0.05):
             self._write(_result(index, stream=index % 2))
             index += 1
+
+
+@needs_chromium
+def test_a_stream_without_new_frames_is_not_live(seg_model: Path, free_port: int) -> None:
+    """Two cameras that are connected, one of which delivers nothing more; later that one's video has ended."""
+    asyncio.run(_look_at_a_stale_stream(f"http://127.0.0.1:{free_port}", _manifest(seg_model)))
+
+
+async def _look_at_a_stale_stream(url: str, manifest: Manifest) -> None:
+    def write_all(state: SourceState, streams: tuple[int, ...]) -> None:
+        sources = (SourceHealth("one", state="live"), SourceHealth("two", state=state))
+        for stream in streams:
+            result = _result(1, stream=stream)
+            write(replace(result, health=replace(result.health, sources=sources)))
+
+    async def until(condition: str, state: SourceState, streams: tuple[int, ...]) -> None:
+        while not await tab.run(condition):
+            write_all(state, streams)
+            await asyncio.sleep(0.1)
+
+    text = "document.querySelector('#status').textContent.includes"
+    async with page("about:blank") as tab:
+        with open_sink(url, manifest) as write:
+            await tab.call("Page.navigate", url=url)
+            await until("document.querySelectorAll('figure').length === 2", "live", (0, 1))
+            await until(f"{text}('Live')", "live", (0, 1))
+            # At first the plots show ten seconds, not sixty, of which the first few would be invisible.
+            assert await tab.run("[...document.querySelectorAll('canvas[id]')].map(plot => plot.dataset.seconds)") == [
+                "10",
+                "10",
+            ]
+            await until(f"{text}('1 of 2 streams without a new frame')", "live", (0,))
+            await until(f"{text}('Live')", "ended", (0,))
 
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"

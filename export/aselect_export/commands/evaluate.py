@@ -10,12 +10,14 @@ import typer
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose
 from aselect_runtime.options import Device
+from aselect_runtime.progress import terminal_progress
 
 if TYPE_CHECKING:
     from aselect_export.evaluation import Evaluation
 
 
 def _evaluate(
+    *,
     model: Annotated[Path, typer.Argument(help="A bundle, an export folder, a .onnx file or a folder's .engine.")],
     data: Annotated[Path, typer.Option(help="A labelled folder, in one of the layouts of docs/data.md.")],
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
@@ -30,7 +32,6 @@ def _evaluate(
     """
     from aselect_edge.team import leads
     from aselect_export.evaluation import evaluate
-    from aselect_runtime.progress import terminal_progress
 
     with terminal_progress(shown=leads()) as progress:
         found = evaluate(model, data, split, device, progress, report=report)

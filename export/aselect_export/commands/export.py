@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,43 +15,83 @@ from aselect_calibration.thresholds import Method
 from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
+from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
-from aselect_runtime.records import Precision, Task
+from aselect_runtime.progress import terminal_progress
+from aselect_runtime.records import EncoderKind, Precision, Task, Weights
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
 
 
+@dataclass(frozen=True, kw_only=True)
+class Int8:
+    """How INT8, FP8 and INT4 weights are made."""
+
+    weights: Annotated[
+        Weights | None, typer.Option(help="Store the weights of linear layers in 4 bits, with fp16 or fp32.")
+    ] = None
+    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on, fewer if there are fewer.")] = 128
+    calib: Annotated[
+        Method | None,
+        typer.Option(metavar="METHOD", help="minmax (fp8's default), percentile, entropy or mse (int8's)."),
+    ] = None
+    rest: Annotated[
+        Rest | None,
+        typer.Option(help="Precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """The autoencoder's encoder in the graph."""
+
+    encoder: Annotated[
+        EncoderKind, typer.Option(help="The encoder that the model was trained with, or what replaces it.")
+    ] = "full"
+    vae: Annotated[
+        str | None, typer.Option(help="--encoder tiny: folder or hub id of the AutoencoderTiny.", metavar="SOURCE")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Engines, fallback graphs and the form of the folder."""
+
+    engine: Annotated[
+        EngineChoice, typer.Option(metavar="NAME", help="TensorRT for the engines: auto, tensorrt, rtx or none.")
+    ] = "auto"
+    target: Targets = None
+    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="If fp16 fails its check, use the mixed FP16/FP32 graph.")
+    ] = False
+    format: Annotated[
+        Format, typer.Option(metavar="NAME", help="folder (an export), or that of a server: triton, deepstream.")
+    ] = "folder"
+
+
 def _export(
+    *,
     task: Annotated[Task | None, typer.Option(help="Without --model, exports the included bundle.")] = None,
     precision: Annotated[Precision, typer.Option()] = "fp16",
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
-    no_ladder: Annotated[bool, typer.Option("--no-ladder", help="Write no fallback graphs (mixed, fp32).")] = False,
-    allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="If fp16 fails its check, use the mixed FP16/FP32 graph.")
-    ] = False,
-    engine: Annotated[EngineChoice, typer.Option(help="TensorRT variant for the engines.")] = "auto",
-    target: Targets = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check int8."),
+        typer.Option(help="Images or a video to verify and calibrate on; with labels they also check the accuracy."),
     ] = None,
-    calib_images: Annotated[int, typer.Option(help="int8: frames of --data to calibrate on.")] = 128,
-    calib: Annotated[Method, typer.Option(help="int8: how ranges are found.")] = "mse",
     max_drop: Annotated[
         float | None,
-        typer.Option(help="int8: allowed drop of mIoU or top-1 (0.003), or without labels of agreement (0.01)."),
-    ] = None,
-    rest: Annotated[
-        Rest | None,
-        typer.Option(help="int8: precision of the other layers, fp16 (GPU) or fp32 (CPU); chosen if left out."),
+        typer.Option(
+            help="Allowed drop of mIoU or top-1 (0.003, another encoder 0.01), or of agreement without labels (0.01)."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
-    layout: Annotated[
-        Format, typer.Option("--format", help="An export folder, or the format of that server.")
-    ] = "folder",
+    int8: Int8,
+    encoder: EncoderOptions,
+    delivery: Delivery,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -58,12 +100,10 @@ def _export(
     A graph that fails its check is not written; if it is the requested one, nothing is written and the exit code is 3.
     """
     size = read(imgsz, "--imgsz", parse_size)
-    targets = read(target, "--target", parse_list) or ()
 
     from rich.console import Console
 
     from aselect_export.api import export
-    from aselect_runtime.progress import terminal_progress
 
     console = Console(stderr=True)
     with terminal_progress() as progress:
@@ -73,39 +113,52 @@ def _export(
             model=model,
             imgsz=size,
             batch=batch,
-            ladder=not no_ladder,
-            allow_mixed=allow_mixed,
-            engine=engine,
-            target=targets,
             data=data,
-            calib_images=calib_images,
-            calib=calib,
             max_drop=max_drop,
-            rest=rest,
             out=out,
-            format=layout,
+            ladder=not delivery.no_ladder,
+            allow_mixed=delivery.allow_mixed,
+            engine=delivery.engine,
+            target=read(delivery.target, "--target", parse_list) or (),
+            format=delivery.format,
             progress=progress,
+            **(vars(int8) | vars(encoder)),
         )
     if result.rung == "mixed":
         console.print("warning: fp16 failed its parity check, so model.onnx is the mixed graph", style="bold yellow")
     if as_json:
         print(export_json(result))
     else:
-        _print_export(result, _NEXT[layout])
+        _print_export(result, _NEXT[delivery.format].format(result.folder, *_input(result, data)))
 
 
 _NEXT = {
-    "folder": "aselect-run {} synthetic://street --output demo.mp4",
-    "triton": "tritonserver --model-repository {}",
-    "deepstream": "nvinfer config-file-path={}/config_infer.txt",
+    "folder": "aselect-run {0} {1} --output {2}",
+    "triton": "tritonserver --model-repository {0}",
+    "deepstream": "nvinfer config-file-path={0}/config_infer.txt",
 }
 """The next command after each --format."""
+
+
+def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
+    """An input that the model can be tried on, of the user's own if there is one, and an output for it."""
+    from aselect_edge.data import images_of
+    from aselect_runtime.scenes import CLASSES
+
+    if data is not None and data.is_file():
+        return shlex.quote(str(data)), "overlay.mp4"
+    if data is not None:
+        return shlex.quote(str(images_of(data, ("test", "val", "train"))[0])), "overlay.png"
+    streets = [info.name for info in result.manifest.classes] == list(CLASSES)
+    return ("synthetic://street", "demo.mp4") if streets else ("VIDEO", "overlay.mp4")
+
 
 export = entry(
     _export,
     groups={
-        "INT8": ["calib_images", "calib", "max_drop", "rest"],
-        "Engines and fallbacks": ["engine", "target", "no_ladder", "allow_mixed", "layout"],
+        "INT8, FP8 and INT4 weights": option_names(Int8),
+        "Encoder": option_names(EncoderOptions),
+        "Engines and fallbacks": option_names(Delivery),
     },
     examples=[
         "aselect-export --task seg --precision fp16",
@@ -144,7 +197,7 @@ def _print_export(result: ExportResult, following: str) -> None:
     for note in result.report.notes:
         console.print(f"note: {note}", markup=False)
     console.print(
-        f"wrote {result.folder}; next: {following.format(result.folder)}",
+        f"wrote {result.folder}; next: {following}",
         markup=False,
         soft_wrap=True,
     )

@@ -15,13 +15,25 @@ from aselect_export.choices import Format
 from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
+from aselect_runtime.errors import InputError
 from aselect_runtime.output_folder import check_replaceable
+from aselect_runtime.records import Precision
 from aselect_runtime.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
 
-__all__ = ["Format", "deliver", "write_deepstream", "write_triton"]
+__all__ = ["Format", "check_format", "deliver", "write_deepstream", "write_triton"]
+
+
+def check_format(layout: Format, precision: Precision) -> None:
+    """Raise InputError for a precision that a server's format does not have."""
+    # nvinfer has no mode for FP8, and Triton loads graphs with ONNX Runtime's fusions, which fail on FP8.
+    if layout != "folder" and precision == "fp8":
+        raise InputError(
+            f"got the precision fp8 with the format {layout}, expected fp32, fp16 or int8 with it; change one of them",
+            parameter=("precision", "format"),
+        )
 
 
 def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> ExportResult:

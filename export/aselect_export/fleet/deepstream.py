@@ -43,6 +43,12 @@ _NETWORK_TYPE = {"cls": 1, "seg": 2}
 def write_deepstream(folder: Path, out: Path) -> tuple[str, ...]:
     """Write graph, configuration and labels of an export folder, all or nothing; returns notes for the user."""
     manifest, graph = load_folder(folder)
+    if manifest.precision not in _NETWORK_MODE:
+        raise InputError(
+            f"{folder}: got the precision {manifest.precision}, expected fp32, fp16 or int8 for nvinfer; "
+            "export with another precision",
+            parameter="precision",
+        )
     labels = label_text(manifest)
     with atomic_folder(out, KIND) as target:
         for weights in graph.parent.glob(f"{graph.name}.*"):

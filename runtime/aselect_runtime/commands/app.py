@@ -28,8 +28,10 @@ class _Verb:
 
 
 _VERBS = {
+    "init": _Verb("Look at a folder of images and print the commands that train on it.", "train"),
     "select": _Verb("Find the noise level, block and component with the most useful features.", "train"),
     "train": _Verb("Train a head on the selected features, with --finetune the backbone too.", "train"),
+    "distil": _Verb("Let a small stem learn what a bundle's autoencoder gives, which is cheaper to deploy.", "train"),
     "export": _Verb("Export a bundle to verified ONNX graphs and TensorRT engines.", "export"),
     "eval": _Verb("Measure mIoU or top-1 accuracy on a labelled split, overall and per class.", "export"),
     "build": _Verb("Build TensorRT engines for an export folder.", ""),
@@ -37,6 +39,17 @@ _VERBS = {
     "bench": _Verb("Measure a model on this machine.", ""),
     "doctor": _Verb("Check this machine and report problems, each with the command that fixes it.", ""),
 }
+_STEPS = """Diffusion Transformers as feature extractors on cameras, in five steps:
+
+\b
+  aselect select   where the useful features are
+  aselect train    a head on them, for your classes
+  aselect export   a verified graph
+  aselect build    a TensorRT engine of it, on the device; none is needed on a CPU
+  aselect run      cameras and videos in, results out
+
+Start with `aselect init DATA`: it looks at your images and prints these commands with their options.
+"""
 
 
 def main() -> None:
@@ -74,7 +87,7 @@ class _Verbs(TyperGroup):
 def _app() -> typer.Typer:
     app = typer.Typer(
         cls=_Verbs,
-        help="Diffusion Transformers as feature extractors on cameras: select, train, export, build, run.",
+        help=_STEPS,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -11,6 +11,9 @@ import typer
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json
 from aselect_runtime.commands.run import Model, Verbose, quiet_libraries
+from aselect_runtime.commands.variables import filled_in
+from aselect_runtime.progress import terminal_progress
+from aselect_runtime.redaction import redact
 
 
 class DeviceName(str, Enum):
@@ -25,11 +28,17 @@ class DeviceName(str, Enum):
 
 
 def _bench(
+    *,
     model: Model,
     source: Annotated[str, typer.Option(help="What to measure on: any input of aselect-run.")] = "synthetic://street",
     device: Annotated[
         list[DeviceName] | None,
-        typer.Option("--device", help="Device to run on; repeat to compare. Default: all that are available."),
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="auto, cpu, cuda, tensorrt, openvino or openvino-bf16; repeat to compare. Default: all that are "
+            "available.",
+        ),
     ] = None,
     warmup: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds of warm-up.")] = 200.0,
     iterations: Annotated[int, typer.Option(min=1, help="Minimum number of calls of the session.")] = 10,
@@ -43,14 +52,11 @@ def _bench(
     batch in host memory. The pipeline is measured without outputs; if it is slower than the session, capture and resize
     are the cause, whose times are shown. Run nothing else on the machine during the measurement.
     """
-    from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.redaction import redact
 
     source = filled_in(source)
     # As in aselect-run: FFmpeg's messages contain addresses with their passwords.
     quiet_libraries(verbose and redact(source) == source)
     from aselect_runtime.bench import Effort, benchmark, benchmark_all, report
-    from aselect_runtime.progress import terminal_progress
 
     effort = Effort(warmup, iterations, duration)
     with terminal_progress() as progress:

@@ -10,10 +10,13 @@ import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
+from aselect_runtime.commands.signals import stop_on_signals
 from aselect_runtime.options import parse_list
+from aselect_runtime.progress import terminal_progress
 
 
 def _build(
+    *,
     folder: Annotated[Path, typer.Argument(help="Export folder.")],
     target: Targets = None,
     workspace: Annotated[int | None, typer.Option(min=1, help="MiB of GPU memory that the builder may use.")] = None,
@@ -30,9 +33,7 @@ def _build(
     parity check, the folder's next graph is built (mixed, fp32), and if none passes the exit code is 3. Ctrl-C leaves
     the folder unchanged.
     """
-    from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.engines import BuildOptions, add_engines
-    from aselect_runtime.progress import terminal_progress
 
     targets = read(target, "--target", parse_list) or ()
     with stop_on_signals() as stop, terminal_progress() as progress:

@@ -10,6 +10,7 @@ from aselect_runtime.commands.options import Json, Verbose
 
 
 def _doctor(
+    *,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - for `entry`
 ) -> None:

@@ -15,14 +15,16 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from aselect_runtime.commands.records import flattened
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
-from aselect_runtime.progress import log_on_stderr
+from aselect_runtime.progress import log_on_stderr, one_line
 
 HALF_OPENCV = (
     "got an incomplete OpenCV, because one of two OpenCV wheels was uninstalled, expected a complete one; "
@@ -35,7 +37,10 @@ class Command:
     """A command of the project. Called, it is a console script; `verb` is the same command as a part of `aselect`."""
 
     function: Callable[..., None]
-    """Its parameters have typer annotations. If it has a parameter `verbose`, that switches tracebacks on."""
+    """Its parameters have typer annotations, or are dataclasses whose fields have them (see `flattened`).
+
+    If it has a parameter `verbose`, that switches tracebacks on.
+    """
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Sections of the help for less common options: title -> names of parameters. The other options come first."""
     examples: Sequence[str] = ()
@@ -51,10 +56,12 @@ class Command:
 
         from aselect_runtime.commands.help import WIDTH, GroupedCommand
 
-        @functools.wraps(self.function)
+        function = flattened(self.function)
+
+        @functools.wraps(function)
         def guarded(**arguments: Any) -> None:
             with reporting(verbose=bool(arguments.get("verbose")), options=self.options):
-                self.function(**arguments)
+                function(**arguments)
 
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         look = {"groups": self.groups, "examples": self.examples}
@@ -87,8 +94,8 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
     try:
         with log_on_stderr():
             yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(filter(None, ["interrupted", *map(str, interrupt.args)])), file=sys.stderr)
         raise SystemExit(130) from None
     except AselectError as error:
         _report(error, verbose, _hint(error, options() if error.parameters else ()))
@@ -155,9 +162,5 @@ def _hint(error: AselectError, options: Collection[str]) -> str:
 
 def _report(error: AselectError, verbose: bool, hint: str = "") -> None:
     if verbose:
-        import traceback
-
         traceback.print_exc()
-    # Messages can contain file names and library errors: print them on one line and without terminal escapes.
-    line = " ".join(str(error).split()) + hint
-    print("error: " + "".join(char if char.isprintable() else "?" for char in line), file=sys.stderr)
+    print(f"error: {one_line(str(error) + hint)}", file=sys.stderr)

@@ -13,7 +13,7 @@ WIDTH = 110
 NAMES = 30
 """Columns of an option and its value, before its description."""
 GENERAL = ("as_json", "verbose", "help")
-"""Parameters that all commands share, shown last."""
+"""Parameters that all commands share, the last of `Options`."""
 
 
 class GroupedCommand(TyperCommand):
@@ -36,9 +36,9 @@ class GroupedCommand(TyperCommand):
             else:
                 arguments.append(shortened(*record))
         grouped = {name for names in (*self.groups.values(), GENERAL) for name in names}
-        sections = {"Arguments": arguments, "Options": [row for name, row in rows.items() if name not in grouped]}
+        first = [row for name, row in rows.items() if name not in grouped]
+        sections = {"Arguments": arguments, "Options": [*first, *(rows[name] for name in GENERAL if name in rows)]}
         sections |= {title: [rows[name] for name in names] for title, names in self.groups.items()}
-        sections["General"] = [rows[name] for name in GENERAL if name in rows]
         for title, listed in sections.items():
             if listed:
                 with formatter.section(title):
@@ -46,7 +46,9 @@ class GroupedCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the examples, each on one unwrapped line that can be copied."""
-        if self.examples:
+        if len(self.examples) == 1:
+            formatter.write(f"\nExample: {self.examples[0]}\n")
+        elif self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"{' ' * formatter.current_indent}{example}\n")
@@ -61,6 +63,7 @@ def shortened(names: str, text: str) -> tuple[str, str]:
     `--batch <int range>` and `--batch INTEGER RANGE` become `--batch N`, `[default: 1; x>=1]` becomes `[default: 1]`.
     """
     names = re.sub(r"<([^<>]+)>", r"\1", names)
+    names = re.sub(r"list\[([^\[\]]+)\]$", r"\1", names)
     names = re.sub(r" \[([^\[\]]+\|[^\[\]]+)\]", r" \1", names)
     names = re.sub(
         r" (str|text|int|integer|float|path)( range)?$",

@@ -14,7 +14,10 @@ T = TypeVar("T")
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-OnDevice = Annotated[Device, typer.Option("--device", help="Device to run on; auto uses the fastest available one.")]
+OnDevice = Annotated[
+    Device,
+    typer.Option("--device", metavar="NAME", help="auto (fastest), cpu, cuda, tensorrt, openvino, openvino-bf16."),
+]
 Targets = Annotated[str | None, typer.Option(metavar="SM[,SM]", help="Build ahead of time, for example sm86,sm89.")]
 
 

@@ -12,6 +12,12 @@ import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
+from aselect_runtime.commands.signals import stop_on_signals
+from aselect_runtime.commands.variables import filled_in
+from aselect_runtime.errors import IncompleteError, InputError
+from aselect_runtime.options import Decode
+from aselect_runtime.progress import terminal_progress
+from aselect_runtime.redaction import redact
 
 if TYPE_CHECKING:
     from aselect_runtime.pipeline.timing import RunSummary
@@ -30,6 +36,7 @@ Outputs = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="URI",
         help=".mp4/.mkv overlay, .jsonl results (- for stdout), .png last frame, folder/ masks, display://, "
         "http://host:port live page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are "
         "replaced; repeatable.",
@@ -59,11 +66,20 @@ Record = Annotated[
     Path | None,
     typer.Option("--record-calibration", help="Folder for model inputs from all of the run, to calibrate INT8 with."),
 ]
+DecodeWith = Annotated[
+    Decode,
+    typer.Option(
+        "--decode",
+        metavar="NAME",
+        help="Decode videos by auto (hardware if it works), software or hardware.",
+    ),
+]
 RuleFile = Annotated[Path | None, typer.Option("--rules", help="TOML file of zones and rules that define events.")]
 Events = Annotated[
     list[str] | None,
     typer.Option(
         "--events",
+        metavar="URI",
         help="Where events go: events.jsonl, mqtt://host/topic (Home Assistant) or https://host/path (a webhook); "
         "repeatable. A live page of --output shows them too.",
     ),
@@ -90,6 +106,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and th
 
 
 def _run(
+    *,
     model: Model,
     inputs: Inputs,
     output: Outputs = None,
@@ -101,6 +118,7 @@ def _run(
     opacity: Opacity = 0.5,
     clear: Clear = None,
     record_calibration: Record = None,
+    decode: DecodeWith = "auto",
     rules: RuleFile = None,
     events: Events = None,
     record_events: RecordEvents = None,
@@ -118,9 +136,6 @@ def _run(
     delivers a frame, the exit code is 1. If an input or output fails, the error is logged, the run continues without
     it, and the exit code at the end is 1. However the run ends, outputs keep the results written so far.
     """
-    from aselect_runtime.commands.variables import filled_in
-    from aselect_runtime.errors import IncompleteError, InputError
-    from aselect_runtime.redaction import redact
 
     inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
     if as_json and "-" in outputs:
@@ -132,11 +147,9 @@ def _run(
     # Imported here so that --help and usage errors do not wait for OpenCV.
     from aselect_runtime.backends import open_model
     from aselect_runtime.commands.live import print_summary, progress
-    from aselect_runtime.commands.signals import stop_on_signals
     from aselect_runtime.drawing import Look
     from aselect_runtime.pipeline.events import plan_events
     from aselect_runtime.pipeline.run import run_pipeline
-    from aselect_runtime.progress import terminal_progress
     from aselect_runtime.sinks.event_recording import EventRecording
 
     recording = None if record_events is None else EventRecording(record_events, pre, post, keep_gb * 1e9, keep_days)
@@ -164,6 +177,7 @@ def _run(
                 smooth=smooth,
                 skip_still=skip_still,
                 record=record_calibration,
+                decode=decode,
                 events=plan,
                 look=Look(opacity, frozenset(clear or ())),
             )

@@ -9,6 +9,7 @@ from aselect_runtime.doctor.facts import (
     Facts,
     Finding,
     L4t,
+    Level,
     parse_build,
     parse_power_mode,
     parse_tegra_release,
@@ -132,8 +133,9 @@ def _onnxruntime(facts: Facts) -> Iterator[Finding]:
         what = f"ONNX Runtime is installed but cannot be imported: {facts.onnxruntime.fault}"
         yield Finding("onnxruntime", "error", what, "pip install --force-reinstall onnxruntime")
     elif facts.onnxruntime.version is None:
-        level, fix = ("warn" if facts.tensorrt.version else "error"), "pip install onnxruntime"
-        yield Finding("onnxruntime", level, "no ONNX Runtime: models run on TensorRT engines only", fix)  # type: ignore[arg-type]
+        level: Level = "warn" if facts.tensorrt.version else "error"
+        what, fix = "no ONNX Runtime: models run on TensorRT engines only", "pip install onnxruntime"
+        yield Finding("onnxruntime", level, what, fix)
     else:
         yield Finding("onnxruntime", "ok", f"{'onnxruntime-gpu' if gpu else 'onnxruntime'} {facts.onnxruntime.version}")
 
@@ -154,7 +156,7 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         fix = f"pip uninstall -y {' '.join(wheels)} && pip install {wheels[0]}"
         yield Finding("opencv", "warn", f"{' and '.join(wheels)} overwrite each other's files", fix)
     if _jetson(facts) and wheels:
-        what = f"{wheels[0]} hides JetPack's OpenCV, the only one with GStreamer"
+        what = f"{wheels[0]} hides JetPack's OpenCV, which alone encodes by hardware"
         yield Finding("opencv", "warn", what, f"pip uninstall -y {' '.join(wheels)}")
     has = {feature: parse_build(facts.opencv_build, feature) for feature in ("GStreamer", "FFMPEG", "v4l/v4l2")}
     there = ", ".join(name for name, present in has.items() if present) or "nothing to read video with"
@@ -170,8 +172,16 @@ def _opencv(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "opencv", "warn", "OpenCV without V4L2: no /dev/video cameras", "pip install opencv-python-headless"
         )
-    if not has["GStreamer"]:
-        yield Finding("opencv", "note", "OpenCV without GStreamer: no csi:// cameras and no GStreamer strings")
+    if not facts.gstreamer:
+        fix = "sudo apt install libgstreamer1.0-0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+        yield Finding("gstreamer", "note", "no GStreamer: no csi:// cameras and no GStreamer strings", fix)
+
+
+def _decoding(facts: Facts) -> Iterator[Finding]:
+    if facts.decoding is None:
+        yield Finding("decoding", "ok", "NVIDIA's hardware decodes video")
+    elif facts.decoding:
+        yield Finding("decoding", "note", f"the processor decodes video: {facts.decoding}")
 
 
 def _power(facts: Facts) -> Iterator[Finding]:
@@ -230,6 +240,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _cuda_python,
     _onnxruntime,
     _opencv,
+    _decoding,
     _power,
     _encoder,
     _cameras,

@@ -53,6 +53,10 @@ class Facts:
     """Versions of installed distributions, by name in lower case with hyphens."""
     opencv: Import = Import()
     opencv_build: str = ""
+    gstreamer: bool = False
+    """Whether GStreamer's libraries and basic elements are here, for csi:// and pipelines."""
+    decoding: str | None = ""
+    """Why no hardware decodes video here; None where some does, empty if it was not asked."""
     onnxruntime: Import = Import()
     tensorrt: Import = Import()
     tensorrt_rtx: Import = Import()
@@ -95,7 +99,7 @@ def parse_tegra_release(text: str) -> L4t | None:
 def parse_build(text: str, feature: str) -> bool:
     """Whether OpenCV's build information says YES to a feature, for example `GStreamer`."""
     match = re.search(rf"^\s*{re.escape(feature)}:\s+(\w+)", text, re.MULTILINE)
-    return bool(match) and match[1].upper() == "YES"  # type: ignore[index]
+    return match is not None and match[1].upper() == "YES"
 
 
 def parse_power_mode(text: str) -> tuple[str, int | None]:

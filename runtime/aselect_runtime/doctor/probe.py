@@ -24,12 +24,15 @@ _ENCODERS = ("/dev/v4l2-nvenc", "/dev/nvhost-msenc")
 def probe() -> Facts:
     """Collect the facts about this machine."""
     opencv, build = _opencv()
+    gstreamer, decoding = _video() if opencv.version else (False, "")
     return Facts(
         python=sys.version_info[:2],
         machine=platform.machine(),
         packages=_packages(),
         opencv=opencv,
         opencv_build=build,
+        gstreamer=gstreamer,
+        decoding=decoding,
         onnxruntime=_imported("onnxruntime"),
         tensorrt=_imported("tensorrt"),
         tensorrt_rtx=_imported("tensorrt_rtx"),
@@ -67,6 +70,14 @@ def _opencv() -> tuple[Import, str]:
         return found, str(importlib.import_module("cv2").getBuildInformation())
     except AttributeError:  # a folder left by an uninstalled wheel can still be imported as an empty package
         return Import(fault=HALF), ""
+
+
+def _video() -> tuple[bool, str | None]:
+    """Whether GStreamer is here, and why no hardware decodes; both need an OpenCV that imports."""
+    from aselect_runtime.sources.decoding import hardware_fault
+    from aselect_runtime.sources.gstreamer_library import has_element
+
+    return has_element("appsink"), hardware_fault()
 
 
 def _text(path: str) -> str | None:

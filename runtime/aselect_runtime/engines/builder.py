@@ -97,6 +97,7 @@ def build_engine(
     target: str | None,
     builder: Builder,
     progress: Progress = silent,
+    *,
     options: BuildOptions | None = None,
     stop: Event | None = None,
     timing: Path | None = None,
@@ -158,6 +159,9 @@ def _build(
         trt_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
     if options.optimization_level is not None:
         trt_config.builder_optimization_level = options.optimization_level
+    if builder == "tensorrt":
+        # What is built here is verified here, and its inspector then names the type of each tensor.
+        trt_config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     set_target(trt, trt_config, sm)
     trt_config.progress_monitor = _monitor(trt, progress, stop)
     trt_cache = _timing_cache(trt_config, timing) if times_kernels(trt) else None

@@ -13,11 +13,13 @@ import numpy as np
 
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
+from aselect_runtime.engines.fp8 import check_fp8, has_fp8
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.int8_gate import faster
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
+from aselect_runtime.engines.precision import check_precision, tensor_types
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
@@ -62,13 +64,14 @@ def add_engines(
             manifest, _ = load_folder(folder)
             return (_build_first_passing(folder, manifest, builder, gpu, options, progress, stop),)
     wanted = [check_target(target, "rtx") for target in targets]
-    load_folder(folder)  # before the lock's file is made in it
+    if load_folder(folder)[0].precision == "fp8":  # before the lock's file is made in it
+        check_fp8(wanted)
     built = []
     with building(folder, stop):
         manifest, model = load_folder(folder)
         for target in wanted:
             name = engine_name("rtx", target)
-            built.append(build_engine(model, folder / name, target, "rtx", progress, options, stop))
+            built.append(build_engine(model, folder / name, target, "rtx", progress, options=options, stop=stop))
             manifest = _listed(manifest, built[-1])
             manifest.save(folder / MANIFEST)
     return tuple(built)
@@ -152,7 +155,7 @@ def _build_first_passing(
 ) -> Engine:
     """Build and verify graph after graph; the first engine that passes replaces the one in use.
 
-    An INT8 engine must also be faster than the next graph's.
+    An INT8 or FP8 engine must also be faster than the next graph's. A GPU without FP8 gets the next graph at once.
     """
     if fault := known_fault(builder, version(builder), gpu.target):
         log.warning("%s; the engine is compared with ONNX Runtime before it is used", fault)
@@ -161,7 +164,7 @@ def _build_first_passing(
         open_memory()  # fails before a build of minutes that could not be verified
     candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
     timing = (folder / final).with_suffix(".timing")
-    rungs = tuple(keys(manifest, builder, gpu, options))
+    rungs = _buildable(manifest, tuple(keys(manifest, builder, gpu, options)), gpu)
     check_files(folder, {name: manifest.files[name] for name in manifest.files if name.startswith(rungs)})
     prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
 
@@ -170,21 +173,23 @@ def _build_first_passing(
         if prebuilt is not None and foreign and prebuilt.model == rung:
             candidate.write_bytes(load_plan(folder, prebuilt))  # built on another machine: it only has to be verified
             return prebuilt
-        return build_engine(inside(folder, rung), candidate, gpu.target, builder, progress, options, stop, timing)
+        graph = inside(folder, rung)
+        return build_engine(graph, candidate, gpu.target, builder, progress, options=options, stop=stop, timing=timing)
 
     latency: dict[str, float] = {}
-    int8 = manifest.precision == "int8" and len(rungs) > 1
+    compared = manifest.precision in ("int8", "fp8") and manifest.model in rungs and len(rungs) > 1
 
     def verify(rung: str, _: Engine) -> Parity | None:
         if verification is None:
             log.warning("%s has no verify.npz, so the engine is not verified; export it again", folder)
-            if not int8:
+            if not compared:
                 return None
         log.info("verifying the engine on the folder's frames")
         progress("verifying the engine", 0.0)
         with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
             session.check(manifest)
-            if int8:
+            check_precision(tensor_types(session.information()), rung, manifest, f"{folder / final}")
+            if compared:
                 latency[rung] = median_ms(session, _batch(manifest, verification))
             if verification is None:
                 return None
@@ -192,7 +197,7 @@ def _build_first_passing(
 
     try:
         passing = first_passing(rungs, build, verify)
-        if int8 and passing.rung == manifest.model:
+        if compared and passing.rung == manifest.model:
             passing = faster(passing, lambda: first_passing(rungs[1:], build, verify), candidate, latency)
         candidate.replace(folder / final)
         forget_failure(folder, final)
@@ -203,6 +208,20 @@ def _build_first_passing(
         candidate.unlink(missing_ok=True)
         candidate.with_name(f"{candidate.name}.int8").unlink(missing_ok=True)
     return _record(folder, manifest, passing, final, latency)
+
+
+def _buildable(manifest: Manifest, rungs: tuple[str, ...], gpu: Gpu) -> tuple[str, ...]:
+    """The graphs that this GPU can compute; raises EngineError if there is only one, in FP8, and it cannot."""
+    if manifest.precision != "fp8" or has_fp8(gpu.target):
+        return rungs
+    others = tuple(rung for rung in rungs if rung != manifest.model)
+    if not others:
+        raise EngineError(
+            f"got a graph in fp8 alone, expected another one for {gpu.name} ({gpu.target}), which has no FP8; export "
+            "again with the precision int8 or fp16"
+        )
+    log.warning("%s is in fp8, %s (%s) has no FP8; building %s", manifest.model, gpu.name, gpu.target, others[0])
+    return others
 
 
 def _batch(manifest: Manifest, verification: tuple[Frame, Any] | None) -> Frame:

@@ -107,6 +107,11 @@ class Execution:
             if not binding.is_input
         }
 
+    def information(self) -> str:
+        """What TensorRT's inspector says of the engine's layers, JSON."""
+        trt_inspector = self._engine.create_engine_inspector()
+        return str(trt_inspector.get_engine_information(load(self._builder).LayerInformationFormat.JSON))
+
     def close(self) -> None:
         """Wait for pending work, then release everything, even if one release fails."""
         self._release.close()

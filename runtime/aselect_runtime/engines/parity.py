@@ -6,13 +6,13 @@ built vision transformers that output one class everywhere. Only running the eng
 
 from __future__ import annotations
 
-import lzma
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Generic, TypeVar
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +28,17 @@ from aselect_runtime.sessions.session import Session
 
 AGREEMENT = 0.995
 """Least share of pixels (of frames, for classification) with the same class; the same as for exported graphs."""
-INT8_AGREEMENT = 0.98
-"""The same for INT8, whose accuracy was checked at export: it differs from FP32 by design, and runtimes round its ties
-differently. An engine with wrong results is far below this."""
+EIGHT_BIT_AGREEMENT = 0.98
+"""The same for INT8 and FP8, whose accuracy was checked at export: they differ from FP32 by design, and runtimes round
+their ties differently. An engine with wrong results is far below this."""
 
 Answers = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
 LARGEST = 1 << 30
 """Maximum bytes of the unpacked arrays."""
-ODD_ZIP = (MemoryError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
-"""What zipfile raises for unknown compression methods, for encryption and for damaged data."""
+ODD_ZIP = (MemoryError, NotImplementedError, RuntimeError, zlib.error, SyntaxError, TokenError, OverflowError)
+"""What zipfile raises for encryption and for damaged data, and NumPy for an invalid header of an array."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,19 @@ def first_passing(
         notes.append(f"{parity.graph}: {parity.agreement:.3%} same class as {parity.reference} (failed, left out)")
     if not measured and refused is not None:
         raise refused
+    figures = (
+        f"got engines that agree with ONNX Runtime on {', '.join(missed)}, expected {AGREEMENT:.1%} of the same class"
+    )
+    if any("fp32" in name for name in missed):
+        # No precision is to blame: the builder itself miscompiles the graph, as 10.4 does a ViT.
+        raise GateError(
+            f"upgrade TensorRT: {figures}, and the graph in fp32 misses it too, so the precision is not the cause "
+            "(10.3 to 10.7 are known for this); until then use the device cuda or cpu",
+            parameter="device",
+        )
     raise GateError(
-        f"got engines that agree with ONNX Runtime on {', '.join(missed)}, expected {AGREEMENT:.1%} of the same class; "
-        "upgrade TensorRT (10.3 to 10.7 have this fault), or use the device cuda or cpu",
+        f"{figures}; export with the precision fp32, upgrade TensorRT (10.3 to 10.7 have this fault), or use the "
+        "device cuda or cpu",
         parameter="device",
     )
 
@@ -96,7 +106,10 @@ def verification_frames(folder: Path, manifest: Manifest) -> tuple[NDArray[np.ui
     check_files(folder, {VERIFY: manifest.files[VERIFY]})
     try:
         with (folder / VERIFY).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            size = sum(part.file_size for part in arrays.zip.infolist())
+            parts = arrays.zip.infolist()
+            if odd := next((part for part in parts if part.compress_type not in (ZIP_STORED, ZIP_DEFLATED)), None):
+                raise ValueError(f"{odd.filename!a} compressed by method {odd.compress_type}")
+            size = sum(part.file_size for part in parts)
             if size > LARGEST:
                 raise ValueError(f"{size >> 20} MiB of arrays")
             frames = arrays["frames"]
@@ -125,7 +138,8 @@ def check_parity(
     If ONNX Runtime is not installed, compare with the outputs stored in the folder (torch, float32).
     """
     batch = manifest.input.shape[0]
-    gate = INT8_AGREEMENT if manifest.precision == "int8" and graph.name == manifest.model else AGREEMENT
+    eight_bit = manifest.precision in ("int8", "fp8") and graph.name == manifest.model
+    gate = EIGHT_BIT_AGREEMENT if eight_bit else AGREEMENT
     groups = [frames[start : start + batch] for start in range(0, len(frames), batch)]
     got = _together(list(infer_all(session, groups)))
     try:

@@ -50,7 +50,8 @@ class PyCuda:
         return buffer
 
     def free_pinned(self, buffer: HostBuffer) -> None:
-        buffer.base.free()  # type: ignore[union-attr]
+        allocation: Any = buffer.base
+        allocation.free()
 
     def copy_in(self, address: int, buffer: HostBuffer, stream: int) -> None:
         with self._cuda_errors("copy to the GPU"):

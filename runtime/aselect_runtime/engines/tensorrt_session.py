@@ -82,6 +82,10 @@ class TensorRtSession:
                 "run aselect-build again"
             )
 
+    def information(self) -> str:
+        """What TensorRT's inspector says of the engine's layers, JSON."""
+        return self._owned(self._execution.information)
+
     def infer(self, frames: Frame) -> Arrays:
         """See Session.infer."""
         if self._pending:
@@ -140,6 +144,7 @@ class TensorRtSession:
 def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, None, None]:
     """Yield the outputs of every batch in order; if the session supports it, the next batch is submitted ahead."""
     submit, collect = getattr(session, "submit", None), getattr(session, "collect", None)
+    depth = getattr(session, "depth", 1)
     if submit is None or collect is None:
         yield from map(session.infer, batches)
         return
@@ -148,7 +153,7 @@ def infer_all(session: Session, batches: Iterable[Frame]) -> Generator[Arrays, N
         for frames in batches:
             submit(frames)
             ahead += 1
-            if ahead == session.depth:  # type: ignore[attr-defined]
+            if ahead == depth:
                 ahead -= 1
                 yield collect()
         while ahead:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.timing import lap
 from aselect_runtime.results import Captured
+from aselect_runtime.sources.deferred import Arrived, Deferring
 from aselect_runtime.sources.source import Source
 
 CLOSE_TIMEOUT = 1.0
@@ -20,7 +21,7 @@ class Grab:
 
     def __init__(self, connect: Callable[[], Source]) -> None:
         self._source = connect()
-        self._slot: Handoff[tuple[Captured, float]] = Handoff(1)
+        self._slot: Handoff[tuple[Captured | Arrived, float]] = Handoff(1)
         self._thread = Thread(target=self._work, name="grab", daemon=True)
         try:
             self._thread.start()
@@ -47,9 +48,18 @@ class Grab:
     def take(self, timeout: float) -> tuple[Captured, float] | None:
         """The newest frame and the milliseconds that reading it took; None at the end.
 
-        Raises TimeoutError after `timeout` seconds, or what the source raised.
+        Earlier frames were neither decoded from JPEG nor converted, if the source supports that. Raises TimeoutError
+        after `timeout` seconds or for a frame that is too damaged, or what the source raised.
         """
-        return self._slot.take(timeout)
+        taken = self._slot.take(timeout)
+        if taken is None:
+            return None
+        arrived, read_ms = taken
+        with lap() as spent:
+            captured = arrived.captured() if isinstance(arrived, Arrived) else arrived
+        if captured is None:
+            raise TimeoutError
+        return captured, read_ms + spent.ms
 
     def abandon(self) -> None:
         """End the thread, which closes the source; a thread that is blocked in a read ends when the read returns."""
@@ -59,7 +69,9 @@ class Grab:
     def _work(self) -> None:
         try:
             with self._source as source:
-                frames = iter(source)
+                frames: Iterator[Captured | Arrived] = (
+                    source.arrivals() if isinstance(source, Deferring) else iter(source)
+                )
                 while True:
                     with lap() as spent:
                         captured = next(frames, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from threading import Event, Thread
 
+from aselect_runtime.options import Decode
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.records import Manifest
@@ -20,6 +21,7 @@ def iterate_pipeline(
     *,
     smooth: float | None = None,
     skip_still: float | None = None,
+    decode: Decode = "auto",
 ) -> Generator[Result, None, None]:
     """Yield the results of one input, see `run_pipeline`; raises what that raises.
 
@@ -36,7 +38,14 @@ def iterate_pipeline(
     def work() -> None:
         try:
             run_pipeline(
-                manifest, session, [source], stop=stop, on_frame=hand_over, smooth=smooth, skip_still=skip_still
+                manifest,
+                session,
+                [source],
+                stop=stop,
+                on_frame=hand_over,
+                smooth=smooth,
+                skip_still=skip_still,
+                decode=decode,
             )
         except BaseException as error:
             results.close(error)

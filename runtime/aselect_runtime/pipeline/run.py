@@ -22,6 +22,7 @@ import cv2
 
 from aselect_runtime.drawing import Look
 from aselect_runtime.errors import InputError
+from aselect_runtime.options import Decode
 from aselect_runtime.pipeline.answers import Answer, Answering
 from aselect_runtime.pipeline.events import EventFlow, EventPlan
 from aselect_runtime.pipeline.feed import Feed
@@ -50,6 +51,7 @@ from aselect_runtime.sessions.session import Session
 from aselect_runtime.sinks import Sink, open_sink
 from aselect_runtime.sinks.recording import recording
 from aselect_runtime.sources import Source, open_source
+from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.source import source_name
 
 ESSENTIAL = frozenset({"infer", "results"})
@@ -73,6 +75,7 @@ def run_pipeline(
     smooth: float | None = None,
     skip_still: float | None = None,
     record: Path | None = None,
+    decode: Decode = "auto",
     events: EventPlan | None = None,
     patience: Patience | None = None,
     look: Look | None = None,
@@ -85,7 +88,8 @@ def run_pipeline(
     are then complete. A live source whose connection is lost is reconnected until the run ends. `on_frame` is called
     with each result in the results thread. `smooth` averages outputs over time (see TemporalAverage), `skip_still`
     repeats the last result while nothing moves (see StillFrames), `record` is a folder for model inputs for
-    calibration, `events` has the rules and the destinations of their events, `look` says how results are drawn.
+    calibration, `decode` is what decodes videos and streams (`auto`, `software`, `hardware`), `events` has the
+    rules and the destinations of their events, `look` says how results are drawn.
 
     An input that ends with an error (a truncated video, a camera that was given up) ends neither the run nor an output:
     the next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the
@@ -93,11 +97,12 @@ def run_pipeline(
     other outputs complete, the error of an output file. In any case, an output that has a result is completed and kept.
     """
     still = None if skip_still is None else StillFrames(skip_still)
-    sources = [_source(each) for each in inputs]
+    decoding = Decoding(decode)
+    sources = [_source(each, decoding) for each in inputs]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor([source.info.name for source in sources], heartbeat)
     folders = label_folders(sources, short_names(inputs))
-    lanes = Lanes(sources, [partial(_source, each) for each in inputs], folders)
+    lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
@@ -144,8 +149,8 @@ def run_pipeline(
     return summary
 
 
-def _source(given: str | Source) -> Source:
-    return open_source(given) if isinstance(given, str) else given
+def _source(given: str | Source, decoding: Decoding) -> Source:
+    return open_source(given, decoding) if isinstance(given, str) else given
 
 
 def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.results import Captured
 
 CELL = 8
@@ -49,8 +49,7 @@ class StillFrames:
         `pixels` is the frame's model input, uint8 [h, w, 3].
         """
         height, width = pixels.shape[:2]
-        size = (-(-width // CELL), -(-height // CELL))
-        cells: Frame = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        cells = stretched(pixels, (-(-height // CELL), -(-width // CELL)), cv2.INTER_AREA)
         now = _seconds(captured)
         last = self._inferred.get(stream)
         if (

@@ -12,11 +12,14 @@ from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
 from aselect_runtime.records.bundle import Bundle
 from aselect_runtime.records.choice import Choice, Trial
 from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
+from aselect_runtime.records.clean import Clean, CleanLevels
 from aselect_runtime.records.data import DataFingerprint
+from aselect_runtime.records.distilled import Distilled, EncoderCost, EncoderKind, Replacement, StemSpec
 from aselect_runtime.records.engine import Engine
 from aselect_runtime.records.head import HEAD_KINDS, HeadKind, HeadSpec
-from aselect_runtime.records.manifest import Manifest, Precision
+from aselect_runtime.records.manifest import Manifest, Precision, Weights
 from aselect_runtime.records.masks import MaskFolder
+from aselect_runtime.records.massive import Massive
 from aselect_runtime.records.noise import LevelWeight, Noise
 from aselect_runtime.records.parity import Parity
 from aselect_runtime.records.quantisation import LayerDecision, Quantisation
@@ -34,10 +37,15 @@ __all__ = [
     "Choice",
     "ClassInfo",
     "Classes",
+    "Clean",
+    "CleanLevels",
     "Colour",
     "Component",
     "Cost",
     "DataFingerprint",
+    "Distilled",
+    "EncoderCost",
+    "EncoderKind",
     "Engine",
     "Finite",
     "Frozen",
@@ -47,19 +55,23 @@ __all__ = [
     "LevelWeight",
     "Manifest",
     "MaskFolder",
+    "Massive",
     "Noise",
     "Parity",
     "Precision",
     "Quantisation",
     "Record",
+    "Replacement",
     "Report",
     "Resize",
     "Score",
     "Selection",
     "Sha256",
     "Size",
+    "StemSpec",
     "Tap",
     "Task",
     "TensorSpec",
     "Trial",
+    "Weights",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aselect_runtime.errors import RecordError
-from aselect_runtime.files import atomic_write
+from aselect_runtime.files import atomic_write, read_file
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -54,17 +54,7 @@ class Record(Frozen):
     def load(cls: type[R], path: Path) -> R:
         """Read and validate a record; raises RecordError, which names the file and the first fault."""
         try:
-            if path.exists() and not path.is_file():  # reading a pipe could block, reading a device may never end
-                raise RecordError(
-                    f"{path}: unreadable (not a regular file), expected a {cls.kind} record; write it again"
-                )
-            with path.open("rb") as stream:
-                content = stream.read(LARGEST + 1)
-            if len(content) > LARGEST:
-                raise RecordError(
-                    f"{path}: got more than {LARGEST >> 20} MiB, expected a {cls.kind} record; write it again"
-                )
-            text = content.decode()
+            text = read_file(path, LARGEST).decode()
         except FileNotFoundError as error:
             raise RecordError(f"{path}: no such file, expected a {cls.kind} record; check the path") from error
         except (OSError, UnicodeDecodeError) as error:

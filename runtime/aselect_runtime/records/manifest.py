@@ -14,14 +14,16 @@ from aselect_runtime.records.resize import Resize
 from aselect_runtime.records.tap import Tap
 from aselect_runtime.records.tensors import TensorSpec
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "fp8"]
+Weights = Literal["int4"]
+"""How weights are stored if not in the type that they are used in."""
 
 
 class Manifest(Record):
     """The content of an export folder (`manifest.json`): all that a device needs to know about the model."""
 
     kind: ClassVar[str] = "manifest"
-    version: ClassVar[tuple[int, int]] = (1, 1)
+    version: ClassVar[tuple[int, int]] = (1, 2)
 
     task: Task
     classes: Classes
@@ -29,6 +31,8 @@ class Manifest(Record):
     input: TensorSpec
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     precision: Precision
+    weights: Weights | None = None
+    """Of `model`; activations have the type that `precision` names."""
     model: str = "model.onnx"
     rungs: tuple[str, ...] = ()
     """Fallback graphs of higher precision, tried in this order if the model's engine fails the parity check."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from aselect_runtime.errors import InputError
 from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
 from aselect_runtime.records.data import DataFingerprint
+from aselect_runtime.records.massive import Massive
 from aselect_runtime.records.noise import LevelWeight, Noise
 from aselect_runtime.records.tap import Tap
 
@@ -32,7 +33,7 @@ class Selection(Record):
     """The noise level and tap that a strategy chose, with all scores (`selection.json`)."""
 
     kind: ClassVar[str] = "selection"
-    version: ClassVar[tuple[int, int]] = (1, 2)
+    version: ClassVar[tuple[int, int]] = (1, 3)
 
     backbone: str
     backbone_sha256: Sha256 | None = None
@@ -53,6 +54,8 @@ class Selection(Record):
     cost: Cost | None = None
     parameters: dict[str, bool | int | Finite | str] = Field(default_factory=dict)
     """The strategy's parameters by name."""
+    massive: tuple[Massive, ...] = ()
+    """The scanned taps with massive channels; none without images, and in selections before 1.3."""
 
     def check_deployable(self) -> None:
         """Raise InputError for a mixture of noise levels: a deployed model has one."""

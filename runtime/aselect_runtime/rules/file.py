@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from aselect_runtime.errors import RecordError
+from aselect_runtime.files import read_file
 from aselect_runtime.records import Manifest
-from aselect_runtime.records.base import Frozen
+from aselect_runtime.records.base import LARGEST, Frozen
 from aselect_runtime.rules.zones import Point, rasterise
 
 if sys.version_info >= (3, 11):
@@ -139,7 +140,7 @@ def _fault(rule: Rule, what: str) -> RecordError:
 def load_rules(path: Path) -> Rules:
     """Read and validate a file of rules; raises RecordError, which names the file and the first fault."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, LARGEST).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise _unusable(path, f"unreadable ({reason})", "check the path") from error

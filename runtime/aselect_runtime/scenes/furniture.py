@@ -26,8 +26,9 @@ BARK: tuple[Colour, ...] = ((62, 72, 82), (78, 84, 92), (48, 56, 66))
 STEEL: tuple[Colour, ...] = ((110, 112, 112), (150, 152, 150), (64, 70, 62), (84, 84, 84))
 
 
-def _crown(rng: np.random.Generator, x: float, y: float, z: float, rx: float, ry: float, sides: int = 44) -> Points:
+def _crown(rng: np.random.Generator, x: float, y: float, z: float, rx: float, ry: float) -> Points:
     """A ragged, star-shaped outline."""
+    sides = 44
     angle = np.linspace(0.0, 2.0 * np.pi, sides, endpoint=False)
     lobes = sum(rng.uniform(0.03, 0.1) * np.sin(k * angle + rng.uniform(0, 6.28)) for k in (2, 3, 5, 7))
     radius = 1.0 + lobes + rng.uniform(-0.07, 0.07, sides)

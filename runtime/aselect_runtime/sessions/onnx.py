@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,24 +41,27 @@ class OnnxSession:
         self._name = "model in memory" if isinstance(source, bytes) else str(source)
         content = source if isinstance(source, bytes) else str(source)
         try:
-            self._session: Any = onnxruntime.InferenceSession(content, options, providers=providers)
+            self._session: Any = _load(onnxruntime, content, options, providers)
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise IntegrityError(
                 f"{self._name}: ONNX Runtime cannot load it ({_first_line(error)}), expected an ONNX model; "
                 "export it again"
             ) from error
         self.device = "cuda" if PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._input = self._session.get_inputs()[0].name
+        with self._readable():
+            self._inputs_are = [_described(node) for node in self._session.get_inputs()]
+            self._outputs_are = [_described(node) for node in self._session.get_outputs()]
+        self._outputs = [name for name, _, _ in self._outputs_are]
+        self._input = self._inputs_are[0][0] if self._inputs_are else ""
 
     def metadata(self) -> dict[str, str]:
         """The model's metadata_props."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
+        with self._readable():
+            return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def check(self, manifest: Manifest) -> None:
         """Raise IntegrityError unless the graph has the manifest's input and outputs, with their types and shapes."""
-        inputs = [_described(node) for node in self._session.get_inputs()]
-        outputs = [_described(node) for node in self._session.get_outputs()]
+        inputs, outputs = self._inputs_are, self._outputs_are
         wanted = [_specified(manifest.input)]
         promised = [_specified(output) for output in manifest.outputs]
         if inputs != wanted or any(output not in outputs for output in promised):
@@ -82,6 +86,17 @@ class OnnxSession:
         """See Session.close."""
         self._session = None
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Names and notes of a damaged graph need not be text."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise IntegrityError(
+                f"{self._name}: got names or notes that are not UTF-8 ({error.reason}), expected an ONNX model; "
+                "export it again"
+            ) from error
+
 
 def available() -> list[str]:
     """The devices that the installed ONNX Runtime supports, of `cpu` and `cuda`."""
@@ -105,6 +120,17 @@ def _onnxruntime() -> Any:
             "JetPack includes OpenCV) or pip install 'aselect-runtime[cpu]' (elsewhere)"
         ) from error
     return onnxruntime
+
+
+def _load(onnxruntime: Any, content: bytes | str, options: Any, providers: Sequence[str]) -> Any:
+    """A session, without ONNX Runtime's fusions of quantised products if they break the graph, as they do in FP8."""
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:
+        if "float8" not in str(error):
+            raise
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return onnxruntime.InferenceSession(content, options, providers=providers)
 
 
 def _described(node: Any) -> tuple[str, str, list[Any]]:

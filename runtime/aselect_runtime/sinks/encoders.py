@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 
 from aselect_runtime.errors import MissingDependencyError
 from aselect_runtime.frames import Frame
-from aselect_runtime.sources.gstreamer import has_gstreamer
 from aselect_runtime.sources.opencv import open_file
 
 Size = tuple[int, int]
@@ -73,6 +73,11 @@ def start(path: Path, fps: float, size: Size) -> Writer | None:
             log.debug("overlay video encoded by %s", encoder.name)
             return writer
     return None
+
+
+def has_gstreamer() -> bool:
+    """Whether this OpenCV was built with GStreamer."""
+    return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
 
 
 def count_frames(path: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
+from aselect_runtime.sinks.event_lines import event_lines
 from aselect_runtime.sinks.event_sink import EventContext, EventSink
 
 SCHEMES = {"mqtt": "mqtt_events", "mqtts": "mqtt_events", "http": "webhook", "https": "webhook"}
@@ -22,8 +23,6 @@ def open_events(uri: str, context: EventContext) -> EventSink:
         opened: EventSink = getattr(import_module(f"aselect_runtime.sinks.{name}"), name)(uri, context)
         return opened
     if not scheme and Path(uri).suffix == ".jsonl":
-        from aselect_runtime.sinks.event_lines import event_lines
-
         return event_lines(Path(uri))
     raise InputError(
         f"{redact(uri)}: got an unknown destination for events, expected {SUPPORTED}; choose one of these",

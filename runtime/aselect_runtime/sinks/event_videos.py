@@ -18,6 +18,7 @@ from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import Deliver
 from aselect_runtime.sinks.file_recorder import record_part
 from aselect_runtime.sinks.stream_recorder import StreamRecorder
+from aselect_runtime.sources.network import Endpoint
 
 OURS = re.compile(r"\d+-\d+-[A-Za-z0-9_-]+\.mkv")
 """Names of the recorded files (`Event.id`); no other file is ever removed."""
@@ -40,7 +41,7 @@ class EventVideos:
         longest = max(rule.seconds for rule in rules.rules)
         kept = recording.pre + longest + MARGIN
         self._recorders = {
-            number: StreamRecorder(uri, redact(uri), kept)
+            number: StreamRecorder(Endpoint.of(uri), kept)
             for number, uri in enumerate(self._inputs)
             if not _is_file(uri)
         }

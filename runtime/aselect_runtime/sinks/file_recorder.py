@@ -7,6 +7,7 @@ from pathlib import Path
 from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.packets import PacketFile, Stored, av
+from aselect_runtime.sources.network import Endpoint
 
 TIMEOUT = (10.0, 10.0)
 """Time limits in seconds for opening and for reading a file on the network."""
@@ -17,8 +18,13 @@ def record_part(uri: str, path: Path, start: float, end: float) -> None:
 
     Raises InputError if the video cannot be read, WriteError if the copy cannot be written.
     """
+    options: dict[str, str] = {}
+    if "://" in uri:
+        there = Endpoint.of(uri)
+        there.check()
+        uri, options = there.uri, there.options()
     try:
-        container = av.open(uri, timeout=TIMEOUT)
+        container = av.open(uri, options=options, timeout=TIMEOUT)
     except (OSError, av.FFmpegError) as error:
         raise InputError(f"{redact(uri)}: unreadable ({_reason(error)}), expected a video; check the input") from None
     with container:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import inf
 from time import monotonic
+from urllib.parse import parse_qs
 
 from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError, MissingDependencyError
@@ -28,7 +29,7 @@ except ImportError as error:
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Histogram limits in seconds: from a fast engine to a stalled camera, including about 1/60 and 1/30 s."""
-EXAMPLE = "metrics://127.0.0.1:9090"
+EXAMPLE = "metrics://127.0.0.1:9090 or metrics://0.0.0.0:9090?host=camera.example.org"
 SILENCE = 15.0
 """Seconds without a result after which a source does not count as up. Health snapshots come with results: without new
 results the last snapshot would still report a working source. Longer than the pipeline's time limit for a frame."""
@@ -37,11 +38,11 @@ results the last snapshot would still report a working source. Longer than the p
 @contextmanager
 def metrics(uri: str, manifest: Manifest) -> Iterator[Write]:
     """Serves `metrics://host:port`; raises InputError if the address cannot be bound."""
-    host, port = _address(uri)
+    host, port, names = _address(uri)
     figures = Metrics(manifest)
     with ExitStack() as stack:
         try:
-            stack.enter_context(serving(host, port, figures.content_type, figures.exposition))
+            stack.enter_context(serving(host, port, figures.content_type, figures.exposition, names))
         except OSError as error:
             raise InputError(
                 f"{redact(uri)}: cannot serve metrics there ({error.strerror}), expected a free port of this machine; "
@@ -153,12 +154,14 @@ class Metrics(Collector):
         return {item.name: best.get(item.name, 0.0) for item in self._manifest.classes}
 
 
-def _address(uri: str) -> tuple[str, int]:
+def _address(uri: str) -> tuple[str, int, list[str]]:
     split = split_address(uri, EXAMPLE)
     parts, port = split.parts, split.port
-    if not parts.hostname or port is None or parts.path.strip("/") not in {"", "metrics"}:
+    options = parse_qs(parts.query)
+    odd = parts.path.strip("/") not in {"", "metrics"} or parts.fragment or parts.username or options.keys() - {"host"}
+    if not parts.hostname or port is None or odd:
         raise InputError(f"{redact(uri)}: got no address to serve metrics at, expected for example {EXAMPLE}")
-    return parts.hostname, port
+    return parts.hostname, port, [name.lower() for name in options.get("host", [])]
 
 
 def _totals(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> CounterMetricFamily:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from threading import Thread
 
+from aselect_runtime.sinks.host_names import is_known
 from aselect_runtime.sinks.limits import HEADERS, IDLE, most_connections
 
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 431: "Headers Too Large"}
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Headers Too Large",
+}
 PATHS = frozenset({"/", "/metrics"})
 
 
 @contextmanager
-def serving(host: str, port: int, content_type: str, content: Callable[[], bytes]) -> Iterator[int]:
-    """Serve GET /metrics inside the block; yields the port. Raises OSError if the address cannot be bound."""
+def serving(
+    host: str, port: int, content_type: str, content: Callable[[], bytes], names: Collection[str] = ()
+) -> Iterator[int]:
+    """Serve GET /metrics inside the block; yields the port. Raises OSError if the address cannot be bound.
+
+    Requests must be for a host name of this machine or one of `names`, see `is_known`.
+    """
     started: Future[int] = Future()
     stop: Future[None] = Future()
-    handler = _Server(content_type, content)
+    handler = _Server(content_type, content, lambda asked: is_known(asked, host, names))
 
     async def work() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # errors of clients are not logged
@@ -45,7 +58,8 @@ def serving(host: str, port: int, content_type: str, content: Callable[[], bytes
 class _Server:
     """Answers each connection once and closes it."""
 
-    def __init__(self, content_type: str, content: Callable[[], bytes]) -> None:
+    def __init__(self, content_type: str, content: Callable[[], bytes], known: Callable[[str], bool]) -> None:
+        self._known = known
         self.most = most_connections()
         self._type = content_type
         self._content = content
@@ -75,7 +89,7 @@ class _Server:
         except asyncio.IncompleteReadError:
             return
         else:
-            status = _status(request)
+            status = _status(request, self._known)
         body = self._content() if status == 200 else f"{REASONS[status]}\n".encode()
         head = {
             "Content-Type": self._type if status == 200 else "text/plain; charset=utf-8",
@@ -92,11 +106,16 @@ class _Server:
         await reader.read(HEADERS)  # wait until the client closes: an abort could discard the answer
 
 
-def _status(request: bytes) -> int:
+def _status(request: bytes, known: Callable[[str], bool]) -> int:
     first, *headers = request.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     line = first.split(" ")
     if len(line) != 3 or not line[2].startswith("HTTP/1.") or not all(":" in header for header in headers):
         return 400
+    asked = [
+        value.strip() for name, _, value in (header.partition(":") for header in headers) if name.lower() == "host"
+    ]
+    if len(asked) > 1 or not all(map(known, asked)):  # browsers always send one
+        return 403
     if line[0] != "GET":
         return 405
     return 200 if line[1].split("?", 1)[0] in PATHS else 404

@@ -9,6 +9,8 @@ from aselect_runtime.addresses import check_form
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
+from aselect_runtime.sinks.image import image, images
+from aselect_runtime.sinks.lines import lines, standard_output
 from aselect_runtime.sinks.sink import EACH, STDOUT, Sink, writes_files
 
 SCHEMES = {
@@ -35,8 +37,6 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
     if not uri:
         raise InputError(f"got an empty output, expected {SUPPORTED}; name one", parameter="output")
     if uri == STDOUT:
-        from aselect_runtime.sinks.lines import standard_output
-
         return standard_output()
     if not writes_files(uri):
         scheme = uri.split("://", 1)[0]
@@ -58,15 +58,9 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
 
         return video(path, manifest)
     if path.suffix == ".jsonl":
-        from aselect_runtime.sinks.lines import lines
-
         return lines(path)
     if path.suffix in {".png", ".jpg"} and EACH in uri:
-        from aselect_runtime.sinks.image import images
-
         return images(uri, manifest)
     if path.suffix == ".png":
-        from aselect_runtime.sinks.image import image
-
         return image(path, manifest)
     raise InputError(f"{uri}: got the suffix {path.suffix!r}, expected {SUPPORTED}")

@@ -12,6 +12,7 @@ from threading import Lock, Thread
 from time import monotonic
 
 from aselect_runtime.sinks.packets import PacketFile, PacketRing, Stored, av
+from aselect_runtime.sources.network import Endpoint
 
 TIMEOUT = (10.0, 10.0)
 """Time limits in seconds: to connect, and between two packets."""
@@ -43,15 +44,15 @@ class StreamRecorder:
     thread.
     """
 
-    def __init__(self, uri: str, name: str, seconds: float) -> None:
-        self._uri = uri
-        self._name = name
+    def __init__(self, source: Endpoint, seconds: float) -> None:
+        self._source = source
+        self._name = source.name
         self._seconds = seconds
         self._jobs: dict[Path, _Job] = {}
         self._lock = Lock()
         self._over = Flag()
         self._lost = False
-        self._thread = Thread(target=self._work, name=f"record {name}", daemon=True)
+        self._thread = Thread(target=self._work, name=f"record {source.name}", daemon=True)
 
     def start(self) -> None:
         """Connect, in a separate thread."""
@@ -99,9 +100,9 @@ class StreamRecorder:
 
     def _follow(self) -> None:
         """Keep packets and write files until the stream ends or the run is over."""
-        options = {"rtsp_transport": "tcp"} if self._uri.startswith("rtsp") else {}
         ring = PacketRing(self._seconds)
-        with av.open(self._uri, options=options, timeout=TIMEOUT) as container:
+        self._source.check()
+        with av.open(self._source.uri, options=self._source.options(), timeout=TIMEOUT) as container:
             stream = container.streams.video[0]
             for packet in container.demux(stream):
                 if self._over.is_set():

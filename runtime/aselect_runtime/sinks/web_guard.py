@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 import secrets
 import socket
@@ -16,6 +15,7 @@ from aiohttp import web
 from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
+from aselect_runtime.sinks.host_names import is_known, is_loopback, literal
 
 TOKEN = "ASELECT_WEB_TOKEN"
 """Environment variable with the token; without it a random one is generated for each run."""
@@ -64,14 +64,13 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        literal = _literal(self.host)
-        return literal.is_loopback if literal else self.host == "localhost"
+        return is_loopback(self.host)
 
     @property
     def everywhere(self) -> bool:
         """Whether it listens on all addresses of this machine."""
-        literal = _literal(self.host)
-        return literal is not None and literal.is_unspecified
+        address = literal(self.host)
+        return address is not None and address.is_unspecified
 
     def url(self, port: int) -> str:
         """The URL for a browser; `port` is the one that was bound."""
@@ -119,7 +118,7 @@ class Guard:
     def _own_answer(self, request: web.Request) -> web.Response | None:
         """A refusal, or a redirect that sets the cookie if the address has the token; None: the request is allowed."""
         # DNS rebinding: a page of another site must not get access by a host name that it points at this machine.
-        if not self._known(_hostname(request.host)):
+        if not is_known(request.host, self.address.host, self.address.names):
             return _text(403, "Unknown host name. Use the address that aselect-run printed.")
         origin = request.headers.get("Origin")
         if origin is not None and _netloc(origin) != request.host:
@@ -144,34 +143,12 @@ class Guard:
             offered.encode(errors="surrogateescape"), self.token.encode()
         )
 
-    def _known(self, host: str) -> bool:
-        literal = _literal(host)
-        if literal is not None:  # DNS rebinding needs a host name
-            return literal.is_loopback or not self.address.loopback
-        own = socket.gethostname().lower()
-        local = frozenset() if self.address.loopback else {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
-        return host in {"localhost", self.address.host.lower()} | self.address.names | local
-
 
 def _netloc(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
-
-
-def _hostname(netloc: str) -> str:
-    try:
-        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
-
-
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def _text(status: int, text: str) -> web.Response:

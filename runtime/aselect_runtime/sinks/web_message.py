@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import Frame, stretched
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
@@ -57,8 +57,8 @@ def _reduced(frame: Frame) -> Frame:
     scale = LONGEST / max(frame.shape[:2])
     if scale >= 1:
         return frame
-    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    size = (max(1, round(frame.shape[0] * scale)), max(1, round(frame.shape[1] * scale)))
+    return stretched(frame, size, cv2.INTER_AREA)
 
 
 def _figures(health: Health) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
+from aselect_runtime.redaction import redact
 from aselect_runtime.sources.tls import SCHEMES, Trust
 
 PATIENCE = 5.0
@@ -39,6 +40,10 @@ def quoted(uri: str) -> str:
     according to RFC 3986 if that gives a host with a dot or a port, otherwise the password ends at the last `@`.
     """
     scheme, _, address = uri.partition("://")
+    before, _, options = uri.rpartition("#")
+    host = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    if scheme.lower() in SCHEMES and re.match(r"(ca|verify)=", options) and HOST.fullmatch(host):
+        return f"{quoted(before)}#{options}"  # the path of `#ca=` may contain an @
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     host = authority.rpartition("@")[2]
     after_last = address.rpartition("@")[2]
@@ -54,6 +59,16 @@ def quoted(uri: str) -> str:
     return f"{scheme}://{_escaped(user)}{colon}{_escaped(password)}@{address[len(credentials) + 1 :]}"
 
 
+def short_name(text: str) -> str:
+    """The element that a pipeline begins with, and the device or file that it reads: `v4l2src-video2`."""
+    first = text.split(" ! ", 1)[0]
+    place = re.search(r"\b(?:location|device|sensor-id|camera-id|device-path)=\"?([^\s\"]*)", redact(first + " ! "))
+    element = (first.split() or ["gstreamer"])[0]
+    end = re.split(r"[?#]", place[1].rstrip("/"))[0].rpartition("/")[2] if place else ""
+    stem = end.rpartition(".")[0] or end
+    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{element}-{stem}").strip("-")[:60] or "gstreamer"
+
+
 def _escaped(text: str) -> str:
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
 
@@ -63,16 +78,10 @@ def why_not(uri: str, trust: Trust) -> str:
 
     The address is opened once more, with user and password, so the certificate is checked as `trust` says.
     """
-    host = urlsplit(uri).hostname
-    try:
-        if host:
-            socket.getaddrinfo(host, None)
-    except OSError:
-        return unknown(host)
     try:
         import av
     except ImportError:
-        return UNKNOWN
+        return because(uri, None)
     scheme = uri.split("://", 1)[0].lower()
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
     if scheme in SCHEMES:
@@ -80,8 +89,19 @@ def why_not(uri: str, trust: Trust) -> str:
     try:
         av.open(uri, options=options, timeout=PATIENCE).close()
     except (av.FFmpegError, OSError) as error:
-        return REASONS.get(type(error).__name__, UNKNOWN)
+        return because(uri, error)
     return UNKNOWN
+
+
+def because(uri: str, error: Exception | None) -> str:
+    """What an error of PyAV means, without the address; a name that no server of names knows comes first."""
+    host = urlsplit(uri).hostname if "://" in uri else None
+    try:
+        if host:
+            socket.getaddrinfo(host, None)
+    except OSError:
+        return unknown(host)
+    return REASONS.get(type(error).__name__, UNKNOWN)
 
 
 def unknown(host: str | None) -> str:

@@ -13,7 +13,8 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import read_image
 from aselect_runtime.media import is_video, list_media, printable
 from aselect_runtime.results import Captured, SourceInfo
-from aselect_runtime.sources.video import VideoFile
+from aselect_runtime.sources.decoding import Decoding
+from aselect_runtime.sources.video_file import VideoFile
 
 FPS = 5.0
 """Frames per second of an output video of still images."""
@@ -28,7 +29,8 @@ class Images:
     with an error. `skipped` is the number of images that could not be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, decoding: Decoding | None = None) -> None:
+        self._decoding = decoding or Decoding()
         self._root = path if path.is_dir() else path.parent
         self._paths = list_media(path) if path.is_dir() else [path]
         self._label = _labels(self._root, self._paths)
@@ -68,7 +70,7 @@ class Images:
         yield Captured(read_image(path), 0, self._label[path], self.info, file=name)
 
     def _clip(self, path: Path) -> Iterator[Captured]:
-        with VideoFile(path) as video:
+        with VideoFile(path, self._decoding) as video:
             info = replace(self.info, name=printable(path), fps=video.info.fps)
             for captured in video:
                 yield replace(captured, label=f"{self._label[path]}-{captured.index:06d}", source=info)

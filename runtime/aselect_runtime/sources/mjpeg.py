@@ -11,7 +11,8 @@ import ssl
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -21,12 +22,12 @@ import numpy as np
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.sources.addresses import REASONS
+from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.image_size import LARGEST_IMAGE
 from aselect_runtime.sources.tls import Trust
 
 LARGEST_PART = 16 << 20
 """Maximum bytes of one image; a JPEG of LARGEST_IMAGE at high quality has fewer."""
-LARGEST_IMAGE = 1 << 26
-"""Maximum pixels of one image: 8192x8192."""
 HEADERS = 8192
 """Maximum bytes of the headers of a part, and of the data between two parts."""
 CHUNK = 65536
@@ -72,7 +73,7 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
 
 
 class MjpegCapture:
-    """Has the methods of cv2.VideoCapture. Raises InputError for a part above the limits."""
+    """Its images are decoded when asked for. Raises InputError for a part that is larger than a camera's can be."""
 
     def __init__(self, body: Body, boundary: str, name: str) -> None:
         self._body = body
@@ -80,17 +81,16 @@ class MjpegCapture:
         self._buffer = bytearray()
         self._mark = b"--" + boundary.removeprefix("--").encode("latin-1", "replace")
 
-    def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """(True, the next image that can be decoded, BGR); (False, None) at the end."""
+    def next(self) -> Make | None:
+        """The next image, decoded when it is made; None where there are no more."""
         try:
-            for part in self._parts():
-                self._check_size(part)
-                frame = cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)
-                if frame is not None:
-                    return True, frame  # type: ignore[return-value]
+            part = next(self._parts(), None)
         except CEASED:
-            pass
-        return False, None
+            return None
+        if part is None:
+            return None
+        self._check_size(part)
+        return partial(_decoded, part)
 
     def get(self, _: int) -> float:
         """Always 0.0: no property is known."""
@@ -153,6 +153,10 @@ class MjpegCapture:
             f"{self._name}: got {what}, expected JPEG images of at most {LARGEST_IMAGE >> 20} megapixels and "
             f"{LARGEST_PART >> 20} MiB; check the camera"
         )
+
+
+def _decoded(part: bytes) -> Frame | None:
+    return cast("Frame | None", cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

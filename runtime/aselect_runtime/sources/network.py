@@ -1,9 +1,11 @@
-"""Cameras and videos on the network (rtsp://, http:// and others, encrypted or not), through OpenCV's FFmpeg."""
+"""Cameras and videos on the network (rtsp://, http:// and others, encrypted or not), through FFmpeg."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import cv2
 
@@ -13,11 +15,17 @@ from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.addresses import quoted, why_not
-from aselect_runtime.sources.mjpeg import MjpegCapture, open_mjpeg
-from aselect_runtime.sources.opencv import FPS, LiveCapture, open_ffmpeg
+from aselect_runtime.sources.decoding import Decoding
+from aselect_runtime.sources.hardware import Place, by_hardware, name_of
+from aselect_runtime.sources.image_size import check_size
+from aselect_runtime.sources.mjpeg import open_mjpeg
+from aselect_runtime.sources.opencv import FPS, Capture, DeferredCapture, LiveCapture, open_ffmpeg
 from aselect_runtime.sources.source import Source
-from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, split_trust
+from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, option_table, split_trust
 from aselect_runtime.sources.video import Video
+
+if TYPE_CHECKING:
+    from aselect_runtime.sources.av_capture import AvCapture
 
 OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
@@ -26,31 +34,27 @@ LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Schemes that need no host."""
 
 
-def network(uri: str) -> Source:
+def network(uri: str, decoding: Decoding) -> Source:
     """A video if the path has a video's suffix (http://host/video.mp4: every frame is delivered), else a live stream.
 
+    Streams are read with PyAV if it is installed, which limits the size of images and never converts a frame that is
+    replaced by a newer one.
     Raises InputError for an address without a host. For encrypted addresses the part after `#` sets the trusted
     certificates, see `split_trust`.
     """
-    uri, trust = split_trust(quoted(uri), redact(uri))
-    name = redact(uri)
-    split = split_address(uri, "rtsp://host:554/stream")
-    parts, port = split.parts, split.port
-    scheme, host, path = parts.scheme.lower(), parts.hostname, parts.path
-    if not host and not (scheme in LISTENING and port):  # udp://@:5000 is a port of this machine
-        raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
+    endpoint = Endpoint.of(uri)
+    name, host, path = endpoint.name, endpoint.host, urlsplit(endpoint.uri).path
     # Labels and file names are made from it: a path that contains options may contain a password.
-    host = host or scheme
     stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
-    endpoint = _Endpoint(uri, name, host, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
-    if scheme.startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, endpoint.connect)
+    connection = _Connection(endpoint, decoding)
+    if endpoint.uri.lower().startswith("http") and is_video(PurePosixPath(path)):
+        return Video(name, stem, connection.connect_video)
     info = SourceInfo(name, FPS, live=True)
-    return LiveCapture(info, stem, endpoint.connect_live, "check the camera and the network")
+    return LiveCapture(info, stem, connection.connect_live, "check the camera and the network")
 
 
 @dataclass(frozen=True)
-class _Endpoint:
+class Endpoint:
     """An address, and the trust settings for its certificate; None if the scheme is not encrypted."""
 
     uri: str
@@ -59,25 +63,71 @@ class _Endpoint:
     port: int
     trust: Trust | None
 
-    def connect_live(self) -> cv2.VideoCapture | MjpegCapture:
-        """Open a stream; JPEG images over HTTP are not read by FFmpeg, which does not limit their size."""
-        if self.uri.lower().startswith("http"):
-            if self.trust is not None:
-                check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
-            capture = open_mjpeg(self.uri, self.name, self.trust, OPEN_TIMEOUT)
-            if capture is not None:
-                return capture
-        return self.connect(threads=1)
+    @classmethod
+    def of(cls, uri: str) -> Endpoint:
+        """Parse an address as users write it; raises InputError for one without a host."""
+        uri, trust = split_trust(quoted(uri), redact(uri))
+        name = redact(uri)
+        split = split_address(uri, "rtsp://host:554/stream")
+        scheme, host, port = split.parts.scheme.lower(), split.parts.hostname, split.port
+        if not host and not (scheme in LISTENING and port):  # udp://@:5000 is a port of this machine
+            raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
+        return cls(uri, name, host or scheme, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
 
-    def connect(self, threads: int = 0) -> cv2.VideoCapture:
-        """Open with FFmpeg. Each additional decoding thread delays frames by one: use one thread for a live stream."""
+    def options(self) -> dict[str, str]:
+        """FFmpeg's options, also for a further connection."""
+        return option_table(self.trust or Trust())
+
+    def check(self) -> None:
+        """Raise InputError unless the server has a valid certificate for the host."""
         if self.trust is not None:
             check_certificate(self.host, self.port, self.trust, self.name, OPEN_TIMEOUT)
-        trust = self.trust or Trust()
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """An endpoint, and the decoders that its run asked for."""
+
+    endpoint: Endpoint
+    decoding: Decoding
+
+    def connect_live(self) -> Capture | DeferredCapture:
+        """Open a stream; JPEG images over HTTP are read without FFmpeg."""
+        self.endpoint.check()
+        if self.endpoint.uri.lower().startswith("http"):
+            images = open_mjpeg(self.endpoint.uri, self.endpoint.name, self.endpoint.trust, OPEN_TIMEOUT)
+            if images is not None:
+                return images
+        place = self._place(live=True)
+        return by_hardware(place, self.decoding) or self._by_software(place, threads=1)
+
+    def connect_video(self) -> Capture:
+        """Open a video of which every frame is wanted."""
+        self.endpoint.check()
+        place = self._place(live=False)
+        return by_hardware(place, self.decoding) or self._by_software(place)
+
+    def _place(self, *, live: bool) -> Place:
+        endpoint = self.endpoint
+        return Place(endpoint.uri, endpoint.name, endpoint.options(), (OPEN_TIMEOUT, READ_TIMEOUT), live)
+
+    def _by_software(self, place: Place, threads: int = 0) -> AvCapture | cv2.VideoCapture:
+        """Decode on the processor. Several threads delay each frame by as many: a live stream is given one."""
+        try:
+            from aselect_runtime.sources.av_capture import AvCapture
+        except ImportError:
+            return self._with_opencv(threads)
+        software = AvCapture(place.uri, place.name, place.options, place.timeouts, threads=threads)
+        self.decoding.say_processor(name_of(software.codec), place.name)
+        return software
+
+    def _with_opencv(self, threads: int) -> cv2.VideoCapture:
+        """Open with OpenCV's FFmpeg, which allocates what the first images declare."""
+        endpoint, trust = self.endpoint, self.endpoint.trust or Trust()
         thread_count = getattr(cv2, "CAP_PROP_N_THREADS", None)  # not in OpenCV before 4.7
         with ffmpeg_options(trust):
             capture = open_ffmpeg(
-                self.uri,
+                endpoint.uri,
                 [
                     *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT * 1000)),
                     *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT * 1000)),
@@ -85,5 +135,6 @@ class _Endpoint:
                 ],
             )
         if not capture.isOpened():
-            raise InputError(f"{self.name}: {why_not(self.uri, trust)}")
+            raise InputError(f"{endpoint.name}: {why_not(endpoint.uri, trust)}")
+        check_size(endpoint.name, capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         return capture

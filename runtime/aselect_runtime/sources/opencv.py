@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import cv2
 
@@ -16,6 +17,7 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.media import library_path
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.rings import FrameRing
+from aselect_runtime.sources.deferred import Arrived, Make
 
 BUFFERS = 12
 """More frames than a run holds at the same time, waiting for the session and for the sinks."""
@@ -36,10 +38,23 @@ class Capture(Protocol):
     def release(self) -> None: ...
 
 
+class DeferredCapture(Protocol):
+    """A capture whose frames can be taken before they are made."""
+
+    def next(self) -> Make | None:
+        """The next frame; None where there are no more."""
+
+    def get(self, propId: int, /) -> float: ...  # noqa: N803 - OpenCV's name
+
+    def release(self) -> None: ...
+
+
 class LiveCapture:
     """A camera or stream. `connect` opens it or raises InputError; `advice` is the end of its error messages."""
 
-    def __init__(self, info: SourceInfo, stem: str, connect: Callable[[], Capture], advice: str) -> None:
+    def __init__(
+        self, info: SourceInfo, stem: str, connect: Callable[[], Capture | DeferredCapture], advice: str
+    ) -> None:
         self.info = info
         self._stem = stem
         self._connect = connect
@@ -59,9 +74,15 @@ class LiveCapture:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Captured]:
+        for arrived in self.arrivals():
+            if (captured := arrived.captured()) is not None:
+                yield captured
+
+    def arrivals(self) -> Iterator[Arrived]:
+        """The frames as they come, made only when `captured` is called."""
         index = -1
-        for index, frame in enumerate(frames(self._capture)):
-            yield Captured(frame, index, f"{self._stem}-{index:06d}", self.info)
+        for index, make in enumerate(made(self._capture)):
+            yield Arrived(make, index, f"{self._stem}-{index:06d}", self.info)
         raise InputError(f"{self.info.name}: got no frame {index + 1}, expected a stream; {self._advice}")
 
 
@@ -75,6 +96,21 @@ def open_file(path: Path) -> cv2.VideoCapture:
     """A capture of a file with any name; check `isOpened`."""
     with library_path(path) as name:
         return open_ffmpeg(name)
+
+
+def made(capture: Capture | DeferredCapture) -> Iterator[Make]:
+    """What makes each of the frames of an open capture, until it has no more or fails."""
+    take = getattr(capture, "next", None)
+    if take is not None:
+        while (make := take()) is not None:
+            yield make
+        return
+    for frame in frames(cast("Capture", capture)):
+        yield partial(_itself, frame)
+
+
+def _itself(frame: Frame) -> Frame:
+    return frame
 
 
 def frames(capture: Capture, tries: int = 1) -> Iterator[Frame]:
@@ -104,7 +140,7 @@ def frames(capture: Capture, tries: int = 1) -> Iterator[Frame]:
             yield frame
 
 
-def rate(capture: Capture, otherwise: float) -> float:
+def rate(capture: Capture | DeferredCapture, otherwise: float) -> float:
     """Nominal frames per second, or `otherwise` if the container or driver reports an impossible value."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0 < fps <= 1000 else otherwise

@@ -108,7 +108,17 @@ _own = os.environ.get(OPTIONS)
 @contextmanager
 def ffmpeg_options(trust: Trust) -> Iterator[None]:
     """Apply `trust` to captures opened in the block; OpenCV reads FFmpeg's options only from the environment."""
+    with _shared.holding(_options(trust)):
+        yield
+
+
+def option_table(trust: Trust) -> dict[str, str]:
+    """The same options for PyAV."""
+    pairs = (option.partition(";") for option in _options(trust).split("|"))
+    return {name: value for name, mark, value in pairs if mark}
+
+
+def _options(trust: Trust) -> str:
     # RTSP over TCP: lost UDP packets would corrupt the image.
     own = "rtsp_transport;tcp" if _own is None else _own
-    with _shared.holding(own if "tls_verify" in own else "|".join(filter(None, (own, trust.options())))):
-        yield
+    return own if "tls_verify" in own else "|".join(filter(None, (own, trust.options())))

@@ -1,25 +1,20 @@
-"""A video file: every frame, in order."""
+"""A video: every frame, in order."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 import cv2
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.media import printable
 from aselect_runtime.results import Captured, SourceInfo
-from aselect_runtime.sources.container import missing_bytes
-from aselect_runtime.sources.opencv import frames, open_file, rate
+from aselect_runtime.sources.opencv import Capture, frames, rate
 
 COMPLETE = 0.9
 """A warning is logged if a video ends before this share of the frames that its container states."""
-TRIES = 64
-"""Reads without a frame before a file counts as ended: 64 times 4096 audio packets may be between two frames."""
 FPS = 25.0
 """Frame rate of a video that states none."""
 
@@ -31,16 +26,18 @@ class Video:
 
     The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
     that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, or if
-    `missing` returns that bytes are missing at the end; otherwise a warning is logged.
+    `missing` returns that bytes are missing at the end; otherwise a warning is logged. `began` is called after the
+    first frame.
     """
 
     def __init__(
         self,
         name: str,
         stem: str,
-        connect: Callable[[], cv2.VideoCapture],
+        connect: Callable[[], Capture],
         missing: Callable[[], int] = lambda: 0,
         tries: int = 1,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = SourceInfo(name, FPS)
         self.labels = frozenset({stem})
@@ -48,6 +45,7 @@ class Video:
         self._connect = connect
         self._missing = missing
         self._tries = tries
+        self._began = began
 
     def __enter__(self) -> Video:
         self._capture = self._connect()
@@ -67,6 +65,8 @@ class Video:
             position = at if at > 0 else count / self.info.fps
             yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info, position=round(position, 3))
             count += 1
+            if count == 1:
+                self._began()
         self._check(count, promised)
 
     def _check(self, count: int, promised: float) -> None:
@@ -84,25 +84,3 @@ class Video:
                 "%s: got %d frames, but its container states about %d; the frames were used",
                 *(self.info.name, count, promised),
             )
-
-
-class VideoFile(Video):
-    """Decodes with OpenCV's FFmpeg; raises InputError on entering if the file cannot be opened."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(printable(path), path.stem, lambda: _connect(path), lambda: missing_bytes(path), TRIES)
-
-
-def _connect(path: Path) -> cv2.VideoCapture:
-    try:
-        size = path.stat().st_size
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: unreadable ({error.strerror}), expected a video; check the path") from error
-    capture = open_file(path)
-    if not capture.isOpened():
-        raise InputError(
-            f"{path}: got {size} bytes that cannot be opened, expected a video; it may be truncated, copy it again"
-        )
-    return capture

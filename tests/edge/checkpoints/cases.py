@@ -21,6 +21,7 @@ from tests.edge.checkpoints.making import (
     gguf,
     in_one,
     int8,
+    legacy,
     lit_ema,
     lora_in_place,
     named_weights,
@@ -30,12 +31,16 @@ from tests.edge.checkpoints.making import (
     pixart_file,
     pixart_model,
     prefixed,
+    repa_e,
     safetensors_named_pt,
     sd3_file,
     sd3_model,
+    self_flow,
     sit_file,
+    sit_like,
     torch_file,
     weights,
+    wide_norms,
     with_tensor,
     zeros,
 )
@@ -86,6 +91,14 @@ RIGHT = [
     Case("repa-cosine", sit_file(path="cosine", args={"path_type": "cosine"})),
     Case("irepa", sit_file(beside=["projectors.0.projection_layer.weight"])),
     Case("sra", sit_file(beside=["ap_head.linear1.weight"])),
+    Case("qk-norm", sit_file(qk_norm=True, beside=["projectors.0.0.weight"])),
+    Case("qk-norm-dit", torch_file(dict, qk_norm=True)),
+    Case("qk-norm-lean", sit_like(dict, "SiT.pt", qk_norm=True), options={"depth": 2, "lean": True}),
+    Case("repa-legacy", sit_like(legacy)),
+    Case("repa-legacy-qk-norm", sit_like(legacy, qk_norm=True), options={"depth": 3}),
+    Case("self-flow", sit_like(self_flow, "selfflow_imagenet256.pt", learned=True)),
+    Case("self-flow-lean", sit_like(self_flow, "selfflow.pt", learned=True), options={"depth": 2, "lean": True}),
+    Case("repa-e", sit_like(repa_e, "0400000.pt")),
     Case("no-learned-sigma", sit_file()),
     Case("time-given", sit_file(towards="data"), options={"sit_time": "1-sigma"}),
     Case("path-given", sit_file(path="vp"), options={"sit_path": "vp"}),
@@ -113,7 +126,7 @@ RIGHT = [
 UNKNOWN = "not understood.*not supported"
 REFUSED = [
     Case(
-        "qk-norm",
+        "qk-norm-in-one-block",
         with_tensor("blocks.2.attn.q_norm.weight", "blocks.2.attn.k_norm.weight"),
         rf"qk-norm.*{UNKNOWN[-13:]}",
     ),
@@ -122,10 +135,36 @@ REFUSED = [
     Case("rms-norm", with_tensor("blocks.0.norm1.weight", "blocks.0.norm2.weight"), "RMSNorm"),
     Case("swiglu", with_tensor("blocks.0.mlp.w12.weight", "blocks.0.mlp.w3.weight"), "SwiGLU"),
     Case("lightningdit-nameless", with_tensor("blocks.0.mlp.w12.weight", name="ckpt.pt"), "SwiGLU"),
-    Case("repa-e", with_tensor("bn.running_mean", "bn.running_var", shape=(4,)), "normalise the latents"),
-    Case("ddt", with_tensor("decoder_blocks.0.attn.qkv.weight"), "a separate decoder"),
+    Case(
+        "qk-norm-rms", sit_like(lambda s: {k: v for k, v in s.items() if "norm.bias" not in k}, qk_norm=True), "qk-norm"
+    ),
+    Case(
+        "qk-norm-of-all", sit_like(wide_norms, "SiT.pt", qk_norm=True), "qk-norm.*32 channels, expected over the 8 of"
+    ),
+    Case("repa-e-half", with_tensor("bn.running_mean", shape=(4,)), "normalise the latents"),
+    Case(
+        "repa-e-negative",
+        sit_like(lambda s: {**repa_e(s), "bn.running_var": torch.tensor([1.0, -1.0, 1.0, 1.0])}),
+        "finite means and variances",
+    ),
+    Case("decoder", with_tensor("decoder_blocks.0.attn.qkv.weight"), "a separate decoder"),
+    Case(
+        "decoder-of-another-kind",
+        sit_like(lambda s: {**legacy(s), "decoder_blocks.0.cross.weight": torch.ones(2)}),
+        "a separate decoder",
+    ),
+    Case(
+        "ddt",
+        with_tensor("s_embedder.proj.weight", "blocks.0.norm1.weight", "blocks.0.mlp.w1.weight", name="ddt.ckpt"),
+        "DDT",
+    ),
     Case("meanflow", with_tensor("r_embedder.mlp.0.weight"), "MeanFlow"),
-    Case("reg", with_tensor("cls_token", shape=(1, 1, 32)), "in addition to the image tokens"),
+    Case(
+        "reg",
+        with_tensor("cls_projectors2.weight", "wg_norm.weight", "final_layer.linear_cls.weight"),
+        "in addition to the image tokens",
+    ),
+    Case("reg-token", with_tensor("cls_token", shape=(1, 1, 32)), "in addition to the image tokens"),
     Case("experts", with_tensor("blocks.1.moe.experts.0.fc1.weight"), "mixture of experts"),
     Case("unheard-of", with_tensor("blocks.1.gamma"), UNKNOWN),
     Case("jit", only("JiT.safetensors", "x_embedder.proj1.weight", "blocks.0.adaLN_modulation.1.weight"), "got JiT"),

@@ -43,12 +43,18 @@ def prefixed(state: State, prefix: str) -> State:
 
 
 def torch_file(
-    wrap: Callable[[State], Any], name: str = "DiT-T-2.pt", sit: bool = False, bias: bool = True, **how: Any
+    wrap: Callable[[State], Any],
+    name: str = "DiT-T-2.pt",
+    sit: bool = False,
+    bias: bool = True,
+    qk_norm: bool = False,
+    **how: Any,
 ) -> Make:
     """A file of DiT's layout, with the weights put into it by `wrap`."""
 
     def make(folder: Path) -> tuple[Path, Reference]:
         state = ref.dit_state(bias=bias)
+        state = ref.with_qk_norm(state) if qk_norm else state
         torch.save(wrap(state), folder / name, **how)
         return folder / name, ref.sit(state) if sit else ref.dit(state)
 
@@ -62,6 +68,7 @@ def sit_file(
 
     def make(folder: Path) -> tuple[Path, Reference]:
         state = ref.dit_state(learned)
+        state = ref.with_qk_norm(state) if more.get("qk_norm") else state
         beside = {key: torch.randn(4, 4) for key in more.get("beside", ())}
         content = {
             "ema": {**state, **beside},
@@ -72,6 +79,60 @@ def sit_file(
         return folder / name, ref.sit(state, towards, path)
 
     return make
+
+
+def sit_like(change: Callable[[State], State], name: str = "last.pt", **more: Any) -> Make:
+    """A file of REPA's kind that was saved in another form; the reference is of the weights before."""
+
+    def make(folder: Path) -> tuple[Path, Reference]:
+        state = ref.dit_state(more.get("learned", False))
+        if more.get("qk_norm"):
+            state = ref.with_qk_norm(state)
+        saved = change(state)
+        torch.save({"ema": saved, "model": zeros(saved), **more.get("content", {})}, folder / name)
+        return folder / name, ref.sit(state, "noise")
+
+    return make
+
+
+def legacy(state: State, first: int = 2) -> State:
+    """As REPA saved before it had one list of blocks: those from `first` on are another's."""
+    moved = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        if parts[0] == "blocks" and int(parts[1]) >= first:
+            parts[:2] = ["decoder_blocks", str(int(parts[1]) - first)]
+        moved[".".join(parts)] = value
+    return {**moved, "projectors.0.0.weight": torch.randn(4, 4)}
+
+
+def wide_norms(state: State) -> State:
+    """Norms over all heads at once, where timm's are over each."""
+    return {name: value.repeat(ref.HEADS) if "_norm." in name else value for name, value in state.items()}
+
+
+def self_flow(state: State) -> State:
+    """The patch embedding as a linear layer of channels, rows, columns; and the head it was trained beside."""
+    patches = state["x_embedder.proj.weight"]
+    rows = [
+        torch.stack([kernel[c, i, j] for c in range(ref.CHANNELS) for i in (0, 1) for j in (0, 1)])
+        for kernel in patches
+    ]
+    return {**state, "x_embedder.proj.weight": torch.stack(rows), "projector.linear1.weight": torch.randn(4, 4)}
+
+
+def repa_e(state: State) -> State:
+    """With the running statistics of the latents."""
+    statistics = {
+        "bn.running_mean": torch.linspace(-1, 1, ref.CHANNELS),
+        "bn.running_var": torch.linspace(0.2, 9, ref.CHANNELS),
+    }
+    return {
+        **state,
+        **statistics,
+        "bn.num_batches_tracked": torch.tensor(7),
+        "projectors.0.0.weight": torch.randn(4, 4),
+    }
 
 
 def with_tensor(*names: str, shape: tuple[int, ...] = (8, 8), name: str = "SiT-XL-2.pt") -> Make:
@@ -203,7 +264,7 @@ def folder_of(
 def sd3_model(**more: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         model: Any = random(SD3Transformer2DModel(**{**ref.SD3, **more}))
-        return model  # type: ignore[no-any-return]
+        return model
 
     return make
 

@@ -80,6 +80,26 @@ def dit_state(learned_sigma: bool = True, rows: int = CLASSES + 1, bias: bool = 
     return {"pos_embed": table(), **state}
 
 
+def with_qk_norm(state: State) -> State:
+    """The norms over a head's queries and keys of timm's attention: weights around 1, and biases."""
+    width = WIDTH // HEADS
+    names = [
+        f"blocks.{i}.attn.{norm}_norm.{kind}" for i in range(LAYERS) for norm in "qk" for kind in ("weight", "bias")
+    ]
+    norms = filled(dict.fromkeys(names, (width,)), seed=5)
+    return {**state, **{name: value + name.endswith("weight") for name, value in norms.items()}}
+
+
+def head_normed(state: State, name: str, x: Tensor) -> Tensor:
+    """Over each head alone: less its mean, over its standard deviation with an eps of 1e-5, times weight, plus bias."""
+    if f"{name}.weight" not in state:
+        return x
+    x = x.unflatten(2, (HEADS, -1))
+    x = x - x.mean(-1, keepdim=True)
+    x = x / ((x**2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    return (x * state[f"{name}.weight"] + state[f"{name}.bias"]).flatten(2)
+
+
 def linear(state: State, name: str, x: Tensor) -> Tensor:
     return F.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
 
@@ -115,6 +135,7 @@ def dit_mlp(state: State, x: Tensor, t: float, label: int) -> Tensor:
     for i in range(2):
         parts = linear(state, f"blocks.{i}.adaLN_modulation.1", c)[:, None].chunk(6, 2)
         q, k, v = linear(state, f"blocks.{i}.attn.qkv", normed(h, parts[0], parts[1])).chunk(3, 2)
+        q, k = (head_normed(state, f"blocks.{i}.attn.{n}_norm", z) for n, z in (("q", q), ("k", k)))
         h = h + parts[2] * linear(state, f"blocks.{i}.attn.proj", attention(q, k, v))
         out = mlp(state, f"blocks.{i}", normed(h, parts[3], parts[4]))
         h = h + parts[5] * out

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from aselect_runtime.engines import building, gpu, tensorrt_session
@@ -291,6 +292,8 @@ class FakeTensorRt:
     class TensorIOMode:
         INPUT, OUTPUT = 1, 2
 
+    LayerInformationFormat = SimpleNamespace(JSON=1)
+    ProfilingVerbosity = SimpleNamespace(LAYER_NAMES_ONLY=0, NONE=1, DETAILED=2)
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
     MemoryPoolType = SimpleNamespace(WORKSPACE=0)
 
@@ -300,6 +303,8 @@ class FakeTensorRt:
         """Graphs (by file name) that are built into engines which answer with one class everywhere."""
         self.refused: set[str] = set()
         """Graphs that cannot be built."""
+        self.widened: set[str] = set()
+        """Graphs that are silently built in FP32, whatever they say."""
         self.built: list[str] = []
         self.loaded: list[bytes] = []
 
@@ -327,7 +332,7 @@ class FakeTensorRt:
             if made_for["version"] != self.__version__:
                 log.log(log.Severity.ERROR, "Version tag does not match; serialized with another version")
                 return None
-            return _FakeEngine(self, graph, made_for["graph"] in self.spoiled, log)
+            return _FakeEngine(self, graph, made_for, log)
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
@@ -341,7 +346,7 @@ class _FakeBuilder:
         return SimpleNamespace(path=None)
 
     def create_builder_config(self) -> SimpleNamespace:
-        config = SimpleNamespace(progress_monitor=None, set_memory_pool_limit=lambda *_: None)
+        config = SimpleNamespace(progress_monitor=None, set_memory_pool_limit=lambda *_: None, profiling_verbosity=0)
         cache = SimpleNamespace(serialize=lambda: b"times")
         config.create_timing_cache = lambda *_: cache
         config.set_timing_cache = lambda *_: True
@@ -358,14 +363,16 @@ class _FakeBuilder:
             self._log.log(self._log.Severity.ERROR, "Could not find any implementation for node ForeignNode")
             return None
         self._trt.built.append(name)
-        head = json.dumps({"version": self._trt.__version__, "graph": name})
+        detailed = config.profiling_verbosity == self._trt.ProfilingVerbosity.DETAILED
+        head = json.dumps({"version": self._trt.__version__, "graph": name, "detailed": detailed})
         content: bytes = MAGIC + head.encode() + b"\n" + network.path.read_bytes()
         return content
 
 
 class _FakeEngine:
-    def __init__(self, trt: FakeTensorRt, graph: bytes, spoiled: bool, log: Any) -> None:
-        self._trt, self._spoiled, self._log = trt, spoiled, log
+    def __init__(self, trt: FakeTensorRt, graph: bytes, made_for: dict[str, Any], log: Any) -> None:
+        self._trt, self._spoiled, self._log = trt, made_for["graph"] in trt.spoiled, log
+        self._graph, self._made_for = graph, made_for
         self._model = OnnxSession(graph, "cpu")
         session = self._model._session
         self._nodes = [*session.get_inputs(), *session.get_outputs()]
@@ -384,6 +391,22 @@ class _FakeEngine:
     def get_tensor_mode(self, name: str) -> int:
         return (
             FakeTensorRt.TensorIOMode.INPUT if self._node(name)[0] < self._inputs else FakeTensorRt.TensorIOMode.OUTPUT
+        )
+
+    def create_engine_inspector(self) -> SimpleNamespace:
+        """It tells types only of engines that were built with detailed profiling, as the real one."""
+        written = {1: "Float", 6: "Int32", 3: "Int8", 2: "UInt8", 9: "Bool", 7: "Int64", 10: "Half"}
+        kinds = {tensor.data_type for tensor in onnx.load_from_string(self._graph).graph.initializer} | {1}
+        if self._made_for["graph"] in self._trt.widened:
+            kinds = {1}
+        layers: list[Any] = [f"layer {kind}" for kind in sorted(kinds)]
+        if self._made_for["detailed"]:
+            layers = [
+                {"Name": name, "Outputs": [{"Format/Datatype": written[kind]}]}
+                for name, kind in zip(layers, sorted(kinds), strict=True)
+            ]
+        return SimpleNamespace(
+            get_engine_information=lambda format: json.dumps({"Layers": layers}) if format == 1 else ""
         )
 
     def create_execution_context(self) -> SimpleNamespace:

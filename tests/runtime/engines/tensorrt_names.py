@@ -23,6 +23,7 @@ VERSIONS = {"10.3": "10.3.0", "10.13": "10.13.3.9", "10.16": "10.16.1.11", "11.4
 CLASSES = (
     "Builder",
     "BuilderFlag",
+    "EngineInspector",
     "IBuilderConfig",
     "ICudaEngine",
     "IExecutionContext",
@@ -30,10 +31,12 @@ CLASSES = (
     "INetworkDefinition",
     "IProgressMonitor",
     "ITimingCache",
+    "LayerInformationFormat",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
     "ParserError",
+    "ProfilingVerbosity",
     "Runtime",
     "TensorIOMode",
 )

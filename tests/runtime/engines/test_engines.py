@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from aselect_runtime import open_model
 from aselect_runtime.engines import BuildOptions, add_engines, building
+from aselect_runtime.engines.parity import compare, first_passing
+from aselect_runtime.engines.precision import check_precision, tensor_types
 from aselect_runtime.errors import EngineError, GateError, IntegrityError
 from aselect_runtime.files import sha256
-from aselect_runtime.records import Manifest, Report
+from aselect_runtime.records import Manifest, Precision, Report
 from tests.log_lines import heard
 from tests.runtime.engines.engine_folder import ENGINE, listed
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
+from tests.runtime.manifests import small_manifest
 
 WriteModel = Callable[..., Path]
 
@@ -71,6 +77,84 @@ def test_when_no_rung_answers_right_the_last_good_engine_stays(ladder: Path, mac
     assert {path: path.read_bytes() for path in before} == before
     assert {path.suffix for path in ladder.rglob("*") if path.is_file() and path not in before} == {".failed"}
     machine.driver.check_clean()
+
+
+def _typed(folder: Path, precision: Precision, dtype: type, names: Sequence[str]) -> None:
+    """Give graphs of a folder a precision as far as the stand-in's inspector sees: by a tensor of that type."""
+    manifest = Manifest.load(folder / "manifest.json")
+    files = dict(manifest.files)
+    for name in names:
+        model = onnx.load(str(folder / name))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, dtype), "typed"))
+        onnx.save(model, str(folder / name))
+        files[name] = sha256(folder / name)
+    manifest.model_copy(update={"files": files, "precision": precision}).save(folder / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("widened", "taken"),
+    [
+        ((), "model.onnx"),
+        (("model.onnx",), "model.mixed.onnx"),
+        (("model.onnx", "model.mixed.onnx"), "model.fp32.onnx"),
+    ],
+)
+def test_an_fp16_rung_that_was_silently_built_in_fp32_fails(
+    ladder: Path, machine: Machine, widened: tuple[str, ...], taken: str
+) -> None:
+    _typed(ladder, "fp16", np.float16, ("model.onnx", "model.mixed.onnx"))
+    machine.trt.widened = set(widened)
+    (engine,) = add_engines(ladder, ())
+    assert engine.model == taken
+    notes = Report.load(ladder / "report.json").notes
+    told = [note for note in notes if "have only 1 fp32 tensors, expected fp16 as" in note]
+    assert [note.split(":")[0] for note in told] == list(widened)
+    machine.driver.check_clean()
+
+
+@pytest.mark.parametrize(
+    ("formats", "expected"),
+    [
+        (["Half", "Float"], {"fp16": 1, "fp32": 1}),
+        (["Row major linear FP16 format", "Channel major FP16 format where channel % 8 == 0"], {"fp16": 2}),
+        (["Thirty-two wide channel vectorized row major Int8 format."], {"int8": 1}),
+        (["FP8", "BFloat16", "Int32", "UInt8"], {"fp8": 1, "bf16": 1}),
+        (["Row major linear FP32", "Int64", "Bool"], {"fp32": 1}),
+    ],
+)
+def test_the_words_of_the_inspector(formats: list[str], expected: dict[str, int]) -> None:
+    layers = [
+        {"Name": text, "LayerType": "kgen", "Inputs": [], "Outputs": [{"Format/Datatype": text}]} for text in formats
+    ]
+    assert tensor_types(json.dumps({"Layers": layers, "Bindings": ["frames"]})) == expected
+
+
+@pytest.mark.parametrize("information", ["", "no JSON", "[]", '{"Layers": ["a name", "another"]}', "{}"])
+def test_an_inspector_that_does_not_say_is_not_judged(information: str) -> None:
+    types = tensor_types(information)
+    assert not types
+    check_precision(types, "model.onnx", small_manifest().model_copy(update={"precision": "fp16"}), "engine")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_precision_that_is_nowhere_in_the_engine_is_an_error(precision: str) -> None:
+    manifest = small_manifest().model_copy(update={"precision": precision})
+    with pytest.raises(EngineError, match=f"only 12 fp32 tensors, expected {precision} as model.onnx says"):
+        check_precision(Counter(fp32=12), "model.onnx", manifest, "engine")
+    check_precision(Counter({"fp32": 12, precision: 1}), "model.onnx", manifest, "engine")
+    check_precision(Counter(fp32=12), "model.fp32.onnx", manifest, "engine")
+
+
+def test_when_fp32_answers_wrongly_too_the_message_begins_with_the_upgrade(ladder: Path, machine: Machine) -> None:
+    machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
+    with pytest.raises(GateError, match=r"^upgrade TensorRT: got engines .*the graph in fp32 misses it too"):
+        add_engines(ladder, ())
+
+
+def test_when_fp32_was_not_tried_the_message_asks_for_it_first() -> None:
+    wrong = compare({"scores": np.eye(3)}, {"scores": np.eye(3)[::-1]}, "engine", "reference")
+    with pytest.raises(GateError, match=r"class; export with the precision fp32, upgrade TensorRT"):
+        first_passing(["model.onnx"], lambda rung: rung, lambda rung, built: wrong)  # noqa: ARG005
 
 
 def test_a_graph_that_cannot_be_built_gives_way_to_the_next(ladder: Path, machine: Machine) -> None:
@@ -150,8 +234,7 @@ def test_the_known_bad_versions_are_named_before_they_build(ladder: Path, monkey
 
 
 def _int8(folder: Path) -> Path:
-    manifest = Manifest.load(folder / "manifest.json")
-    manifest.model_copy(update={"precision": "int8"}).save(folder / "manifest.json")
+    _typed(folder, "int8", np.int8, ("model.onnx",))
     return folder
 
 
@@ -188,3 +271,26 @@ def test_int8_stays_where_no_other_graph_can_be_built(ladder: Path, machine: Mac
     (engine,) = add_engines(_int8(ladder), ())
     assert engine.model == "model.onnx"
     assert "no other engine to compare the speed of INT8 with" in Report.load(ladder / "report.json").notes[-1]
+
+
+def _fp8(folder: Path, **changed: object) -> Path:
+    """The folder, said to be FP8."""
+    manifest = Manifest.load(folder / "manifest.json")
+    manifest.model_copy(update={"precision": "fp8", **changed}).save(folder / "manifest.json")
+    return folder
+
+
+def test_a_gpu_without_fp8_gets_the_next_graph(ladder: Path, machine: Machine) -> None:
+    said: list[str] = []
+    with heard(said.append):
+        (engine,) = add_engines(_fp8(ladder), ())
+    assert (engine.target, engine.model) == ("sm87", "model.mixed.onnx")
+    assert len(machine.trt.built) == 1, "the graph in FP8 was built too"
+    assert any("has no FP8" in line for line in said)
+
+
+def test_fp8_alone_is_refused_by_a_gpu_without_it(ladder: Path, machine: Machine) -> None:
+    with pytest.raises(EngineError, match="got a graph in fp8 alone"):
+        add_engines(_fp8(ladder, rungs=()), ())
+    assert machine.trt.built == []
+    assert listed(ladder) == ()

@@ -32,6 +32,7 @@ CLASS_OF = {
     "trt_runtime": "Runtime",
     "trt_engine": "ICudaEngine",
     "trt_context": "IExecutionContext",
+    "trt_inspector": "EngineInspector",
 }
 GONE = {"IBuilderConfig": ["int8_calibrator"], "ICudaEngine": ["device_memory_size"], "OnnxParser": ["supports_model"]}
 """Names that older code uses and TensorRT 11 no longer has: the table can tell the difference."""

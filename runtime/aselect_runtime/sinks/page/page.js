@@ -1,6 +1,6 @@
 // The live page. All text from the model or the cameras is set through textContent, so that it cannot be markup.
 
-const SHOWN = 60; // seconds that the plots show
+const [FEWEST, SHOWN] = [10, 60]; // seconds that the plots show at first and at most
 const SILENCE = 5; // seconds without a frame after which the page reports it
 const RETRY = [500, 1000, 2000, 4000, 8000]; // milliseconds between attempts to connect
 const [TOO_MANY, GOING_AWAY] = [1013, 1001]; // codes with which the server closes a connection
@@ -222,14 +222,15 @@ function repaint() {
 function update() {
   const now = performance.now();
   page.samples = page.samples.filter(({ at }) => now - at < SHOWN * 1000);
+  const shown = span(page.samples, now);
   const mine = page.samples.filter(({ stream }) => stream === page.selected);
   const stream = page.streams.get(page.selected);
   if (page.fresh) health(page.fresh);
   for (const [number, each] of page.streams) caption(each, number, now);
   if (stream) shares(stream.head);
   events(page.events, page.streams.size > 1);
-  plot($("fps-plot"), now, [{ colour: "--accent", points: page.samples.map(({ at, fps }) => [at, fps]) }]);
-  plot($("latency-plot"), now, [
+  plot($("fps-plot"), now, shown, [{ colour: "--accent", points: page.samples.map(({ at, fps }) => [at, fps]) }]);
+  plot($("latency-plot"), now, shown, [
     { colour: "--second", points: mine.map(({ at, infer }) => [at, infer]) },
     { colour: "--accent", points: mine.map(({ at, age }) => [at, age]) },
   ]);
@@ -241,7 +242,15 @@ function update() {
   const lost = page.fresh.sources.filter(({ state }) => state === "lost").length;
   if (silent > SILENCE) status("connecting", `No new frame for ${Math.floor(silent)} s`);
   else if (lost) status("connecting", `${lost} of ${page.fresh.sources.length} cameras lost`);
+  else if (stale(now)) status("connecting", `${stale(now)} of ${page.streams.size} streams without a new frame`);
   else status("live", "Live");
+}
+
+/** Streams that should deliver frames, since their source has not ended, and have not for a while. */
+function stale(now) {
+  return [...page.streams].filter(
+    ([number, { at }]) => now - at > SILENCE * 1000 && page.fresh.sources[number]?.state !== "ended",
+  ).length;
 }
 
 function caption(stream, number, now) {
@@ -313,8 +322,15 @@ function duration(seconds) {
 
 // ---- plots
 
-function plot(canvas, now, lines) {
+/** Seconds that the plots show: what there is, so that a plot is not empty at first. */
+function span(samples, now) {
+  const age = samples.length ? (now - samples[0].at) / 1000 : 0;
+  return Math.min(SHOWN, Math.max(FEWEST, Math.ceil(age)));
+}
+
+function plot(canvas, now, shown, lines) {
   const ratio = devicePixelRatio;
+  canvas.dataset.seconds = shown;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
@@ -325,7 +341,7 @@ function plot(canvas, now, lines) {
   context.clearRect(0, 0, width, height);
   const [left, bottom, top] = [36, height - 16, 6];
   const most = niceCeiling(Math.max(...lines.flatMap(({ points }) => points.map(([, value]) => value)), 1));
-  const x = (at) => width - ((now - at) / (SHOWN * 1000)) * (width - left);
+  const x = (at) => width - ((now - at) / (shown * 1000)) * (width - left);
   const y = (value) => bottom - (value / most) * (bottom - top);
 
   context.font = `11px ${style.fontFamily}`;
@@ -342,19 +358,21 @@ function plot(canvas, now, lines) {
     context.fillText(String(value), left - 6, y(value));
   }
   context.textBaseline = "alphabetic";
-  for (const ago of [0, 30, 60]) {
-    context.textAlign = ago === 0 ? "right" : ago === SHOWN ? "left" : "center";
+  for (const ago of [0, Math.round(shown / 2), shown]) {
+    context.textAlign = ago === 0 ? "right" : ago === shown ? "left" : "center";
     context.fillText(ago ? `−${ago} s` : "now", x(now - ago * 1000), height - 2);
   }
   for (const { colour: name, points } of lines) {
     context.beginPath();
     points.forEach(([at, value], index) => {
-      // A pause is drawn as a gap, not as a line.
-      index && at - points[index - 1][0] < 2000 ? context.lineTo(x(at), y(value)) : context.moveTo(x(at), y(value));
+      // A pause is drawn as a gap, not as a line; a frame on its own as a dot.
+      const joined = index && at - points[index - 1][0] < SILENCE * 1000;
+      joined ? context.lineTo(x(at), y(value)) : context.moveTo(x(at), y(value));
+      if (!joined) context.lineTo(x(at), y(value));
     });
     context.strokeStyle = colour(name);
     context.lineWidth = 1.5;
-    context.lineJoin = "round";
+    context.lineJoin = context.lineCap = "round";
     context.stroke();
   }
 }

@@ -6,6 +6,7 @@ could not feed a GPU fast enough.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,16 +20,17 @@ from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel, upsample
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
-from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.evaluation.metrics import Figures, Metric
 from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime import scenes
 from aselect_runtime.frames import resize
+from aselect_runtime.processor import processor
 from aselect_runtime.records import HeadSpec, Resize, Task
 from research.corpus import crop_boxes, recoloured, sample, street_pair
-from research.teacher import EfficientNetLite0
 
 STREETS = 256
 
@@ -132,16 +134,26 @@ class TeacherModel(nn.Module):
         maps = self.encoder.maps(pixels.flip(1))
         middle, deep = maps[4], maps[-1]
         if self.task == "cls":
-            return self.head((_last(deep),))  # type: ignore[no-any-return]
+            return self.head((_last(deep),))
         deep = F.interpolate(deep, size=middle.shape[2:], mode="bilinear", align_corners=False)
         taps = [_last(middle), _last(deep)]
         if self.edge:
             taps = [_last(F.pixel_unshuffle(maps[2], 2)), *taps]
-        return self.head(tuple(taps))  # type: ignore[no-any-return]
+        return self.head(tuple(taps))
 
 
 def _last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
+
+
+def bfloat16(device: torch.device) -> AbstractContextManager[object]:
+    """Context in which a forward pass runs in bfloat16: on CUDA, and on a processor with instructions for it.
+
+    `aselect-train` always uses float32 on the CPU, because there its bundles are the same byte for byte.
+    """
+    if device.type == "cpu" and processor().bf16:
+        return torch.autocast("cpu", torch.bfloat16)
+    return reduced(device)
 
 
 class DeviceLearner:
@@ -178,7 +190,7 @@ class DeviceLearner:
         if body:
             self.groups.append({"params": body, "lr": recipe.backbone_rate, "base": recipe.backbone_rate})
 
-    def start(self) -> float | None:
+    def start(self) -> None:
         """See Learner."""
         return None
 
@@ -192,7 +204,7 @@ class DeviceLearner:
                 weight = float(rng.beta(self.mixup, self.mixup))
                 order = torch.randperm(len(pixels), generator=generator, device=self.device)
                 pixels, other = torch.lerp(pixels[order], pixels, weight), labels[order]
-        with reduced(self.device):
+        with bfloat16(self.device):
             logits = self._logits(pixels)
         logits = logits.float()
         loss = weight * self.data.goal.loss(logits, labels)
@@ -207,12 +219,12 @@ class DeviceLearner:
         if self.frozen and isinstance(model, TapModel):
             with torch.no_grad():
                 features = model.features(pixels)
-            return model.head(features)  # type: ignore[no-any-return]
-        return model(pixels)  # type: ignore[no-any-return]
+            return model.head(features)
+        return model(pixels)
 
     def _distance(self, pixels: Tensor, logits: Tensor) -> Tensor:
         assert self.guide is not None
-        with torch.no_grad(), reduced(self.device):
+        with torch.no_grad(), bfloat16(self.device):
             wanted = self.guide(pixels).float()
         if wanted.ndim == 4 and wanted.shape[2:] != logits.shape[2:]:
             wanted = upsample(wanted, (logits.shape[2], logits.shape[3]))
@@ -251,5 +263,5 @@ def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.devi
         each = right / (true + seen - right) if data.task == "seg" else right / true
     score = float(np.nanmean(each)) if data.task == "seg" else float(right.sum() / counts.sum())
     per_class = tuple(None if np.isnan(value) else float(value) for value in each)
-    metric = "miou" if data.task == "seg" else "top1"
-    return Figures(metric, score, {}, per_class, counts, len(held.pixels))  # type: ignore[arg-type]
+    metric: Metric = "miou" if data.task == "seg" else "top1"
+    return Figures(metric, score, {}, per_class, counts, len(held.pixels))

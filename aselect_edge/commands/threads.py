@@ -1,0 +1,46 @@
+"""How many CPU threads torch computes with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Annotated
+
+import typer
+
+from aselect_runtime.commands.options import unset_at
+from aselect_runtime.processor import physical_cores
+
+log = logging.getLogger(__name__)
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        callback=unset_at(0),
+        help="CPU threads; one a physical core if left out, or what OMP_NUM_THREADS says.",
+    ),
+]
+BUSY = 0.75
+"""Share of the cores that other programs keep busy from which fewer threads are advised."""
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with so many threads; where none are asked for, warns if other programs need the cores."""
+    import torch
+
+    cores = physical_cores()
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        if advice := busy(os.getloadavg()[0], cores):
+            log.warning("%s", advice)
+        threads = cores
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def busy(load: float, cores: int) -> str | None:
+    """The advice where `load` programs want the cores already; threads that wait for one another are slow."""
+    if load < BUSY * cores:
+        return None
+    fewer = max(1, int(cores - load))
+    return f"this machine is busy (a load of {load:.1f} on {cores} cores); --threads {fewer} may be faster"

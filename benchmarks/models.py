@@ -1,0 +1,86 @@
+"""The included models: accuracy and latency in FP32 and INT8, parameters and bytes of what is deployed.
+
+    python -m benchmarks.models [--runs 100] [--latency]
+
+Both graphs of a model come from one `aselect-export --precision int8` with the ranges stored in the bundle. Accuracy is
+that of `aselect-eval` on all test images; latencies are those of ONNX Runtime's sessions, all graphs in interleaved
+rounds, after the load average is recorded: above 1 the table shows none. `--latency` measures only these again and
+keeps the rest of the result. $ASELECT_DATA holds camvid and cub40.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from aselect_export import evaluate, export
+from aselect_runtime.folder import MANIFEST
+from aselect_runtime.processor import physical_cores
+from aselect_runtime.records import Manifest
+from benchmarks import harness
+from benchmarks.latency import latencies
+
+OUT = Path(__file__).parent / "results" / "models.json"
+SETS = {"seg": "camvid", "cls": "cub40"}
+"""Task -> folder of labelled images in the data folder."""
+GRAPHS = {"fp32": "model.fp32.onnx", "int8": "model.onnx"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]  # before exporting, which uses all cores itself
+    models: dict[str, Any] = harness.load(arguments.out).get("models", {}) if arguments.latency else {}
+    with tempfile.TemporaryDirectory() as name:
+        for task in ("seg", "cls"):
+            folder = export(task, "int8", engine="none", out=Path(name) / task).folder
+            if not arguments.latency:
+                models[task] = measured(folder, Path(os.environ["ASELECT_DATA"]) / SETS[task])
+            models[task]["latency [ms]"] = timed(folder, arguments.runs)
+    record = {**harness.stamp(), "threads": physical_cores(), "runs": arguments.runs, "load": load, "models": models}
+    harness.save(arguments.out, record)
+    print(arguments.out)
+
+
+def measured(folder: Path, data: Path) -> dict[str, Any]:
+    """Count both graphs of an export and evaluate them on the test split."""
+    manifest = Manifest.load(folder / MANIFEST)
+    found = {name: evaluate(folder / graph, data, "test") for name, graph in GRAPHS.items()}
+    return {
+        "size": list(manifest.input.shape[1:3]),
+        "classes": len(manifest.classes),
+        "metric": found["fp32"].metric,
+        "images": found["fp32"].images,
+        "parameters": parameters(folder / GRAPHS["fp32"]),
+        "score": {name: each.score for name, each in found.items()},
+        "bytes": {name: (folder / graph).stat().st_size for name, graph in GRAPHS.items()},
+    }
+
+
+def parameters(graph: Path) -> int:
+    """The elements of a graph's floating-point weights, biases included."""
+    return sum(
+        int(np.prod(each.dims))
+        for each in onnx.load(graph).graph.initializer
+        if each.data_type == onnx.TensorProto.FLOAT
+    )
+
+
+def timed(folder: Path, runs: int) -> dict[str, float]:
+    """Median milliseconds of both graphs for one random frame of the model's size."""
+    shape = Manifest.load(folder / MANIFEST).input.shape
+    frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return latencies({name: folder / graph for name, graph in GRAPHS.items()}, frame, runs)
+
+
+if __name__ == "__main__":
+    main()

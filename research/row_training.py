@@ -1,0 +1,219 @@
+"""The training of one row: prepared, trained, resumed, and its result, bundle or teacher written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from aselect_edge.backbones import LoadedBackbone, load_backbone
+from aselect_edge.bundle import TapModel, save_bundle, tap_model
+from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.heads import build_head
+from aselect_edge.training.efficientnet import load_efficientnet
+from aselect_edge.training.goal import open_goal
+from aselect_edge.training.loop import learn
+from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.request import TrainRequest
+from aselect_edge.training.run import bundle_record, randomised
+from aselect_runtime.errors import InputError
+from aselect_runtime.files import atomic_write
+from aselect_runtime.progress import Progress, silent
+from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap
+from benchmarks.cnn import build_cnn
+from research.row_jobs import GUIDED, SETS, SETTINGS, Job, Sources
+from research.row_learner import DeviceLearner, Labelled, TeacherModel, figures_on, load_labelled
+
+log = logging.getLogger("rows")
+
+LEAST = 5.0
+"""Seconds that each call trains at least."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job with everything needed to train it."""
+
+    job: Job
+    recipe: Recipe
+    record: Bundle
+    selection: Selection
+    backbone: LoadedBackbone
+    data: Labelled
+
+
+def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, opened: dict[Any, Labelled]) -> Prepared:
+    """Prepare a job; `opened` keeps the data of earlier jobs on the device."""
+    plan = SETTINGS[job.task]
+    imgsz = (112, 144) if small else tuple(job.changes.get("imgsz", plan.imgsz))
+    head = HeadSpec(**job.changes["head"]) if "head" in job.changes else plan.head
+    recipe = _recipe(job, small)
+    folder = sources.data / SETS[job.task]
+    goal = open_goal(job.task, folder, recipe)
+    selection = Selection.load(sources.selections(job.task))
+    backbone = load_backbone(sources.backbone)
+    taps = tuple(dict.fromkeys(Tap.parse(tap) for tap in (*filter(None, [plan.shallow]), str(selection.tap))))
+    request = TrainRequest(
+        job.task, backbone, selection, folder, sources.out / job.name, taps, imgsz, head, recipe, random_backbone=True
+    )
+    record = bundle_record(request, backbone, goal.train.classes, taps, head).model_copy(update={"finetuned": True})
+    if (job.task, imgsz) not in opened:
+        test = None
+        if (folder / "test").is_dir():
+            test = (open_segmentation if job.task == "seg" else open_classification)(folder, "test")
+        opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device)
+    return Prepared(job, recipe, record, selection, backbone, replace(opened[job.task, imgsz], goal=goal))
+
+
+def _recipe(job: Job, small: bool) -> Recipe:
+    """The task's recipe with the job's changes."""
+    names = {field.name for field in fields(Recipe)}
+    changed = {name: value for name, value in job.changes.items() if name in names}
+    recipe = replace(SETTINGS[job.task].recipe, seed=job.seed, **changed)
+    if job.row == "teacher":
+        recipe = replace(recipe, backbone_rate=2e-4)  # its weights are pretrained
+    return replace(recipe, samples=64, batch=16, validations=2) if small else recipe
+
+
+def train_row(
+    job: Job,
+    sources: Sources,
+    seconds: float,
+    device: torch.device,
+    small: bool = False,
+    opened: dict[Any, Labelled] | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Train a job and return its result, `out/NAME.json`; one that is there already is kept.
+
+    The learning rate ends with the samples or with `seconds`, of all calls together, whichever ends first. An
+    interrupted job resumes from its checkpoint; raises InputError if that is of other settings.
+    """
+    result, folder = sources.out / f"{job.name}.json", sources.out / job.name
+    if result.is_file():
+        return result
+    ready = _prepare(job, sources, device, small, {} if opened is None else opened)
+    torch.manual_seed(job.seed)
+    model, frozen = _model(ready, sources)
+    guide = _guide(ready, sources, device) if job.row.startswith(GUIDED) else None
+    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=SETTINGS[job.task].mixup)
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = Clock(folder / "seconds.json")
+    state = learn(
+        learner,
+        ready.recipe,
+        _identity(ready),
+        folder,
+        clock.ticking(progress),
+        max(clock.before + LEAST, seconds),
+        clock.before,
+    )
+    learner.module.load_state_dict(state.best_weights)
+    val = learner.validate(learner.module)
+    test = figures_on(learner.module, ready.data, "test", device) if "test" in ready.data.held else None
+    outcome = {
+        **asdict(job),
+        "val": val.score,
+        "test": test.score if test else None,
+        "per_class": test.per_class if test else val.per_class,
+        "samples": state.curve[-1][0],
+        "seconds": round(clock.seconds, 1),
+        "curve": [row[:3] for row in state.curve],  # the loss on val is not measured
+        "taps": [str(tap) for tap in ready.record.taps],
+        "timestep": ready.selection.noise.model_timestep,
+        "imgsz": ready.record.imgsz,
+        "head": ready.record.head.model_dump(),
+    }
+    _keep(ready, model.cpu().eval(), val, state.curve[-1][0], sources.out)
+    atomic_write(result, json.dumps(outcome))
+    for name in ("checkpoint.pt", "seconds.json"):
+        (folder / name).unlink(missing_ok=True)
+    log.info(
+        "%s: val %.4f test %s, %d samples in %.0f s",
+        job.name,
+        val.score,
+        *(outcome[k] for k in ("test", "samples", "seconds")),
+    )
+    return result
+
+
+def _identity(ready: Prepared) -> str:
+    """What a checkpoint must share with the run that resumes it."""
+    parts = [asdict(ready.job), asdict(ready.recipe), ready.record.model_dump_json()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class Clock:
+    """The seconds that all calls of a row have used, in a file that is renewed every 10 s."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.began, self.written = path, time.monotonic(), -math.inf
+        self.before = float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of this call and those before."""
+        return self.before + time.monotonic() - self.began
+
+    def ticking(self, progress: Progress) -> Progress:
+        """`progress`, which also renews the file."""
+
+        def report(what: str, share: float) -> None:
+            if self.seconds - self.written > 10:
+                atomic_write(self.path, json.dumps({"seconds": self.seconds}))
+                self.written = self.seconds
+            progress(what, share)
+
+        return report
+
+
+def _keep(ready: Prepared, model: nn.Module, val: Figures, samples: int, rows: Path) -> None:
+    """Save the trained teacher, which guides other jobs, or the bundle of a candidate."""
+    name = ready.job.name
+    if ready.job.row == "teacher":
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, rows / f"{name}.part")
+        os.replace(rows / f"{name}.part", rows / f"{name}.safetensors")
+    elif isinstance(model, TapModel) and (ready.job.row.startswith(GUIDED) or ready.job.row == "finetuned"):
+        metrics = {f"val_{val.metric}": val.score, "samples": float(samples)}
+        save_bundle(
+            rows / name / "bundle", ready.record.model_copy(update={"metrics": metrics}), ready.selection, model
+        )
+
+
+def _model(ready: Prepared, sources: Sources) -> tuple[nn.Module, bool]:
+    """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
+    job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
+    if job.row == "teacher":
+        return TeacherModel(load_efficientnet(sources.teacher), job.task, plan.head, classes), False
+    if job.row == "cnn":
+        return build_cnn(job.task, classes, plan.cnn_width), False
+    if job.row.endswith("random"):
+        backbone = randomised(backbone, job.seed)
+    widths = [backbone.model.width] * len(ready.record.taps)
+    head = build_head(ready.record.head, job.task, widths, classes)
+    return tap_model(backbone, head, ready.record), job.row.startswith("frozen")
+
+
+def _guide(ready: Prepared, sources: Sources, device: torch.device) -> nn.Module:
+    """The trained teacher of seed 0; waits for it if another worker of a GPU run may still be training it."""
+    task, path = ready.job.task, sources.out / f"{ready.job.task}-teacher-0.safetensors"
+    while sources.concurrent and not path.is_file() and not (sources.out / f"{task}-teacher-0.error").is_file():
+        time.sleep(0.5)  # the parent process stops this one when the time is over
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file, expected the teacher that guides {ready.job.name}; train its row first"
+        )
+    model = TeacherModel(load_efficientnet(sources.teacher), task, SETTINGS[task].head, ready.data.classes)
+    model.load_state_dict(load_file(path))
+    return model.eval().requires_grad_(False).to(device)

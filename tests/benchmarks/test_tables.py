@@ -1,0 +1,82 @@
+"""The tables of the included models and of the missed goals say what the results say, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks import goals_table, models_table
+from benchmarks.models import parameters
+
+
+def _models(load: float) -> dict[str, Any]:
+    seg = {
+        "size": [288, 384],
+        "classes": 11,
+        "parameters": 3_622_571,
+        "score": {"fp32": 0.4406, "int8": 0.4354},
+        "bytes": {"fp32": 14_531_907, "int8": 4_085_376},
+        "latency [ms]": {"fp32": 29.4, "int8": 20.6},
+    }
+    return {"date": "2026-01-02", "machine": "2 cores, X", "threads": 2, "load": load, "models": {"seg": seg}}
+
+
+def test_a_row_has_the_figures_of_the_result() -> None:
+    lines = models_table.table(_models(0.3)).splitlines()
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells[2:7] == ["288x384", "44.1 / 43.5 % mIoU, CamVid test", "3.6 M", "14.5 / 4.1 MB", "29 / 21 ms"]
+    assert lines[-1] == (
+        "Measured 2026-01-02 on 2 cores, X, no GPU, ONNX Runtime, 2 threads, with `python -m benchmarks.models`."
+    )
+
+
+def test_latencies_of_a_busy_machine_are_not_shown() -> None:
+    table = models_table.table(_models(1.5))
+    assert "29 / 21" not in table
+    assert "| – |" in table
+    assert "--latency" in table
+
+
+def test_parameters_are_the_floating_point_weights(tmp_path: Path) -> None:
+    """Shapes and quantised weights are not counted."""
+    weights = [
+        numpy_helper.from_array(np.zeros(shape, dtype), name)
+        for name, shape, dtype in (("w", (3, 5), np.float32), ("b", (5,), np.float32), ("shape", (2,), np.int64))
+    ]
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [], weights)
+    onnx.save(helper.make_model(graph), str(tmp_path / "m.onnx"))
+    assert parameters(tmp_path / "m.onnx") == 3 * 5 + 5
+
+
+@pytest.mark.parametrize(("seconds", "score", "ratio", "expected"), [(0.39, 0.51, 1.29, 0), (0.41, 0.49, 1.31, 3)])
+def test_goals_are_listed_if_missed(seconds: float, score: float, ratio: float, expected: int) -> None:
+    best = "ours on its best backend / limit of its type"
+    results: dict[str, dict[str, Any]] = {
+        "main_job": {"figures": {"process start to first result [s]": seconds}},
+        "models": {"models": {"seg": {"score": {"fp32": score}}}},
+        "graph": {"models": {"sd3": {"title": "SD3", "goals": {best: ratio, "(d) / (a), latency": 0.9}}}},
+    }
+    assert len(goals_table.table(results).splitlines()) == 2 + expected  # 0.9 is of another model than the goal's
+
+
+def test_a_goal_that_was_not_decided_is_listed_as_such() -> None:
+    goals = [
+        {"goal": "a", "figure": "1", "met": True},
+        {"goal": "b", "figure": "2", "met": False},
+        {"goal": "c", "figure": "3", "met": None},
+    ]
+    results: dict[str, dict[str, Any]] = {
+        "main_job": {"figures": {"process start to first result [s]": 0.1}},
+        "accuracy": {"seg": {"goals": goals}},
+    }
+    rows = goals_table.table(results).splitlines()[2:]
+    assert [row.split(" | ")[1:] for row in rows] == [
+        ["`seg`, former backbone: b", "2 |"],
+        ["`seg`, former backbone: c", "3, not decided |"],
+    ]

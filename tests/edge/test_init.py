@@ -1,0 +1,191 @@
+"""`aselect-init`: what is in a folder, and commands that work on it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aselect_edge.backbones import load_backbone
+from aselect_edge.commands.init import init
+from aselect_edge.data.survey import survey
+from aselect_edge.planning.first_steps import first_steps, input_size, plan
+from aselect_runtime.errors import InputError
+
+HEIGHT, WIDTH = 48, 64
+RING = [[8, 8], [40, 8], [40, 32], [8, 32]]
+"""A rectangle of 32 x 24 pixels: a quarter of an image of 64 x 48."""
+
+
+def photograph(path: Path, seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    """Noise with the region of RING brighter."""
+    frame = np.random.default_rng(seed).integers(0, 90, (*size, 3), np.uint8)
+    frame[8:32, 8:40] += 120
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), frame)
+
+
+def with_labelme(data: Path, count: int = 24) -> None:
+    for number in range(count):
+        photograph(data / f"{number:02d}.jpg", number)
+        shapes = [{"label": "plate", "shape_type": "polygon", "points": RING}]
+        content = {"shapes": shapes, "imageHeight": HEIGHT, "imageWidth": WIDTH, "imagePath": f"{number:02d}.jpg"}
+        (data / f"{number:02d}.json").write_text(json.dumps(content))
+
+
+def with_yolo(data: Path, count: int = 24) -> None:
+    line = "0 " + " ".join(f"{x / WIDTH} {y / HEIGHT}" for x, y in RING)
+    for split, some in (("train", count - 6), ("val", 6)):
+        for number in range(some):
+            photograph(data / "images" / split / f"{number:02d}.jpg", number)
+            labels = data / "labels" / split
+            labels.mkdir(parents=True, exist_ok=True)
+            (labels / f"{number:02d}.txt").write_text(line + "\n")
+    (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [plate]\n")
+
+
+def with_classes(data: Path) -> None:
+    for name, count in (("jay", 30), ("wren", 3)):
+        for number in range(count):
+            photograph(data / name / f"{number}.jpg", number)
+
+
+@pytest.mark.parametrize(("make", "layout"), [(with_labelme, "LabelMe"), (with_yolo, "YOLO segmentation")])
+def test_outlines_are_read_and_counted(tmp_path: Path, make: Callable[[Path], None], layout: str) -> None:
+    make(tmp_path)
+    found = survey(tmp_path)
+    assert (found.task, found.layout, found.problems) == ("seg", layout, ())
+    assert {split.name for split in found.splits} == {"train", "val"}
+    assert sum(split.images for split in found.splits) == 24
+    assert found.train is not None
+    assert found.train.sizes == ((HEIGHT, WIDTH),)
+    assert [each.name for each in found.train.classes] == ["background", "plate"]
+    assert {each.images for each in found.train.classes} == {found.train.images}
+    assert [each.share for each in found.train.classes] == pytest.approx([0.75, 0.25])
+
+
+def test_folders_of_classes_are_counted_and_what_is_wrong_is_said(tmp_path: Path) -> None:
+    with_classes(tmp_path)
+    (tmp_path / "jay" / "7.jpg").write_bytes(b"\xff\xd8\xff half a file")
+    found = survey(tmp_path)
+    assert (found.task, found.unreadable) == ("cls", (tmp_path / "jay" / "7.jpg",))
+    total = dict.fromkeys(("jay", "wren"), 0)
+    for split in found.splits:
+        for each in split.classes:
+            total[each.name] += each.images
+    assert total == {"jay": 29, "wren": 3}
+    assert any("fewer than 10 images of wren" in problem for problem in found.problems)
+
+
+def test_unequal_classes_are_said(tmp_path: Path) -> None:
+    for name, count in (("jay", 210), ("wren", 10)):
+        for split, some in (("train", count), ("val", 1)):
+            for number in range(some):
+                photograph(tmp_path / split / name / f"{number}.jpg", number, (4, 6))
+    (problem,) = survey(tmp_path).problems
+    assert problem.startswith("train has 21 times as many images of jay as of wren")
+
+
+def test_a_label_that_is_not_understood_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 1)):
+        for number in range(count):
+            photograph(tmp_path / split / "images" / f"{number}.png", number)
+            mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+            mask[:, 32:] = 1
+            (tmp_path / split / "masks").mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / split / "masks" / f"{number}.png"), mask[: 40 if number == 2 else HEIGHT])
+    classes = [{"id": 0, "name": "left"}, {"id": 1, "name": "right"}]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": classes}))
+    found = survey(tmp_path)
+    assert found.train is not None
+    assert [each.images for each in found.train.classes] == [2, 2]
+    assert any("2.png: got 40x64, expected the image's 48x64" in problem for problem in found.problems)
+
+
+def test_images_without_labels_get_what_needs_none(tmp_path: Path) -> None:
+    for number in range(5):
+        photograph(tmp_path / f"{number}.jpg", number)
+    found = survey(tmp_path)
+    assert (found.task, found.images) == (None, 5)
+    steps = plan(found)
+    assert steps.commands == (f"aselect-select shipped --data {tmp_path} --strategy hfr --out selection.json",)
+    assert "LabelMe" in steps.reasons[0]
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder, expected one of images"):
+        survey(tmp_path / "none")
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (480, 640), (3000, 2000), (64, 64), (20, 500), (9, 9)])
+@pytest.mark.parametrize("task", ["seg", "cls"])
+def test_the_input_size_has_the_shape_of_the_images_and_fits_the_backbone(size: tuple[int, int], task: str) -> None:
+    height, width = input_size([size], task)  # type: ignore[arg-type]
+    load_backbone("shipped").grid((height, width))  # refuses what it cannot take
+    assert height * width <= max(2 * 144 * 192, 32 * 32)
+    if min(size) >= 480:
+        assert height / width == pytest.approx(size[0] / size[1], rel=0.2)
+
+
+@pytest.mark.parametrize(("make", "last"), [(with_labelme, "aselect-run"), (with_yolo, "aselect-eval")])
+def test_the_commands_that_are_printed_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], last: str
+) -> None:
+    data = tmp_path / "own images"
+    data.mkdir()
+    make(data)
+    monkeypatch.chdir(tmp_path)
+    steps = first_steps(data)
+    assert steps.forecast is not None
+    assert min(steps.forecast.select_seconds, steps.forecast.feature_seconds, steps.forecast.train_seconds) > 0
+    modules = {
+        "aselect-select": ("aselect_edge.commands.select", "select", ["--timesteps", "0,100"]),
+        "aselect-train": ("aselect_edge.commands.train", "train", ["--samples", "64"]),
+        "aselect-eval": ("aselect_export.commands.evaluate", "evaluate", []),
+        "aselect-export": ("aselect_export.commands.export", "export", ["--max-drop", "1", "--engine", "none"]),
+        "aselect-run": ("aselect_runtime.commands.run", "run", ["--device", "cpu"]),
+    }
+    for line in steps.plan.commands:
+        name, *arguments = shlex.split(line)
+        module, attribute, quick = modules[name]
+        command = getattr(import_module(module), attribute)
+        with pytest.raises(SystemExit) as ended:
+            command.verb()([*arguments, *quick], prog_name=name)
+        assert ended.value.code == 0, line
+        if name == last:
+            break
+    assert (tmp_path / "overlay.png").is_file() == (last == "aselect-run")
+
+
+def test_the_command_says_it_in_lines_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_classes(tmp_path)
+
+    def said(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            init.verb()([str(tmp_path), "--no-estimate", *arguments], prog_name="aselect-init")
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    text = said()
+    assert "classification, layout one folder of classes; read as it is, nothing to convert" in text
+    assert f"aselect-train --task cls --backbone shipped --selection selection.json --data {tmp_path}" in text
+    told = json.loads(said("--json"))
+    assert told["found"]["task"] == "cls"
+    assert [split["name"] for split in told["found"]["splits"]] == ["train", "val"]
+    assert told["plan"]["head"] == "linear"  # 23 images are few
+
+
+def test_estimates_scale_with_the_work(tmp_path: Path) -> None:
+    with_yolo(tmp_path)
+    found = first_steps(tmp_path).forecast
+    assert found is not None
+    # 18 training images of 8 views; 3x4 tokens of 224 float16 values, and a label map of 48x64 bytes to each view.
+    row = 3 * 4 * 224 * 2
+    assert found.views == 18 * 8
+    assert found.cache_bytes == 144 * (row + 48 * 64) + 6 * row

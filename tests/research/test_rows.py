@@ -1,0 +1,110 @@
+"""The command that trains one row on the CPU: it resumes, keeps what is done, and refuses a mixture."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aselect_edge.bundle import load_bundle
+from aselect_runtime.errors import InputError
+from aselect_runtime.records import Task
+from research import row_jobs, row_training
+from research.row_learner import DeviceLearner
+from research.rows import main
+from tests.research.packed import write_data
+
+
+@pytest.fixture(scope="module")
+def data(street_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("rows") / "data", street_data)
+
+
+@pytest.fixture(autouse=True)
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task, settings in row_jobs.SETTINGS.items():
+        monkeypatch.setitem(row_jobs.SETTINGS, task, replace(settings, imgsz=(48, 64)))
+
+
+def train(data: Path, out: Path, task: Task = "seg", **options: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {"samples": 12, "batch": 2, "validations": 3, "lr": 2e-3, "backbone_lr": 5e-4} | options
+    main(data, task, out=out, **given)
+    row, seed = given.get("row", "finetuned"), given.get("seed", 0)
+    found: dict[str, Any] = json.loads((out / f"{task}-{row}-{seed}.json").read_text())
+    return found
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the step raise KeyboardInterrupt, once."""
+    losses = DeviceLearner.losses
+
+    def interrupted(self: DeviceLearner, at: int, rng: Any) -> Any:
+        if at == step:
+            monkeypatch.setattr(DeviceLearner, "losses", losses)
+            raise KeyboardInterrupt
+        return losses(self, at, rng)
+
+    monkeypatch.setattr(DeviceLearner, "losses", interrupted)
+
+
+def test_an_interrupted_row_ends_as_one_that_was_not(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(data, tmp_path / "whole")
+    interrupt(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "parts")
+    assert (tmp_path / "parts/seg-finetuned-0/checkpoint.pt").is_file()
+    resumed = train(data, tmp_path / "parts")
+    assert resumed["curve"] == whole["curve"]
+    assert [row[0] for row in whole["curve"]] == [4, 8, 12]
+    bundles = [tmp_path / name / "seg-finetuned-0/bundle" for name in ("whole", "parts")]
+    record = load_bundle(bundles[0]).record
+    assert (record.finetuned, [str(tap) for tap in record.taps]) == (True, ["0.hidden", "4.mlp"])
+    for name in ("backbone.safetensors", "head.safetensors"):
+        assert (bundles[0] / name).read_bytes() == (bundles[1] / name).read_bytes()
+    assert not list((tmp_path / "parts/seg-finetuned-0").glob("*.pt"))
+
+
+def test_a_row_that_is_done_is_kept_and_another_recipe_does_not_resume_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path, "cls", validations=6)
+    with pytest.raises(InputError, match="another backbone, tap, size, data or recipe"):
+        train(data, tmp_path, "cls", validations=6, lr=1e-3)
+    done = train(data, tmp_path, "cls", validations=6)
+    assert done["changes"]["learning_rate"] == 2e-3
+    interrupt(monkeypatch, 0)
+    assert train(data, tmp_path, "cls", validations=6) == done
+
+
+def test_the_seconds_are_those_of_all_calls(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_training, "LEAST", 1e-3)
+    (tmp_path / "seg-finetuned-0").mkdir()
+    (tmp_path / "seg-finetuned-0/seconds.json").write_text('{"seconds": 3600}')
+    found = train(data, tmp_path, samples=10**6, seconds=3600)
+    assert found["samples"] == 2, "one step, because an hour was over"
+    assert found["seconds"] >= 3600
+
+
+def test_what_is_unknown_or_missing_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got row 'best', expected one of cnn, finetuned"):
+        train(data, tmp_path, row="best")
+    with pytest.raises(InputError, match=r"seg-teacher-0\.safetensors: no such file"):
+        train(data, tmp_path, row="ship-edge")
+
+
+def test_the_documented_command_has_the_command_s_options() -> None:
+    page = (Path(__file__).parents[2] / "docs/pretraining.md").read_text(encoding="utf-8")
+    command = re.search(r"python -m research\.rows ((?:.*\\\n)*.*)", page)
+    assert command is not None
+    options = re.findall(r"--([a-z-]+)", command[1])
+    assert {"task", "seconds", "batch", "backbone-lr"} <= set(options)
+    assert {option.replace("-", "_") for option in options} <= set(inspect.signature(main).parameters)
