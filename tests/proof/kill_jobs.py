@@ -13,7 +13,7 @@ from aselect_edge.bundle import load_bundle
 from aselect_runtime.engines.versions import available
 from aselect_runtime.errors import IntegrityError
 from aselect_runtime.files import check_files
-from aselect_runtime.folder import load_folder
+from aselect_runtime.folder import MANIFEST, listed_files, load_folder
 from aselect_runtime.records import Selection
 from aselect_runtime.temporaries import is_temporary
 from tests.bundles import write_bundle
@@ -112,7 +112,10 @@ def read_selection(work: Path) -> None:
 
 
 def building(model: Path) -> Job:
-    """aselect-build ahead of time for one GPU, then for another one."""
+    """aselect-build ahead of time for one GPU, then for another one.
+
+    It adds an engine's file to the folder, and then a manifest that lists it.
+    """
 
     def prepare(work: Path) -> None:
         shutil.copytree(model, work / "exported")
@@ -120,7 +123,11 @@ def building(model: Path) -> Job:
     def arguments(work: Path, version: int) -> list[str]:
         return [f"{work}/exported", "--target", ("sm86", "sm89")[version]]
 
-    return Job("build", "aselect_runtime.commands.build:build", arguments, ("exported",), read_export, prepare)
+    def listed(work: Path) -> list[str]:
+        folder = work / "exported"
+        return [f"exported/{name}" for name in (MANIFEST, *listed_files(folder / MANIFEST))]
+
+    return Job("build", "aselect_runtime.commands.build:build", arguments, ("exported",), read_export, prepare, listed)
 
 
 def _read_images(work: Path) -> None:

@@ -2,9 +2,9 @@
 
 Each command first writes an older result. A second call with other options is then killed: half of the calls before a
 change of a file that is drawn at random, half a random time after one (the seed is fixed). After each kill every
-output must be the older or the newer one, everything there must be readable, and the same call, run again, must give
-the newer outputs and remove what the killed one left. Files that a run of `aselect-run` writes in place (lines, video)
-must hold what had been written but for the last second.
+output must be the older or the newer one as a whole, everything there must be readable, and the same call, run again,
+must give the newer outputs and remove what the killed one left. Files that a run of `aselect-run` writes in place
+(lines, video) must hold what had been written but for the last second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +48,9 @@ class Job:
     check: Callable[[Path], None]
     """Reads everything in the working folder as its users do; raises AselectError."""
     prepare: Callable[[Path], None] = lambda _work: None
+    listed: Callable[[Path], Collection[str]] | None = None
+    """The files of the working folder that its record lists, for a command that adds files to a folder: others, which
+    no user of the folder reads, may have been added by a killed run. None means all files."""
     forget: tuple[str, ...] = ()
     """What the first version leaves and the second would refuse."""
 
@@ -108,6 +111,9 @@ class Trial:
     def judge(self, where: str) -> None:
         """Raise GateError unless every output is the older or the newer one and can be read."""
         found = self.stable()
+        if self.job.listed is not None:
+            counted = set(self.job.listed(self.work))
+            found = {name: digest for name, digest in found.items() if name in counted}
         for output in self.job.outputs:
             here, older, newer = (_below(output, contents) for contents in (found, self.older, self.newer))
             if here not in (older, newer):
