@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-damaged test-notebooks notebooks docs bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-damaged test-fleet soak test-notebooks notebooks docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -48,6 +48,16 @@ test-pythons: setup
 # A real Triton server, installed into build/triton (x86-64 only), where the gate then tests with it too.
 test-triton: setup
 	$(BIN)/python -m tests.proof.triton
+
+# Videos in bulk by Ray Data on two workers, one of which is killed; installs Ray into build/fleet.
+test-fleet: setup
+	$(BIN)/python -m tests.proof.fleet
+
+# An hour and more: kill -9 at 40 random moments, then half an hour of two streams. apt install mosquitto
+# gir1.2-gst-rtsp-server-1.0
+soak: setup
+	nice -n 10 $(BIN)/python -m tests.proof.kills
+	nice -n 10 $(BIN)/python -m tests.proof.soak
 
 # A thousand damaged inputs: none may crash, hang or leave a traceback.
 test-damaged: setup

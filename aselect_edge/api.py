@@ -16,7 +16,7 @@ from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.strategies import DEFAULT
-from aselect_edge.selection.team import assemble
+from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
@@ -168,8 +168,9 @@ def train(
     With `clean`, a copy of the backbone first learns, from `clean_samples` images at the learning rate `clean_lr`, to
     give the features of the `selected` noise level, or of `sampled` ones, from images without noise.
 
-    Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Raises InputError for
-    invalid requests, before anything is trained.
+    Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Processes that torchrun
+    started share the run; they must see the same files, which the first one writes. Raises InputError for invalid
+    requests, before anything is trained, and PeerError if another process ends.
     """
     choice(task, tuple(HEAD_KINDS), "task")
     choice(clean_levels, get_args(CleanLevels), "clean_levels")
@@ -222,8 +223,9 @@ def train(
         sit_time=sit_time,
         sit_path=sit_path,
     )
-    loaded = _load(backbone, options, request.depth)
-    return train_bundle(replace(request, source=loaded), progress)
+    with assemble() as team:
+        loaded = _load(backbone, options, request.depth)
+        return train_bundle(replace(request, source=loaded), progress, team)
 
 
 def _clean(levels: CleanLevels, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:

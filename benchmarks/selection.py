@@ -26,7 +26,7 @@ from aselect_edge.data import open_segmentation
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.hfr import bands, ratio, spectrum
 from aselect_edge.selection.run import gather_evidence, prepare_scan
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_edge.training import Recipe
 from benchmarks import shapes
 from benchmarks.harness import load, save, stamp

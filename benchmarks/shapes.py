@@ -20,7 +20,7 @@ from aselect_edge.backbones.sd3 import SD3
 from aselect_edge.selection import STRATEGIES, Request, Settings
 from aselect_edge.selection.evidence import Evidence, Images
 from aselect_edge.selection.run import prepare_scan
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_runtime.records import DataFingerprint
 from benchmarks.process import run
 

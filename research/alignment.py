@@ -66,11 +66,10 @@ class Alignment(nn.Module):
         self.weights = blocks
         self.projectors = nn.ModuleDict({str(block): Projector(width, widths) for block in blocks})
 
-    def forward(self, seen: dict[int, Tensor], targets: Features, grid: tuple[int, int], signal: Tensor) -> Tensor:
-        """seen: tokens (N, T, D) by block; targets standardised; signal (N,) weights. Returns a scalar."""
+    def forward(self, seen: dict[int, Tensor], targets: Features, grid: tuple[int, int], weight: Tensor) -> Tensor:
+        """seen: tokens (N, T, D) by block; targets standardised; weight (N,) of each image, 1 over a batch."""
         middle, deep = (_rows_of_tokens(part, grid) for part in targets[:2])
-        weight = signal / signal.sum().clamp(min=1e-6)
-        loss = signal.new_zeros(())
+        loss = weight.new_zeros(())
         for block, share in self.weights.items():
             m, d, p = self.projectors[str(block)](seen[block])
             far = _distance(m, middle).mean(1) + _distance(d, deep).mean(1) + 2 * _distance(p, targets.pooled)

@@ -1,6 +1,7 @@
 """Pretrain a small pixel-space DiT: `python -m research.pretrain --data DIR --out FOLDER [--teacher NAME]`.
 
-A run resumes from its checkpoint and writes a diffusers pipeline folder; see research/pretraining.py.
+A run resumes from its checkpoint and writes a diffusers pipeline folder; see research/pretraining.py. Several processes
+share each step: `torchrun --nproc-per-node N -m research.pretrain …`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import typer
 
 from aselect_edge.backbones import DiT, load_backbone
 from aselect_edge.backbones.device import find_device
+from aselect_edge.team import assemble
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.errors import InputError
 from research.corpus import load_corpus
@@ -61,8 +63,9 @@ def main(
         curriculum=by,
         seed=seed,
     )
-    corpus = load_corpus(data, where, streets, limit)
-    pretrain(corpus, out, recipe, asked, where, start=_start(start) if start else None)
+    with assemble() as team:
+        corpus = load_corpus(data, where, streets, limit)
+        pretrain(corpus, out, recipe, asked, where, start=_start(start) if start else None, team=team)
 
 
 def _start(source: str) -> DiT:

@@ -27,9 +27,11 @@ from torch import Tensor
 from aselect_edge.backbones import DiT, DiTConfig, save_backbone
 from aselect_edge.backbones.device import CPU, reduced
 from aselect_edge.backbones.dit import initialise
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
-from aselect_edge.training.denoise import Denoising
+from aselect_edge.training.denoise import Denoising, Noised
 from aselect_edge.training.fit import fit
+from aselect_edge.training.sharing import check_shared, part_of
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import atomic_write
 from research.alignment import Alignment, Standardise, walk
@@ -103,8 +105,10 @@ class Run:
         device: torch.device = CPU,
         config: DiTConfig = CONFIG,
         start: DiT | None = None,
+        team: Team = ALONE,
     ) -> None:
         torch.manual_seed(recipe.seed)
+        self.team = team
         self.out, self.recipe, self.corpus, self.teacher, self.device = out, recipe, corpus, teacher, device
         self.model = DiT(config, tied=True)
         initialise(self.model)
@@ -207,10 +211,10 @@ class Run:
         size, count = (recipe.frame, recipe.frame_batch) if frames else (recipe.crop, recipe.batch)
         crops = self.corpus.batch(generator, count, size, frames)
         pixels = crops.pixels if frames else mixed(generator, crops.pixels, recipe.mixed)
-        targets = self.standardise(self._asked(pixels)) if self.teacher else None
+        targets = self.standardise(self._asked(part_of(self.team, pixels))) if self.teacher else None
         parts = self._losses(pixels / 127.5 - 1, crops, targets, size)
         self.seen += count
-        self.losses.append(parts.detach())
+        self.losses.append(self.team.sum(parts.detach()) / self.team.size)
         return parts.sum()
 
     def rate(self, _step: int, spent: float) -> float:
@@ -226,7 +230,10 @@ class Run:
         self.step += 1
 
     def _losses(self, x0: Tensor, crops: Crops, targets: Any, size: tuple[int, int]) -> Tensor:
-        """(denoising, alignment), weighted."""
+        """(denoising, alignment), weighted, of this process's part of the batch; the mean over the team is the batch's.
+
+        Noise and labels are drawn for the whole batch, so that they do not depend on the number of processes.
+        """
         recipe, model = self.recipe, self.model
         null = torch.full_like(crops.labels, model.null_label)
         grid, table = model.grid(*size), self.tables[size]
@@ -235,17 +242,21 @@ class Run:
         zero = x0.new_zeros(())
         with reduced(self.device):
             steps = torch.tensor(self.chosen[-1][1], device=self.device) if self.chosen else None
-            noised = self.denoising.noised(x0, steps)
+            whole = self.denoising.noised(x0, steps)
+            noised = Noised(*(part_of(self.team, rows) for rows in whole))
+            times = self.team.size * len(noised.x) / len(x0)
+            near = torch.randint(recipe.clean_steps, (len(x0),), device=self.device) if targets is not None else None
+            label, null = part_of(self.team, label), part_of(self.team, null)
             seen, answer = walk(model, noised.x, noised.timestep, label, table, recipe.aligned, whole=True)
             assert answer is not None
-            generative = recipe.denoising * F.mse_loss(answer.float(), noised.target)
-            if targets is None:
+            generative = times * recipe.denoising * F.mse_loss(answer.float(), noised.target)
+            if near is None:
                 return torch.stack([generative, zero])
-            near = torch.randint(recipe.clean_steps, (len(x0),), device=self.device)
-            clean = self.denoising.noised(x0, near)
+            clean = Noised(*(part_of(self.team, rows) for rows in self.denoising.noised(x0, near)))
             clear, _ = walk(model, clean.x, clean.timestep, null, table, recipe.aligned, whole=False)
-        aligned = self.alignment(clear, targets, grid, torch.ones_like(noised.signal))
-        noisy = self.alignment(seen, targets, grid, noised.signal)
+        aligned = self.alignment(clear, targets, grid, times * torch.ones_like(noised.signal) / len(noised.signal))
+        weight = whole.signal * self.team.size / whole.signal.sum().clamp(min=1e-6)
+        noisy = self.alignment(seen, targets, grid, part_of(self.team, weight))
         return torch.stack([generative, aligned + recipe.noisy_alignment * noisy])
 
     def save(self) -> None:
@@ -270,15 +281,25 @@ def pretrain(
     device: torch.device = CPU,
     config: DiTConfig = CONFIG,
     start: DiT | None = None,
+    team: Team = ALONE,
 ) -> Path:
     """Train to the recipe's budget, resuming from `out/checkpoint.pt`; returns the pipeline folder.
 
     A new run starts with the weights of `start`, or with random ones. The first step is always made, so that even a
-    budget of zero leaves a checkpoint to resume from.
+    budget of zero leaves a checkpoint to resume from. The processes of a `team` call this together with the same
+    corpus and share each batch; the first one writes `out`, which all must see.
     """
-    run = Run(out, recipe, corpus, teacher, device, config, start)
+    if team.size > recipe.frame_batch:
+        raise InputError(
+            f"got {team.size} processes for steps of {recipe.frame_batch} frames, expected at most one for each frame; "
+            "start fewer processes or use a larger batch",
+            parameter="batch",
+        )
+    run = Run(out, recipe, corpus, teacher, device, config, start, team)
+    check_shared(run.step, team, out)
+    team.equalise(run.model)
     before, saved = run.spent, time.monotonic()
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(stderr=True), disable=not team.leads) as progress:
         task = progress.add_task("pretrain", total=1.0)
 
         def share(_step: int, elapsed: float) -> float:
@@ -290,13 +311,22 @@ def pretrain(
         def after(_step: int, spent: float) -> None:
             nonlocal saved
             run.stepped()
-            if time.monotonic() - saved > recipe.save_every or spent >= 1:
+            if team.leads and (time.monotonic() - saved > recipe.save_every or spent >= 1):
                 run.save()
                 saved = time.monotonic()
                 log.info("pretrain: %d images, %.0f s, losses %s", *run.curve[-1][:2], run.curve[-1][2:])
             progress.update(task, completed=min(spent, 1.0))
 
-        fit(run.optimiser, lambda _step: run.loss(), share, rate=run.rate, done=run.step, clip=1.0, after=after)
+        fit(
+            run.optimiser,
+            lambda _step: run.loss(),
+            share,
+            rate=run.rate,
+            done=run.step,
+            clip=1.0,
+            after=after,
+            team=team,
+        )
     return out
 
 

@@ -26,6 +26,7 @@ from aselect_runtime.sessions.onnx import METADATA_KEY
 from tests.runtime.engines.engine_folder import add_rungs
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
 from tests.runtime.manifests import small_manifest
+from tests.streets import write_streets
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -205,19 +206,7 @@ def labelled(seg_export: ExportResult, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as CamVid's: 6 streets in train, 3 in val, 48x64, eleven classes; sky and road alone cover half."""
-    from aselect_runtime.scenes import CLASSES, COLOURS, Street
-
-    data = tmp_path_factory.mktemp("streets")
-    for split, count in (("train", 6), ("val", 3)):
-        for kind in ("images", "labels"):
-            (data / split / kind).mkdir(parents=True)
-        for seed in range(count):
-            image, label = Street(seed, 48, 64).frame(40)
-            cv2.imwrite(str(data / split / "images" / f"{seed}.png"), image)
-            cv2.imwrite(str(data / split / "labels" / f"{seed}.png"), label)
-    entries = [{"id": i, "name": n, "color_rgb": c} for i, (n, c) in enumerate(zip(CLASSES, COLOURS, strict=True))]
-    (data / "classes.json").write_text(json.dumps({"classes": entries, "ignore_index": 255}))
-    return data
+    return write_streets(tmp_path_factory.mktemp("streets"))
 
 
 def export_folder(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:

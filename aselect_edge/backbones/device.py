@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -12,7 +13,12 @@ CPU = torch.device("cpu")
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name such as `cpu`, `cuda` or `cuda:1`; raises InputError unless torch can compute on it here."""
+    """The device of a name such as `cpu`, `cuda` or `cuda:1`; raises InputError unless torch can compute on it here.
+
+    Of the processes that torchrun starts on a machine, each gets the GPU of its number for `cuda`.
+    """
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # not on meta, which computes nothing

@@ -121,7 +121,7 @@ def _select(
     from rich.console import Console
 
     from aselect_edge.api import select
-    from aselect_edge.selection.team import leads
+    from aselect_edge.team import leads
 
     use_threads(threads)
     with terminal_progress(shown=leads(), resumes=True) as progress:

@@ -153,7 +153,10 @@ def _train(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Train a head on the selected features; interrupted runs resume."""
+    """Train a head on the selected features; interrupted runs resume.
+
+    Several processes share one run: torchrun --nproc-per-node N -m aselect_edge.commands.train --backbone ...
+    """
     if not finetune and learning.unfreeze not in (None, "all"):
         raise typer.BadParameter(f"got {learning.unfreeze} without --finetune, expected both", param_hint="--unfreeze")
     if not finetune and learning.backbone_lr is not None:
@@ -169,6 +172,7 @@ def _train(
 
     from aselect_edge.api import train
     from aselect_edge.bundle.discard import parse_channels
+    from aselect_edge.team import leads
     from aselect_edge.training import Unfreeze
     from aselect_edge.training.comparison import told
 
@@ -178,7 +182,7 @@ def _train(
     asked = {"unfreeze": learning.unfreeze if finetune else None, "patience": learning.patience or 0}
     asked |= {"clean_levels": cleaning.clean_levels or "selected"}
     use_threads(threads)
-    with terminal_progress(resumes=True) as progress:
+    with terminal_progress(shown=leads(), resumes=True) as progress:
         outcome = train(
             backbone,
             selection,
@@ -192,6 +196,8 @@ def _train(
             progress=progress,
             **(vars(learning) | vars(cleaning) | vars(source) | vars(computing) | asked),
         )
+    if not leads():
+        return
     figures = outcome.figures
     if as_json:
         shares = {figures.metric: figures.score, **figures.others}
@@ -218,3 +224,6 @@ train = entry(
         "aselect-train --backbone shipped --selection selection.json --data DATA --out BUNDLE",
     ],
 )
+
+if __name__ == "__main__":
+    train()

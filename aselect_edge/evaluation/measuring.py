@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.metrics import Confusion, Figures, TopAccuracy
+from aselect_edge.team import ALONE, Team
 from aselect_runtime.frames import Frame, resize, restore
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
@@ -30,6 +31,9 @@ class Score(Protocol):
     def add(self, answer: Answers, label: Any) -> None:
         """Count one answer, without the N of a batch, and its label as `data.read` gives it."""
 
+    def together(self, team: Team) -> None:
+        """Add what the other processes of a team have counted."""
+
     def figures(self) -> Figures:
         """The figures of the answers counted so far."""
 
@@ -45,6 +49,11 @@ class SegmentationScore:
         """See Score."""
         self.confusion.update(restore(answer, label.shape, self._how), label)
         self._images += 1
+
+    def together(self, team: Team) -> None:
+        """See Score."""
+        self.confusion.together(team)
+        self._images = _total(team, self._images)
 
     def figures(self) -> Figures:
         """See Score."""
@@ -69,6 +78,13 @@ class ClassificationScore:
             self._top.update(answer, label)
         self._images += 1
 
+    def together(self, team: Team) -> None:
+        """See Score."""
+        self.confusion.together(team)
+        self._images = _total(team, self._images)
+        if self._top:
+            self._top.together(team)
+
     def figures(self) -> Figures:
         """See Score."""
         counted = self.confusion
@@ -90,25 +106,41 @@ def measure(
     how: Resize,
     batch: int = 1,
     progress: Progress = silent,
+    team: Team = ALONE,
 ) -> Figures:
-    """The figures of a model over a split.
+    """The figures of a model over a split; the processes of a `team` share its batches, and all get the figures.
 
     An incomplete last batch is padded by repeating its last frame, because a graph's batch size is fixed.
     """
     score = score_of(data, how)
-    for done, frames, labels in batches(data, size, how, batch):
+    starts = team.share(range(0, len(data), batch))
+    for number, (_, frames, labels) in enumerate(batches(data, size, how, batch, team), 1):
         filled = frames + frames[-1:] * (batch - len(frames))
         for answer, label in zip(predict(np.stack(filled)), labels, strict=False):
             score.add(answer, label)
-        progress(f"evaluating {len(data)} images", done / len(data))
+        progress(f"evaluating {len(data)} images", number / len(starts))
+    score.together(team)
     return score.figures()
 
 
-def batches(data: Data, size: tuple[int, int], how: Resize, batch: int) -> Iterator[tuple[int, list[Frame], list[Any]]]:
-    """(images so far, frames at model size, labels as `data.read` gives them), at most `batch` at a time."""
-    for start in range(0, len(data), batch):
+def batches(
+    data: Data, size: tuple[int, int], how: Resize, batch: int, team: Team = ALONE
+) -> Iterator[tuple[int, list[Frame], list[Any]]]:
+    """(images so far, frames at model size, labels as `data.read` gives them), at most `batch` at a time.
+
+    Of a `team` each process gets its share of them.
+    """
+    for start in team.share(range(0, len(data), batch)):
         pairs = [data.read(index) for index in range(start, min(start + batch, len(data)))]
         yield start + len(pairs), [resize(frame, size, how) for frame, _ in pairs], [label for _, label in pairs]
+
+
+def _total(team: Team, count: int) -> int:
+    if team.size == 1:
+        return count
+    import torch
+
+    return int(team.sum(torch.tensor(count)))
 
 
 def _per_class(values: NDArray[np.float64]) -> tuple[float | None, ...]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from aselect_edge.team import Team
 
 Metric = Literal["miou", "top1"]
 
@@ -42,7 +45,12 @@ class Confusion:
 
         self.classes = classes
         self._counts = MulticlassJaccardIndex(
-            classes, average="none", ignore_index=ignore, zero_division=math.nan, validate_args=False
+            classes,
+            average="none",
+            ignore_index=ignore,
+            zero_division=math.nan,
+            validate_args=False,
+            sync_on_compute=False,  # counts are added by `together`; not every process computes figures
         )
 
     def update(self, prediction: NDArray[Any], target: NDArray[Any]) -> None:
@@ -50,6 +58,10 @@ class Confusion:
         import torch
 
         self._counts.update(torch.tensor(prediction), torch.tensor(target))
+
+    def together(self, team: Team) -> None:
+        """Add the counts of the other processes of a team."""
+        self._counts.confmat = team.sum(self._counts.confmat)
 
     @property
     def matrix(self) -> NDArray[np.int64]:
@@ -90,13 +102,20 @@ class TopAccuracy:
     def __init__(self, classes: int, top: int) -> None:
         from torchmetrics.classification import MulticlassAccuracy
 
-        self._counts = MulticlassAccuracy(classes, top_k=top, average="micro", validate_args=False)
+        self._counts = MulticlassAccuracy(
+            classes, top_k=top, average="micro", validate_args=False, sync_on_compute=False
+        )
 
     def update(self, scores: NDArray[Any], label: int) -> None:
         """Count one image's scores (C,)."""
         import torch
 
         self._counts.update(torch.tensor(scores[None]), torch.tensor([label]))
+
+    def together(self, team: Team) -> None:
+        """Add the counts of the other processes of a team."""
+        for name in ("tp", "fp", "tn", "fn"):
+            setattr(self._counts, name, team.sum(getattr(self._counts, name)))
 
     def share(self) -> float:
         """The share over the images so far (at least one)."""

@@ -16,7 +16,7 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle.model import TapModel, upsample
 from aselect_edge.selection.run import Request, prepare_scan, select_tap
 from aselect_edge.selection.strategies import STRATEGIES
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_edge.training.cache import CHUNK
 from aselect_edge.training.recipe import RECIPES, Recipe
 from aselect_edge.training.request import TrainRequest

@@ -14,7 +14,7 @@ from torch import Tensor
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.selection.evidence import open_images
 from aselect_edge.selection.run import Request, prepare_scan
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import Noise, Selection, Tap
 

@@ -20,7 +20,7 @@ from aselect_edge.selection.massive import massive_taps
 from aselect_edge.selection.resume import Store, scan_key
 from aselect_edge.selection.scan import Scan, candidate_taps
 from aselect_edge.selection.strategies import DEFAULT, STRATEGIES
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice
 from aselect_runtime.progress import Progress, silent

@@ -18,7 +18,7 @@ from aselect_edge.backbones.family import expand
 from aselect_edge.fold import fixed_noise
 from aselect_edge.selection.evidence import Images
 from aselect_edge.selection.resume import Store
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Component, Noise, Resize, Score, Tap

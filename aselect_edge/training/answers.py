@@ -14,6 +14,7 @@ from aselect_edge.bundle.model import upsample
 from aselect_edge.data import SegmentationData
 from aselect_edge.evaluation import Answers, Data, measure, score_of
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.frames import Frame, resize_label
@@ -44,15 +45,20 @@ def evaluate(
 
 
 def figures_of(
-    seen: Iterable[tuple[Tensor, Sequence[Any]]], goal: Goal, imgsz: tuple[int, int], how: Resize
+    seen: Iterable[tuple[Tensor, Sequence[Any]]], goal: Goal, imgsz: tuple[int, int], how: Resize, team: Team = ALONE
 ) -> Figures:
-    """Figures and mean loss over val from logits (N, …) with the N labels that `goal.val.read` gives."""
+    """Figures and mean loss over val from logits (N, …) with the N labels that `goal.val.read` gives.
+
+    Each process of a `team` has seen its own share of val; all get the figures over the whole.
+    """
     score, losses = score_of(goal.val, how), []
     for logits, labels in seen:
         for at, (answer, label) in enumerate(zip(answers(logits, goal.val, imgsz), labels, strict=True)):
             score.add(answer, label)
             losses.append(goal.loss(logits[at : at + 1], _target(label, goal.val, imgsz, how).to(logits.device)).item())
-    return replace(score.figures(), loss=sum(losses) / len(losses))
+    score.together(team)
+    total, count = team.sum(torch.tensor([sum(losses), len(losses)], dtype=torch.float64)).tolist()
+    return replace(score.figures(), loss=total / count)
 
 
 def _target(label: Any, data: Data, imgsz: tuple[int, int], how: Resize) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aselect_edge.data import ClassificationData, SegmentationData
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.rows import Rows, stored_rows
 from aselect_edge.training.views import Views, to_pixels
 from aselect_runtime.frames import Frame, resize
@@ -33,7 +34,9 @@ class FrozenViews:
     too small for all, there are fewer: images are taken in random order, so that the stored views are a fair sample.
     """
 
-    def __init__(self, views: Views, extract: Extract, key: str, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, views: Views, extract: Extract, key: str, folder: Path, progress: Progress, team: Team = ALONE
+    ) -> None:
         """`key` identifies the output of `extract` (backbone, taps, noise) and the data; the views describe themselves.
 
         A killed run resumes, and a later run with the same key and views computes nothing. Raises
@@ -57,6 +60,7 @@ class FrozenViews:
             compute=compute,
             what="views",
             progress=progress,
+            team=team,
         )
         self.labels = rows.pop("labels")
         self.maps = tuple(rows.values())
@@ -97,6 +101,7 @@ class FrozenFrames:
         folder: Path,
         progress: Progress,
         cache_bytes: int = 1_000_000_000,
+        team: Team = ALONE,
     ) -> None:
         """`key`, `folder` and errors as in `FrozenViews`; the folder must be another one."""
         self.data, self.imgsz, self.how, self.extract = data, imgsz, how, extract
@@ -109,6 +114,7 @@ class FrozenFrames:
             compute=lambda part: _maps(extract, [self._frame(index) for index in part]),
             what="frames",
             progress=progress,
+            team=team,
         )
         self.maps = tuple(rows.values())
 
@@ -116,7 +122,11 @@ class FrozenFrames:
         return len(self.data)
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Frame | int, int]]:
-        for index in range(len(self)):
+        return self.some(range(len(self)))
+
+    def some(self, indices: Sequence[int]) -> Iterator[tuple[tuple[Tensor, ...], Frame | int, int]]:
+        """As iterating, over these images only."""
+        for index in indices:
             if index < len(self.maps[0]):
                 stored = [maps[index : index + 1] for maps in self.maps]
             else:

@@ -23,8 +23,10 @@ from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.backbones.noise import FlowSchedule
 from aselect_edge.backbones.sit import PathSchedule
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.denoise import Denoising, Noised, prediction_error, window_positions
 from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.sharing import part_of, whole_rows
 from aselect_runtime.errors import InputError
 
 Noising = Callable[[Tensor], Noised]
@@ -155,36 +157,52 @@ def towards_noise(x0: Tensor, steps: int) -> Noised:
 
 
 def joint_loss(
-    task: Tensor, model: TapModel, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
+    task: Tensor,
+    model: TapModel,
+    pixels: Tensor,
+    noising: Noising,
+    rng: np.random.Generator,
+    recipe: Recipe,
+    team: Team = ALONE,
 ) -> Tensor:
     """The task's loss plus `recipe.denoising` times the denoising loss, so that the backbone stays a denoiser.
 
     Secondary texts about A-SelecT describe such a joint loss without its weight or interval, and the paper itself keeps
     its backbone frozen. Weight and interval are this project's choice.
     """
-    return task + recipe.denoising * denoising_loss(model, pixels, noising, rng, recipe)
+    return task + recipe.denoising * denoising_loss(model, pixels, noising, rng, recipe, team)
 
 
 def denoising_loss(
-    model: TapModel, pixels: Tensor, noising: Noising, rng: np.random.Generator, recipe: Recipe
+    model: TapModel,
+    pixels: Tensor,
+    noising: Noising,
+    rng: np.random.Generator,
+    recipe: Recipe,
+    team: Team = ALONE,
 ) -> Tensor:
     """The denoising loss on small windows of the clean inputs of pixels (N, 3, H, W), cheaper than whole frames.
 
     A window is `recipe.window` wide and high in units of the model's input: pixels, or latents of the frozen encoder.
     The model is conditioned as in deployment. Windows and noise depend only on `rng`.
+    The processes of a `team` share the windows: the loss is the mean of theirs, and each gets that of its own windows.
     """
     backbone, count = cast(DiT, model.backbone), recipe.denoising_windows
     with torch.no_grad():
-        x0 = model.encoder.x0(pixels[:count])
+        x0 = whole_rows(team, model.encoder.x0(part_of(team, pixels[:count])), len(pixels[:count]))
     frame = (x0.shape[2], x0.shape[3])
     positions, corners, side = window_positions(backbone, rng, recipe.window, frame, count)
     windows = torch.stack([x0[i % len(x0), :, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**63)))
-        noised = noising(windows)
-    label = expand(model.condition, count, x0.device)["label"]
+        noised = Noised(*(part_of(team, rows) for rows in noising(windows)))
+    mine = len(noised.x)
+    if not mine:
+        return x0.new_zeros(())
+    label = expand(model.condition, mine, x0.device)["label"]
     with reduced(x0.device):
-        return prediction_error(backbone, noised, label, positions.to(x0.device))
+        error = prediction_error(backbone, noised, label, part_of(team, positions).to(x0.device))
+    return error * (mine * team.size / count)
 
 
 def _reach(model: TapModel) -> int:

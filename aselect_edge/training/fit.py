@@ -9,6 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from aselect_edge.team import ALONE, Team
+from aselect_edge.training.sharing import average_gradients
+
 Rate = Callable[[int, float], float]
 """(steps done, share of the budget spent) -> factor on each group's base learning rate."""
 
@@ -32,6 +35,7 @@ def fit(
     clip: float | None = None,
     after: Callable[[int, float], None] = lambda _step, _spent: None,
     stop: Callable[[], bool] = lambda: False,
+    team: Team = ALONE,
 ) -> None:
     """Step until the budget is spent or `stop` is true.
 
@@ -40,23 +44,27 @@ def fit(
     `loss` returns the scalar to minimise at a step, counted from 0. `after` gets the steps done and the share of the
     budget spent, which is 1 or more at the last step. `clip` bounds the norm of all gradients together. A group's base
     learning rate is its `base`, saved with the optimiser's state; without it, the group's initial learning rate.
+
+    The processes of a `team` call this together: gradients are averaged over them, and the first one's clock counts.
     """
     for group in optimiser.param_groups:
         group.setdefault("base", group["lr"])
     share: Budget = budget if callable(budget) else lambda step, _elapsed: step / budget
     began, spent = time.monotonic(), share(done, 0.0)
-    while spent < 1 and not stop():
+    while spent < 1 and not team.agree(stop()):
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * rate(done, spent)
-        _descend(optimiser, loss(done), clip)
+        _descend(optimiser, loss(done), clip, team)
         done += 1
-        spent = share(done, time.monotonic() - began)
+        spent = team.agree(share(done, time.monotonic() - began))
         after(done, spent)
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None) -> None:
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None, team: Team) -> None:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    average_gradients(team, parameters)
     if clip is not None:
-        torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], clip)
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
     optimiser.step()

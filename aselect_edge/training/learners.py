@@ -14,6 +14,7 @@ from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation.measuring import batches
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import Head
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.answers import figures_of
 from aselect_edge.training.cache import FrozenFrames, FrozenViews
 from aselect_edge.training.closed_form import DAMPINGS, SCALES, is_linear, moments, set_linear
@@ -21,6 +22,7 @@ from aselect_edge.training.finetune import Noising, Unfreeze, joint_loss, unfree
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests
 from aselect_edge.training.recipe import Recipe
+from aselect_edge.training.sharing import part_of, whole_rows
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
@@ -76,11 +78,12 @@ class HeadLearner:
         folder: Path,
         progress: Progress,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         """`folder` stores the features. The model is folded on the CPU; then its head moves to `device`."""
         backbone = model.deployed().to(device)
         self.module: nn.Module = model.head.to(device)
-        self.device = device
+        self.device, self.team = device, team
         self.goal, self.imgsz, self.how = goal, model.imgsz, how
         self.groups = [_group(list(model.head.parameters()), recipe.learning_rate)]
 
@@ -88,8 +91,8 @@ class HeadLearner:
             return backbone.features(pixels.to(device))
 
         keys = [f"{digests.features} {split}" for split in (digests.train, digests.val)]
-        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", progress)
-        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress)
+        self.views = FrozenViews(goal.views(model.imgsz, how), extract, keys[0], folder / "train", progress, team)
+        self.frames = FrozenFrames(goal.val, model.imgsz, how, extract, keys[1], folder / "val", progress, team=team)
 
     @torch.no_grad()
     def start(self) -> float | None:
@@ -127,8 +130,9 @@ class HeadLearner:
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         module.eval()
-        seen = ((module(self._moved(features)), [label]) for features, label, _ in self.frames)
-        return figures_of(seen, self.goal, self.imgsz, self.how)
+        mine = self.frames.some(self.team.share(range(len(self.frames))))
+        seen = ((module(self._moved(features)), [label]) for features, label, _ in mine)
+        return figures_of(seen, self.goal, self.imgsz, self.how, self.team)
 
     def _moved(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(each.to(self.device) for each in features)
@@ -147,10 +151,11 @@ class ModelLearner:
         what: Unfreeze,
         noising: Noising | None,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         """`what` of the backbone is trained; without `noising`, which is on `device`, only by the task's loss."""
         self.module: nn.Module = model.to(device)
-        self.device = device
+        self.device, self.team = device, team
         self.model, self.goal, self.how, self.recipe = model, goal, how, recipe
         self.noising = noising if recipe.denoising else None
         learning = unfreeze(model, what)
@@ -168,21 +173,20 @@ class ModelLearner:
         """See Learner."""
         pixels, labels = (each.to(self.device) for each in self.views.batch(rng))
         with reduced(self.device):
-            logits = self.model(pixels)
+            mine = self.model.features(part_of(self.team, pixels))
+            logits = self.model.head(tuple(whole_rows(self.team, rows, len(pixels)) for rows in mine))
         task = self.goal.loss(logits.float(), labels)
         if self.noising is None or step % self.recipe.denoising_every:
             return task, task.item()
-        return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe), task.item()
+        return joint_loss(task, self.model, pixels, self.noising, rng, self.recipe, self.team), task.item()
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> Figures:
         """See Learner."""
         module.eval()
-        seen = (
-            (module(to_pixels(np.stack(frames)).to(self.device)), labels)
-            for _, frames, labels in batches(self.goal.val, self.model.imgsz, self.how, self.recipe.batch)
-        )
-        return figures_of(seen, self.goal, self.model.imgsz, self.how)
+        mine = batches(self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.team)
+        seen = ((module(to_pixels(np.stack(frames)).to(self.device)), labels) for _, frames, labels in mine)
+        return figures_of(seen, self.goal, self.model.imgsz, self.how, self.team)
 
 
 def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:

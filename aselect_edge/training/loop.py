@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.finetune import Noising, Unfreeze, merge
 from aselect_edge.training.fit import fit
@@ -23,6 +24,7 @@ from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import Digests, run_identity
 from aselect_edge.training.learners import HeadLearner, Learner, Measured, ModelLearner
 from aselect_edge.training.recipe import Outcome, Recipe
+from aselect_edge.training.sharing import check_shared
 from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
@@ -43,24 +45,42 @@ def train_model(
     progress: Progress = silent,
     device: torch.device = CPU,
     schedule: Mapping[str, Any] | None = None,
+    team: Team = ALONE,
 ) -> Outcome:
     """Train `model` in place and return it, on the CPU, with its best averaged weights on val.
 
     Without `unfreeze` only the head is trained, on features stored in `cache` (None: in `workdir`). With it, that part
     of the backbone is trained too, with the denoising loss if there is a `noising` on `device`, made from `schedule`. A
     checkpoint in `workdir` resumes an interrupted run of the same recipe, whichever device that ran on.
+
+    The processes of a `team` call this together, with a `workdir` that they share and that the first one writes; all
+    return the same outcome, that of a single process up to rounding.
     """
+    if team.size > recipe.batch:
+        raise InputError(
+            f"got {team.size} processes for a batch of {recipe.batch}, expected at most one for each of its frames; "
+            "start fewer processes or use a larger batch",
+            parameter="batch",
+        )
     digests = Digests.of(model, goal.train, goal.val)
     identity = run_identity(model, digests, how, recipe, unfreeze, schedule)
     torch.manual_seed(recipe.seed)
     learner: Learner[Figures]
     if unfreeze is None:
         learner = HeadLearner(
-            model, goal, how, recipe, digests, folder=cache or workdir / "features", progress=progress, device=device
+            model,
+            goal,
+            how,
+            recipe,
+            digests,
+            folder=cache or workdir / "features",
+            progress=progress,
+            device=device,
+            team=team,
         )
     else:
-        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device)
-    state = learn(learner, recipe, identity, workdir, progress)
+        learner = ModelLearner(model, goal, how, recipe, what=unfreeze, noising=noising, device=device, team=team)
+    state = learn(learner, recipe, identity, workdir, progress, team=team)
     learner.module.load_state_dict(state.best_weights)
     merge(model)
     figures = learner.validate(learner.module)
@@ -75,6 +95,7 @@ def learn(
     progress: Progress,
     seconds: float = math.inf,
     before: float = 0.0,
+    team: Team = ALONE,
 ) -> RunState:
     """Step until the budget is spent or val no longer improves; raises InputError if the loss diverges.
 
@@ -86,6 +107,7 @@ def learn(
     steps = max(1, recipe.samples // recipe.batch)
     average = AveragedModel(learner.module, multi_avg_fn=_warm_average(recipe.average_decay(steps)), use_buffers=True)
     state = RunState.resume(workdir, identity, learner.module, average, optimiser)
+    check_shared(state.step, team, workdir)
     if 0 < state.step < steps:
         log.info("%s: resuming after %d of %d steps", workdir, state.step, steps)
     looks, warmup = min(recipe.validations, steps), min(recipe.warmup, max(1, steps // 10))
@@ -107,12 +129,13 @@ def learn(
         look = step * looks // steps > (step - 1) * looks // steps or spent >= 1
         if look:
             state.validated(learner.validate(average.module), recipe.batch, average.module.state_dict())
-        if look or state.due():
+        if team.leads and (look or state.due()):
             state.save(workdir, identity, learner.module, average, optimiser)
 
     if state.step == 0 and (least := learner.start()) is not None:
         state.losses.append(least)
         state.validated(learner.validate(learner.module), recipe.batch, learner.module.state_dict())
+    team.equalise(learner.module)
     learner.module.train()
     fit(
         optimiser,
@@ -123,6 +146,7 @@ def learn(
         clip=1.0,
         after=after,
         stop=lambda: bool(recipe.patience) and state.stale >= recipe.patience,
+        team=team,
     )
     return state
 

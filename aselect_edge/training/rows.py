@@ -19,7 +19,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
-from aselect_runtime.errors import IntegrityError, WriteError
+from aselect_edge.team import ALONE, Team
+from aselect_runtime.errors import InputError, IntegrityError, WriteError
 from aselect_runtime.files import atomic_write, inside
 from aselect_runtime.progress import Progress, silent
 
@@ -59,13 +60,63 @@ def stored_rows(
     compute: Callable[[range], Rows],
     what: str = "rows",
     progress: Progress = silent,
+    team: Team = ALONE,
 ) -> Rows:
     """As many rows of `wanted` as fit in `limit` bytes, at least one, as read-only memory maps of files in `folder`.
 
     `compute` makes the rows of a range, `chunk` at a time; rows that an earlier call with the same `key`, `wanted` and
     `limit` left in `folder` are not computed again, and those of another call are removed. `what` names the rows in
-    `progress`. One process writes at a time; another waits for it. Raises WriteError for a full or read-only disk.
+    `progress`. One process writes at a time; another waits for it. The processes of a `team` call this together and
+    share each chunk, which is larger by their number; the first one writes. Raises WriteError for a full or read-only
+    disk, and InputError if `folder` is not shared by all of the team.
     """
+    if team.size == 1:
+        return _written(folder, key, wanted, limit, chunk, compute, what, progress)
+    if team.leads:
+        names = list(_written(folder, key, wanted, limit, chunk * team.size, _led(team, compute), what, progress))
+        team.told(names)
+    else:
+        names = _followed(team, compute)
+    return _mapped(folder, names)
+
+
+def _led(team: Team, compute: Callable[[range], Rows]) -> Callable[[range], Rows]:
+    """`compute` shared by the team, for its first process."""
+
+    def together(part: range) -> Rows:
+        team.told(part)
+        shares = [rows for rows in team.collected(compute(_share(team, part))) if rows]
+        return {name: np.concatenate([rows[name] for rows in shares]) for name in shares[0]}
+
+    return together
+
+
+def _followed(team: Team, compute: Callable[[range], Rows]) -> list[str]:
+    """Compute shares until the first process has all rows; returns their names."""
+    while isinstance(part := team.told(), range):
+        share = _share(team, part)
+        team.collected(compute(share) if share else {})
+    names: list[str] = part
+    return names
+
+
+def _share(team: Team, part: range) -> range:
+    """This process's share; the first process has one even of a single row."""
+    ends = [len(part) - len(part) * (team.size - place) // team.size for place in (team.rank, team.rank + 1)]
+    return part[ends[0] : ends[1]]
+
+
+def _written(
+    folder: Path,
+    key: str,
+    wanted: int,
+    limit: int,
+    chunk: int,
+    compute: Callable[[range], Rows],
+    what: str,
+    progress: Progress,
+) -> Rows:
+    """See `stored_rows`, for the process that writes."""
     key = f"{key} {wanted} {limit}"
     with _alone(folder):
         index = _readable(folder, key)
@@ -79,7 +130,18 @@ def stored_rows(
             part = range(index.done, min(index.done + chunk, index.rows))
             index = _append(folder, index, compute(part), len(part))
             progress(f"features of {index.rows} {what}", index.done / index.rows)
-        return {name: np.load(_path(folder, name), mmap_mode="r") for name in index.files}
+        return _mapped(folder, list(index.files))
+
+
+def _mapped(folder: Path, names: list[str]) -> Rows:
+    try:
+        return {name: np.load(_path(folder, name), mmap_mode="r") for name in names}
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder}: got no {Path(error.filename).name}, expected the file that the first process wrote; choose a "
+            "folder that all processes share",
+            parameter=("cache", "out"),
+        ) from error
 
 
 def _path(folder: Path, name: str) -> Path:

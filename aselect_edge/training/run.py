@@ -18,6 +18,7 @@ from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head, taps_for
+from aselect_edge.team import ALONE, Team
 from aselect_edge.training.clean import LEVELS, clean_backbone, without_noise
 from aselect_edge.training.comparison import compare, told
 from aselect_edge.training.discard import discarded_channels
@@ -35,11 +36,12 @@ from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec,
 log = logging.getLogger(__name__)
 
 
-def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
+def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team = ALONE) -> Outcome:
     """Train as requested and write the bundle to `request.out`.
 
     Reads the splits `train` and `val` of the data; checkpoint, curves, images and, if not elsewhere, cached
-    features go to `request.workdir`. Raises InputError for invalid requests, before anything is trained.
+    features go to `request.workdir`. The processes of a `team` call this together, and the first one writes. Raises
+    InputError for invalid requests, before anything is trained.
     """
     request.selection.check_deployable()
     check_replaceable(request.out, KIND)  # checked before hours of training
@@ -54,9 +56,9 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         record = record.model_copy(update={"discarded": discarded})
         model = fresh_model(backbone, record, recipe.seed)
     if request.clean is not None:
-        backbone, record = cleaned(request, model, backbone, record, goal, progress)
+        backbone, record = _cleaned_by_one(request, model, backbone, record, goal, progress, team)
         model = fresh_model(backbone, record, recipe.seed)
-    reference = compare(request.task, goal, record.imgsz, record.resize, progress)
+    reference = compare(request.task, goal, record.imgsz, record.resize, progress) if team.leads else None
     if reference:
         log.info("%s", told(reference))
     outcome = train_model(
@@ -71,13 +73,34 @@ def train_bundle(request: TrainRequest, progress: Progress = silent) -> Outcome:
         progress=progress,
         device=request.device,
         schedule=backbone.schedule.config,
+        team=team,
     )
+    if not team.leads:
+        return outcome
     outcome = replace(outcome, reference=reference)
     draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
     save_bundle(request.out, record.model_copy(update={"metrics": metrics}), request.selection, outcome.model)
     return outcome
+
+
+def _cleaned_by_one(
+    request: TrainRequest,
+    model: TapModel,
+    backbone: LoadedBackbone,
+    record: Bundle,
+    goal: Goal,
+    progress: Progress,
+    team: Team,
+) -> tuple[LoadedBackbone, Bundle]:
+    """As `cleaned`: the first process of a team trains the copy, then the others read its finished checkpoint."""
+    if team.leads:
+        found = cleaned(request, model, backbone, record, goal, progress)
+        team.told()
+        return found
+    team.told()
+    return cleaned(request, model, backbone, record, goal, silent)
 
 
 def cleaned(

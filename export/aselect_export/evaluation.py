@@ -18,6 +18,7 @@ from aselect_edge.data import SegmentationData, is_labelled, open_classification
 from aselect_edge.data.readers import layout_of
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.team import ALONE, Team, assemble
 from aselect_runtime import open_model
 from aselect_runtime.engines.versions import Builder
 from aselect_runtime.errors import InputError
@@ -81,20 +82,22 @@ def evaluate(
     """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
     With `report` (.html), write a page with the figures, every class and the confusion matrix. Raises InputError if the
-    model or the data cannot be used, or if their classes differ; also the errors of `open_model`.
+    model or the data cannot be used, or if their classes differ; also the errors of `open_model`. Processes that
+    torchrun started share the images and return the same figures; the first one writes the page.
     """
     page = None if report is None else Path(report)
     if page is not None and page.suffix != ".html":
         raise InputError(f"got the report {str(report)!r}, expected a name that ends in .html; change it")
-    opened = _open(Path(model), device, progress)
-    try:
-        found = accuracy(opened, Path(data), split, progress)
-    finally:
-        opened.close()
+    with assemble() as team:
+        opened = _open_alike(Path(model), device, progress, team)
+        try:
+            found = accuracy(opened, Path(data), split, progress, team=team)
+        finally:
+            opened.close()
     per_class = dict(zip((info.name for info in opened.classes), found.per_class, strict=True))
     measured = (found.images, found.metric, found.score, found.others, per_class)
     evaluation = Evaluation(str(model), str(data), split, opened.device, opened.task, *measured)
-    if page is not None:
+    if page is not None and team.leads:
         _write_report(page, evaluation, found, opened.classes)
     return evaluation
 
@@ -129,13 +132,14 @@ def accuracy(
     split: str,
     progress: Progress = silent,
     most: int | None = None,
+    team: Team = ALONE,
 ) -> Figures:
-    """Figures on a split; if it has more than `most` images, on that many spread over it."""
+    """Figures on a split, which a `team` shares; if it has more than `most` images, on that many spread over it."""
     images = _in_classes_of(model, _opened(model.task, data, split), data)
     if most is not None and most < len(images):
         images = images.subset([index * len(images) // most for index in range(most)])
     batch, height, width = model.shape
-    return measure(model.predict, images, (height, width), model.resize, batch, progress)
+    return measure(model.predict, images, (height, width), model.resize, batch, progress, team)
 
 
 def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, ...]) -> bool:
@@ -154,6 +158,15 @@ def _opened(task: Task, data: Path, split: str) -> Data:
             parameter="data",
         )
     return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
+
+
+def _open_alike(path: Path, device: Device, progress: Progress, team: Team) -> Predictor:
+    """The model, on the same kind of device in every process: `auto` measures, and only the first process chooses."""
+    if team.size == 1 or device != "auto" or (path / "bundle.json").exists():
+        return _open(path, device, progress)
+    opened = _open(path, device, progress) if team.leads else None
+    chosen: Device = team.told(opened and opened.device)
+    return opened or _open(path, chosen, progress)
 
 
 def _open(path: Path, device: Device, progress: Progress) -> Predictor:

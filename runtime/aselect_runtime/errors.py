@@ -52,6 +52,10 @@ class EngineError(AselectError):
     """A TensorRT engine could not be built, loaded or run."""
 
 
+class PeerError(AselectError):
+    """Another process of the same run ended or cannot be reached; the run resumes if all of them are started again."""
+
+
 class GateError(AselectError):
     """A result failed a check (parity, accuracy): it exists but must not be deployed."""
 

@@ -26,7 +26,7 @@ from aselect_edge.heads import build_head
 from aselect_edge.selection import Request, Settings, select_tap
 from aselect_edge.selection.evidence import NO_IMAGES, Evidence
 from aselect_edge.selection.run import _store, prepare_scan
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.identity import Digests, features_digest, run_identity
 from aselect_edge.training.recipe import Recipe

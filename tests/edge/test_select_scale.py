@@ -16,7 +16,7 @@ import torch
 
 from aselect_edge.selection import Request, Settings, resume, select_tap
 from aselect_edge.selection.resume import Store
-from aselect_edge.selection.team import Team
+from aselect_edge.team import Team
 from aselect_runtime.records import Selection
 
 REQUEST = Request("hfr", images=6, imgsz=(24, 32), timesteps=[0, 100, 600], batch=2, settings=Settings(steps=5))

@@ -97,12 +97,12 @@ def exported(folder: Path, precision: str, *options: str, task: str = "seg") -> 
     return folder
 
 
-def record(name: str, seen: Seen) -> Path:
+def record(name: str, seen: Seen, command: str) -> Path:
     """Write what was seen to benchmarks/results/proof-NAME.json, whole, with the date and the machine."""
     content = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": machine(),
-        "command": f"make test-{name}",
+        "command": command,
         **asdict(seen),
     }
     path = RESULTS / f"proof-{name}.json"
@@ -110,9 +110,10 @@ def record(name: str, seen: Seen) -> Path:
     return path
 
 
-def prove(name: str, steps: Callable[[Path], Seen]) -> None:
+def prove(name: str, steps: Callable[[Path], Seen], command: str | None = None) -> None:
     """Run the steps in an empty folder of build/, print and record what they saw; an error ends the process.
 
+    The record names the `command` that runs them, `make test-NAME` if left out.
     The folder is removed at the end. One that a killed process left behind is removed at the next start.
     """
     place = BUILD / f"proof-{name}"
@@ -122,7 +123,7 @@ def prove(name: str, steps: Callable[[Path], Seen]) -> None:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         seen = steps(place)
-        path = record(name, seen)
+        path = record(name, seen, command or f"make test-{name}")
     except AselectError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -6,6 +6,8 @@ import inspect
 import itertools
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,11 @@ class Colours:
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
+    return tiny_corpus()
+
+
+def tiny_corpus() -> Corpus:
+    """Six images of coloured blocks."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 3, 6, 8), generator=generator, dtype=torch.uint8).repeat_interleave(8, 2)
     images = images.repeat_interleave(8, 3)
@@ -71,6 +78,24 @@ def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(
     assert again[: len(curve["rows"])] == curve["rows"]
     weights = load_backbone(str(out)).model.state_dict()
     assert not torch.equal(weights["patch_embed.weight"], first.model.state_dict()["patch_embed.weight"])
+
+
+@pytest.mark.parametrize("teacher", ["alone", "taught"])
+def test_two_processes_pretrain_like_one(tmp_path: Path, teacher: str) -> None:
+    """Steps of five crops and of three frames, so that the parts of two processes differ in size."""
+    script = ["-m", "tests.research.shared_run", teacher]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, words in (("one", script), ("two", [*torchrun, *script])):
+        command = [sys.executable, *words, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / name / CURVE).read_text())["rows"] for name in ("one", "two"))
+    figures = [[row[:1] + row[2:] for row in rows] for rows in (one, two)]  # without the seconds
+    assert len(one) > 4
+    np.testing.assert_allclose(figures[1], figures[0], rtol=1e-3)
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(
+        path.name for path in (tmp_path / "two").iterdir()
+    )
 
 
 CURRICULUM = Curriculum(7, "hfr", warmup=8, every=16, images=2, levels=3)

@@ -90,8 +90,8 @@ def test_alignment_is_zero_for_equal_features_and_counts_by_signal() -> None:
     tokens = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
     dense = tokens.transpose(1, 2).unflatten(2, (2, 3))
     targets = Features(dense[:, :2], dense[:, 2:5], tokens.mean(1)[:, :4])
-    assert alignment({1: tokens}, targets, (2, 3), torch.ones(2)).item() == pytest.approx(0, abs=1e-6)
+    assert alignment({1: tokens}, targets, (2, 3), torch.full((2,), 0.5)).item() == pytest.approx(0, abs=1e-6)
     # The second image's targets are opposite: 1 - cosine is 2 everywhere, so (2 + 2 + 2 * 2) / 4 of that image.
     opposite = Features(*(torch.cat([part[:1], -part[1:]]) for part in targets))
-    assert alignment({1: tokens}, opposite, (2, 3), torch.ones(2)).item() == pytest.approx(1.0, abs=1e-5)
-    assert alignment({1: tokens}, opposite, (2, 3), torch.tensor([3.0, 1.0])).item() == pytest.approx(0.5, abs=1e-5)
+    assert alignment({1: tokens}, opposite, (2, 3), torch.full((2,), 0.5)).item() == pytest.approx(1.0, abs=1e-5)
+    assert alignment({1: tokens}, opposite, (2, 3), torch.tensor([0.75, 0.25])).item() == pytest.approx(0.5, abs=1e-5)

@@ -146,6 +146,33 @@ def test_a_slow_page_gets_the_newest_and_holds_up_nobody(seg_model: Path, capfd:
     assert seen[-1] == 499
 
 
+def test_one_thread_encodes_the_images_of_all_streams(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)  # slow to encode
+
+    def put(write: Write, index: int, stream: int) -> None:
+        result = _result(index, stream)
+        write(replace(result, captured=replace(result.captured, frame=large)))
+
+    async def watch(session: ClientSession, url: str, write: Write, stream: int) -> None:
+        async with session.ws_connect(f"{url}live") as socket:
+            await socket.receive_json()
+            for index in range(10):  # newer results keep coming, so that several are encoded at once
+                await socket.receive_bytes(timeout=60)
+                put(write, index, stream)
+                await socket.send_str("shown")
+
+    async def look(url: str, write: Write) -> int:
+        async with ClientSession() as session:
+            await asyncio.gather(*(watch(session, url, write, stream) for stream in range(4)))
+        return threading.active_count()
+
+    with _served(seg_model, capfd) as (write, url):
+        for stream in range(4):
+            put(write, 0, stream)
+        before = threading.active_count()
+        assert asyncio.run(look(url, write)) == before + 1
+
+
 async def _frame(socket: ClientWebSocketResponse) -> object:
     """The number of the next frame, or None if there is none for a second."""
     try:

@@ -26,11 +26,17 @@ def _evaluate(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class."""
+    """Measure mIoU (segmentation) or top-1 accuracy (classification) on a labelled split, and every class.
+
+    Several processes share the images: torchrun --nproc-per-node N -m aselect_export.commands.evaluate MODEL ...
+    """
+    from aselect_edge.team import leads
     from aselect_export.evaluation import evaluate
 
-    with terminal_progress() as progress:
+    with terminal_progress(shown=leads()) as progress:
         found = evaluate(model, data, split, device, progress, report=report)
+    if not leads():
+        return
     if as_json:
         print(found.to_json())
     else:
@@ -46,3 +52,6 @@ def _print_evaluation(found: Evaluation) -> None:
 
 
 evaluate = entry(_evaluate, examples=["aselect-eval EXPORTED --data DATA --split val --report report.html"])
+
+if __name__ == "__main__":
+    evaluate()

@@ -10,7 +10,7 @@ import logging
 import os
 import ssl
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -96,6 +96,9 @@ def _serving(guard: Guard, manifest: Manifest, metrics: Metrics | None) -> Itera
     stop: Future[None] = Future()
 
     async def work() -> None:
+        # asyncio's own executor adds a thread whenever images of several streams are encoded at once, up to more than
+        # there are processors.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "live page images"))
         hub = Hub(model_message(manifest), partial(result_message, manifest=manifest))
         runner = http.AppRunner(_application(guard, hub, metrics), access_log=None, shutdown_timeout=CLOSE_TIMEOUT)
         try:
