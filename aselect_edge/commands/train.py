@@ -1,4 +1,7 @@
-"""aselect-train: parse, one call, print."""
+"""aselect-train: parse, one call, print.
+
+For several processes: `torchrun --nproc-per-node N -m aselect_edge.commands.train --backbone …`.
+"""
 
 from __future__ import annotations
 
@@ -153,10 +156,7 @@ def _train(
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
-    """Train a head on the selected features; interrupted runs resume.
-
-    Several processes share one run: torchrun --nproc-per-node N -m aselect_edge.commands.train --backbone ...
-    """
+    """Train a head on the selected features; interrupted runs resume, and torchrun's processes share one run."""
     if not finetune and learning.unfreeze not in (None, "all"):
         raise typer.BadParameter(f"got {learning.unfreeze} without --finetune, expected both", param_hint="--unfreeze")
     if not finetune and learning.backbone_lr is not None:

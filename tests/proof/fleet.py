@@ -25,6 +25,7 @@ VERSION = "2.60.0"
 PLACE = ROOT / "build" / "fleet"
 PYTHON = PLACE / "bin" / "python"
 COMPLETE = PLACE / "installed"
+PIP = (PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check")
 EXAMPLE = ROOT / "docs" / "examples" / "fleet.py"
 VIDEOS, FRAMES = 4, 150
 MARK = "ASELECT_FLEET_PROOF"
@@ -41,7 +42,7 @@ def main() -> None:
 
 def steps(place: Path) -> Seen:
     """Install Ray where it is missing, and compare the ways of running."""
-    install()
+    install(place / "wheels")
     model = exported(place / "model", "fp32", "--no-ladder")
     videos = filmed(place / "videos", model)
     expected = analysed(model, videos, place / "one", 0)
@@ -51,16 +52,16 @@ def steps(place: Path) -> Seen:
     return Seen(versions(), tuple(checks))
 
 
-def install() -> None:
-    """Ray and the device's wheel in an environment of their own, whole or not at all."""
-    if COMPLETE.is_file():
-        return
-    shutil.rmtree(PLACE, ignore_errors=True)
-    run([sys.executable, "-m", "venv", PLACE])
-    wheels = PLACE / "wheels"
+def install(wheels: Path) -> None:
+    """Ray in an environment of its own, whole or not at all, and the device's wheel of today."""
+    if not COMPLETE.is_file():
+        shutil.rmtree(PLACE, ignore_errors=True)
+        run([sys.executable, "-m", "venv", PLACE])
+        run([*PIP, f"ray[data]=={VERSION}"])
     wheels.mkdir()
     wheel = device_wheel(wheels)
-    run([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[cpu]", f"ray[data]=={VERSION}"])
+    run([*PIP, f"{wheel}[cpu]"])  # with its packages, which are there but for the first time
+    run([*PIP, "--force-reinstall", "--no-deps", wheel])  # pip leaves out what has the same version
     COMPLETE.touch()
 
 
@@ -82,12 +83,15 @@ def filmed(folder: Path, model: Path) -> Path:
     return folder
 
 
-def analysed(model: Path, videos: Path, out: Path, workers: int, kill: bool = False) -> Lines:
-    """The lines that the example writes; with `kill`, a worker is killed after the first of them."""
+def analysed(model: Path, videos: Path, out: Path, workers: int, kill: bool = False, packages: str = "") -> Lines:
+    """The lines that the example writes; with `kill`, a worker is killed after the first of them.
+
+    `packages` is a folder of packages that come before the installed ones.
+    """
     if not COMPLETE.is_file():
         raise MissingDependencyError(f"got no {PLACE}, expected Ray in it; make test-fleet")
     mark = uuid.uuid4().hex
-    environment = os.environ | {MARK: mark, "PYTHONPATH": "", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {MARK: mark, "PYTHONPATH": packages, "RAY_USAGE_STATS_ENABLED": "0"}
     command = [PYTHON, EXAMPLE, model, videos, out, "--workers", str(workers)]
     log = out.with_suffix(".log")
     with log.open("wb") as said:

@@ -15,11 +15,10 @@ import importlib.metadata
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,11 +27,10 @@ from typing import Annotated
 
 import aiohttp
 import typer
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
 
 from aselect_runtime.errors import GateError, MissingDependencyError
 from benchmarks.harness import versions
+from tests.proof.broker import Broker, mosquitto, release
 from tests.proof.cameras import mjpeg
 from tests.proof.steps import BUILD, ROOT, Check, Seen, exported, prove
 from tests.runtime.rtsp_server import free_port, interpreter, serving
@@ -69,50 +67,6 @@ class Reading:
         return cls(memory, len(list((place / "fd").iterdir())), int(status["Threads"]))
 
 
-@dataclass
-class Broker:
-    """A real mosquitto, and a subscriber that counts what passes through it."""
-
-    port: int
-    folder: Path
-    heard: int = 0
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, on its port."""
-        file = self.folder / "mosquitto.conf"
-        file.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser root\n")
-        command = [mosquitto(), "-c", str(file)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        """End it without a farewell."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count messages; the client comes back after each death of the broker."""
-
-        def on_message(_client: Client, _data: object, _message: MQTTMessage) -> None:
-            self.heard += 1
-
-        client = Client(CallbackAPIVersion.VERSION2)
-        client.on_message = on_message
-        client.on_connect = lambda client, *_: client.subscribe("soak")
-        client.reconnect_delay_set(1, 1)
-        client.connect_async("127.0.0.1", self.port)
-        client.loop_start()
-        try:
-            yield
-        finally:
-            client.disconnect()
-            client.loop_stop()
-            self.kill()
-
-
 @dataclass(frozen=True)
 class Soak:
     """What the run did."""
@@ -122,20 +76,6 @@ class Soak:
     """MQTT messages between two deaths of the broker."""
     lines: int
     views: int
-
-
-def mosquitto() -> str:
-    """Its path; raises MissingDependencyError."""
-    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if path is None:
-        raise MissingDependencyError("got no mosquitto, expected it on the PATH; apt install mosquitto")
-    return path
-
-
-def release() -> str:
-    """mosquitto's version, from its help."""
-    said = subprocess.run([mosquitto(), "-h"], capture_output=True, text=True, check=False).stdout
-    return said.split()[2]
 
 
 def soak(place: Path, seconds: float, restarts: int, seed: int = SEED) -> Soak:
