@@ -95,9 +95,12 @@ def test_the_device_is_tried_as_make_test_wheel_does() -> None:
 
 def test_every_proof_runs_and_says_so_in_the_table() -> None:
     proofs = {path.stem for path in (ROOT / "tests/proof").glob("*.py") if "__main__" in path.read_text()}
-    proofs -= {"triton_clients", "damage"}  # parts of the proofs triton and damaged
-    assert proofs == {"arm", "damaged", "gstreamer", "pythons", "triton"}
-    for name in proofs:
+    proofs -= {"triton_clients", "damage", "killed"}  # parts of the proofs triton, damaged and kills
+    long = {"kills", "soak"}  # together an hour or more: by hand, not in CI
+    assert proofs - long == {"arm", "damaged", "fleet", "gstreamer", "pythons", "triton"}
+    for name in sorted(long):
+        assert f"\tnice -n 10 $(BIN)/python -m tests.proof.{name}\n" in MAKEFILE.partition("\nsoak: setup\n")[2]
+    for name in proofs - long:
         assert f"test-{name}: setup\n\t$(BIN)/python -m tests.proof.{name}\n" in MAKEFILE
         assert scripts(name)[-1] == f"make test-{name}"
         assert (ROOT / f"benchmarks/results/proof-{name}.json").is_file()
