@@ -110,6 +110,11 @@ def record(name: str, seen: Seen, command: str) -> Path:
     return path
 
 
+def _terminated(number: int, _frame: object) -> None:
+    print(f"got {signal.Signals(number).name}, expected to run to the end; nothing is recorded", file=sys.stderr)
+    sys.exit(128 + number)
+
+
 def prove(name: str, steps: Callable[[Path], Seen], command: str | None = None) -> None:
     """Run the steps in an empty folder of build/, print and record what they saw; an error ends the process.
 
@@ -118,7 +123,7 @@ def prove(name: str, steps: Callable[[Path], Seen], command: str | None = None) 
     """
     place = BUILD / f"proof-{name}"
     # As Ctrl-C: what runs below is ended and what was written is removed.
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
