@@ -149,7 +149,7 @@ def train(
     patience: int = 0,
     discard_channels: str | Sequence[int] = (),
     clean: bool = False,
-    clean_levels: CleanLevels = "selected",
+    clean_levels: CleanLevels | None = None,
     clean_samples: int | None = None,
     clean_lr: float | None = None,
     cache: str | Path | None = None,
@@ -166,17 +166,19 @@ def train(
     of every tap are set to zero before the head: "auto" the massive ones, "none", or a list such as "12,85".
 
     With `clean`, a copy of the backbone first learns, from `clean_samples` images at the learning rate `clean_lr`, to
-    give the features of the `selected` noise level, or of `sampled` ones, from images without noise.
+    give the features of the `selected` noise level (the default), or of `sampled` ones, from images without noise.
 
     Checkpoint, curves and plots go to `<out>.training`; an interrupted run resumes from there. Processes that torchrun
     started share the run; they must see the same files, which the first one writes. Raises InputError for invalid
     requests, before anything is trained, and PeerError if another process ends.
     """
     choice(task, tuple(HEAD_KINDS), "task")
-    choice(clean_levels, get_args(CleanLevels), "clean_levels")
+    if clean_levels is not None:
+        choice(clean_levels, get_args(CleanLevels), "clean_levels")
     for name, value, of, has in (
         ("unfreeze", unfreeze, "finetune", finetune),
         ("backbone_lr", backbone_lr, "finetune", finetune),
+        ("clean_levels", clean_levels, "clean", clean),
         ("clean_samples", clean_samples, "clean", clean),
         ("clean_lr", clean_lr, "clean", clean),
     ):
@@ -228,8 +230,8 @@ def train(
         return train_bundle(replace(request, source=loaded), progress, team)
 
 
-def _clean(levels: CleanLevels, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:
-    own = CleanRecipe(levels=levels, seed=seed)
+def _clean(levels: CleanLevels | None, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:
+    own = CleanRecipe(levels=levels or "selected", seed=seed)
     return replace(own, samples=samples or own.samples, rate=rate or own.rate)
 
 

@@ -22,6 +22,8 @@ from aselect_edge.backbones.store import WeightStore
 from aselect_edge.fold import FoldSpec, fixed_noise, fold
 from aselect_runtime.records import Noise, Tap
 from benchmarks.graph_models import randomised
+from benchmarks.shapes import PROMPT
+from benchmarks.shapes import SHAPES as SCANNED
 
 WEIGHTS = "backbone.safetensors"
 TIMESTEP = 50.0
@@ -33,7 +35,6 @@ class Shape:
     """One model at one size."""
 
     title: str
-    family: str
     config: dict[str, Any]
     size: tuple[int, int]
     """Height and width of the backbone's input."""
@@ -48,18 +49,16 @@ class Shape:
 
 EACH_BLOCK, ONE_THIRD, SHARED = 0.70, 0.60, 0.90
 """Goals: adaLN has weights in each block; a third of its weights; one adaLN for all blocks, or one without shift."""
-SHAPES = {
-    "dit": Shape("DiT-XL/2, 256 px", "dit", {**XL, "out_channels": 8}, (32, 32), EACH_BLOCK),
+SHAPES = {  # by family
+    "dit": Shape("DiT-XL/2, 256 px", {**XL, "out_channels": 8}, (32, 32), EACH_BLOCK),
     "sit": Shape(
         "SiT-XL/2 with qk-norm (REPA), 256 px",
-        "sit",
         {**XL, "out_channels": 8, "frequency_shift": 0, "qk_norm": True},
         (32, 32),
         EACH_BLOCK,
     ),
     "lightningdit": Shape(
         "LightningDiT-XL/1, 256 px, no shift",
-        "lightningdit",
         {
             **XL,
             "in_channels": 32,
@@ -75,7 +74,6 @@ SHAPES = {
     ),
     "jit": Shape(
         "JiT-B/16, 256 px",
-        "jit",
         {
             "num_attention_heads": 12,
             "attention_head_dim": 64,
@@ -95,28 +93,14 @@ SHAPES = {
     ),
     "sd3": Shape(
         "SD3-medium, 512 px",
-        "sd3",
-        {
-            "num_layers": 12,
-            "num_attention_heads": 24,
-            "attention_head_dim": 64,
-            "in_channels": 16,
-            "out_channels": 16,
-            "sample_size": 128,
-            "patch_size": 2,
-            "joint_attention_dim": 4096,
-            "caption_projection_dim": 1536,
-            "pooled_projection_dim": 2048,
-            "pos_embed_max_size": 192,
-        },
+        {**SCANNED["SD3-medium, 512x512"][1], "num_layers": 12},
         (64, 64),
         ONE_THIRD,
-        prompt=(333, 4096),
+        prompt=(PROMPT, 4096),
         note="12 of 24 blocks, for memory",
     ),
     "pixart": Shape(
         "PixArt-XL/2, 512 px",
-        "pixart",
         {
             **XL,
             "in_channels": 4,
@@ -131,10 +115,23 @@ SHAPES = {
         prompt=(120, 4096),
         valid=0,
     ),
-    "prx": Shape("PRX-1.2B, 512 px", "prx", {"depth": 16}, (64, 64), EACH_BLOCK, prompt=(256, 2304), valid=255),
+    "prx": Shape(
+        "PRX-1.2B, 512 px",
+        {
+            "depth": 16,
+            "in_channels": 16,
+            "patch_size": 2,
+            "context_in_dim": 2304,
+            "hidden_size": 1792,
+            "num_heads": 28,
+        },
+        (64, 64),
+        EACH_BLOCK,
+        prompt=(256, 2304),
+        valid=255,
+    ),
     "sana": Shape(
         "Sana-0.6B, 512 px",
-        "sana",
         {
             "in_channels": 32,
             "out_channels": 32,
@@ -156,16 +153,9 @@ SHAPES = {
 }
 
 
-def config_of(key: str) -> dict[str, Any]:
-    """The configuration, with every count that a reader checks and diffusers has a default for."""
-    shape = SHAPES[key]
-    defaults = {"in_channels": 16, "patch_size": 2, "context_in_dim": 2304, "hidden_size": 1792, "num_heads": 28}
-    return {**defaults, **shape.config} if shape.family == "prx" else shape.config
-
-
 def tap_of(key: str) -> Tap:
     """The query at half depth."""
-    config = config_of(key)
+    config = SHAPES[key].config
     return Tap(block=config["depth" if "depth" in config else "num_layers"] // 2, component="query")
 
 
@@ -180,7 +170,7 @@ def make(key: str, folder: Path, whole: bool = True) -> None:
     default, depth = torch.get_default_dtype(), None if whole else tap_of(key).block + 1
     torch.set_default_dtype(torch.float16)
     try:
-        model: Backbone = randomised(family_class(SHAPES[key].family).from_json(config_of(key), depth).half())
+        model: Backbone = randomised(family_class(key).from_json(SHAPES[key].config, depth).half())
     finally:
         torch.set_default_dtype(default)
     state = model.state_dict()
@@ -198,7 +188,7 @@ def _prompt(shape: Shape) -> dict[str, Tensor]:
 
 
 def _empty(key: str, depth: int | None = None) -> Backbone:
-    return build(family_class(SHAPES[key].family), config_of(key), depth)
+    return build(family_class(key), SHAPES[key].config, depth)
 
 
 def load(key: str, folder: Path, depth: int | None = None, lean: bool = False) -> tuple[Backbone, Condition]:

@@ -19,7 +19,14 @@ Row = tuple[str, str, str]
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The missed goals as Markdown; `results` has the content of each result's file by its name."""
-    found = [*_accuracy(results), *_included(results), *_start(results), *_graph(results), *_int8(results)]
+    found = [
+        *_accuracy(results),
+        *_included(results),
+        *_start(results),
+        *_graph(results),
+        *_families(results),
+        *_int8(results),
+    ]
     rows = [f"| `python -m benchmarks.{command}` | {goal} | {figure} |" for command, goal, figure in found]
     return "\n".join(["| benchmark | goal | measured |", "|---|---|---|", *rows])
 
@@ -51,6 +58,15 @@ def _graph(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
                 yield "graph", f"{found['title']}: {figure}, at most {limit:.2f}", f"{value:.2f}"
 
 
+def _families(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    for found in results.get("families", {}).get("families", {}).values():
+        for name, goal in found["goals"].items():
+            value = found["figures"].get(name)
+            if value is None or value > goal:
+                figure = "not measured" if value is None else f"{value:.2g}"
+                yield "families", f"{found['title']}: {name}, at most {goal:g}", figure
+
+
 def _int8(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
     if "int8" in results:
         missed = [goal for goal in int8_table.goals(results["int8"]) if not goal.met]
@@ -60,4 +76,5 @@ def _int8(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
 
 def recorded(folder: Path) -> list[str]:
     """Names of the results in a folder that have goals."""
-    return [name for name in ("accuracy", "models", "main_job", "graph", "int8") if (folder / f"{name}.json").is_file()]
+    names = ("accuracy", "models", "main_job", "graph", "families", "int8")
+    return [name for name in names if (folder / f"{name}.json").is_file()]

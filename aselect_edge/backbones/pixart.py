@@ -75,6 +75,10 @@ class PixArt(Wrapped):
         """diffusers' `PatchEmbed`: the convolution `proj`, and the position table."""
         return self.model.pos_embed
 
+    @property
+    def embedding(self) -> nn.Module:
+        return self.patch_embed.proj
+
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
         return read_schedule(DIT_SCHEDULE if config is None else config)  # PixArt was trained with DiT's schedule

@@ -64,6 +64,14 @@ class PRX(Wrapped):
             )
         return cls(PRXTransformer2DModel, config, depth)
 
+    def __init__(self, kind: Any, config: dict[str, Any], depth: int | None) -> None:
+        super().__init__(kind, config, depth)
+        self.tokens = nn.Identity()  # so that the patch embedding's output, of a function here, can be hooked
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.tokens
+
     @classmethod
     def schedule(cls, config: dict[str, Any] | None) -> Schedule:
         straight = read_flow_schedule(config, "PRX")
@@ -112,7 +120,7 @@ class PRX(Wrapped):
         grid = self.grid(*x.shape[2:])
         self.check_condition(condition)
         batch = expand(condition, len(x), x.device)
-        h = nn.functional.conv2d(x, self.patch_weight(), self.model.img_in.bias, self.model.patch_size)
+        h = self.tokens(nn.functional.conv2d(x, self.patch_weight(), self.model.img_in.bias, self.model.patch_size))
         h = h.flatten(2).transpose(1, 2)  # (N, T, D)
         rows, columns = torch.meshgrid(*(torch.arange(count, device=x.device) for count in grid), indexing="ij")
         places = torch.stack([rows, columns], dim=2).flatten(0, 1)[None].float()  # (1, T, 2)

@@ -35,7 +35,12 @@ def with_tiny(backbone: LoadedBackbone, vae: str) -> LoadedBackbone:
 
 def encoder_name(encoder: object) -> str:
     """An encoder as diffusers calls it; `pixels` for none."""
-    kinds = {"KLEncoder": "AutoencoderKL", "TinyEncoder": "AutoencoderTiny", "Pixels": "pixels"}
+    kinds = {
+        "KLEncoder": "AutoencoderKL",
+        "DCEncoder": "AutoencoderDC",
+        "TinyEncoder": "AutoencoderTiny",
+        "Pixels": "pixels",
+    }
     return kinds.get(type(encoder).__name__, type(encoder).__name__)
 
 

@@ -180,7 +180,6 @@ def _train(
     read(computing.discard_channels, "--discard-channels", parse_channels)
 
     asked = {"unfreeze": learning.unfreeze if finetune else None, "patience": learning.patience or 0}
-    asked |= {"clean_levels": cleaning.clean_levels or "selected"}
     use_threads(threads)
     with terminal_progress(shown=leads(), resumes=True) as progress:
         outcome = train(

@@ -26,7 +26,7 @@ from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.output_folder import check_replaceable
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Bundle, DataFingerprint, Distilled, EncoderCost, StemSpec
+from aselect_runtime.records import Bundle, Distilled, EncoderCost, StemSpec
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def distil(
     found = Distilled(
         stem=spec,
         replaces=replaced(full.encoder),
-        data=DataFingerprint(images=len(views[0]) + len(views[1]), sha256=views[0].images.fingerprint.sha256),
+        data=views[0].images.fingerprint,
         **asdict(learner.validate(learner.module)),
         samples=state.step * recipe.batch,
         labelled=labelled,

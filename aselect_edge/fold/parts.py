@@ -62,6 +62,9 @@ class CutBlock(nn.Module):
     shift1: Tensor
     gate1: Tensor
     gate2: Tensor
+    projections: list[Component]
+    """Those of query, key and value that the block computes, in the order of `project`'s outputs."""
+    project: nn.Module
 
     def __init__(self, wanted: frozenset[Component], end: int, heads: int) -> None:
         super().__init__()
@@ -91,6 +94,17 @@ class CutBlock(nn.Module):
         if "adaln" in self.wanted:
             seen["adaln"] = h * self.scale1 + self.shift1
         return h
+
+    def _begin(self, x: Tensor) -> tuple[dict[Component, Tensor], tuple[Tensor, ...]]:
+        """The components of x (N, T, D) up to the projections, and the projections; () if the cut is before them."""
+        seen: dict[Component, Tensor] = {"hidden": x}
+        if self.end < STAGE["adaln"]:
+            return seen, ()
+        h = self._normalise(x, seen)
+        if self.end < STAGE["query"]:
+            return seen, ()
+        parts = self.project(h).chunk(len(self.projections), dim=2)
+        return seen | dict(zip(self.projections, parts, strict=True)), parts
 
     def _gate_attention(self, h: Tensor, seen: dict[Component, Tensor]) -> Tensor:
         seen["attn"] = h

@@ -103,12 +103,7 @@ class FoldedBlock(CutBlock):
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
         """x (N, T, D) -> the next block's x (undefined after a truncation) and the components that taps read."""
-        seen: dict[Component, Tensor] = {"hidden": x}
-        if self.end >= 1:
-            h = self._normalise(x, seen)
-        if self.end >= 2:
-            parts = self.project(h).split(x.shape[2], dim=2)
-            seen |= dict(zip(self.projections, parts, strict=True))
+        seen, parts = self._begin(x)
         if self.end >= 3:
             q, k, v = parts
             h = self.out(self._attend(q, k, v))

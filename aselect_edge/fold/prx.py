@@ -87,12 +87,7 @@ class FoldedBlock(CutBlock):
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[Component, Tensor]]:
         """x (N, T, D) -> the next block's x (meaningless after a cut) and the components that taps read."""
-        seen: dict[Component, Tensor] = {"hidden": x}
-        if self.end >= 1:
-            h = self._normalise(x, seen)
-        if self.end >= 2:
-            parts = self.project(h).chunk(len(self.projections), dim=2)
-            seen |= dict(zip(self.projections, parts, strict=True))
+        seen, parts = self._begin(x)
         if self.end >= 3:
             q, k, v = parts
             keys, values = self.text(self.key(k), v)

@@ -101,12 +101,7 @@ class FoldedBlock(CutBlock):
         if self.context is not None:
             x = torch.cat([self.context.expand(len(x), -1, -1), x], dim=1)
         x = x[:, self.dropped :] if self.dropped else x
-        seen: dict[Component, Tensor] = {"hidden": x}
-        if self.end >= 1:
-            h = self._normalise(x, seen)
-        if self.end >= 2:
-            parts = self.project(h).chunk(len(self.projections), dim=2)
-            seen |= dict(zip(self.projections, parts, strict=True))
+        seen, parts = self._begin(x)
         if self.end >= 3:
             q, k, v = parts
             x, q = (x, q) if self.end == WHOLE else (self._images(x), self._images(q))

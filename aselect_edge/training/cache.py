@@ -137,7 +137,7 @@ class FrozenFrames:
         return resize(self.data.read(index)[0], self.imgsz, self.how)
 
     def _label(self, index: int) -> Frame | int:
-        return self.data.labels[index] if isinstance(self.data, ClassificationData) else self.data.read(index)[1]
+        return self.data.labels[index] if isinstance(self.data, ClassificationData) else self.data.label(index)
 
 
 @torch.no_grad()

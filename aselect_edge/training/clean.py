@@ -189,7 +189,6 @@ def clean_backbone(
     learner = CleanLearner(model, goal, how, own, levels, device)
     state = learn(learner, own, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
-    cosine = learner.validate(learner.module).cosine
     assert isinstance(learner.module, nn.ModuleDict)
     backbone = learner.module["backbone"].cpu().eval().requires_grad_(False)
     model.cpu()
@@ -199,7 +198,7 @@ def clean_backbone(
         levels=recipe.levels,
         samples=state.step * own.batch,
         before=state.curve[0][2],
-        cosine=cosine,
+        cosine=state.best,
     )
     return backbone, record
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aselect_edge.evaluation import Data
+from aselect_edge.evaluation import Data, score_of
 from aselect_edge.evaluation.measuring import batches
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
-from aselect_edge.training.answers import figures_of
+from aselect_edge.training.answers import answers
 from aselect_edge.training.closed_form import DAMPINGS, Batch, moments, set_linear
 from aselect_edge.training.efficientnet import EfficientNetLite0, Features, installed_weights, load_efficientnet
 from aselect_edge.training.goal import Goal
@@ -42,21 +42,24 @@ def compare(task: Task, goal: Goal, imgsz: tuple[int, int], how: Resize, progres
         encoder = load_efficientnet(installed_weights())
     except InputError:
         return None
-    train = _some(goal.train)
-    found = [(_features(encoder, task, frames), labels) for _, frames, labels in _reported(train, imgsz, how, progress)]
-    width, classes = found[0][0].shape[-1], len(goal.train.classes)
-    head = build_head(HeadSpec(kind="linear", channels=1), task, [width], classes).eval()
-    ignore = getattr(goal.train, "ignore_index", -1)
-    rows: Iterator[Batch] = (((maps,), _targets(labels, task, imgsz, how, ignore)) for maps, labels in found)
+    train, (middle, deep, pooled) = _some(goal.train), encoder.widths
+    classes, ignore = len(goal.train.classes), getattr(goal.train, "ignore_index", -1)
+    width = pooled if task == "cls" else middle + deep
+    head = build_head(HeadSpec(kind="linear", channels=1), task, [width], classes).eval().requires_grad_(False)
+    rows: Iterator[Batch] = (
+        ((_features(encoder, task, frames),), _targets(labels, task, imgsz, how, ignore))
+        for _, frames, labels in _reported(train, imgsz, how, progress)
+    )
     sums = moments(head, rows, classes, ignore, len(train))
-    val = [(_features(encoder, task, frames), labels) for _, frames, labels in batches(goal.val, imgsz, how, BATCH)]
-
-    @torch.no_grad()
-    def measured(damping: float) -> Figures:
-        set_linear(head, *sums.solve(damping))
-        return figures_of(((head((maps,)), labels) for maps, labels in val), goal, imgsz, how)
-
-    return max(map(measured, DAMPINGS), key=lambda figures: figures.score)
+    solutions = [sums.solve(damping) for damping in DAMPINGS]
+    scores = [score_of(goal.val, how) for _ in solutions]
+    for _, frames, labels in batches(goal.val, imgsz, how, BATCH):
+        maps = (_features(encoder, task, frames),)
+        for score, solution in zip(scores, solutions, strict=True):
+            set_linear(head, *solution)
+            for answer, label in zip(answers(head(maps), goal.val, imgsz), labels, strict=True):
+                score.add(answer, label)
+    return max((score.figures() for score in scores), key=lambda figures: figures.score)
 
 
 def _some(data: Data) -> Data:

@@ -106,7 +106,7 @@ def export(
         replacement: Replacement | None = None
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             traced, trial, before, cost = _prepare(bundle, precision, batch, frames, Path(scratch), progress)
-            if data is not None and encoder != "full":
+            if data is not None and cost is not None:
                 replacement = hold_against_full(full, bundle, traced, trial, data, cost, settings.max_drop, progress)
             if form is not None:
                 subject = Subject(bundle, traced, trial, calibration, settings, progress)
@@ -134,7 +134,7 @@ def _prepare(
     frames: Frame,
     folder: Path,
     progress: Progress,
-) -> tuple[Graph, Trial, dict[str, int], EncoderCost]:
+) -> tuple[Graph, Trial, dict[str, int], EncoderCost | None]:
     """Everything that needs torch: the reference's answer, the traced graph, torch's half precision, weight bytes and
     the cost of the encoder.
 
@@ -156,7 +156,7 @@ def _prepare(
         "backbone_float32_bytes": _weight_bytes(package.full_backbone(record)),
         "deployed_float32_bytes": _weight_bytes(model),
     }
-    cost = tokens_cost(model, size)
+    cost = None if bundle.encoder == "full" else tokens_cost(model, size)
     traced = trace(model, record.task, batch, size, folder)
     progress("running torch in half precision", 0.0)
     halves = halves_of_torch(model, record.task, frames, batch) if precision != "fp32" else {}

@@ -19,6 +19,7 @@ from aselect_edge.fold import Stem, deployed_encoder, encoder_cost
 from aselect_edge.heads import build_head
 from aselect_runtime.records import HeadSpec, Noise, StemSpec, Tap
 from tests.edge import test_encoders, test_rotary
+from tests.edge.prompted_reference import STYLES, filled, patch, random_condition
 from tests.edge.rotary_reference import KINDS
 from tests.edge.test_fold import random_model
 
@@ -159,6 +160,21 @@ def test_with_a_perfect_stem_a_rotary_family_is_itself_and_any_stem_is_deployed_
     any_stem = lived_in(Stem(StemSpec(stride=stride, outputs=outputs, width=16, blocks=1)))
     distilled = DistilledTapModel(full, any_stem).eval()
     assert relative(distilled.deployed()(pixels), distilled(pixels)) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("style", ["prx", "sana"])
+def test_with_a_perfect_stem_prx_and_sana_are_themselves(style: str) -> None:
+    """PRX's patch embedding is a linear layer over patches; Sana names its convolution otherwise than PixArt."""
+    model: Any = filled(*STYLES[style])
+    weight = model.patch_weight() if style == "prx" else model.patch_embed.proj.weight
+    size = (2 * patch(style), 3 * patch(style))
+    head = build_head(LINEAR, "seg", [model.width], 4)
+    taps = [Tap.parse("1.query")]
+    full = TapModel(model, head, NOISE, taps, size, 0, condition=random_condition(2)).eval()
+    pixels = torch.rand(2, 3, *size) * 255
+    (got,), (expected,) = DistilledTapModel(full, exact(full, weight)).features(pixels), full.features(pixels)
+    assert relative(got, expected) < 1e-5
 
 
 def test_a_stem_of_another_stride_is_no_part_of_a_model() -> None:

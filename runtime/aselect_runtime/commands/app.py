@@ -8,6 +8,7 @@ it is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -58,6 +59,7 @@ def main() -> None:
         _app()()
 
 
+@cache
 def _installed() -> dict[str, EntryPoint]:
     """The installed subcommands by name, without importing them."""
     own = [

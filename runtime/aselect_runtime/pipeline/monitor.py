@@ -89,7 +89,7 @@ class Monitor:
     @property
     def all_failed(self) -> bool:
         """Whether every input has failed without any of them having delivered a frame."""
-        return not self.began and all(own.state == "lost" for own in self._inputs)
+        return not self.began and all(own.fault for own in self._inputs)
 
     def read_board(self) -> None:
         """Read temperatures and power mode; this can take milliseconds, so do not call it in the results thread."""

@@ -20,7 +20,6 @@ from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import STDOUT, Sink, SinkClosed, Write, sink_name, writes_files
-from aselect_runtime.sources.addresses import short_name
 from aselect_runtime.sources.source import Source, source_name
 
 DEPTH = 4
@@ -77,7 +76,12 @@ def short_names(inputs: Sequence[str | Source]) -> list[str]:
     for number, given in enumerate(inputs):
         uri = source_name(given)
         name = redact(uri)
-        name = short_name(uri) if " ! " in uri else name.split("://", 1)[1] if "://" in name else Path(name).stem
+        if " ! " in uri:
+            from aselect_runtime.sources.addresses import short_name  # here, because it loads ssl
+
+            name = short_name(uri)
+        else:
+            name = name.split("://", 1)[1] if "://" in name else Path(name).stem
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
         names.append(f"{name}-{number}" if name in names else name)
     return names

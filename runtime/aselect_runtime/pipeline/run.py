@@ -22,6 +22,7 @@ import cv2
 
 from aselect_runtime.drawing import Look
 from aselect_runtime.errors import InputError
+from aselect_runtime.health import SinkHealth
 from aselect_runtime.options import Decode
 from aselect_runtime.pipeline.answers import Answer, Answering
 from aselect_runtime.pipeline.events import EventFlow, EventPlan
@@ -112,6 +113,10 @@ def run_pipeline(
     stop = stop or Event()
     flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources])
     drawn = _known(look or Look(), manifest)
+
+    def sinks() -> tuple[SinkHealth, ...]:
+        return tuple(outlet.health() for outlet in outlets) + (() if flow is None else flow.health())
+
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, drawn, flow)
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
@@ -119,7 +124,7 @@ def run_pipeline(
         stack.enter_context(_timer(max_seconds, stop))
         if flow is not None:
             stack.enter_context(flow.running())
-        stack.enter_context(_watching(monitor, heartbeat, outlets, flow))
+        stack.enter_context(_watching(monitor, heartbeat, outlets, flow, sinks))
         start = time.perf_counter()
         with (
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
@@ -141,7 +146,7 @@ def run_pipeline(
         device=session.device,
         stages=watch.percentiles(),
         sources=monitor.sources(),
-        sinks=tuple(outlet.health() for outlet in outlets) + (() if flow is None else flow.health()),
+        sinks=sinks(),
         stalls=dict(heartbeat.stalls),
         outputs=tuple(outlet.name for outlet in outlets[: len(plans)] if outlet.health().written),
     )
@@ -228,7 +233,11 @@ def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
 
 @contextmanager
 def _watching(
-    monitor: Monitor, heartbeat: Heartbeat, outlets: Sequence[Outlet], flow: EventFlow | None
+    monitor: Monitor,
+    heartbeat: Heartbeat,
+    outlets: Sequence[Outlet],
+    flow: EventFlow | None,
+    sinks: Callable[[], tuple[SinkHealth, ...]],
 ) -> Iterator[None]:
     """Check for stalls and silent cameras, read the board's state, and send WATCHDOG=1 to the service manager."""
     limit = watchdog_seconds()
@@ -239,7 +248,7 @@ def _watching(
             flow.check_silence()
         for stage in heartbeat.newly_stuck():
             log.warning("%s: stalled in one operation for more than %.0f s", stage, heartbeat.limit)
-        if health := monitor.silent_health(lambda: tuple(outlet.health() for outlet in outlets)):
+        if health := monitor.silent_health(sinks):
             for outlet in outlets:
                 outlet.update_health(health)
         if ESSENTIAL.isdisjoint(heartbeat.stuck()):

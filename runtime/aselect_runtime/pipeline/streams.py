@@ -136,7 +136,8 @@ class Videos:
                     captured = next(frames, None)
                 if captured is None:
                     return True
-                captured = replace(captured, label=f"{folder}{captured.label}")
+                if folder:
+                    captured = replace(captured, label=f"{folder}{captured.label}")
                 pixels, resize_ms = self._intake.resize(captured)
                 if not self._intake.put(stream, captured, pixels, spent.ms, resize_ms):
                     return False

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aselect_runtime.errors import WriteError
-from aselect_runtime.files import atomic_write
+from aselect_runtime.files import atomic_write, naming
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
@@ -26,7 +25,7 @@ def event_lines(path: Path) -> Iterator[Deliver]:
     event's end replaces that of its start. Raises WriteError.
     """
     folder = path.with_suffix("")
-    with _naming(path):
+    with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     snapshots = _Snapshots(folder)
@@ -34,7 +33,7 @@ def event_lines(path: Path) -> Iterator[Deliver]:
     def deliver(event: Event) -> None:
         name = snapshots.write(event)
         line = json.dumps({**event.to_dict(), "snapshot": name}, ensure_ascii=False)
-        with _naming(path):
+        with naming(path, faults=None):
             _append(path, f"{line}\n".encode())
 
     yield deliver
@@ -71,14 +70,3 @@ def _append(path: Path, line: bytes) -> None:
         if stream.write(line) != len(line):
             stream.truncate(size)
             raise OSError(28, "No space left on device")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn OSErrors into WriteError."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{path}: could not write ({error.strerror}), expected a writable path; free space or choose another"
-        ) from error

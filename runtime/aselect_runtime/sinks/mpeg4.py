@@ -6,16 +6,13 @@ OpenCV cannot do this: it passes no options to the container, and buffers up to 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
 
 import av
 
-from aselect_runtime.errors import WriteError
-from aselect_runtime.files import WRITE_FAULTS
+from aselect_runtime.files import naming
 from aselect_runtime.frames import Frame
 
 SYNC = 1.0
@@ -42,7 +39,7 @@ class Mpeg4Writer:
         self._path = path
         self._synced = monotonic()
         kind, options = CONTAINERS[path.suffix]
-        with self._naming():
+        with naming(self._path):
             # Opened here, because FFmpeg reads some file names as addresses and crashes on others.
             self._file = path.open("wb", buffering=0)
             try:
@@ -64,7 +61,7 @@ class Mpeg4Writer:
 
     def write(self, frame: Frame) -> None:
         """Encode a frame, uint8 [H, W, 3] BGR."""
-        with self._naming():
+        with naming(self._path):
             self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
             if monotonic() - self._synced > SYNC:
                 os.fdatasync(self._file.fileno())
@@ -75,21 +72,9 @@ class Mpeg4Writer:
         if self._file.closed:
             return
         try:
-            with self._naming():
+            with naming(self._path):
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
                 os.fdatasync(self._file.fileno())
         finally:
             self._file.close()
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in WRITE_FAULTS:
-                raise
-            raise WriteError(
-                f"{self._path}: could not write ({error.strerror}), expected a writable path; free space or choose "
-                "another"
-            ) from error

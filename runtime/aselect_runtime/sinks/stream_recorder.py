@@ -11,6 +11,7 @@ from threading import Event as Flag
 from threading import Lock, Thread
 from time import monotonic
 
+from aselect_runtime.errors import AselectError
 from aselect_runtime.sinks.packets import PacketFile, PacketRing, Stored, av
 from aselect_runtime.sources.network import Endpoint
 
@@ -89,6 +90,8 @@ class StreamRecorder:
             except (OSError, av.FFmpegError) as error:
                 # FFmpeg's messages contain the address with its password.
                 reason = error.strerror or type(error).__name__
+            except AselectError as error:
+                reason = str(error).removeprefix(f"{self._name}: ")
             except Exception as error:
                 reason = type(error).__name__
             self._close_files()

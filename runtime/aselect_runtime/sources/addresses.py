@@ -1,4 +1,4 @@
-"""Quoting the credentials of addresses, and finding out why an address cannot be opened."""
+"""Quoting the credentials of addresses, and what an error of opening one means."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 from aselect_runtime.redaction import redact
-from aselect_runtime.sources.tls import SCHEMES, Trust
+from aselect_runtime.sources.tls import SCHEMES
 
-PATIENCE = 5.0
-"""Seconds that `why_not` waits for the camera."""
+OPEN_TIMEOUT = 10.0
+"""Seconds to wait for the first answer of an address."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -25,8 +25,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "or give a GStreamer string"
         ),
         "InvalidDataError": "got data that is no video, expected a stream; check the path",
-        "ExitError": f"got no answer within {PATIENCE:.0f} s, expected one; check host, port and network",
-        "TimeoutError": f"got no answer within {PATIENCE:.0f} s, expected one; check host, port and network",
+        "ExitError": f"got no answer within {OPEN_TIMEOUT:.0f} s, expected one; check host, port and network",
+        "TimeoutError": f"got no answer within {OPEN_TIMEOUT:.0f} s, expected one; check host, port and network",
     }
 )
 """Error class of PyAV -> its meaning for the user."""
@@ -71,26 +71,6 @@ def short_name(text: str) -> str:
 
 def _escaped(text: str) -> str:
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
-
-
-def why_not(uri: str, trust: Trust) -> str:
-    """Why an address cannot be opened, without the address: what was got, what was expected, what to do.
-
-    The address is opened once more, with user and password, so the certificate is checked as `trust` says.
-    """
-    try:
-        import av
-    except ImportError:
-        return because(uri, None)
-    scheme = uri.split("://", 1)[0].lower()
-    options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    if scheme in SCHEMES:
-        options |= dict(option.split(";", 1) for option in trust.options().split("|"))
-    try:
-        av.open(uri, options=options, timeout=PATIENCE).close()
-    except (av.FFmpegError, OSError) as error:
-        return because(uri, error)
-    return UNKNOWN
 
 
 def because(uri: str, error: Exception | None) -> str:

@@ -14,7 +14,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources.addresses import quoted, why_not
+from aselect_runtime.sources.addresses import OPEN_TIMEOUT, because, quoted
 from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.hardware import Place, by_hardware, name_of
 from aselect_runtime.sources.image_size import check_size
@@ -27,7 +27,6 @@ from aselect_runtime.sources.video import Video
 if TYPE_CHECKING:
     from aselect_runtime.sources.av_capture import AvCapture
 
-OPEN_TIMEOUT = 10.0
 READ_TIMEOUT = 10.0
 """Seconds that FFmpeg waits for the server."""
 LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
@@ -135,6 +134,6 @@ class _Connection:
                 ],
             )
         if not capture.isOpened():
-            raise InputError(f"{endpoint.name}: {why_not(endpoint.uri, trust)}")
+            raise InputError(f"{endpoint.name}: {because(endpoint.uri, None)}")
         check_size(endpoint.name, capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         return capture
