@@ -112,7 +112,7 @@ def test_exit_codes_are_those_of_the_command(installed: Path, seg_model: Path) -
     [
         ("aselect b", ["build", "bench"]),
         ("aselect run --max-f", ["--max-frames"]),
-        ("aselect export --task seg --precision ", ["fp32", "fp16", "int8"]),
+        ("aselect export --task seg --precision ", ["fp32", "fp16", "int8", "fp8"]),
     ],
 )
 def test_a_shell_completes_verbs_options_and_values(installed: Path, typed: str, offered: list[str]) -> None:

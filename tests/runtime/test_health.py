@@ -21,6 +21,7 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.health import Health
 from aselect_runtime.pipeline.board import power_mode, temperatures
 from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
 from aselect_runtime.pipeline.temporal import PAUSE, TemporalAverage
 from aselect_runtime.results import Arrays, Captured, Result, SourceInfo
@@ -206,3 +207,15 @@ def test_a_hung_session_shows_where_no_result_comes(seg_model: Path, monkeypatch
     assert summary.frames == 5
     assert "infer" in told[-1].stalled
     assert (told[-1].frames, told[-1].fps) == (2, 0.0)
+
+
+def test_a_video_that_failed_and_then_ended_has_failed() -> None:
+    """Otherwise a camera that never answers would be retried forever after a broken video."""
+    monitor = Monitor(["a.mp4", "rtsp://camera"], Heartbeat())
+    monitor.lost(0, "no video")
+    monitor.ended(0)
+    assert not monitor.all_failed
+    monitor.lost(1, "no server")
+    assert monitor.all_failed
+    monitor.delivered(1)
+    assert not monitor.all_failed
