@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aselect_edge.team import Team
 from aselect_edge.training import Recipe, TrainRequest, Unfreeze, fit, run, train_bundle
 from aselect_runtime.records import HeadSpec, Noise, Selection, Tap, Task
 from tests.edge import pretended_device
@@ -83,12 +84,12 @@ def _watched(step: Any, device: str, most: int) -> Any:
     """An optimiser's step that checks where everything is, and interrupts instead of taking more steps than `most`."""
     taken = 0
 
-    def watched(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None) -> None:
+    def watched(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None, team: Team) -> None:
         nonlocal taken
         if taken == most:
             raise _InterruptedError
         taken += 1
-        step(optimiser, loss, clip)
+        step(optimiser, loss, clip, team)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters if p.grad is not None]
         moments = [v for state in optimiser.state.values() for v in state.values() if v.dim()]

@@ -230,7 +230,7 @@ def test_it_is_fine_tuned_by_the_tasks_loss_alone(name: str, tmp_path: Path, str
     told: list[str] = []
     with heard(told.append):
         bundle = trained(name, tmp_path, street_data, finetune=True)
-    assert any("so it is fine-tuned by the task's loss alone" in line for line in told)
+    assert any("so it is fine-tuned only with the task's loss" in line for line in told)
     assert bundle.record.backbone.file is not None
     frozen = trained(name, tmp_path, street_data)
     learnt, before = (b.backbone().model.state_dict() for b in (bundle, frozen))
