@@ -30,14 +30,13 @@ def faster(
         other = build_others()
     except (EngineError, GateError) as error:
         kept.replace(candidate)
-        return replace(int8, notes=(*int8.notes, f"no other engine to compare the speed of {int8.rung} with: {error}"))
+        return replace(int8, notes=(*int8.notes, f"no other engine to compare the speed of INT8 with: {error}"))
     wins = latency[other.rung] >= MARGIN * latency[int8.rung]
     taken = int8 if wins else other
     if wins:
         kept.replace(candidate)
     kept.unlink(missing_ok=True)
     times = ", ".join(f"{passing.rung} {latency[passing.rung]:.2f} ms" for passing in (int8, other))
-    rule = f"{int8.rung} must be {MARGIN} times faster here than the next graph"
-    log.info("using %s: %s; measured %s", taken.rung, rule, times)
+    log.info("using %s: INT8 must be %s times faster here than the next graph; measured %s", taken.rung, MARGIN, times)
     parity = (*(other if wins else int8).parity, *taken.parity)  # the last one is of the chosen engine
     return replace(taken, parity=parity, notes=(*int8.notes, *other.notes))
