@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose
 from aselect_runtime.records import Task
@@ -27,12 +28,14 @@ def _init(
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Measure no batches: no estimate of times, an answer at once.")
     ] = False,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Look at a folder of images, say what is in it, and print the commands that train on it."""
     from aselect_edge.planning.first_steps import first_steps
 
+    use_threads(threads)
     steps = first_steps(data, task, estimate=not no_estimate)
     if as_json:
         print(json.dumps(to_dict(steps)))

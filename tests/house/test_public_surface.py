@@ -169,8 +169,8 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
         (aselect_edge.select, "aselect-select", {"threads"}),
         (aselect_edge.train, "aselect-train", {"threads"}),
         (aselect_edge.distil, "aselect-distil", {"threads"}),
-        (aselect_export.export, "aselect-export", {"no-ladder"}),
-        (aselect_export.evaluate, "aselect-eval", set()),
+        (aselect_export.export, "aselect-export", {"no-ladder", "threads"}),
+        (aselect_export.evaluate, "aselect-eval", {"threads"}),
     ],
 )
 def test_a_function_takes_its_commands_options(function: Callable[..., object], command: str, own: set[str]) -> None:
@@ -179,5 +179,5 @@ def test_a_function_takes_its_commands_options(function: Callable[..., object], 
     shown = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
     options = set(re.findall(r"^[│* ]*--([a-z][a-z-]+)", shown, re.MULTILINE)) - own
     assert "data" in options
-    options -= {"help", "json", "verbose", "install-completion", "show-completion"}
+    options -= {"help", "help-all", "json", "verbose", "install-completion", "show-completion"}
     assert {option.replace("-", "_") for option in options} <= inspect.signature(function).parameters.keys()
