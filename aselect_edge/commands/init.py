@@ -12,6 +12,7 @@ import typer
 from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose
+from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import Task
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def _init(
     from aselect_edge.planning.first_steps import first_steps
 
     use_threads(threads)
-    steps = first_steps(data, task, estimate=not no_estimate)
+    with terminal_progress() as progress:
+        steps = first_steps(data, task, estimate=not no_estimate, progress=progress)
     if as_json:
         print(json.dumps(to_dict(steps)))
     else:

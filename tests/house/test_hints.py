@@ -114,7 +114,7 @@ def test_a_container_has_the_cpus_of_its_quota(tmp_path: Path, text: str, cpus: 
     assert cpu_quota(tmp_path / "none") is None
 
 
-def test_a_busy_machine_is_told_of() -> None:
+def test_a_busy_machine_gives_advice() -> None:
     assert busy(1.4, 2) is None
     assert busy(1.5, 2) == "this machine is busy (a load of 1.5 on 2 cores); --threads 1 may be faster"
     assert busy(12.0, 16) == "this machine is busy (a load of 12.0 on 16 cores); --threads 4 may be faster"

@@ -1,4 +1,4 @@
-"""What each room offers: its names, and that the torch-free part stays torch-free."""
+"""The public names of each package, and that the part without torch stays without it."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ TORCH_FREE = (
 
 
 @pytest.mark.parametrize("package", SURFACE)
-def test_each_door_opens_to_what_it_names(package: str) -> None:
+def test_every_exported_name_exists(package: str) -> None:
     module = importlib.import_module(package)
     assert set(module.__all__) == SURFACE[package]
     assert all(hasattr(module, name) for name in module.__all__)

@@ -1,4 +1,4 @@
-"""The live page with a real client and in a real browser: who gets in, what is shown, and that nobody waits."""
+"""The live page with a real client and in a real browser: access, content, and that a slow viewer delays nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _manifest(model: Path) -> Manifest:
 
 
 def _result(index: int = 0, stream: int = 0, outputs: dict[str, Any] | None = None) -> Result:
-    """Left half dark, right half bright, on a grey frame whose brightness tells its number."""
+    """Left half dark, right half bright, on a grey frame whose brightness is its number."""
     if outputs is None:
         class_map = np.zeros((24, 32), np.uint8)
         class_map[:, 16:] = 2
@@ -74,7 +74,7 @@ def _parts(message: bytes) -> tuple[dict[str, object], bytes, bytes]:
     return head, rest[: head["image"]], rest[head["image"] :]
 
 
-def test_a_page_is_told_the_model_and_each_result(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_page_receives_the_model_and_each_result(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def look(url: str, write: Write) -> tuple[dict[str, object], bytes]:
         async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:
             model = await socket.receive_json()
@@ -125,7 +125,9 @@ def test_classification_has_scores_and_no_map(cls_model: Path, capfd: pytest.Cap
     assert classes == b""
 
 
-def test_a_slow_page_gets_the_newest_and_holds_up_nobody(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_slow_page_gets_the_newest_result_and_delays_nothing_else(
+    seg_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     async def look(url: str, write: Write) -> list[object]:
         async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:
             await socket.receive_json()
@@ -181,7 +183,7 @@ async def _frame(socket: ClientWebSocketResponse) -> object:
         return None
 
 
-def test_nothing_is_encoded_while_nobody_watches(
+def test_nothing_is_encoded_without_a_viewer(
     seg_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
@@ -223,7 +225,7 @@ def test_streams_take_turns(seg_model: Path, capfd: pytest.CaptureFixture[str]) 
         assert {0, 1} == set(asyncio.run(look(url, write)))
 
 
-def test_one_viewer_too_many_is_told_so(
+def test_a_viewer_above_the_limit_gets_a_message(
     seg_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web_hub, "VIEWERS", 1)
@@ -280,7 +282,7 @@ def _status(url: str, **options: dict[str, str]) -> int:
         ({"Origin": "null"}, 403),
     ],
 )
-def test_other_sites_stay_out(
+def test_requests_of_other_sites_are_refused(
     seg_model: Path, capfd: pytest.CaptureFixture[str], headers: dict[str, str], status: int
 ) -> None:
     with _served(seg_model, capfd) as (_, url):
@@ -455,7 +457,7 @@ NO_OPACITY = """(() => { const slider = document.querySelector('#opacity'); slid
 
 
 @needs_chromium
-def test_in_a_browser(seg_model: Path, free_port: int) -> None:
+def test_the_page_works_in_a_browser(seg_model: Path, free_port: int) -> None:
     """Legend, figures, toggles, opacity, plots, hostile names, a phone, the end of the run and the next run."""
     manifest = _manifest(seg_model)
     classes = (manifest.classes[0], ClassInfo(name=HOSTILE, colour=(1, 2, 3)), manifest.classes[2])
