@@ -209,6 +209,14 @@ def test_the_rows_of_a_curve_are_at_even_distances(train: Train) -> None:
     assert set(np.diff(samples)) <= {24, 28}  # six or seven steps of four, the last row too
 
 
+def test_progress_names_the_best_figure_once_val_was_measured(request_of: Callable[..., TrainRequest]) -> None:
+    said: list[str] = []
+    train_bundle(request_of(head=HeadSpec(kind="conv", channels=8)), progress=lambda what, _: said.append(what))
+    steps = [what for what in said if what.startswith("training, loss")]
+    assert len(steps) == 6  # 24 samples in batches of 4, validated after every second step
+    assert ["best on val" in what for what in steps] == [False, False, True, True, True, True]
+
+
 def test_val_has_a_loss_of_its_own(train: Train, street_data: Path) -> None:
     recipe = replace(RECIPE, overlap_weight=0.0)
     outcome = train(recipe=recipe)

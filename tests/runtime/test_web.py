@@ -34,6 +34,7 @@ from tests.runtime.chromium import CHROMIUM, Page, page
 from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("rtsp://***@camera/1", fps=30, live=True)
+FAULT = "got no frame 41, expected a stream; check the camera and the network; trying again"
 TOKEN = "correct-horse-battery"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -49,7 +50,8 @@ def _result(index: int = 0, stream: int = 0, outputs: dict[str, Any] | None = No
         class_map[:, 16:] = 2
         outputs = {"class_map": class_map}
     frame = np.full((48, 64, 3), 40 + index % 100, np.uint8)
-    sources = (SourceHealth(CAMERA.name, "live", 7, repeated=4), SourceHealth("other", "lost", fault="no answer"))
+    lost = SourceHealth("other", "lost", fault=f"{CAMERA.name}: {FAULT}")  # its frames have this source's name
+    sources = (SourceHealth(CAMERA.name, "live", 7, repeated=4), lost)
     health = Health(9, 3.0, 12.5, sources, (SinkHealth("video.mp4", "failed"),))
     captured = Captured(frame, index, "frame", CAMERA, t_capture=100.0)
     manifest = small_manifest("seg" if "class_map" in outputs else "cls")
@@ -445,7 +447,10 @@ async def _look_at_a_stale_stream(url: str, manifest: Manifest) -> None:
                 "10",
                 "10",
             ]
-            await until(f"{text}('1 of 2 streams without a new frame')", "live", (0,))
+            await until(f"{text}('1 of 2 streams stopped')", "live", (0,))
+            await tab.size(390, 844)
+            assert await tab.run("document.documentElement.scrollWidth <= 390")
+            assert await tab.run("(([s]) => s.scrollWidth <= s.clientWidth)(document.querySelectorAll('#status span'))")
             await until(f"{text}('Live')", "ended", (0,))
 
 
@@ -483,6 +488,9 @@ async def _look_around(url: str, run: Callable[[], AbstractContextManager[None]]
             await _toggles_and_opacity(tab)
             await tab.size(390, 844)
             assert await tab.run("document.documentElement.scrollWidth <= 390")
+            told = "document.querySelectorAll('figcaption .figures')[1]"
+            assert await tab.run(f"{told}.textContent") == FAULT
+            assert await tab.run(f"{told}.scrollWidth <= {told}.clientWidth")  # readable on a phone too
             assert tab.complaints == []
         await tab.until("document.querySelector('#status').dataset.state === 'lost'")
         with run():
