@@ -34,8 +34,9 @@ def progress(total: int | None) -> Iterator[Callable[[Result], None] | None]:
 
 def print_summary(summary: RunSummary, stream: TextIO) -> None:
     """Print the summary as a table; plain text, because importing a table library takes time."""
+    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
     print(
-        f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
+        f"{frames} in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
         + (f", {summary.dropped} dropped" if summary.dropped else "")
         + (f", {summary.repeated} repeated" if summary.repeated else "")
         + (f", {summary.reconnects} reconnects" if summary.reconnects else ""),
