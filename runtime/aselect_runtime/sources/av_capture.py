@@ -107,11 +107,6 @@ class AvCapture:
             self._position = float((frame.pts - start) * self._stream.time_base)
         return partial(self._bgr, frame)
 
-    def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """The next frame, BGR; (False, None) at the end."""
-        make = self.next()
-        return (False, None) if make is None else (True, make())
-
     def get(self, property_id: int) -> float:
         """The rate, the position in milliseconds, and how many frames the container promises; 0 for all else."""
         known = {

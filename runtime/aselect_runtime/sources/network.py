@@ -100,7 +100,7 @@ class _Connection:
         place = self._place(live=True)
         return by_hardware(place, self.decoding) or self._by_software(place, threads=1)
 
-    def connect_video(self) -> Capture:
+    def connect_video(self) -> Capture | DeferredCapture:
         """Open a video of which every frame is wanted."""
         self.endpoint.check()
         place = self._place(live=False)
