@@ -18,8 +18,6 @@ COMPLETE = 0.9
 """A warning is logged if a video ends before this share of the frames that its container states."""
 FPS = 25.0
 """Frame rate of a video that states none."""
-SMALLER = "convert the video to a smaller size"
-"""What to do about too large frames."""
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ class Video:
     The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
     that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, or if
     `missing` returns that bytes are missing at the end; otherwise a warning is logged. `began` is called after the
-    first frame.
+    first frame, `explain` if there is none; it may raise a more exact error.
     """
 
     def __init__(
@@ -41,6 +39,7 @@ class Video:
         missing: Callable[[], int] = lambda: 0,
         tries: int = 1,
         began: Callable[[], None] = lambda: None,
+        explain: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = SourceInfo(name, FPS)
         self.labels = frozenset({stem})
@@ -49,12 +48,13 @@ class Video:
         self._missing = missing
         self._tries = tries
         self._began = began
+        self._explain = explain
 
     def __enter__(self) -> Video:
         self._capture = self._connect()
         width, height = (self._capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         try:
-            check_size(self.info.name, width, height, SMALLER)
+            check_size(self.info.name, width, height)
         except InputError:
             self._capture.release()
             raise
@@ -73,7 +73,7 @@ class Video:
             frame = make()
             if frame is None:
                 continue
-            check_size(self.info.name, frame.shape[1], frame.shape[0], SMALLER)
+            check_size(self.info.name, frame.shape[1], frame.shape[0])
             at = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             position = at if at > 0 else count / self.info.fps
             yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info, position=round(position, 3))
@@ -84,6 +84,7 @@ class Video:
 
     def _check(self, count: int, promised: float) -> None:
         if count == 0:
+            self._explain()
             raise InputError(
                 f"{self.info.name}: got no decodable frame, expected a video; it may be damaged, copy it again"
             )
