@@ -1,16 +1,20 @@
 """Many runs of aselect-run at the price of one start: a process that has loaded the libraries forks for each run.
 
-Each run is a process of its own, which begins where the command's entry point begins and ends as every process ends.
+Each run is a process of its own, which begins where the command's entry point begins. It ends as every process ends,
+except that it does not take its modules apart, which would be most of its time; `run_alone` starts what does.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +128,18 @@ def main() -> None:
     import aselect_runtime.sources.network  # noqa: F401
 
     _serve()
-    run()
+    code: object = 1
+    try:
+        run()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":

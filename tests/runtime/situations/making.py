@@ -44,6 +44,10 @@ def video(
         stream.height, stream.width = size
         stream.pix_fmt = pixels
         stream.bit_rate, stream.codec_context.qmax = 50_000_000, 4  # so that no change is left out
+        if codec in {"mpeg1video", "wmv2"}:
+            stream.codec_context.gop_size = 1  # their first difference to a black frame comes out grey
+        if codec == "libx264":
+            stream.options = {"preset": "ultrafast"}
         for at, number in enumerate(numbers):
             frame = av.VideoFrame.from_ndarray(scene(number, *size), format="bgr24").reformat(format=pixels)
             frame.pts, frame.time_base = at, Fraction(1, FPS)

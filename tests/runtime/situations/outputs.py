@@ -364,7 +364,7 @@ CASES: dict[str, Make] = {
     "no screen": _display,
     **{f"300 characters {end}": _told([LONG + end], "File name too long") for end in (".mp4", ".jsonl", ".png", "/")},
     **{f"no space, {name}": _full(name) for name in ("b.mp4", "b.mkv", "b.jsonl", "last.png", "{name}.png")},
-    "no space, masks/": _full("masks/", 100),
+    "no space, masks/": _full("masks/", 1000),
     "full disk": _full_disk,
     "time and source": _written(["r-{source}-{time}.jsonl"], _dated),
     "a file for each source": _several,
