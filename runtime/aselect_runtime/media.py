@@ -76,7 +76,8 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """All files below a folder with one of these suffixes, in any case, sorted by path.
 
     Hidden folders and files are left out, with a warning that counts and names them. Linked folders are followed; each
-    folder is read only once, so that circular links are no problem. Raises InputError for a folder that may not be read.
+    folder is read only once, so that circular links are no problem. Raises InputError for a folder that must not be
+    read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder of images; check the path")
@@ -103,6 +104,14 @@ def printable(path: PurePath) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def is_text(name: str) -> bool:
+    """Whether the bytes of a name on disk are valid UTF-8."""
+    try:
+        return os.fsencode(name) == name.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 @contextmanager
 def library_path(path: Path) -> Iterator[str]:
     """Yield the path in a form that OpenCV and FFmpeg can open; valid inside the block.
@@ -111,11 +120,7 @@ def library_path(path: Path) -> Iterator[str]:
     is not UTF-8; such a file is opened through a temporary symbolic link.
     """
     absolute = os.path.abspath(path)
-    try:
-        named = os.fsencode(absolute) == absolute.encode()
-    except UnicodeEncodeError:
-        named = False
-    if named:
+    if is_text(absolute):
         yield absolute
         return
     with tempfile.TemporaryDirectory(prefix="aselect-") as folder:

@@ -20,7 +20,7 @@ from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import AselectError, EngineError, IncompleteError, InputError, WriteError
 from aselect_runtime.frames import Frame
 from aselect_runtime.pipeline.heartbeat import Heartbeat
-from aselect_runtime.pipeline.outlets import plan_outputs
+from aselect_runtime.pipeline.output_plan import plan_outputs
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.pipeline.timing import STAGES, RunSummary
 from aselect_runtime.records import Resize

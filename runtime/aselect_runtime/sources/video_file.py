@@ -9,7 +9,7 @@ from aselect_runtime.media import library_path, printable
 from aselect_runtime.sources.container import missing_bytes
 from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.hardware import Place, by_hardware
-from aselect_runtime.sources.opencv import Capture, open_file
+from aselect_runtime.sources.opencv import Capture, DeferredCapture, open_file
 from aselect_runtime.sources.video import Video
 
 TRIES = 64
@@ -35,7 +35,7 @@ class VideoFile(Video):
         )
 
 
-def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture:
+def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture | DeferredCapture:
     try:
         size = path.stat().st_size
         with path.open("rb"):

@@ -20,7 +20,8 @@ NEAR = 0.04
 """Difference of a share that lossy codecs may make: one column of the model's 32 and a bit."""
 PROGRESS = re.compile(
     r"decoding \S+ (on the processor|by \S+): .*|\d+ frames in .*|ms +p50 +p95 +p99|wrote .*"
-    r"|(capture|resize|wait|infer|age|output)( +[\d.]+){3}|.*: \d+ frames, \d+ dropped.*|.*: skipped \d+ images .*|.*: \d+ results, \d+ dropped"
+    r"|(capture|resize|wait|infer|age|output)( +[\d.]+){3}|.*: \d+ frames, \d+ dropped.*|.*: skipped \d+ images .*"
+    r"|.*: \d+ results, \d+ dropped"
 )
 """What a run says on stderr beside errors and warnings."""
 USAGE = re.compile(r"Usage: .*|Try '.*| .*|$")

@@ -68,7 +68,8 @@ class Commands:
         ready, _, _ = select.select([self._server.stdout], [], [], TIMEOUT + 10)
         assert ready, "the server of commands does not answer"
         code = int(self._server.stdout.readline())
-        return Done(code, *(place.read_text(errors="replace") for place in places), folder)
+        said, complained = (place.read_text(errors="replace") for place in places)
+        return Done(code, said, complained, folder)
 
 
 def run_alone(
@@ -85,8 +86,8 @@ def run_alone(
         timeout=TIMEOUT,
         check=False,
     )
-    texts = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
-    return Done(done.returncode, *texts, folder)
+    said, complained = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+    return Done(done.returncode, said, complained, folder)
 
 
 def _serve() -> None:

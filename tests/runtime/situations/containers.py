@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests.runtime import videos
-from tests.runtime.situations.case import Done, Make, Place, Run, lines
+from tests.runtime.situations.case import Make, Place, Run, lines
+from tests.runtime.situations.commands import Done
 from tests.runtime.situations.making import (
     COUNT,
     FPS,
@@ -174,7 +175,7 @@ def _one_picture(suffix: str) -> Make:
     return make
 
 
-def _named(name: str) -> object:
+def _named(name: str) -> Callable[[Done], None]:
     def check(done: Done) -> None:
         (line,) = lines(done)
         assert line["file"] == name
@@ -235,6 +236,16 @@ def _fragmented(place: Place) -> Run:
     return Run(["a.mp4"], shares=SHARES)
 
 
+def _two_sizes(place: Place) -> Run:
+    """A transport stream in which another follows, as recorders join them; the results are of each as it is."""
+    parts = [
+        video(place.folder / "b.ts", "libx264", numbers=range(4)),
+        video(place.folder / "c.ts", "libx264", numbers=range(4, COUNT), size=(96, 128)),
+    ]
+    place.file("a.ts", b"".join(part.read_bytes() for part in parts))
+    return Run(["a.ts"], ("out.jsonl", "b.mp4"), shares=SHARES, warned="container states about")
+
+
 def _one_frame(place: Place) -> Run:
     video(place.folder / "a.mp4", numbers=[2])
     return Run(["a.mp4"], shares=[0.25])
@@ -252,7 +263,7 @@ def _sound_alone(place: Place) -> Run:
         stream = container.add_stream("aac", rate=48000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 48000
-        container.mux([*stream.encode(frame), *stream.encode(None)])  # type: ignore[attr-defined]
+        container.mux([*stream.encode(frame), *stream.encode(None)])
     return Run(["a.mkv"], told="expected a video", check=_left_nothing)
 
 
@@ -291,6 +302,7 @@ CASES: dict[str, Make] = {
     **{f"turned by {degrees} degrees": _turned(degrees) for degrees in (90, 180, 270)},
     "fragmented mp4": _fragmented,
     "one frame": _one_frame,
+    "size that changes": _two_sizes,
     "odd size": _odd_size,
     "cut avi": _cut(".avi", 0.5, "got \\d+ frames and the end of the file.*copy it again"),
     "cut mkv": _cut(".mkv", 0.5, "got \\d+ frames and the end of the file.*copy it again"),

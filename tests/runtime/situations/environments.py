@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tests.runtime import videos
-from tests.runtime.situations.case import Done, Make, Place, Run, lines
+from tests.runtime.situations.case import Make, Place, Run, lines
+from tests.runtime.situations.commands import Done
 from tests.runtime.situations.making import COUNT, SHARES, video
 
 
@@ -29,7 +30,14 @@ def _with(
 
         outputs = ("out.jsonl", "b.mp4")
         return Run(
-            [name], outputs, shares=SHARES, environment=environment, before=before, shell=shell, check=check, warned=warned
+            [name],
+            outputs,
+            shares=SHARES,
+            environment=environment,
+            before=before,
+            shell=shell,
+            check=check,
+            warned=warned,
         )
 
     return make
@@ -64,7 +72,7 @@ def _deleted_absolute(place: Place) -> Run:
     return Run([str(path)], [str(out)], before=GONE, check=check)
 
 
-def _reader_leaves(place: Place) -> Run:
+def _reader_leaves(_: Place) -> Run:
     """`head` closes the pipe after two lines: no error."""
 
     def check(done: Done) -> None:
@@ -82,7 +90,7 @@ def _full_stdout(place: Place) -> Run:
 def _stopped(number: str) -> Make:
     """A signal completes the outputs, and the exit code is 0."""
 
-    def make(place: Place) -> Run:
+    def make(_: Place) -> Run:
         def check(done: Done) -> None:
             count = len(lines(done))
             assert 0 < count < 1_000_000
@@ -147,6 +155,8 @@ CASES: dict[str, Make] = {
     "HOME read-only": _read_only_home,
     "no folder for temporary files": _with({"TMPDIR": "/nowhere"}),
     "dumb terminal": _with({"TERM": "dumb", "COLUMNS": "1"}),
+    "no docstrings": _with({"PYTHONOPTIMIZE": "2"}, shell=("", "")),
+    "warnings are errors": _with({"PYTHONWARNINGS": "error"}, shell=("", "")),
     "few open files": _few_files,
     "SIGINT": _stopped("SIGINT"),
     "SIGTERM": _stopped("SIGTERM"),

@@ -9,14 +9,15 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.runtime.situations.case import Done, Make, Place, Run, lines
+from tests.runtime.situations.case import Make, Place, Run, lines
+from tests.runtime.situations.commands import Done
 from tests.runtime.situations.making import COUNT, SHARES, picture, video
 
 NOBODY = 65534
 AS_NOBODY = f"os.setgid({NOBODY}); os.setuid({NOBODY})"
 
 
-def _files(done: Done, *wanted: str) -> None:
+def _files(done: Done, *wanted: str | None) -> None:
     assert [line.get("file") for line in lines(done)] == list(wanted)
 
 
@@ -84,7 +85,9 @@ def _one_bad(place: Place) -> Run:
 def _all_bad(place: Place) -> Run:
     place.file("in/a.png", b"nonsense")
     place.file("in/b.png", b"nonsense")
-    return Run(["in"], told=r"a\.png: got 8 bytes that do not decode.*\(and 1 more file\)", warned="skipped: in/[ab].png")
+    return Run(
+        ["in"], told=r"a\.png: got 8 bytes that do not decode.*\(and 1 more file\)", warned="skipped: in/[ab].png"
+    )
 
 
 def _one_bad_clip(place: Place) -> Run:
@@ -171,6 +174,32 @@ def _overlay_below(place: Place) -> Run:
     return Run(["in"], ("in/b.png",), told="got an image below the input folder, expected a path outside it")
 
 
+def _below(output: str, told: str) -> Make:
+    """What the next run would read as an input."""
+
+    def make(place: Place) -> Run:
+        picture(place.folder / "in/a.png")
+        return Run(["in"], (output,), told=told)
+
+    return make
+
+
+def _frames_below(place: Place) -> Run:
+    picture(place.folder / "in/a.png")
+    return Run(["in"], options=["--record-calibration", "in/frames"], told="got a folder of images below the input folder")
+
+
+def _hard_link(place: Place) -> Run:
+    path = video(place.folder / "a.mp4")
+    (place.folder / "b.mp4").hardlink_to(path)
+    content = path.read_bytes()
+
+    def check(_: Done) -> None:
+        assert path.read_bytes() == content
+
+    return Run(["a.mp4"], ("b.mp4",), told="got the path of an input, expected another one", check=check)
+
+
 def _fallen(first: str, told: str) -> Make:
     """The first of two inputs is bad: the second follows, and the line says what is missing."""
 
@@ -188,7 +217,9 @@ def _first_missing(place: Place) -> Run:
     return Run(["a.mp4", "b.mp4"], told="a.mp4: no such input")
 
 
-def _foreign(place: Place, prepare: str, inputs: list[str], told: str, outputs: tuple[str, ...] = ("out.jsonl",)) -> Run:
+def _foreign(
+    place: Place, prepare: str, inputs: list[str], told: str, outputs: tuple[str, ...] = ("out.jsonl",)
+) -> Run:
     """As a user who may not read or write everything; `prepare` is the shell's."""
     subprocess.run(["/bin/sh", "-c", prepare], cwd=place.folder, check=True)
     if os.geteuid():
@@ -254,6 +285,11 @@ CASES: dict[str, Make] = {
     "an input twice": _twice,
     "masks below the input": _masks_below,
     "overlay below the input": _overlay_below,
+    "overlay video below the input": _below(
+        "in/b.mp4", "got a video below the input folder, expected a path outside it"
+    ),
+    "frames for INT8 below the input": _frames_below,
+    "output is a hard link to the input": _hard_link,
     "first of two is bad": _fallen("a.mp4", r"a\.mp4: got 8 bytes .*out.jsonl: kept with all 9 frames"),
     "first of two is missing": _first_missing,
     "unreadable": _unreadable,

@@ -81,7 +81,7 @@ def jpeg_that_says(height: int, width: int) -> bytes:
 def of_jpegs(path: Path, images: Iterable[bytes], declared: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
     """A video of these images, whose container declares this height and width."""
     with av.open(str(path), "w") as container:
-        stream = cast("av.VideoStream", container.add_stream("mjpeg", rate=FPS))
+        stream = container.add_stream("mjpeg", rate=FPS)
         stream.height, stream.width = declared
         stream.pix_fmt = "yuvj420p"
         for number, image in enumerate(images):

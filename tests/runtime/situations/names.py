@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from tests.runtime.situations.case import Done, Make, Place, Run, lines
+import pytest
+
+from tests.runtime.situations.case import NEAR, Make, Place, Run, lines
+from tests.runtime.situations.commands import Done
 from tests.runtime.situations.making import SHARES, picture, video
 
 
@@ -80,7 +83,7 @@ def _absolute(place: Place) -> Run:
     return Run([str(video(place.folder / "a.mp4"))], shares=SHARES)
 
 
-def _home(place: Place) -> Run:
+def _home(_: Place) -> Run:
     """The shell expands ~; in quotes it is a folder that does not exist."""
     return Run(["~/a.mp4"], told="~/a.mp4: no such input")
 
@@ -91,6 +94,45 @@ def _parent(place: Place) -> Run:
     return Run(["below/../a.mp4"], shares=SHARES)
 
 
+def _model(name: str) -> Make:
+    """An export folder of this name."""
+
+    def make(place: Place) -> Run:
+        for file in place.models["seg"].iterdir():
+            place.file(f"{name}/{file.name}", file.read_bytes())
+        video(place.folder / "a.mp4")
+        return Run(["a.mp4"], model=name, shares=SHARES)
+
+    return make
+
+
+def _told_of_model(place: Place) -> Run:
+    for file in place.models["seg"].iterdir():
+        place.file(f"mod\udce9l/{file.name}", file.read_bytes())
+    video(place.folder / "a.mp4")
+    return Run(["a.mp4"], model="mod\udce9l", told="got a name that is not valid UTF-8.*; rename")
+
+
+def _below(name: str) -> Make:
+    """The command runs in a folder of this name."""
+
+    def make(place: Place) -> Run:
+        (place.folder / name).mkdir()
+        video(place.folder / "a.mp4").rename(place.folder / name / "a.mp4")
+
+        def check(done: Done) -> None:
+            assert [line["areas"]["bright"] for line in lines(done, f"{name}/out.jsonl")] == pytest.approx(
+                SHARES, abs=NEAR
+            )
+            assert (done.folder / name / "b.mp4").stat().st_size
+            assert len(list((done.folder / name / "masks").iterdir())) == len(SHARES) + 1
+
+        outputs = ("out.jsonl", "b.mp4", "masks/")
+        return Run(["a.mp4"], outputs, check=check, before=f"os.chdir({name!r})")
+
+    return make
+
+
 LONG = "x" * 300
 CASES: dict[str, Make] = {
     **{
@@ -99,7 +141,18 @@ CASES: dict[str, Make] = {
             *("a b.mp4", "a\nb.mp4", "a\tb.mp4", "a:b.mp4", "rtsp:x.mp4", "concat:a.mp4", "file:a.mp4", "pipe:1.mp4"),
             *("data:a.mp4", "a%d.mp4", "%03d.mp4", "a ! b.mp4", "a!b.mp4", "a'b.mp4", 'a"b.mp4', "a\\b.mp4", "a|b.mp4"),
             *("a;b.mp4", "a&b.mp4", "a#b.mp4", "a?b.mp4", "a*b.mp4", "[a].mp4", "{a}.mp4", "$HOME.mp4", "a@b.mp4"),
-            *("été.mp4", "видео.mp4", "映像.mp4", "🎥.mp4", "a=b.mp4", " .mp4", "a .mp4", "a..mp4", "100%.mp4", "~a.mp4"),
+            *(
+                "été.mp4",
+                "видео.mp4",
+                "映像.mp4",
+                "🎥.mp4",
+                "a=b.mp4",
+                " .mp4",
+                "a .mp4",
+                "a..mp4",
+                "100%.mp4",
+                "~a.mp4",
+            ),
             *("\x1b[31mred.mp4", "a\x07b.mp4", "caf\udce9.mp4", "deep/er/a.mp4", "y" * 251 + ".mp4", "0.mp4"),
         )
     },
@@ -116,6 +169,11 @@ CASES: dict[str, Make] = {
     "link to a device": _device,
     "pipe": _pipe,
     "~ in quotes": _home,
+    "standard input": _told("-", "-: no such input"),
+    "model not UTF-8": _told_of_model,
+    "model of a newline": _model("mod\nel [a] %d"),
+    "working folder not UTF-8": _below("here\udce9"),
+    "working folder of a protocol": _below("rtsp:x ! y"),
     "empty": _told("", "got an empty input, expected .*; name one"),
     "blank": _told(" ", "no such input"),
     "dash": _told("-a.mp4", "No such option", "-a.mp4"),

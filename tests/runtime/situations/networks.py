@@ -13,11 +13,13 @@ from pathlib import Path
 import av
 import pytest
 
+from aselect_runtime.sources.gstreamer_library import has_element
 from tests.runtime.rtsp_server import free_port, interpreter, serving
 from tests.runtime.situations import servers
-from tests.runtime.situations.case import Done, Make, Place, Run
+from tests.runtime.situations.case import Make, Place, Run
+from tests.runtime.situations.commands import Done
 from tests.runtime.situations.making import SHARES, encoded, scene, video
-from aselect_runtime.sources.gstreamer_library import has_element
+from tests.runtime.situations.servers import Lock
 
 PASSWORDS = ("a#b?c", "a@b:c", "a/b\\c", "a[b]c%d", "a b\"'`<>|^~!$&()*+,;={}", "é映")
 FEW = ("--max-frames", "3")
@@ -57,12 +59,12 @@ def _serves(name: str, content: Callable[[Path], bytes], run: Callable[[str], Ru
     return make
 
 
-def _live(password: str, *, variable: bool = False, typed: str | None = None) -> Make:
+def _live(password: str, *, variable: bool = False, digest: bool = False, typed: str | None = None) -> Make:
     """A camera that asks for a password: with it there are images, in which the left half is white."""
 
     @contextmanager
     def make(_: Place) -> Iterator[Run]:
-        with servers.web(password) as port:
+        with servers.web(Lock(password, digest)) as port:
             given = "${CAMERA_PASSWORD}" if variable else typed or password
             uri = f"http://joe:{given}@127.0.0.1:{port}/live"
             environment = {"CAMERA_PASSWORD": password}
@@ -70,14 +72,16 @@ def _live(password: str, *, variable: bool = False, typed: str | None = None) ->
                 told = "got no access .401., expected its user and password; check both"
                 yield Run([uri], options=FEW, told=told, check=_hides(typed))
             else:
-                yield Run([uri], options=FEW, live=True, shares=[0.5] * 3, environment=environment, check=_hides(password))
+                yield Run(
+                    [uri], options=FEW, live=True, shares=[0.5] * 3, environment=environment, check=_hides(password)
+                )
 
     return make
 
 
 @contextmanager
 def _no_password(_: Place) -> Iterator[Run]:
-    with servers.web("secret") as port:
+    with servers.web(Lock("secret")) as port:
         yield Run([f"http://127.0.0.1:{port}/live"], told="got no access .401.")
 
 
@@ -88,7 +92,7 @@ def _secure(
     def make(place: Place) -> Iterator[Run]:
         certificate = _certificate(place.folder)
         user = "" if password is None else f"joe:{password}@"
-        with servers.web(password, certificate=certificate) as port:
+        with servers.web(None if password is None else Lock(password), certificate=certificate) as port:
             uri = f"https://{user}{host}:{port}/live{ending(certificate)}"
             yield Run([uri], options=FEW, live=True, shares=None if told else [0.5] * 3, told=told)
 
@@ -108,12 +112,12 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     return files
 
 
-def _rtsp(password: str, *, typed: str | None = None) -> Make:
+def _rtsp(password: str, *, digest: bool = False, typed: str | None = None) -> Make:
     """With the password the server says that it has no such stream, without it that there is no access."""
 
     @contextmanager
     def make(_: Place) -> Iterator[Run]:
-        with servers.rtsp(password) as port:
+        with servers.rtsp(Lock(password, digest)) as port:
             given = password if typed is None else typed
             told = "got no such stream there .404.*check the path" if typed is None else "got no access .401."
             user = f"joe:{given}@" if given else ""
@@ -247,6 +251,10 @@ CASES: dict[str, Make] = {
     "wrong password": _live("right", typed="hunter2"),
     **{f"http password {password}": _live(password) for password in PASSWORDS},
     **{f"http variable {password}": _live(password, variable=True) for password in PASSWORDS[2:5]},
+    **{f"http digest, password {password}": _live(password, digest=True) for password in PASSWORDS},
+    "http digest, wrong password": _live("right", digest=True, typed="hunter2"),
+    **{f"rtsp digest, password {password}": _rtsp(password, digest=True) for password in PASSWORDS},
+    "rtsp digest, wrong password": _rtsp("right", digest=True, typed="hunter2"),
     "rtsp no password": _rtsp("right", typed=""),
     "rtsp wrong password": _rtsp("right", typed="hunter2"),
     **{f"rtsp password {password}": _rtsp(password) for password in PASSWORDS},
@@ -262,6 +270,8 @@ CASES: dict[str, Make] = {
     "no answer": _no_answer,
     "nobody sends udp": _nobody("udp://@:{port}"),
     "srt": _srt,
+    "long token": _closed("http", "live?token=" + "x" * 300, CLOSED),
+    "long pipeline": _pipeline("nosuchsrc name=" + "x" * 300 + " ! videoconvert", None, "got no GStreamer"),
     "page instead of a stream": _serves(
         "index.html", lambda _: b"<html>" * 50, lambda uri: Run([uri], told="got data that is no video")
     ),
@@ -271,7 +281,12 @@ CASES: dict[str, Make] = {
     "snapshot": _serves(
         "a.jpg",
         lambda _: encoded(".jpg", scene(4)),
-        lambda uri: Run([uri], options=("--max-frames", "2"), shares=[0.5] * 2, warned="got no frame 1.*trying again|delivers frames again"),
+        lambda uri: Run(
+            [uri],
+            options=("--max-frames", "2"),
+            shares=[0.5] * 2,
+            warned="got no frame 1.*trying again|delivers frames again",
+        ),
     ),
     "port too large": _told("rtsp://host:99999/1", "got a malformed address"),
     "port 0x": _told("rtsp://host:five/1", "got a malformed address"),

@@ -18,7 +18,8 @@ import pytest
 
 from tests.runtime import videos
 from tests.runtime.rtsp_server import free_port
-from tests.runtime.situations.case import Done, Make, Place, Run, lines
+from tests.runtime.situations.case import Make, Place, Run, lines
+from tests.runtime.situations.commands import Done
 from tests.runtime.situations.making import COUNT, SHARES, picture, video
 
 SMALL = "limit = {}; import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
@@ -201,7 +202,20 @@ def _full_disk(place: Place) -> Run:
             subprocess.run(["umount", str(disk)], check=True)
 
     told = "disk/a.jsonl: could not write .No space left on device"
-    return Run(["a.mp4"], ["disk/a.jsonl", "out.jsonl"], told=told, warned="continuing without disk/a.jsonl", check=check)
+    return Run(
+        ["a.mp4"], ["disk/a.jsonl", "out.jsonl"], told=told, warned="continuing without disk/a.jsonl", check=check
+    )
+
+
+def _pipe(suffix: str) -> Make:
+    """Nobody reads it: opening it would wait forever."""
+
+    def make(place: Place) -> Run:
+        video(place.folder / "a.mp4")
+        os.mkfifo(place.folder / f"b{suffix}")
+        return Run(["a.mp4"], [f"b{suffix}"], told=f"b{suffix}: could not write .it is a pipe, socket or device")
+
+    return make
 
 
 def _taken(scheme: str) -> Make:
@@ -366,6 +380,7 @@ CASES: dict[str, Make] = {
     **{f"no space, {name}": _full(name) for name in ("b.mp4", "b.mkv", "b.jsonl", "last.png", "{name}.png")},
     "no space, masks/": _full("masks/", 1000),
     "full disk": _full_disk,
+    **{f"pipe {suffix}": _pipe(suffix) for suffix in (".jsonl", ".mp4", ".png")},
     "time and source": _written(["r-{source}-{time}.jsonl"], _dated),
     "a file for each source": _several,
     **{repr(name): _strange(name) for name in ("a b", "rtsp:x", "%d", "-x", "été", "caf\udce9", "a\nb", "100%", "a#b")},
@@ -374,11 +389,15 @@ CASES: dict[str, Make] = {
     "opacity 0.25": _colour(["--opacity", "0.25"], (204, 206, 249), (50, 8, 5)),
     "clear": _colour(["--opacity", "1", "--clear", "dark"], (50, 60, 230), (0, 0, 0)),
     "clear both": _colour(["--clear", "dark", "--clear", "bright"], (255, 255, 255), (0, 0, 0)),
-    "clear an unknown class": _told(["last.png"], "unknown class 'sky' .*expected one of dark, middle", ["--clear", "sky"]),
+    "clear an unknown class": _told(
+        ["last.png"], "unknown class 'sky' .*expected one of dark, middle", ["--clear", "sky"]
+    ),
     "opacity 2": _told(["last.png"], "Invalid value for '--opacity'", ["--opacity", "2"]),
     "unknown option": _told(["last.png"], "No such option.*--colour", ["--colour", "red"]),
     "unknown device": _told(["last.png"], "Invalid value for '--device'", ["--device", "abacus"]),
-    "device without hardware": _told(["last.png"], "got the device cuda, expected an available one", ["--device", "cuda"]),
+    "device without hardware": _told(
+        ["last.png"], "got the device cuda, expected an available one", ["--device", "cuda"]
+    ),
     "decoder without hardware": _told(["last.png"], "got no hardware decoder.*--decode", ["--decode", "hardware"]),
     "no rules": _told(["last.png"], "none.toml", ["--rules", "none.toml", "--events", "e.jsonl"]),
     "events without rules": _told(["last.png"], "expected", ["--events", "e.jsonl"]),

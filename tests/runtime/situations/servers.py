@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import socketserver
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
@@ -42,17 +44,38 @@ def _running(server: socketserver.BaseServer) -> Iterator[int]:
         server.server_close()
 
 
-def _basic(password: str) -> str:
-    return "Basic " + base64.b64encode(f"joe:{password}".encode()).decode()
+@dataclass(frozen=True)
+class Lock:
+    """The password of joe, and how it is asked for: Basic, or Digest, as most cameras do (RFC 7616, MD5)."""
+
+    password: str
+    digest: bool = False
+
+    @property
+    def asks(self) -> str:
+        """The value of WWW-Authenticate."""
+        return 'Digest realm="camera", nonce="abc123"' if self.digest else 'Basic realm="camera"'
+
+    def opens(self, method: str, given: str) -> bool:
+        """Whether the value of Authorization is right."""
+        if not self.digest:
+            return given == "Basic " + base64.b64encode(f"joe:{self.password}".encode()).decode()
+        fields = dict(re.findall(r'(\w+)="?([^",]*)"?', given))
+        user, request = _md5(f"joe:camera:{self.password}"), _md5(f"{method}:{fields.get('uri')}")
+        return fields.get("response") == _md5(f"{user}:abc123:{request}")
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
 
 
 @contextmanager
 def web(
-    password: str | None = None,
+    lock: Lock | None = None,
     files: Mapping[str, bytes] = MappingProxyType({}),
     certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[int]:
-    """Serves images of scene 4 at /live, files, and statuses at /status/NUMBER; for the user joe if it has a password.
+    """Serves images of scene 4 at /live, files, and statuses at /status/NUMBER; for the user joe if it has a lock.
 
     Yields its port.
     """
@@ -61,8 +84,8 @@ def web(
         def log_message(self, *_: object) -> None: ...
 
         def do_GET(self) -> None:
-            if password is not None and self.headers.get("Authorization") != _basic(password):
-                self._answer(401, b"", WWW_Authenticate='Basic realm="camera"')
+            if lock is not None and not lock.opens("GET", self.headers.get("Authorization", "")):
+                self._answer(401, b"", WWW_Authenticate=lock.asks)
             elif self.path == "/live":
                 self._answer(200, b"", Content_Type="multipart/x-mixed-replace; boundary=f")
                 while not self.wfile.closed:
@@ -92,7 +115,7 @@ def web(
 
 
 @contextmanager
-def rtsp(password: str) -> Iterator[int]:
+def rtsp(lock: Lock) -> Iterator[int]:
     """An RTSP server that has nothing to show: whoever gives the password learns that (404), others do not (401)."""
 
     class Handler(socketserver.StreamRequestHandler):
@@ -101,9 +124,9 @@ def rtsp(password: str) -> Iterator[int]:
                 method, headers = request
                 status, more = "200 OK", "Public: OPTIONS, DESCRIBE\r\n"
                 if method != "OPTIONS":
-                    known = headers.get("authorization") == _basic(password)
+                    known = lock.opens(method, headers.get("authorization", ""))
                     status = "404 Not Found" if known else "401 Unauthorized"
-                    more = "" if known else 'WWW-Authenticate: Basic realm="camera"\r\n'
+                    more = "" if known else f"WWW-Authenticate: {lock.asks}\r\n"
                 self.wfile.write(f"RTSP/1.0 {status}\r\nCSeq: {headers.get('cseq', '1')}\r\n{more}\r\n".encode())
 
         def _request(self) -> tuple[str, dict[str, str]] | None:
