@@ -160,7 +160,7 @@ def test_masks_of_a_later_run_replace_those_of_the_one_before_and_nothing_else(
 
 def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
     before = clip.read_bytes()
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="got the path of an input"):
         _run(seg_model, [str(clip)], [clip])
     assert clip.read_bytes() == before
     with pytest.raises(InputError, match="twice"):

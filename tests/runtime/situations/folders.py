@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.runtime.situations.case import Make, Place, Run, lines
@@ -132,6 +133,20 @@ def _same_stem(place: Place) -> Run:
     return Run(["in"], ("out.jsonl", "masks/"), shares=[0.25, 0.75], check=check)
 
 
+def _like_a_frame(place: Place) -> Run:
+    """An image that is named like a frame of a video beside it: both have an overlay and a mask."""
+    picture(place.folder / "in/a-000000.png", 8)
+    video(place.folder / "in/a.mp4", numbers=[2])
+
+    def check(done: Done) -> None:
+        assert len(list((done.folder / "out").iterdir())) == 2
+        masks = sorted((done.folder / "masks").glob("*.png"))
+        shares = [(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) == 2).mean() for path in masks]
+        assert sorted(shares) == pytest.approx([0.25, 1], abs=0.04)
+
+    return Run(["in"], ("out.jsonl", "out/{name}.png", "masks/"), shares=[1, 0.25], check=check)
+
+
 def _two_of_one_stem(place: Place) -> Run:
     picture(place.folder / "x/a.png", 2)
     picture(place.folder / "y/a.png", 6)
@@ -186,7 +201,9 @@ def _below(output: str, told: str) -> Make:
 
 def _frames_below(place: Place) -> Run:
     picture(place.folder / "in/a.png")
-    return Run(["in"], options=["--record-calibration", "in/frames"], told="got a folder of images below the input folder")
+    return Run(
+        ["in"], options=["--record-calibration", "in/frames"], told="got a folder of images below the input folder"
+    )
 
 
 def _hard_link(place: Place) -> Run:
@@ -281,6 +298,7 @@ CASES: dict[str, Make] = {
     "named like a video": _named_like_a_video,
     "named like a camera": _named_like_a_camera,
     "a.jpg and a.png": _same_stem,
+    "a-000000.png and a.mp4": _like_a_frame,
     "two inputs of one stem": _two_of_one_stem,
     "an input twice": _twice,
     "masks below the input": _masks_below,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +34,7 @@ def _told(given: str, told: str, *options: str) -> Make:
 
 def _hides(secret: str) -> Callable[[Done], None]:
     def check(done: Done) -> None:
-        assert secret not in done.stderr + done.stdout
+        assert not secret or secret not in done.stderr + done.stdout
 
     return check
 
@@ -124,6 +126,63 @@ def _rtsp(password: str, *, digest: bool = False, typed: str | None = None) -> M
             yield Run([f"rtsp://{user}127.0.0.1:{port}/1"], told=told, check=_hides(given or "nothing"))
 
     return make
+
+
+@contextmanager
+def _encoded(_: Place) -> Iterator[Run]:
+    """What is encoded already stays as it is."""
+    with servers.web(Lock("p@ss/1")) as port:
+        yield Run([f"http://joe:p%40ss%2F1@127.0.0.1:{port}/live"], options=FEW, live=True, shares=[0.5] * 3)
+
+
+@contextmanager
+def _encoded_rtsp(_: Place) -> Iterator[Run]:
+    with servers.rtsp(Lock("p@ss/1")) as port:
+        yield Run([f"rtsp://joe:p%40ss%2F1@127.0.0.1:{port}/1"], told="got no such stream there .404.")
+
+
+def _plain(scheme: str, told: str) -> Make:
+    """Another protocol is spoken at that port."""
+
+    @contextmanager
+    def make(_: Place) -> Iterator[Run]:
+        with servers.web() as port:
+            yield Run([f"{scheme}://127.0.0.1:{port}/live"], told=told)
+
+    return make
+
+
+@contextmanager
+def _http_at_rtsp(_: Place) -> Iterator[Run]:
+    with servers.rtsp(Lock("x")) as port:
+        yield Run([f"http://127.0.0.1:{port}/live"], told="got no stream")
+
+
+@contextmanager
+def _no_answer_http(_: Place) -> Iterator[Run]:
+    with servers.silent() as port:
+        yield Run([f"http://127.0.0.1:{port}/1"], options=SECOND, told="got no frame before the end")
+
+
+@contextmanager
+def _udp(place: Place) -> Iterator[Run]:
+    """An encoder that sends to this machine; whoever comes later sees it from the next key frame on."""
+    path, port, over = video(place.folder / "a.ts", "mpeg2video", numbers=[4] * 12), free_port(), threading.Event()
+    content = path.read_bytes()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not over.wait(0.02):
+                for at in range(0, len(content), 1316):
+                    out.sendto(content[at : at + 1316], ("127.0.0.1", port))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield Run([f"udp://@:{port}"], options=FEW, live=True, shares=[0.5] * 3)
+    finally:
+        over.set()
+        sender.join()
 
 
 @contextmanager
@@ -255,6 +314,17 @@ CASES: dict[str, Make] = {
     "http digest, wrong password": _live("right", digest=True, typed="hunter2"),
     **{f"rtsp digest, password {password}": _rtsp(password, digest=True) for password in PASSWORDS},
     "rtsp digest, wrong password": _rtsp("right", digest=True, typed="hunter2"),
+    "empty password": _live(""),
+    "encoded password": _encoded,
+    "encoded password, rtsp": _encoded_rtsp,
+    "udp stream": _udp,
+    "https where http is": _plain("https", "got no encrypted connection|not trusted"),
+    "rtsp where http is": _plain("rtsp", "expected"),
+    "rtsps where http is": _plain("rtsps", "got no encrypted connection"),
+    "http where rtsp is": _http_at_rtsp,
+    "redirect to nowhere": _answers(302, "got the answer 302"),
+    "closed port, IPv6": lambda _: Run([f"rtsp://[::1]:{free_port()}/1"], told=CLOSED),
+    "no answer, http": _no_answer_http,
     "rtsp no password": _rtsp("right", typed=""),
     "rtsp wrong password": _rtsp("right", typed="hunter2"),
     **{f"rtsp password {password}": _rtsp(password) for password in PASSWORDS},

@@ -6,11 +6,12 @@ pytest -q -s -n0 tests/runtime/situations prints the counts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from aselect_runtime.records import Resize
 from tests.runtime.situations import containers, environments, folders, names, networks, outputs
 from tests.runtime.situations.case import RIGHT, TOLD, Case, Place, outcome
 from tests.runtime.situations.commands import Commands
@@ -29,6 +30,17 @@ def commands() -> Iterator[Commands]:
 
 
 @pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]) -> Mapping[str, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    return {
+        "seg": write_model(folder / "seg"),
+        "cls": write_model(folder / "cls", "cls"),
+        "batch": write_model(folder / "batch", batch=4),
+        "letterbox": write_model(folder / "letterbox", resize=Resize(mode="letterbox")),
+    }
+
+
+@pytest.fixture(scope="module")
 def tally() -> Iterator[Counter[str]]:
     counted: Counter[str] = Counter()
     yield counted
@@ -38,13 +50,13 @@ def tally() -> Iterator[Counter[str]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_it_is_right_or_told_in_one_line(
-    case: Case, tmp_path: Path, seg_model: Path, cls_model: Path, commands: Commands, tally: Counter[str]
+    case: Case, tmp_path: Path, models: Mapping[str, Path], commands: Commands, tally: Counter[str]
 ) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
     what = "wrong"
     try:
-        what = outcome(case, Place(folder, {"seg": seg_model, "cls": cls_model}), commands)
+        what = outcome(case, Place(folder, models), commands)
     except pytest.skip.Exception:
         what = "skipped"
         raise
