@@ -91,7 +91,9 @@ def read_image(path: Path) -> Frame:
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
     if is_cut(content):
-        raise InputError(f"{path}: got {len(content)} bytes of an image without its end, expected all; copy it again")
+        raise InputError(
+            f"{path}: got {len(content)} bytes that do not decode (the end is missing), expected an image; copy it again"
+        )
     data = np.frombuffer(content, np.uint8)
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
     try:
