@@ -6,16 +6,20 @@ cameras; they need no rights, and OpenCV and the runtime are as installed.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from aselect_runtime.errors import GateError
 from aselect_runtime.frames import Frame
 
 SOURCES = ("camera.c", "paths.c")
@@ -27,6 +31,54 @@ COLOURS = ((200, 40, 40), (40, 180, 60), (50, 70, 210))
 CENTRES = tuple((y, x) for y in (HEIGHT // 4, 3 * HEIGHT // 4) for x in (WIDTH // 4, 3 * WIDTH // 4))
 DEVICE = "/dev/video9"
 BY_ID = "/dev/v4l/by-id/usb-Test_Camera_0001-video-index0"
+
+
+READ = """
+import json, sys
+from aselect_runtime.errors import InputError
+from aselect_runtime.sources import open_source
+
+shots, fault = [], ""
+try:
+    with open_source(sys.argv[1]) as source:
+        for item in source:
+            spots = [item.frame[y - 9 : y + 9, x - 9 : x + 9].mean((0, 1)) for y, x in json.loads(sys.argv[2])]
+            shots.append([item.label, item.frame.shape, [list(spot) for spot in spots]])
+except InputError as error:
+    fault = str(error)
+print(json.dumps([shots, fault, source.info.fps, source.info.live]))
+"""
+"""Reads a camera until it is lost, and prints what `Seen` has."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame as a process got it: its label, its shape and the colours (BGR) in the middle of its quarters."""
+
+    label: str
+    shape: list[int]
+    spots: list[list[float]]
+
+    @property
+    def number(self) -> int:
+        """Which of the images it shows."""
+        return round((self.spots[-1][0] - grey(0)) / (grey(1) - grey(0)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a process saw of a camera until it was lost, and how that was told."""
+
+    shots: list[Shot]
+    fault: str
+    rate: float
+    live: bool
+
+    @property
+    def lost(self) -> int:
+        """Frames that are missing between those that came, by their numbers."""
+        numbers = [shot.number for shot in self.shots]
+        return sum((after - before - 1) % IMAGES for before, after in pairwise(numbers))
 
 
 @dataclass(frozen=True)
@@ -51,6 +103,15 @@ class Camera:
         new = self.folder / "new"
         new.write_text(str(frames))
         new.replace(self.device)
+
+    def read(self, name: str = DEVICE) -> Seen:
+        """What a process sees that opens `name` and reads until the camera is lost."""
+        command = [sys.executable, "-c", READ, name, json.dumps(CENTRES)]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise GateError(f"{name}: got {done.stderr.strip()[-300:]!r}, expected frames; run the code by itself")
+        shots, fault, rate, live = json.loads(done.stdout)
+        return Seen([Shot(*shot) for shot in shots], fault, rate, live)
 
     def starts(self) -> list[str]:
         """The format and the number of buffers of each start: `YUYV 4`."""
