@@ -1,4 +1,4 @@
-"""V4L2 cameras without a kernel module, read by OpenCV from PyPI.
+"""V4L2 cameras without a kernel module, read by OpenCV from PyPI: `make test-v4l2`.
 
     python -m tests.proof.v4l2
 
@@ -23,7 +23,7 @@ FRAMES = 300
 
 def main() -> None:
     """Run the proof."""
-    prove("v4l2", steps, "python -m tests.proof.v4l2")
+    prove("v4l2", steps)
 
 
 def steps(place: Path) -> Seen:
