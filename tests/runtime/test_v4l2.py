@@ -87,19 +87,23 @@ def test_a_camera_by_its_number_and_by_its_name_from_udev(plugged: Plugged, name
     assert [len(shots), shots[0].label] == [3, label]
 
 
-def test_a_run_continues_when_the_camera_is_back(plugged: Plugged, seg_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "next_device"), [(DEVICE, DEVICE), (BY_ID, "/dev/video7")])
+def test_a_run_continues_when_the_camera_is_back(
+    plugged: Plugged, seg_model: Path, tmp_path: Path, name: str, next_device: str
+) -> None:
+    """Its name from udev holds also where the kernel gives it another number."""
     camera = plugged("YUYV", frames=FRAMES)
     lines = tmp_path / "lines.jsonl"
-    arguments = [seg_model, DEVICE, "--device", "cpu", "-o", lines, "--max-frames", FRAMES + 10, "--json"]
+    arguments = [seg_model, name, "--device", "cpu", "-o", lines, "--max-frames", FRAMES + 10, "--json"]
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=camera.environment, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             deadline = time.monotonic() + 60
-            while camera.device.exists() and time.monotonic() < deadline and process.poll() is None:
+            while camera.connected and time.monotonic() < deadline and process.poll() is None:
                 time.sleep(0.01)
-            assert not camera.device.exists()
-            camera.plug()
+            assert not camera.connected
+            camera.plug(device=next_device)
             said, told = process.communicate(timeout=60)
         finally:
             process.kill()
@@ -107,7 +111,7 @@ def test_a_run_continues_when_the_camera_is_back(plugged: Plugged, seg_model: Pa
     summary = json.loads(said)
     (source,) = summary["sources"]
     assert (summary["frames"], summary["reconnects"], source["reconnects"]) == (FRAMES + 10, 1, 1)
-    assert f"{DEVICE}: delivers frames again" in told
+    assert f"{name}: delivers frames again" in told
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert len(written) == FRAMES + 10
     assert camera.starts() == ["YUYV 2"] * 2

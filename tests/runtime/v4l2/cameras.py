@@ -83,26 +83,28 @@ class Seen:
 
 @dataclass(frozen=True)
 class Camera:
-    """A folder that stands for /dev/video9 and its name from udev, and the library that shows it to a process."""
+    """A folder that stands for /dev, with a camera and its name from udev, and the library that shows them."""
 
     folder: Path
     library: Path
 
     @property
-    def device(self) -> Path:
-        """The file that is the camera; it exists while the camera is connected."""
-        return self.folder / DEVICE[1:]
+    def connected(self) -> bool:
+        """Whether it is connected, under whichever device name."""
+        return (self.folder / BY_ID[1:]).exists()
 
     @property
     def environment(self) -> dict[str, str]:
         """Of processes that are to see the camera."""
         return os.environ | {"LD_PRELOAD": str(self.library), "V4L2_CAMERA": str(self.folder)}
 
-    def plug(self, frames: int = 0) -> None:
+    def plug(self, frames: int = 0, device: str = DEVICE) -> None:
         """Connect it; a program that has got so many frames finds it unplugged. 0: never."""
-        new = self.folder / "new"
+        file, link, new = self.folder / device[1:], self.folder / BY_ID[1:], self.folder / "new"
         new.write_text(str(frames))
-        new.replace(self.device)
+        new.replace(file)
+        new.symlink_to(f"../../{file.name}")
+        new.replace(link)
 
     def read(self, name: str = DEVICE) -> Seen:
         """What a process sees that opens `name` and reads until the camera is lost."""
@@ -138,7 +140,6 @@ def build(folder: Path) -> Path | None:
 def camera(folder: Path, library: Path, *formats: str) -> Camera:
     """A camera that offers `formats` ("YUYV", "MJPG") and is not connected yet."""
     (folder / "dev" / "v4l" / "by-id").mkdir(parents=True)
-    (folder / BY_ID[1:]).symlink_to("../../" + Path(DEVICE).name)
     for form in formats:
         (folder / form).mkdir()
         for number in range(IMAGES):
