@@ -206,7 +206,8 @@ def outputs(start: Start, folder: Path, name: str) -> Masks:
     out = folder.parent / f"{folder.name}-{name}"
     out.mkdir()
     sinks = [word for end in ("street.mp4", "street.jsonl", "masks/") for word in ("--output", f"{out}/{end}")]
-    start("aselect-run", folder, STREET, "--max-frames", str(FRAMES), *sinks)
+    # With ONNX Runtime on both: here, --device auto may take OpenVINO's bfloat16.
+    start("aselect-run", folder, STREET, "--device", "cpu", "--max-frames", str(FRAMES), *sinks)
     video = cv2.VideoCapture(str(out / "street.mp4"))
     frames = sum(1 for _ in iter(lambda: video.read()[0], False))
     lines = (out / "street.jsonl").read_text(encoding="utf-8").splitlines()
