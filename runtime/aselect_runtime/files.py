@@ -134,7 +134,9 @@ def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator
     except OSError as error:
         if faults is not None and error.errno not in faults:
             raise
-        reason = error.strerror or str(error)
+        # A file in the place of a folder is said to exist where the folder is to be made.
+        number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno
+        reason = str(error) if number is None else os.strerror(number)
         raise WriteError(
             f"{path}: could not write ({reason}), expected a writable path; free space or choose another"
         ) from error

@@ -107,8 +107,9 @@ def _numbered(uri: str, number: int) -> str:
 
 
 def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    taken = {Path(uri).resolve() for uri in inputs}
-    folders = [path for path in taken if path.is_dir()]
+    given = {Path(uri).resolve() for uri in inputs}
+    folders = [path for path in given if path.is_dir()]
+    taken: set[Path] = set()
     for uri in outputs:
         path = Path(uri).resolve()
         if is_image(path) and any(path.is_relative_to(folder) for folder in folders):
@@ -116,6 +117,10 @@ def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
                 f"{uri}: got an image below the input folder, expected a path outside it, because the next run would "
                 "read it as an input; choose another output",
                 parameter="output",
+            )
+        if path in given:
+            raise InputError(
+                f"{uri}: got the path of an input, expected another one; choose another output", parameter="output"
             )
         if path in taken:
             raise InputError(

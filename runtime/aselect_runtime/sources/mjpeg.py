@@ -21,8 +21,8 @@ import numpy as np
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
-from aselect_runtime.sources.addresses import REASONS
 from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.faults import REASONS, UNKNOWN, unreachable
 from aselect_runtime.sources.image_size import LARGEST_IMAGE
 from aselect_runtime.sources.tls import Trust
 
@@ -62,9 +62,8 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
     except (URLError, ValueError, *CEASED) as error:
         reason = getattr(error, "reason", error)
         text = getattr(reason, "strerror", None) or type(reason).__name__
-        raise InputError(
-            f"{name}: got no stream ({text}), expected one there; check address, user, password and network"
-        ) from None
+        why = unreachable(urlsplit(uri).hostname, reason) or UNKNOWN.replace("no stream", f"no stream ({text})")
+        raise InputError(f"{name}: {why}") from None
     boundary = body.headers.get_param("boundary")
     if body.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
         body.close()

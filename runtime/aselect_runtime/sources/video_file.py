@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.errors import ImageSizeError, InputError
 from aselect_runtime.media import library_path, printable
 from aselect_runtime.sources.container import missing_bytes
 from aselect_runtime.sources.decoding import Decoding
@@ -31,6 +31,7 @@ class VideoFile(Video):
             lambda: missing_bytes(path),
             TRIES,
             lambda: decoding.say_processor("videos", name) if decoding else None,
+            lambda: _check_first(path, name),
         )
 
 
@@ -51,3 +52,22 @@ def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture:
             f"{path}: got {size} bytes that cannot be opened, expected a video; it may be truncated, copy it again"
         )
     return capture
+
+
+def _check_first(path: Path, name: str) -> None:
+    """Raise ImageSizeError if the first image is too large: OpenCV does not say why it decodes nothing."""
+    try:
+        from aselect_runtime.sources.av_capture import AvCapture
+    except ImportError:
+        return
+    try:
+        with library_path(path) as given:
+            capture = AvCapture(given, name, {}, threads=1)
+            try:
+                capture.next()
+            finally:
+                capture.release()
+    except ImageSizeError:
+        raise
+    except InputError:  # of a file, OpenCV's reader says better what else is wrong
+        return
