@@ -252,7 +252,7 @@ class _Endless:
 
 
 class _Slow:
-    """A session that takes its time, and fails when told to."""
+    """A session that waits in each call, and fails if asked to."""
 
     device = "slow"
 

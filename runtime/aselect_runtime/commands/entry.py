@@ -70,8 +70,8 @@ class Command:
         return typer.main.get_command(app)
 
     def options(self) -> set[str]:
-        """The options that the help lists, such as `--imgsz`."""
-        return {name for option in self.verb().params if not getattr(option, "hidden", False) for name in option.opts}
+        """The options, such as `--imgsz`."""
+        return {name for option in self.verb().params for name in option.opts}
 
 
 entry = Command

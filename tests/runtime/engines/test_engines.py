@@ -53,7 +53,7 @@ def test_an_engine_is_built_verified_and_recorded(ladder: Path, machine: Machine
     machine.driver.check_clean()
 
 
-def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(ladder: Path, machine: Machine) -> None:
+def test_an_engine_with_wrong_results_is_replaced_by_the_next_graph(ladder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx"}  # one class everywhere, as TensorRT 10.3 to 10.7 did
     said: list[str] = []
     with heard(said.append):
@@ -68,7 +68,7 @@ def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(ladder: Pat
     assert (session.device, machine.trt.built) == ("tensorrt", [])
 
 
-def test_when_no_rung_answers_right_the_last_good_engine_stays(ladder: Path, machine: Machine) -> None:
+def test_the_last_good_engine_stays_if_no_graph_passes(ladder: Path, machine: Machine) -> None:
     add_engines(ladder, ())
     before = {path: path.read_bytes() for path in ladder.rglob("*") if path.is_file()}
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
@@ -100,7 +100,7 @@ def _typed(folder: Path, precision: Precision, dtype: type, names: Sequence[str]
         (("model.onnx", "model.mixed.onnx"), "model.fp32.onnx"),
     ],
 )
-def test_an_fp16_rung_that_was_silently_built_in_fp32_fails(
+def test_an_fp16_graph_that_was_silently_built_in_fp32_fails(
     ladder: Path, machine: Machine, widened: tuple[str, ...], taken: str
 ) -> None:
     _typed(ladder, "fp16", np.float16, ("model.onnx", "model.mixed.onnx"))
@@ -123,7 +123,7 @@ def test_an_fp16_rung_that_was_silently_built_in_fp32_fails(
         (["Row major linear FP32", "Int64", "Bool"], {"fp32": 1}),
     ],
 )
-def test_the_words_of_the_inspector(formats: list[str], expected: dict[str, int]) -> None:
+def test_the_output_of_the_inspector_is_parsed(formats: list[str], expected: dict[str, int]) -> None:
     layers = [
         {"Name": text, "LayerType": "kgen", "Inputs": [], "Outputs": [{"Format/Datatype": text}]} for text in formats
     ]
@@ -131,7 +131,7 @@ def test_the_words_of_the_inspector(formats: list[str], expected: dict[str, int]
 
 
 @pytest.mark.parametrize("information", ["", "no JSON", "[]", '{"Layers": ["a name", "another"]}', "{}"])
-def test_an_inspector_that_does_not_say_is_not_judged(information: str) -> None:
+def test_an_inspector_without_types_is_no_error(information: str) -> None:
     types = tensor_types(information)
     assert not types
     check_precision(types, "model.onnx", small_manifest().model_copy(update={"precision": "fp16"}), "engine")
