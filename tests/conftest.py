@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
 
 WriteModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_signals() -> None:
+    """Processes that tests start react to signals even if the tests run under nohup or in the background of a shell."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from aselect_runtime.errors import GateError
-from tests.proof.triton import COMPLETE, KINDS, answers, serving
+from tests.proof.triton import KINDS, TRITON, answers, serving
 
-pytestmark = pytest.mark.skipif(not COMPLETE.is_file(), reason="make test-triton has not installed Triton")
+pytestmark = pytest.mark.skipif(not TRITON.complete, reason="make test-triton has not installed Triton")
 
 
 @pytest.mark.parametrize(("task", "precision"), KINDS)

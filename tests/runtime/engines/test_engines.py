@@ -15,11 +15,12 @@ import pytest
 
 from aselect_runtime import open_model
 from aselect_runtime.engines import BuildOptions, add_engines, building
-from aselect_runtime.engines.parity import compare, first_passing
+from aselect_runtime.engines.parity import Passing, compare, first_passing
 from aselect_runtime.engines.precision import check_precision, tensor_types
+from aselect_runtime.engines.speed_gate import faster
 from aselect_runtime.errors import EngineError, GateError, IntegrityError
 from aselect_runtime.files import sha256
-from aselect_runtime.records import Manifest, Precision, Report
+from aselect_runtime.records import Engine, Manifest, Precision, Report
 from tests.log_lines import heard
 from tests.runtime.engines.engine_folder import ENGINE, listed
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
@@ -250,7 +251,8 @@ def test_an_int8_engine_has_to_be_faster_than_the_next_graph(
     assert (engine.model, engine.agreement) == (taken, 1.0)
     assert engine.sha256 == sha256(ladder / ENGINE)
     assert machine.trt.built == ["model.onnx", "model.mixed.onnx"]
-    assert any(f"using {taken}" in line and "model.mixed.onnx 2.0" in line for line in said)
+    rule = f"using {taken}: INT8 must be 1.02 times faster here than the next graph; measured model.onnx 2.00 ms"
+    assert any(line.startswith(rule) and "model.mixed.onnx 2.0" in line for line in said)
     report = Report.load(ladder / "report.json")
     assert report.latency == {
         f"{ENGINE} (model.onnx) [ms]": 2.0,
@@ -271,6 +273,26 @@ def test_int8_stays_where_no_other_graph_can_be_built(ladder: Path, machine: Mac
     (engine,) = add_engines(_int8(ladder), ())
     assert engine.model == "model.onnx"
     assert "no other engine to compare the speed of INT8 with" in Report.load(ladder / "report.json").notes[-1]
+
+
+@pytest.mark.parametrize(("factor", "taken"), [(1.03, "model.onnx"), (1.01, "model.mixed.onnx")])
+def test_the_rule_of_speed_names_the_precision_that_it_is_about(tmp_path: Path, factor: float, taken: str) -> None:
+    candidate, digest = tmp_path / "candidate.engine", "0" * 64
+    engine = Engine(
+        file=ENGINE, sha256=digest, onnx_sha256=digest, builder="tensorrt", version="10.14.1.48", target="sm89"
+    )
+
+    def built(rung: str) -> Passing[Engine]:
+        candidate.write_text(rung)
+        return Passing(rung, engine, (), ())
+
+    latency = {"model.onnx": 2.0, "model.mixed.onnx": 2.0 * factor}
+    said: list[str] = []
+    with heard(said.append):
+        passing = faster(built("model.onnx"), "fp8", lambda: built("model.mixed.onnx"), candidate, latency)
+    assert passing.rung == candidate.read_text() == taken
+    assert said[0].startswith(f"using {taken}: FP8 must be 1.02 times faster here than the next graph; measured ")
+    assert [path.name for path in tmp_path.iterdir()] == [candidate.name]
 
 
 def _fp8(folder: Path, **changed: object) -> Path:
