@@ -141,7 +141,8 @@ def _like_a_frame(place: Place) -> Run:
     def check(done: Done) -> None:
         assert len(list((done.folder / "out").iterdir())) == 2
         masks = sorted((done.folder / "masks").glob("*.png"))
-        shares = [(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) == 2).mean() for path in masks]
+        pixels = [cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) for path in masks]
+        shares = [np.mean(np.equal(each, 2)) for each in pixels]
         assert sorted(shares) == pytest.approx([0.25, 1], abs=0.04)
 
     return Run(["in"], ("out.jsonl", "out/{name}.png", "masks/"), shares=[1, 0.25], check=check)
@@ -204,6 +205,13 @@ def _frames_below(place: Place) -> Run:
     return Run(
         ["in"], options=["--record-calibration", "in/frames"], told="got a folder of images below the input folder"
     )
+
+
+def _events_below(place: Place) -> Run:
+    picture(place.folder / "in/a.png")
+    place.file("r.toml", b'[[rules]]\nname = "white"\nclass = "bright"\nabove = 0.5\nfor = 1\n')
+    told = "in/e.jsonl: got a file with snapshots beside it below the input folder"
+    return Run(["in"], options=["--rules", "r.toml", "--events", "in/e.jsonl"], told=told)
 
 
 def _hard_link(place: Place) -> Run:
@@ -307,6 +315,7 @@ CASES: dict[str, Make] = {
         "in/b.mp4", "got a video below the input folder, expected a path outside it"
     ),
     "frames for INT8 below the input": _frames_below,
+    "events below the input": _events_below,
     "output is a hard link to the input": _hard_link,
     "first of two is bad": _fallen("a.mp4", r"a\.mp4: got 8 bytes .*out.jsonl: kept with all 9 frames"),
     "first of two is missing": _first_missing,
