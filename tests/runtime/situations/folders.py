@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from tests.runtime.situations.case import Make, Place, Run, lines
@@ -25,6 +24,13 @@ def _files(done: Done, *wanted: str | None) -> None:
 def _masks(done: Done, *names: str, folder: str = "masks") -> None:
     found = sorted(path.relative_to(done.folder / folder).as_posix() for path in (done.folder / folder).rglob("*.png"))
     assert found == sorted(names)
+
+
+def _white(path: Path) -> float:
+    """The share of a mask that is of the class bright."""
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    return float((mask == 2).mean())
 
 
 def _clips(place: Place) -> Run:
@@ -141,8 +147,7 @@ def _like_a_frame(place: Place) -> Run:
     def check(done: Done) -> None:
         assert len(list((done.folder / "out").iterdir())) == 2
         masks = sorted((done.folder / "masks").glob("*.png"))
-        pixels = [cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) for path in masks]
-        shares = [np.mean(np.equal(each, 2)) for each in pixels]
+        shares = [_white(path) for path in masks]
         assert sorted(shares) == pytest.approx([0.25, 1], abs=0.04)
 
     return Run(["in"], ("out.jsonl", "out/{name}.png", "masks/"), shares=[1, 0.25], check=check)
@@ -154,11 +159,7 @@ def _two_of_one_stem(place: Place) -> Run:
 
     def check(done: Done) -> None:
         _masks(done, "a.png", "a-1/a.png")
-        white = {}
-        for name in ("a.png", "a-1/a.png"):
-            mask = cv2.imread(str(done.folder / "masks" / name), cv2.IMREAD_UNCHANGED)
-            assert mask is not None
-            white[name] = (mask == 2).mean()
+        white = {name: _white(done.folder / "masks" / name) for name in ("a.png", "a-1/a.png")}
         assert white == pytest.approx({"a.png": 0.25, "a-1/a.png": 0.75}, abs=0.04)
         assert [line["areas"]["bright"] for line in lines(done)] == pytest.approx([0.25, 0.75], abs=0.04)
 
