@@ -131,25 +131,9 @@ def install(device: Device, wheels: Path) -> None:
     # Two of TensorRT-RTX's packages are source distributions without code of any architecture.
     pip("wheel", "--no-deps", "--wheel-dir", wheels, f"tensorrt-rtx=={rtx}", f"tensorrt-rtx-cu13=={rtx}")
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
-    options: list[str | Path] = [
-        "--only-binary=:all:",
-        "--no-compile",
-        "--python-version",
-        PYTHON,
-        *platforms,
-        "--find-links",
-        wheels,
-    ]
-    pip(
-        "install",
-        "--target",
-        device.packages,
-        *options,
-        "-c",
-        CONSTRAINTS,
-        f"{wheel}[cpu,web,mqtt,metrics,record]",
-        *PACKAGES,
-    )
+    options = ["--only-binary=:all:", "--no-compile", "--python-version", PYTHON, *platforms, "-c", str(CONSTRAINTS)]
+    wanted = (f"{wheel}[cpu,web,mqtt,metrics,record]", *PACKAGES)
+    pip("install", "--target", device.packages, *options, "--find-links", wheels, *wanted)
     if f"{sys.version_info.major}.{sys.version_info.minor}" == PYTHON:  # bytecode is the same on every architecture
         run([sys.executable, "-m", "compileall", "-q", device.packages])
 
