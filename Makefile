@@ -13,7 +13,7 @@ demo: setup
 	@echo
 	@echo "video    demo/street.mp4"
 	@echo "results  demo/street.jsonl"
-	@echo "image  demo/street.png"
+	@echo "image    demo/street.png"
 
 test: setup
 	$(BIN)/ruff check .

@@ -66,13 +66,13 @@ def write_model() -> WriteModel:
 
 @pytest.fixture(scope="session")
 def seg_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export folder of a segmentation model that tells dark, middle and bright pixels."""
+    """An export folder of a segmentation model with the classes dark, middle and bright."""
     return export_folder(tmp_path_factory.mktemp("models") / "seg")
 
 
 @pytest.fixture(scope="session")
 def cls_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export folder of a classification model that tells dark, middle and bright frames."""
+    """An export folder of a classification model with the classes dark, middle and bright."""
     return export_folder(tmp_path_factory.mktemp("models") / "cls", "cls")
 
 
@@ -170,7 +170,7 @@ def seg_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """That bundle exported to fp16, with its ladder and, where TensorRT-RTX is installed, an engine."""
+    """That bundle exported to fp16, with its fallback graphs and, where TensorRT-RTX is installed, an engine."""
     from aselect_export.exporting import export, open_bundle
     from aselect_runtime.engines.versions import available
 
@@ -219,7 +219,7 @@ def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export_folder(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:
-    """An export folder whose model tells dark (below 64), middle and bright (from 192) by the blue channel."""
+    """An export folder whose model classifies the blue channel: dark (below 64), middle, bright (from 192)."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = small_manifest(task, batch, resize)
     graph = _segmentation(manifest) if task == "seg" else _classification(manifest)

@@ -15,6 +15,7 @@ from aselect_edge.training.comparison import compare
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.recipe import HEADS, RECIPES
 from aselect_runtime.errors import InputError
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, HeadSpec, Resize, Task
 
 AREA: dict[Task, int] = {"seg": 144 * 192, "cls": 128 * 128}
@@ -50,12 +51,17 @@ class FirstSteps:
     """Of a small ImageNet encoder on these data, where its weights are installed."""
 
 
-def first_steps(data: Path, task: Task | None = None, *, estimate: bool = True) -> FirstSteps:
+def first_steps(
+    data: Path, task: Task | None = None, *, estimate: bool = True, progress: Progress = silent
+) -> FirstSteps:
     """Look at a folder, plan the commands, and with `estimate` measure a few batches; raises InputError."""
+    progress("looking at images and labels", 0.0)
     found = survey(data, task)
     steps = plan(found)
-    measured = (_forecast(found, steps), _reference(found, steps)) if estimate else (None, None)
-    return FirstSteps(found, steps, *measured)
+    if not estimate:
+        return FirstSteps(found, steps, None, None)
+    progress("measuring a few batches", 0.5)
+    return FirstSteps(found, steps, _forecast(found, steps), _reference(found, steps))
 
 
 def _reference(found: Survey, steps: Plan) -> Figures | None:
@@ -82,7 +88,7 @@ def plan(found: Survey) -> Plan:
     data, train = shlex.quote(str(found.data)), found.train
     if found.task is None and found.images:
         return Plan(
-            (f"aselect-select shipped --data {data} --strategy hfr --out selection.json",),
+            (f"aselect-select shipped --data {data} --strategy hfr-signal --out selection.json",),
             ("labels are needed to train: draw polygons with LabelMe, or sort the images into a folder per class",),
         )
     if found.task is None or train is None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_runtime.complete import is_cut
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import read_file
 from aselect_runtime.records import Resize
@@ -86,9 +87,14 @@ def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDA
 def read_image(path: Path) -> Frame:
     """Decode an image file to a BGR frame; raises InputError if it is missing, empty or corrupt."""
     try:
-        data = np.frombuffer(read_file(path), np.uint8)
+        content = read_file(path)
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
+    if is_cut(content):
+        raise InputError(
+            f"{path}: got {len(content)} bytes that do not decode (the end is missing), expected an image; copy it again"
+        )
+    data = np.frombuffer(content, np.uint8)
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
     try:
         frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None

@@ -114,7 +114,7 @@ def test_images_without_labels_get_what_needs_none(tmp_path: Path) -> None:
     found = survey(tmp_path)
     assert (found.task, found.images) == (None, 5)
     steps = plan(found)
-    assert steps.commands == (f"aselect-select shipped --data {tmp_path} --strategy hfr --out selection.json",)
+    assert steps.commands == (f"aselect-select shipped --data {tmp_path} --strategy hfr-signal --out selection.json",)
     assert "LabelMe" in steps.reasons[0]
 
 

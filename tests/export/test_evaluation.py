@@ -1,4 +1,4 @@
-"""Evaluation end to end: bundles, folders and lone graphs on labelled images."""
+"""Evaluation end to end: bundles, folders and single graphs on labelled images."""
 
 from __future__ import annotations
 

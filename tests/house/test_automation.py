@@ -143,7 +143,7 @@ def test_contributing_names_what_exists() -> None:
     assert [name for name in sorted(named - written) if not (ROOT / name).exists()] == []
 
 
-def test_contributing_leads_to_every_page() -> None:
+def test_contributing_links_to_every_page() -> None:
     pages = {f"docs/contributing/{path.name}" for path in (ROOT / "docs/contributing").glob("*.md")}
     assert set(re.findall(r"\]\((docs/contributing/[^)]+)\)", CONTRIBUTING)) == pages
 

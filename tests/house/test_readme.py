@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands exist with their options, its tables are what the benchmarks wrote."""
+"""The README is true: its commands exist with their options, its tables are what the benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_command_is_known() -> None:
             assert command[1] in targets
 
 
-def test_it_is_read_in_a_few_minutes() -> None:
+def test_it_has_at_most_900_words() -> None:
     assert len(README.split()) <= 900
 
 
@@ -126,7 +126,7 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (folder / target).exists(), target
 
 
-def test_the_layout_is_that_of_the_house() -> None:
+def test_the_layout_is_that_of_the_code() -> None:
     drawn = re.findall(
         r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", CONTRIBUTING.split("## Layout")[1].split("\n## ")[0], re.MULTILINE
     )

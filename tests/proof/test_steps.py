@@ -29,7 +29,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("while True: pass", "got no end within 1 s, expected one"),
     ],
 )
-def test_a_command_that_fails_is_told_in_one_line(code: str, told: str) -> None:
+def test_a_command_that_fails_is_reported_in_one_line(code: str, told: str) -> None:
     with pytest.raises(GateError, match=told) as caught:
         run([sys.executable, "-c", code], 1)
     assert "\n" not in str(caught.value)

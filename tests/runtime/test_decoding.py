@@ -28,6 +28,7 @@ from aselect_runtime.sources.av_capture import AvCapture
 from aselect_runtime.sources.decoding import Decoding, hardware_fault, nvdec_fault
 from aselect_runtime.sources.gstreamer_library import has_element
 from aselect_runtime.sources.hardware import NVIDIA, Elements, Place, by_hardware, pipeline
+from aselect_runtime.sources.opencv import made
 from tests.runtime.rtsp_server import free_port, interpreter, serving
 
 FRAMES = 20
@@ -75,11 +76,8 @@ def bars(frames: list[Frame]) -> list[int]:
 
 def through(capture: Any) -> tuple[list[Frame], list[float]]:
     frames, times = [], []
-    while True:
-        found, frame = capture.read()
-        if not found:
-            break
-        frames.append(np.array(frame))
+    for make in made(capture):
+        frames.append(np.array(make()))
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
     capture.release()
     return frames, times

@@ -74,7 +74,7 @@ def test_what_ends_soon_is_not_announced() -> None:
     st.lists(st.floats(0.001, 0.09), min_size=1, max_size=20),
     st.floats(0, 1e6),
 )
-def test_a_steady_pace_is_told_exactly(begin: float, whole: float, steps: list[float], start: float) -> None:
+def test_a_steady_pace_is_estimated_exactly(begin: float, whole: float, steps: list[float], start: float) -> None:
     """Work that takes `whole` seconds in all is (1 - share) * whole seconds from its end, whenever one asks."""
     pace, share = Pace(), begin
     pace.heard("work", share, start)

@@ -12,6 +12,7 @@ import typer
 
 from aselect_calibration.settings import Rest
 from aselect_calibration.thresholds import Method
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
@@ -89,6 +90,7 @@ def _export(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
+    threads: Threads = None,
     int8: Int8,
     encoder: EncoderOptions,
     delivery: Delivery,
@@ -105,6 +107,7 @@ def _export(
 
     from aselect_export.api import export
 
+    use_threads(threads)
     console = Console(stderr=True)
     with terminal_progress() as progress:
         result = export(

@@ -17,8 +17,8 @@ from av.video.reformatter import VideoReformatter
 
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame
-from aselect_runtime.sources.addresses import because
 from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.faults import because
 from aselect_runtime.sources.image_size import LARGEST_IMAGE, check_size, too_large
 from aselect_runtime.sources.mjpeg import jpeg_size
 
@@ -55,6 +55,7 @@ class AvCapture:
     ) -> None:
         self._name = name
         self._damaged = 0
+        self._taken = False
         self._position = 0.0
         self._reformatter = VideoReformatter()
         accelerated = _cuda() if cuda else None
@@ -102,15 +103,11 @@ class AvCapture:
         self._first = None
         if frame is None:
             return None
+        self._taken = True
         start = self._stream.start_time or 0
         if frame.pts is not None and self._stream.time_base is not None:
             self._position = float((frame.pts - start) * self._stream.time_base)
         return partial(self._bgr, frame)
-
-    def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """The next frame, BGR; (False, None) at the end."""
-        make = self.next()
-        return (False, None) if make is None else (True, make())
 
     def get(self, property_id: int) -> float:
         """The rate, the position in milliseconds, and how many frames the container promises; 0 for all else."""
@@ -123,7 +120,7 @@ class AvCapture:
 
     def release(self) -> None:
         """Close it."""
-        if self._damaged:
+        if self._damaged and self._taken:  # without any frame there is an error to say it
             log.warning("%s: left out %d packets that do not decode", self._name, self._damaged)
         self._damaged = 0
         self._frames.close()
