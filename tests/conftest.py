@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
+import hypothesis
 import numpy as np
 import onnx
 import pytest
@@ -31,6 +32,9 @@ from tests.streets import write_streets
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
+
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")  # an emulated or busy processor may take any time
 
 WriteModel = Callable[..., Path]
 

@@ -25,7 +25,8 @@ def work() -> None:
     with terminal_progress(resumes={resumes}) as progress:
         progress("features of 10 images", 0.1)
         print("ready", flush=True)
-        time.sleep(60)
+        while True:  # a signal at the beginning of one long sleep would wait for its end
+            time.sleep(0.1)
 
 entry(work)()
 """

@@ -40,7 +40,8 @@ class AvCapture:
     """What FFmpeg reads, decoded by the processor or, with `cuda`, by NVDEC alone.
 
     `timeouts` are the seconds that opening and each read may take; `threads` 0 leaves their number to FFmpeg. Several
-    delay each frame of a live stream by as many. Raises InputError where nothing opens.
+    delay each frame of a live stream by as many. Raises InputError where nothing opens, and
+    with `cuda` EngineError for a codec that NVDEC does not know.
     """
 
     def __init__(
@@ -64,6 +65,12 @@ class AvCapture:
             self._container = av.open(uri, options=given, timeout=timeouts, hwaccel=accelerated)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{name}: {because(uri, error)}") from None  # PyAV's own message holds the address
+        except RuntimeError:  # PyAV's, where no stream has a codec of the hardware
+            if not cuda:
+                raise
+            raise EngineError(
+                f"{name}: got no codec that NVDEC decodes, expected H.264 or another of its own"
+            ) from None
         best = self._container.streams.best("video")
         if not isinstance(best, av.VideoStream):
             self._container.close()
