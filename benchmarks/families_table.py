@@ -48,5 +48,5 @@ def _row(found: dict[str, Any], timed: bool) -> str:
     ]
     if timed:
         whole, ours = figures.get("latency, whole [ms]", 0), figures.get("latency [ms]", 0)
-        cells.append(f"{shown('latency', '.2f')} ({whole:,.0f} to {ours:,.0f} ms)" if whole else "not measured")
+        cells.append(f"{shown('latency', '.3f')} ({whole:,.0f} to {ours:,.0f} ms)" if whole else "not measured")
     return f"| {' | '.join(cells)} |"

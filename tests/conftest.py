@@ -42,7 +42,8 @@ WriteModel = Callable[..., Path]
 @pytest.fixture(scope="session", autouse=True)
 def _own_signals() -> None:
     """Processes that tests start react to signals even if the tests run under nohup or in the background of a shell."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited: children have the default
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -96,7 +96,9 @@ def plan(found: Survey, threads: int | None = None) -> Plan:
     data, train = shlex.quote(str(found.data)), found.train
     if found.task is None and found.images:
         return Plan(
-            (f"aselect-select shipped --data {data} --strategy hfr-signal --out selection.json",),
+            _with_threads(
+                (f"aselect-select shipped --data {data} --strategy hfr-signal --out selection.json",), threads
+            ),
             ("labels are needed to train: draw polygons with LabelMe, or sort the images into a folder per class",),
         )
     if found.task is None or train is None:
@@ -107,10 +109,14 @@ def plan(found: Survey, threads: int | None = None) -> Plan:
     reasons = [f"{imgsz[0]}x{imgsz[1]}: the shape of your images, small enough for a fast first run"]
     if few:
         reasons.append(f"linear head: {train.images} training images are few; compare with --head {HEADS[task].kind}")
-    commands = _commands(found, data, task, imgsz, head)
-    if threads is not None:
-        commands = tuple(line if line.startswith("aselect-run") else f"{line} --threads {threads}" for line in commands)
+    commands = _with_threads(_commands(found, data, task, imgsz, head), threads)
     return Plan(commands, tuple(reasons), task, imgsz, head)
+
+
+def _with_threads(commands: tuple[str, ...], threads: int | None) -> tuple[str, ...]:
+    if threads is None:
+        return commands
+    return tuple(line if line.startswith("aselect-run") else f"{line} --threads {threads}" for line in commands)
 
 
 def _commands(found: Survey, data: str, task: Task, imgsz: tuple[int, int], head: HeadSpec) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ EVERY = 60.0
 class Pace:
     """The pace of one operation after another.
 
-    The next one begins where the text before its first comma is another (`training, loss 0.5`), or where the share that
-    is done falls. All times are seconds of one clock.
+    The next one begins where the share that is done falls, or where it has not grown yet and the text before the first
+    comma is another (`training, loss 0.5`). Later a different text names a step of the same operation. All times are
+    seconds of one clock.
     """
 
     resumes: bool = False
@@ -27,11 +28,16 @@ class Pace:
     _began: float = 0.0
     _from: float = 0.0
     """The share that was done when this operation began, or was taken up again."""
+    _first: float = 0.0
+    """The share when it last fell: until it has grown, a different text names another operation."""
     _announced: bool = False
 
     def heard(self, what: str, share: float, now: float) -> str | None:
         """Take note of the share that is done; the announcement, once an operation's time can be estimated."""
-        if share < self.share or what.partition(",")[0] != self.what.partition(",")[0]:
+        if share < self.share:
+            self._first = share
+        another = what.partition(",")[0] != self.what.partition(",")[0] and self.share == self._first
+        if share < self.share or another:
             self._began, self._from, self._announced = now, share, False
         self.what, self.share = what, share
         left = self.left(now)

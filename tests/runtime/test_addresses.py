@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import VIDEO_SUFFIXES
 from aselect_runtime.sources import open_source
-from aselect_runtime.sources.addresses import quoted
+from aselect_runtime.sources.addresses import quoted, quoted_destination
 from aselect_runtime.sources.camera import Camera
 from tests.runtime import videos
 
@@ -50,6 +50,37 @@ def test_any_password_reaches_the_camera(scheme: str, user: str, password: str, 
 )
 def test_an_address_in_order_stays_as_it_is(uri: str) -> None:
     assert quoted(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "host", "path"),
+    [
+        ("http://node-red/hook/@cam/1", "node-red", "/hook/@cam/1"),
+        ("mqtt://user@broker/site@home/door", "broker", "/site@home/door"),
+        ("mqtt://user:p@ss@broker/a", "broker", "/a"),
+        ("mqtt://user:p/w@broker/a", "broker", "/a"),
+        ("https://hooks.example.org:8443/a@b", "hooks.example.org", "/a@b"),
+    ],
+)
+def test_data_go_to_the_host_that_the_standard_names(uri: str, host: str, path: str) -> None:
+    parts = urlsplit(quoted_destination(uri))
+    assert (parts.hostname, parts.path) == (host, path)
+
+
+@pytest.mark.parametrize("uri", ["mqtt://user:p@ss/w@broker/a", "https://us/er:pw@hooks/a"])
+def test_a_destination_that_can_be_read_in_two_ways_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match=r"got a second @ behind a /.*write %40 .* and %2F") as caught:
+        quoted_destination(uri)
+    assert "ss/w" not in str(caught.value)
+    assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["rtsp://cam..lan/1", f"rtsp://{'a' * 64}.lan/1", "https://cam..lan/1", "http://cam..lan/1"]
+)
+def test_a_host_name_that_cannot_exist_is_unknown(uri: str) -> None:
+    with pytest.raises(InputError, match=r"got no address for the host .*expected a name that can be resolved"):
+        open_source(uri).__enter__()
 
 
 @contextmanager

@@ -177,7 +177,16 @@ def test_parts_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["mqtt://", "mqtt://host", "mqtt://host/", "mqtt://u:pw@host:99999/a", "mqtt://h/a/#", "mqtt://h/+"]
+    "uri",
+    [
+        "mqtt://",
+        "mqtt://host",
+        "mqtt://host/",
+        "mqtt://u:pw@host:99999/a",
+        "mqtt://h/a/#",
+        "mqtt://h/+",
+        "mqtt://h/a#b@c",
+    ],
 )
 def test_unusable_addresses(seg_model: Path, uri: str) -> None:
     manifest = Manifest.load(seg_model / "manifest.json")

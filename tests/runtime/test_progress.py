@@ -71,6 +71,12 @@ def test_time_of_an_operation_without_shares_is_not_that_of_the_next() -> None:
     assert pace.heard("measuring ranges", 0.02, 606.0) == "measuring ranges: about 10 minutes left"
 
 
+def test_the_names_of_steps_do_not_begin_another_operation() -> None:
+    pace = Pace()
+    said = [pace.heard(f"tactic {second % 3}", second / 300, float(second)) for second in range(300)]
+    assert [line for line in said if line] == ["tactic 0: about 5 minutes left"]
+
+
 def test_what_ends_soon_is_not_announced() -> None:
     pace = Pace()
     pace.heard("checking", 0.0, 0.0)

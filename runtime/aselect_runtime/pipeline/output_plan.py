@@ -13,6 +13,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_image, is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.sink import STDOUT, Sink, sink_name, writes_files
+from aselect_runtime.sources.addresses import short_name
 from aselect_runtime.sources.source import Source, source_name
 
 
@@ -62,12 +63,8 @@ def short_names(inputs: Sequence[str | Source]) -> list[str]:
     for number, given in enumerate(inputs):
         uri = source_name(given)
         name = redact(uri)
-        if " ! " in uri:
-            from aselect_runtime.sources.addresses import short_name  # here, because it loads ssl
-
-            name = short_name(uri)
-        else:
-            name = name.split("://", 1)[1] if "://" in name else Path(name).stem
+        address = name.split("://", 1)[1] if "://" in name else Path(name).stem
+        name = short_name(uri) if " ! " in uri else address
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
         names.append(f"{name}-{number}" if name in names else name)
     return names
@@ -94,10 +91,13 @@ def _numbered(uri: str, number: int) -> str:
 
 def refuse_below(inputs: Sequence[str | Source], uri: str, what: str, parameter: str) -> None:
     """Raise InputError if a path that images or videos are written to is below a folder that is an input."""
-    path = Path(uri).resolve()
+    ways = (Path(uri).resolve(), Path(uri).absolute())  # a link in the input folder is followed when it is read
     for given in inputs:
         # os.path: an address may be longer than any name, for which Path raises an error.
-        if isinstance(given, str) and os.path.isdir(given) and path.is_relative_to(Path(given).resolve()):
+        if not isinstance(given, str) or not os.path.isdir(given):
+            continue
+        folders = (Path(given).resolve(), Path(given).absolute())
+        if any(path.is_relative_to(folder) for path in ways for folder in folders):
             raise InputError(
                 f"{uri}: got {what} below the input folder, expected a path outside it, because the next run would "
                 "read it as an input; choose another path",

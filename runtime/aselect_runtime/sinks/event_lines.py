@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aselect_runtime.files import atomic_write, naming
+from aselect_runtime.files import atomic_write, naming, refuse_special
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
@@ -27,6 +27,7 @@ def event_lines(path: Path) -> Iterator[Deliver]:
     folder = path.with_suffix("")
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_special(path)
         path.touch()
     snapshots = _Snapshots(folder)
 

@@ -26,8 +26,8 @@ def images(pattern: str, manifest: Manifest) -> Iterator[Write]:
     """
     painter = Painter(manifest)
     check_place(Path(pattern.replace(EACH, "name")))
-    beside = max(len(os.fsencode(part)) for part in Path(pattern).parts if EACH in part) - len(EACH)
-    most = max(10, LONGEST - beside)
+    parts = [part for part in Path(pattern).parts if EACH in part]
+    most = max(10, min((LONGEST - len(os.fsencode(part.replace(EACH, "")))) // part.count(EACH) for part in parts))
 
     def write(result: Result) -> None:
         path = Path(pattern.replace(EACH, shortened(result.captured.label, most)))

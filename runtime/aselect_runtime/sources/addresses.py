@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
-from aselect_runtime.sources.tls import SCHEMES
 
+ENCRYPTED = {"https": 443, "rtsps": 322}
+"""Encrypted schemes of sources and their default ports."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
 
 
@@ -20,7 +22,7 @@ def quoted(uri: str) -> str:
     scheme, _, address = uri.partition("://")
     before, _, options = uri.rpartition("#")
     host = re.split(r"[/?]", before.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
-    if scheme.lower() in SCHEMES and re.match(r"(ca|verify)=", options) and HOST.fullmatch(host):
+    if scheme.lower() in ENCRYPTED and re.match(r"(ca|verify)=", options) and HOST.fullmatch(host):
         return f"{quoted(before)}#{options}"  # the path of `#ca=` may contain an @
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     host = authority.rpartition("@")[2]
@@ -35,6 +37,26 @@ def quoted(uri: str) -> str:
         return uri
     user, colon, password = credentials.partition(":")
     return f"{scheme}://{_escaped(user)}{colon}{_escaped(password)}@{address[len(credentials) + 1 :]}"
+
+
+def quoted_destination(uri: str) -> str:
+    """The same for an address that data are sent to: RFC 3986 decides what the host is, wherever it finds one.
+
+    Raises InputError where the host may also be a part of the password.
+    """
+    scheme, _, address = uri.partition("://")
+    authority = re.split(r"[/?#]", address, maxsplit=1)[0]
+    credentials, at, host = authority.rpartition("@")
+    if not HOST.fullmatch(host):
+        return quoted(uri)  # user or password have a character that ends the authority
+    before, another, _ = address[len(authority) :].rpartition("@")
+    if another and ":" in credentials + before:
+        raise InputError(
+            f"{redact(uri)}: got a second @ behind a /, which may belong to the path or to the password, expected an "
+            "address that can be read in one way; write %40 for the @ of a path and %2F for the / of a password"
+        )
+    user, colon, password = credentials.partition(":")
+    return f"{scheme}://{_escaped(user)}{colon}{_escaped(password)}{at}{address[len(credentials) + len(at) :]}"
 
 
 def short_name(text: str) -> str:

@@ -36,14 +36,14 @@ def because(uri: str, error: Exception | None) -> str:
     try:
         if host:
             socket.getaddrinfo(host, None)
-    except OSError:
+    except (OSError, UnicodeError):  # a label of the name is empty or too long
         return unknown(host)
     return REASONS.get(type(error).__name__, UNKNOWN)
 
 
 def unreachable(host: str | None, error: object) -> str | None:
     """What an error of Python's sockets means; None for one that says more itself."""
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return unknown(host)
     if isinstance(error, ConnectionRefusedError):
         return CLOSED

@@ -60,6 +60,15 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
         answer = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
         other = f"got the answer {answer}, expected a stream; check the path"
         raise InputError(f"{name}: {REASONS.get(kind, other)}") from None  # urllib's message contains the address
+    except _UnknownDigestError as error:
+        raise InputError(
+            f"{name}: got the digest {str(error)[:20]!r}, expected {', '.join(_DIGESTS)} or basic authentication; "
+            "change it in the camera's settings"
+        ) from None
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{name}: got a user with characters that HTTP cannot carry, expected Latin letters; rename the user"
+        ) from None
     except (URLError, ValueError, *CEASED) as error:
         reason = getattr(error, "reason", error)
         text = getattr(reason, "strerror", None) or type(error).__name__
@@ -195,13 +204,20 @@ class _BasicAuth(_ClosesRefusal, urllib.request.HTTPBasicAuthHandler):
     pass
 
 
+_DIGESTS = {"MD5": hashlib.md5, "SHA": hashlib.sha1, "SHA-256": hashlib.sha256}
+
+
+class _UnknownDigestError(ValueError):
+    """Passes through urllib to `open_mjpeg`, which knows the camera's name."""
+
+
 class _DigestAuth(_ClosesRefusal, urllib.request.HTTPDigestAuthHandler):
     """Takes passwords of any characters, as UTF-8; urllib's own has ASCII only."""
 
     def get_algorithm_impls(self, algorithm: str) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
-        make = {"MD5": hashlib.md5, "SHA": hashlib.sha1, "SHA-256": hashlib.sha256}.get(algorithm)
+        make = _DIGESTS.get(algorithm.upper())
         if make is None:
-            raise ValueError(f"unknown digest {algorithm}")
+            raise _UnknownDigestError(algorithm)
         digest = partial(_hex_digest, make)
         return digest, lambda secret, data: digest(f"{secret}:{data}")
 

@@ -14,7 +14,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources.addresses import quoted
+from aselect_runtime.sources.addresses import ENCRYPTED, quoted
 from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.faults import OPEN_TIMEOUT, because
 from aselect_runtime.sources.hardware import Place, by_hardware, name_of
@@ -22,7 +22,7 @@ from aselect_runtime.sources.image_size import check_size
 from aselect_runtime.sources.mjpeg import open_mjpeg
 from aselect_runtime.sources.opencv import FPS, Capture, DeferredCapture, LiveCapture, open_ffmpeg
 from aselect_runtime.sources.source import Source
-from aselect_runtime.sources.tls import SCHEMES, Trust, check_certificate, ffmpeg_options, option_table, split_trust
+from aselect_runtime.sources.tls import Trust, check_certificate, ffmpeg_options, option_table, split_trust
 from aselect_runtime.sources.video import Video
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Endpoint:
         scheme, host, port = split.parts.scheme.lower(), split.parts.hostname, split.port
         if not host and not (scheme in LISTENING and port):  # udp://@:5000 is a port of this machine
             raise InputError(f"{name}: got no host, expected for example rtsp://host:554/stream")
-        return cls(uri, name, host or scheme, port or SCHEMES.get(scheme, 0), trust if scheme in SCHEMES else None)
+        return cls(uri, name, host or scheme, port or ENCRYPTED.get(scheme, 0), trust if scheme in ENCRYPTED else None)
 
     def options(self) -> dict[str, str]:
         """FFmpeg's options, also for a further connection."""

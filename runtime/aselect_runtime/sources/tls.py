@@ -17,10 +17,9 @@ from threading import Condition
 from urllib.parse import parse_qsl
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.sources.addresses import ENCRYPTED
 from aselect_runtime.sources.faults import unreachable
 
-SCHEMES = {"https": 443, "rtsps": 322}
-"""Encrypted schemes and their default ports."""
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
@@ -44,7 +43,7 @@ def split_trust(uri: str, name: str) -> tuple[str, Trust]:
     address, mark, fragment = uri.partition("#")
     options = dict(parse_qsl(fragment, keep_blank_values=True))
     scheme = address.split("://", 1)[0].lower()
-    if scheme not in SCHEMES:
+    if scheme not in ENCRYPTED:
         return uri, Trust()
     ca, verify = options.pop("ca", None), options.pop("verify", "1")
     if (mark and not fragment) or options or verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):

@@ -81,7 +81,7 @@ def _format(suffix: str) -> Make:
         codec, pixels, form = CODECS[suffix]
         video(place.folder / f"a{suffix}", codec, pixels, form)
         warned = "container states about" if suffix == ".flv" else ""  # from its duration; so short a video is rounded
-        return Run([f"a{suffix}"], shares=SHARES, check=_timed, warned=warned)
+        return Run([f"a{suffix}"], shares=SHARES, check=_timed, may_warn=warned)
 
     return make
 
@@ -110,7 +110,7 @@ def _recorded(name: str) -> Make:
             clear = [at for at, grey in enumerate(greys) if abs(grey - 64) > 5]  # codecs lose some levels
             assert [dark[at] for at in clear] == [float(greys[at] < 64) for at in clear]
 
-        return Run([name], check=check, warned="container states about .*the frames were used")
+        return Run([name], check=check, may_warn="container states about .*the frames were used")
 
     return make
 
@@ -258,7 +258,7 @@ def _two_sizes(place: Place) -> Run:
         video(place.folder / "c.ts", "libx264", numbers=range(4, COUNT), size=(96, 128)),
     ]
     place.file("a.ts", b"".join(part.read_bytes() for part in parts))
-    return Run(["a.ts"], ("out.jsonl", "b.mp4"), shares=SHARES, warned="container states about")
+    return Run(["a.ts"], ("out.jsonl", "b.mp4"), shares=SHARES, may_warn="container states about")
 
 
 def _one_frame(place: Place) -> Run:

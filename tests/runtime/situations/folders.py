@@ -250,12 +250,11 @@ def _foreign(
     subprocess.run(["/bin/sh", "-c", prepare], cwd=place.folder, check=True)
     if os.geteuid():
         return Run(inputs, outputs, told=told)
-    for folder in (place.folder, *place.folder.parents[:3]):
-        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o55)
+    for given in (place.folder, *place.models.values()):
+        for folder in (given, *given.parents):
+            if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+                folder.chmod(folder.stat().st_mode | 0o55)
     for model in place.models.values():
-        for folder in (model, *model.parents[:2]):
-            folder.chmod(folder.stat().st_mode | 0o55)
         for file in model.iterdir():
             file.chmod(0o644)
     return Run(inputs, outputs, told=told, before=AS_NOBODY)

@@ -76,7 +76,7 @@ def _circle(place: Place) -> Run:
 
 def _device(place: Place) -> Run:
     (place.folder / "a.mp4").symlink_to("/dev/zero")
-    return Run(["a.mp4"], told="expected")
+    return Run(["a.mp4"], told="got a pipe, socket or device")
 
 
 def _absolute(place: Place) -> Run:
