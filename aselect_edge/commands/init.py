@@ -38,7 +38,7 @@ def _init(
 
     use_threads(threads)
     with terminal_progress() as progress:
-        steps = first_steps(data, task, estimate=not no_estimate, progress=progress)
+        steps = first_steps(data, task, estimate=not no_estimate, threads=threads, progress=progress)
     if as_json:
         print(json.dumps(to_dict(steps)))
     else:

@@ -52,12 +52,20 @@ class FirstSteps:
 
 
 def first_steps(
-    data: Path, task: Task | None = None, *, estimate: bool = True, progress: Progress = silent
+    data: Path,
+    task: Task | None = None,
+    *,
+    estimate: bool = True,
+    threads: int | None = None,
+    progress: Progress = silent,
 ) -> FirstSteps:
-    """Look at a folder, plan the commands, and with `estimate` measure a few batches; raises InputError."""
+    """Look at a folder, plan the commands, and with `estimate` measure a few batches; raises InputError.
+
+    The commands have `threads`, if it is given; the estimate is for the threads that torch has.
+    """
     progress("looking at images and labels", 0.0)
     found = survey(data, task)
-    steps = plan(found)
+    steps = plan(found, threads)
     if not estimate:
         return FirstSteps(found, steps, None, None)
     progress("measuring a few batches", 0.5)
@@ -83,7 +91,7 @@ def _forecast(found: Survey, steps: Plan) -> Forecast | None:
     return forecast(Work(steps.task, found.data, examples, train, val, classes, steps.imgsz, steps.head))
 
 
-def plan(found: Survey) -> Plan:
+def plan(found: Survey, threads: int | None = None) -> Plan:
     """The commands for what was found; those of a folder without labels, or with labels that cannot be read, differ."""
     data, train = shlex.quote(str(found.data)), found.train
     if found.task is None and found.images:
@@ -99,7 +107,10 @@ def plan(found: Survey) -> Plan:
     reasons = [f"{imgsz[0]}x{imgsz[1]}: the shape of your images, small enough for a fast first run"]
     if few:
         reasons.append(f"linear head: {train.images} training images are few; compare with --head {HEADS[task].kind}")
-    return Plan(_commands(found, data, task, imgsz, head), tuple(reasons), task, imgsz, head)
+    commands = _commands(found, data, task, imgsz, head)
+    if threads is not None:
+        commands = tuple(line if line.startswith("aselect-run") else f"{line} --threads {threads}" for line in commands)
+    return Plan(commands, tuple(reasons), task, imgsz, head)
 
 
 def _commands(found: Survey, data: str, task: Task, imgsz: tuple[int, int], head: HeadSpec) -> tuple[str, ...]:

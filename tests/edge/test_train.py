@@ -404,6 +404,8 @@ def test_images_are_left_to_judge_by(request_of: Callable[..., TrainRequest], ta
     assert f"{outcome.figures.score:.4f} on {outcome.figures.images} images" in page
     assert all(info.name in page for info in goal.val.classes)
     assert page.count("data:image/png;base64,") == 5
+    squares = ["rgb({} {} {})".format(*info.colour) in page for info in goal.val.classes]
+    assert squares == [task == "seg"] * len(squares)
     assert not re.search(r"https?://|<script", page)
 
 

@@ -173,4 +173,7 @@ def test_export_suggests_an_input_that_is_there(
     out = tmp_path / "out"
     shared = ["--model", str(seg_bundle), "--precision", "fp32", "--engine", "none", "--out", str(out)]
     assert command(export, monkeypatch, *shared, *arguments) == 0
-    assert f"next: aselect-run {out} {expected}\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"next: aselect-run {out} {expected}\n" in printed
+    assert f"model card: {out}/card.html\n" in printed
+    assert re.search(r"\d\.\d\d MB  weights of the exported part and the head, in float32\n", printed)

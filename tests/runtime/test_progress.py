@@ -62,6 +62,15 @@ def test_the_next_operation_has_a_pace_of_its_own() -> None:
     assert pace.heard("training, loss 0.9", 0.101, 1100.0) == "training, loss 0.9: about 15 minutes left"
 
 
+def test_time_of_an_operation_without_shares_is_not_that_of_the_next() -> None:
+    pace = Pace()
+    pace.heard("running the reference", 0.0, 0.0)
+    pace.heard("measuring ranges", 0.01, 600.0)
+    assert pace.left(600.0) is None
+    # 1 % in 6 s: 98 % are 588 s.
+    assert pace.heard("measuring ranges", 0.02, 606.0) == "measuring ranges: about 10 minutes left"
+
+
 def test_what_ends_soon_is_not_announced() -> None:
     pace = Pace()
     pace.heard("checking", 0.0, 0.0)

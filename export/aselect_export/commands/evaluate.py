@@ -47,9 +47,11 @@ def _evaluate(
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    figures = {**found.per_class, **found.others, found.metric: found.score}
-    width = max(map(len, figures))
-    for name, value in figures.items():
+    classes = {f"  {name}": value for name, value in found.per_class.items()}
+    means: dict[str, float | None] = {**found.others, found.metric: found.score}
+    width = max(map(len, classes | means))
+    print("IoU of each class:" if found.task == "seg" else "recall of each class:")
+    for name, value in (classes | means).items():
         print(f"{name:<{width}}  {'absent' if value is None else f'{value:.4f}'}")
     print(f"{found.images} images of {found.split}, on {found.device}")
 

@@ -39,8 +39,9 @@ def print_summary(summary: RunSummary, stream: TextIO) -> None:
     def say(line: str) -> None:
         print(visible(line), file=stream)
 
+    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
     say(
-        f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
+        f"{frames} in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
         + (f", {summary.dropped} dropped" if summary.dropped else "")
         + (f", {summary.repeated} repeated" if summary.repeated else "")
         + (f", {summary.reconnects} reconnects" if summary.reconnects else "")

@@ -65,6 +65,7 @@ MORE: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "grey": ("a.mkv", "ffv1", "gray"),
         "lossless RGB": ("a.avi", "rawvideo", "bgr24"),
         "MJPEG in avi": ("a.avi", "mjpeg", "yuvj420p"),
+        "with alpha": ("a.mov", "png", "rgba"),
         "ProRes": ("a.mov", "prores", "yuv422p10le"),
         "upper case": ("A.MP4", "mpeg4", "yuv420p"),
     }
@@ -167,6 +168,23 @@ def _cut(suffix: str, keep: float, told: str) -> Make:
         return Run([f"a{suffix}"], told=told, check=check)
 
     return make
+
+
+def _damaged(place: Place) -> Run:
+    """One image's bytes are zeros: it is left out or grey, the others are right."""
+    path = video(place.folder / "a.avi", "mjpeg", "yuvj420p")
+    content = bytearray(path.read_bytes())
+    starts = [at for at in range(len(content)) if content[at : at + 3] == b"\xff\xd8\xff"]
+    assert len(starts) == COUNT
+    content[starts[5] : starts[6] - 16] = bytes(starts[6] - 16 - starts[5])
+    path.write_bytes(content)
+
+    def check(done: Done) -> None:
+        found = [line["areas"]["bright"] for line in lines(done)]
+        assert found[:5] == pytest.approx(SHARES[:5], abs=0.04)
+        assert found[-3:] == pytest.approx(SHARES[6:], abs=0.04)
+
+    return Run(["a.avi"], check=check, warned="container states about")
 
 
 def _one_picture(suffix: str) -> Make:
@@ -371,6 +389,7 @@ CASES: dict[str, Make] = {
     "cut avi": _cut(".avi", 0.5, "got \\d+ frames and the end of the file.*copy it again"),
     "cut mkv": _cut(".mkv", 0.5, "got \\d+ frames and the end of the file.*copy it again"),
     "cut mov": _bytes("a.mov", b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\1\0\0mdat" + bytes(500), "truncated, copy it again"),
+    "damaged in the middle": _damaged,
     "empty video": _bytes("a.mp4", b"", "got 0 bytes that cannot be opened"),
     "text as video": _bytes("a.mkv", b"hello\n" * 20, "got 120 bytes that cannot be opened, expected a video"),
     "zeros as video": _bytes("a.avi", bytes(9000), "expected a video"),
@@ -407,6 +426,7 @@ CASES: dict[str, Make] = {
     "text as image": _bytes("a.jpg", b"hello", "got 5 bytes that do not decode, expected an image"),
     "cut image": _bytes("a.png", encoded(".png", scene(4))[:60], "got 60 bytes that do not decode .the end is missing"),
     "heic": _bytes("a.heic", b"\0\0\0\x18ftypheic", "heif-convert a.heic a.jpg"),
+    "heic named jpg": _bytes("a.jpg", b"\0\0\0\x18ftypheic" + bytes(90), "it is HEIC.*convert it"),
     "raw photo": _bytes("a.dng", b"II*\0", r"got the suffix '\.dng', expected a video file"),
     "pdf": _bytes("a.pdf", b"%PDF", r"got the suffix '\.pdf'"),
     "sound file": _bytes("a.mp3", b"ID3", r"got the suffix '\.mp3'"),

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from tests.runtime.situations.case import Make, Place, Run, lines
@@ -25,6 +24,13 @@ def _files(done: Done, *wanted: str | None) -> None:
 def _masks(done: Done, *names: str, folder: str = "masks") -> None:
     found = sorted(path.relative_to(done.folder / folder).as_posix() for path in (done.folder / folder).rglob("*.png"))
     assert found == sorted(names)
+
+
+def _white(path: Path) -> float:
+    """The share of a mask that is of the class bright."""
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    return float((mask == 2).mean())
 
 
 def _clips(place: Place) -> Run:
@@ -141,7 +147,7 @@ def _like_a_frame(place: Place) -> Run:
     def check(done: Done) -> None:
         assert len(list((done.folder / "out").iterdir())) == 2
         masks = sorted((done.folder / "masks").glob("*.png"))
-        shares = [(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) == 2).mean() for path in masks]
+        shares = [_white(path) for path in masks]
         assert sorted(shares) == pytest.approx([0.25, 1], abs=0.04)
 
     return Run(["in"], ("out.jsonl", "out/{name}.png", "masks/"), shares=[1, 0.25], check=check)
@@ -153,11 +159,7 @@ def _two_of_one_stem(place: Place) -> Run:
 
     def check(done: Done) -> None:
         _masks(done, "a.png", "a-1/a.png")
-        white = {}
-        for name in ("a.png", "a-1/a.png"):
-            mask = cv2.imread(str(done.folder / "masks" / name), cv2.IMREAD_UNCHANGED)
-            assert mask is not None
-            white[name] = (mask == 2).mean()
+        white = {name: _white(done.folder / "masks" / name) for name in ("a.png", "a-1/a.png")}
         assert white == pytest.approx({"a.png": 0.25, "a-1/a.png": 0.75}, abs=0.04)
         assert [line["areas"]["bright"] for line in lines(done)] == pytest.approx([0.25, 0.75], abs=0.04)
 
@@ -204,6 +206,13 @@ def _frames_below(place: Place) -> Run:
     return Run(
         ["in"], options=["--record-calibration", "in/frames"], told="got a folder of images below the input folder"
     )
+
+
+def _events_below(place: Place) -> Run:
+    picture(place.folder / "in/a.png")
+    place.file("r.toml", b'[[rules]]\nname = "white"\nclass = "bright"\nabove = 0.5\nfor = 1\n')
+    told = "in/e.jsonl: got a file with snapshots beside it below the input folder"
+    return Run(["in"], options=["--rules", "r.toml", "--events", "in/e.jsonl"], told=told)
 
 
 def _hard_link(place: Place) -> Run:
@@ -307,6 +316,7 @@ CASES: dict[str, Make] = {
         "in/b.mp4", "got a video below the input folder, expected a path outside it"
     ),
     "frames for INT8 below the input": _frames_below,
+    "events below the input": _events_below,
     "output is a hard link to the input": _hard_link,
     "first of two is bad": _fallen("a.mp4", r"a\.mp4: got 8 bytes .*out.jsonl: kept with all 9 frames"),
     "first of two is missing": _first_missing,

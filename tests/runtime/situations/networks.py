@@ -214,7 +214,30 @@ def _mqtt(password: str) -> Make:
 
             street = "synthetic://street?size=48x64&frames=100000"
             uri = f"mqtt://joe:{password}@127.0.0.1:{port}/site/camera"
-            yield Run([street], [uri], options=("--max-seconds", "0.5"), check=check)
+            yield Run([street], [uri], options=("--max-seconds", "1"), check=check)
+
+    return make
+
+
+def _webhook(password: str) -> Make:
+    """The start and the end of an event: the image is white from frame 5 to frame 14."""
+
+    @contextmanager
+    def make(place: Place) -> Iterator[Run]:
+        video(place.folder / "a.mp4", numbers=[*[0] * 5, *[8] * 10, *[0] * 10])
+        place.file("r.toml", b'[[rules]]\nname = "white"\nclass = "bright"\nabove = 0.5\nfor = 0.1\nbelow_for = 0.1\n')
+        with servers.receiver() as (port, posts):
+
+            def check(done: Done) -> None:
+                assert all(Lock(password).opens("POST", given) for given, _ in posts)
+                events = [json.loads(body) for _, body in posts]
+                assert [(event["state"], event["rule"]) for event in events] == [("start", "white"), ("end", "white")]
+                assert events[1]["position"] == pytest.approx(5 / 25, abs=0.01)
+                assert events[1]["seconds"] == pytest.approx(10 / 25, abs=0.05)
+                assert password not in done.stderr
+
+            options = ("--rules", "r.toml", "--events", f"http://joe:{password}@127.0.0.1:{port}/hook")
+            yield Run(["a.mp4"], options=options, check=check)
 
     return make
 
@@ -335,7 +358,8 @@ CASES: dict[str, Make] = {
     "certificate of another name": _secure(lambda files: f"#ca={files[0]}", "not trusted", host="127.0.0.1"),
     **{f"https password {pw}": _secure(lambda files: f"#ca={files[0]}", password=pw) for pw in PASSWORDS[:2]},
     "certificate file that is none": _secure(lambda _: "#ca=nowhere.pem", "got a path after #ca= that is no file"),
-    **{f"mqtt password {password}": _mqtt(password) for password in PASSWORDS},
+    **{f"mqtt password {password}": _mqtt(password) for password in (*PASSWORDS[:3], PASSWORDS[4])},
+    **{f"webhook password {password}": _webhook(password) for password in PASSWORDS},
     "mqtt, nobody there": _mqtt_away,
     "no answer": _no_answer,
     "nobody sends udp": _nobody("udp://@:{port}"),

@@ -115,6 +115,24 @@ def web(
 
 
 @contextmanager
+def receiver() -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+    """Takes what is posted; yields its port, and the values of Authorization with the bodies."""
+    posts: list[tuple[str, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posts.append((self.headers.get("Authorization", ""), body))
+            self.send_response(200)
+            self.end_headers()
+
+    with _running(_Web(("127.0.0.1", 0), Handler)) as port:
+        yield port, posts
+
+
+@contextmanager
 def rtsp(lock: Lock) -> Iterator[int]:
     """An RTSP server that has nothing to show: whoever gives the password learns that (404), others do not (401)."""
 
