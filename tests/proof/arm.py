@@ -60,7 +60,7 @@ CPU revision\t: 1
 TARGET = "sm86"
 FRAMES = 3
 TESTS = "tests/runtime"
-LEFT_OUT = ("test_run_command.py", "test_events.py", "engines/test_processes.py")
+LEFT_OUT = ("situations", "test_run_command.py", "test_events.py", "engines/test_processes.py")
 """They start a process for each case, which takes seconds here; the commands are run above."""
 TIMED = "test_event_videos.py::test_a_run_of_several_cameras_records_the_events_of_each"
 """It records cameras in real time, for which an emulated processor is too slow."""
