@@ -51,9 +51,9 @@ class Learning:
 class Computing:
     """On what it computes, and with which views."""
 
-    cache: Annotated[
-        Path | None, typer.Option(help="Where the full model's features are kept; runs may share it.")
-    ] = None
+    cache: Annotated[Path | None, typer.Option(help="Where the full model's features are kept; runs may share it.")] = (
+        None
+    )
     seed: Annotated[int, typer.Option(min=0, help="Of weights and views; the same gives the same bundle.")] = 0
     device: DeviceName = "cpu"
 
