@@ -164,11 +164,11 @@ def test_linear_attention_has_no_product_of_tokens_by_tokens(name: str, tmp_path
 
     PRX's own attention is of tokens by tokens, which shows that this test can fail; its autoencoder's is not.
     """
-    model = frozen(name).deployed()
+    bundle = frozen(name)
     small, large = (
         {
             tensor: count
-            for tensor, (kind, count) in elements(trace(model, "seg", 1, size, tmp_path).model).items()
+            for tensor, (kind, count) in elements(trace(bundle.deployed(size), "seg", 1, size, tmp_path).model).items()
             if kind in ("MatMul", "Softmax")
         }
         for size in ((32, 64), (64, 128))
