@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-damaged test-fleet soak test-notebooks notebooks docs bench gpu-pack gpu setup format clean
+.PHONY: demo test test-wheel test-arm test-pythons test-triton test-gstreamer test-v4l2 test-damaged test-fleet soak test-notebooks notebooks docs bench gpu-pack gpu setup format clean
 
 demo: setup
 	@rm -rf demo && mkdir -p demo
@@ -13,7 +13,7 @@ demo: setup
 	@echo
 	@echo "video    demo/street.mp4"
 	@echo "results  demo/street.jsonl"
-	@echo "image  demo/street.png"
+	@echo "image    demo/street.png"
 
 test: setup
 	$(BIN)/ruff check .
@@ -66,6 +66,10 @@ test-damaged: setup
 # The system's OpenCV with GStreamer and NumPy 1, as JetPack has them; what to install with apt, it says itself.
 test-gstreamer: setup
 	$(BIN)/python -m tests.proof.gstreamer
+
+# V4L2 cameras that a preloaded library imitates; the gate runs the same tests. apt install gcc libc6-dev
+test-v4l2: setup
+	$(BIN)/python -m tests.proof.v4l2
 
 # The notebooks of docs/notebooks, some minutes each; `make notebooks` also stores their outputs in them.
 test-notebooks: setup

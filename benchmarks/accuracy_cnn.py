@@ -30,7 +30,7 @@ from aselect_edge.training.recipe import RECIPES, Recipe
 from aselect_export.graph import describe, trace, without_logits
 from aselect_export.package import draft_manifest
 from aselect_runtime.files import atomic_write
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads
 from aselect_runtime.records import Bundle
 from benchmarks.cnn import build_cnn
 from benchmarks.latency import latencies
@@ -135,7 +135,7 @@ def matched(outline: Path, kept: Path, runs: int) -> dict[str, Any]:
             f"got {cnn_ms:.1f} ms for the CNN at width {width:.2f} and {dit_ms:.1f} ms for the model, expected the "
             f"same within {TOLERANCE:.0%}; run it again on an idle machine"
         )
-    found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": physical_cores()}
+    found = {"width": width, "dit_ms": dit_ms, "cnn_ms": cnn_ms, "threads": compute_threads()}
     atomic_write(kept, json.dumps(found, indent=2) + "\n")
     return found
 

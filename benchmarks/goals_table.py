@@ -12,6 +12,12 @@ from benchmarks.graph_table import LIMITS
 START_GOAL = 0.40
 """Seconds from the start of a process to its first result."""
 MIOU_GOAL = 0.50
+EFFICIENCY_GOAL = 0.80
+"""Frames per second of aselect-run with overlay and lines over those of the session alone, 720p, 5 ms a frame."""
+EFFICIENCY = "aselect-run, 720p, 5 ms, over the raw rate"
+STILL_GOAL = 0.15
+"""CPU time with --skip-still 0.01 over that without, on a scene in which nothing moves."""
+STILL = "static street, --skip-still 0.01, CPU time / that of inferring every frame"
 
 Row = tuple[str, str, str]
 """Benchmark, goal, figure."""
@@ -23,6 +29,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         *_accuracy(results),
         *_included(results),
         *_start(results),
+        *_runtime(results),
         *_graph(results),
         *_families(results),
         *_int8(results),
@@ -50,6 +57,17 @@ def _start(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
         yield "main_job", f"process start to first result: at most {START_GOAL:.2f} s", f"{seconds:.2f} s"
 
 
+def _runtime(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    parts = results.get("runtime", {})
+    efficiency = parts.get("efficiency", {}).get("figures", {}).get(EFFICIENCY)
+    if efficiency is not None and efficiency < EFFICIENCY_GOAL:
+        goal = "720p, 5 ms a frame, overlay and lines: at least 0.80 of the session's own rate"
+        yield "runtime efficiency", goal, f"{efficiency:.2f}"
+    still = parts.get("still", {}).get("figures", {}).get(STILL)
+    if still is not None and still > STILL_GOAL:
+        yield "runtime still", f"CPU time, still scene: at most {STILL_GOAL:.2f} of that without", f"{still:.2f}"
+
+
 def _graph(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
     for name, found in results.get("graph", {}).get("models", {}).items():
         for figure, value in found["goals"].items():
@@ -63,7 +81,7 @@ def _families(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
         for name, goal in found["goals"].items():
             value = found["figures"].get(name)
             if value is None or value > goal:
-                figure = "not measured" if value is None else f"{value:.2g}"
+                figure = "not measured" if value is None else f"{value:.3g}"
                 yield "families", f"{found['title']}: {name}, at most {goal:g}", figure
 
 
@@ -76,5 +94,5 @@ def _int8(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
 
 def recorded(folder: Path) -> list[str]:
     """Names of the results in a folder that have goals."""
-    names = ("accuracy", "models", "main_job", "graph", "families", "int8")
+    names = ("accuracy", "models", "main_job", "runtime", "graph", "families", "int8")
     return [name for name in names if (folder / f"{name}.json").is_file()]

@@ -32,7 +32,7 @@ from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Predictor, accuracy
 from aselect_export.graph import trace, without_logits
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads
 from aselect_runtime.records import Bundle, Task
 from aselect_runtime.sessions.onnx import OnnxSession
 from benchmarks.harness import save, stamp
@@ -115,7 +115,7 @@ def measure(effort: Effort, bundles: dict[str, Path], data: Path, folder: Path) 
         **stamp(),
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
-        "threads": physical_cores(),
+        "threads": compute_threads(),
         "frames": effort.frames,
         "tasks": tasks,
         "skipped": {job.task: f"{job.metric}: no bundle ships" for job in JOBS if job not in present},

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aselect_calibration import find_layers
 from aselect_calibration.weights import Graph
 from aselect_export.graph import LOGITS
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads
 
 VNNI_GAIN = 4
 """INT8 products per instruction over FP32 ones of the same vector width (VPDPBUSD compared with VFMADD231PS)."""
@@ -29,7 +29,7 @@ def amdahl(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> dict[str, floa
 def product_share(fp32: Path, frame: NDArray[np.uint8], folder: Path) -> float:
     """The share of the FP32 graph's time, by ONNX Runtime's own profile, in the products that can be INT8."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = physical_cores()
+    options.intra_op_num_threads = compute_threads()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = onnxruntime.InferenceSession(fp32, options, providers=["CPUExecutionProvider"])

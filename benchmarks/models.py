@@ -21,7 +21,7 @@ import onnx
 
 from aselect_export import evaluate, export
 from aselect_runtime.folder import MANIFEST
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads
 from aselect_runtime.records import Manifest
 from benchmarks import harness
 from benchmarks.latency import latencies
@@ -46,7 +46,7 @@ def main() -> None:
             if not arguments.latency:
                 models[task] = measured(folder, Path(os.environ["ASELECT_DATA"]) / SETS[task])
             models[task]["latency [ms]"] = timed(folder, arguments.runs)
-    record = {**harness.stamp(), "threads": physical_cores(), "runs": arguments.runs, "load": load, "models": models}
+    record = {**harness.stamp(), "threads": compute_threads(), "runs": arguments.runs, "load": load, "models": models}
     harness.save(arguments.out, record)
     print(arguments.out)
 

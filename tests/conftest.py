@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
+import hypothesis
 import numpy as np
 import onnx
 import pytest
@@ -32,7 +34,18 @@ from tests.streets import write_streets
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
 
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")  # an emulated or busy processor may take any time
+
 WriteModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_signals() -> None:
+    """Processes that tests start react to signals even if the tests run under nohup or in the background of a shell."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,13 +80,13 @@ def write_model() -> WriteModel:
 
 @pytest.fixture(scope="session")
 def seg_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export folder of a segmentation model that tells dark, middle and bright pixels."""
+    """An export folder of a segmentation model with the classes dark, middle and bright."""
     return export_folder(tmp_path_factory.mktemp("models") / "seg")
 
 
 @pytest.fixture(scope="session")
 def cls_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export folder of a classification model that tells dark, middle and bright frames."""
+    """An export folder of a classification model with the classes dark, middle and bright."""
     return export_folder(tmp_path_factory.mktemp("models") / "cls", "cls")
 
 
@@ -179,7 +192,7 @@ def seg_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def seg_export(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """That bundle exported to fp16, with its ladder and, where TensorRT-RTX is installed, an engine."""
+    """That bundle exported to fp16, with its fallback graphs and, where TensorRT-RTX is installed, an engine."""
     from aselect_export.exporting import export, open_bundle
     from aselect_runtime.engines.versions import available
 
@@ -228,7 +241,7 @@ def street_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export_folder(folder: Path, task: Task = "seg", batch: int = 1, resize: Resize | None = None) -> Path:
-    """An export folder whose model tells dark (below 64), middle and bright (from 192) by the blue channel."""
+    """An export folder whose model classifies the blue channel: dark (below 64), middle, bright (from 192)."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = small_manifest(task, batch, resize)
     graph = _segmentation(manifest) if task == "seg" else _classification(manifest)

@@ -39,17 +39,18 @@ class BackboneChoice(BackboneOptions):
             "--num-heads",
             "--heads",
             min=0,
+            hidden=True,
             callback=unset_at(0),
             help="Attention heads of a single file of unpublished width.",
         ),
     ] = None
     sit_time: Annotated[
         Literal["1-sigma", "sigma"] | None,
-        typer.Option(help="Time input of a SiT-like file, if unknown: 1-sigma (SiT) or sigma (REPA)."),
+        typer.Option(hidden=True, help="Time input of a SiT-like file, if unknown: 1-sigma (SiT) or sigma (REPA)."),
     ] = None
     sit_path: Annotated[
         Literal["linear", "cosine", "vp"] | None,
-        typer.Option(help="Path of a SiT-like file, if unknown."),
+        typer.Option(hidden=True, help="Path of a SiT-like file, if unknown."),
     ] = None
     condition: Annotated[
         Path | None,
@@ -58,4 +59,4 @@ class BackboneChoice(BackboneOptions):
     label: Annotated[
         int | None, typer.Option(min=-1, callback=unset_at(-1), help="Class to condition on; none if left out.")
     ] = None
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None
+    revision: Annotated[str | None, typer.Option(hidden=True, help="Revision of a hub id.")] = None

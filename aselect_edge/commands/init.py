@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose
+from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import Task
 
 if TYPE_CHECKING:
@@ -27,13 +29,16 @@ def _init(
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Measure no batches: no estimate of times, an answer at once.")
     ] = False,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
     """Look at a folder of images, say what is in it, and print the commands that train on it."""
     from aselect_edge.planning.first_steps import first_steps
 
-    steps = first_steps(data, task, estimate=not no_estimate)
+    use_threads(threads)
+    with terminal_progress() as progress:
+        steps = first_steps(data, task, estimate=not no_estimate, threads=threads, progress=progress)
     if as_json:
         print(json.dumps(to_dict(steps)))
     else:

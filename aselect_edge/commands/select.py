@@ -17,7 +17,7 @@ import typer
 from aselect_edge.commands.backbone import Backbone, BackboneChoice, DeviceName, Size
 from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
-from aselect_runtime.commands.options import Json, Verbose, read, unset_at
+from aselect_runtime.commands.options import HelpAll, Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_list, parse_size
@@ -37,8 +37,8 @@ StrategyName = Literal[
     "gate",
 ]
 _STRATEGY = (
-    "hfr, hfr-signal, hfr-adaptive or learned; with labels probe, exhaustive or gate; without data smallest-sigma (if "
-    "left out), fixed (with --timestep) or uniform. uniform, learned and gate are for study."
+    "hfr, hfr-signal, hfr-adaptive, learned; with labels probe, exhaustive, gate; without data smallest-sigma (if left "
+    "out), fixed (with --timestep), uniform."
 )
 
 
@@ -68,13 +68,21 @@ class Candidates:
 class OfStrategies:
     """Options of some strategies."""
 
-    dimensions: Annotated[int, typer.Option(min=1, max=2, help="HFR over the grid (2) or the token sequence (1).")] = 2
-    amplitude: Annotated[bool, typer.Option("--amplitude", help="HFR of amplitude instead of power.")] = False
-    cutoff: Annotated[float, typer.Option(help="HFR's cutoff in cycles per token.")] = 0.15
-    dc: Annotated[bool, typer.Option("--dc", help="Count the mean in HFR's total.")] = False
-    confidence: Annotated[float, typer.Option(help="Confidence at which hfr-adaptive stops.")] = 0.95
-    head: Annotated[Literal["linear", "conv"], typer.Option(help="The head that exhaustive trains.")] = "linear"
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps of exhaustive, learned and gate.")] = 200
+    dimensions: Annotated[
+        int, typer.Option(hidden=True, min=1, max=2, help="HFR over the grid (2) or the token sequence (1).")
+    ] = 2
+    amplitude: Annotated[bool, typer.Option("--amplitude", hidden=True, help="HFR of amplitude instead of power.")] = (
+        False
+    )
+    cutoff: Annotated[float, typer.Option(hidden=True, help="HFR's cutoff in cycles per token.")] = 0.15
+    dc: Annotated[bool, typer.Option("--dc", hidden=True, help="Count the mean in HFR's total.")] = False
+    confidence: Annotated[float, typer.Option(hidden=True, help="Confidence at which hfr-adaptive stops.")] = 0.95
+    head: Annotated[Literal["linear", "conv"], typer.Option(hidden=True, help="The head that exhaustive trains.")] = (
+        "linear"
+    )
+    steps: Annotated[int, typer.Option(hidden=True, min=1, help="Gradient steps of exhaustive, learned and gate.")] = (
+        200
+    )
 
 
 def _select(
@@ -100,12 +108,11 @@ def _select(
     threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
+    help_all: HelpAll = False,  # noqa: ARG001 - its callback shows the help
 ) -> None:
     """Find the noise level, block and component with the most informative features.
 
     With --timestep, --tap or both and no --data, writes the given values without a scan.
-
-    Several processes share one scan: torchrun --nproc-per-node N -m aselect_edge.commands.select BACKBONE ...
     """
     if out.suffix != ".json":
         raise typer.BadParameter(f"got {out}, expected a name that ends in .json", param_hint="--out")

@@ -1,4 +1,4 @@
-"""How many CPU threads torch computes with."""
+"""How many CPU threads a command computes with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from aselect_runtime.commands.options import unset_at
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads, physical_cores
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ Threads = Annotated[
     typer.Option(
         min=0,
         callback=unset_at(0),
-        help="CPU threads; one a physical core if left out, or what OMP_NUM_THREADS says.",
+        help="CPU threads; OMP_NUM_THREADS or one per physical core if left out.",
     ),
 ]
 BUSY = 0.75
@@ -26,16 +26,17 @@ BUSY = 0.75
 
 
 def use_threads(threads: int | None) -> None:
-    """Let torch compute with so many threads; where none are asked for, warns if other programs need the cores."""
+    """Let torch, ONNX Runtime and OpenVINO compute with so many threads, also in processes that this one starts.
+
+    Where none are asked for, warns if other programs need the cores.
+    """
     import torch
 
-    cores = physical_cores()
-    if threads is None and "OMP_NUM_THREADS" not in os.environ:
-        if advice := busy(os.getloadavg()[0], cores):
-            log.warning("%s", advice)
-        threads = cores
     if threads is not None:
-        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    elif "OMP_NUM_THREADS" not in os.environ and (advice := busy(os.getloadavg()[0], physical_cores())):
+        log.warning("%s", advice)
+    torch.set_num_threads(compute_threads())
 
 
 def busy(load: float, cores: int) -> str | None:

@@ -16,15 +16,13 @@ import typer
 from aselect_edge.commands.backbone import WHAT, BackboneChoice, DeviceName, Size
 from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
-from aselect_runtime.commands.options import Json, Verbose, read, unset_at
+from aselect_runtime.commands.options import HelpAll, Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import CleanLevels, HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
-HIDDEN = ("random_backbone", "clean_levels", "clean_samples", "clean_lr")
-"""Options that docs/training.md describes; the help fits on a page without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class Learning:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """Whether and how a copy of the backbone first learns to need no noise; the details are in docs/training.md."""
+    """Whether and how a copy of the backbone first learns to need no noise."""
 
     clean: Annotated[
         bool, typer.Option("--clean", help="First train a copy of the backbone to need no noise; see docs/training.md.")
@@ -155,6 +153,7 @@ def _train(
     threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
+    help_all: HelpAll = False,  # noqa: ARG001 - its callback shows the help
 ) -> None:
     """Train a head on the selected features; interrupted runs resume, and torchrun's processes share one run."""
     if not finetune and learning.unfreeze not in (None, "all"):
@@ -212,10 +211,11 @@ def _train(
 train = entry(
     _train,
     groups={
-        "Learning and computing": tuple(
-            name
-            for name in (*option_names(Learning), *option_names(Cleaning), *option_names(Computing), "threads")
-            if name not in HIDDEN
+        "Learning and computing": (
+            *option_names(Learning),
+            *option_names(Cleaning),
+            *option_names(Computing),
+            "threads",
         ),
         "Backbone": option_names(SelectedBackbone),
     },

@@ -146,7 +146,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     axis.set_ylabel("true", fontsize=font + 2)
     right = np.divide(np.trace(counts), counts.sum()) if counts.any() else 0.0
     part = f"the {len(names)} most confused of {len(classes)} classes\n" if len(names) < len(classes) else ""
-    axis.set_title(f"{part}% of each true class; {100 * right:.1f} % of all is right", fontsize=font + 2, pad=10)
+    axis.set_title(f"{part}% of each true class; overall accuracy {100 * right:.1f} %", fontsize=font + 2, pad=10)
     _grid(axis, len(names))
     for row, column in np.argwhere(shares >= (0.5 if few else 5)):  # with many classes, small shares are left out
         share = shares[row, column]

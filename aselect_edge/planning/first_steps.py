@@ -15,6 +15,7 @@ from aselect_edge.training.comparison import compare
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.recipe import HEADS, RECIPES
 from aselect_runtime.errors import InputError
+from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, HeadSpec, Resize, Task
 
 AREA: dict[Task, int] = {"seg": 144 * 192, "cls": 128 * 128}
@@ -50,12 +51,25 @@ class FirstSteps:
     """Of a small ImageNet encoder on these data, where its weights are installed."""
 
 
-def first_steps(data: Path, task: Task | None = None, *, estimate: bool = True) -> FirstSteps:
-    """Look at a folder, plan the commands, and with `estimate` measure a few batches; raises InputError."""
+def first_steps(
+    data: Path,
+    task: Task | None = None,
+    *,
+    estimate: bool = True,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> FirstSteps:
+    """Look at a folder, plan the commands, and with `estimate` measure a few batches; raises InputError.
+
+    The commands have `threads`, if it is given; the estimate is for the threads that torch has.
+    """
+    progress("looking at images and labels", 0.0)
     found = survey(data, task)
-    steps = plan(found)
-    measured = (_forecast(found, steps), _reference(found, steps)) if estimate else (None, None)
-    return FirstSteps(found, steps, *measured)
+    steps = plan(found, threads)
+    if not estimate:
+        return FirstSteps(found, steps, None, None)
+    progress("measuring a few batches", 0.5)
+    return FirstSteps(found, steps, _forecast(found, steps), _reference(found, steps))
 
 
 def _reference(found: Survey, steps: Plan) -> Figures | None:
@@ -77,12 +91,12 @@ def _forecast(found: Survey, steps: Plan) -> Forecast | None:
     return forecast(Work(steps.task, found.data, examples, train, val, classes, steps.imgsz, steps.head))
 
 
-def plan(found: Survey) -> Plan:
+def plan(found: Survey, threads: int | None = None) -> Plan:
     """The commands for what was found; those of a folder without labels, or with labels that cannot be read, differ."""
     data, train = shlex.quote(str(found.data)), found.train
     if found.task is None and found.images:
         return Plan(
-            (f"aselect-select shipped --data {data} --strategy hfr --out selection.json",),
+            (f"aselect-select shipped --data {data} --strategy hfr-signal --out selection.json",),
             ("labels are needed to train: draw polygons with LabelMe, or sort the images into a folder per class",),
         )
     if found.task is None or train is None:
@@ -93,7 +107,10 @@ def plan(found: Survey) -> Plan:
     reasons = [f"{imgsz[0]}x{imgsz[1]}: the shape of your images, small enough for a fast first run"]
     if few:
         reasons.append(f"linear head: {train.images} training images are few; compare with --head {HEADS[task].kind}")
-    return Plan(_commands(found, data, task, imgsz, head), tuple(reasons), task, imgsz, head)
+    commands = _commands(found, data, task, imgsz, head)
+    if threads is not None:
+        commands = tuple(line if line.startswith("aselect-run") else f"{line} --threads {threads}" for line in commands)
+    return Plan(commands, tuple(reasons), task, imgsz, head)
 
 
 def _commands(found: Survey, data: str, task: Task, imgsz: tuple[int, int], head: HeadSpec) -> tuple[str, ...]:

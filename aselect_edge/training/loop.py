@@ -124,7 +124,8 @@ def learn(
     def after(step: int, spent: float) -> None:
         average.update_parameters(learner.module)
         state.stepped(task)
-        progress(f"training, loss {task:.3f}, val {max(state.best, 0):.3f}", min(spent, 1.0))
+        best = f", best on val {state.best:.3f}" if state.curve else ""
+        progress(f"training, loss {task:.3f}{best}", min(spent, 1.0))
         # At even distances, so that no row of the curve is a mean over a few steps only.
         look = step * looks // steps > (step - 1) * looks // steps or spent >= 1
         if look:

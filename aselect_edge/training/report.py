@@ -87,8 +87,11 @@ def _sections(outcome: Outcome, goal: Goal, folder: Path) -> list[Section]:
         ),
         Section(
             "Every class",
-            "Intersection over union on val." if seg else "Recall of the class on val.",
+            "Intersection over union on val. The squares are the colours of the classes in the images below."
+            if seg
+            else "Recall of the class on val.",
             bars=dict(sorted(zip(names, figures.per_class, strict=True), key=lambda item: -(item[1] or -1.0))),
+            colours={info.name: info.colour for info in goal.val.classes} if seg else None,
         ),
         Section(
             "Confusion", "Rows are true classes, columns what was predicted, in percent.", plot=folder / "confusion.png"

@@ -48,7 +48,7 @@ def histograms(
     def look(name: str, value: Activation) -> None:
         found[name] = found[name].added(value)
 
-    observe(graph, tensors, frames, look, lambda _, share: progress("reading ranges", share))
+    observe(graph, tensors, frames, look, lambda _, share: progress("measuring the ranges of activations", share))
     return found
 
 
@@ -68,7 +68,7 @@ def channel_samples(
         if len(rows[name]) * per_batch < ROWS:
             rows[name].append(flat[chosen])
 
-    observe(graph, tensors, frames, look, lambda _, share: progress("reading channels", share))
+    observe(graph, tensors, frames, look, lambda _, share: progress("measuring the channels of activations", share))
     return {name: ChannelSample(largest[name], np.concatenate(rows[name])) for name in tensors}
 
 

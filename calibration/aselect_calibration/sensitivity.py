@@ -49,7 +49,7 @@ def rank(
     energy = float(((reference - reference.mean()) ** 2).sum()) or 1.0
     found = []
     for index, layer in enumerate(layers):
-        progress(f"ranking {len(layers)} layers by damage", index / len(layers))
+        progress(f"ranking {len(layers)} layers by their error", index / len(layers))
         error = _logits(build([layer]), batches, logits) - reference
         noise = float((error**2).sum()) / energy
         found.append(Damage(layer, noise if np.isfinite(noise) else float(np.finfo(np.float32).max)))

@@ -1,6 +1,6 @@
 """An exported model over a folder of videos, on all machines of a Ray cluster.
 
-    pip install 'aselect-runtime[cpu]' 'ray[data]'
+    pip install './runtime[cpu]' 'ray[data]'
     python fleet.py MODEL VIDEOS OUT [--workers N]
 
 MODEL, VIDEOS and OUT are paths that every machine sees. Each video gives OUT/NAME.jsonl, one line a frame, which

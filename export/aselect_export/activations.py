@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from aselect_calibration.weights import Graph
 from aselect_runtime.errors import InputError
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads
 
 _LARGEST, _ENERGY, _LOST, _VARIED = "largest", "energy", "lost", "varied"
 
@@ -84,7 +84,7 @@ def measuring(model: ModelProto, kinds: Mapping[str, int]) -> ModelProto:
 def _session(path: Path) -> onnxruntime.InferenceSession:
     """A session that computes the statistics of a tensor as soon as it is available, and then frees it."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = physical_cores()
+    options.intra_op_num_threads = compute_threads()
     # In the default order all statistics come last, so that all tensors stay in memory: gigabytes.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.enable_mem_pattern = False

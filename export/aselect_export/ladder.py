@@ -66,7 +66,7 @@ def choose_rungs(
         )
     if asked == "fp32":
         return [fp32]
-    progress("measuring the ranges of its tensors", 0.0)
+    progress("measuring the ranges of the tensors", 0.0)
     spans = record_spans(traced, batches(trial.frames, trial.batch))
     progress("converting and checking the fp16 graph", 0.0)
     whole = trial.judge(traced, "fp16", fp16(traced.model, spans))

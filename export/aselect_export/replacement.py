@@ -57,7 +57,7 @@ def hold_against_full(
     for data that cannot be read.
     """
     assert chosen.encoder != "full"
-    progress(f"holding the {chosen.encoder} encoder against the full one", 0.0)
+    progress(f"comparing the {chosen.encoder} encoder with the full one", 0.0)
     size = (trial.frames.shape[1], trial.frames.shape[2])
     limit = MAX_DROP if limit is None else limit
     whole = full.deployed(size)

@@ -15,6 +15,7 @@ from aselect_runtime.engines.gpu import find_gpu
 from aselect_runtime.errors import EngineError, GateError, InputError, IntegrityError, MissingDependencyError
 from aselect_runtime.files import check_files, inside, sha256
 from aselect_runtime.folder import VERIFY, graph_hash, load_folder
+from aselect_runtime.media import is_text, printable
 from aselect_runtime.options import Device
 from aselect_runtime.processor import processor
 from aselect_runtime.progress import Progress, silent
@@ -60,6 +61,11 @@ def open_model(path: str | Path, device: Device = "auto", progress: Progress = s
     passes the parity check).
     """
     path = Path(path)
+    if not is_text(str(path)):
+        raise InputError(
+            f"{printable(path)}: got a name that is not valid UTF-8, which inference libraries cannot open, expected "
+            "UTF-8; rename the folder or file"
+        )
     if path.is_dir():
         manifest, graph = load_folder(path)
         digest = graph_hash(manifest.files.get, manifest.model)

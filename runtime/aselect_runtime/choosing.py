@@ -18,7 +18,7 @@ import numpy as np
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError, RecordError, WriteError
 from aselect_runtime.frames import Frame
 from aselect_runtime.local_cache import cache_folder
-from aselect_runtime.processor import physical_cores, processor
+from aselect_runtime.processor import compute_threads, processor
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Choice, Manifest, Parity, Trial
 from aselect_runtime.sessions.latency import MARGIN, median_ms
@@ -120,7 +120,7 @@ def _trial(way: Way, ms: float, parity: Parity | None) -> Trial:
 def _record(ways: Sequence[Way], version: str) -> Path:
     """The file of the choice; its name is a hash of everything that could change the choice."""
     here = processor()
-    parts = [version, here.name, *sorted(here.flags), str(physical_cores())]
+    parts = [version, here.name, *sorted(here.flags), str(compute_threads())]
     parts += [f"{way.device} {way.graph.name} {way.digest}" for way in ways]
     return cache_folder("choices") / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.json"
 

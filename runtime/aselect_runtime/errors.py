@@ -32,6 +32,10 @@ class IncompleteError(InputError):
         self.summary = summary
 
 
+class ImageSizeError(InputError):
+    """An image has more pixels than is accepted from a camera, stream or video."""
+
+
 class RecordError(InputError):
     """A JSON record is unreadable, of another schema, or of an unknown version."""
 

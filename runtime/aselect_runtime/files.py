@@ -99,6 +99,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with naming(path, faults=None):
             path = path.resolve() if path.is_symlink() else path
             path.parent.mkdir(parents=True, exist_ok=True)
+            refuse_special(path)
             temporary = stack.enter_context(temporary_file(path))
         with naming(path):
             yield temporary
@@ -108,10 +109,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
 
 
+def refuse_special(path: Path) -> None:
+    """Raise OSError for a pipe, which would be waited for, and for a device, which would be replaced by a file."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("it is a pipe, socket or device")
+
+
 def check_place(path: Path) -> None:
     """Raise WriteError unless a file can be written at `path`; creates its folder, and changes no existing file."""
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_special(path)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not os.access(path, os.W_OK):
@@ -134,7 +142,9 @@ def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator
     except OSError as error:
         if faults is not None and error.errno not in faults:
             raise
-        reason = error.strerror or str(error)
+        # A file in the place of a folder is said to exist where the folder is to be made.
+        number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno
+        reason = str(error) if number is None else os.strerror(number)
         raise WriteError(
             f"{path}: could not write ({reason}), expected a writable path; free space or choose another"
         ) from error

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_runtime.complete import is_cut
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import read_file
 from aselect_runtime.records import Resize
@@ -19,6 +20,8 @@ from aselect_runtime.records import Resize
 Frame: TypeAlias = NDArray[np.uint8]
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
+HEIC = frozenset({b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"})
+"""How the files of a telephone begin, after four bytes, if they are no JPEG; OpenCV does not read them."""
 PAD = 114
 """Grey value of letterbox borders."""
 
@@ -86,14 +89,20 @@ def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDA
 def read_image(path: Path) -> Frame:
     """Decode an image file to a BGR frame; raises InputError if it is missing, empty or corrupt."""
     try:
-        data = np.frombuffer(read_file(path), np.uint8)
+        content = read_file(path)
     except OSError as error:
         raise InputError(f"{path}: unreadable ({error.strerror}), expected an image; check the path") from error
+    got = f"{path}: got {len(content)} bytes that do not decode"
+    if is_cut(content):
+        raise InputError(f"{got} (the end is missing), expected an image; copy it again")
+    data = np.frombuffer(content, np.uint8)
     # IMREAD_COLOR, not UNCHANGED: grey, palette and alpha images all become three channels.
     try:
         frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:  # a header with more pixels than OpenCV's limit
         frame = None
     if frame is None:
-        raise InputError(f"{path}: got {data.size} bytes that do not decode, expected an image; replace or remove it")
+        if content[4:12] in HEIC:
+            raise InputError(f"{got} (it is HEIC, whatever its suffix), expected .jpg or .png; convert it")
+        raise InputError(f"{got}, expected an image; replace or remove it")
     return cast("Frame", frame)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePath
+from typing import NoReturn
 
 from aselect_runtime.errors import InputError
 
@@ -58,13 +59,14 @@ def list_images(folder: Path) -> list[Path]:
 
 def list_media(folder: Path) -> list[Path]:
     """All images and videos below a folder, sorted by path; raises InputError if there is none. See `list_files`."""
-    if left_out := _walk(folder, CONVERTED)[0]:
-        log.warning(
-            "%s: left out %d images such as %s, which OpenCV does not read; convert them to .jpg",
-            *(folder, len(left_out), min(left_out).name),
-        )
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    found = list_files(folder, suffixes)
+    there = list_files(folder, suffixes | CONVERTED)
+    found = [path for path in there if path.suffix.lower() in suffixes]
+    if left_out := [path for path in there if path.suffix.lower() in CONVERTED]:
+        what = f"{len(left_out)} images such as {left_out[0].name}, which OpenCV does not read"
+        if not found:
+            raise InputError(f"{folder}: got {what}, expected another format; convert them to .jpg")
+        log.warning("%s: left out %s; convert them to .jpg", folder, what)
     if not found:
         raise InputError(f"{folder}: got no image or video, expected at least one of {', '.join(sorted(suffixes))}")
     return found
@@ -74,7 +76,8 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """All files below a folder with one of these suffixes, in any case, sorted by path.
 
     Hidden folders and files are left out, with a warning that counts and names them. Linked folders are followed; each
-    folder is read only once, so that circular links are no problem.
+    folder is read only once, so that circular links are no problem. Raises InputError for a folder that must not be
+    read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder of images; check the path")
@@ -101,6 +104,14 @@ def printable(path: PurePath) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def is_text(name: str) -> bool:
+    """Whether the bytes of a name on disk are valid UTF-8."""
+    try:
+        return os.fsencode(name) == name.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 @contextmanager
 def library_path(path: Path) -> Iterator[str]:
     """Yield the path in a form that OpenCV and FFmpeg can open; valid inside the block.
@@ -109,11 +120,7 @@ def library_path(path: Path) -> Iterator[str]:
     is not UTF-8; such a file is opened through a temporary symbolic link.
     """
     absolute = os.path.abspath(path)
-    try:
-        named = os.fsencode(absolute) == absolute.encode()
-    except UnicodeEncodeError:
-        named = False
-    if named:
+    if is_text(absolute):
         yield absolute
         return
     with tempfile.TemporaryDirectory(prefix="aselect-") as folder:
@@ -127,7 +134,7 @@ def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[str
     found: list[Path] = []
     hidden: list[str] = []
     seen = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -141,3 +148,9 @@ def _walk(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[str
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [path for name in named if not is_hidden(name) and (path := Path(here, name)).is_file()]
     return found, hidden
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise InputError(
+        f"{error.filename}: unreadable ({error.strerror}), expected a folder of images; check its permissions"
+    ) from error

@@ -14,9 +14,10 @@ EVERY = 60.0
 
 @dataclass
 class Pace:
-    """The pace of one operation after another; the share that is done falls where the next one begins.
+    """The pace of one operation after another.
 
-    All times are seconds of one clock.
+    The next one begins where the text before its first comma is another (`training, loss 0.5`), or where the share that
+    is done falls. All times are seconds of one clock.
     """
 
     resumes: bool = False
@@ -30,7 +31,7 @@ class Pace:
 
     def heard(self, what: str, share: float, now: float) -> str | None:
         """Take note of the share that is done; the announcement, once an operation's time can be estimated."""
-        if not self.what or share < self.share:
+        if share < self.share or what.partition(",")[0] != self.what.partition(",")[0]:
             self._began, self._from, self._announced = now, share, False
         self.what, self.share = what, share
         left = self.left(now)

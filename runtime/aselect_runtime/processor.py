@@ -1,4 +1,4 @@
-"""The processor's name, its bfloat16 instructions and its number of cores."""
+"""The processor's name, its bfloat16 instructions, its number of cores, and how many threads compute on them."""
 
 from __future__ import annotations
 
@@ -58,3 +58,12 @@ def physical_cores() -> int:
     except OSError:  # some containers hide the topology
         cores = len(allowed)
     return min(cores, cpu_quota() or cores)
+
+
+def compute_threads() -> int:
+    """Number of CPU threads that sessions compute with: what OMP_NUM_THREADS says, else one per physical core.
+
+    `--threads` of a command sets that variable, so that torch, ONNX Runtime and OpenVINO agree in one process.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2" is for nested loops
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else physical_cores()

@@ -116,7 +116,12 @@ def log_on_stderr() -> Iterator[None]:
 
 def one_line(text: str) -> str:
     """The message on one line without terminal escapes, which names of files, classes and tensors may contain."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """The text with `?` for line breaks, terminal escapes and all else that is not printable."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 class _Stderr(logging.Handler):

@@ -230,7 +230,7 @@ layers = tuple(Layer(str(i), "MatMul", f"out{i}", f"in{i}", f"w{i}", 1, f"out{i}
 
 
 @given(st.integers(0, 19))
-def test_the_fewest_layers_are_given_back_in_few_measurements(needed: int) -> None:
+def test_the_fewest_layers_are_returned_in_few_measurements(needed: int) -> None:
     calls = []
 
     def drop(kept: Sequence[Layer]) -> float:
@@ -243,7 +243,7 @@ def test_the_fewest_layers_are_given_back_in_few_measurements(needed: int) -> No
     assert len(calls) == len(outcome.measured) <= 10
 
 
-def test_when_nothing_may_stay_the_best_is_told() -> None:
+def test_the_best_result_is_reported_if_no_layer_can_stay() -> None:
     outcome = give_back(layers, lambda kept: 0.5 + 0.01 * len(kept), 0.003)
     assert not outcome.met
     assert len(outcome.returned) == 19

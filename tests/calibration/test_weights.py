@@ -54,7 +54,7 @@ def test_a_streamed_file_is_what_protobuf_reads(sizes: list[int], tmp_path: Path
     assert (tmp_path / "one.onnx").stat().st_size == got.ByteSize()
 
 
-def test_a_weight_that_is_cut_short_is_told(tmp_path: Path) -> None:
+def test_a_weight_that_is_cut_short_is_reported(tmp_path: Path) -> None:
     graph = sums(tmp_path, [5000, 5000])
     (tmp_path / "all.weights").write_bytes((tmp_path / "all.weights").read_bytes()[:-8])
     with pytest.raises(IntegrityError, match="expected 20000"):

@@ -179,7 +179,7 @@ def test_a_hostile_index_is_refused(folder: Path, index: object) -> None:
         {"norm_eps": "small"},
     ],
 )
-def test_other_models_and_nonsense_are_refused(folder: Path, change: dict[str, object]) -> None:
+def test_other_models_and_invalid_files_are_refused(folder: Path, change: dict[str, object]) -> None:
     path = folder / "transformer" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=r"got .*expected"):

@@ -153,14 +153,14 @@ def test_a_backbone_file_outside_the_bundle_is_refused(bundle: Path) -> None:
         load_bundle(bundle).reference()
 
 
-def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+def test_folders_that_are_no_bundle_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         load_bundle(tmp_path / "none")
     with pytest.raises(RecordError, match=r"bundle\.json: no such file"):
         load_bundle(tmp_path)
 
 
-def test_a_bundle_never_replaces_what_is_none(backbone_folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_replaces_only_bundles(backbone_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InputError, match=r"bundle\.json"):
         save_bundle(tmp_path, _record(backbone_folder, ships=True), SELECTION, _model(backbone_folder))

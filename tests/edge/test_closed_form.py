@@ -38,7 +38,7 @@ def test_the_solution_is_the_ridge_regression_on_standardised_features() -> None
 
 
 @pytest.mark.parametrize("task", ["seg", "cls"])
-def test_separable_features_are_told_apart(task: str) -> None:
+def test_separable_features_are_separated(task: str) -> None:
     torch.manual_seed(0)
     head = build_head(LINEAR, task, [6, 4], 3)  # type: ignore[arg-type]
     assert is_linear(head)

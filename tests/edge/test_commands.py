@@ -106,7 +106,7 @@ def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
         ([], ("smallest-sigma", "1.query", 0)),
     ],
 )
-def test_a_selection_that_is_told_needs_no_data(
+def test_a_selection_that_is_given_needs_no_data(
     run: Run, tmp_path: Path, backbone_folder: Path, asked: list[str], found: tuple[str, str, float]
 ) -> None:
     out = tmp_path / "selection.json"
@@ -217,7 +217,7 @@ def test_train_writes_a_bundle(
         (["--data", "no/such/folder"], ""),
     ],
 )
-def test_select_tells_a_mistake_in_one_line_and_names_the_option(
+def test_select_reports_an_error_in_one_line_and_names_the_option(
     run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str], hint: str
 ) -> None:
     arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--imgsz", "24x32", "--timesteps", "0", *wrong]
@@ -246,7 +246,7 @@ def test_select_tells_a_mistake_in_one_line_and_names_the_option(
         ("--out", "selection.png"),
     ],
 )
-def test_select_takes_what_cannot_be_read_for_wrong_usage(
+def test_select_treats_options_that_cannot_be_parsed_as_wrong_usage(
     run: Run, backbone_folder: Path, street_data: Path, tmp_path: Path, option: str, value: str
 ) -> None:
     arguments = ["--data", street_data, "--out", tmp_path / "s.json", "--timesteps", "0", option, value]
@@ -266,7 +266,7 @@ def test_select_takes_what_cannot_be_read_for_wrong_usage(
         ("--imgsz", "17"),
     ],
 )
-def test_train_takes_what_cannot_be_read_for_wrong_usage(
+def test_train_treats_options_that_cannot_be_parsed_as_wrong_usage(
     run: Run, selection: Path, backbone_folder: Path, street_data: Path, tmp_path: Path, option: str, value: str
 ) -> None:
     arguments = ["--backbone", backbone_folder, "--selection", selection, "--data", street_data]
@@ -291,7 +291,7 @@ def test_train_takes_what_cannot_be_read_for_wrong_usage(
         ["--data", "no/such/folder"],
     ],
 )
-def test_train_tells_a_mistake_in_one_line(
+def test_train_reports_an_error_in_one_line(
     run: Run, selection: Path, backbone_folder: Path, street_data: Path, tmp_path: Path, wrong: list[str]
 ) -> None:
     arguments = ["--backbone", backbone_folder, "--selection", selection, "--data", street_data]
@@ -302,7 +302,7 @@ def test_train_tells_a_mistake_in_one_line(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_wrong_device_is_told_before_the_backbone_is_read(run: Run, selection: Path, tmp_path: Path) -> None:
+def test_a_wrong_device_is_reported_before_the_backbone_is_read(run: Run, selection: Path, tmp_path: Path) -> None:
     for command in (
         [select, "no/such/folder"],
         [train, "--backbone", "no/such/folder", "--selection", selection, "--out", tmp_path / "bundle"],

@@ -77,7 +77,7 @@ def test_a_class_is_found_from_the_pooled_features_alone(tmp_path: Path, weights
 
 
 @pytest.mark.usefixtures("weights")
-def test_pixels_are_told_apart_at_the_stride_of_the_maps(street_data: Path) -> None:
+def test_pixels_are_distinguished_at_the_stride_of_the_maps(street_data: Path) -> None:
     found = compare("seg", open_goal("seg", street_data, Recipe()), (48, 64), Resize())
     assert found is not None
     assert (found.metric, found.images) == ("miou", 3)

@@ -49,7 +49,7 @@ def _classes(data: Path, entries: object, **more: object) -> Path:
     return path
 
 
-def test_images_meet_their_labels(data: Path) -> None:
+def test_images_are_paired_with_their_labels(data: Path) -> None:
     split = open_segmentation(data, "train")
     assert [(image.name, label.name) for image, label in split.pairs] == [("a.png", "a.png"), ("b.png", "b.png")]
     assert [info.name for info in split.classes] == ["zero", "one", "two"]
@@ -158,7 +158,7 @@ def test_any_json_is_classes_or_an_input_error(tmp_path_factory: pytest.TempPath
     assert 0 <= ignore <= 255
 
 
-def test_the_streets_of_these_tests_are_such_a_folder(street_data: Path, tmp_path: Path) -> None:
+def test_the_streets_of_the_tests_are_a_valid_folder(street_data: Path, tmp_path: Path) -> None:
     shutil.copytree(street_data, tmp_path / "copy")
     split = open_segmentation(tmp_path / "copy", "val")
     assert len(split) == 3

@@ -191,7 +191,9 @@ def test_families_of_the_same_weights_differ(folder: Path) -> None:
     assert encoder_digest(backbone.encoder) == encoder_digest(load_backbone(str(folder)).encoder)
 
 
-def test_a_selection_tells_of_another_backbone(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_selection_of_another_backbone_gives_a_warning(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     moved = Path(shutil.copytree(folder, tmp_path / "moved"))
     backbone = load_backbone(str(folder))
     made = Selection(
@@ -257,7 +259,7 @@ def test_a_checkpoint_of_fine_tuning_is_of_its_schedule(folder: Path) -> None:
     assert identity(linear, Unfreeze()) != identity(cosine, Unfreeze())
 
 
-def test_noise_of_another_path_is_told() -> None:
+def test_noise_of_another_path_is_reported() -> None:
     sd3, sit, ddpm = FlowSchedule(), PathSchedule(), DiffusionSchedule()
     of_sd3 = Noise(alpha=0.95, sigma=0.05, model_timestep=50)
     of_sit = Noise(alpha=0.95, sigma=0.05, model_timestep=0.95)

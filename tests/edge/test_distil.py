@@ -182,7 +182,7 @@ def test_labels_of_the_bundles_classes_train_the_head(bundle: Path, street_data:
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in stem)
 
 
-def test_a_model_on_pixels_gets_a_stem_and_is_told_where_it_costs_more(
+def test_a_model_on_pixels_gets_a_stem_and_a_note_where_it_costs_more(
     images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = distil(write_bundle(tmp_path / "bundle"), images, tmp_path / "out", samples=16, batch=8, width=64, blocks=1)
@@ -215,7 +215,7 @@ def test_too_few_images_are_refused_before_anything_is_written(bundle: Path, tmp
         (["BUNDLE", "--data", "DATA", "--images", "5"], r"got 5 images .*\(--data, --images\)"),
     ],
 )
-def test_the_command_tells_a_mistake_in_one_line(
+def test_the_command_reports_an_error_in_one_line(
     arguments: list[str],
     told: str,
     bundle: Path,

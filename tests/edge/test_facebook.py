@@ -1,4 +1,4 @@
-"""Checkpoints of facebookresearch/DiT and SiT, held against those projects' formula, written out here on its own."""
+"""Checkpoints of facebookresearch/DiT and SiT, compared with those projects' formula, written out here."""
 
 from __future__ import annotations
 

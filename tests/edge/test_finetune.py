@@ -48,7 +48,7 @@ TAP = Tap(block=1, component="query")
 RECIPE = Recipe(batch=2, denoising_windows=2, window=4)
 WAYS = ("all", "last:1", "lora:2")
 EXPORTED = {"dit-pixels": "all", "sd3": "lora:2", "pixart": "last:1"}
-"""Exporting takes seconds, and a bundle's graph comes from `deployed`, which is held against every way and family."""
+"""Exporting takes seconds, and a bundle's graph comes from `deployed`, which is compared with every way and family."""
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -233,7 +233,7 @@ def test_more_than_there_is_is_refused(backbone: DiT, tap: str, way: str, expect
 @pytest.mark.parametrize(
     "text", ["", "none", "last", "last:0", "last:-1", "last:x", "lora:", "lora:1.5", "all:2", "last:٣"]
 )
-def test_nonsense_is_refused(text: str) -> None:
+def test_invalid_values_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected all, last:N or lora:R"):
         Unfreeze.parse(text)
 

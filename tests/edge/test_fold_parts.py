@@ -1,4 +1,4 @@
-"""The parts that folded families share, each held against torch's own function or a formula written down here."""
+"""The parts that folded families share, each compared with torch's own function or a formula written down here."""
 
 from __future__ import annotations
 

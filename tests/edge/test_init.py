@@ -116,7 +116,7 @@ def test_images_without_labels_get_what_needs_none(tmp_path: Path) -> None:
     found = survey(tmp_path)
     assert (found.task, found.images) == (None, 5)
     steps = plan(found)
-    assert steps.commands == (f"aselect-select shipped --data {tmp_path} --strategy hfr --out selection.json",)
+    assert steps.commands == (f"aselect-select shipped --data {tmp_path} --strategy hfr-signal --out selection.json",)
     assert "LabelMe" in steps.reasons[0]
 
 
@@ -165,8 +165,11 @@ def test_the_commands_that_are_printed_work(
     assert (tmp_path / "overlay.png").is_file() == (last == "aselect-run")
 
 
-def test_the_command_says_it_in_lines_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_it_in_lines_and_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_classes(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what --threads sets is undone after the test
 
     def said(*arguments: str) -> str:
         with pytest.raises(SystemExit) as ended:
@@ -177,6 +180,9 @@ def test_the_command_says_it_in_lines_and_as_json(tmp_path: Path, capsys: pytest
     text = said()
     assert "classification, layout one folder of classes; read as it is, nothing to convert" in text
     assert f"aselect-train --task cls --backbone shipped --selection selection.json --data {tmp_path}" in text
+    assert "--threads" not in text
+    lines = [line.strip() for line in said("--threads", "1").splitlines()]
+    assert [line.endswith(" --threads 1") for line in lines if line.startswith("aselect-")] == [True] * 4 + [False]
     told = json.loads(said("--json"))
     assert told["found"]["task"] == "cls"
     assert [split["name"] for split in told["found"]["splits"]] == ["train", "val"]

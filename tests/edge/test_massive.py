@@ -126,7 +126,7 @@ def test_discarded_is_zero_and_the_fold_computes_the_same(
 
 
 @pytest.mark.parametrize("family", ["sd3", "pixart"])
-def test_so_does_the_fold_of_every_family(family: str, tmp_path: Path) -> None:
+def test_the_fold_of_every_family_computes_the_same(family: str, tmp_path: Path) -> None:
     backbone = bundle_of(family, tmp_path).backbone()
     noise, size = Noise(alpha=0.9, sigma=0.3, model_timestep=50), (32, 48)
     for component in COMPONENTS:
@@ -192,7 +192,7 @@ def test_a_list_is_of_every_tap_and_is_in_the_bundle(
         assert (deployed(pixels) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_nonsense_is_refused(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
+def test_invalid_values_are_refused(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(backbone_folder))
     for asked, said in [
         ("most", "got 'most' to discard, expected auto, none or channels"),

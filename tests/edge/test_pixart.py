@@ -176,7 +176,7 @@ def test_the_noise_is_that_of_the_folders_solver(real: Real) -> None:
         ({"attention_head_dim": 10, "use_additional_conditions": True}, "width 20, expected a multiple of 3"),
     ],
 )
-def test_nonsense_in_the_config_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_values_in_the_config_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(PixArt, {**SMALL, **change})
 

@@ -96,7 +96,7 @@ def test_no_count_at_all_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "confusion.png").stat().st_size > 1000
 
 
-def test_maps_wear_the_colours_of_their_classes(figures: list[Any], tmp_path: Path) -> None:
+def test_maps_have_the_colours_of_their_classes(figures: list[Any], tmp_path: Path) -> None:
     label = np.full((60, 80), 2, np.uint8)
     label[:, :40] = 255
     black = np.zeros((60, 80, 3), np.uint8)
@@ -115,7 +115,7 @@ def test_maps_wear_the_colours_of_their_classes(figures: list[Any], tmp_path: Pa
     assert to_rgb(legend["blue"].get_facecolor()) == (0, 0, 1)
 
 
-def test_a_wrong_class_is_told(figures: list[Any], tmp_path: Path) -> None:
+def test_a_class_out_of_range_is_reported(figures: list[Any], tmp_path: Path) -> None:
     frame = np.zeros((500, 900, 3), np.uint8)
     frame[..., 0] = 200
     rows: list[Example] = [(frame, 0, 0), (frame[:30], 1, 2), (frame, 2, 2), (frame, 1, 1), (frame, 0, 1)]
@@ -141,7 +141,7 @@ def test_a_curve_shows_both_losses_and_what_the_figure_is_held_against(figures: 
     assert [text.get_text() for text in val.texts] == ["best 0.300", "ImageNet encoder 0.250"]
 
 
-def test_a_image_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
         draw_curve([(8, 2.0, 0.1, 2.5)], ("loss", "val mIoU"), tmp_path / "file" / "curve.png")

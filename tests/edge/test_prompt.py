@@ -215,7 +215,7 @@ def test_pixarts_cross_attention_folds_to_a_bias(pixart_folder: Path) -> None:
     assert not any("cross" in name for name in folded.state_dict())
 
 
-def test_a_tokenizer_of_sentencepiece_alone_will_do(pixart_folder: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_sentencepiece_alone_is_enough(pixart_folder: Path, tmp_path: Path) -> None:
     # PixArt's folders hold spiece.model and no tokenizer.json.
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "text.txt").write_text("a picture of a street\n" * 3)
@@ -236,7 +236,7 @@ def test_a_tokenizer_of_sentencepiece_alone_will_do(pixart_folder: Path, tmp_pat
     torch.testing.assert_close(dict(condition), dict(expected))
 
 
-def test_without_text_encoders_the_way_out_is_told(sd3_folder: Path, pixart_folder: Path) -> None:
+def test_without_text_encoders_the_error_says_what_to_do(sd3_folder: Path, pixart_folder: Path) -> None:
     for folder in (sd3_folder, pixart_folder):
         bare = folder.parent / "bare" / folder.name
         bare.mkdir(parents=True)

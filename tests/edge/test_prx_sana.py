@@ -278,7 +278,7 @@ def test_a_lean_fold_is_the_same_and_leaves_no_block_in_memory(real: Real) -> No
         ("sana", {"cross_attention_dim": None}, "cross_attention_dim = None, expected 1 to 65536"),
     ],
 )
-def test_other_variants_and_nonsense_in_the_config_are_refused(
+def test_other_variants_and_invalid_values_in_the_config_are_refused(
     family: str, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -98,7 +98,7 @@ def test_masks_become_classes(tmp_path: Path, layout: str) -> None:
         assert (label[0].tolist(), data.ignore_index) == (row, 255)
 
 
-def test_coco_s_segments_are_told_apart_by_all_three_channels(tmp_path: Path) -> None:
+def test_coco_s_segments_are_distinguished_by_all_three_channels(tmp_path: Path) -> None:
     coco(tmp_path)
     assert open_segmentation(tmp_path, "val").read(0)[1][:, 0].tolist() == [1, 0, 0, 255]
 
@@ -150,7 +150,7 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
         opened(tmp_path, "train", other)
 
 
-def test_what_is_guessed_is_told(tmp_path: Path) -> None:
+def test_what_is_guessed_is_reported(tmp_path: Path) -> None:
     flat_masks(tmp_path)
     told: list[str] = []
     with heard(told.append):

@@ -1,4 +1,4 @@
-"""LightningDiT and JiT from the authors' files: held against the formulas of their papers, and folded exactly."""
+"""LightningDiT and JiT from the authors' files: compared with the formulas of their papers, and folded exactly."""
 
 from __future__ import annotations
 
@@ -362,7 +362,7 @@ def test_a_config_of_something_else_is_refused() -> None:
         JiT.schedule({"noise_scale": -1})
 
 
-def test_a_model_survives_its_own_description(tmp_path: Path, vae: str) -> None:
+def test_a_model_is_rebuilt_from_its_description(tmp_path: Path, vae: str) -> None:
     model: Any = load(tmp_path, vae, "lightningdit").model
     again: Any = build(LightningDiT, model.to_json())
     assert again.config == model.config

@@ -1,4 +1,4 @@
-"""What a scheduler's configuration means, field by field, held against diffusers' own schedulers and formulas."""
+"""What a scheduler's configuration means, field by field, compared with diffusers' own schedulers and formulas."""
 
 from __future__ import annotations
 

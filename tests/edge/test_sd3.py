@@ -185,7 +185,7 @@ def test_a_size_it_cannot_take_is_refused(size: tuple[int, int], message: str) -
         ({"dual_attention_layers": 7}, "not understood"),
     ],
 )
-def test_nonsense_in_the_config_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_values_in_the_config_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(SD3, {**SMALL, **change})
 

@@ -96,7 +96,7 @@ def test_an_unreadable_image_is_named_and_skipped(
         select_tap(str(backbone_folder), data, request)
 
 
-def test_the_fingerprint_tells_images_apart(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_distinguishes_images(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
     shutil.copytree(street_data / "train/images", tmp_path / "images")
 
     def fingerprint() -> DataFingerprint | None:
@@ -108,7 +108,7 @@ def test_the_fingerprint_tells_images_apart(backbone_folder: Path, street_data: 
     assert fingerprint() != before
 
 
-def test_frames_of_a_video_will_do(backbone_folder: Path, clip: Path, tmp_path: Path) -> None:
+def test_frames_of_a_video_are_accepted(backbone_folder: Path, clip: Path, tmp_path: Path) -> None:
     selection = select_tap(str(backbone_folder), clip, _request("hfr"))
     assert selection.data is not None
     assert selection.data.images == 4
@@ -165,7 +165,7 @@ def _spoiled(backbone: LoadedBackbone, spoil: Callable[[Tensor], Tensor]) -> Loa
 
 
 @pytest.mark.parametrize("strategy", ["hfr", "hfr-signal", "hfr-adaptive", "probe", "exhaustive", "learned", "gate"])
-def test_broken_features_are_told_from_a_result(backbone: LoadedBackbone, street_data: Path, strategy: str) -> None:
+def test_broken_features_are_an_error_and_no_result(backbone: LoadedBackbone, street_data: Path, strategy: str) -> None:
     with pytest.raises(InputError, match="NaN or infinite"):
         select_tap(_spoiled(backbone, lambda f: f * float("nan")), street_data, _request(strategy))
     with pytest.raises(InputError, match=r"got 47 tokens at .*, expected 6x8"):

@@ -116,7 +116,7 @@ def exact(full: TapModel, weight: Tensor) -> Stem:
 @torch.no_grad()
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("latent", [False, True])
-def test_with_a_perfect_stem_dit_is_itself(latent: bool, draws: int, tmp_path: Path) -> None:
+def test_an_exact_stem_leaves_dit_unchanged(latent: bool, draws: int, tmp_path: Path) -> None:
     encoder = None
     if latent:
         from diffusers import AutoencoderKL
@@ -140,7 +140,7 @@ def test_with_a_perfect_stem_dit_is_itself(latent: bool, draws: int, tmp_path: P
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", KINDS)
-def test_with_a_perfect_stem_a_rotary_family_is_itself_and_any_stem_is_deployed_exactly(
+def test_an_exact_stem_leaves_rotary_families_unchanged_and_any_stem_is_deployed_exactly(
     tmp_path: Path, vae: str, name: str
 ) -> None:
     """JiT's patch embedding is two convolutions; LightningDiT's latents have an offset for each channel."""
@@ -164,7 +164,7 @@ def test_with_a_perfect_stem_a_rotary_family_is_itself_and_any_stem_is_deployed_
 
 @torch.no_grad()
 @pytest.mark.parametrize("style", ["prx", "sana"])
-def test_with_a_perfect_stem_prx_and_sana_are_themselves(style: str) -> None:
+def test_an_exact_stem_leaves_prx_and_sana_unchanged(style: str) -> None:
     """PRX's patch embedding is a linear layer over patches; Sana names its convolution otherwise than PixArt."""
     model: Any = filled(*STYLES[style])
     weight = model.patch_weight() if style == "prx" else model.patch_embed.proj.weight

@@ -142,7 +142,7 @@ def _energies(rng: np.random.Generator, means: list[float], count: int = 8) -> l
     return [np.stack([m + image + e, np.ones(count)], axis=1)[:, None] for m, e in zip(means, own, strict=True)]
 
 
-def test_levels_are_told_apart_in_pairs_and_ties_are_named() -> None:
+def test_levels_are_compared_in_pairs_and_ties_are_named() -> None:
     rng = np.random.default_rng(0)
     assert ties(_energies(rng, [0.5, 0.3, 0.4]), 0, 0.95) == []
     assert ties(_energies(rng, [0.5, 0.499, 0.4]), 0, 0.95) == [1]
@@ -246,7 +246,7 @@ def test_heads_trained_side_by_side_are_those_trained_alone() -> None:
         torch.testing.assert_close(together[index : index + 1], train_linear(x[index : index + 1], y, 4, 20, 0))
 
 
-def test_the_strategies_that_look_at_nothing(scan: Scan, images: Images) -> None:
+def test_strategies_without_images_need_no_pass(scan: Scan, images: Images) -> None:
     smallest = _choose("smallest-sigma", scan, Evidence(images))
     assert smallest.noise == scan.levels[0]
     assert smallest.tap == default_tap(scan.taps, 3) == Tap(block=1, component="query")

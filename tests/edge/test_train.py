@@ -88,7 +88,7 @@ def request_of(
 
 @pytest.fixture(scope="module")
 def bird_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of images, told apart by their colour; one has twice as many."""
+    """Three classes of images, distinguished by their colour; one has twice as many."""
     root, rng = tmp_path_factory.mktemp("birds"), np.random.default_rng(0)
     colours = {"blue": (200, 60, 40), "green": (40, 200, 60), "red": (50, 40, 210)}
     for split, count in (("train", 8), ("val", 3)):
@@ -105,7 +105,7 @@ def _weights(outcome: Outcome) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("finetune", [False, True])
-def test_what_should_learn_learns(train: Train, backbone_folder: Path, street_data: Path, finetune: bool) -> None:
+def test_the_parameters_to_train_change(train: Train, backbone_folder: Path, street_data: Path, finetune: bool) -> None:
     torch.manual_seed(0)
     before = build_head(LINEAR, "seg", [32], 11).body.classify.weight  # type: ignore[union-attr]
     outcome = train(finetune)
@@ -201,6 +201,14 @@ def test_the_rows_of_a_curve_are_at_even_distances(train: Train) -> None:
     assert set(np.diff(samples)) <= {24, 28}  # six or seven steps of four, the last row too
 
 
+def test_progress_names_the_best_figure_once_val_was_measured(request_of: Callable[..., TrainRequest]) -> None:
+    said: list[str] = []
+    train_bundle(request_of(head=HeadSpec(kind="conv", channels=8)), progress=lambda what, _: said.append(what))
+    steps = [what for what in said if what.startswith("training, loss")]
+    assert len(steps) == 6  # 24 samples in batches of 4, validated after every second step
+    assert ["best on val" in what for what in steps] == [False, False, True, True, True, True]
+
+
 def test_val_has_a_loss_of_its_own(train: Train, street_data: Path) -> None:
     recipe = replace(RECIPE, overlap_weight=0.0)
     outcome = train(recipe=recipe)
@@ -269,7 +277,7 @@ def test_what_the_record_refuses_is_refused_before_training(request_of: Callable
         train_bundle(request_of(taps=taps), _never)
 
 
-def test_a_selection_made_elsewhere_is_told(request_of: Callable[..., TrainRequest]) -> None:
+def test_a_selection_of_another_backbone_is_reported(request_of: Callable[..., TrainRequest]) -> None:
     told: list[str] = []
     with heard(told.append):
         train_bundle(request_of(selection=SELECTION))
@@ -285,7 +293,7 @@ def test_an_unknown_prediction_is_refused() -> None:
 @pytest.mark.parametrize(
     ("unfreeze", "fresh"), [(None, False), (Unfreeze(), False), (Unfreeze.parse("lora:2"), False), (None, True)]
 )
-def test_a_bundle_comes_out_and_works(
+def test_training_writes_a_working_bundle(
     request_of: Callable[..., TrainRequest], task: Task, unfreeze: Unfreeze | None, fresh: bool
 ) -> None:
     request = request_of(task, unfreeze=unfreeze, random_backbone=fresh)
@@ -314,6 +322,8 @@ def test_images_are_left_to_judge_by(request_of: Callable[..., TrainRequest], ta
     assert f"{outcome.figures.score:.4f} on {outcome.figures.images} images" in page
     assert all(info.name in page for info in goal.val.classes)
     assert page.count("data:image/png;base64,") == 5
+    squares = ["rgb({} {} {})".format(*info.colour) in page for info in goal.val.classes]
+    assert squares == [task == "seg"] * len(squares)
     assert not re.search(r"https?://|<script", page)
 
 

@@ -75,7 +75,7 @@ def test_batches_are_pixels_and_labels(streets: SegmentationData, colours: Class
     assert pixels.max() > 200  # 0..255, not 0..1
 
 
-def test_a_image_keeps_its_class(colours: ClassificationData) -> None:
+def test_an_image_keeps_its_class(colours: ClassificationData) -> None:
     views = ClassificationViews(colours, SIZE, Resize(), RECIPE)
     views.augmentation = replace(views.augmentation, hue=0.0, erased=0.0)
     rng = np.random.default_rng(1)
@@ -280,7 +280,7 @@ def test_rows_in_use_survive_another_key(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["squares.npy"]
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _folder: usage._replace(free=10))
@@ -298,7 +298,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_reported(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _store(tmp_path, _recorder([], killed_at=6))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,10 @@ from aselect_export.activations import record_spans
 from aselect_export.exporting import export
 from aselect_export.graph import trace_module
 from aselect_export.precision import convert, fp16
+from aselect_runtime.processor import processor
 from aselect_runtime.records import Resize
+from aselect_runtime.sessions.openvino import OpenVinoSession
+from aselect_runtime.sessions.session import Session
 from tests.edge.taesd import load_taesd
 from tests.export.test_families import bundle_of
 
@@ -96,19 +101,22 @@ def test_a_published_tiny_autoencoder_keeps_its_latents_in_fp16_and_int8(tmp_pat
     pixels = np.stack(list(frames))
     exact = module(torch.from_numpy(pixels)).numpy()
 
-    def noise(made: object) -> float:
-        session = made.session()  # type: ignore[attr-defined]
-        got = np.concatenate([session.infer(frame[None], ["latents"])["latents"] for frame in pixels])
-        session.close()
+    def noise(session: Session) -> float:
+        """Power of the latents' error over that of the latents."""
+        with closing(session):
+            got = np.concatenate([session.infer(frame[None])["latents"] for frame in pixels])
         return float(((got - exact) ** 2).sum() / ((exact - exact.mean()) ** 2).sum())
 
-    assert noise(graph) < 1e-9
+    assert noise(graph.session()) < 1e-9
+    if processor().bf16 is not None and find_spec("openvino") is not None:
+        with graph.saved() as path:
+            assert 1e-7 < noise(OpenVinoSession(path, bf16=True)) < 1e-3, "its relative steps are 2 ** -8"
     plan = fp16(graph.model, record_spans(graph, (frame[None] for frame in pixels)))
-    assert noise(convert(graph, plan.half, "half.weights")) < 1e-4
+    assert noise(convert(graph, plan.half, "half.weights").session()) < 1e-4
     weights = WeightFile(tmp_path, "int8.weights")
     layers = find_layers(graph, "latents")
     # All convolutions but the last one, whose output is the latents.
     assert len(layers) == sum(isinstance(part, nn.Conv2d) for part in module.modules()) - 1
     ready = prepare(graph, layers, calibrate(graph, layers, frames, "mse", weights), weights)
     int8 = quantised(ready.graph, layers, ready.ranges.layers, Int8Weights(ready.graph, weights), weights, outputs=True)
-    assert noise(graph) < noise(int8) < 0.1
+    assert noise(graph.session()) < noise(int8.session()) < 0.1

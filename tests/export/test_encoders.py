@@ -1,4 +1,4 @@
-"""What is deployed in place of the full encoder: held against it on the task, refused beyond the drop, and told."""
+"""What is deployed in place of the full encoder: compared with it on the task, and refused beyond the allowed drop."""
 
 from __future__ import annotations
 

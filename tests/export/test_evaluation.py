@@ -1,4 +1,4 @@
-"""Evaluation end to end: bundles, folders and lone graphs on labelled images."""
+"""Evaluation end to end: bundles, folders and single graphs on labelled images."""
 
 from __future__ import annotations
 
@@ -48,6 +48,19 @@ def test_every_way_of_running_a_model_gives_the_same_figures(
         assert found.score == pytest.approx(torch.score, abs=0.03)
         assert found.others["pixel_accuracy"] == pytest.approx(torch.others["pixel_accuracy"], abs=0.01)
         assert found.per_class.keys() == torch.per_class.keys()
+
+
+def test_the_command_prints_every_class_and_the_means(
+    seg_bundle: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(seg_bundle, labelled)
+    assert command(evaluate_command, monkeypatch, str(seg_bundle), "--data", str(labelled)) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "IoU of each class:"
+    shown = {line.strip().rpartition("  ")[0].strip(): line.rpartition("  ")[2] for line in lines[:-1]}
+    expected = {**found.per_class, **found.others, "miou": found.score}
+    assert shown == {name: "absent" if value is None else f"{value:.4f}" for name, value in expected.items()}
+    assert lines[-1] == "2 images of test, on torch cpu"
 
 
 def test_a_page_shows_the_figures(seg_export: ExportResult, labelled: Path, tmp_path: Path) -> None:

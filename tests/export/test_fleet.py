@@ -317,7 +317,7 @@ def test_labels(folder: Path) -> None:
             label_text(manifest.model_copy(update={"classes": parted}))
 
 
-def test_letterboxing_and_precision_are_told_to_nvinfer(seg: Path) -> None:
+def test_letterboxing_and_precision_are_configured_for_nvinfer(seg: Path) -> None:
     manifest = Manifest.load(seg / "manifest.json")
     letterbox = manifest.model_copy(update={"resize": Resize(mode="letterbox", interpolation="linear")})
     assert "maintain-aspect-ratio=1\nsymmetric-padding=1\n" in config(letterbox)
@@ -384,7 +384,7 @@ def test_the_command(
     assert [path.name for path in tmp_path.iterdir()] == [layout]
 
 
-def test_an_unknown_format_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_format_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(export_command, monkeypatch, "--task", "seg", "--format", "onnx") == 2
     told = capsys.readouterr().err
     assert "--format" in told

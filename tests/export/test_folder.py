@@ -60,7 +60,7 @@ def test_the_report_says_what_was_verified_on(
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 24), (16, 4104)])
-def test_streets_stand_in_at_any_input_size(size: tuple[int, int]) -> None:
+def test_synthetic_streets_replace_data_at_any_input_size(size: tuple[int, int]) -> None:
     frames, _ = verification_frames(None, 2, size, Resize())
     assert frames.shape == (2, *size, 3)
     assert (frames[0] != frames[1]).any()
@@ -81,7 +81,7 @@ def test_the_engine_was_built_from_the_graph_that_ships(seg_export: ExportResult
     assert (built.target, built.builder) == ("sm86", "tensorrt-rtx")
 
 
-def test_a_lone_graph_explains_itself(seg_export: ExportResult) -> None:
+def test_a_single_graph_contains_its_manifest(seg_export: ExportResult) -> None:
     for name in ("model.onnx", *seg_export.manifest.rungs):
         manifest, session = open_model(seg_export.folder / name, "cpu")
         assert manifest.classes == seg_export.manifest.classes

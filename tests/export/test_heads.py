@@ -40,7 +40,7 @@ NORMS = {"linear": 1, "edge": 1, "attention": 6}
 
 @dataclass(frozen=True)
 class Made:
-    """A tiny bundle with one kind of head, and its export in half precision with the whole ladder."""
+    """A tiny bundle with one kind of head, and its export in half precision with all fallback graphs."""
 
     task: Task
     kind: HeadKind
@@ -169,7 +169,7 @@ def check_answers(export_folder: Path, frames: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("rung", "gap", "agreement"), [("fp16", 0.05, 1.0), ("fp16", 0.2, 0.5), ("int8", 0.2, 1.0), ("fp32", 0.001, 0.5)]
 )
-def test_a_frame_that_the_reference_hardly_decides_may_turn(rung: Rung, gap: float, agreement: float) -> None:
+def test_a_frame_with_two_nearly_equal_scores_may_change_its_class(rung: Rung, gap: float, agreement: float) -> None:
     expected = np.array([[10.0, 10 - gap, 0], [0, 5, 0]], np.float32)
     turned = np.array([[10 - gap, 10.0, 0], [0, 5, 0]], np.float32)
     answers = [Answer(values, values.argmax(1)) for values in (turned, expected)]

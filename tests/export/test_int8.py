@@ -67,7 +67,7 @@ def traced(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Graph:
 # what comes out
 
 
-def test_the_folder_holds_every_rung_and_how_int8_was_made(exported: ExportResult) -> None:
+def test_the_folder_holds_every_graph_and_how_int8_was_made(exported: ExportResult) -> None:
     manifest = exported.manifest
     assert manifest.precision == "int8"
     assert manifest.rungs == ("model.fp16.onnx", "model.mixed.onnx", "model.fp32.onnx")
@@ -282,7 +282,7 @@ def test_a_gate_that_is_missed_leaves_nothing_behind(seg_bundle: Path, street_da
     assert not out.exists()
 
 
-def test_layers_are_given_back_until_the_drop_fits(seg_bundle: Path, street_data: Path, tmp_path: Path) -> None:
+def test_layers_are_returned_until_the_drop_is_allowed(seg_bundle: Path, street_data: Path, tmp_path: Path) -> None:
     settings = Int8Settings(images=4, max_drop=0.004)
     data = street_data / "train/images"
     result = export(open_bundle("seg", seg_bundle), "int8", tmp_path / "out", data=data, int8=settings, engine="none")
@@ -333,7 +333,7 @@ def test_frames_that_do_not_fit_raise(traced: Graph, fault: str) -> None:
         ({"max_drop": -0.1}, "max_drop"),
     ],
 )
-def test_settings_without_sense_are_refused(settings: dict[str, object], parameter: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object], parameter: str) -> None:
     with pytest.raises(InputError, match="expected") as caught:
         Int8Settings(**settings)  # type: ignore[arg-type]
     assert caught.value.parameters == (parameter,)

@@ -1,4 +1,4 @@
-"""The rungs of an FP16 export: what passes is shipped, what fails is told."""
+"""The graphs of an FP16 export: those that pass are written, those that fail are reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aselect_runtime.records import Manifest, Report
 from tests.bundles import SIZE, command, grow_mlp, lift_logits, lift_tokens, write_bundle
 
 
-def test_every_rung_passed_against_every_reference(seg_export: ExportResult) -> None:
+def test_every_graph_passed_against_every_reference(seg_export: ExportResult) -> None:
     report = Report.load(seg_export.folder / "report.json")
     assert seg_export.rung == "fp16"
     assert [(p.graph, p.reference.split(",")[0]) for p in report.parity] == [
@@ -66,7 +66,7 @@ def test_values_beyond_fp16_stay_fp32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ladder", [[], ["--no-ladder"]])
-def test_an_fp16_that_fails_is_not_shipped_as_something_else(
+def test_a_failed_fp16_graph_is_not_replaced_silently(
     ladder: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_bundle(tmp_path / "bundle", change=lift_tokens)
@@ -78,7 +78,7 @@ def test_an_fp16_that_fails_is_not_shipped_as_something_else(
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_the_mixed_graph_is_taken_where_it_is_allowed_and_told(
+def test_the_mixed_graph_is_used_where_allowed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = write_bundle(tmp_path / "bundle", change=lift_tokens), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""`aselect VERB`: every verb of the house in one command, whatever of it is installed, as a process."""
+"""`aselect VERB`: every command of the project as a subcommand, for any installed part, as a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU image and its compose file cannot be built here; all that they name is held against what is there."""
+"""The CPU image and its compose file cannot be built here; what they name is compared with the repository."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_dashboard_asks_for_figures_that_a_run_has() -> None:
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {sources[0]["uid"]}
 
 
-def test_panels_do_not_lie_on_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     cells: set[tuple[int, int]] = set()
     for panel in json.loads((DOCKER / "grafana/aselect.json").read_text())["panels"]:
         place = panel["gridPos"]

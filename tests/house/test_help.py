@@ -1,4 +1,4 @@
-"""Every command's help: grouped, no option lost, short words for values, examples that are the command's own."""
+"""The help of every command: in groups, complete, at most a page, with examples that use its own options."""
 
 from __future__ import annotations
 
@@ -24,35 +24,46 @@ COMMANDS = {
 }
 
 
+def page(name: str, option: str, capsys: pytest.CaptureFixture[str]) -> str:
+    command: Any = getattr(import_module(COMMANDS[name]), name)
+    with pytest.raises(SystemExit) as ended:
+        command.verb()([option], prog_name=f"aselect-{name}")
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def listed(shown: str) -> list[str]:
+    return re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", shown, re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_in_the_help_once(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Common ones with a description; the others by name, and described by --help-all."""
     command: Any = getattr(import_module(COMMANDS[name]), name)
     verb = command.verb()
-    with pytest.raises(SystemExit):
-        verb(["--help"], prog_name=f"aselect-{name}")
-    page = capsys.readouterr().out
-    listed = re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", page, re.MULTILINE)
-    expected = {
-        max(o.opts, key=len) for o in verb.params if o.opts[0].startswith("-") and not getattr(o, "hidden", False)
-    }
-    assert set(listed) == {*expected, "--help"}
-    assert len(listed) == len(set(listed))
+    options = [one for one in verb.params if one.opts[0].startswith("-")]
+    common = {max(one.opts, key=len) for one in options if not one.hidden}
+    rare = {max(one.opts, key=len) for one in options if one.hidden}
+    shown = page(name, "--help", capsys)
+    assert sorted(listed(shown)) == sorted({*common, "--help"})
+    assert ("--help-all" in common) == bool(rare)
+    assert all(re.search(rf"{option}\b", shown) for option in rare)
+    if rare:
+        assert sorted(listed(page(name, "--help-all", capsys))) == sorted({*common, *rare, "--help"})
     names = {parameter.name for parameter in verb.params}
     assert {one for group in command.groups.values() for one in group} <= names
+    assert command.examples
     for example in command.examples:
-        options = re.findall(r"--[a-z0-9-]+", example)
-        assert set(options) <= expected
-        assert example in page
+        assert set(re.findall(r"--[a-z0-9-]+", example)) <= common
+        assert example in shown
 
 
-@pytest.mark.parametrize("name", ["train", "export", "run"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_fits_on_a_page(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "110")
-    with pytest.raises(SystemExit):
-        getattr(import_module(COMMANDS[name]), name).verb()(["--help"], prog_name=f"aselect-{name}")
-    assert len(capsys.readouterr().out.splitlines()) <= 45
+    assert len(page(name, "--help", capsys).splitlines()) <= 45
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,18 +13,22 @@ import numpy as np
 import pytest
 import torch
 
+from aselect_edge.commands.distil import distil
+from aselect_edge.commands.init import init
 from aselect_edge.commands.select import select
 from aselect_edge.commands.threads import busy, use_threads
 from aselect_edge.commands.train import train
 from aselect_edge.selection.strategies import STRATEGIES
 from aselect_edge.training import RECIPES
 from aselect_export import evaluate
+from aselect_export.commands.evaluate import evaluate as evaluate_command
 from aselect_export.commands.export import export
 from aselect_runtime import open_model
 from aselect_runtime.engines import add_engines
 from aselect_runtime.errors import InputError
-from aselect_runtime.processor import cpu_quota, physical_cores
+from aselect_runtime.processor import compute_threads, cpu_quota, physical_cores
 from aselect_runtime.scenes import Street
+from aselect_runtime.sessions.openvino import available as openvino_is_available
 from tests.bundles import command
 
 
@@ -46,23 +51,58 @@ def test_the_help_shows_the_budgets(capsys: pytest.CaptureFixture[str]) -> None:
         assert entry.images == (256 if entry.labels else 64)
 
 
-def test_threads_are_the_cores_unless_something_else_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def own_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An idle machine without OMP_NUM_THREADS, and torch as it was afterwards."""
     before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is restored, whatever a command sets
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    try:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        use_threads(None)
-        assert torch.get_num_threads() == physical_cores()
-        use_threads(1)
-        assert torch.get_num_threads() == 1
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        use_threads(None)
-        assert torch.get_num_threads() == 1
-        assert caplog.text == ""
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("own_threads")
+def test_threads_are_the_cores_by_default(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    use_threads(None)
+    assert torch.get_num_threads() == compute_threads() == physical_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert compute_threads() == 3
+    for nonsense in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+        assert compute_threads() == physical_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    use_threads(None)
+    assert torch.get_num_threads() == 1
+    assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("own_threads")
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        (init, ["none"]),
+        (select, ["none", "--strategy", "hfr", "--data", "none"]),
+        (train, ["--backbone", "none", "--selection", "none", "--data", "none", "--out", "out"]),
+        (distil, ["none", "--data", "none", "--out", "out"]),
+        (export, ["--model", "none"]),
+        (evaluate_command, ["none", "--data", "none"]),
+    ],
+)
+def test_threads_of_a_command_are_those_of_every_library(
+    verb: Callable[[], None], arguments: list[str], seg_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked in the sessions that are opened afterwards: the commands fail, because their files are missing."""
+    torch.set_num_threads(2)
+    assert command(verb, monkeypatch, *arguments, "--threads", "1") == 1
+    assert torch.get_num_threads() == 1
+    _, session = open_model(seg_model, "cpu")
+    assert session._session.get_session_options().intra_op_num_threads == 1  # type: ignore[attr-defined]
+    session.close()
+    if openvino_is_available():
+        _, session = open_model(seg_model, "openvino")
+        assert session._model.get_property("INFERENCE_NUM_THREADS") == 1  # type: ignore[attr-defined]
+        session.close()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +114,7 @@ def test_a_container_has_the_cpus_of_its_quota(tmp_path: Path, text: str, cpus: 
     assert cpu_quota(tmp_path / "none") is None
 
 
-def test_a_busy_machine_is_told_of() -> None:
+def test_a_busy_machine_gives_advice() -> None:
     assert busy(1.4, 2) is None
     assert busy(1.5, 2) == "this machine is busy (a load of 1.5 on 2 cores); --threads 1 may be faster"
     assert busy(12.0, 16) == "this machine is busy (a load of 12.0 on 16 cores); --threads 4 may be faster"
@@ -133,4 +173,7 @@ def test_export_suggests_an_input_that_is_there(
     out = tmp_path / "out"
     shared = ["--model", str(seg_bundle), "--precision", "fp32", "--engine", "none", "--out", str(out)]
     assert command(export, monkeypatch, *shared, *arguments) == 0
-    assert f"next: aselect-run {out} {expected}\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"next: aselect-run {out} {expected}\n" in printed
+    assert f"model card: {out}/card.html\n" in printed
+    assert re.search(r"\d\.\d\d MB  weights of the exported part and the head, in float32\n", printed)

@@ -37,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_rung_passed_its_gate(exported: Path) -> None:
+def test_every_graph_passed_its_check(exported: Path) -> None:
     report = Report.load(exported / "report.json")
     assert {parity.graph for parity in report.parity} == {"fp16", "mixed", "fp32"}
     assert all(parity.passed for parity in report.parity)

@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def exported(seg_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that tells the street's classes, quickly made."""
+    """A small model with the street's classes."""
     out = tmp_path_factory.mktemp("page") / "seg"
     return export(model=seg_bundle, precision="fp32", ladder=False, engine="none", out=out).folder
 

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands exist with their options, its tables are what the benchmarks wrote."""
+"""The README is true: its commands exist with their options, its tables are what the benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tomllib
 
 from aselect_export import export
+from aselect_runtime import __version__
 from benchmarks.table import marked, pages
 from tests.house.help_pages import ENTRIES, help_of
 
@@ -54,7 +56,27 @@ def test_every_command_is_known() -> None:
             assert command[1] in targets
 
 
-def test_it_is_read_in_a_few_minutes() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_packages_are_installed_from_the_clone(page: str) -> None:
+    """They are not on PyPI: a name in a command would fail, or install something else."""
+    declared = {
+        place: tomllib.loads((ROOT / place / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for place in (".", "runtime", "weights")
+    }
+    own = {project["name"] for project in declared.values()}
+    for words in commands(PAGES[page]):
+        if "pip" not in {Path(word).name for word in words[:2]}:
+            continue
+        for place, extras in (re.fullmatch(r"(.*?)(?:\[([\w,]+)\])?", word).groups() for word in words):  # type: ignore[union-attr]
+            assert place not in own, words
+            if wheel := re.fullmatch(r"wheels/aselect_runtime-([\d.]+)-py3-none-any\.whl", place):
+                place = "runtime"
+                assert wheel[1] in {__version__, "0.2.0"}  # the latter is the example of an update
+            if extras and (project := declared.get(place.removeprefix("./"))):
+                assert set(extras.split(",")) <= project["optional-dependencies"].keys(), words
+
+
+def test_it_has_at_most_900_words() -> None:
     assert len(README.split()) <= 900
 
 
@@ -115,7 +137,7 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (folder / target).exists(), target
 
 
-def test_the_layout_is_that_of_the_house() -> None:
+def test_the_layout_is_that_of_the_code() -> None:
     drawn = re.findall(
         r"^ {4}((?: {2})?)((?:[\w/]+/ ?)+)", CONTRIBUTING.split("## Layout")[1].split("\n## ")[0], re.MULTILINE
     )

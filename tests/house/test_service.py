@@ -1,4 +1,4 @@
-"""The systemd unit, held against systemd itself, and credentials that come from the environment."""
+"""The systemd unit, checked by systemd itself, and credentials that come from the environment."""
 
 from __future__ import annotations
 

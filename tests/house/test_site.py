@@ -6,10 +6,12 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,11 +26,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_built_and_in_the_menu(site: Path) -> None:
-    home = (site / "index.html").read_text(encoding="utf-8")
-    pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in ROOT.glob("docs/**/*.md")}
-    for page in pages | {"contribute.html", "changelog.html", "models.html"}:
-        assert (site / page).is_file(), page
-        assert f'href="{page}"' in home, page
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    notebooks = {f"notebooks/{path.stem}.md" for path in ROOT.glob("docs/notebooks/*.ipynb")}
+    menu = list(_leaves(nav))
+    assert sorted(menu) == sorted(pages | notebooks | {"contribute.md", "changelog.md", "models.md"})
+    for page in menu:
+        assert (site / page).with_suffix(".html").is_file(), page
+
+
+def _leaves(nav: Any) -> Iterator[str]:
+    """The pages of a menu in mkdocs' form: a page, or a mapping of a title to a page or to a list of such items."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for item in nav.values() if isinstance(nav, dict) else nav:
+            yield from _leaves(item)
 
 
 def test_the_reference_says_what_the_docstrings_say(site: Path) -> None:

@@ -60,18 +60,18 @@ def watched(tmp_path: Path) -> Watched:
 @pytest.mark.parametrize(
     "room", ["aselect_runtime", "aselect_edge", "aselect_calibration", "aselect_export", "research", "benchmarks"]
 )
-def test_a_room_switches_telemetry_off_before_it_loads_anything(room: str) -> None:
+def test_each_package_switches_telemetry_off_before_it_loads_anything(room: str) -> None:
     environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
     subprocess.run([sys.executable, "-c", LOADED.format(room=room)], env=environment, check=True)
 
 
-def test_the_watch_sees_what_a_library_does_by_itself(watched: Watched) -> None:
+def test_the_check_detects_lookups_and_files_of_a_library(watched: Watched) -> None:
     names, _ = watched("-c", "import socket\ntry: socket.getaddrinfo('telemetry.example', 443)\nexcept OSError: pass")
     assert names == ["telemetry.example"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
-def test_a_run_looks_no_name_up_and_stores_no_identity(watched: Watched, seg_model: Path, device: str) -> None:
+def test_a_run_resolves_no_host_name_and_stores_no_identity(watched: Watched, seg_model: Path, device: str) -> None:
     pytest.importorskip({"cpu": "onnxruntime", "openvino": "openvino"}[device])
     command = "from aselect_runtime.commands.run import run; run()"
     arguments = [str(seg_model), "synthetic://street?frames=5", "--device", device]

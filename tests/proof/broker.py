@@ -33,7 +33,7 @@ class Broker:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill it."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

@@ -26,7 +26,7 @@ KINDS = (
 )
 """The files of the folder, each of which is damaged in its turn."""
 ROOM = 8 << 30
-"""Bytes of address space for one process: what asks for more is told so, and no other process suffers."""
+"""Bytes of address space for one process: a request for more is an error there, and harms no other process."""
 
 
 def damaged(content: bytes, number: int) -> bytes:

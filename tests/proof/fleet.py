@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,14 +17,12 @@ import time
 import uuid
 from pathlib import Path
 
-from aselect_runtime.errors import GateError, MissingDependencyError
-from tests.proof.steps import ROOT, Check, Seen, device_wheel, exported, prove, run
+from aselect_runtime.errors import GateError
+from tests.proof.environments import Environment
+from tests.proof.steps import ROOT, Check, Seen, device_wheel, exported, pip, prove, run
 
 VERSION = "2.60.0"
-PLACE = ROOT / "build" / "fleet"
-PYTHON = PLACE / "bin" / "python"
-COMPLETE = PLACE / "installed"
-PIP = (PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+FLEET = Environment("fleet", "Ray")
 EXAMPLE = ROOT / "docs" / "examples" / "fleet.py"
 VIDEOS, FRAMES = 4, 150
 MARK = "ASELECT_FLEET_PROOF"
@@ -53,23 +50,19 @@ def steps(place: Path) -> Seen:
 
 
 def install(wheels: Path) -> None:
-    """Ray in an environment of its own, whole or not at all, and the device's wheel of today."""
-    if not COMPLETE.is_file():
-        shutil.rmtree(PLACE, ignore_errors=True)
-        run([sys.executable, "-m", "venv", PLACE])
-        run([*PIP, f"ray[data]=={VERSION}"])
+    """Ray, and the device's wheel of today with its packages."""
     wheels.mkdir()
     wheel = device_wheel(wheels)
-    run([*PIP, f"{wheel}[cpu]"])  # with its packages, which are there but for the first time
-    run([*PIP, "--force-reinstall", "--no-deps", wheel])  # pip leaves out what has the same version
-    COMPLETE.touch()
+    FLEET.install(f"ray[data]=={VERSION}", f"{wheel}[cpu]")
+    # pip leaves out what has the same version
+    pip("install", "--force-reinstall", "--no-deps", wheel, python=FLEET.python)
 
 
 def versions() -> dict[str, str]:
     """What it was tried with."""
     names = ("ray", "pyarrow", "onnxruntime", "numpy")
     code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-    seen: dict[str, str] = json.loads(run([PYTHON, "-I", "-c", code, *names]))
+    seen: dict[str, str] = json.loads(run([FLEET.python, "-I", "-c", code, *names]))
     return seen
 
 
@@ -88,11 +81,10 @@ def analysed(model: Path, videos: Path, out: Path, workers: int, kill: bool = Fa
 
     `packages` is a folder of packages that come before the installed ones.
     """
-    if not COMPLETE.is_file():
-        raise MissingDependencyError(f"got no {PLACE}, expected Ray in it; make test-fleet")
+    FLEET.check()
     mark = uuid.uuid4().hex
     environment = os.environ | {MARK: mark, "PYTHONPATH": packages, "RAY_USAGE_STATS_ENABLED": "0"}
-    command = [PYTHON, EXAMPLE, model, videos, out, "--workers", str(workers)]
+    command = [FLEET.python, EXAMPLE, model, videos, out, "--workers", str(workers)]
     log = out.with_suffix(".log")
     with log.open("wb") as said:
         process = subprocess.Popen(

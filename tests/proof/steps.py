@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aselect_runtime.errors import AselectError, GateError, MissingDependencyError
-from aselect_runtime.files import atomic_write
-from benchmarks.harness import machine
+from benchmarks.harness import save, stamp
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -74,9 +72,18 @@ def found(program: str, package: str) -> str:
     return path
 
 
-def pip(*arguments: str | Path) -> None:
-    """Run this interpreter's pip."""
-    run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments])
+def pip(*arguments: str | Path, python: str | Path = sys.executable) -> None:
+    """Run an interpreter's pip, which takes nothing on PYTHONPATH for installed."""
+    run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], PYTHONPATH="")
+
+
+def passed(said: str, tests: str) -> str:
+    """How many of `tests` passed and were skipped, from pytest's last line; raises GateError where none passed."""
+    last = (said.strip() or "nothing").splitlines()[-1]
+    counted = re.findall(r"\d+ (?:passed|skipped)", last)
+    if not any("passed" in count for count in counted):
+        raise GateError(f"pytest: got {last!r}, expected tests that passed; look at {tests}")
+    return ", ".join(counted)
 
 
 def device_wheel(folder: Path) -> Path:
@@ -99,14 +106,8 @@ def exported(folder: Path, precision: str, *options: str, task: str = "seg") -> 
 
 def record(name: str, seen: Seen, command: str) -> Path:
     """Write what was seen to benchmarks/results/proof-NAME.json, whole, with the date and the machine."""
-    content = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
-        "command": command,
-        **asdict(seen),
-    }
     path = RESULTS / f"proof-{name}.json"
-    atomic_write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    save(path, {**stamp(), "command": command, **asdict(seen)})
     return path
 
 

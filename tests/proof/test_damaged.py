@@ -25,7 +25,7 @@ def test_none_of_thirty_ends_badly(tmp_path: Path) -> None:
 
 
 def test_a_fault_is_counted(tmp_path: Path) -> None:
-    """Without an input's file the reading of it is no error of ours."""
+    """A missing file of an input gives no AselectError, as a fault of the code would."""
     sound(tmp_path)
     (tmp_path / KINDS[1]).unlink()
     found = tried(tmp_path, 3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aselect_runtime import Model
-from tests.proof.fleet import COMPLETE, EXAMPLE, FRAMES, VIDEOS, analysed, compared, filmed
+from tests.proof.fleet import EXAMPLE, FLEET, FRAMES, VIDEOS, analysed, compared, filmed
 from tests.proof.steps import ROOT
 
 
@@ -34,7 +34,7 @@ def test_the_example_writes_each_frame_and_continues(seg_model: Path, clip: Path
     assert again.stdout == "1 videos, 12 frames\n"
 
 
-@pytest.mark.skipif(not COMPLETE.is_file(), reason="make test-fleet has not installed Ray")
+@pytest.mark.skipif(not FLEET.complete, reason="make test-fleet has not installed Ray")
 def test_a_killed_worker_is_replaced_and_its_video_tried_again(seg_model: Path, tmp_path: Path) -> None:
     videos = filmed(tmp_path / "videos", seg_model)
     here = str(ROOT / "runtime")  # what is installed there may be older

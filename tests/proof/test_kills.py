@@ -48,7 +48,7 @@ def test_an_output_that_is_neither_old_nor_new_is_noticed(tmp_path: Path) -> Non
 STEADY = Soak(tuple(Reading(100_000_000 + index, 16, 18) for index in range(100)), (5, 3, 9), 50, 4)
 
 
-def test_a_steady_run_passes_and_its_figures_are_told() -> None:
+def test_a_steady_run_passes_and_its_figures_are_reported() -> None:
     (memory, broker) = judged(STEADY, 30)
     assert memory.seen == "memory 100.0 MB after the warm-up, 100.0 MB at the end (+0.00%); 16 descriptors and 18 " + (
         "threads at start and end"
@@ -71,7 +71,7 @@ def test_a_run_that_leaks_is_noticed(change: dict[str, int], told: str) -> None:
         judged(replace(STEADY, readings=later), 30)
 
 
-def test_a_broker_that_hears_nothing_is_noticed() -> None:
+def test_a_broker_without_messages_is_noticed() -> None:
     with pytest.raises(GateError, match="MQTT: got"):
         judged(replace(STEADY, messages=(5, 0, 9)), 30)
 

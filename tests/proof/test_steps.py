@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from aselect_runtime.errors import GateError, MissingDependencyError
-from tests.proof import steps
-from tests.proof.steps import ROOT, Check, Seen, found, prove, run
+from tests.proof import environments, steps
+from tests.proof.steps import ROOT, Check, Seen, found, passed, prove, run
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("while True: pass", "got no end within 1 s, expected one"),
     ],
 )
-def test_a_command_that_fails_is_told_in_one_line(code: str, told: str) -> None:
+def test_a_command_that_fails_is_reported_in_one_line(code: str, told: str) -> None:
     with pytest.raises(GateError, match=told) as caught:
         run([sys.executable, "-c", code], 1)
     assert "\n" not in str(caught.value)
@@ -81,3 +81,28 @@ def test_a_proof_that_is_terminated_cleans_up(tmp_path: Path) -> None:
     assert process.wait(60) == 128 + signal.SIGTERM
     process.stdout.close()
     assert list((tmp_path / "build").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [("..s\n3 passed in 0.21s\n", "3 passed"), ("12 passed, 4 skipped, 1 warning in 9.00s", "12 passed, 4 skipped")],
+)
+def test_what_pytest_counted(said: str, counts: str) -> None:
+    assert passed(said, "tests") == counts
+
+
+@pytest.mark.parametrize("said", ["", "4 skipped in 0.10s", "no tests ran in 0.00s"])
+def test_tests_of_which_none_passed_prove_nothing(said: str) -> None:
+    with pytest.raises(GateError, match="expected tests that passed; look at tests/runtime"):
+        passed(said, "tests/runtime")
+
+
+def test_an_environment_that_was_not_filled_is_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "BUILD", tmp_path)
+    nothing = environments.Environment("nothing", "Nothing")
+    with pytest.raises(GateError, match="pip"):
+        nothing.install(str(tmp_path / "no-such.whl"))
+    assert nothing.python.exists()
+    assert not nothing.complete
+    with pytest.raises(MissingDependencyError, match=r"expected Nothing in it; make test-nothing"):
+        nothing.check()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from aselect_runtime.errors import GateError
-from tests.proof.triton import COMPLETE, KINDS, answers, serving
+from tests.proof.triton import KINDS, TRITON, answers, serving
 
-pytestmark = pytest.mark.skipif(not COMPLETE.is_file(), reason="make test-triton has not installed Triton")
+pytestmark = pytest.mark.skipif(not TRITON.complete, reason="make test-triton has not installed Triton")
 
 
 @pytest.mark.parametrize(("task", "precision"), KINDS)
@@ -17,7 +17,7 @@ def test_clients_get_what_onnx_runtime_gives(task: str, precision: str, tmp_path
     assert "up to" in answers(task, precision, tmp_path).seen
 
 
-def test_a_repository_that_triton_refuses_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_repository_that_triton_refuses_is_reported_in_one_line(tmp_path: Path) -> None:
     model = tmp_path / "repository" / "aselect_seg"
     model.mkdir(parents=True)
     (model / "config.pbtxt").write_text('name: "aselect_seg" platform: "onnxruntime_onnx" bathc: 1')

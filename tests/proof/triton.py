@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,14 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aselect_runtime.errors import GateError, MissingDependencyError
+from aselect_runtime.errors import GateError
 from aselect_runtime.sessions.onnx import OnnxSession
-from tests.proof.steps import ROOT, SIZE, Check, Seen, exported, prove, run
+from tests.proof.environments import Environment
+from tests.proof.steps import SIZE, Check, Seen, exported, prove, run
 
 VERSION = "0.7.0"
-PLACE = ROOT / "build" / "triton"
-PYTHON = PLACE / "bin" / "python"
-COMPLETE = PLACE / "installed"
+TRITON = Environment("triton", "Triton")
+"""Of its own: it needs NumPy 1."""
 HERE = Path(__file__).parent
 FRAMES, ROUNDS = 8, 10
 KINDS = tuple((task, precision) for task in ("seg", "cls") for precision in ("fp32", "int8"))
@@ -57,26 +56,15 @@ def main() -> None:
 
 def steps(place: Path) -> Seen:
     """Install the server where it is missing, and ask every kind of model."""
-    install()
+    TRITON.install(f"nvidia-pytriton=={VERSION}", f"onnxruntime=={importlib.metadata.version('onnxruntime')}")
     checks = tuple(answers(task, precision, place) for task, precision in KINDS)
     return Seen({**versions(), "onnxruntime": importlib.metadata.version("onnxruntime")}, checks)
-
-
-def install() -> None:
-    """The server in an environment of its own, whole or not at all: it needs NumPy 1."""
-    if COMPLETE.is_file():
-        return
-    shutil.rmtree(PLACE, ignore_errors=True)
-    run([sys.executable, "-m", "venv", PLACE])
-    wanted = [f"nvidia-pytriton=={VERSION}", f"onnxruntime=={importlib.metadata.version('onnxruntime')}"]
-    run([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
-    COMPLETE.touch()
 
 
 def versions() -> dict[str, str]:
     """What it was tried with."""
     code = "import importlib.metadata as m; print(m.version('nvidia-pytriton'), m.version('tritonclient'))"
-    pytriton, client = run([PYTHON, "-I", "-c", code]).split()
+    pytriton, client = run([TRITON.python, "-I", "-c", code]).split()
     return {"nvidia-pytriton": pytriton, "tritonclient": client}
 
 
@@ -107,8 +95,7 @@ def answers(task: str, precision: str, place: Path) -> Check:
 @contextmanager
 def serving(repository: Path, model: str, place: Path) -> Iterator[Server]:
     """A server of a model repository on free ports of this machine; it is ended, and its shared memory freed."""
-    if not COMPLETE.is_file():
-        raise MissingDependencyError(f"got no {PLACE}, expected Triton in it; make test-triton")
+    TRITON.check()
     http, grpc = free_ports()
     shared = f"aselect_triton_{os.getpid()}_"
     server = Server({"http": f"127.0.0.1:{http}", "grpc": f"127.0.0.1:{grpc}"}, place / f"{repository.name}.batches")
@@ -123,7 +110,11 @@ def serving(repository: Path, model: str, place: Path) -> Iterator[Server]:
     ]
     command += ["--http-address=127.0.0.1", f"--http-port={http}", "--grpc-address=127.0.0.1", f"--grpc-port={grpc}"]
     command += ["--allow-metrics=false", f"--backend-config=onnxruntime,shm-region-prefix-name={shared}"]
-    environment = {"PATH": f"{PYTHON.parent}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": ""}
+    environment = {
+        "PATH": f"{TRITON.python.parent}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(libraries),
+        "PYTHONPATH": "",
+    }
     environment |= {"BATCHES": str(server.batches), "ORT_DISABLE_TELEMETRY": "1"}
     log = place / f"{repository.name}.log"
     with log.open("wb") as said:
@@ -152,7 +143,7 @@ def free_ports() -> list[int]:
 
 def build_backends(place: Path) -> tuple[Path, Path]:
     """The server with its Python backend and the stand-in, laid out as Triton wants; (backends, shared libraries)."""
-    (packages,) = PLACE.glob("lib/python3.*/site-packages")
+    (packages,) = TRITON.place.glob("lib/python3.*/site-packages")
     server = packages / "pytriton" / "tritonserver"
     backends = place / "backends"
     if not backends.exists():
@@ -190,7 +181,14 @@ def await_ready(process: subprocess.Popen[bytes], address: str, log: Path, limit
 def ask(server: Server, protocol: str, model: str, place: Path) -> dict[str, Answer]:
     """What clients of a protocol get for the frames of frames.npy, by output."""
     out = place / "answers.npz"
-    clients: list[str | Path] = [PYTHON, "-I", HERE / "triton_clients.py", protocol, server.addresses[protocol], model]
+    clients: list[str | Path] = [
+        TRITON.python,
+        "-I",
+        HERE / "triton_clients.py",
+        protocol,
+        server.addresses[protocol],
+        model,
+    ]
     run([*clients, place / "frames.npy", out], 120)
     with np.load(out) as arrays:
         return dict(arrays)

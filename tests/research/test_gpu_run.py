@@ -25,7 +25,7 @@ def packed(street_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pack.zip"
 
 
-def test_a_minute_gives_a_backbone_selections_rows_and_results(packed: Path, tmp_path: Path) -> None:
+def test_a_short_run_gives_a_backbone_selections_rows_and_results(packed: Path, tmp_path: Path) -> None:
     out, work = tmp_path / "out", tmp_path / "work"
     words = ["--pack", str(packed), "--out", str(out), "--work", str(work), "--device", "cpu", "--small"]
     assert main([*words, "--seconds", str(LEAST_SECONDS), "--pretrain-share", "0.2", "--workers", "1"]) == 0
@@ -61,7 +61,7 @@ def test_a_budget_that_is_too_short_is_refused(packed: Path, tmp_path: Path, cap
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_a_machine_without_a_gpu_is_told(packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_a_gpu_is_reported(packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--pack", str(packed), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 1
     assert "got no GPU that torch finds" in capfd.readouterr().err
     assert not (tmp_path / "work").exists()

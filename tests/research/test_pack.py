@@ -57,13 +57,13 @@ def test_the_same_data_give_the_same_pack(data: Path, packed: Path, tmp_path: Pa
     assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
 
 
-def test_a_limit_that_leaves_no_room_is_told_and_nothing_is_left(data: Path, packed: Path, tmp_path: Path) -> None:
+def test_a_limit_that_leaves_no_room_is_reported_and_nothing_is_left(data: Path, packed: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got 1000 bytes for the pack, expected at least \d+"):
         pack(data, tmp_path / "pack.zip", 1000, teacher=packed.parent / "teacher.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cut_pack_is_refused(packed: Path, tmp_path: Path) -> None:
+def test_a_truncated_pack_is_refused(packed: Path, tmp_path: Path) -> None:
     cut = tmp_path / "pack.zip"
     cut.write_bytes(packed.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"got an incomplete pack .*make gpu-pack"):

@@ -229,7 +229,7 @@ def test_hfr_keeps_the_timesteps_of_the_highest_ratio() -> None:
     assert choose(Curriculum(50, "hfr"), model, SCHEDULE, flat, 0) == list(range(950, 1000))
 
 
-def test_a_curriculum_of_nonsense_is_refused() -> None:
+def test_an_invalid_curriculum_is_refused() -> None:
     with pytest.raises(InputError, match="got curriculum by 'luck', expected one of") as caught:
         Curriculum(by="luck")  # type: ignore[arg-type]
     assert caught.value.parameters == ("curriculum_by",)

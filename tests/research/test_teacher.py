@@ -1,4 +1,4 @@
-"""The teacher answers as its reference does, and its features are what the student is held against."""
+"""The teacher answers as its reference does, and its features are the student's targets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_features_have_the_strides_they_name(tmp_path: Path) -> None:
     assert (tmp_path / "teacher.safetensors").stat().st_size < 6_900_000
 
 
-def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_teacher_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"weights\.pth: not efficientnet-lite0"):
         load_efficientnet(tmp_path / "weights.pth")

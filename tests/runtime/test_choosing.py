@@ -56,7 +56,7 @@ def test_the_first_is_kept_unless_another_is_two_percent_faster() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 1e4), st.booleans()), min_size=1, max_size=6))
-def test_what_is_taken_passed_and_nothing_that_passed_is_much_faster(found: list[tuple[float, bool]]) -> None:
+def test_the_choice_passed_and_no_way_that_passed_is_much_faster(found: list[tuple[float, bool]]) -> None:
     trials = [_trial(ms, passed=number == 0 or passed) for number, (ms, passed) in enumerate(found)]
     taken = trials[best_index(trials)]
     assert taken.passed
@@ -72,7 +72,7 @@ def test_the_line_names_what_was_taken_and_every_measurement() -> None:
     )
 
 
-def test_a_processor_tells_what_it_multiplies_bfloat16_with(tmp_path: Path) -> None:
+def test_the_bfloat16_instructions_of_a_processor_are_read(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(EPYC)
     found = processor(tmp_path / "cpuinfo")
     assert (found.name, found.bf16) == ("AMD EPYC 9004", "AVX-512 BF16")
@@ -123,7 +123,7 @@ def folder(write_model: Callable[..., Path], tmp_path: Path) -> Path:
     return made
 
 
-def test_what_answers_wrongly_or_does_not_load_is_never_taken(
+def test_a_way_that_is_wrong_or_does_not_load_is_never_chosen(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = iter([10.0, 1.0])
@@ -202,7 +202,7 @@ def test_int8_runs_only_where_it_is_faster_than_the_next_graph(
     session.close()
 
 
-def test_a_damaged_graph_is_no_way_out_of_int8(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_graph_does_not_replace_int8(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aselect_runtime.sessions.openvino.available", lambda: False)
     (folder / "model.mixed.onnx").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match=r"model\.mixed\.onnx"):
@@ -218,7 +218,7 @@ def test_bfloat16_is_refused_by_name_where_it_would_be_emulated(
     assert caught.value.parameters == ("device",)
 
 
-def test_bfloat16_needs_instructions_and_frames_to_hold_it_against(
+def test_bfloat16_needs_instructions_and_verification_frames(
     folder: Path, seg_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
@@ -282,7 +282,9 @@ def test_only_so_many_models_are_kept(library: Callable[[str], str], cache: Path
     assert len(list((cache / "library").iterdir())) == KEPT
 
 
-def test_openvino_answers_alike_from_its_cache_and_after_damage(seg_model: Path, tmp_path: Path, cache: Path) -> None:
+def test_openvino_gives_the_same_results_from_its_cache_and_after_damage(
+    seg_model: Path, tmp_path: Path, cache: Path
+) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     model = Path(shutil.copytree(seg_model, tmp_path / "copy"))
     frames = np.random.default_rng(0).integers(0, 256, (1, 24, 32, 3), np.uint8)

@@ -6,6 +6,7 @@ No NVIDIA decoder is needed: the pipelines and connections are those of the hard
 from __future__ import annotations
 
 import logging
+import platform
 import struct
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from aselect_runtime.sources.av_capture import AvCapture
 from aselect_runtime.sources.decoding import Decoding, hardware_fault, nvdec_fault
 from aselect_runtime.sources.gstreamer_library import has_element
 from aselect_runtime.sources.hardware import NVIDIA, Elements, Place, by_hardware, pipeline
+from aselect_runtime.sources.opencv import made
 from tests.runtime.rtsp_server import free_port, interpreter, serving
 
 FRAMES = 20
@@ -75,11 +77,8 @@ def bars(frames: list[Frame]) -> list[int]:
 
 def through(capture: Any) -> tuple[list[Frame], list[float]]:
     frames, times = [], []
-    while True:
-        found, frame = capture.read()
-        if not found:
-            break
-        frames.append(np.array(frame))
+    for make in made(capture):
+        frames.append(np.array(make()))
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
     capture.release()
     return frames, times
@@ -142,10 +141,12 @@ def test_a_file_of_sound_alone_is_refused(tmp_path: Path) -> None:
 
 def test_pyav_lists_cuda_and_says_why_it_does_not_start() -> None:
     """The enumeration and the attempt are PyAV's own."""
-    assert "cuda" in hwdevices_available()
     assert nvdec_fault(("libnosuch.so.7",)) == "no libnosuch.so.7 of an NVIDIA driver here"
     fault = nvdec_fault(())
-    if hardware_fault() is None:
+    if "cuda" not in hwdevices_available():
+        assert platform.machine() != "x86_64"  # PyPI's for ARM has none
+        assert fault == "PyAV's FFmpeg was built without CUDA"
+    elif hardware_fault() is None:
         assert fault is None
     else:
         assert fault is not None
@@ -167,6 +168,23 @@ def test_cuda_without_a_gpu_is_refused_and_the_processor_decodes(
     assert decoding.fault(str(path)) is not None
     with (
         pytest.raises(MissingDependencyError, match="got no hardware decoder for it"),
+        open_source(str(path), Decoding("hardware")),
+    ):
+        pass
+
+
+@no_hardware
+def test_a_codec_that_nvdec_does_not_know_stays_with_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("aselect_runtime.sources.decoding.hardware_fault", lambda: None)
+    path = video(tmp_path / "video.mkv", "ffv1")
+    with open_source(str(path), Decoding()) as source:
+        assert bars([item.frame for item in source]) == list(range(FRAMES))
+    assert "decoding videos on the processor: got no codec that NVDEC decodes" in caplog.text
+    with (
+        pytest.raises(MissingDependencyError, match="got no codec that NVDEC decodes"),
         open_source(str(path), Decoding("hardware")),
     ):
         pass

@@ -87,7 +87,7 @@ def told(facts: Facts, check: str) -> list[Finding]:
 
 
 @pytest.mark.parametrize("facts", [ORIN, ORIN_7, LAPTOP], ids=["orin", "orin jetpack 7.2", "laptop"])
-def test_a_machine_in_order_has_nothing_to_mend(facts: Facts) -> None:
+def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
     assert [finding for finding in examine(facts) if finding.level in ("warn", "error")] == []
 
 
@@ -179,7 +179,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_wrong_is_told_with_what_mends_it(case: str) -> None:
+def test_each_problem_is_reported_with_its_fix(case: str) -> None:
     facts, check, level, words = CASES[case]
     matching = [finding for finding in told(facts, check) if finding.level == level]
     assert matching, told(facts, check)

@@ -151,7 +151,7 @@ def test_rules_that_do_not_suit_are_refused_before_anything_is_opened(seg_model:
 
 
 @pytest.mark.parametrize("place", ["events.txt", "ftp://a/b", "folder/", "rtsp://user:hush@camera/1"])
-def test_places_that_are_none(place: str) -> None:
+def test_invalid_destinations_are_refused(place: str) -> None:
     with pytest.raises(InputError, match=r"expected events\.jsonl") as caught:
         open_events(place, CONTEXT)
     assert "hush" not in str(caught.value)
@@ -227,7 +227,7 @@ def test_what_fails_is_sent_again_until_it_arrives_and_in_order(caplog: pytest.L
     assert "secret-path" not in caplog.text
 
 
-def test_a_receiver_that_is_away_and_comes_back(free_port: int) -> None:
+def test_a_receiver_that_is_unreachable_and_returns(free_port: int) -> None:
     uri = f"http://127.0.0.1:{free_port}/"
     delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
     delivery.start()

@@ -19,7 +19,7 @@ from aselect_runtime.temporaries import temporary_folder
 
 
 @pytest.mark.parametrize("data", [b"\0\xff", "grün\n", b""])
-def test_what_is_written_is_there_and_alone(tmp_path: Path, data: bytes | str) -> None:
+def test_writing_leaves_the_file_and_nothing_else(tmp_path: Path, data: bytes | str) -> None:
     path = tmp_path / "new" / "file.bin"
     atomic_write(path, "before")
     atomic_write(path, data)
@@ -80,7 +80,7 @@ PART = st.sampled_from(["..", ".", "", "a", "b.json", "\0", "\\", "C:", " ", "é
 
 
 @given(name=st.lists(PART, max_size=4).map("/".join))
-def test_no_name_leaves_its_folder(name: str) -> None:
+def test_no_name_leads_outside_its_folder(name: str) -> None:
     folder = Path("/base/folder")
     try:
         path = inside(folder, name)
@@ -91,7 +91,7 @@ def test_no_name_leaves_its_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "..\\x", "", "a\0", "x" * 300])
-def test_climbing_names_are_refused(name: str) -> None:
+def test_names_with_parent_folders_are_refused(name: str) -> None:
     with pytest.raises(IntegrityError, match="inside the folder"):
         inside(Path("folder"), name)
     with pytest.raises(IntegrityError, match="inside the folder"):
@@ -113,7 +113,7 @@ def test_changed_truncated_and_missing_files_are_refused(tmp_path: Path) -> None
         check_files(tmp_path, hashes)
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write_and_what_is_at_work_stays(tmp_path: Path) -> None:
+def test_the_next_write_removes_temporary_files_of_ended_processes_only(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     code = (
         "import sys, time; from pathlib import Path; from aselect_runtime.files import atomic_file\n"
@@ -143,7 +143,7 @@ def test_a_symbolic_link_is_followed(tmp_path: Path, there: bool) -> None:
     assert target.read_bytes() == b"new"
 
 
-def test_what_killed_runs_left_of_dated_outputs_goes_and_nothing_of_others(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_runs_with_dated_names_are_removed(tmp_path: Path) -> None:
     """`{time}` gives each run names of its own, so that no later run has the name of the killed one."""
     code = (
         "import os, signal, sys; from pathlib import Path\n"

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aselect_runtime.complete import is_cut
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import PAD, placement, read_image, resize, restore
 from aselect_runtime.records import Resize
@@ -140,3 +141,26 @@ def test_missing_images_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="unreadable"):
         read_image(tmp_path)
+
+
+WHOLE = {
+    suffix: cv2.imencode(suffix, np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))[1].tobytes()
+    for suffix in (".jpg", ".png")
+}
+
+
+@given(suffix=st.sampled_from(sorted(WHOLE)), share=st.floats(0.02, 1, exclude_max=True), after=st.binary(max_size=40))
+def test_an_image_without_its_end_is_cut_and_bytes_behind_the_end_do_not_matter(
+    suffix: str, share: float, after: bytes
+) -> None:
+    whole = WHOLE[suffix]
+    assert is_cut(whole[: min(int(share * len(whole)), len(whole) - 8)])
+    assert not is_cut(whole + after)
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_its_image() -> None:
+    whole = WHOLE[".jpg"]
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(whole) + 2) + whole
+    image = whole[:2] + thumbnail + whole[2:]
+    assert not is_cut(image)
+    assert is_cut(image[: -len(whole) // 2])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import IncompleteError, InputError
 from aselect_runtime.pipeline.grab import Grab
-from aselect_runtime.pipeline.outlets import short_names
+from aselect_runtime.pipeline.output_plan import short_names
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.sources import open_source

@@ -56,7 +56,7 @@ def test_power_mode_of_a_jetson(tmp_path: Path) -> None:
     assert power_mode(tmp_path) == "MAXN_SUPER"
 
 
-def test_a_run_tells_the_service_manager(seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_notifies_the_service_manager(seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not sd_notify("READY=1")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -92,7 +92,7 @@ def _seg(class_map: Frame, confidence: float) -> dict[str, np.ndarray]:
     return {"class_map": class_map, "confidence": np.full((6, 8), confidence, np.float32)}
 
 
-def test_a_single_odd_frame_does_not_flicker_and_a_lasting_change_comes_through() -> None:
+def test_smoothing_removes_a_single_frame_and_keeps_a_lasting_change() -> None:
     road, car = np.zeros((24, 32), np.uint8), np.full((24, 32), 2, np.uint8)
     smoothing = TemporalAverage(0.4, classes=3)
     for number in range(5):
@@ -108,7 +108,7 @@ def test_a_confident_frame_weighs_more() -> None:
     assert (smoothing(_captured(0.1), _seg(car, 0.9))["class_map"] == 2).all()
 
 
-def test_smoothing_starts_anew_after_a_pause_and_weight_one_changes_nothing() -> None:
+def test_smoothing_restarts_after_a_pause_and_weight_one_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     still = np.kron(rng.integers(0, 3, (6, 8)), np.ones((4, 4))).astype(np.uint8)
     other = np.zeros((24, 32), np.uint8)
@@ -120,7 +120,7 @@ def test_smoothing_starts_anew_after_a_pause_and_weight_one_changes_nothing() ->
     assert (exact(_captured(0.1), _seg(other, 0.9))["class_map"] == 0).all()
 
 
-def test_smoothing_refuses_a_weight_that_is_none() -> None:
+def test_smoothing_refuses_an_invalid_weight() -> None:
     with pytest.raises(InputError, match="expected more than 0 and at most 1") as caught:
         TemporalAverage(0.0, classes=2)
     assert caught.value.parameters == ("smooth",)

@@ -1,4 +1,4 @@
-"""What a stranger may hand to a device: pipes where files are expected, names that rule a terminal."""
+"""Hostile input of a device: pipes where files are expected, names with control codes of a terminal."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_record_without_an_end_is_refused(tmp_path: Path) -> None:
         load_rules(tmp_path / "rules.toml")
 
 
-def test_names_do_not_rule_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_send_no_control_codes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match=r"got the class name '\\x1b\]0;owned\\x07\\x9b31m'"):
         ClassInfo(name=ESCAPE, colour=(0, 0, 0))
     with log_on_stderr():
@@ -68,7 +68,7 @@ def test_names_do_not_rule_the_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "warning: skipped ?]0;owned??31m error: forged\n"
 
 
-def test_errors_of_commands_do_not_rule_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_commands_send_no_control_codes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     from aselect_runtime.commands.entry import reporting
 
     with pytest.raises(SystemExit), reporting(verbose=False):
@@ -99,7 +99,9 @@ def test_a_graph_whose_weights_lie_outside_its_folder_is_refused(location: str, 
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_verification_frames_of_an_odd_compression_are_refused(method: int, seg_model: Path, tmp_path: Path) -> None:
+def test_verification_frames_of_an_unknown_compression_are_refused(
+    method: int, seg_model: Path, tmp_path: Path
+) -> None:
     manifest = Manifest.load(seg_model / "manifest.json")
     with zipfile.ZipFile(tmp_path / "verify.npz", "w", method) as archive:
         archive.writestr("frames.npy", bytes(1000))
@@ -145,7 +147,7 @@ SECRETS = [
 ]
 
 
-def test_no_form_of_a_secret_is_told() -> None:
+def test_no_form_of_a_secret_is_printed() -> None:
     """Errors, their causes and tracebacks of each address that does not open."""
     leaked = []
     for uri in SECRETS:

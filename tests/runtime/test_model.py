@@ -1,4 +1,4 @@
-"""Opening models: folders, lone files, and everything that is wrong with them."""
+"""Opening models: folders, single files, and every fault of them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_devices_that_are_not_here(seg_model: Path) -> None:
         open_model(seg_model, "cuda")
 
 
-def test_a_cuda_that_does_not_load_is_told(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_that_does_not_load_is_reported(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime goes on with the CPU where CUDA's libraries are missing."""
     monkeypatch.setattr("aselect_runtime.backends.available", lambda: ["cpu", "cuda"])
     with (

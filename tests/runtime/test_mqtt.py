@@ -126,7 +126,7 @@ def test_a_broker_that_is_killed_and_comes_back(
 
 
 @needs_mosquitto
-def test_a_password_that_is_wrong_is_told_and_never_shown(
+def test_a_password_that_is_wrong_is_reported_and_never_shown(
     seg_model: Path, tmp_path: Path, free_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = Manifest.load(seg_model / "manifest.json")

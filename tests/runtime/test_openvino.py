@@ -83,7 +83,7 @@ def test_results_outlive_the_next_call(seg_model: Path) -> None:
     assert set(first.ravel()) == {0}
 
 
-def test_a_lone_file_explains_itself_and_is_checked(seg_model: Path) -> None:
+def test_a_single_file_contains_its_manifest_and_is_checked(seg_model: Path) -> None:
     session = OpenVinoSession(seg_model / "model.onnx")
     manifest = Manifest.parse(session.metadata()[METADATA_KEY])
     session.check(manifest)

@@ -116,7 +116,7 @@ def test_a_folder_with_a_marker_of_somebody_else_is_refused_before_any_work(tmp_
     assert content(tmp_path) == before
 
 
-def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+def test_folders_of_other_programs_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "family.jpg").touch()
     (tmp_path / "file").write_text("mine")
@@ -214,7 +214,7 @@ def test_a_mount_point_is_written_inside(small_disk: Callable[[str], Path]) -> N
     assert os.path.ismount(place)
 
 
-def test_a_full_disk_is_told_and_leaves_the_previous_result(small_disk: Callable[[str], Path]) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_previous_result(small_disk: Callable[[str], Path]) -> None:
     for path in ((disk := small_disk("64k")), disk / "folder"):
         write(path, 1)
         with pytest.raises(WriteError, match="No space left"), atomic_folder(path, KIND) as temporary:

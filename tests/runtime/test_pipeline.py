@@ -20,7 +20,7 @@ from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import AselectError, EngineError, IncompleteError, InputError, WriteError
 from aselect_runtime.frames import Frame
 from aselect_runtime.pipeline.heartbeat import Heartbeat
-from aselect_runtime.pipeline.outlets import plan_outputs
+from aselect_runtime.pipeline.output_plan import plan_outputs
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.pipeline.timing import STAGES, RunSummary
 from aselect_runtime.records import Resize
@@ -160,7 +160,7 @@ def test_masks_of_a_later_run_replace_those_of_the_one_before_and_nothing_else(
 
 def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
     before = clip.read_bytes()
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="got the path of an input"):
         _run(seg_model, [str(clip)], [clip])
     assert clip.read_bytes() == before
     with pytest.raises(InputError, match="twice"):
@@ -252,7 +252,7 @@ class _Endless:
 
 
 class _Slow:
-    """A session that takes its time, and fails when told to."""
+    """A session that waits in each call, and fails if asked to."""
 
     device = "slow"
 

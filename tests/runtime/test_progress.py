@@ -25,7 +25,8 @@ def work() -> None:
     with terminal_progress(resumes={resumes}) as progress:
         progress("features of 10 images", 0.1)
         print("ready", flush=True)
-        time.sleep(60)
+        while True:  # a signal at the beginning of one long sleep would wait for its end
+            time.sleep(0.1)
 
 entry(work)()
 """
@@ -61,6 +62,15 @@ def test_the_next_operation_has_a_pace_of_its_own() -> None:
     assert pace.heard("training, loss 0.9", 0.101, 1100.0) == "training, loss 0.9: about 15 minutes left"
 
 
+def test_time_of_an_operation_without_shares_is_not_that_of_the_next() -> None:
+    pace = Pace()
+    pace.heard("running the reference", 0.0, 0.0)
+    pace.heard("measuring ranges", 0.01, 600.0)
+    assert pace.left(600.0) is None
+    # 1 % in 6 s: 98 % are 588 s.
+    assert pace.heard("measuring ranges", 0.02, 606.0) == "measuring ranges: about 10 minutes left"
+
+
 def test_what_ends_soon_is_not_announced() -> None:
     pace = Pace()
     pace.heard("checking", 0.0, 0.0)
@@ -74,7 +84,7 @@ def test_what_ends_soon_is_not_announced() -> None:
     st.lists(st.floats(0.001, 0.09), min_size=1, max_size=20),
     st.floats(0, 1e6),
 )
-def test_a_steady_pace_is_told_exactly(begin: float, whole: float, steps: list[float], start: float) -> None:
+def test_a_steady_pace_is_estimated_exactly(begin: float, whole: float, steps: list[float], start: float) -> None:
     """Work that takes `whole` seconds in all is (1 - share) * whole seconds from its end, whenever one asks."""
     pace, share = Pace(), begin
     pace.heard("work", share, start)

@@ -1,4 +1,4 @@
-"""The Python API of the device's room: a model that is called, its results, and streams that are iterated."""
+"""The Python API of the device's package: a model that is called, its results, and streams that are iterated."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_both_tasks_are_plotted(seg_model: Path, cls_model: Path) -> None:
         (np.zeros((1, 24, 32, 3), np.uint8), r"\[1, 24, 32, 3\]"),
     ],
 )
-def test_what_is_no_frame_is_refused(seg_model: Path, frame: Any, got: str) -> None:
+def test_arrays_that_are_no_frame_are_refused(seg_model: Path, frame: Any, got: str) -> None:
     with Model(seg_model, "cpu") as model:
         with pytest.raises(InputError, match=f"frame 0: .*{got}.*expected uint8"):
             model(frame)
@@ -203,7 +203,7 @@ def test_errors_of_a_stream_come_after_its_results(seg_model: Path, tmp_path: Pa
         assert next(model.stream(str(clip))).captured.index == 0
 
 
-def test_an_answer_that_is_none_is_an_error(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_output_of_the_session_is_an_error(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Model(seg_model, "cpu") as model:
         monkeypatch.setattr(model._session, "infer", lambda _: {"class_map": np.full((1, 24, 32), 3, np.uint8)})
         with pytest.raises(EngineError, match="got the class 3"):
@@ -226,7 +226,7 @@ def test_threads_that_share_a_model_wait_for_each_other(seg_model: Path) -> None
     assert found == [True] * 8
 
 
-def test_a_image_of_the_plot_can_be_written(seg_model: Path, tmp_path: Path) -> None:
+def test_an_image_of_the_plot_can_be_written(seg_model: Path, tmp_path: Path) -> None:
     with Model(seg_model, "cpu") as model:
         for number, result in enumerate(model.stream("synthetic://street?size=48x64&frames=2")):
             assert cv2.imwrite(str(tmp_path / f"{number}.png"), result.plot())

@@ -259,7 +259,7 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["\x1b[2Jsky", "a\nb", "\x9b31m", "abc\u202efdp", "\x00"])
-def test_a_class_name_cannot_rule_a_terminal(name: str) -> None:
+def test_a_class_name_cannot_send_control_codes_to_a_terminal(name: str) -> None:
     with pytest.raises(ValidationError, match="no control characters"):
         ClassInfo(name=name, colour=(0, 0, 0))
     assert ClassInfo(name="ciel d’été\u00a0bleu 空", colour=(0, 0, 0)).name

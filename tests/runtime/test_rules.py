@@ -91,7 +91,7 @@ def test_a_fault_of_the_file_is_one_line(tmp_path: Path, change: tuple[str, str]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[zones]\n", b"rules = 3\n", b"zones = 3\n[[rules]]\n"])
-def test_files_that_are_no_rules(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_rules_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rules.toml"
     path.write_bytes(content)
     with pytest.raises(RecordError, match="expected a file of zones and rules"):

@@ -253,7 +253,7 @@ def test_an_empty_name_is_one_line(seg_model: Path, tmp_path: Path, inputs: str,
 @pytest.mark.parametrize(
     "name", [b"caf\xe9.mp4", "été.mp4".encode(), b"caf\xe9.png", b"a:b.mp4", b"-x.mp4", b"a%03d.avi", b"a ! b.mp4"]
 )
-def test_any_file_name_will_do(seg_model: Path, clip: Path, tmp_path: Path, name: bytes, coding: str) -> None:
+def test_any_file_name_is_accepted(seg_model: Path, clip: Path, tmp_path: Path, name: bytes, coding: str) -> None:
     path = os.path.join(os.fsencode(tmp_path), name)
     if name.endswith(b"png"):
         cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
@@ -306,7 +306,7 @@ def test_a_deleted_working_folder_is_one_line_and_absolute_paths_do_without(
     assert done.returncode == 0, done.stderr
 
 
-def test_half_an_opencv_is_one_line(seg_model: Path, tmp_path: Path) -> None:
+def test_an_incomplete_opencv_is_one_line(seg_model: Path, tmp_path: Path) -> None:
     (tmp_path / "cv2").mkdir()  # what is left when one of two wheels is uninstalled: a folder without __init__.py
     (tmp_path / "cv2" / "py.typed").touch()
     code = (

@@ -1,4 +1,4 @@
-"""What strangers can do to the servers of a run: nothing that lasts, and nothing that is logged."""
+"""Limits of the servers of a run: connections, time, invalid requests and unknown host names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Serve = Callable[[str], "ExitStack"]
 def port(
     request: pytest.FixtureRequest, seg_model: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[int]:
-    """Of a server that has little patience, and room for eight."""
+    """Of a server with short timeouts and at most eight connections."""
     monkeypatch.setattr(limits, "CONNECTIONS", 8)
     for module in (web_site, metrics_server):
         monkeypatch.setattr(module, "IDLE", 1.0)
@@ -97,7 +97,9 @@ def test_a_request_that_comes_byte_by_byte_is_not_waited_for(port: int) -> None:
         b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_told_so_in_one_line(port: int, sent: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_data_that_is_not_http_gets_a_one_line_answer(
+    port: int, sent: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     received = answer(port, sent)
     head, _, body = received.partition(b"\r\n\r\n")
     assert re.match(rb"HTTP/1\.[01] 4\d\d ", head), received
@@ -150,7 +152,7 @@ def test_a_server_leaves_descriptors_for_cameras(monkeypatch: pytest.MonkeyPatch
         ("localhost\r\nHost: evil.example", 403),
     ],
 )
-def test_names_of_other_sites_reach_no_server(port: int, host: str, status: int) -> None:
+def test_requests_with_unknown_host_names_are_refused(port: int, host: str, status: int) -> None:
     said = f"GET /metrics HTTP/1.1\r\nHost: {host.format(port=port)}\r\nConnection: close\r\n\r\n"
     received = answer(port, said.encode())
     got = int(received.split(b" ")[1])

@@ -24,7 +24,7 @@ from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.sources import open_source
 from tests.runtime import videos
 
-REFUSAL = r"expected at most 64 megapixels; check the camera"
+REFUSAL = r"expected at most 64 megapixels; reduce their size"
 BOUND = 300 << 20
 """Bytes for a process that reads a hostile stream: one image of 16000x16000 is 768 MB."""
 

@@ -64,7 +64,7 @@ def frames(uri: str) -> int:
         return len(list(islice(source, 3)))
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_asked(
+def test_an_untrusted_certificate_is_refused_before_any_request(
     certificate: tuple[Path, Path],
 ) -> None:
     with camera(certificate) as server:
@@ -74,7 +74,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_ask
         assert not server.asked  # type: ignore[attr-defined]
 
 
-def test_a_source_can_name_its_authority_or_trust_anybody(certificate: tuple[Path, Path]) -> None:
+def test_a_source_can_name_its_authority_or_skip_verification(certificate: tuple[Path, Path]) -> None:
     with camera(certificate) as server:
         address = f"https://localhost:{server.server_port}/live"
         assert frames(f"{address}#ca={certificate[0]}") == 3
@@ -122,7 +122,7 @@ def test_the_path_of_an_authority_may_hold_an_at_sign(before: str, name: str, tm
         assert "p#w" not in shown
 
 
-def test_what_looks_like_an_option_inside_a_password_is_of_the_password() -> None:
+def test_text_like_an_option_inside_a_password_belongs_to_the_password() -> None:
     there = Endpoint.of("rtsps://joe:pa#ca=x@10.0.0.7/1")
     assert (there.host, there.trust) == ("10.0.0.7", Trust())
 
@@ -130,7 +130,7 @@ def test_what_looks_like_an_option_inside_a_password_is_of_the_password() -> Non
 def test_events_are_recorded_from_a_camera_with_its_own_authority(
     certificate: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The second connection, which copies packets, trusts whom the source trusts, and nobody else."""
+    """The second connection, which copies packets, verifies certificates as the source does."""
     from aselect_runtime.sinks.stream_recorder import StreamRecorder
 
     def recorded(address: str, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The live page with a real client and in a real browser: who gets in, what is shown, and that nobody waits."""
+"""The live page with a real client and in a real browser: access, content, and that a slow viewer delays nothing."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from tests.runtime.chromium import CHROMIUM, Page, page
 from tests.runtime.manifests import small_manifest
 
 CAMERA = SourceInfo("rtsp://***@camera/1", fps=30, live=True)
+FAULT = "got no frame 41, expected a stream; check the camera and the network; trying again"
 TOKEN = "correct-horse-battery"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -43,13 +44,14 @@ def _manifest(model: Path) -> Manifest:
 
 
 def _result(index: int = 0, stream: int = 0, outputs: dict[str, Any] | None = None) -> Result:
-    """Left half dark, right half bright, on a grey frame whose brightness tells its number."""
+    """Left half dark, right half bright, on a grey frame whose brightness is its number."""
     if outputs is None:
         class_map = np.zeros((24, 32), np.uint8)
         class_map[:, 16:] = 2
         outputs = {"class_map": class_map}
     frame = np.full((48, 64, 3), 40 + index % 100, np.uint8)
-    sources = (SourceHealth(CAMERA.name, "live", 7, repeated=4), SourceHealth("other", "lost", fault="no answer"))
+    lost = SourceHealth("other", "lost", fault=f"{CAMERA.name}: {FAULT}")  # its frames have this source's name
+    sources = (SourceHealth(CAMERA.name, "live", 7, repeated=4), lost)
     health = Health(9, 3.0, 12.5, sources, (SinkHealth("video.mp4", "failed"),))
     captured = Captured(frame, index, "frame", CAMERA, t_capture=100.0)
     manifest = small_manifest("seg" if "class_map" in outputs else "cls")
@@ -74,7 +76,7 @@ def _parts(message: bytes) -> tuple[dict[str, object], bytes, bytes]:
     return head, rest[: head["image"]], rest[head["image"] :]
 
 
-def test_a_page_is_told_the_model_and_each_result(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_page_receives_the_model_and_each_result(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def look(url: str, write: Write) -> tuple[dict[str, object], bytes]:
         async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:
             model = await socket.receive_json()
@@ -125,7 +127,9 @@ def test_classification_has_scores_and_no_map(cls_model: Path, capfd: pytest.Cap
     assert classes == b""
 
 
-def test_a_slow_page_gets_the_newest_and_holds_up_nobody(seg_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_slow_page_gets_the_newest_result_and_delays_nothing_else(
+    seg_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     async def look(url: str, write: Write) -> list[object]:
         async with ClientSession() as session, session.ws_connect(f"{url}live") as socket:
             await socket.receive_json()
@@ -181,7 +185,7 @@ async def _frame(socket: ClientWebSocketResponse) -> object:
         return None
 
 
-def test_nothing_is_encoded_while_nobody_watches(
+def test_nothing_is_encoded_without_a_viewer(
     seg_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
@@ -223,7 +227,7 @@ def test_streams_take_turns(seg_model: Path, capfd: pytest.CaptureFixture[str]) 
         assert {0, 1} == set(asyncio.run(look(url, write)))
 
 
-def test_one_viewer_too_many_is_told_so(
+def test_a_viewer_above_the_limit_gets_a_message(
     seg_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web_hub, "VIEWERS", 1)
@@ -280,7 +284,7 @@ def _status(url: str, **options: dict[str, str]) -> int:
         ({"Origin": "null"}, 403),
     ],
 )
-def test_other_sites_stay_out(
+def test_requests_of_other_sites_are_refused(
     seg_model: Path, capfd: pytest.CaptureFixture[str], headers: dict[str, str], status: int
 ) -> None:
     with _served(seg_model, capfd) as (_, url):
@@ -443,7 +447,10 @@ async def _look_at_a_stale_stream(url: str, manifest: Manifest) -> None:
                 "10",
                 "10",
             ]
-            await until(f"{text}('1 of 2 streams without a new frame')", "live", (0,))
+            await until(f"{text}('1 of 2 streams stopped')", "live", (0,))
+            await tab.size(390, 844)
+            assert await tab.run("document.documentElement.scrollWidth <= 390")
+            assert await tab.run("(([s]) => s.scrollWidth <= s.clientWidth)(document.querySelectorAll('#status span'))")
             await until(f"{text}('Live')", "ended", (0,))
 
 
@@ -455,7 +462,7 @@ NO_OPACITY = """(() => { const slider = document.querySelector('#opacity'); slid
 
 
 @needs_chromium
-def test_in_a_browser(seg_model: Path, free_port: int) -> None:
+def test_the_page_works_in_a_browser(seg_model: Path, free_port: int) -> None:
     """Legend, figures, toggles, opacity, plots, hostile names, a phone, the end of the run and the next run."""
     manifest = _manifest(seg_model)
     classes = (manifest.classes[0], ClassInfo(name=HOSTILE, colour=(1, 2, 3)), manifest.classes[2])
@@ -481,6 +488,9 @@ async def _look_around(url: str, run: Callable[[], AbstractContextManager[None]]
             await _toggles_and_opacity(tab)
             await tab.size(390, 844)
             assert await tab.run("document.documentElement.scrollWidth <= 390")
+            told = "document.querySelectorAll('figcaption .figures')[1]"
+            assert await tab.run(f"{told}.textContent") == FAULT
+            assert await tab.run(f"{told}.scrollWidth <= {told}.clientWidth")  # readable on a phone too
             assert tab.complaints == []
         await tab.until("document.querySelector('#status').dataset.state === 'lost'")
         with run():

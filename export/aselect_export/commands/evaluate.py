@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aselect_edge.commands.threads import Threads, use_threads
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Verbose
 from aselect_runtime.options import Device
@@ -23,6 +24,7 @@ def _evaluate(
     split: Annotated[str, typer.Option(help="Its split to measure on.")] = "test",
     device: Annotated[Device, typer.Option(help="Device to run on; a bundle runs in torch.")] = "auto",
     report: Annotated[Path | None, typer.Option(help="Write an .html page of the figures.")] = None,
+    threads: Threads = None,
     as_json: Json = False,
     verbose: Verbose = False,  # noqa: ARG001 - read by `entry`
 ) -> None:
@@ -33,6 +35,7 @@ def _evaluate(
     from aselect_edge.team import leads
     from aselect_export.evaluation import evaluate
 
+    use_threads(threads)
     with terminal_progress(shown=leads()) as progress:
         found = evaluate(model, data, split, device, progress, report=report)
     if not leads():
@@ -44,9 +47,11 @@ def _evaluate(
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    figures = {**found.per_class, **found.others, found.metric: found.score}
-    width = max(map(len, figures))
-    for name, value in figures.items():
+    classes = {f"  {name}": value for name, value in found.per_class.items()}
+    means: dict[str, float | None] = {**found.others, found.metric: found.score}
+    width = max(map(len, classes | means))
+    print("IoU of each class:" if found.task == "seg" else "recall of each class:")
+    for name, value in (classes | means).items():
         print(f"{name:<{width}}  {'absent' if value is None else f'{value:.4f}'}")
     print(f"{found.images} images of {found.split}, on {found.device}")
 

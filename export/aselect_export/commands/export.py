@@ -12,6 +12,8 @@ import typer
 
 from aselect_calibration.settings import Rest
 from aselect_calibration.thresholds import Method
+from aselect_edge.commands.threads import Threads, use_threads
+from aselect_export.card import CARD
 from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
@@ -89,6 +91,7 @@ def _export(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; <task>-<precision> if left out.")] = None,
+    threads: Threads = None,
     int8: Int8,
     encoder: EncoderOptions,
     delivery: Delivery,
@@ -105,6 +108,7 @@ def _export(
 
     from aselect_export.api import export
 
+    use_threads(threads)
     console = Console(stderr=True)
     with terminal_progress() as progress:
         result = export(
@@ -179,6 +183,13 @@ def export_json(result: ExportResult) -> str:
     )
 
 
+_WEIGHTS = {
+    "backbone_float32_bytes": "weights of the whole backbone, in float32",
+    "deployed_float32_bytes": "weights of the exported part and the head, in float32",
+}
+"""What `Report.size` has beside files."""
+
+
 def _print_export(result: ExportResult, following: str) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -191,11 +202,13 @@ def _print_export(result: ExportResult, following: str) -> None:
         gate.add_row(*row, f"{parity.max_error:.1e}", passed)
     console.print(gate)
     for name, size in result.report.size.items():
-        console.print(f"{size / 1e6:10.2f} MB  {name}", markup=False)
+        console.print(f"{size / 1e6:10.2f} MB  {_WEIGHTS.get(name, name)}", markup=False)
     for name, taken in result.report.latency.items():
         console.print(f"{taken:10.2f} ms  {name.removesuffix(' [ms]')}", markup=False)
     for note in result.report.notes:
         console.print(f"note: {note}", markup=False)
+    if (card := result.folder / CARD).is_file():
+        console.print(f"model card: {card}", markup=False, soft_wrap=True)
     console.print(
         f"wrote {result.folder}; next: {following}",
         markup=False,

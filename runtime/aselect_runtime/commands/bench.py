@@ -70,4 +70,6 @@ def _bench(
         print(report(benchmarks, effort))
 
 
-bench = entry(_bench)
+bench = entry(
+    _bench, examples=["aselect-bench EXPORTED", "aselect-bench EXPORTED --device cpu --source video.mp4 --json"]
+)

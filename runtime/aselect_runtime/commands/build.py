@@ -48,4 +48,4 @@ def _build(
         )
 
 
-build = entry(_build)
+build = entry(_build, examples=["aselect-build EXPORTED", "aselect-build EXPORTED --target sm86,sm89"])

@@ -34,4 +34,4 @@ def _doctor(
         raise SystemExit(1)
 
 
-doctor = entry(_doctor)
+doctor = entry(_doctor, examples=["aselect-doctor"])

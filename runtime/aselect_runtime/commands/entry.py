@@ -70,8 +70,8 @@ class Command:
         return typer.main.get_command(app)
 
     def options(self) -> set[str]:
-        """The options that the help lists, such as `--imgsz`."""
-        return {name for option in self.verb().params if not getattr(option, "hidden", False) for name in option.opts}
+        """The options, such as `--imgsz`."""
+        return {name for option in self.verb().params for name in option.opts}
 
 
 entry = Command
@@ -157,7 +157,8 @@ def _denied(error: OSError) -> WriteError:
 def _hint(error: AselectError, options: Collection[str]) -> str:
     flags = ["--" + name.replace("_", "-") for name in error.parameters]
     named = [flag for flag in flags if flag in options]
-    return f" ({', '.join(named)})" if named else ""
+    gone = isinstance(error, InputError) and not _has_working_folder()
+    return (f" ({', '.join(named)})" if named else "") + ("; the working folder was deleted" if gone else "")
 
 
 def _report(error: AselectError, verbose: bool, hint: str = "") -> None:

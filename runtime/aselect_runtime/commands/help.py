@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from typer.core import TyperCommand
@@ -12,7 +13,7 @@ WIDTH = 110
 """Maximum columns of a help text; fewer in a narrower terminal."""
 NAMES = 30
 """Columns of an option and its value, before its description."""
-GENERAL = ("as_json", "verbose", "help")
+GENERAL = ("as_json", "verbose", "help", "help_all")
 """Parameters that all commands share, the last of `Options`."""
 
 
@@ -24,7 +25,7 @@ class GroupedCommand(TyperCommand):
     examples: Sequence[str] = ()
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each group."""
+        """Write a section for each group, and name the hidden options."""
         rows: dict[str, tuple[str, str]] = {}
         arguments = []
         for parameter in self.get_params(ctx):
@@ -34,15 +35,23 @@ class GroupedCommand(TyperCommand):
             if parameter.opts[0].startswith("-"):
                 rows[parameter.name or ""] = shortened(*record)
             else:
-                arguments.append(shortened(*record))
+                name, about = shortened(*record)
+                arguments.append((name.upper(), about))
         grouped = {name for names in (*self.groups.values(), GENERAL) for name in names}
         first = [row for name, row in rows.items() if name not in grouped]
         sections = {"Arguments": arguments, "Options": [*first, *(rows[name] for name in GENERAL if name in rows)]}
-        sections |= {title: [rows[name] for name in names] for title, names in self.groups.items()}
+        sections |= {title: [rows[name] for name in names if name in rows] for title, names in self.groups.items()}
         for title, listed in sections.items():
             if listed:
                 with formatter.section(title):
                     formatter.write_dl(listed, col_max=NAMES)
+        if hidden := [max(one.opts, key=len) for one in self.params if getattr(one, "hidden", False)]:
+            named = f"More options, described by --help-all: {', '.join(hidden)}"
+            formatter.write(f"\n{fill(named, formatter.width, subsequent_indent='    ', break_on_hyphens=False)}\n")
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Arguments in capitals, without the braces that some versions of typer write around them."""
+        return [re.sub(r"^\{(.*?)\}(\.\.\.)?$", r"\1", piece).upper() for piece in super().collect_usage_pieces(ctx)]
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the examples, each on one unwrapped line that can be copied."""

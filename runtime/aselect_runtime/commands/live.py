@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from aselect_runtime.pipeline.timing import RunSummary
+from aselect_runtime.progress import visible
 from aselect_runtime.results import Result
 
 
@@ -34,27 +35,31 @@ def progress(total: int | None) -> Iterator[Callable[[Result], None] | None]:
 
 def print_summary(summary: RunSummary, stream: TextIO) -> None:
     """Print the summary as a table; plain text, because importing a table library takes time."""
-    print(
-        f"{summary.frames} frames in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
+
+    def say(line: str) -> None:
+        print(visible(line), file=stream)
+
+    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
+    say(
+        f"{frames} in {summary.seconds:.1f} s on {summary.device}: {summary.fps:.1f} fps"
         + (f", {summary.dropped} dropped" if summary.dropped else "")
         + (f", {summary.repeated} repeated" if summary.repeated else "")
-        + (f", {summary.reconnects} reconnects" if summary.reconnects else ""),
-        file=stream,
+        + (f", {summary.reconnects} reconnects" if summary.reconnects else "")
     )
-    print(f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}", file=stream)
+    say(f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}")
     for stage, times in summary.stages.items():
-        print(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}", file=stream)
+        say(f"{stage:<10}{times.p50:>9.2f}{times.p95:>9.2f}{times.p99:>9.2f}")
     for source in summary.sources if len(summary.sources) > 1 else ():
         repeated = f", {source.repeated} repeated" if source.repeated else ""
         fault = f", last fault: {source.fault.removeprefix(f'{source.name}: ')}" if source.fault else ""
-        print(f"{source.name}: {source.frames} frames, {source.dropped} dropped{repeated}{fault}", file=stream)
+        say(f"{source.name}: {source.frames} frames, {source.dropped} dropped{repeated}{fault}")
     for source in summary.sources:
         if source.skipped:
-            print(f"{source.name}: skipped {source.skipped} images that do not decode", file=stream)
+            say(f"{source.name}: skipped {source.skipped} images that do not decode")
     for sink in summary.sinks:
         if sink.dropped:
-            print(f"{sink.name}: {sink.written} results, {sink.dropped} dropped", file=stream)
+            say(f"{sink.name}: {sink.written} results, {sink.dropped} dropped")
     for stage, times_stuck in summary.stalls.items():
-        print(f"{stage}: stalled {times_stuck} times", file=stream)
+        say(f"{stage}: stalled {times_stuck} times")
     for output in summary.outputs:
-        print(f"wrote {output}", file=stream)
+        say(f"wrote {output}")

@@ -41,3 +41,20 @@ def unset_at(sentinel: float) -> Callable[[Any], Any]:
         return None if value == sentinel else value
 
     return callback
+
+
+def _show_all(ctx: typer.Context, asked: bool) -> None:
+    command: Any = ctx.command
+    if asked and not ctx.resilient_parsing:
+        for option in command.params:
+            if getattr(option, "hidden", False):
+                option.hidden = False
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show this message with all options and exit."),
+]
+"""For a command that has options with `hidden=True`: its --help only names them."""

@@ -26,8 +26,8 @@ Model = Annotated[Path, typer.Argument(help="Export folder, or a .onnx file of a
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        help="Video file, image, folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string or "
-        "synthetic://street; cameras and streams run in parallel, files one after the other.",
+        help="Video, image, folder of images, /dev/videoN, csi://N, rtsp://…, http(s)://…, a GStreamer string or "
+        "synthetic://street; cameras run in parallel, files in turn.",
         metavar="INPUT...",
     ),
 ]
@@ -38,8 +38,8 @@ Outputs = Annotated[
         "-o",
         metavar="URI",
         help=".mp4/.mkv overlay, .jsonl results (- for stdout), .png last frame, folder/ masks, display://, "
-        "http://host:port live page, mqtt://host/topic, metrics://host:port; {source} and {time} in a file's name are "
-        "replaced; repeatable.",
+        "http://host:port live page, mqtt://host/topic, metrics://host:port; repeatable. In file names "
+        "{source} and {time} are replaced.",
     ),
 ]
 MaxFrames = Annotated[int | None, typer.Option("--max-frames", min=1, help="Stop after this many frames.")]
@@ -59,7 +59,7 @@ SkipStill = Annotated[
         "--skip-still",
         min=0.001,
         max=0.5,
-        help="Repeat the last result while nothing changes by more than this share, for example 0.01. Default: off.",
+        help="Repeat the last result while nothing moves, for example 0.01. Default: off.",
     ),
 ]
 Record = Annotated[
@@ -71,7 +71,7 @@ DecodeWith = Annotated[
     typer.Option(
         "--decode",
         metavar="NAME",
-        help="Decode videos by auto (hardware if it works), software or hardware.",
+        help="Decode by auto (hardware if it works), software, hardware.",
     ),
 ]
 RuleFile = Annotated[Path | None, typer.Option("--rules", help="TOML file of zones and rules that define events.")]
@@ -80,8 +80,7 @@ Events = Annotated[
     typer.Option(
         "--events",
         metavar="URI",
-        help="Where events go: events.jsonl, mqtt://host/topic (Home Assistant) or https://host/path (a webhook); "
-        "repeatable. A live page of --output shows them too.",
+        help="events.jsonl, mqtt://host/topic (Home Assistant) or https://host (webhook); repeatable.",
     ),
 ]
 RecordEvents = Annotated[
@@ -89,7 +88,7 @@ RecordEvents = Annotated[
     typer.Option(
         "--record-events",
         metavar="DIR",
-        help="Folder for a video of each event, copied from a network camera's stream or a file without re-encoding.",
+        help="Folder for a video of each event, of network cameras and files.",
     ),
 ]
 Pre = Annotated[float, typer.Option("--pre", min=0, max=300, help="Seconds of video before the start of an event.")]
@@ -131,10 +130,8 @@ def _run(
 ) -> None:
     """Run an exported model on videos, images, cameras and streams.
 
-    Ctrl-C, SIGTERM or SIGHUP stop the run in an orderly way: the outputs are completed and the exit code is 0; a second
-    signal stops it at once. A camera whose connection is lost is reconnected until the run ends; if no camera ever
-    delivers a frame, the exit code is 1. If an input or output fails, the error is logged, the run continues without
-    it, and the exit code at the end is 1. However the run ends, outputs keep the results written so far.
+    Ctrl-C completes the outputs and ends with exit code 0. A camera whose connection is lost is reconnected until the
+    run ends. If an input or output fails, the run continues without it, and the exit code at the end is 1.
     """
 
     inputs, outputs, places = ([filled_in(uri) for uri in uris or ()] for uris in (inputs, output, events))
@@ -196,4 +193,14 @@ def quiet_libraries(verbose: bool) -> None:
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 
-run = entry(_run)
+run = entry(
+    _run,
+    groups={
+        "Results": ["smooth", "skip_still", "opacity", "clear", "decode", "record_calibration"],
+        "Events": ["rules", "events", "record_events", "pre", "post", "keep_gb", "keep_days"],
+    },
+    examples=[
+        "aselect-run EXPORTED video.mp4 --output overlay.mp4 --output results.jsonl",
+        "aselect-run EXPORTED /dev/video0 --output http://127.0.0.1:8080",
+    ],
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,11 +16,11 @@ from aselect_runtime.engines.builder import BuildOptions, build_engine, check_ta
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
 from aselect_runtime.engines.fp8 import buildable, check_fp8
 from aselect_runtime.engines.gpu import Gpu, find_gpu
-from aselect_runtime.engines.int8_gate import faster
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
 from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
 from aselect_runtime.engines.precision import check_precision, tensor_types
+from aselect_runtime.engines.speed_gate import KEPT, faster
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
@@ -198,7 +199,8 @@ def _build_first_passing(
     try:
         passing = first_passing(rungs, build, verify)
         if compared and passing.rung == manifest.model:
-            passing = faster(passing, lambda: first_passing(rungs[1:], build, verify), candidate, latency)
+            others = partial(first_passing, rungs[1:], build, verify)
+            passing = faster(passing, manifest.precision, others, candidate, latency)
         candidate.replace(folder / final)
         forget_failure(folder, final)
     except GateError:
@@ -206,7 +208,7 @@ def _build_first_passing(
         raise
     finally:
         candidate.unlink(missing_ok=True)
-        candidate.with_name(f"{candidate.name}.int8").unlink(missing_ok=True)
+        candidate.with_name(f"{candidate.name}{KEPT}").unlink(missing_ok=True)
     return _record(folder, manifest, passing, final, latency)
 
 

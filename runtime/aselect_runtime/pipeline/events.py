@@ -12,6 +12,7 @@ from pathlib import Path
 from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.pipeline.deliveries import Delivery
+from aselect_runtime.pipeline.output_plan import refuse_below
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.rules import Event, Rules, Sight, Watch, load_rules
@@ -53,6 +54,11 @@ def plan_events(
             parameter="events",
         )
     _refuse_clashes(places, outputs)
+    for place in places:
+        if "://" not in place:
+            refuse_below(inputs, place, "a file with snapshots beside it", "events")
+    if recording is not None:
+        refuse_below(inputs, str(recording.folder), "a folder of videos", "record_events")
     loaded = load_rules(rules)
     if recording is None:
         return EventPlan(loaded, tuple(places))

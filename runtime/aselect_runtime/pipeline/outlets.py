@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from threading import Event, Thread
 
-from aselect_runtime.errors import InputError
 from aselect_runtime.health import Health, SinkHealth, SinkState
-from aselect_runtime.media import is_image
 from aselect_runtime.pipeline.handoff import Handoff
 from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.output_plan import OutputPlan
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import STDOUT, Sink, SinkClosed, Write, sink_name, writes_files
-from aselect_runtime.sources.source import Source, source_name
+from aselect_runtime.sinks.sink import Sink, SinkClosed, Write, writes_files
 
 DEPTH = 4
 """Results that may wait for a sink: enough to absorb jitter, few enough to limit memory and delay."""
@@ -28,101 +22,6 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that an output on the network has to close at the end of the run."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class OutputPlan:
-    """An output and the inputs whose results it gets; for an output object, `sink` is the object and `uri` its name."""
-
-    uri: str
-    streams: frozenset[int]
-    sink: Sink | None = None
-
-
-def plan_outputs(
-    outputs: Sequence[str | Sink], inputs: Sequence[str | Source], lanes: Sequence[Sequence[int]]
-) -> list[OutputPlan]:
-    """The outputs to open; raises InputError if two of them would write the same file.
-
-    In a file's name `{source}` is replaced by the name of the input, with one file per input, and `{time}` by the start
-    of the run. Inputs that run in parallel get separate videos, images and masks, with a number in the name if it has
-    no `{source}`; .jsonl files, outputs on the network and objects are shared.
-    """
-    everything = frozenset(range(len(inputs)))
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    plans: list[OutputPlan] = []
-    for output in outputs:
-        if not isinstance(output, str):
-            plans.append(OutputPlan(sink_name(output), everything, output))
-            continue
-        uri = output.replace("{time}", moment) if writes_files(output) else output
-        if writes_files(uri) and "{source}" in uri:
-            names = short_names(inputs)
-            plans += [OutputPlan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
-        elif writes_files(uri) and len(lanes) > 1 and uri != STDOUT and not uri.endswith(".jsonl"):
-            plans += [OutputPlan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
-        else:
-            plans.append(OutputPlan(uri, everything))
-    files = [
-        plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri) and plan.uri not in {"", STDOUT}
-    ]
-    _refuse_clashes([uri for uri in inputs if isinstance(uri, str)], files)
-    return plans
-
-
-def short_names(inputs: Sequence[str | Source]) -> list[str]:
-    """A unique name for each input that can be part of a file name and contains no secret."""
-    names: list[str] = []
-    for number, given in enumerate(inputs):
-        uri = source_name(given)
-        name = redact(uri)
-        if " ! " in uri:
-            from aselect_runtime.sources.addresses import short_name  # here, because it loads ssl
-
-            name = short_name(uri)
-        else:
-            name = name.split("://", 1)[1] if "://" in name else Path(name).stem
-        name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
-        names.append(f"{name}-{number}" if name in names else name)
-    return names
-
-
-def label_folders(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
-    """For each input the label prefix, `NAME/` or empty, that keeps its labels different from earlier inputs'."""
-    taken: set[str] = set()
-    folders: list[str] = []
-    for source, name in zip(sources, names, strict=True):
-        labels: frozenset[str] = getattr(source, "labels", frozenset())
-        folders.append("" if taken.isdisjoint(labels) else f"{name}/")
-        taken |= labels
-    return folders
-
-
-def _numbered(uri: str, number: int) -> str:
-    """Add a number to the name: video.mp4 -> video-0.mp4, masks/ -> masks-0/."""
-    if uri.endswith("/"):
-        return f"{uri.rstrip('/')}-{number}/"
-    path = Path(uri)
-    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-
-
-def _refuse_clashes(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    taken = {Path(uri).resolve() for uri in inputs}
-    folders = [path for path in taken if path.is_dir()]
-    for uri in outputs:
-        path = Path(uri).resolve()
-        if is_image(path) and any(path.is_relative_to(folder) for folder in folders):
-            raise InputError(
-                f"{uri}: got an image below the input folder, expected a path outside it, because the next run would "
-                "read it as an input; choose another output",
-                parameter="output",
-            )
-        if path in taken:
-            raise InputError(
-                f"{uri}: got this path twice, expected a separate path for each output; choose another output",
-                parameter="output",
-            )
-        taken.add(path)
 
 
 class _UndoneError(Exception):

@@ -33,15 +33,8 @@ from aselect_runtime.pipeline.inference import Inference
 from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
-from aselect_runtime.pipeline.outlets import (
-    DEPTH,
-    Outlet,
-    OutputPlan,
-    label_folders,
-    open_outlets,
-    plan_outputs,
-    short_names,
-)
+from aselect_runtime.pipeline.outlets import DEPTH, Outlet, open_outlets
+from aselect_runtime.pipeline.output_plan import OutputPlan, label_folders, plan_outputs, refuse_below, short_names
 from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
@@ -107,6 +100,7 @@ def run_pipeline(
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
+        refuse_below(inputs, str(record), "a folder of images", "record_calibration")
         everything = frozenset(range(len(inputs)))
         outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
 from aselect_runtime.frames import Frame
-from aselect_runtime.processor import physical_cores
+from aselect_runtime.processor import compute_threads
 from aselect_runtime.records import Manifest, TensorSpec
 from aselect_runtime.results import Arrays
 
@@ -29,7 +29,7 @@ class OnnxSession:
     def __init__(self, source: Path | bytes, device: str) -> None:
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = physical_cores()
+        options.intra_op_num_threads = compute_threads()
         # Decoding and drawing share the cores with inference: a thread that spins between two operators slows them
         # down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

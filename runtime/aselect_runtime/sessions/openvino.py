@@ -12,7 +12,7 @@ from typing import Any
 
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
 from aselect_runtime.frames import Frame
-from aselect_runtime.processor import physical_cores, processor
+from aselect_runtime.processor import compute_threads, processor
 from aselect_runtime.records import Manifest, TensorSpec
 from aselect_runtime.results import Arrays
 from aselect_runtime.sessions.compiled import compiled, compiled_folder
@@ -44,7 +44,7 @@ class OpenVinoSession:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",  # one frame at a time, with the lowest latency
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": physical_cores(),
+            "INFERENCE_NUM_THREADS": compute_threads(),
         }
 
         def compile_with(folder: str) -> Any:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from aselect_runtime.redaction import redact
 from aselect_runtime.rules import Event, Rules
+from aselect_runtime.sources.addresses import quoted
 
 Deliver: TypeAlias = Callable[[Event], None]
 """Delivers one event. WriteError means that it may succeed later: the event is sent again. Any other AselectError means
@@ -29,7 +30,7 @@ class EventContext:
 
 def event_place(uri: str) -> str:
     """The name for messages. The path of a webhook is left out, because for many services it is a secret."""
-    parts = urlsplit(uri)
+    parts = urlsplit(quoted(uri))
     if parts.scheme not in {"http", "https"}:
         return redact(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"

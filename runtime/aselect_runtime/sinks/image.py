@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +14,23 @@ from aselect_runtime.errors import WriteError
 from aselect_runtime.files import atomic_file, atomic_write, check_place
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.short_labels import LONGEST, shortened
 from aselect_runtime.sinks.sink import EACH, Write
 
 
 @contextmanager
 def images(pattern: str, manifest: Manifest) -> Iterator[Write]:
-    """Writes the overlay of each frame atomically to the path that results from replacing `{name}` by its label."""
+    """Writes the overlay of each frame atomically to the path that results from replacing `{name}` by its label.
+
+    A label that is too long for a file's name is shortened.
+    """
     painter = Painter(manifest)
     check_place(Path(pattern.replace(EACH, "name")))
+    beside = max(len(os.fsencode(part)) for part in Path(pattern).parts if EACH in part) - len(EACH)
+    most = max(10, LONGEST - beside)
 
     def write(result: Result) -> None:
-        path = Path(pattern.replace(EACH, result.captured.label))
+        path = Path(pattern.replace(EACH, shortened(result.captured.label, most)))
         atomic_write(path, cv2.imencode(path.suffix, result.plot(painter))[1].tobytes())
 
     yield write

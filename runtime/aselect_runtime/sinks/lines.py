@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import naming
+from aselect_runtime.files import naming, refuse_special
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
@@ -60,6 +60,7 @@ def standard_output() -> Iterator[Write]:
 def _opened(path: Path) -> Iterator[FileIO]:
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_special(path)
         # Opened now, so that a path that is not writable is reported before the run.
         stream = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
     with stream:

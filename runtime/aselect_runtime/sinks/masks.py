@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from zlib import crc32
 
 import cv2
 
@@ -14,10 +13,9 @@ from aselect_runtime.media import MASKS
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Manifest, MaskFolder
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.short_labels import shortened
 from aselect_runtime.sinks.sink import Write
 
-LONGEST = 240
-"""Maximum bytes of a mask's name without its suffix and number: file systems allow 255 bytes in all."""
 KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
 """A later run replaces the masks that the record names and no other files."""
 
@@ -39,15 +37,9 @@ def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
 
 
 def _recordable(label: str) -> str:
-    """The label with only the characters that the record allows: names on disk are bytes and may be no valid text.
-
-    A name that would be too long with `~2.png` is shortened and ends with a checksum.
-    """
+    """The label with only the characters that the record allows: names on disk are bytes and may be no valid text."""
     text = "".join(each if each.isprintable() and each != "\\" else "\N{REPLACEMENT CHARACTER}" for each in label)
-    folder, slash, name = text.rpartition("/")
-    if len(name.encode()) > LONGEST:
-        name = f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{crc32(name.encode()):08x}"
-    return folder + slash + name
+    return shortened(text)
 
 
 def _unused(folder: Path, label: str) -> Path:

@@ -21,6 +21,7 @@ from aselect_runtime.errors import InputError, MissingDependencyError, WriteErro
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.sink import Write
+from aselect_runtime.sources.addresses import quoted
 
 try:
     from paho.mqtt.client import MQTT_ERR_NO_CONN, MQTT_ERR_SUCCESS, Client, MQTTMessageInfo, error_string
@@ -58,12 +59,14 @@ class Broker:
     @classmethod
     def parse(cls, uri: str) -> Broker:
         """Parse a URI; raises InputError."""
-        split = split_address(uri, EXAMPLE)
+        address = quoted(uri)
+        split = split_address(address, EXAMPLE)
         parts = split.parts
         tls = parts.scheme == "mqtts"
         topic = unquote(parts.path).strip("/")
         port = split.port or (8883 if tls else 1883)
-        odd = parts.query or parts.fragment or set(uri) & set("+#\0")  # + and # in a topic are wildcards
+        after = address.rpartition("@")[2] + topic
+        odd = parts.query or set(after) & set("+#\0")  # + and # in a topic are wildcards
         if not parts.hostname or not topic or odd:
             raise InputError(f"{redact(uri)}: got no broker with a topic to publish to, expected for example {EXAMPLE}")
         user = unquote(parts.username) if parts.username else None

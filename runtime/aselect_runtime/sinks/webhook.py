@@ -20,6 +20,7 @@ from aselect_runtime import __version__
 from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver, EventContext, event_place
+from aselect_runtime.sources.addresses import quoted
 
 SECRET = "ASELECT_WEBHOOK_SECRET"
 """Environment variable with the key of the signature."""
@@ -48,6 +49,7 @@ class Receiver:
     @classmethod
     def parse(cls, uri: str) -> Receiver:
         """Parse an address; raises InputError."""
+        uri = quoted(uri)
         try:
             parts = urlsplit(uri)
             usable = bool(parts.hostname) and parts.port != 0 and uri.isascii() and uri.isprintable() and " " not in uri

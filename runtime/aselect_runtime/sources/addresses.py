@@ -1,36 +1,14 @@
-"""Quoting the credentials of addresses, and what an error of opening one means."""
+"""Quoting the credentials of addresses, and short names of pipelines."""
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Mapping
-from types import MappingProxyType
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from aselect_runtime.redaction import redact
 from aselect_runtime.sources.tls import SCHEMES
 
-OPEN_TIMEOUT = 10.0
-"""Seconds to wait for the first answer of an address."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:@/?#\[\]]+)(:\d{1,5})?")
-REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        "HTTPUnauthorizedError": "got no access (401), expected its user and password; check both",
-        "HTTPForbiddenError": "got no access (403), expected a user with access; check the user's rights",
-        "HTTPNotFoundError": "got no such stream there (404), expected a path that it serves; check the path",
-        "ConnectionRefusedError": "got no server at that port, expected one; check the port, and that it runs",
-        "ProtocolNotFoundError": (
-            "got an FFmpeg without this protocol, expected one with it; relay the stream as rtsp:// (MediaMTX does), "
-            "or give a GStreamer string"
-        ),
-        "InvalidDataError": "got data that is no video, expected a stream; check the path",
-        "ExitError": f"got no answer within {OPEN_TIMEOUT:.0f} s, expected one; check host, port and network",
-        "TimeoutError": f"got no answer within {OPEN_TIMEOUT:.0f} s, expected one; check host, port and network",
-    }
-)
-"""Error class of PyAV -> its meaning for the user."""
-UNKNOWN = "got no stream, expected one there; check address, user, password and network"
 
 
 def quoted(uri: str) -> str:
@@ -71,19 +49,3 @@ def short_name(text: str) -> str:
 
 def _escaped(text: str) -> str:
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%!$&'()*+,;=~")
-
-
-def because(uri: str, error: Exception | None) -> str:
-    """What an error of PyAV means, without the address; a name that no server of names knows comes first."""
-    host = urlsplit(uri).hostname if "://" in uri else None
-    try:
-        if host:
-            socket.getaddrinfo(host, None)
-    except OSError:
-        return unknown(host)
-    return REASONS.get(type(error).__name__, UNKNOWN)
-
-
-def unknown(host: str | None) -> str:
-    """The message for a host name that cannot be resolved."""
-    return f"got no address for the host {host}, expected a name that can be resolved; check the name and the network"

@@ -17,8 +17,8 @@ from av.video.reformatter import VideoReformatter
 
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import Frame
-from aselect_runtime.sources.addresses import because
 from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.faults import because
 from aselect_runtime.sources.image_size import LARGEST_IMAGE, check_size, too_large
 from aselect_runtime.sources.mjpeg import jpeg_size
 
@@ -40,7 +40,8 @@ class AvCapture:
     """What FFmpeg reads, decoded by the processor or, with `cuda`, by NVDEC alone.
 
     `timeouts` are the seconds that opening and each read may take; `threads` 0 leaves their number to FFmpeg. Several
-    delay each frame of a live stream by as many. Raises InputError where nothing opens.
+    delay each frame of a live stream by as many. Raises InputError where nothing opens, and
+    with `cuda` EngineError for a codec that NVDEC does not know.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class AvCapture:
     ) -> None:
         self._name = name
         self._damaged = 0
+        self._taken = False
         self._position = 0.0
         self._reformatter = VideoReformatter()
         accelerated = _cuda() if cuda else None
@@ -63,6 +65,12 @@ class AvCapture:
             self._container = av.open(uri, options=given, timeout=timeouts, hwaccel=accelerated)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{name}: {because(uri, error)}") from None  # PyAV's own message holds the address
+        except RuntimeError:  # PyAV's, where no stream has a codec of the hardware
+            if not cuda:
+                raise
+            raise EngineError(
+                f"{name}: got no codec that NVDEC decodes, expected H.264 or another of its own"
+            ) from None
         best = self._container.streams.best("video")
         if not isinstance(best, av.VideoStream):
             self._container.close()
@@ -102,15 +110,11 @@ class AvCapture:
         self._first = None
         if frame is None:
             return None
+        self._taken = True
         start = self._stream.start_time or 0
         if frame.pts is not None and self._stream.time_base is not None:
             self._position = float((frame.pts - start) * self._stream.time_base)
         return partial(self._bgr, frame)
-
-    def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """The next frame, BGR; (False, None) at the end."""
-        make = self.next()
-        return (False, None) if make is None else (True, make())
 
     def get(self, property_id: int) -> float:
         """The rate, the position in milliseconds, and how many frames the container promises; 0 for all else."""
@@ -123,7 +127,7 @@ class AvCapture:
 
     def release(self) -> None:
         """Close it."""
-        if self._damaged:
+        if self._damaged and self._taken:  # without any frame there is an error to say it
             log.warning("%s: left out %d packets that do not decode", self._name, self._damaged)
         self._damaged = 0
         self._frames.close()

@@ -11,6 +11,10 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.opencv import FPS, LiveCapture
 
+BUFFERS = 2
+"""Of the driver: one is filled while the other is read. With one alone, every second frame finds none and is lost; more
+would hold older frames."""
+
 
 class Camera(LiveCapture):
     """Reads the device with OpenCV's V4L2 backend."""
@@ -28,6 +32,9 @@ def _connect(device: Path) -> cv2.VideoCapture:
         raise InputError(f"{device}: no permission, expected read and write access; join the group `video`")
     capture = cv2.VideoCapture(str(device.resolve()), cv2.CAP_V4L2)
     if not capture.isOpened():
-        raise InputError(f"{device}: got no stream, expected a free V4L2 camera; close other programs that use it")
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the grab thread reads continuously: a longer queue would only add delay
+        raise InputError(
+            f"{device}: got no stream, expected a free V4L2 camera; close other programs that use it, or name the "
+            "camera's other /dev/video (one has only metadata)"
+        )
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, BUFFERS)
     return capture

@@ -9,7 +9,6 @@ from types import MappingProxyType
 import cv2
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import Frame
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
 from aselect_runtime.sources.addresses import short_name
@@ -105,7 +104,7 @@ def elements(text: str) -> list[str]:
 
 
 class PipelineCapture:
-    """A running pipeline, read like a cv2.VideoCapture, or with frames that are made when they are asked for."""
+    """A running pipeline, whose frames are made when they are asked for."""
 
     def __init__(self, text: str, name: str) -> None:
         self._pipeline = Pipeline(text, name)
@@ -127,11 +126,6 @@ class PipelineCapture:
             return None
         self._position = sample.seconds() - self._start
         return sample.bgr
-
-    def read(self, _: Frame | None = None) -> tuple[bool, Frame | None]:
-        """The next frame, BGR; (False, None) at the end."""
-        make = self.next()
-        return (False, None) if make is None else (True, make())
 
     def get(self, property_id: int) -> float:
         """The rate and the position in milliseconds; 0 for what is not known."""

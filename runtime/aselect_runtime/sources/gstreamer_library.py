@@ -20,6 +20,7 @@ from aselect_runtime.errors import InputError, MissingDependencyError
 from aselect_runtime.frames import Frame
 from aselect_runtime.redaction import redact
 from aselect_runtime.sources.gstreamer_bindings import ErrorStruct, MapStruct, VideoMetaStruct, library
+from aselect_runtime.sources.image_size import check_size
 
 SINK = "aselect"
 """The name of the appsink that frames are taken from."""
@@ -77,7 +78,7 @@ class Sample:
         self._free(self._pointer)
 
     def layout(self) -> Layout:
-        """Raises InputError for something that is not a raw image."""
+        """Raises InputError for something that is not a raw image, or too large."""
         gst = library()
         structure = gst.gst_caps_get_structure(gst.gst_sample_get_caps(self._pointer), 0)
         name = (gst.gst_structure_get_name(structure) or b"").decode()
@@ -91,6 +92,7 @@ class Sample:
                 f"{self._name}: got frames of {' '.join([name, pixels]).rstrip()}, expected video/x-raw of "
                 f"{', '.join(FORMATS)}; put videoconvert ! video/x-raw,format=BGR before the appsink"
             )
+        check_size(self._name, width.value, height.value)
         return Layout(pixels, height.value, width.value, number.value / max(1, divisor.value))
 
     def seconds(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,9 @@ from aselect_runtime.sources.video_file import VideoFile
 
 FPS = 5.0
 """Frames per second of an output video of still images."""
+
+NUMBER = re.compile(r"-\d{6,}$")
+"""The end of the label of a video's frame."""
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,12 @@ class Images:
 
 
 def _labels(root: Path, paths: list[Path]) -> dict[Path, str]:
-    """The relative path of each file without its suffix; with the suffix if two files would have the same label."""
+    """The relative path of each file without its suffix; with the suffix if two files would have the same label.
+
+    So has a video beside an image that is named like one of its frames (`a-000000.png`).
+    """
     short = {path: path.relative_to(root).with_suffix("").as_posix() for path in paths}
     often = Counter(short.values())
-    return {path: name if often[name] == 1 else path.relative_to(root).as_posix() for path, name in short.items()}
+    frames = {NUMBER.sub("", name) for path, name in short.items() if not is_video(path) and NUMBER.search(name)}
+    whole = {path for path, name in short.items() if often[name] > 1 or (is_video(path) and name in frames)}
+    return {path: path.relative_to(root).as_posix() if path in whole else name for path, name in short.items()}

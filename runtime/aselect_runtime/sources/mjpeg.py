@@ -5,11 +5,12 @@ FFmpeg has no such limits: an image of 16000x16000 pixels or a part without an e
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import re
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import Message
 from functools import partial
 from typing import Any, Protocol, cast
@@ -21,8 +22,8 @@ import numpy as np
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
-from aselect_runtime.sources.addresses import REASONS
 from aselect_runtime.sources.deferred import Make
+from aselect_runtime.sources.faults import REASONS, UNKNOWN, unreachable
 from aselect_runtime.sources.image_size import LARGEST_IMAGE
 from aselect_runtime.sources.tls import Trust
 
@@ -61,10 +62,9 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
         raise InputError(f"{name}: {REASONS.get(kind, other)}") from None  # urllib's message contains the address
     except (URLError, ValueError, *CEASED) as error:
         reason = getattr(error, "reason", error)
-        text = getattr(reason, "strerror", None) or type(reason).__name__
-        raise InputError(
-            f"{name}: got no stream ({text}), expected one there; check address, user, password and network"
-        ) from None
+        text = getattr(reason, "strerror", None) or type(error).__name__
+        why = unreachable(urlsplit(uri).hostname, reason) or UNKNOWN.replace("no stream", f"no stream ({text})")
+        raise InputError(f"{name}: {why}") from None
     boundary = body.headers.get_param("boundary")
     if body.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
         body.close()
@@ -196,7 +196,18 @@ class _BasicAuth(_ClosesRefusal, urllib.request.HTTPBasicAuthHandler):
 
 
 class _DigestAuth(_ClosesRefusal, urllib.request.HTTPDigestAuthHandler):
-    pass
+    """Takes passwords of any characters, as UTF-8; urllib's own has ASCII only."""
+
+    def get_algorithm_impls(self, algorithm: str) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
+        make = {"MD5": hashlib.md5, "SHA": hashlib.sha1, "SHA-256": hashlib.sha256}.get(algorithm)
+        if make is None:
+            raise ValueError(f"unknown digest {algorithm}")
+        digest = partial(_hex_digest, make)
+        return digest, lambda secret, data: digest(f"{secret}:{data}")
+
+
+def _hex_digest(make: Callable[[bytes], Any], text: str) -> str:
+    return str(make(text.encode()).hexdigest())
 
 
 def _opener(uri: str, trust: Trust | None) -> urllib.request.OpenerDirector:

@@ -14,8 +14,9 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import SourceInfo
-from aselect_runtime.sources.addresses import OPEN_TIMEOUT, because, quoted
+from aselect_runtime.sources.addresses import quoted
 from aselect_runtime.sources.decoding import Decoding
+from aselect_runtime.sources.faults import OPEN_TIMEOUT, because
 from aselect_runtime.sources.hardware import Place, by_hardware, name_of
 from aselect_runtime.sources.image_size import check_size
 from aselect_runtime.sources.mjpeg import open_mjpeg
@@ -100,7 +101,7 @@ class _Connection:
         place = self._place(live=True)
         return by_hardware(place, self.decoding) or self._by_software(place, threads=1)
 
-    def connect_video(self) -> Capture:
+    def connect_video(self) -> Capture | DeferredCapture:
         """Open a video of which every frame is wanted."""
         self.endpoint.check()
         place = self._place(live=False)

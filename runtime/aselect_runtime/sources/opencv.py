@@ -98,14 +98,14 @@ def open_file(path: Path) -> cv2.VideoCapture:
         return open_ffmpeg(name)
 
 
-def made(capture: Capture | DeferredCapture) -> Iterator[Make]:
-    """What makes each of the frames of an open capture, until it has no more or fails."""
+def made(capture: Capture | DeferredCapture, tries: int = 1) -> Iterator[Make]:
+    """What makes each of the frames of an open capture, until it has no more or fails; `tries` as for `frames`."""
     take = getattr(capture, "next", None)
     if take is not None:
         while (make := take()) is not None:
             yield make
         return
-    for frame in frames(cast("Capture", capture)):
+    for frame in frames(cast("Capture", capture), tries):
         yield partial(_itself, frame)
 
 

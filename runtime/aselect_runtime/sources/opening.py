@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +41,8 @@ def open_source(uri: str, decoding: Decoding | None = None) -> Source:
 def _opened(uri: str, decoding: Decoding) -> Source:
     if not uri:
         raise InputError(f"got an empty input, expected {SUPPORTED}; name one")
-    if "://" not in uri and Path(uri).exists() and not Path(uri).is_char_device():
+    # os.path: a pipeline may be longer than any name, for which Path raises an error.
+    if "://" not in uri and os.path.exists(uri) and not Path(uri).is_char_device():
         return _file(uri, decoding)
     # Imported here, so that only the modules of the requested kind are loaded.
     device = f"/dev/video{uri}" if re.fullmatch(r"\d{1,2}", uri) else uri

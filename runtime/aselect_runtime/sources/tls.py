@@ -17,6 +17,7 @@ from threading import Condition
 from urllib.parse import parse_qsl
 
 from aselect_runtime.errors import InputError
+from aselect_runtime.sources.faults import unreachable
 
 SCHEMES = {"https": 443, "rtsps": 322}
 """Encrypted schemes and their default ports."""
@@ -71,9 +72,8 @@ def check_certificate(host: str, port: int, trust: Trust, name: str, timeout: fl
         ) from error
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InputError(
-            f"{name}: got no encrypted connection ({reason}), expected a stream there; check address and network"
-        ) from error
+        otherwise = f"got no encrypted connection ({reason}), expected a stream there; check address and network"
+        raise InputError(f"{name}: {unreachable(host, error) or otherwise}") from error
 
 
 class _Shared:

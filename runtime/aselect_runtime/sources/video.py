@@ -11,7 +11,8 @@ import cv2
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.results import Captured, SourceInfo
-from aselect_runtime.sources.opencv import Capture, frames, rate
+from aselect_runtime.sources.image_size import check_size
+from aselect_runtime.sources.opencv import Capture, DeferredCapture, made, rate
 
 COMPLETE = 0.9
 """A warning is logged if a video ends before this share of the frames that its container states."""
@@ -22,22 +23,23 @@ log = logging.getLogger(__name__)
 
 
 class Video:
-    """Delivers every frame of the capture that `connect` opens, then ends.
+    """Delivers every frame of the capture that `connect` opens, then ends; raises InputError for too large frames.
 
     The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
     that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, or if
     `missing` returns that bytes are missing at the end; otherwise a warning is logged. `began` is called after the
-    first frame.
+    first frame, `explain` if there is none; it may raise a more exact error.
     """
 
     def __init__(
         self,
         name: str,
         stem: str,
-        connect: Callable[[], Capture],
+        connect: Callable[[], Capture | DeferredCapture],
         missing: Callable[[], int] = lambda: 0,
         tries: int = 1,
         began: Callable[[], None] = lambda: None,
+        explain: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = SourceInfo(name, FPS)
         self.labels = frozenset({stem})
@@ -46,9 +48,16 @@ class Video:
         self._missing = missing
         self._tries = tries
         self._began = began
+        self._explain = explain
 
     def __enter__(self) -> Video:
         self._capture = self._connect()
+        width, height = (self._capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        try:
+            check_size(self.info.name, width, height)
+        except InputError:
+            self._capture.release()
+            raise
         self.info = replace(self.info, fps=rate(self._capture, FPS))
         return self
 
@@ -60,7 +69,11 @@ class Video:
     def __iter__(self) -> Iterator[Captured]:
         promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         count = 0
-        for frame in frames(self._capture, self._tries):
+        for make in made(self._capture, self._tries):
+            frame = make()
+            if frame is None:
+                continue
+            check_size(self.info.name, frame.shape[1], frame.shape[0])
             at = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             position = at if at > 0 else count / self.info.fps
             yield Captured(frame, count, f"{self._stem}-{count:06d}", self.info, position=round(position, 3))
@@ -71,6 +84,7 @@ class Video:
 
     def _check(self, count: int, promised: float) -> None:
         if count == 0:
+            self._explain()
             raise InputError(
                 f"{self.info.name}: got no decodable frame, expected a video; it may be damaged, copy it again"
             )

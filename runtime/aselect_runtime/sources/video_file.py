@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.errors import ImageSizeError, InputError
 from aselect_runtime.media import library_path, printable
 from aselect_runtime.sources.container import missing_bytes
 from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.hardware import Place, by_hardware
-from aselect_runtime.sources.opencv import Capture, open_file
+from aselect_runtime.sources.opencv import Capture, DeferredCapture, open_file
 from aselect_runtime.sources.video import Video
 
 TRIES = 64
@@ -31,10 +31,11 @@ class VideoFile(Video):
             lambda: missing_bytes(path),
             TRIES,
             lambda: decoding.say_processor("videos", name) if decoding else None,
+            lambda: _check_first(path, name),
         )
 
 
-def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture:
+def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture | DeferredCapture:
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -51,3 +52,22 @@ def _connect(path: Path, name: str, decoding: Decoding | None) -> Capture:
             f"{path}: got {size} bytes that cannot be opened, expected a video; it may be truncated, copy it again"
         )
     return capture
+
+
+def _check_first(path: Path, name: str) -> None:
+    """Raise ImageSizeError if the first image is too large: OpenCV does not say why it decodes nothing."""
+    try:
+        from aselect_runtime.sources.av_capture import AvCapture
+    except ImportError:
+        return
+    try:
+        with library_path(path) as given:
+            capture = AvCapture(given, name, {}, threads=1)
+            try:
+                capture.next()
+            finally:
+                capture.release()
+    except ImageSizeError:
+        raise
+    except InputError:  # of a file, OpenCV's reader says better what else is wrong
+        return

@@ -19,7 +19,7 @@ ROOM = 1 << 30
 
 
 def bound(room: int) -> None:
-    """Refuse this process more than `room` bytes of address space from now on."""
+    """Limit the address space of this process to `room` bytes more than now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + room
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -180,7 +180,7 @@ CAPTION, TOKENS = 12, 5
 
 
 def pixart_state(sized: bool = False, scale: float = 1.0, width: int = WIDTH) -> State:
-    """PixArt-alpha's and -Sigma's layout; alpha's at 1024 px is told the image's size (`sized`)."""
+    """PixArt-alpha's and -Sigma's layout; alpha's at 1024 px gets the image's size (`sized`)."""
     shapes: dict[str, tuple[int, ...]] = {
         "x_embedder.proj": (width, CHANNELS, PATCH, PATCH),
         "t_embedder.mlp.0": (width, 256),

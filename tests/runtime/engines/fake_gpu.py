@@ -30,7 +30,7 @@ MAGIC = b"fake plan\n"
 
 
 class MisuseError(AssertionError):
-    """The session did what a real driver would punish with wrong results or a crash."""
+    """The session did what leads to wrong results or a crash with a real driver."""
 
 
 @dataclass
@@ -394,7 +394,7 @@ class _FakeEngine:
         )
 
     def create_engine_inspector(self) -> SimpleNamespace:
-        """It tells types only of engines that were built with detailed profiling, as the real one."""
+        """It reports types only of engines that were built with detailed profiling, as the real one."""
         written = {1: "Float", 6: "Int32", 3: "Int8", 2: "UInt8", 9: "Bool", 7: "Int64", 10: "Half"}
         kinds = {tensor.data_type for tensor in onnx.load_from_string(self._graph).graph.initializer} | {1}
         if self._made_for["graph"] in self._trt.widened:

@@ -68,7 +68,7 @@ def test_a_strongly_typed_engine_is_built_ahead_of_time(tmp_path: Path, kind: in
 
 
 @rtx
-def test_a_type_clash_is_told_with_its_node(tmp_path: Path) -> None:
+def test_a_type_clash_is_reported_with_its_node(tmp_path: Path) -> None:
     model = graph(TensorProto.FLOAT16)
     # Without the cast, FP16 meets the FP32 gain of the norm: a strongly typed network must refuse that.
     model.graph.node[4].input[0] = "product"
@@ -80,7 +80,7 @@ def test_a_type_clash_is_told_with_its_node(tmp_path: Path) -> None:
 
 
 @rtx
-def test_an_unknown_operation_is_told_by_name(tmp_path: Path) -> None:
+def test_an_unknown_operation_is_reported_by_name(tmp_path: Path) -> None:
     model = graph(TensorProto.FLOAT)
     model.graph.node[4].op_type = "Conjure"
     with pytest.raises(EngineError, match="Conjure"):

@@ -49,7 +49,7 @@ def test_a_changed_graph_is_not_built(seg_model: Path) -> None:
     ("fault", "message"),
     [({"files": {}}, "no hash of model.onnx"), ({"model": "../model.onnx"}, "inside the folder")],
 )
-def test_a_model_that_the_manifest_does_not_vouch_for_is_not_built(
+def test_a_graph_that_the_manifest_does_not_list_is_not_built(
     seg_model: Path, fault: dict[str, object], message: str
 ) -> None:
     path = seg_model / "manifest.json"

@@ -96,7 +96,7 @@ def test_an_engine_that_was_never_verified_is_verified_before_its_first_use(
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
-def test_what_a_folder_from_elsewhere_says_of_its_engine_is_not_believed(
+def test_records_in_a_copied_folder_do_not_make_its_engine_trusted(
     ladder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoiled: bool
 ) -> None:
     add_engines(ladder, ())
@@ -108,7 +108,7 @@ def test_what_a_folder_from_elsewhere_says_of_its_engine_is_not_believed(
         assert machine.trt.built == (["model.mixed.onnx"] if spoiled else [])
 
 
-def test_without_a_place_to_remember_it_an_engine_is_verified_again(
+def test_without_a_state_folder_an_engine_is_verified_again(
     ladder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", "/proc/nothing")
@@ -120,7 +120,7 @@ def test_without_a_place_to_remember_it_an_engine_is_verified_again(
     assert any("verified again at the next start" in line for line in said)
 
 
-def test_auto_goes_on_without_tensorrt_when_no_engine_answers_right(ladder: Path, machine: Machine) -> None:
+def test_auto_continues_without_tensorrt_if_no_engine_is_right(ladder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
     said: list[str] = []
     with heard(said.append):
@@ -188,7 +188,7 @@ def test_a_lone_graph_has_no_place_for_engines(ladder: Path, machine: Machine) -
     assert machine.trt.built == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(ladder: Path, machine: Machine) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(ladder: Path, machine: Machine) -> None:
     (ladder / "engines").write_text("a file where the ladder should be")
     with pytest.raises(WriteError, match="writable export folder"):
         open_model(ladder, "tensorrt")

@@ -1,4 +1,4 @@
-"""cuda-python as it is installed: every name that is used is there, and its errors become errors of ours.
+"""cuda-python as it is installed: every name that is used is there, and its errors become AselectErrors.
 
 It imports without a driver, so the names, the argument types and the error path are checked for real.
 """
@@ -85,7 +85,7 @@ def test_without_a_driver_each_call_is_an_error_of_ours(call: object) -> None:
         call(open_memory())  # type: ignore[operator]
 
 
-def test_a_driver_that_is_too_old_and_a_full_gpu_are_told_with_what_to_do() -> None:
+def test_a_driver_that_is_too_old_and_a_full_gpu_are_reported_with_what_to_do() -> None:
     memory = cuda_python.CudaPython()
     errors = cuda_python.runtime_module().cudaError_t
     with pytest.raises(EngineError, match=r"got error 35 .*the driver is older than cuda-python: update the driver"):

@@ -15,11 +15,12 @@ import pytest
 
 from aselect_runtime import open_model
 from aselect_runtime.engines import BuildOptions, add_engines, building
-from aselect_runtime.engines.parity import compare, first_passing
+from aselect_runtime.engines.parity import Passing, compare, first_passing
 from aselect_runtime.engines.precision import check_precision, tensor_types
+from aselect_runtime.engines.speed_gate import faster
 from aselect_runtime.errors import EngineError, GateError, IntegrityError
 from aselect_runtime.files import sha256
-from aselect_runtime.records import Manifest, Precision, Report
+from aselect_runtime.records import Engine, Manifest, Precision, Report
 from tests.log_lines import heard
 from tests.runtime.engines.engine_folder import ENGINE, listed
 from tests.runtime.engines.fake_gpu import Machine, fake_machine
@@ -52,7 +53,7 @@ def test_an_engine_is_built_verified_and_recorded(ladder: Path, machine: Machine
     machine.driver.check_clean()
 
 
-def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(ladder: Path, machine: Machine) -> None:
+def test_an_engine_with_wrong_results_is_replaced_by_the_next_graph(ladder: Path, machine: Machine) -> None:
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx"}  # one class everywhere, as TensorRT 10.3 to 10.7 did
     said: list[str] = []
     with heard(said.append):
@@ -67,7 +68,7 @@ def test_an_engine_that_answers_wrongly_is_replaced_by_the_next_rung(ladder: Pat
     assert (session.device, machine.trt.built) == ("tensorrt", [])
 
 
-def test_when_no_rung_answers_right_the_last_good_engine_stays(ladder: Path, machine: Machine) -> None:
+def test_the_last_good_engine_stays_if_no_graph_passes(ladder: Path, machine: Machine) -> None:
     add_engines(ladder, ())
     before = {path: path.read_bytes() for path in ladder.rglob("*") if path.is_file()}
     machine.trt.spoiled = {"model.onnx", "model.mixed.onnx", "model.fp32.onnx"}
@@ -99,7 +100,7 @@ def _typed(folder: Path, precision: Precision, dtype: type, names: Sequence[str]
         (("model.onnx", "model.mixed.onnx"), "model.fp32.onnx"),
     ],
 )
-def test_an_fp16_rung_that_was_silently_built_in_fp32_fails(
+def test_an_fp16_graph_that_was_silently_built_in_fp32_fails(
     ladder: Path, machine: Machine, widened: tuple[str, ...], taken: str
 ) -> None:
     _typed(ladder, "fp16", np.float16, ("model.onnx", "model.mixed.onnx"))
@@ -122,7 +123,7 @@ def test_an_fp16_rung_that_was_silently_built_in_fp32_fails(
         (["Row major linear FP32", "Int64", "Bool"], {"fp32": 1}),
     ],
 )
-def test_the_words_of_the_inspector(formats: list[str], expected: dict[str, int]) -> None:
+def test_the_output_of_the_inspector_is_parsed(formats: list[str], expected: dict[str, int]) -> None:
     layers = [
         {"Name": text, "LayerType": "kgen", "Inputs": [], "Outputs": [{"Format/Datatype": text}]} for text in formats
     ]
@@ -130,7 +131,7 @@ def test_the_words_of_the_inspector(formats: list[str], expected: dict[str, int]
 
 
 @pytest.mark.parametrize("information", ["", "no JSON", "[]", '{"Layers": ["a name", "another"]}', "{}"])
-def test_an_inspector_that_does_not_say_is_not_judged(information: str) -> None:
+def test_an_inspector_without_types_is_no_error(information: str) -> None:
     types = tensor_types(information)
     assert not types
     check_precision(types, "model.onnx", small_manifest().model_copy(update={"precision": "fp16"}), "engine")
@@ -250,7 +251,8 @@ def test_an_int8_engine_has_to_be_faster_than_the_next_graph(
     assert (engine.model, engine.agreement) == (taken, 1.0)
     assert engine.sha256 == sha256(ladder / ENGINE)
     assert machine.trt.built == ["model.onnx", "model.mixed.onnx"]
-    assert any(f"using {taken}" in line and "model.mixed.onnx 2.0" in line for line in said)
+    rule = f"using {taken}: INT8 must be 1.02 times faster here than the next graph; measured model.onnx 2.00 ms"
+    assert any(line.startswith(rule) and "model.mixed.onnx 2.0" in line for line in said)
     report = Report.load(ladder / "report.json")
     assert report.latency == {
         f"{ENGINE} (model.onnx) [ms]": 2.0,
@@ -271,6 +273,26 @@ def test_int8_stays_where_no_other_graph_can_be_built(ladder: Path, machine: Mac
     (engine,) = add_engines(_int8(ladder), ())
     assert engine.model == "model.onnx"
     assert "no other engine to compare the speed of INT8 with" in Report.load(ladder / "report.json").notes[-1]
+
+
+@pytest.mark.parametrize(("factor", "taken"), [(1.03, "model.onnx"), (1.01, "model.mixed.onnx")])
+def test_the_rule_of_speed_names_the_precision_that_it_is_about(tmp_path: Path, factor: float, taken: str) -> None:
+    candidate, digest = tmp_path / "candidate.engine", "0" * 64
+    engine = Engine(
+        file=ENGINE, sha256=digest, onnx_sha256=digest, builder="tensorrt", version="10.14.1.48", target="sm89"
+    )
+
+    def built(rung: str) -> Passing[Engine]:
+        candidate.write_text(rung)
+        return Passing(rung, engine, (), ())
+
+    latency = {"model.onnx": 2.0, "model.mixed.onnx": 2.0 * factor}
+    said: list[str] = []
+    with heard(said.append):
+        passing = faster(built("model.onnx"), "fp8", lambda: built("model.mixed.onnx"), candidate, latency)
+    assert passing.rung == candidate.read_text() == taken
+    assert said[0].startswith(f"using {taken}: FP8 must be 1.02 times faster here than the next graph; measured ")
+    assert [path.name for path in tmp_path.iterdir()] == [candidate.name]
 
 
 def _fp8(folder: Path, **changed: object) -> Path:

@@ -111,7 +111,7 @@ def versions_of(name: Name) -> list[str]:
     return TABLE[kind].get(member, "").split()
 
 
-def test_the_table_tells_versions_apart() -> None:
+def test_the_table_distinguishes_versions() -> None:
     for kind, names in GONE.items():
         for name in names:
             assert "10.3" in versions_of((kind, name))
@@ -119,7 +119,7 @@ def test_the_table_tells_versions_apart() -> None:
     assert "11.4" in versions_of(("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"))
 
 
-def test_the_code_that_tells_versions_apart_is_in_one_file() -> None:
+def test_the_code_that_distinguishes_versions_is_in_one_file() -> None:
     for module in pkgutil.iter_modules(engines.__path__):
         source = Path(inspect.getfile(importlib.import_module(f"{engines.__name__}.{module.name}"))).read_text()
         for node in ast.walk(ast.parse(source)):

@@ -1,4 +1,4 @@
-"""Which rung of the ladder is taken, and when an engine answers like ONNX Runtime."""
+"""Which graph of a folder is used, and when an engine's results count as those of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parity(agreement: float) -> Parity:
     return Parity(graph="g", reference="r", frames=1, max_error=0, agreement=agreement, passed=agreement >= 0.995)
 
 
-def test_the_ladder_takes_the_first_rung_that_passes() -> None:
+def test_the_first_graph_that_passes_is_used() -> None:
     built: list[str] = []
 
     def build(rung: str) -> str:
@@ -35,7 +35,7 @@ def test_the_ladder_takes_the_first_rung_that_passes() -> None:
         first_passing(("a", "b"), build, lambda *_: parity(0.3))
 
 
-def test_a_rung_that_does_not_run_gives_way_to_the_next_and_is_no_miss() -> None:
+def test_a_graph_that_does_not_run_is_skipped_and_not_counted_as_failed() -> None:
     def measured(rung: str, _: str) -> Parity:
         if rung == "a":
             raise EngineError("no kernel")

@@ -74,7 +74,7 @@ def test_a_process_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_who_waited_uses_what_the_other_built(
+def test_a_waiting_process_uses_the_engine_of_the_other(
     ladder: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the first look and the lock, another process builds: here a copy of its result is put in place."""
@@ -162,7 +162,7 @@ def test_progress_is_reported_and_never_falls(ladder: Path) -> None:
     assert len(set(seen)) > 10
 
 
-def test_the_interpreter_survives_every_engine_that_is_none(tmp_path: Path) -> None:
+def test_invalid_engines_do_not_crash_the_interpreter(tmp_path: Path) -> None:
     """TensorRT-RTX is really loaded; without a driver its runtime must not be reached, whatever the file holds."""
     (tmp_path / "x.engine").write_bytes(b"ftrt" + bytes(1000))
     code = (

@@ -138,7 +138,7 @@ def test_a_failure_of_any_driver_call_while_opening_leaves_nothing_behind(seg_mo
     assert failed > 20
 
 
-def test_a_failure_while_it_runs_is_told_once_and_leaves_nothing_behind(seg_model: Path, machine: Machine) -> None:
+def test_a_failure_while_it_runs_is_reported_once_and_leaves_nothing_behind(seg_model: Path, machine: Machine) -> None:
     session = opened(seg_model)
     machine.driver.fail_at = machine.driver.calls + 3
     with pytest.raises(EngineError, match="719"):
@@ -192,7 +192,7 @@ def test_an_engine_that_does_not_load(content: bytes, message: str, machine: Mac
     machine.driver.check_clean()
 
 
-def test_too_little_gpu_memory_is_told_with_what_to_do(seg_model: Path, machine: Machine) -> None:
+def test_too_little_gpu_memory_is_reported_with_what_to_do(seg_model: Path, machine: Machine) -> None:
     machine.driver.capacity = 100
     with pytest.raises(EngineError, match="could not allocate 2304 bytes"):
         opened(seg_model)
@@ -213,7 +213,7 @@ def test_without_a_driver_tensorrt_is_never_touched(seg_model: Path) -> None:
         TensorRtSession(plan(seg_model), "rtx", "x.engine")
 
 
-def test_the_stand_in_catches_what_a_real_driver_punishes() -> None:
+def test_the_stand_in_reports_misuse_of_the_driver() -> None:
     def misuse(break_it: str) -> None:
         driver = FakeDriver()
         driver.attach()

@@ -91,7 +91,7 @@ def test_on_a_terminal_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
         ("", "otherwise"),
     ],
 )  # fmt: skip
-def test_what_to_do_is_read_from_tensorrts_words(words: str, advice: str) -> None:
+def test_advice_is_derived_from_tensorrts_messages(words: str, advice: str) -> None:
     assert advice in remedy([words], "otherwise")
 
 

@@ -242,7 +242,7 @@ function update() {
   const lost = page.fresh.sources.filter(({ state }) => state === "lost").length;
   if (silent > SILENCE) status("connecting", `No new frame for ${Math.floor(silent)} s`);
   else if (lost) status("connecting", `${lost} of ${page.fresh.sources.length} cameras lost`);
-  else if (stale(now)) status("connecting", `${stale(now)} of ${page.streams.size} streams without a new frame`);
+  else if (stale(now)) status("connecting", `${stale(now)} of ${page.streams.size} streams stopped`);
   else status("live", "Live");
 }
 
@@ -261,7 +261,8 @@ function caption(stream, number, now) {
   figure.querySelector(".name").title = head.source;
   figure.querySelector("canvas").setAttribute("aria-label", head.source);
   const figures = figure.querySelector(".figures");
-  figures.textContent = (source?.state === "lost" && source.fault) || new Date(head.t_capture * 1000).toLocaleTimeString();
+  const fault = source?.state === "lost" ? source.fault.replace(`${head.source}: `, "") : ""; // the name is beside it
+  figures.textContent = fault || new Date(head.t_capture * 1000).toLocaleTimeString();
   figures.title = `frame ${head.frame.toLocaleString()}`;
 }
 
