@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
@@ -96,16 +96,7 @@ def select(
             steps=steps,
         ),
     )
-    options = BackboneOptions(
-        family=family,
-        vae=vae,
-        num_heads=num_heads,
-        condition=condition,
-        label=label,
-        revision=revision,
-        sit_time=sit_time,
-        sit_path=sit_path,
-    )
+    options = _options(locals())
     folder = None if data is None else Path(data)
     with assemble() as team:
         loaded = _load(backbone, options)
@@ -215,16 +206,7 @@ def train(
         device=find_device(device),
     )
     label = chosen.label if label is None else label
-    options = BackboneOptions(
-        family=family,
-        vae=vae,
-        num_heads=num_heads,
-        condition=condition,
-        label=label,
-        revision=revision,
-        sit_time=sit_time,
-        sit_path=sit_path,
-    )
+    options = _options(locals())
     with assemble() as team:
         loaded = _load(backbone, options, request.depth)
         return train_bundle(replace(request, source=loaded), progress, team)
@@ -233,6 +215,11 @@ def train(
 def _clean(levels: CleanLevels | None, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:
     own = CleanRecipe(levels=levels or "selected", seed=seed)
     return replace(own, samples=samples or own.samples, rate=rate or own.rate)
+
+
+def _options(given: Mapping[str, Any]) -> BackboneOptions:
+    """The options of the backbone among the arguments of a function, which lists them for its users."""
+    return BackboneOptions(**{option.name: given[option.name] for option in fields(BackboneOptions)})
 
 
 def _load(backbone: str | Path | LoadedBackbone, options: BackboneOptions, depth: int | None = None) -> LoadedBackbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -56,10 +57,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New folders; `mktemp` would look through all those of the tests before."""
+    root = tmp_path_factory.mktemp("states")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_state(_states: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine remembers of its engines, for one test."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    folder = next(_states)
+    folder.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
 
 
@@ -146,6 +156,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command = [openssl, "req", "-x509", "-days", "2", *key, *names, "-out", str(files[0])]
     subprocess.run(command, check=True, capture_output=True)
     return files
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Training without its report, which takes longer than the training of most tests; others draw it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aselect_edge.training.run.draw_report", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from aselect_edge.backbones.limits import Count, Depth, check_positions
+from aselect_edge.backbones.square_config import SquareConfig
 from aselect_runtime.errors import InputError
 
 
 @dataclass(frozen=True)
-class DiTConfig:
+class DiTConfig(SquareConfig):
     """The fields of diffusers' `config.json` that decide shapes and formulas."""
 
     num_attention_heads: Count = 16
     attention_head_dim: Count = 72
     in_channels: Count = 4
-    out_channels: Count | None = None
     num_layers: Depth = 28
-    attention_bias: bool = True
     sample_size: Count = 32
     patch_size: Count = 2
     num_embeds_ada_norm: Count = 1000
+    out_channels: Count | None = None
+    attention_bias: bool = True
     norm_eps: float = 1e-5
     frequency_shift: Literal[0, 1] = 1
     """Subtracted from 128 in the sinusoid's divisor: 1 in diffusers, 0 in facebookresearch/DiT."""
-    null_class: bool = True
-    """Whether the label table ends with the class "no class"."""
-    qk_norm: bool = False
-    """Whether queries and keys are normalised head by head, by a LayerNorm with weights."""
-    latents_mean: tuple[float, ...] | None = None
-    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Of each channel of the autoencoder's latents, where the model normalises them so."""
-
-    @property
-    def width(self) -> int:
-        """D, channels of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def base(self) -> int:
-        """Tokens on a side of the square that the model was trained on."""
-        return self.sample_size // self.patch_size
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> DiTConfig:

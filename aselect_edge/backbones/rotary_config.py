@@ -10,29 +10,22 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from aselect_edge.backbones.limits import Count, Depth, check_positions
+from aselect_edge.backbones.limits import Count, check_positions
+from aselect_edge.backbones.square_config import SquareConfig
 from aselect_runtime.errors import InputError
 
 
 @dataclass(frozen=True)
-class RotaryConfig:
+class RotaryConfig(SquareConfig):
     """The fields that decide shapes and formulas. Fields that DiT has too have diffusers' names."""
 
-    num_attention_heads: Count
     attention_head_dim: Annotated[int, Field(ge=4, le=65536, multiple_of=4)]
-    in_channels: Count
-    num_layers: Depth
-    sample_size: Count
-    patch_size: Count
-    num_embeds_ada_norm: Count
     mlp_width: Count
     """Channels inside the MLP, after the gate if there is one."""
-    null_class: bool = True
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm with weights, or LayerNorm without."""
     gated: bool = True
     """Whether the MLP is SwiGLU, or DiT's with the tanh GELU."""
-    qk_norm: bool = False
     shift: bool = True
     """Whether adaLN has a shift in addition to the scale."""
     bottleneck: Count | None = None
@@ -41,19 +34,6 @@ class RotaryConfig:
     """Number of class tokens that JiT puts before the image tokens."""
     context_start: Annotated[int, Field(ge=0, le=65536)] = 0
     """The first block that has them."""
-    latents_mean: tuple[float, ...] | None = None
-    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Mean per channel of the autoencoder's latents, if the model normalises them with it."""
-
-    @property
-    def width(self) -> int:
-        """D, channels of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def base(self) -> int:
-        """Tokens on a side of the square that the model was trained on."""
-        return self.sample_size // self.patch_size
 
     @classmethod
     def from_json(cls, family: str, config: dict[str, Any]) -> Self:

@@ -14,6 +14,7 @@ from PIL import Image
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
 from aselect_edge.data.sets import ClassificationData, SegmentationData
+from aselect_edge.data.spread import evenly
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
 
@@ -123,7 +124,7 @@ def _unlabelled(data: Path, task: Task | None) -> Survey:
 def _split(data: Path, name: str, task: Task, *, held_out: bool) -> tuple[SplitSurvey, list[str]]:
     opened = open_segmentation(data, name) if task == "seg" else open_classification(data, name)
     count = min(LOOKED_AT, len(opened))
-    chosen = [index * len(opened) // count for index in range(count)]
+    chosen = evenly(len(opened), count)
     if isinstance(opened, SegmentationData):
         classes, faults = _pixels(opened, chosen)
     else:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from aselect_edge.backbones.device import reduced
 from aselect_edge.backbones.family import Backbone, expand
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.data.spread import evenly
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.identity import features_digest
 from aselect_edge.training.loop import learn
@@ -120,10 +121,10 @@ class CleanLearner:
         """See Learner: the same images, levels and noise each time."""
         module.eval()
         count = len(self.goal.val)
-        chosen = np.linspace(0, count - 1, min(HELD_OUT, count)).round().astype(int)
+        chosen = evenly(count, min(HELD_OUT, count))
         found = []
         for number, index in enumerate(chosen):
-            frame = resize(self.goal.val.read(int(index))[0], self.model.imgsz, self.how)
+            frame = resize(self.goal.val.read(index)[0], self.model.imgsz, self.how)
             noise = self.levels[number * len(self.levels) // len(chosen)]
             rng = np.random.default_rng((self.seed, 4, number))
             found.append(1 - float(self._loss(module, to_pixels(frame[None]).to(self.device), [noise], rng)))

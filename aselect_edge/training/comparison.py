@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation import Data, score_of
 from aselect_edge.evaluation.measuring import batches
 from aselect_edge.evaluation.metrics import Figures
@@ -63,8 +64,7 @@ def compare(task: Task, goal: Goal, imgsz: tuple[int, int], how: Resize, progres
 
 
 def _some(data: Data) -> Data:
-    count = min(MOST, len(data))
-    return data.subset([index * len(data) // count for index in range(count)])
+    return data.subset(evenly(len(data), min(MOST, len(data))))
 
 
 def _reported(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-import numpy as np
 import torch
 
 from aselect_edge.bundle.discard import IMAGES, check_channels, magnitude, massive_channels
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.data.spread import evenly
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.frames import resize
@@ -41,11 +41,11 @@ def discarded_channels(
 @torch.no_grad()
 def _massive(model: TapModel, goal: Goal, how: Resize) -> tuple[tuple[int, ...], ...]:
     count = len(goal.train)
-    chosen = np.linspace(0, count - 1, min(IMAGES, count)).round().astype(int)
+    chosen = evenly(count, min(IMAGES, count))
     folded = model.deployed()
     sums = [torch.zeros(model.backbone.width, dtype=torch.float64) for _ in model.taps]
     for index in chosen:
-        frame = resize(goal.train.read(int(index))[0], model.imgsz, how)
+        frame = resize(goal.train.read(index)[0], model.imgsz, how)
         features = folded.features(to_pixels(frame[None]))
         sums = [one + magnitude(feature) for one, feature in zip(sums, features, strict=True)]
     return tuple(massive_channels(each) for each in sums)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation import Data
 from aselect_edge.evaluation.page import Section, write_page
 from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
@@ -30,10 +31,10 @@ def draw_report(outcome: Outcome, goal: Goal, how: Resize, folder: Path) -> None
     figures, classes, val = outcome.figures, goal.val.classes, goal.val
     draw_curve(outcome.curve, ("loss", TITLES[figures.metric]), folder / "curve.png", _targets(outcome))
     draw_confusion(figures.matrix, classes, folder / "confusion.png")
-    chosen = np.linspace(0, len(val) - 1, min(LOOKED_AT, len(val)), dtype=int).tolist()
+    chosen = evenly(len(val), min(LOOKED_AT, len(val)))
     ranked = sorted((_look(outcome, val, how, index)[1], index) for index in chosen)
     few = min(EXAMPLES, len(ranked))
-    spread = np.linspace(0, len(val) - 1, few, dtype=int).tolist()
+    spread = evenly(len(val), few)
     best, worst = [index for _, index in reversed(ranked[-few:])], [index for _, index in ranked[:few]]
     for name, indices in (("examples", spread), ("best", best), ("worst", worst)):
         draw_examples([_look(outcome, val, how, index)[0] for index in indices], classes, folder / f"{name}.png")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aselect_edge.data import images_of
+from aselect_edge.data.spread import evenly
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
@@ -130,4 +131,4 @@ def _spread(there: Sequence[T], count: int, batch: int, found: str) -> tuple[lis
         raise InputError(f"{found}, expected {enough}; {advice}", parameter=("data", "calib_images"))
     taken = min(wanted, len(there) // batch * batch)
     note = f"{found}, {count} requested; calibrated on {taken}" if taken < wanted else ""
-    return [there[index * len(there) // taken] for index in range(taken)], note
+    return [there[index] for index in evenly(len(there), taken)], note

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
 from aselect_edge.data.readers import layout_of
+from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.team import ALONE, Team, assemble
@@ -137,7 +138,7 @@ def accuracy(
     """Figures on a split, which a `team` shares; if it has more than `most` images, on that many spread over it."""
     images = _in_classes_of(model, _opened(model.task, data, split), data)
     if most is not None and most < len(images):
-        images = images.subset([index * len(images) // most for index in range(most)])
+        images = images.subset(evenly(len(images), most))
     batch, height, width = model.shape
     return measure(model.predict, images, (height, width), model.resize, batch, progress, team)
 

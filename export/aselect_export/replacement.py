@@ -20,6 +20,7 @@ from aselect_calibration.weights import Graph
 from aselect_edge.bundle import FoldedTapModel, LoadedBundle
 from aselect_edge.bundle.tiny import replaced
 from aselect_edge.data import images_of
+from aselect_edge.data.spread import evenly
 from aselect_edge.fold import encoder_cost
 from aselect_edge.selection.evidence import open_images
 from aselect_export.evaluation import Predictor, accuracy, has_labels_of
@@ -134,8 +135,7 @@ def _reads(data: Path, most: int) -> list[Callable[[], Frame]]:
     if data.is_file():
         return list(open_images(data, most, 0).reads)
     paths = images_of(data, ("val", "test", "train"))
-    count = min(most, len(paths))
-    return [partial(read_image, paths[index * len(paths) // count]) for index in range(count)]
+    return [partial(read_image, paths[index]) for index in evenly(len(paths), min(most, len(paths)))]
 
 
 def _missed(found: Replacement) -> str:

@@ -24,6 +24,7 @@ from aselect_calibration.frames import calibration_frames
 from aselect_calibration.weights import Graph
 from aselect_edge.bundle.model import upsample
 from aselect_edge.data import images_of
+from aselect_edge.data.spread import evenly
 from aselect_export.activations import record_spans
 from aselect_export.graph import LOGITS
 from aselect_export.precision import LIMIT, half_tensors
@@ -105,7 +106,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
         video = calibration_frames(data, count, size, how)
         return np.stack(list(video)), f"verified on {count} frames of {data}"
     images = images_of(data, ("val", "test", "train"))
-    chosen = [images[index * len(images) // count] for index in range(count)]
+    chosen = [images[index] for index in evenly(len(images), count)]
     frames = np.stack([resize(read_image(path), size, how) for path in chosen])
     return frames, f"verified on {len(set(chosen))} images of {data}"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aselect_calibration.frames import CalibrationFrames
 from aselect_calibration.weights import Graph
 from aselect_edge.bundle import LoadedBundle
+from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import Predictor, accuracy, has_labels_of
 from aselect_export.ladder import Trial
@@ -79,5 +80,5 @@ def _classes(graph: Graph, trial: Trial, frames: NDArray[np.uint8]) -> NDArray[n
 def _spread(frames: CalibrationFrames, most: int, batch: int) -> NDArray[np.uint8]:
     """Up to `most` of the frames in whole batches, evenly spaced."""
     count = max(batch, min(most, len(frames)) // batch * batch)
-    wanted = {index * len(frames) // count for index in range(count)}
+    wanted = set(evenly(len(frames), count))
     return np.stack([frame for index, frame in enumerate(frames) if index in wanted])

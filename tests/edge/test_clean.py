@@ -34,6 +34,8 @@ NOISE = Noise(alpha=0.8, sigma=0.6, model_timestep=300)
 TAP = Tap.parse("1.mlp")
 BRIEF: dict[str, Any] = {"imgsz": SIZE, "head": "linear", "samples": 8, "clean": True, "clean_samples": 32}
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def selection(source: str) -> Selection:
     return Selection(backbone=source, noise=NOISE, tap=TAP, strategy="manual")

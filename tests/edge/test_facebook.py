@@ -32,6 +32,8 @@ from aselect_runtime.records import Bundle, Noise, Selection, Tap
 WIDTH, NUM_HEADS, LAYERS, PATCH, SIDE, CHANNELS, CLASSES = 32, 4, 3, 2, 8, 4, 5
 State = dict[str, Tensor]
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def sincos(width: int, side: int) -> Tensor:
     """(side², width): the first half of the channels is the column's, sines before cosines."""

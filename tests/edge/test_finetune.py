@@ -50,6 +50,8 @@ WAYS = ("all", "last:1", "lora:2")
 EXPORTED = {"dit-pixels": "all", "sd3": "lora:2", "pixart": "last:1"}
 """Exporting takes seconds, and a bundle's graph comes from `deployed`, which is compared with every way and family."""
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @dataclass(frozen=True)
 class Family:

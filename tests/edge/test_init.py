@@ -22,6 +22,8 @@ HEIGHT, WIDTH = 48, 64
 RING = [[8, 8], [40, 8], [40, 32], [8, 32]]
 """A rectangle of 32 x 24 pixels: a quarter of an image of 64 x 48."""
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def photograph(path: Path, seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
     """Noise with the region of RING brighter."""

@@ -33,6 +33,8 @@ PLANTED = 5
 """The channel that is made massive: a bias of the patch embedding, which the residual stream carries on."""
 SIZE = (16, 24)
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def planted(folder: str, height: float = 300.0) -> LoadedBackbone:
     loaded = load_backbone(folder)

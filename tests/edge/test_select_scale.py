@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +15,7 @@ from aselect_edge.selection import Request, Settings, resume, select_tap
 from aselect_edge.selection.resume import Store
 from aselect_edge.team import Team
 from aselect_runtime.records import Selection
+from tests import forked
 
 REQUEST = Request("hfr", images=6, imgsz=(24, 32), timesteps=[0, 100, 600], batch=2, settings=Settings(steps=5))
 
@@ -131,18 +129,16 @@ def test_a_team_gives_the_answer_of_one(backbone_folder: Path, street_data: Path
     _same_answer(found[0], alone)
 
 
-def test_two_processes_under_torchrun_give_the_answer_of_one(
-    backbone_folder: Path, street_data: Path, tmp_path: Path
+def test_two_processes_give_the_answer_of_one(
+    backbone_folder: Path, street_data: Path, tmp_path: Path, free_port: int
 ) -> None:
+    """With torchrun's variables; that it gives these, test_train_scale shows."""
     alone = select_tap(str(backbone_folder), street_data, replace(REQUEST, strategy="hfr-signal", images=5))
     out = tmp_path / "s.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = [backbone_folder, "--data", street_data, "--out", out, "--images", 5, "--imgsz", "24x32"]
     arguments += ["--timesteps", "0,100,600", "--batch", 2, "--strategy", "hfr-signal"]
-    command = [*torchrun, "-m", "aselect_edge.commands.select", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert done.stderr.splitlines().count(str(out)) == 1  # only one of them reports
+    both = forked.shared(["-m", "aselect_edge.commands.select", *map(str, arguments)], free_port)
+    assert [(done.returncode, done.stdout) for done in both] == [(0, "")] * 2, both
+    assert [done.stderr.splitlines().count(str(out)) for done in both] == [1, 0]  # only one of them reports
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.features.png", "s.json", "s.png"]
     _same_answer(Selection.load(out), alone)

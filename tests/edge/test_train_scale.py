@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,47 @@ from aselect_edge.team import Team
 from aselect_edge.training.checkpoint import CHECKPOINT
 from aselect_edge.training.rows import _share
 from aselect_runtime.records import Noise, Selection, Tap
+from tests import forked
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN, STEP = ["-m", "aselect_edge.commands.train"], ["-m", "tests.edge.shared_step"]
+LONGER = ["--head", "conv", "--samples", "500"]
 
 
-@pytest.fixture
-def given(tmp_path: Path, backbone_folder: Path, street_data: Path) -> list[str]:
-    noise, path = Noise(alpha=0.99, sigma=0.14, model_timestep=50.0), tmp_path / "selection.json"
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, street_data: Path) -> list[str]:
+    noise, path = Noise(alpha=0.99, sigma=0.14, model_timestep=50.0), tmp_path_factory.mktemp("given") / "s.json"
     Selection(backbone=str(backbone_folder), noise=noise, tap=Tap.parse("1.query"), strategy="manual").save(path)
     words = ["--backbone", backbone_folder, "--selection", path, "--data", street_data, "--imgsz", "32x48"]
     return [*map(str, words), "--samples", "50", "--batch", "5"]
 
 
-def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    words, environment = list(map(str, command)), {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=300)
+@pytest.fixture(scope="module")
+def longer(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process trains with the options `LONGER`."""
+    out = tmp_path_factory.mktemp("longer") / "one"
+    _run(*TRAIN, *given, *LONGER, "--out", out)
+    return out
+
+
+def _run(*words: str | Path) -> str:
+    done = forked.run(*words)
     assert done.returncode == 0, done.stderr
-    return done
+    return done.stdout
+
+
+def _shared(port: int, *words: str | Path) -> str:
+    """What two processes say."""
+    both = forked.shared(words, port)
+    assert [done.returncode for done in both] == [0, 0], both
+    return "".join(done.stdout for done in both)
+
+
+def _torchrun(*words: str | Path) -> str:
+    command, environment = list(map(str, [*TORCHRUN, *words])), {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _curve(bundle: Path) -> list[list[float]]:
@@ -61,11 +83,11 @@ def _same_curves(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(("what", "step"), [("all", 0), ("lora:2", 1)])
 def test_a_shared_step_has_the_gradients_of_one_process(
-    street_data: Path, tmp_path: Path, what: str, step: int
+    street_data: Path, tmp_path: Path, free_port: int, what: str, step: int
 ) -> None:
     """With five frames and three windows for two processes, an overlap loss, BatchNorm, dropout and denoising."""
-    _run(sys.executable, *STEP, tmp_path / "one", street_data, what, str(step))
-    _run(*TORCHRUN, *STEP, tmp_path / "two", street_data, what, str(step))
+    _run(*STEP, tmp_path / "one", street_data, what, str(step))
+    _shared(free_port, *STEP, tmp_path / "two", street_data, what, str(step))
     alone, shared = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     assert alone.keys() == shared.keys()
     largest = max(float(gradient.abs().max()) for gradient in alone.values())
@@ -75,48 +97,29 @@ def test_a_shared_step_has_the_gradients_of_one_process(
 
 
 @pytest.mark.parametrize("options", [["--head", "conv"], ["--head", "conv", "--finetune"]], ids=["head", "whole"])
-def test_two_processes_train_the_bundle_of_one(given: list[str], tmp_path: Path, options: list[str]) -> None:
-    _run(sys.executable, *TRAIN, *given, *options, "--out", tmp_path / "one")
-    done = _run(*TORCHRUN, *TRAIN, *given, *options, "--out", tmp_path / "two")
-    assert done.stdout.count("val miou") == 1  # only one of them reports
+def test_two_processes_train_the_bundle_of_one(
+    given: list[str], tmp_path: Path, free_port: int, options: list[str]
+) -> None:
+    """With torchrun itself too: the other tests give two processes the variables that it gives them."""
+    words = [*TRAIN, *given, *options, "--out"]
+    _run(*words, tmp_path / "one")
+    two = tmp_path / "two"
+    said = _torchrun(*words, two) if "--finetune" in options else _shared(free_port, *words, two)
+    assert said.count("val miou") == 1  # only one of them reports
     _same_curves(tmp_path / "two", tmp_path / "one")
     names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert names[0] == names[1]
 
 
-@contextmanager
-def _pair(command: list[str], port: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two processes as torchrun starts them, without torchrun, which would end one after the other."""
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    pair = [
-        subprocess.Popen(
-            command,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        yield pair
-    finally:
-        for process in pair:
-            process.kill()
-            process.communicate()
-
-
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_in_one_line_and_the_run_resumes(
-    given: list[str], tmp_path: Path, free_port: int, killed: int
+    given: list[str], longer: Path, tmp_path: Path, free_port: int, killed: int
 ) -> None:
-    longer = [*given, "--head", "conv", "--samples", "1500"]
+    words: list[str | Path] = [*TRAIN, *given, *LONGER, "--out", tmp_path / "two"]
     checkpoint = tmp_path / "two.training" / CHECKPOINT
-    command = [sys.executable, *TRAIN, *longer, "--out", str(tmp_path / "two")]
-    with _pair(command, free_port) as pair:
-        while not checkpoint.exists() and all(process.poll() is None for process in pair):
-            pass
+    with forked.team(words, free_port) as pair:
+        while not checkpoint.exists() and all(process.returncode is None for process in pair):
+            time.sleep(0.01)
         pair[killed].send_signal(signal.SIGKILL)
         _, said = pair[1 - killed].communicate(timeout=120)
     assert pair[1 - killed].returncode == 1
@@ -127,26 +130,29 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_resumes(
     before = checkpoint.read_bytes()
     assert len(before) > 0
     assert not (tmp_path / "two").exists()
-    resumed = [*TORCHRUN] if killed else [sys.executable]  # by two processes, or by one
-    _run(*resumed, *TRAIN, *longer, "--out", tmp_path / "two")
-    _run(sys.executable, *TRAIN, *longer, "--out", tmp_path / "one")
-    _same_curves(tmp_path / "two", tmp_path / "one")
+    if killed:  # resumed by two processes, or by one
+        _shared(free_port, *words)
+    else:
+        _run(*words)
+    _same_curves(tmp_path / "two", longer)
 
 
-def test_more_processes_than_frames_are_refused(given: list[str], tmp_path: Path) -> None:
-    command = [*TORCHRUN, *TRAIN, *given, "--batch", "1", "--out", str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode != 0
-    assert "error: got 2 processes for a batch of 1, expected at most one for each of its frames" in done.stderr
+def test_more_processes_than_frames_are_refused(given: list[str], tmp_path: Path, free_port: int) -> None:
+    words = [*TRAIN, *given, "--batch", "1", "--out", str(tmp_path / "two")]
+    both = forked.shared(words, free_port)
+    assert {done.returncode for done in both} == {1}
+    told = "error: got 2 processes for a batch of 1, expected at most one for each of its frames"
+    assert all(told in done.stderr for done in both)
 
 
 @pytest.mark.parametrize("kind", ["bundle", "export"])
-def test_two_processes_evaluate_like_one(request: pytest.FixtureRequest, street_data: Path, kind: str) -> None:
+def test_two_processes_evaluate_like_one(
+    request: pytest.FixtureRequest, street_data: Path, free_port: int, kind: str
+) -> None:
     model: Any = request.getfixturevalue("seg_bundle" if kind == "bundle" else "seg_export")
     model = model if kind == "bundle" else model.folder
     words = ["-m", "aselect_export.commands.evaluate", model, "--data", street_data, "--split", "val", "--json"]
-    alone, shared = _run(sys.executable, *words), _run(*TORCHRUN, *words)
-    assert json.loads(shared.stdout) == json.loads(alone.stdout)
+    assert json.loads(_shared(free_port, *words)) == json.loads(_run(*words))
 
 
 class _Sums(Team):

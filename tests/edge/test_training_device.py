@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from aselect_edge.bundle import load_bundle
 from aselect_edge.training import Recipe, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Noise, Selection, Tap, Task
+from tests import forked
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +36,7 @@ def test_no_tensor_is_left_on_another_device(
 ) -> None:
     """In a process of its own, because a device that is once registered stays."""
     arguments = [str(path) for path in (backbone_folder, street_data, birds, tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.edge.pretended_training", *arguments],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("-m", "tests.edge.pretended_training", *arguments)
     assert done.returncode == 0, done.stderr
     curves = json.loads(done.stdout)
     assert len(curves) == 5

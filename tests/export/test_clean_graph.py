@@ -19,6 +19,8 @@ from aselect_runtime.records import Bundle, Noise, Report, Selection, Tap
 NOISE = Noise(alpha=0.8, sigma=0.6, model_timestep=300)
 SIZE = (48, 64)
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module", params=[True, False], ids=["clean", "noisy"])
 def trained(

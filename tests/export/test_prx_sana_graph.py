@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from aselect_edge import api
 from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.bundle import LoadedBundle, load_bundle
 from aselect_export.exporting import ExportResult, export
+from aselect_export.graph import trace
 from aselect_runtime.commands.run import run
 from aselect_runtime.engines import build_engine
 from aselect_runtime.engines.versions import available
@@ -43,6 +46,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 VALID = {"prx": 1, "prx-dc": 3, "sana": 1, "sana-1.5": 3}
 """Tokens of the prompt that count: one, as of the empty prompt, and several."""
+
+
+Frozen = Callable[[str], LoadedBundle]
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,16 @@ def trained(name: str, folder: Path, data: Path, finetune: bool = False) -> Load
     return load_bundle(out)
 
 
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory, street_data: Path, undrawn: None) -> Frozen:  # noqa: ARG001
+    """`frozen(name)`: the bundle of that model with its backbone as it was, trained once."""
+    return functools.cache(lambda name: trained(name, tmp_path_factory.mktemp(name), street_data))
+
+
 @pytest.fixture(scope="module", params=TAPS)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, street_data: Path) -> Made:
-    folder = tmp_path_factory.mktemp(request.param)
-    bundle = trained(request.param, folder, street_data)
-    return Made(request.param, bundle, export(bundle, "fp16", folder / "out", engine="none", imgsz=SIZE))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, frozen: Frozen) -> Made:
+    bundle, out = frozen(request.param), tmp_path_factory.mktemp("export") / "out"
+    return Made(request.param, bundle, export(bundle, "fp16", out, engine="none", imgsz=SIZE))
 
 
 def test_the_graph_answers_as_the_unfolded_model(made: Made) -> None:
@@ -148,23 +159,20 @@ def elements(model: ModelProto) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.parametrize("name", ["sana", "prx-dc"])
-def test_linear_attention_has_no_product_of_tokens_by_tokens(name: str, tmp_path: Path, street_data: Path) -> None:
+def test_linear_attention_has_no_product_of_tokens_by_tokens(name: str, tmp_path: Path, frozen: Frozen) -> None:
     """Four times the pixels are four times the numbers in every product: sixteen times would be tokens by tokens.
 
     PRX's own attention is of tokens by tokens, which shows that this test can fail; its autoencoder's is not.
     """
-    bundle = trained(name, tmp_path, street_data)
-    counted = []
-    for size in ((64, 128), (128, 256)):
-        out = tmp_path / f"out{size[0]}"
-        export(bundle, "fp32", out, engine="none", imgsz=size)
-        products = [
-            (tensor, count)
-            for tensor, (kind, count) in elements(onnx.load(out / "model.onnx")).items()
+    bundle = frozen(name)
+    small, large = (
+        {
+            tensor: count
+            for tensor, (kind, count) in elements(trace(bundle.deployed(size), "seg", 1, size, tmp_path).model).items()
             if kind in ("MatMul", "Softmax")
-        ]
-        counted.append(dict(products))
-    small, large = counted
+        }
+        for size in ((32, 64), (64, 128))
+    )
     assert small.keys() == large.keys()
     growth = {tensor: large[tensor] / small[tensor] for tensor in small}
     quadratic = {tensor for tensor, factor in growth.items() if factor > 4}
@@ -226,14 +234,13 @@ def test_it_runs_on_frames_and_in_int8(
 
 
 @pytest.mark.parametrize("name", ["prx", "sana"])
-def test_it_is_fine_tuned_by_the_tasks_loss_alone(name: str, tmp_path: Path, street_data: Path) -> None:
+def test_it_is_fine_tuned_by_the_tasks_loss_alone(name: str, tmp_path: Path, street_data: Path, frozen: Frozen) -> None:
     told: list[str] = []
     with heard(told.append):
         bundle = trained(name, tmp_path, street_data, finetune=True)
     assert any("so it is fine-tuned only with the task's loss" in line for line in told)
     assert bundle.record.backbone.file is not None
-    frozen = trained(name, tmp_path, street_data)
-    learnt, before = (b.backbone().model.state_dict() for b in (bundle, frozen))
+    learnt, before = (b.backbone().model.state_dict() for b in (bundle, frozen(name)))
     assert learnt.keys() <= before.keys()
     assert any((learnt[n] - before[n]).abs().max() > 1e-3 for n in learnt if "blocks.0" in n)
     pixels = torch.rand(1, 3, *bundle.record.imgsz) * 255

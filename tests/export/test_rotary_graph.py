@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from argparse import Namespace
 from collections.abc import Callable
@@ -50,6 +51,9 @@ SIT: dict[str, Callable[[State], State]] = {
     "sit-self-flow": lambda state: self_flow(references.with_qk_norm(state)),
 }
 """Of SiT's layout, by what each does to a plain file."""
+
+
+Frozen = Callable[[str], LoadedBundle]
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,16 @@ def trained(name: str, folder: Path, data: Path, finetune: bool = False) -> Load
     return load_bundle(out)
 
 
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory, street_data: Path, undrawn: None) -> Frozen:  # noqa: ARG001
+    """`frozen(name)`: the bundle of that model with its backbone as it was, trained once."""
+    return functools.cache(lambda name: trained(name, tmp_path_factory.mktemp(name), street_data))
+
+
 @pytest.fixture(scope="module", params=TAPS)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, street_data: Path) -> Made:
-    folder = tmp_path_factory.mktemp(request.param)
-    bundle = trained(request.param, folder, street_data)
-    return Made(request.param, bundle, export(bundle, "fp16", folder / "out", engine="none", imgsz=SIZE))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, frozen: Frozen) -> Made:
+    bundle, out = frozen(request.param), tmp_path_factory.mktemp("export") / "out"
+    return Made(request.param, bundle, export(bundle, "fp16", out, engine="none", imgsz=SIZE))
 
 
 def test_the_bundle_says_what_it_was_made_of(made: Made) -> None:
@@ -207,14 +216,13 @@ def test_it_runs_on_frames_and_in_int8(
 
 
 @pytest.mark.parametrize("name", TAPS)
-def test_it_is_fine_tuned_by_the_tasks_loss_alone(name: str, tmp_path: Path, street_data: Path) -> None:
+def test_it_is_fine_tuned_by_the_tasks_loss_alone(name: str, tmp_path: Path, street_data: Path, frozen: Frozen) -> None:
     told: list[str] = []
     with heard(told.append):
         bundle = trained(name, tmp_path, street_data, finetune=True)
     assert any("so it is fine-tuned only with the task's loss" in line for line in told) == (name not in SIT)
     assert bundle.record.backbone.file is not None
-    frozen = trained(name, tmp_path, street_data)
-    learnt, before = (b.backbone().model.state_dict() for b in (bundle, frozen))
+    learnt, before = (b.backbone().model.state_dict() for b in (bundle, frozen(name)))
     assert learnt.keys() <= before.keys()
     assert any((learnt[n] - before[n]).abs().max() > 1e-3 for n in learnt if "blocks.0" in n)
     pixels = torch.rand(1, 3, 32, 32) * 255

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +13,7 @@ import pytest
 from aselect_edge.backbones import DiT, load_backbone
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_runtime.records import Manifest, Report
+from tests import forked
 
 EXPORT = "from aselect_export.commands.export import export; export()"
 EVALUATE = "from aselect_export.commands.evaluate import evaluate; evaluate()"
@@ -26,9 +25,7 @@ cub40 = pytest.mark.skipif(not (DATA / "cub40").is_dir(), reason="ASELECT_DATA h
 
 
 def command(code: str, *arguments: str | Path) -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    result = forked.run("-c", code, *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -16,7 +16,7 @@ import aselect_export
 import aselect_runtime
 import aselect_weights
 from aselect_runtime import errors
-from tests.house.test_readme import ENTRIES
+from tests.house.help_pages import help_of
 
 SURFACE = {
     "aselect_runtime": {
@@ -175,9 +175,7 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
 )
 def test_a_function_takes_its_commands_options(function: Callable[..., object], command: str, own: set[str]) -> None:
     """By the same names; `own` are the command's alone."""
-    code = f"{ENTRIES[command]}; main()"
-    shown = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
-    options = set(re.findall(r"^[│* ]*--([a-z][a-z-]+)", shown, re.MULTILINE)) - own
+    options = set(re.findall(r"^[│* ]*--([a-z][a-z-]+)", help_of(command), re.MULTILINE)) - own
     assert "data" in options
     options -= {"help", "help-all", "json", "verbose", "install-completion", "show-completion"}
     assert {option.replace("-", "_") for option in options} <= inspect.signature(function).parameters.keys()

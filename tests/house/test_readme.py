@@ -16,22 +16,11 @@ import tomllib
 from aselect_export import export
 from aselect_runtime import __version__
 from benchmarks.table import marked, pages
+from tests.house.help_pages import ENTRIES, help_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-ENTRIES = {
-    "aselect-init": "from aselect_edge.commands.init import init as main",
-    "aselect-select": "from aselect_edge.commands.select import select as main",
-    "aselect-train": "from aselect_edge.commands.train import train as main",
-    "aselect-distil": "from aselect_edge.commands.distil import distil as main",
-    "aselect-export": "from aselect_export.commands.export import export as main",
-    "aselect-eval": "from aselect_export.commands.evaluate import evaluate as main",
-    "aselect-build": "from aselect_runtime.commands.build import build as main",
-    "aselect-run": "from aselect_runtime.commands.run import run as main",
-    "aselect-bench": "from aselect_runtime.commands.bench import bench as main",
-    "aselect-doctor": "from aselect_runtime.commands.doctor import doctor as main",
-}
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
 
 
@@ -51,14 +40,12 @@ COMMANDS = commands(README)
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_commands_and_options_exist(name: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", f"{ENTRIES[name]}; main()", "--help"], capture_output=True, text=True, check=True
-    )
+    shown = help_of(name)
     every = [command for page in PAGES.values() for command in commands(page) if command[0] == name]
     used = {word.partition("=")[0] for command in every for word in command if word.startswith("--")}
-    assert all(re.search(rf"{option}\b", result.stdout) for option in used), (used, result.stdout)
+    assert all(re.search(rf"{option}\b", shown) for option in used), (used, shown)
     declared = [(ROOT / place / "pyproject.toml").read_text(encoding="utf-8") for place in ("", "runtime")]
-    assert [f'{name} = "' in text for text in declared].count(True) == 1
+    assert [f'{name} = "{ENTRIES[name]}"' in text for text in declared].count(True) == 1
 
 
 def test_every_command_is_known() -> None:
@@ -104,7 +91,9 @@ def test_the_first_example_runs(
     ).folder
     assert folder.name == running[1]
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, "-c", f"{ENTRIES[running[0]]}; main()", *running[1:]], check=True)
+    module, _, function = ENTRIES[running[0]].partition(":")
+    code = f"from {module} import {function}; {function}()"
+    subprocess.run([sys.executable, "-c", code, *running[1:]], check=True)
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in block.splitlines() if line]) == 3
     exec(compile(block, "README.md", "exec"), {})

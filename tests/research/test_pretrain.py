@@ -6,8 +6,6 @@ import inspect
 import itertools
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from research.corpus import NO_CLASS, Corpus, Source
 from research.curriculum import RULES, Curriculum, choose
 from research.pretrain import main
 from research.pretraining import CHECKPOINT, CURVE, SCHEDULE, PretrainRecipe, Run, pretrain
+from tests import forked
 
 TINY = DiTConfig(2, 16, 3, num_layers=2, patch_size=8, sample_size=64, num_embeds_ada_norm=5)
 RECIPE = PretrainRecipe(
@@ -81,13 +80,11 @@ def test_a_run_writes_a_backbone_and_goes_on_where_it_stood(
 
 
 @pytest.mark.parametrize("teacher", ["alone", "taught"])
-def test_two_processes_pretrain_like_one(tmp_path: Path, teacher: str) -> None:
+def test_two_processes_pretrain_like_one(tmp_path: Path, free_port: int, teacher: str) -> None:
     """Steps of five crops and of three frames, so that the parts of two processes differ in size."""
     script = ["-m", "tests.research.shared_run", teacher]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, words in (("one", script), ("two", [*torchrun, *script])):
-        command = [sys.executable, *words, str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    alone = forked.run(*script, tmp_path / "one")
+    for done in (alone, *forked.shared([*script, tmp_path / "two"], free_port)):
         assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / name / CURVE).read_text())["rows"] for name in ("one", "two"))
     figures = [[row[:1] + row[2:] for row in rows] for rows in (one, two)]  # without the seconds

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.runtime import videos
 
 COMMAND = [sys.executable, "-c", "from aselect_runtime.commands.run import run; run()"]
@@ -25,8 +26,10 @@ STREET = "synthetic://street?size=48x64&frames=6"
 
 
 def _run(*arguments: object, limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=limit)
+    words = [*COMMAND[1:], *map(str, arguments)]
+    if limit is None:
+        return forked.run(*words)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, preexec_fn=limit)
 
 
 def _assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
