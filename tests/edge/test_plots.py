@@ -57,7 +57,7 @@ def test_a_confusion_shows_shares_of_the_true_class(figures: list[Any], tmp_path
     axis = figures[0].axes[0]
     assert _texts(axis) == ["75", "25", "25", "75"]  # nothing in the row of the class that is not there
     assert [label.get_text() for label in axis.get_yticklabels()] == ["red", "green", "blue"]
-    assert "75.0 % of all" in axis.get_title()
+    assert "overall accuracy 75.0 %" in axis.get_title()
     assert cv2.imread(str(tmp_path / "confusion.png")) is not None
 
 

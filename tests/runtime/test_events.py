@@ -7,7 +7,9 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -164,8 +166,18 @@ def test_lines_after_a_kill_and_on_a_full_disk(tmp_path: Path) -> None:
         deliver(_event())
     assert [line[:8] for line in path.read_text().splitlines()] == ['{"id": "', '{"id": "']
     assert path.read_text().endswith("}\n")
-    with pytest.raises(WriteError, match="No space left"), event_lines(Path("/dev/full")) as deliver:
-        deliver(Event("1-1-a", "a", "b", None, 0, "c", 0.0, None, 0.0, 0.5))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))  # 10 bytes are written, no more
+        with pytest.raises(WriteError, match="No space left"), event_lines(path) as deliver:
+            deliver(Event("1-1-a", "a", "b", None, 0, "c", 0.0, None, 0.0, 0.5))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(WriteError, match="it is a pipe, socket or device"), event_lines(tmp_path / "pipe.jsonl"):
+        pass
 
 
 def test_only_the_newest_snapshots_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

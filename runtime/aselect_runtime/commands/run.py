@@ -59,7 +59,7 @@ SkipStill = Annotated[
         "--skip-still",
         min=0.001,
         max=0.5,
-        help="Repeat the last result while less than this share changes, for example 0.01. Default: off.",
+        help="Repeat the last result while less than this share changes, e.g. 0.01.",
     ),
 ]
 Record = Annotated[
