@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import cv2
 import numpy as np
 
+from aselect_runtime.complete import jpeg_segments
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.sources.deferred import Make
@@ -170,15 +171,12 @@ def _decoded(part: bytes) -> Frame | None:
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Height and width from the header; None if the data is no JPEG."""
-    at = 2
-    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _SIZE:
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        # A fill byte, a marker without data, or a segment with its length.
-        alone = marker in {0x01, *range(0xD0, 0xD9)}
-        at += 1 if marker == 0xFF else 2 if alone else 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return None
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = next((at for marker, at in jpeg_segments(data) if marker in _SIZE and at + 7 <= len(data)), None)
+    if at is None:
+        return None
+    return int.from_bytes(data[at + 3 : at + 5], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
 
 
 def _without_user(uri: str) -> str:
