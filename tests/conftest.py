@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -66,7 +67,8 @@ def _states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _own_state(_states: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine remembers of its engines, for one test."""
+    """What this machine remembers of its engines, and which lines the log takes, for one test."""
+    logging.getLogger().setLevel(logging.WARNING)  # an earlier test may have been stopped while it listened
     folder = next(_states)
     folder.mkdir()
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
