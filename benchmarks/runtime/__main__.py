@@ -27,11 +27,16 @@ def main() -> None:
         figures = _measure(arguments, Path(name))
     record = {
         **stamp(),
-        "arguments": {key: str(value) for key, value in vars(arguments).items() if key not in {"part", "out"}},
+        "arguments": {key: _named(value) for key, value in vars(arguments).items() if key not in {"part", "out"}},
         "figures": figures,
     }
     print(rows(f"{arguments.part}: {record['date']}, {record['machine']}", figures))
     save(arguments.out, {**load(arguments.out), arguments.part: record})
+
+
+def _named(value: object) -> str:
+    """An argument for the record; of a path only the name, because the folders are this machine's."""
+    return value.name if isinstance(value, Path) else str(value)
 
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float | str]:
