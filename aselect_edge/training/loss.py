@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,12 +21,13 @@ def dice_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
 
     probability (N, C, H, W), labels (N, H, W); pixels labelled `ignore` do not count.
     """
-    known = (labels != ignore)[:, None]
-    one_hot = F.one_hot(labels.where(known[:, 0], 0), probability.shape[1]).permute(0, 3, 1, 2) * known
-    probability = probability * known
-    overlap = (probability * one_hot).sum((0, 2, 3))
-    there = one_hot.sum((0, 2, 3))
-    total = probability.sum((0, 2, 3)) + there
+    known, classes = labels != ignore, probability.shape[1]
+    index = labels.where(known, 0)
+    of_label = (probability.gather(1, index[:, None])[:, 0] * known).flatten()
+    overlap = probability.new_zeros(classes).index_add(0, index.flatten(), of_label)
+    there = torch.bincount(labels[known], minlength=classes)
+    # As a product of matrices: the masked probabilities would be another map of all classes.
+    total = (probability.flatten(2) @ known.flatten(1)[..., None].to(probability.dtype)).sum((0, 2)) + there
     return (1 - (2 * overlap + 1) / (total + 1))[there > 0].mean()
 
 

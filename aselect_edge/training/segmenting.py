@@ -48,12 +48,12 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore: i
     """
     if (labels == ignore).all():
         return logits.sum() * 0  # the mean of no pixels would be NaN and spoil the weights
-    logits = upsample(logits, (labels.shape[1], labels.shape[2]))
-    loss = F.cross_entropy(logits, labels, weights.to(logits.device), ignore_index=ignore)
+    log_probability = upsample(logits, (labels.shape[1], labels.shape[2])).log_softmax(1)
+    loss = F.nll_loss(log_probability, labels, weights.to(logits.device), ignore_index=ignore)
     if not recipe.overlap_weight:
         return loss
     overlap = {"dice": dice_loss, "lovasz": lovasz_loss}[recipe.overlap]
-    return loss + recipe.overlap_weight * overlap(logits.softmax(1), labels, ignore)
+    return loss + recipe.overlap_weight * overlap(log_probability.exp(), labels, ignore)
 
 
 def _pixels_per_class(data: SegmentationData) -> Tensor:

@@ -38,6 +38,23 @@ def test_ignored_pixels_do_not_count_in_the_loss(seed: int, classes: int, ignore
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), classes=st.integers(1, 4), ignored=st.floats(0, 0.9))
+def test_the_dice_loss_counts_each_class_by_itself(seed: int, classes: int, ignored: float) -> None:
+    """Milletari et al., arXiv 1606.04797, with 1 added above and below, over the classes of the known labels."""
+    torch.manual_seed(seed)
+    said, labels = torch.randn(2, classes, 4, 5).softmax(1), torch.randint(0, classes, (2, 4, 5))
+    labels = labels.where(torch.rand(2, 4, 5) >= ignored, 255)
+    known = labels != 255
+    if not known.any():
+        return
+    each = []
+    for c in labels[known].unique():
+        p, y = said[:, c][known], labels[known] == c
+        each.append(1 - (2 * p[y].sum() + 1) / (p.sum() + y.sum() + 1))
+    torch.testing.assert_close(dice_loss(said, labels, 255), torch.stack(each).mean())
+
+
 def test_the_loss_of_a_perfect_answer_is_the_least() -> None:
     labels = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     perfect = 50.0 * F.one_hot(labels, 3).permute(0, 3, 1, 2).float()
