@@ -59,7 +59,10 @@ class Job:
     row: str
     seed: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
-    """Values that differ from the task's settings: `imgsz`, `head`, and fields of the recipe."""
+    """Values that differ from the task's settings: `imgsz`, `head`, and fields of the recipe.
+
+    Also `start`, a bundle whose weights are the initial ones, and `label_stride`, see `Labelled`.
+    """
 
     @property
     def name(self) -> str:

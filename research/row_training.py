@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
-from aselect_edge.bundle import TapModel, save_bundle, tap_model
+from aselect_edge.bundle import TapModel, load_bundle, save_bundle, tap_model
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
@@ -73,7 +73,8 @@ def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, open
         if (folder / "test").is_dir():
             test = (open_segmentation if job.task == "seg" else open_classification)(folder, "test")
         opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device)
-    return Prepared(job, recipe, record, selection, backbone, replace(opened[job.task, imgsz], goal=goal))
+    data = replace(opened[job.task, imgsz], goal=goal, label_stride=job.changes.get("label_stride", 1))
+    return Prepared(job, recipe, record, selection, backbone, data)
 
 
 def _recipe(job: Job, small: bool) -> Recipe:
@@ -202,7 +203,20 @@ def _model(ready: Prepared, sources: Sources) -> tuple[nn.Module, bool]:
         backbone = randomised(backbone, job.seed)
     widths = [backbone.model.width] * len(ready.record.taps)
     head = build_head(ready.record.head, job.task, widths, classes)
-    return tap_model(backbone, head, ready.record), job.row.startswith("frozen")
+    model = tap_model(backbone, head, ready.record)
+    if "start" in job.changes:
+        _start_from(model, ready.record, Path(job.changes["start"]))
+    return model, job.row.startswith("frozen")
+
+
+def _start_from(model: TapModel, record: Bundle, path: Path) -> None:
+    """Copy the weights of a bundle; raises InputError if its classes, taps or head are others."""
+    start = load_bundle(path)
+    for what in ("classes", "taps", "head"):
+        got, expected = getattr(start.record, what), getattr(record, what)
+        if got != expected:
+            raise InputError(f"{path}: got {what} {got}, expected {expected}; start from another bundle")
+    model.load_state_dict(start.reference().state_dict(), strict=False)  # without the blocks after the taps
 
 
 def _guide(ready: Prepared, sources: Sources, device: torch.device) -> nn.Module:

@@ -42,6 +42,12 @@ def main(
     validations: Annotated[
         int | None, typer.Option(min=1, help="Number of validations, each with a checkpoint.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A bundle to continue from, of the same classes, taps and head.")
+    ] = None,
+    label_stride: Annotated[
+        int | None, typer.Option(min=1, help="Segmentation: the loss on every n-th row and column.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all if left out.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -54,7 +60,8 @@ def main(
         cv2.setNumThreads(threads)
     where, chosen = find_device(device), selection or Path(getattr(aselect_weights, task)) / "selection.json"
     fields: dict[str, Any] = {"samples": samples, "batch": batch, "learning_rate": lr, "backbone_rate": backbone_lr}
-    given = {name: value for name, value in {**fields, "validations": validations}.items() if value is not None}
+    fields |= {"validations": validations, "label_stride": label_stride, "start": start and str(start)}
+    given = {name: value for name, value in fields.items() if value is not None}
     known = next(job for job in jobs() if (job.task, job.row) == (task, row))
     job = Job(task, row, seed, {**known.changes, **given})
     sources = Sources(data, backbone, lambda _task: chosen, out)

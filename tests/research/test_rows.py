@@ -7,15 +7,17 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 from aselect_edge.bundle import load_bundle
+from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
 from research import row_jobs, row_training
-from research.row_learner import DeviceLearner
+from research.row_learner import DeviceLearner, Labelled, Split
 from research.rows import main
 from tests.research.packed import write_data
 
@@ -92,6 +94,37 @@ def test_the_seconds_are_those_of_all_calls(data: Path, tmp_path: Path, monkeypa
     found = train(data, tmp_path, samples=10**6, seconds=3600)
     assert found["samples"] == 2, "one step, because an hour was over"
     assert found["seconds"] >= 3600
+
+
+def test_a_row_starts_from_the_weights_of_a_bundle(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "first")
+    first = tmp_path / "first/seg-finetuned-0/bundle"
+    train(data, tmp_path / "again", start=first, lr=0.0, backbone_lr=0.0, samples=2, validations=1)
+    weights, kept = (
+        dict(load_bundle(path).reference().named_parameters())
+        for path in (first, tmp_path / "again/seg-finetuned-0/bundle")
+    )
+    assert all(torch.equal(value, weights[name]) for name, value in kept.items())
+    assert set(kept) == set(weights)
+    with pytest.raises(InputError, match=r"bundle: got classes .* expected .*jay.*start from another bundle"):
+        train(data, tmp_path / "birds", "cls", start=first)
+
+
+def test_labels_with_a_stride_are_those_of_the_pixels_that_they_stand_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 3, 90, 120), generator=generator, dtype=torch.uint8)
+    blocks = torch.randint(0, 5, (4, 9, 12), generator=generator, dtype=torch.uint8)
+    split = Split(pixels, blocks.repeat_interleave(10, 1).repeat_interleave(10, 2))
+    whole, half = (
+        Labelled("seg", cast(Any, None), (48, 64), split, {}, None, stride).batch(
+            torch.Generator().manual_seed(1), Recipe(batch=4, synthetic=0)
+        )
+        for stride in (1, 2)
+    )
+    assert torch.equal(whole[0], half[0])
+    assert (tuple(whole[1].shape), tuple(half[1].shape)) == ((4, 48, 64), (4, 24, 32))
+    near = torch.stack([whole[1][:, y::2, x::2] for y in (0, 1) for x in (0, 1)])
+    assert (near == half[1]).any(0).float().mean() > 0.99
 
 
 def test_what_is_unknown_or_missing_is_refused_by_name(data: Path, tmp_path: Path) -> None:
