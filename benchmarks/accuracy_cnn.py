@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     recipe = replace(RECIPES[record.task], samples=arguments.samples, seed=arguments.seed)
     torch.manual_seed(recipe.seed)
     model = build_cnn(record.task, len(record.classes), match["width"])
-    val = train_cnn(model, open_goal(record.task, arguments.data, recipe), record, recipe, out, match["width"])
+    learner = CnnLearner(model, open_goal(record.task, arguments.data, recipe), record, recipe)
+    val = train(learner, out, width=match["width"])
     save_graph(model, record, out / "model.onnx")
     atomic_write(out / "outcome.json", json.dumps({"val": val, "match": match}, indent=2) + "\n")
 
@@ -94,11 +95,11 @@ class CnnLearner:
         return evaluate(module, self.goal.val, self.record.imgsz, self.record.resize, self.recipe.batch)
 
 
-def train_cnn(model: nn.Module, goal: Goal, record: Bundle, recipe: Recipe, workdir: Path, width: float) -> float:
+def train(learner: CnnLearner, workdir: Path, **identity: Any) -> float:
     """Train in place to the best averaged weights on val; returns their figure there. An interrupted run resumes."""
-    identity = json.dumps({"width": width, "imgsz": record.imgsz, "recipe": asdict(recipe)})
-    state = learn(CnnLearner(model, goal, record, recipe), recipe, identity, workdir, lambda _what, _share: None)
-    model.load_state_dict(state.best_weights)
+    same = json.dumps({**identity, "imgsz": learner.record.imgsz, "recipe": asdict(learner.recipe)})
+    state = learn(learner, learner.recipe, same, workdir, lambda _what, _share: None)
+    learner.module.load_state_dict(state.best_weights)
     return state.best
 
 

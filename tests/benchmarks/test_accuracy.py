@@ -19,7 +19,7 @@ from aselect_export.evaluation import evaluate
 from aselect_runtime.records import Noise, Selection, Tap, Task
 from benchmarks import accuracy_report
 from benchmarks.accuracy import claim
-from benchmarks.accuracy_cnn import CLOSE, save_graph, search_width, train_cnn
+from benchmarks.accuracy_cnn import CLOSE, CnnLearner, save_graph, search_width, train
 from benchmarks.accuracy_report import gather, table
 from benchmarks.accuracy_rows import ROWS, Job, selection_of, train_command
 from benchmarks.cnn import build_cnn
@@ -62,7 +62,7 @@ def test_the_cnn_is_measured_as_it_was_validated(street_data: Path, tmp_path: Pa
     torch.manual_seed(0)
     model = build_cnn("seg", len(record.classes), 0.1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    val = train_cnn(model, open_goal("seg", street_data, recipe), record, recipe, tmp_path, 0.1)
+    val = train(CnnLearner(model, open_goal("seg", street_data, recipe), record, recipe), tmp_path, width=0.1)
     assert any(not torch.equal(value, before[name]) for name, value in model.named_parameters())
     save_graph(model, record, tmp_path / "model.onnx")
     assert evaluate(tmp_path / "model.onnx", street_data, "val").score == pytest.approx(val, abs=1e-3)
