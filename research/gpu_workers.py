@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from aselect_runtime.records import Task
+from research.row_data import Labelled
 from research.row_jobs import ROWS, Sources, jobs
-from research.row_learner import Labelled
 from research.row_training import LEAST, train_row
 
 log = logging.getLogger("gpu")

@@ -32,8 +32,9 @@ from aselect_runtime.files import atomic_write
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap
 from benchmarks.cnn import build_cnn
+from research.row_data import Labelled, load_labelled
 from research.row_jobs import GUIDED, SETS, SETTINGS, Job, Sources
-from research.row_learner import DeviceLearner, Labelled, TeacherModel, figures_on, load_labelled
+from research.row_learner import DeviceLearner, TeacherModel, figures_on
 
 log = logging.getLogger("rows")
 

@@ -17,7 +17,8 @@ from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
 from research import row_jobs, row_training
-from research.row_learner import DeviceLearner, Labelled, Split
+from research.row_data import Labelled, Split
+from research.row_learner import DeviceLearner
 from research.rows import main
 from tests.research.packed import write_data
 
