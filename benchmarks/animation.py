@@ -76,7 +76,7 @@ def wiped(before: Frame, after: Frame, share: float) -> Frame:
 def write(frames: list[Frame], path: Path) -> int:
     """Write an animated WebP that repeats forever; return its bytes. Raises GateError if it has 1 MB or more."""
     animation = cv2.Animation()
-    animation.frames, animation.durations = frames, np.full(len(frames), FRAME_MS, np.int32)
+    animation.frames, animation.durations = frames, [FRAME_MS] * len(frames)
     done, content = cv2.imencodeanimation(".webp", animation, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     if not done or len(content) >= MAX_BYTES:
         raise GateError(f"{path}: got {len(content)} bytes, expected fewer than {MAX_BYTES}; lower QUALITY or MOVING")

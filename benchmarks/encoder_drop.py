@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from aselect_edge.backbones.dit import DiT, DiTConfig
+from aselect_edge.backbones import DiT, DiTConfig
 from aselect_edge.bundle import DistilledTapModel, TapModel
 from aselect_edge.distillation.head import train_head
 from aselect_edge.distillation.learner import StemLearner

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import int8_table
+from benchmarks import foreign_table, int8_table
 from benchmarks.graph_table import LIMITS
 
 START_GOAL = 0.40
@@ -30,6 +30,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The missed goals as Markdown; `results` has the content of each result's file by its name."""
     found = [
         *_accuracy(results),
+        *_foreign(results),
         *_included(results),
         *_start(results),
         *_runtime(results),
@@ -48,6 +49,12 @@ def _accuracy(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
             if not goal["met"]:
                 undecided = ", not decided" if goal["met"] is None else ""
                 yield "accuracy", f"`{task}`, former backbone: {goal['goal']}", goal["figure"] + undecided
+
+
+def _foreign(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    for goal, figure, met in foreign_table.goals(results.get("foreign", {})):
+        if not met:
+            yield "foreign", goal, figure
 
 
 def _included(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
@@ -107,5 +114,5 @@ def _int8(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
 
 def recorded(folder: Path) -> list[str]:
     """Names of the results in a folder that have goals."""
-    names = ("accuracy", "models", "main_job", "runtime", "encoder_drop", "graph", "families", "int8")
+    names = ("accuracy", "foreign", "models", "main_job", "runtime", "encoder_drop", "graph", "families", "int8")
     return [name for name in names if (folder / f"{name}.json").is_file()]

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aselect_edge.bundle import load_bundle
 from aselect_runtime import open_model
 from aselect_runtime.errors import AselectError
-from aselect_runtime.model import Device
+from aselect_runtime.options import Device
 from aselect_runtime.records import Manifest
 
 RUNS, WARM_UP = 300, 30

@@ -15,6 +15,7 @@ from benchmarks import (
     clean_table,
     curriculum_table,
     families_table,
+    foreign_table,
     frozen_table,
     goals_table,
     graph_table,
@@ -46,6 +47,8 @@ def pages() -> dict[str, dict[str, str]]:
         found["README.md"] = {"models": models_table.table(load("models"))}
     if (RESULTS / "accuracy.json").is_file():
         found["docs/accuracy.md"] = {"accuracy": accuracy()}
+    if (RESULTS / "foreign.json").is_file():
+        found.setdefault("docs/accuracy.md", {})["foreign"] = foreign_table.table(load("foreign"))
     if (RESULTS / "selection.json").is_file():
         result = load("selection")
         found["docs/selection.md"] = {

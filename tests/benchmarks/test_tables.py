@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import goals_table, models_table
+from benchmarks import foreign_table, goals_table, models_table
 from benchmarks.models import parameters
 
 
@@ -63,6 +63,32 @@ def test_goals_are_listed_if_missed(seconds: float, score: float, ratio: float, 
         "graph": {"models": {"sd3": {"title": "SD3", "goals": {best: ratio, "(d) / (a), latency": 0.9}}}},
     }
     assert len(goals_table.table(results).splitlines()) == 2 + expected  # 0.9 is of another model than the goal's
+
+
+def _foreign(fine_tuned: float, random: float, teacher: float) -> dict[str, Any]:
+    rows = {"frozen": [0.2], "finetuned": [fine_tuned], "finetuned-random": [random], "teacher": [teacher]}
+    return {
+        "task": "seg",
+        "imgsz": "48x64",
+        "samples": 3000,
+        "selected": ["4.mlp", 50.0],
+        "rows": rows,
+        "ms": {"finetuned": 8.04, "teacher": 16.2},
+        "date": "2026-01-02",
+        "machine": "2 cores, X",
+    }
+
+
+def test_a_foreign_data_set_is_compared_with_random_weights_and_with_the_teacher() -> None:
+    results = {"crops": _foreign(0.60, 0.53, 0.64), "cracks": _foreign(0.50, 0.52, 0.56)}
+    missed = {title: figure for title, figure, met in foreign_table.goals(results) if not met}
+    assert missed == {
+        "cracks: fine-tuned above the same from random weights": "-2.0 points",
+        "cracks: at most 5 points behind the fine-tuned ImageNet encoder": "6.0 points",
+    }
+    lines = foreign_table.table(results).splitlines()
+    assert lines[2] == "| crops and weeds, 31 images, mIoU | 20.0 % | 60.0 % | 53.0 % | 64.0 % | 8.0, 16.2 |"
+    assert "Test split, 1 seed; crops 48x64, 3,000 images seen, tap 4.mlp at timestep 50;" in lines[-1]
 
 
 def test_a_goal_that_was_not_decided_is_listed_as_such() -> None:

@@ -1,0 +1,60 @@
+"""The table of docs/accuracy.md from benchmarks/results/foreign.json, and its goals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import mean
+from typing import Any
+
+TITLES = {
+    "crops": "crops and weeds, 31 images, mIoU",
+    "cracks": "cracks in roads, 72 images, mIoU",
+    "flowers": "12 kinds of flowers, 576 images, top-1",
+}
+BEHIND_TEACHER = {"seg": 0.05, "cls": 0.15}
+"""Goal: at most so far behind the fine-tuned ImageNet encoder."""
+COMMAND = "python -m benchmarks.foreign --clones CLONES"
+
+
+def table(result: dict[str, Any]) -> str:
+    """A row for each set: test scores in percent, and the latencies of both graphs."""
+    titles = (
+        "data set, images of train",
+        "frozen",
+        "fine-tuned",
+        "the same from random weights",
+        "ImageNet encoder, fine-tuned",
+        "latency, ms: fine-tuned, encoder",
+    )
+    lines = [f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
+    found = {name: result[name] for name in TITLES if name in result}
+    for name, part in found.items():
+        rows = (part["rows"].get(row) for row in ("frozen", "finetuned", "finetuned-random", "teacher"))
+        ms = f"{part['ms']['finetuned']:.1f}, {part['ms']['teacher']:.1f}" if part["ms"] else ""
+        lines.append(f"| {' | '.join([TITLES[name], *map(_percent, rows), ms])} |")
+    details = "; ".join(
+        f"{name} {part['imgsz']}, {part['samples']:,} images seen, tap {part['selected'][0]} at timestep "
+        f"{part['selected'][1]:g}"
+        for name, part in found.items()
+    )
+    last = max(found.values(), key=lambda part: part["date"])
+    seeds = len(last["rows"]["finetuned"])
+    text = f"Test split, {seeds} seed{'s' if seeds > 1 else ''}; {details}."
+    return "\n".join([*lines, "", f"{text} Measured {last['date']} on {last['machine']}, with `{COMMAND}`."])
+
+
+def goals(result: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
+    """Title, figure and whether it is met, of every set."""
+    for name, part in result.items():
+        score = {row: 100 * mean(values) for row, values in part["rows"].items()}
+        if {"finetuned", "finetuned-random"} <= set(score):
+            gain = score["finetuned"] - score["finetuned-random"]
+            yield f"{name}: fine-tuned above the same from random weights", f"{gain:+.1f} points", gain > 0
+        if {"finetuned", "teacher"} <= set(score):
+            most, behind = 100 * BEHIND_TEACHER[part["task"]], score["teacher"] - score["finetuned"]
+            title = f"{name}: at most {most:g} points behind the fine-tuned ImageNet encoder"
+            yield title, f"{behind:.1f} points", behind <= most
+
+
+def _percent(values: list[float] | None) -> str:
+    return "" if not values else f"{100 * mean(values):.1f} %"
