@@ -15,7 +15,7 @@ from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
-from aselect_edge.selection.strategies import DEFAULT
+from aselect_edge.selection.strategies import default_strategy
 from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
@@ -63,7 +63,8 @@ def select(
     `backbone` is a source as for `load_backbone` (a folder, a hub id, "shipped", …), or a loaded backbone, to which
     `family` to `sit_path` do not apply. `data` has `train/` and `val/`, or for strategies without labels is a folder of
     images or a video; `smallest-sigma`, `fixed` and `uniform` need none, nor do a given `timestep` and `tap`, which are
-    used without a scan. `imgsz` is "HxW" or (height, width) in pixels. None leaves a value to the strategy or backbone.
+    used without a scan. Without a strategy it is `probe` if `data` has labels of the task, else `smallest-sigma`.
+    `imgsz` is "HxW" or (height, width) in pixels. None leaves a value to the strategy or backbone.
 
     With `out` (.json) the record is written there and next to it the plot of the scores (.png) and, for a scan, the
     features of the chosen and the lowest scored candidate on one image (.features.png); an interrupted scan resumes.
@@ -77,8 +78,10 @@ def select(
         )
     if timestep is not None and timesteps is not None:
         raise InputError("got timestep and timesteps, expected only one of them; leave one out", parameter="timesteps")
+    folder = None if data is None else Path(data)
+    only = Tap.parse(tap) if isinstance(tap, str) else tap
     request = Request(
-        strategy=strategy or (DEFAULT if timestep is None else "fixed"),
+        strategy=strategy or ("fixed" if timestep is not None else default_strategy(folder, task, only)),
         task=task,
         images=images,
         imgsz=None if imgsz is None else parse_size(imgsz),
@@ -90,14 +93,13 @@ def select(
         device=find_device(device),  # refused here, not after a backbone of gigabytes is read
         settings=Settings(
             measure=Measure(dimensions, not amplitude, cutoff, dc),
-            tap=Tap.parse(tap) if isinstance(tap, str) else tap,
+            tap=only,
             confidence=confidence,
             head=head,
             steps=steps,
         ),
     )
     options = _options(locals())
-    folder = None if data is None else Path(data)
     with assemble() as team:
         loaded = _load(backbone, options)
         selection = select_tap(loaded, folder, request, team=team, resume=place, progress=progress)

@@ -37,8 +37,8 @@ StrategyName = Literal[
     "gate",
 ]
 _STRATEGY = (
-    "hfr, hfr-signal, hfr-adaptive, learned; with labels probe, exhaustive, gate; without data smallest-sigma (if left "
-    "out), fixed (with --timestep), uniform."
+    "With labels probe (the default), exhaustive, gate; without hfr, hfr-signal, hfr-adaptive, learned; without data "
+    "smallest-sigma (the default), fixed, uniform."
 )
 
 
@@ -194,7 +194,7 @@ select = entry(
         "Backbone": option_names(BackboneChoice),
     },
     examples=[
-        "aselect-select shipped --data DATA --strategy probe",
+        "aselect-select shipped --data DATA",
         "aselect-select shipped --timestep 100 --tap 3.query",
     ],
 )

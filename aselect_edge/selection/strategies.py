@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from aselect_edge.data.readers import layout_of
 from aselect_edge.selection.by_exhaustive import by_exhaustive
 from aselect_edge.selection.by_fixed import by_fixed
 from aselect_edge.selection.by_hfr import by_hfr
@@ -15,6 +17,7 @@ from aselect_edge.selection.choice import Strategy
 from aselect_edge.selection.studies.by_gate import by_gate
 from aselect_edge.selection.studies.by_learned import by_learned
 from aselect_edge.selection.studies.by_uniform import by_uniform
+from aselect_runtime.records import Tap, Task
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,12 @@ STRATEGIES = FOR_USE | STUDIES
 
 DEFAULT = "smallest-sigma"
 """The label-free strategy with the least paired regret in `python -m benchmarks.selection`; the paper's is `hfr`."""
+
+
+def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:
+    """The strategy for a request that names none: `probe` if `data` has labels of the task, otherwise DEFAULT.
+
+    A given tap is all that `probe` could add to the least noise, and `probe` would not use it.
+    """
+    labelled = data is not None and layout_of(data, task) is not None
+    return "probe" if labelled and tap is None else DEFAULT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def test_a_selection_is_returned_and_written_where_asked(
 def test_what_is_left_out_is_the_commands_default(backbone_folder: Path, street_data: Path) -> None:
     found = select(str(backbone_folder), street_data, tap="1.mlp", timesteps=[300, 10])
     assert (found.strategy, str(found.tap), found.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
+
+
+def test_labels_that_are_there_are_used(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"imgsz": "24x32", "timesteps": [0, 300], "blocks": 1, "images": 2}
+    assert select(backbone_folder, street_data, **options).strategy == "probe"
+    assert select(backbone_folder, street_data, task="cls", **options).strategy == "smallest-sigma"
+    assert select(backbone_folder, street_data, timestep=10, imgsz="24x32", images=2).strategy == "fixed"
+    shutil.copytree(street_data / "train/images", tmp_path / "frames")
+    assert select(backbone_folder, tmp_path / "frames", **options).strategy == "smallest-sigma"
+    assert select(backbone_folder).strategy == "smallest-sigma"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_select_writes_a_record_and_its_image(
     assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
-def test_select_takes_the_least_noise_where_no_strategy_is_asked_for(
+def test_select_takes_the_least_noise_at_a_tap_where_no_strategy_is_asked_for(
     run: Run, tmp_path: Path, backbone_folder: Path, street_data: Path
 ) -> None:
     out = tmp_path / "selection.json"
