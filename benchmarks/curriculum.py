@@ -36,7 +36,8 @@ from benchmarks.harness import save, stamp
 from benchmarks.selection_table import interval
 from research.corpus import load_corpus
 from research.curriculum import RULES, By, Curriculum
-from research.pretraining import SCHEDULE, PretrainRecipe, pretrain
+from research.pretrain_recipe import SCHEDULE, PretrainRecipe
+from research.pretraining import pretrain
 
 FRAME = PretrainRecipe().frame
 UNIFORM = "uniform"

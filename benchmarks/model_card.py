@@ -15,7 +15,11 @@ WEIGHTS = ROOT / "weights" / "aselect_weights"
 BIRDS = "ship-large"
 """The row of the GPU run that is the included `cls`."""
 SETS = {"seg": "CamVid", "cls": "cub40"}
-TITLES = {"hfr": "`hfr`", "hfr-signal": "`hfr-signal`", "smallest-sigma": "`smallest-sigma`, the default without labels"}
+TITLES = {
+    "hfr": "`hfr`",
+    "hfr-signal": "`hfr-signal`",
+    "smallest-sigma": "`smallest-sigma`, the default without labels",
+}
 
 
 def streets(main_job: dict[str, Any]) -> str:

@@ -31,7 +31,8 @@ from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
 from research.gpu_workers import train_rows
 from research.pack import unpack
-from research.pretraining import CONFIG, PretrainRecipe, pretrain
+from research.pretrain_recipe import CONFIG, PretrainRecipe
+from research.pretraining import pretrain
 from research.row_jobs import GUIDED, SETS, SETTINGS
 
 log = logging.getLogger("gpu")

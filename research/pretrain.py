@@ -21,7 +21,8 @@ from aselect_runtime.commands.entry import entry
 from aselect_runtime.errors import InputError
 from research.corpus import load_corpus
 from research.curriculum import By, Curriculum
-from research.pretraining import CONFIG, PretrainRecipe, pretrain
+from research.pretrain_recipe import CONFIG, PretrainRecipe
+from research.pretraining import pretrain
 from research.teacher import Teacher, open_teacher
 
 

@@ -23,7 +23,8 @@ from research.alignment import walk
 from research.corpus import NO_CLASS, Corpus, Source
 from research.curriculum import RULES, Curriculum, choose
 from research.pretrain import main
-from research.pretraining import CHECKPOINT, CURVE, SCHEDULE, PretrainRecipe, Run, pretrain
+from research.pretrain_recipe import SCHEDULE, PretrainRecipe
+from research.pretraining import CHECKPOINT, CURVE, Run, pretrain
 from tests import forked
 
 TINY = DiTConfig(2, 16, 3, num_layers=2, patch_size=8, sample_size=64, num_embeds_ada_norm=5)
