@@ -54,8 +54,8 @@ class ForeignSet:
 
 
 SETS = {
-    "crops": ForeignSet("seg", "144x192", "linear", 3000),
-    "cracks": ForeignSet("seg", "128x208", "linear", 3000),
+    "crops": ForeignSet("seg", "208x288", "linear", 2000),
+    "cracks": ForeignSet("seg", "208x304", "linear", 2000),
     "flowers": ForeignSet("cls", "128x128", "attention", 6000),
 }
 

@@ -18,7 +18,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, HeadSpec, Resize, Task
 
-AREA: dict[Task, int] = {"seg": 144 * 192, "cls": 128 * 128}
+AREA: dict[Task, int] = {"seg": 216 * 288, "cls": 128 * 128}
 """Pixels of the input that a first run is fast at."""
 MULTIPLE = 16
 """Of which the shipped backbone needs height and width: its patch."""
@@ -107,6 +107,8 @@ def plan(found: Survey, threads: int | None = None) -> Plan:
     imgsz = input_size(train.sizes, task)
     head = HeadSpec(kind="linear", channels=HEADS[task].channels) if few else HEADS[task]
     reasons = [f"{imgsz[0]}x{imgsz[1]}: the shape of your images, small enough for a fast first run"]
+    if task == "seg":
+        reasons.append("a larger --imgsz shows smaller things, and takes as much longer as it has more pixels")
     if few:
         reasons.append(f"linear head: {train.images} training images are few; compare with --head {HEADS[task].kind}")
     commands = _with_threads(_commands(found, data, task, imgsz, head), threads)
