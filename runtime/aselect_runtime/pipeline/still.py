@@ -50,7 +50,7 @@ class StillFrames:
         """
         height, width = pixels.shape[:2]
         cells = stretched(pixels, (-(-height // CELL), -(-width // CELL)), cv2.INTER_AREA)
-        now = _seconds(captured)
+        now = captured.seconds
         last = self._inferred.get(stream)
         if (
             last is not None
@@ -61,9 +61,3 @@ class StillFrames:
             return True
         self._inferred[stream] = _Inferred(cells, captured.frame.shape, now)
         return False
-
-
-def _seconds(captured: Captured) -> float:
-    """Time of a frame in seconds. A video is read faster than it plays, so its position is used."""
-    source = captured.source
-    return captured.t_monotonic if source.live or not source.fps else captured.index / source.fps

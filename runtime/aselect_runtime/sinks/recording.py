@@ -68,9 +68,7 @@ class _Kept:
 
     def consider(self, result: Result) -> None:
         """Write the model input of a result, if the interval has passed and it differs from all others."""
-        captured = result.captured
-        # A video is read faster than it plays, so its position is used.
-        now = captured.t_monotonic if captured.source.live else captured.index / captured.source.fps
+        now = result.captured.seconds
         if result.pixels is None or now < self._next.get(result.stream, -np.inf):
             return
         self._next[result.stream] = now + self._interval
