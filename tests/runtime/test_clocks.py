@@ -18,6 +18,8 @@ import av
 
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.pipeline.events import EventPlan
+from aselect_runtime.pipeline.still import StillFrames
+from aselect_runtime.pipeline.temporal import TemporalAverage
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.rules import Rules
 from aselect_runtime.sinks.event_recording import EventRecording
@@ -105,5 +107,74 @@ def test_a_source_without_a_rate_has_the_time_of_arrival(seg_model: Path, tmp_pa
     assert (start["seconds"], end["seconds"]) == (4.0, 8.0)
     manifest, session = open_model(seg_model, "cpu")
     run_pipeline(manifest, session, [_Sensor()], record=tmp_path / "frames")
+    session.close()
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 2
+
+
+def _tenths(count: int) -> list[float]:
+    return [number / 10 for number in range(count)]
+
+
+def _folder(folder: Path) -> Path:
+    """Bright from 1 s to the end (2.9 s), then bright from 0.5 to 2 s of 5 s, at another rate."""
+    _write(folder / "a.mp4", _tenths(30), (1.0, 9.0))
+    _write(folder / "b.mp4", [number / 20 for number in range(100)], (0.5, 2.0))
+    return folder
+
+
+def test_each_video_of_a_folder_has_its_own_events_and_clock(seg_model: Path, tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "clips")
+    told = _events(seg_model, str(folder), tmp_path / "e.jsonl", _rules(cooldown=30))
+    ends = [(Path(one["source"]).name, one["position"], one["seconds"]) for one in told if one["state"] == "end"]
+    assert [one["state"] for one in told] == ["start", "end"] * 2
+    assert ends == [("a.mp4", 1.0, pytest.approx(1.9)), ("b.mp4", 0.5, pytest.approx(1.5))]
+
+
+def test_seconds_of_a_rule_are_not_counted_across_two_videos(seg_model: Path, tmp_path: Path) -> None:
+    _write(tmp_path / "clips" / "a.mp4", _tenths(20), (1.0, 9.0))
+    _write(tmp_path / "clips" / "b.mp4", _tenths(20), (0.0, 1.0))
+    assert _events(seg_model, str(tmp_path / "clips"), tmp_path / "e.jsonl", _rules(**{"for": 1.5})) == []
+
+
+@pytest.mark.parametrize("still", [None, 0.01])
+def test_a_new_video_is_a_new_scene_for_the_average(seg_model: Path, tmp_path: Path, still: float | None) -> None:
+    _write(tmp_path / "clips" / "a.mp4", _tenths(20), (0.0, 9.0))
+    _write(tmp_path / "clips" / "b.mp4", _tenths(20), (9.0, 9.0))
+    manifest, session = open_model(seg_model, "cpu")
+    shares: list[tuple[str, float]] = []
+    run_pipeline(
+        manifest,
+        session,
+        [str(tmp_path / "clips")],
+        smooth=0.1,
+        skip_still=still,
+        on_frame=lambda result: shares.append((result.captured.label[0], result.areas["bright"])),
+    )
+    session.close()
+    assert shares == [("a", 1.0)] * 20 + [("b", 0.0)] * 20
+
+
+def test_every_frame_of_a_slow_video_is_averaged() -> None:
+    average, source = TemporalAverage(0.25, classes=2), SourceInfo("a.mp4", 25)
+    for number, score in enumerate([0.0, 1.0, 1.0]):  # three seconds of processing for each frame
+        captured = Captured(np.zeros((8, 8, 3), np.uint8), number, "a", source, t_monotonic=3.0 * number)
+        scores = average(captured, {"scores": np.array([score, 1 - score], np.float32)})["scores"]
+    assert scores.tolist() == pytest.approx([0.4375, 0.5625])
+
+
+def test_a_repeated_frame_is_not_that_of_another_file() -> None:
+    still, pixels = StillFrames(0.01), np.full((24, 32, 3), 9, np.uint8)
+    got = [
+        still.still(0, Captured(pixels, number, name, SourceInfo(name, 10), position=0.0), pixels)
+        for number, name in enumerate(["a.mp4", "a.mp4", "b.mp4", "b.mp4"])
+    ]
+    assert got == [False, True, False, True]
+
+
+def test_every_video_of_a_folder_gives_images_for_calibration(seg_model: Path, tmp_path: Path) -> None:
+    _write(tmp_path / "clips" / "a.mp4", [0.0, 60.0], (99.0, 99.0))
+    _write(tmp_path / "clips" / "b.mp4", _tenths(5), (0.0, 99.0))
+    manifest, session = open_model(seg_model, "cpu")
+    run_pipeline(manifest, session, [str(tmp_path / "clips")], record=tmp_path / "frames")
     session.close()
     assert len(list((tmp_path / "frames").glob("*.png"))) == 2

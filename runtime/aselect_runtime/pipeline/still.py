@@ -19,10 +19,11 @@ REFRESH = 5.0
 
 @dataclass(frozen=True)
 class _Inferred:
-    """A stream's latest inferred frame: the means of its cells, its shape, its time in seconds."""
+    """A stream's latest inferred frame: the means of its cells, its shape, its source's name, its time in seconds."""
 
     cells: Frame
     shape: tuple[int, ...]
+    source: str
     time: float
 
 
@@ -54,10 +55,11 @@ class StillFrames:
         last = self._inferred.get(stream)
         if (
             last is not None
-            and captured.frame.shape == last.shape  # another size means another camera or another view
+            # Another size means another camera or another view, another name the next file of a folder.
+            and (captured.frame.shape, captured.source.name) == (last.shape, last.source)
             and 0 <= now - last.time < REFRESH
             and cv2.norm(cells, last.cells, cv2.NORM_INF) <= self._threshold
         ):
             return True
-        self._inferred[stream] = _Inferred(cells, captured.frame.shape, now)
+        self._inferred[stream] = _Inferred(cells, captured.frame.shape, captured.source.name, now)
         return False
