@@ -243,6 +243,27 @@ def test_a_camera_whose_clock_begins_again_is_recorded_in_parts(tmp_path: Path) 
         assert _numbers(tmp_path / "videos" / part, video) == list(range(100))
 
 
+def test_a_stream_whose_codec_matroska_lacks_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with av.open(str(tmp_path / "a.flv"), "w") as container:
+        stream = container.add_stream("flv", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(50):
+            frame = np.full((48, 64, 3), 5 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+        container.mux(stream.encode(None))
+    with (
+        _restarting(tmp_path / "a.flv") as uri,
+        (videos := EventVideos(EventRecording(tmp_path / "videos"), RULES, [uri])) as deliver,
+    ):
+        (recorder,) = videos._recorders.values()
+        deliver(_event(time.time(), None))
+        _until(lambda: recorder._lost)
+        assert not recorder.busy()
+    assert f"{uri}: got flv video, expected a codec that Matroska holds" in caplog.text
+    assert not list((tmp_path / "videos").iterdir())
+
+
 def test_a_run_of_several_cameras_records_the_events_of_each(seg_model: Path, tmp_path: Path) -> None:
     one = _write_video(tmp_path / "a.ts", seconds=8, gop=5, left=lambda number: 25 <= number < 45)
     other = _write_video(tmp_path / "b.ts", seconds=8, gop=5, left=lambda number: number >= 35)
@@ -310,6 +331,7 @@ def test_a_video_whose_packets_cannot_be_copied_is_refused_at_the_start(
 ) -> None:
     with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream(codec, rate=10)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
         for _ in range(5):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
