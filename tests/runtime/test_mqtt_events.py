@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ pytest.importorskip("paho.mqtt", reason="the extra `mqtt` is not installed")
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.errors import InputError, WriteError
+from aselect_runtime.pipeline.deliveries import Delivery
 from aselect_runtime.rules import Rules
+from aselect_runtime.sinks import mqtt as mqtt_module
 from aselect_runtime.sinks.event_opening import open_events
 from aselect_runtime.sinks.event_sink import EventContext
-from tests.runtime.test_events import CONTEXT, RULES, _event
-from tests.runtime.test_mqtt import _broker, _until, needs_mosquitto
+from tests.runtime.test_events import AT_ONCE, CONTEXT, RULES, _event
+from tests.runtime.test_mqtt import _broker, _until, needs_mosquitto, silent_broker
 
 TOPIC = "site/camera"
 RULE = f"{TOPIC}/rules/light-left-0-0"
@@ -77,12 +80,58 @@ def test_an_event_is_a_binary_sensor_with_a_snapshot(tmp_path: Path, free_port: 
 
 @needs_mosquitto
 def test_events_of_a_time_without_broker_arrive_later(tmp_path: Path, free_port: int) -> None:
-    with open_events(f"mqtt://127.0.0.1:{free_port}/{TOPIC}", CONTEXT) as deliver:
+    uri = f"mqtt://127.0.0.1:{free_port}/{TOPIC}"
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
+    delivery.start()
+    delivery.offer(_event())
+    delivery.offer(_event(end=1002.0))
+    _until(lambda: delivery.health().state == "failed")
+    assert (delivery.health().written, delivery.health().waiting) == (0, 1)
+    with _broker(free_port, tmp_path), _listening(free_port) as heard:
+        _until(lambda: len(_of(heard, f"{TOPIC}/events")) == 2)
+        _until(lambda: _of(heard, f"{RULE}/state")[-2:] == [b"ON", b"OFF"])
+        delivery.close()
+    assert (delivery.health().state, delivery.health().written, delivery.health().dropped) == ("working", 2, 0)
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_events_that_no_broker_acknowledges_are_not_delivered(
+    connects: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mqtt_module, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(mqtt_module, "ACKNOWLEDGE_TIMEOUT", 0.1)
+    monkeypatch.setattr(mqtt_module, "CLOSE_TIMEOUT", 0.1)
+    with silent_broker(connects=connects) as port, caplog.at_level(logging.WARNING):
+        uri = f"mqtt://127.0.0.1:{port}/{TOPIC}"
+        delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, close_timeout=1.0)
+        delivery.start()
+        delivery.offer(_event())
+        delivery.offer(_event(end=1002.0))
+        delivery.close()
+    health = delivery.health()
+    assert (health.state, health.written, health.dropped + health.waiting) == ("failed", 0, 2)
+    assert ("no acknowledgement" if connects else "no broker has answered") in health.fault
+    assert "2 events could not be delivered" in caplog.text
+
+
+@needs_mosquitto
+def test_an_event_whose_acknowledgement_is_late_is_sent_once(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        _broker(free_port, tmp_path),
+        _listening(free_port) as heard,
+        open_events(f"mqtt://127.0.0.1:{free_port}/{TOPIC}", CONTEXT) as deliver,
+    ):
+        _until(lambda: _of(heard, f"{RULE}/state") == [b"OFF"])
+        monkeypatch.setattr(mqtt_module, "ACKNOWLEDGE_TIMEOUT", 0.0)
+        with suppress(WriteError):
+            deliver(_event())
+        monkeypatch.setattr(mqtt_module, "ACKNOWLEDGE_TIMEOUT", 10.0)
         deliver(_event())
         deliver(_event(end=1002.0))
-        with _broker(free_port, tmp_path), _listening(free_port) as heard:
-            _until(lambda: len(_of(heard, f"{TOPIC}/events")) == 2)
-            _until(lambda: _of(heard, f"{RULE}/state")[-2:] == [b"ON", b"OFF"])
+        _until(lambda: _of(heard, f"{RULE}/state")[-1:] == [b"OFF"] and len(_of(heard, f"{RULE}/state")) > 2)
+    assert [json.loads(text)["state"] for text in _of(heard, f"{TOPIC}/events")] == ["start", "end"]
 
 
 @needs_mosquitto

@@ -14,7 +14,7 @@ from aselect_runtime.pipeline.output_plan import OutputPlan
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sink, SinkClosed, Write, writes_files
+from aselect_runtime.sinks.sink import Sent, Sink, SinkClosed, Write, writes_files
 
 DEPTH = 4
 """Results that may wait for a sink: enough to absorb jitter, few enough to limit memory and delay."""
@@ -85,13 +85,19 @@ class Outlet:
 
     def health(self) -> SinkHealth:
         """State and counts of the output."""
+        sent = self._sent()
         state: SinkState = "working"
-        if self.fault is not None:
+        if self.fault is not None or sent.fault:
             state = "failed"
         elif self._stage in self._heartbeat.stuck():
             state = "stalled"
-        fault = "" if self.fault is None else redact(str(self.fault))
-        return SinkHealth(self.name, state, self._written, self._queue.dropped + self._missed, len(self._queue), fault)
+        fault = sent.fault if self.fault is None else redact(str(self.fault))
+        dropped = self._queue.dropped + self._missed + sent.dropped
+        return SinkHealth(self.name, state, sent.written, dropped, len(self._queue), fault)
+
+    def _sent(self) -> Sent:
+        sent: Callable[[], Sent] | None = getattr(self._write, "sent", None)
+        return Sent(self._written, 0, "") if sent is None else sent()
 
     def _work(self) -> None:
         try:

@@ -22,7 +22,7 @@ from aselect_runtime import __version__
 from aselect_runtime.rules import Event
 from aselect_runtime.rules.event import plain
 from aselect_runtime.sinks.event_sink import Deliver, EventContext
-from aselect_runtime.sinks.mqtt import Broker, Connection
+from aselect_runtime.sinks.mqtt import Broker, Connection, Message
 
 PREFIX = "homeassistant"
 """Home Assistant's default topic prefix for discovery."""
@@ -40,7 +40,7 @@ class Entity:
 
 @contextmanager
 def mqtt_events(uri: str, context: EventContext) -> Iterator[Deliver]:
-    """Publishes every event. While the broker is away, up to a few hundred events wait and are sent when it is back."""
+    """Publishes every event; raises WriteError if the broker has not acknowledged it."""
     broker = Broker.parse(uri)
     entities = entities_of(context)
     keys = {(entity.rule, entity.stream): entity.key for entity in entities}
@@ -56,11 +56,10 @@ def mqtt_events(uri: str, context: EventContext) -> Iterator[Deliver]:
         text = json.dumps(event.to_dict(), ensure_ascii=False)
         key = keys[event.rule, event.stream]
         states[key] = "ON" if event.end is None else "OFF"
-        connection.send("events", text)
-        connection.send(f"rules/{key}/event", text, retain=True)
+        messages = [Message("events", text), Message(f"rules/{key}/event", text, retain=True)]
         if event.snapshot is not None:
-            connection.send(f"rules/{key}/snapshot", event.snapshot, retain=True)
-        connection.send(f"rules/{key}/state", states[key], retain=True)
+            messages.append(Message(f"rules/{key}/snapshot", event.snapshot, retain=True))
+        connection.send([*messages, Message(f"rules/{key}/state", states[key], retain=True)])
 
     try:
         yield deliver
