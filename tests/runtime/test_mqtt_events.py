@@ -16,7 +16,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from aselect_runtime.errors import InputError, WriteError
-from aselect_runtime.pipeline.deliveries import Delivery
+from aselect_runtime.pipeline.deliveries import Delivery, close_all
 from aselect_runtime.rules import Rules
 from aselect_runtime.sinks import mqtt as mqtt_module
 from aselect_runtime.sinks.event_opening import open_events
@@ -90,7 +90,7 @@ def test_events_of_a_time_without_broker_arrive_later(tmp_path: Path, free_port:
     with _broker(free_port, tmp_path), _listening(free_port) as heard:
         _until(lambda: len(_of(heard, f"{TOPIC}/events")) == 2)
         _until(lambda: _of(heard, f"{RULE}/state")[-2:] == [b"ON", b"OFF"])
-        delivery.close()
+        close_all([delivery])
     assert (delivery.health().state, delivery.health().written, delivery.health().dropped) == ("working", 2, 0)
 
 
@@ -103,13 +103,13 @@ def test_events_that_no_broker_acknowledges_are_not_delivered(
     monkeypatch.setattr(mqtt_module, "CLOSE_TIMEOUT", 0.1)
     with silent_broker(connects=connects) as port, caplog.at_level(logging.WARNING):
         uri = f"mqtt://127.0.0.1:{port}/{TOPIC}"
-        delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, close_timeout=1.0)
+        delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
         delivery.start()
         delivery.offer(_event())
         delivery.offer(_event(end=1002.0))
-        delivery.close()
+        close_all([delivery], seconds=1)
     health = delivery.health()
-    assert (health.state, health.written, health.dropped + health.waiting) == ("failed", 0, 2)
+    assert (health.state, health.written, health.dropped) == ("failed", 0, 2)
     assert ("no acknowledgement" if connects else "no broker has answered") in health.fault
     assert "2 events could not be delivered" in caplog.text
 

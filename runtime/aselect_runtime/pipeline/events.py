@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
-from aselect_runtime.pipeline.deliveries import Delivery
+from aselect_runtime.pipeline.deliveries import Delivery, close_all
 from aselect_runtime.pipeline.output_plan import refuse_below
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
@@ -89,20 +89,24 @@ class EventFlow:
         self._watch = Watch(plan.rules, tuple(item.name for item in manifest.classes))
         context = EventContext(plan.rules, tuple(sources))
         self._deliveries = [_delivery(place, context) for place in plan.places]
+        self._open: list[Delivery] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Open the destinations; after the block, end and deliver active events. Raises what destinations raise."""
-        opened: list[Delivery] = []
+        """Open the destinations; after the block, end active events. Raises what destinations raise."""
         try:
             for delivery in self._deliveries:
                 delivery.start()
-                opened.append(delivery)
+                self._open.append(delivery)
             yield
         finally:
             self._deliver(self._watch.finish())
-            for delivery in opened:
-                delivery.close()
+            for delivery in self._open:
+                delivery.end()
+
+    def close(self) -> None:
+        """Wait until the destinations have accepted the events, for a limited time."""
+        close_all(self._open)
 
     def process(self, result: Result) -> Result:
         """Evaluate a result and queue its events; returns the result with its zones and the latest events."""

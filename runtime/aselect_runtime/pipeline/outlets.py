@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
+from time import monotonic
 
 from aselect_runtime.health import Health, SinkHealth, SinkState
 from aselect_runtime.pipeline.handoff import Handoff
@@ -19,7 +20,7 @@ from aselect_runtime.sinks.sink import Sent, Sink, SinkClosed, Write, writes_fil
 DEPTH = 4
 """Results that may wait for a sink: enough to absorb jitter, few enough to limit memory and delay."""
 CLOSE_TIMEOUT = 5.0
-"""Seconds that an output on the network has to close at the end of the run."""
+"""Seconds that all outputs on the network have to close at the end of the run."""
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,13 @@ class Outlet:
         if not self._queue.put(result, newest_wins=weak):
             self._missed += 1
 
-    def close(self, *, undo: bool = False) -> None:
-        """Complete the output and wait for it, for a file without limit; with `undo` remove it if it has no result."""
+    def end(self, *, undo: bool = False) -> None:
+        """Accept no more results and complete the output; with `undo` remove it if it has no result."""
         self._queue.close(_UndoneError() if undo else None)
-        self._thread.join(None if self.is_file else CLOSE_TIMEOUT)
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the output is complete, for a file without limit, otherwise until `deadline` (monotonic)."""
+        self._thread.join(None if self.is_file else max(0.0, deadline - monotonic()))
         if self._thread.is_alive():
             log.warning("%s: did not end within %.0f s and was abandoned", self.name, CLOSE_TIMEOUT)
 
@@ -140,11 +144,9 @@ def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
             outlet.start()
         yield
     except BaseException:
-        for outlet in opened:
-            outlet.close(undo=True)
+        _close(opened, undo=True)
         raise
-    for outlet in opened:
-        outlet.close()
+    _close(opened)
     faults = [(outlet.is_file, outlet.fault) for outlet in outlets if outlet.fault is not None]
     if len(faults) < len(outlets):
         faults = [(is_file, fault) for is_file, fault in faults if is_file]
@@ -152,3 +154,11 @@ def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
         log.warning("%s", fault)
     if faults:
         raise faults[0][1]
+
+
+def _close(outlets: Sequence[Outlet], *, undo: bool = False) -> None:
+    for outlet in outlets:
+        outlet.end(undo=undo)
+    deadline = monotonic() + CLOSE_TIMEOUT
+    for outlet in outlets:
+        outlet.wait(deadline)

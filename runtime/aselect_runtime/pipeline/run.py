@@ -114,6 +114,8 @@ def run_pipeline(
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, drawn, flow)
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
+        if flow is not None:
+            stack.callback(flow.close)  # after the outputs, which must not wait for a destination that is away
         stack.enter_context(open_outlets(outlets))
         stack.enter_context(_timer(max_seconds, stop))
         if flow is not None:
