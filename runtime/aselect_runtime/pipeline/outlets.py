@@ -15,12 +15,14 @@ from aselect_runtime.pipeline.output_plan import OutputPlan
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sent, Sink, SinkClosed, Write, writes_files
+from aselect_runtime.sinks.sink import STDOUT, Sent, Sink, SinkClosed, Write, writes_files
 
 DEPTH = 4
 """Results that may wait for a sink: enough to absorb jitter, few enough to limit memory and delay."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that all outputs on the network have to close at the end of the run."""
+POLL = 0.2
+"""Seconds between two checks whether the run is over."""
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Outlet:
 
     def __init__(self, plan: OutputPlan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
         self.name = redact(plan.uri)
+        self.is_stdout = plan.uri == STDOUT
         self.is_file = plan.sink is not None or writes_files(plan.uri)
         self.fault: BaseException | None = None
         self._plan = plan
@@ -48,7 +51,8 @@ class Outlet:
         self._queue: Handoff[Result] = Handoff(DEPTH)
         self._written = self._missed = 0
         self._write: Write | None = None
-        self._opened = Event()
+        self._released = False
+        self._opened, self._done = Event(), Event()
         self._thread = Thread(target=self._work, name=self._stage, daemon=True)
 
     def start(self) -> None:
@@ -83,9 +87,17 @@ class Outlet:
 
     def wait(self, deadline: float) -> None:
         """Wait until the output is complete, for a file without limit, otherwise until `deadline` (monotonic)."""
-        self._thread.join(None if self.is_file else max(0.0, deadline - monotonic()))
+        self._done.wait(None if self.is_file else max(0.0, deadline - monotonic()))
+        if not self._released:
+            self._thread.join(None if self.is_file else max(0.0, deadline - monotonic()))
         if self._thread.is_alive():
             log.warning("%s: did not end within %.0f s and was abandoned", self.name, CLOSE_TIMEOUT)
+
+    def release(self) -> None:
+        """Stop waiting for the output, and let nothing else wait for it."""
+        self._released = True
+        self._queue.abandon()
+        self._done.set()
 
     def health(self) -> SinkHealth:
         """State and counts of the output."""
@@ -116,6 +128,7 @@ class Outlet:
         finally:
             self._queue.abandon()
             self._opened.set()
+            self._done.set()
 
     def _write_all(self, write: Write) -> None:
         try:
@@ -129,6 +142,28 @@ class Outlet:
                 raise
         if not self._written:  # no frame came: the output of an earlier run must be kept
             raise _UndoneError
+
+
+@contextmanager
+def releasing_stdout(outlets: Sequence[Outlet], stop: Event) -> Iterator[None]:
+    """Once `stop` is set, the reader of the standard output has CLOSE_TIMEOUT seconds; it may have stopped reading."""
+    done = Event()
+
+    def work() -> None:
+        while not stop.wait(POLL):
+            if done.is_set():
+                return
+        if not done.wait(CLOSE_TIMEOUT):
+            for outlet in outlets:
+                if outlet.is_stdout:
+                    outlet.release()
+
+    if any(outlet.is_stdout for outlet in outlets):
+        Thread(target=work, name="stdout", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 @contextmanager
