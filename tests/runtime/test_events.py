@@ -28,7 +28,7 @@ from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import InputError, RecordError, WriteError
 from aselect_runtime.pipeline import deliveries as deliveries_module
 from aselect_runtime.pipeline.deliveries import Delivery, close_all
-from aselect_runtime.pipeline.events import EventPlan
+from aselect_runtime.pipeline.events import EventPlan, plan_events
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.results import Result
 from aselect_runtime.rules import Event, Rules, load_rules
@@ -36,6 +36,7 @@ from aselect_runtime.scenes import CLASSES
 from aselect_runtime.sinks import event_lines as event_lines_module
 from aselect_runtime.sinks.event_lines import event_lines
 from aselect_runtime.sinks.event_opening import open_events
+from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import EventContext, event_place
 
 AT_ONCE = Patience(first_delay=0.01, longest_delay=0.02)
@@ -151,6 +152,58 @@ def test_rules_that_do_not_suit_are_refused_before_anything_is_opened(seg_model:
     with pytest.raises(RecordError, match="the class 'cat'"):
         run_pipeline(manifest, session, [str(video)], events=EventPlan(rules, (str(lines),)))
     assert not lines.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "places", "videos"),
+    [
+        ("events/", ["events.jsonl"], None),
+        ("x/../events/", ["events.jsonl"], None),
+        ("events.jsonl", ["./events.jsonl"], None),
+        ("masks/", ["events.jsonl", "./events.jsonl"], None),
+        ("mix/", ["events.jsonl"], "mix"),
+        ("m-{source}/", [], "m-a"),
+    ],
+)
+def test_a_path_that_is_used_twice_is_refused_at_the_start(
+    seg_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    places: list[str],
+    videos: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _video(tmp_path / "a.mp4", "#" * 3)
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    manifest, session = open_model(seg_model, "cpu")
+    recording = None if videos is None else EventRecording(Path(videos))
+    plan = plan_events(Path("rules.toml"), places, [output], ["a.mp4"], recording)
+    with pytest.raises(InputError, match=r"expected a separate (file|folder)") as caught:
+        run_pipeline(manifest, session, ["a.mp4"], [output], events=plan)
+    assert caught.value.parameters == (("events",) if videos is None else ("record_events",))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "rules.toml"]
+
+
+def test_the_folder_of_calibration_images_is_not_that_of_masks(seg_model: Path, tmp_path: Path) -> None:
+    video, folder = _video(tmp_path / "a.mp4", "#" * 3), tmp_path / "both"
+    manifest, session = open_model(seg_model, "cpu")
+    with pytest.raises(InputError, match="separate folder for calibration images"):
+        run_pipeline(manifest, session, [str(video)], [f"{folder}/"], record=folder)
+    assert not folder.exists()
+
+
+def test_snapshots_and_videos_may_share_a_folder(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _video(tmp_path / "a.mp4", "#" * 3)
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    manifest, session = open_model(seg_model, "cpu")
+    plan = plan_events(Path("rules.toml"), ["both.jsonl"], [], ["a.mp4"], EventRecording(Path("both")))
+    run_pipeline(manifest, session, ["a.mp4"], ["masks/"], events=plan)
+    assert sorted(path.suffix for path in (tmp_path / "both").iterdir()) == [".jpg", ".mkv"]
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 3
 
 
 @pytest.mark.parametrize("place", ["events.txt", "ftp://a/b", "folder/", "rtsp://user:hush@camera/1"])

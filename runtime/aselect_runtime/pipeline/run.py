@@ -34,7 +34,15 @@ from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
 from aselect_runtime.pipeline.outlets import DEPTH, Outlet, open_outlets, releasing_stdout
-from aselect_runtime.pipeline.output_plan import OutputPlan, label_folders, plan_outputs, refuse_below, short_names
+from aselect_runtime.pipeline.output_plan import (
+    OutputPlan,
+    label_folders,
+    plan_outputs,
+    refuse_below,
+    refuse_taken,
+    short_names,
+    taken_paths,
+)
 from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
@@ -99,13 +107,16 @@ def run_pipeline(
     lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
+    taken = taken_paths(plans)
     if record is not None:
         refuse_below(inputs, str(record), "a folder of images", "record_calibration")
+        refuse_taken(record, taken, "calibration images", "record_calibration")
+        taken.add(record.resolve())
         everything = frozenset(range(len(inputs)))
         outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
-    flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources])
+    flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources], taken)
     drawn = _known(look or Look(), manifest)
 
     def sinks() -> tuple[SinkHealth, ...]:
