@@ -123,6 +123,24 @@ def test_a_run_writes_its_events(seg_model: Path, tmp_path: Path) -> None:
     assert [(sink.written, sink.dropped, sink.state) for sink in summary.sinks] == [(2, 0, "working")]
 
 
+def test_events_that_wait_keep_their_snapshots_and_no_frames(seg_model: Path, tmp_path: Path) -> None:
+    """A destination that holds all events until the end, as a queue in front of a dead one does."""
+    video = _video(tmp_path / "a.mp4", ("." * 6 + "#" * 8) * 4)
+    held: list[Event] = []
+    manifest, session = open_model(seg_model, "cpu")
+    run_pipeline(manifest, session, [str(video)], events=EventPlan(RULES, (nullcontext(held.append),)))
+    assert [event.state for event in held] == ["start", "end"] * 4
+    for event in held:
+        kept = sum(len(value) for value in vars(event).values() if isinstance(value, bytes))
+        assert 0 < kept < 96 * 128 * 3 / 4
+        assert not any(isinstance(value, np.ndarray) for value in vars(event).values())
+        assert event.snapshot is not None
+        decoded = cv2.imdecode(np.frombuffer(event.snapshot, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
+        assert decoded.shape == (96, 128, 3)
+        assert decoded[:, :60].mean() > 240
+
+
 def test_the_end_of_the_input_ends_the_event(seg_model: Path, tmp_path: Path) -> None:
     first = _video(tmp_path / "a.mp4", "#" * 10)
     second = _video(tmp_path / "b.mp4", "." * 10 + "#" * 10)

@@ -146,9 +146,10 @@ class EventFlow:
         )
 
     def _deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
+        for event in events if self._deliveries else ():
+            packed = event.packed()
             for delivery in self._deliveries:
-                delivery.offer(event)
+                delivery.offer(packed)
 
 
 def _delivery(place: str | EventSink, context: EventContext) -> Delivery:
