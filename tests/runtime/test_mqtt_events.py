@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -155,6 +156,28 @@ def test_rules_whose_names_look_alike_do_not_share_a_topic() -> None:
         {"rules": [{"name": name, "class": "bright", "above": 0.5} for name in ("a b", "a-b", "ä")]}
     )
     assert len(discovery(TOPIC, entities_of(EventContext(rules, ("camera",))))) == 6
+
+
+def test_topics_that_look_alike_do_not_share_an_entity() -> None:
+    from aselect_runtime.sinks.mqtt_events import discovery, entities_of
+
+    topics = ["site/door", "site-door", "site//door", "дача/двор", "дача/сад", "x" * 60 + "/a", "x" * 60 + "/b", "site"]
+    places: list[str] = []
+    identities: list[str] = []
+    devices: set[str] = set()
+    for topic in topics:
+        rules = Rules.model_validate(
+            {"rules": [{"name": "door-a" if topic == "site" else "a", "class": "bright", "above": 0.5}]}
+        )
+        for place, text in discovery(topic, entities_of(EventContext(rules, ("camera",)))).items():
+            places.append(place)
+            config = json.loads(text)
+            identities.append(config["unique_id"])
+            devices.update(config["device"]["identifiers"])
+    assert len(set(places)) == len(set(identities)) == 2 * len(topics)
+    assert len(devices) == len(topics)
+    assert all(re.fullmatch(r"homeassistant(/[A-Za-z0-9_-]+){3}/config", place) for place in places)
+    assert "aselect-site-door" in devices
 
 
 def test_an_unusable_address_is_refused() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from aselect_runtime import __version__
 from aselect_runtime.rules import Event
@@ -85,7 +86,7 @@ def entities_of(context: EventContext) -> list[Entity]:
 
 def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
     """Home Assistant's configuration messages by topic."""
-    node = plain(topic)
+    node = _node(topic)
     device = {"identifiers": [f"aselect-{node}"], "name": topic, "model": "aselect-run", "sw_version": __version__}
     found = {}
     for entity in entities:
@@ -93,14 +94,14 @@ def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
         shared: dict[str, Any] = {"availability_topic": f"{topic}/status", "device": device}
         sensor = {
             "name": entity.name,
-            "unique_id": f"aselect-{node}-{entity.key}",
+            "unique_id": f"aselect-{node}/{entity.key}",
             "state_topic": f"{place}/state",
             "json_attributes_topic": f"{place}/event",
             **shared,
         }
         image = {
             "name": f"{entity.name} snapshot",
-            "unique_id": f"aselect-{node}-{entity.key}-snapshot",
+            "unique_id": f"aselect-{node}/{entity.key}-snapshot",
             "image_topic": f"{place}/snapshot",
             "content_type": "image/jpeg",
             **shared,
@@ -108,3 +109,11 @@ def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
         for component, config in (("binary_sensor", sensor), ("image", image)):
             found[f"{PREFIX}/{component}/aselect-{node}/{entity.key}/config"] = json.dumps(config, ensure_ascii=False)
     return found
+
+
+def _node(topic: str) -> str:
+    """A name in plain characters that no other topic has: with a checksum unless only `/` is replaced, by `-`."""
+    name = plain(topic)
+    if name.replace("-", "/") == topic:
+        return name
+    return f"{name}-{crc32(topic.encode()):08x}"
