@@ -364,12 +364,15 @@ def test_destinations_have_their_last_seconds_at_the_same_time(caplog: pytest.Lo
             raise WriteError("not yet")
         together.wait(30)
 
+    def hang(_event: Event) -> None:
+        threading.Event().wait()
+
     later = Patience(first_delay=3600, longest_delay=3600)
     deliveries = [
         Delivery(name, lambda name=name: nullcontext(lambda _: deliver(name)), later)  # type: ignore[misc]
         for name in "abc"
     ]
-    hung = Delivery("hung", lambda: nullcontext(lambda _: threading.Event().wait()), later)
+    hung = Delivery("hung", lambda: nullcontext(hang), later)
     for delivery in (hung, *deliveries):
         delivery.start()
         delivery.offer(_event())
