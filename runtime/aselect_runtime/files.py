@@ -9,10 +9,15 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from aselect_runtime.errors import IntegrityError, WriteError
 from aselect_runtime.temporaries import temporary_file
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 WRITE_FAULTS = frozenset(
     {
@@ -132,6 +137,27 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """Write bytes or UTF-8 text to `path`, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+class WholeFile(FileIO):
+    """An unbuffered file that takes all bytes or raises OSError: FileIO's `write` may take a part and say so only in
+    its result, as on a disk that becomes full."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write all bytes; returns their number."""
+        rest = whole = memoryview(data).cast("B")
+        while rest:
+            rest = rest[super().write(rest) or 0 :]
+        return len(whole)
+
+    def append(self, data: bytes) -> None:
+        """Write the bytes at the end; if that fails, the file is as before."""
+        size = self.seek(0, os.SEEK_END)
+        try:
+            self.write(data)
+        except OSError:
+            self.truncate(size)
+            raise
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def test_lines_after_a_kill_and_on_a_full_disk(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))  # 10 bytes are written, no more
-        with pytest.raises(WriteError, match="No space left"), event_lines(path) as deliver:
+        with pytest.raises(WriteError, match="File too large"), event_lines(path) as deliver:
             deliver(Event("1-1-a", "a", "b", None, 0, "c", 0.0, None, 0.0, 0.5))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

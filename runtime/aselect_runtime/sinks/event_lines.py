@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aselect_runtime.files import atomic_write, naming, refuse_special
+from aselect_runtime.files import WholeFile, atomic_write, naming, refuse_special
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
@@ -63,11 +63,8 @@ class _Snapshots:
 
 def _append(path: Path, line: bytes) -> None:
     """Append a line; an earlier line that a full disk or a kill cut off is ended first."""
-    with path.open("a+b", buffering=0) as stream:
-        size = stream.seek(0, 2)
-        if size:
-            stream.seek(size - 1)
+    with WholeFile(path, "a+") as stream:
+        if stream.seek(0, 2):
+            stream.seek(-1, 2)
             line = line if stream.read(1) == b"\n" else b"\n" + line
-        if stream.write(line) != len(line):
-            stream.truncate(size)
-            raise OSError(28, "No space left on device")
+        stream.append(line)

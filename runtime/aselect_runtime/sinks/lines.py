@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import naming, refuse_special
+from aselect_runtime.files import WholeFile, naming, refuse_special
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
@@ -31,7 +30,7 @@ def lines(path: Path) -> Iterator[Write]:
                 if not begun:
                     stream.truncate()
                     begun = True
-                stream.write(f"{line}\n".encode())
+                stream.append(f"{line}\n".encode())
 
         yield write
 
@@ -39,13 +38,12 @@ def lines(path: Path) -> Iterator[Write]:
 @contextmanager
 def standard_output() -> Iterator[Write]:
     """Writes the same lines to the standard output; if the reader closes it (`head`), the sink ends."""
-    with FileIO(1, "w", closefd=False) as stream:
+    with WholeFile(1, "w", closefd=False) as stream:
 
         def write(result: Result) -> None:
-            data = memoryview(f"{result.to_json()}\n".encode())
+            line = result.to_json()
             try:
-                while data:  # a pipe may accept only a part
-                    data = data[stream.write(data) or 0 :]
+                stream.write(f"{line}\n".encode())
             except BrokenPipeError:
                 raise SinkClosed from None
             except OSError as error:
@@ -57,11 +55,11 @@ def standard_output() -> Iterator[Write]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
+def _opened(path: Path) -> Iterator[WholeFile]:
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
         # Opened now, so that a path that is not writable is reported before the run.
-        stream = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
+        stream = WholeFile(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
     with stream:
         yield stream
