@@ -106,7 +106,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             refuse_special(path)
             temporary = stack.enter_context(temporary_file(path))
-        with naming(path):
+        with naming(path), naming_removal(path, temporary):
             yield temporary
             sync(temporary)
             temporary.chmod(0o666 & ~umask())
@@ -174,6 +174,24 @@ def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator
         raise WriteError(
             f"{path}: could not write ({reason}), expected a writable path; free space or choose another"
         ) from error
+
+
+@contextmanager
+def naming_removal(path: Path, temporary: Path) -> Iterator[None]:
+    """Raise `removed(path)` for the FileNotFoundError that follows if somebody removes the temporary file or folder."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if temporary.exists():  # another file is missing
+            raise
+        raise removed(path) from error
+
+
+def removed(path: Path) -> WriteError:
+    """The error for a file or folder that somebody removed while it was written."""
+    return WriteError(
+        f"{path}: was removed during the run, or its folder was, expected both to stay until the end; write it again"
+    )
 
 
 def sync(path: Path) -> None:

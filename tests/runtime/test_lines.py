@@ -17,10 +17,10 @@ from aselect_runtime.sinks.lines import lines
 from tests.runtime.manifests import small_manifest
 
 
-def _result(number: int) -> Result:
+def a_result(number: int, label: str = "a") -> Result:
     """A result whose line is longer than 300 bytes."""
     frame = np.zeros((4, 4, 3), np.uint8)
-    captured = Captured(frame, number, "a" * 300, SourceInfo("x" * 300, 25.0), 0.0, 0.0)
+    captured = Captured(frame, number, label, SourceInfo("x" * 300, 25.0), 0.0, 0.0)
     return Result(captured, {"class_map": np.zeros((24, 32), np.uint8)}, small_manifest(), 0.0, {})
 
 
@@ -38,10 +38,10 @@ def _file_limit(size: int) -> Iterator[None]:
 def test_a_line_that_was_written_in_part_is_an_error_and_leaves_no_part(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with lines(path) as write:
-        write(_result(0))
+        write(a_result(0))
         size = path.stat().st_size
         with _file_limit(size + 100), pytest.raises(WriteError, match=r"a\.jsonl: could not write \(File too large\)"):
-            write(_result(1))
+            write(a_result(1))
         assert path.stat().st_size == size
-        write(_result(2))
+        write(a_result(2))
     assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == [0, 2]

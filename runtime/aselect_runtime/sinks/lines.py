@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import WholeFile, naming, refuse_special
+from aselect_runtime.files import WholeFile, naming, refuse_special, removed
 from aselect_runtime.results import Result
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
@@ -31,8 +31,16 @@ def lines(path: Path) -> Iterator[Write]:
                     stream.truncate()
                     begun = True
                 stream.append(f"{line}\n".encode())
+            _check_linked(stream, path)
 
         yield write
+        _check_linked(stream, path)
+
+
+def _check_linked(stream: WholeFile, path: Path) -> None:
+    """Raise WriteError if the file has no name any more: the kernel takes further lines, and nobody can read them."""
+    if os.fstat(stream.fileno()).st_nlink == 0:
+        raise removed(path)
 
 
 @contextmanager

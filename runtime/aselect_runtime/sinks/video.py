@@ -94,6 +94,8 @@ class _Encoding:
         except WriteError:
             self.abandon()
             raise
+        if not self._path.exists():
+            raise self._removed()
         count = encoders.count_frames(self._path)
         # Matroska stores a duration, from which the count is estimated.
         if count < self._written - 2:
@@ -102,7 +104,15 @@ class _Encoding:
                 "free space or choose another path"
             )
 
+    def _removed(self) -> WriteError:
+        return WriteError(
+            f"{self._path}: was removed during the run, or its folder was, expected both to stay until the end; "
+            "write it again"
+        )
+
     def _open(self, frame: Frame, captured: Captured) -> encoders.Writer:
+        if not self._path.resolve().parent.is_dir():
+            raise self._removed()
         self._size = (frame.shape[0], frame.shape[1])
         self._fps = captured.source.fps
         writer = encoders.start(self._path, self._fps, self._size)
