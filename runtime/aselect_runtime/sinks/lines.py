@@ -10,6 +10,7 @@ from pathlib import Path
 from aselect_runtime.errors import WriteError
 from aselect_runtime.files import WholeFile, naming, refuse_special, removed
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.in_place import lock
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
 
@@ -18,7 +19,8 @@ def lines(path: Path) -> Iterator[Write]:
     """Writes `Result.to_json` as one line per result.
 
     The file is written in place, one whole line at a time, so that it can be read during the run; however the run ends,
-    the lines so far are kept. An older file is replaced when the first line is written.
+    the lines so far are kept. An older file is replaced when the first line is written. Raises WriteError, also if
+    another process writes the file.
     """
     with _opened(path) as stream:
         begun = False
@@ -70,4 +72,5 @@ def _opened(path: Path) -> Iterator[WholeFile]:
         # Opened now, so that a path that is not writable is reported before the run.
         stream = WholeFile(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
     with stream:
+        lock(stream.fileno(), path)
         yield stream
