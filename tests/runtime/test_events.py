@@ -180,6 +180,19 @@ def test_lines_after_a_kill_and_on_a_full_disk(tmp_path: Path) -> None:
         pass
 
 
+def test_a_place_of_snapshots_that_is_no_folder_is_refused_at_the_start(tmp_path: Path) -> None:
+    lines, folder = tmp_path / "events.jsonl", tmp_path / "events"
+    refusal = r"events/a\.jpg: could not write \(Not a directory\)"
+    folder.write_text("somebody's")
+    with pytest.raises(WriteError, match=refusal), event_lines(lines):
+        pass
+    assert folder.read_text() == "somebody's"
+    folder.unlink()
+    folder.symlink_to("nowhere")  # no folder can be made there
+    with pytest.raises(WriteError, match=refusal), event_lines(lines):
+        pass
+
+
 def test_only_the_newest_snapshots_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_lines_module, "SNAPSHOTS", 2)
     (tmp_path / "events").mkdir()
@@ -212,6 +225,17 @@ def test_a_webhook_gets_signed_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert headers["X-Aselect-Event"] == "1000000-1-light-left end"
     assert headers["Authorization"] == f"Basic {base64.b64encode(b'us@er:p/w').decode()}"
     assert headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("host", ["hooks..example.org", ".example.org", f"{'a' * 64}.org"])
+@pytest.mark.parametrize("scheme", ["https", "mqtt"])
+def test_a_host_that_is_no_name_is_refused_at_the_start(scheme: str, host: str) -> None:
+    with (
+        pytest.raises(InputError, match="expected for example") as caught,
+        open_events(f"{scheme}://user:hush@{host}/x", CONTEXT),
+    ):
+        pass
+    assert "hush" not in str(caught.value)
 
 
 def test_without_a_secret_nothing_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:

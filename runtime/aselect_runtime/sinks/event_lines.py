@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aselect_runtime.files import WholeFile, atomic_write, naming, refuse_special
+from aselect_runtime.files import WholeFile, atomic_write, check_place, naming, refuse_special
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
@@ -29,6 +30,8 @@ def event_lines(path: Path) -> Iterator[Deliver]:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
         path.touch()
+    if os.path.lexists(folder):  # a file in its place, or a folder of another user, would hold up every event
+        check_place(folder / "a.jpg")
     snapshots = _Snapshots(folder)
 
     def deliver(event: Event) -> None:
