@@ -19,6 +19,7 @@ from aselect_edge.selection.strategies import default_strategy
 from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import check_place
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import HEAD_KINDS, CleanLevels, Component, HeadKind, HeadSpec, Selection, Tap, Task
@@ -76,6 +77,8 @@ def select(
         raise InputError(
             f"got out={str(out)!r}, expected a name that ends in .json; the plot is written next to it as .png"
         )
+    if place is not None:
+        check_place(place)  # before an hour of work
     if timestep is not None and timesteps is not None:
         raise InputError("got timestep and timesteps, expected only one of them; leave one out", parameter="timesteps")
     folder = None if data is None else Path(data)

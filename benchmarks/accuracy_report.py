@@ -17,8 +17,6 @@ PAIRS = {
 """The rows that each row is compared with, seed by seed."""
 DATA = {"seg": ("CamVid, 11 classes", "test mIoU", "val mIoU"), "cls": ("cub40, 40 birds", "test top-1", "val top-1")}
 ASKED = ("task", "backbone", "selection", "taps", "imgsz", "head", "samples", "frozen_samples")
-INT8 = Path(__file__).parent / "results" / "int8.json"
-MIOU_GOAL, SPEED_GOAL = 0.50, 20.0
 
 
 def gather(work: Path) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def gather(work: Path) -> dict[str, Any]:
         "job": job,
         "rows": rows,
         "pairs": pairs,
-        "goals": goals(job["task"], rows, pairs),
+        "goals": goals(pairs),
     }
 
 
@@ -67,22 +65,14 @@ def _difference(row: dict[str, Any] | None, other: dict[str, Any] | None) -> dic
     return {"seeds": len(both), "difference": interval(gains)}
 
 
-def goals(task: str, rows: dict[str, Any], pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def goals(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each goal with its figure; `met` is None if it was not measured or one seed is not sufficient."""
     held = {(pair["row"], pair["against"]): pair for pair in pairs}
-    found = [
+    return [
         _above("frozen features above those of random weights", held.get(("frozen", "frozen-random"))),
         _above("fine-tuned above the same architecture from scratch", held.get(("finetuned", "finetuned-random"))),
         _above("fine-tuned above the CNN of the same latency", held.get(("finetuned", "cnn"))),
     ]
-    if task == "seg":
-        mean = rows["finetuned"]["test"]["mean"] if "finetuned" in rows else None
-        figure = "" if mean is None else f"{100 * mean:.1f} %"
-        found.append(
-            _goal(f"fine-tuned at least {MIOU_GOAL:.2f} mIoU", figure, None if mean is None else mean >= MIOU_GOAL)
-        )
-        found.append(_speed())
-    return found
 
 
 def _above(title: str, pair: dict[str, Any] | None) -> dict[str, Any]:
@@ -92,16 +82,6 @@ def _above(title: str, pair: dict[str, Any] | None) -> dict[str, Any]:
     if seeds == 1:
         return _goal(title, f"{100 * cell['mean']:+.1f} points, one seed", None)
     return _goal(title, f"{_points(cell, signed=True)} points, {seeds} seeds", cell["mean"] - cell["half"] > 0)
-
-
-def _speed() -> dict[str, Any]:
-    """The speed goal, from the INT8 benchmark's result if there is one."""
-    title = f"at least {SPEED_GOAL:.0f} frames/s at INT8 on 2 CPU cores"
-    if not INT8.is_file():
-        return _goal(title, "", None)
-    result = json.loads(INT8.read_text(encoding="utf-8"))
-    speed, threads = result["tasks"]["seg"]["frames_per_second"]["ours"], result["threads"]
-    return _goal(title, f"{speed:.1f} frames/s with {threads} thread(s)", speed >= SPEED_GOAL if threads == 2 else None)
 
 
 def _goal(title: str, figure: str, met: bool | None) -> dict[str, Any]:

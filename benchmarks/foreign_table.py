@@ -38,8 +38,9 @@ def table(result: dict[str, Any]) -> str:
         for name, part in found.items()
     )
     last = max(found.values(), key=lambda part: part["date"])
-    seeds = len(last["rows"]["finetuned"])
-    text = f"Test split, {seeds} seed{'s' if seeds > 1 else ''}; {details}."
+    seeds = sorted({len(values) for part in found.values() for values in part["rows"].values()})
+    counted = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    text = f"Test split, {counted}; {details}."
     return "\n".join([*lines, "", f"{text} Measured {last['date']} on {last['machine']}, with `{COMMAND}`."])
 
 

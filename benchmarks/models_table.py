@@ -23,6 +23,7 @@ COLUMNS = (
     "latency, FP32 / INT8",
     "trained on",
 )
+METRICS = {"seg": "% mIoU, CamVid", "cls": "% top-1, cub40"}
 IDLE_LOAD = 1.0
 """Load average from which on other programs have slowed the measurement, so that its latencies are not shown."""
 
@@ -41,6 +42,25 @@ def table(result: dict[str, Any]) -> str:
             "adds them."
         )
     return "\n".join([head, "|" + "---|" * len(COLUMNS), *rows, "", caption])
+
+
+def alternative(result: dict[str, Any], gpu_run: dict[str, Any]) -> str:
+    """The included models beside the encoder that taught their backbone, as it was fine-tuned in the GPU run."""
+    lines = ["| | test | input | latency, FP32 |", "|---|---|---|---|"]
+    for task, found in result["models"].items():
+        taught = next(row for row in gpu_run["rows"] if (row["task"], row["row"]) == (task, "teacher"))
+        rows = (
+            (f"`{task}`", found["score"]["fp32"], found["size"], found["latency [ms]"]["fp32"]),
+            ("ImageNet encoder, same head", taught["test"], taught["imgsz"], found["encoder latency [ms]"]),
+        )
+        for title, score, (height, width), ms in rows:
+            latency = f"{ms:.1f} ms" if _idle(result) else "–"
+            lines.append(f"| {title} | {100 * score:.1f} {METRICS[task]} | {height}x{width} | {latency} |")
+    caption = (
+        f"Latencies measured {result['date']} on {result['machine']}, {result['threads']} threads, with "
+        "`python -m benchmarks.models`. The encoder was fine-tuned in the run of [gpu-run.json](gpu-run.json)."
+    )
+    return "\n".join([*lines, "", caption])
 
 
 def _row(task: str, found: dict[str, Any], idle: bool) -> str:

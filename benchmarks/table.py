@@ -47,6 +47,9 @@ def pages() -> dict[str, dict[str, str]]:
         found["README.md"] = {"models": models_table.table(load("models"))}
     if (RESULTS / "accuracy.json").is_file():
         found["docs/accuracy.md"] = {"accuracy": accuracy()}
+    if (RESULTS / "models.json").is_file():
+        gpu_run = json.loads((ROOT / "docs/gpu-run.json").read_text(encoding="utf-8"))
+        found.setdefault("docs/accuracy.md", {})["alternative"] = models_table.alternative(load("models"), gpu_run)
     if (RESULTS / "foreign.json").is_file():
         found.setdefault("docs/accuracy.md", {})["foreign"] = foreign_table.table(load("foreign"))
     if (RESULTS / "selection.json").is_file():

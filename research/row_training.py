@@ -100,10 +100,11 @@ def train_row(
     """Train a job and return its result, `out/NAME.json`; one that is there already is kept.
 
     The learning rate ends with the samples or with `seconds`, of all calls together, whichever ends first. An
-    interrupted job resumes from its checkpoint; raises InputError if that is of other settings.
+    interrupted job resumes from its checkpoint; raises InputError if that, or the result, is of other settings.
     """
     result, folder = sources.out / f"{job.name}.json", sources.out / job.name
     if result.is_file():
+        _check_same(result, job, small)
         return result
     ready = _prepare(job, sources, device, small, {} if opened is None else opened)
     torch.manual_seed(job.seed)
@@ -126,6 +127,7 @@ def train_row(
     test = figures_on(learner.module, ready.data, "test", device) if "test" in ready.data.held else None
     outcome = {
         **asdict(job),
+        "small": small,
         "val": val.score,
         "test": test.score if test else None,
         "per_class": test.per_class if test else val.per_class,
@@ -148,6 +150,14 @@ def train_row(
         *(outcome[k] for k in ("test", "samples", "seconds")),
     )
     return result
+
+
+def _check_same(result: Path, job: Job, small: bool) -> None:
+    found = json.loads(result.read_text(encoding="utf-8"))
+    got = {**found["changes"], "small": found.get("small", False)}
+    expected = {**json.loads(json.dumps(job.changes)), "small": small}
+    if got != expected:
+        raise InputError(f"{result}: got a result of {got}, expected one of {expected}; choose another folder")
 
 
 def _identity(ready: Prepared) -> str:
@@ -195,6 +205,10 @@ def _keep(ready: Prepared, model: nn.Module, val: Figures, samples: int, rows: P
 
 def _model(ready: Prepared, sources: Sources) -> tuple[nn.Module, bool]:
     """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
+    if "start" in ready.job.changes and ready.job.row in ("teacher", "cnn"):
+        raise InputError(
+            f"got a bundle to start from for the row {ready.job.row}, expected one of the DiT; leave it out"
+        )
     job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
     if job.row == "teacher":
         return TeacherModel(load_efficientnet(sources.teacher), job.task, plan.head, classes), False

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from PIL import Image
+
 from aselect_edge.data.classes import read_classes
 from aselect_edge.data.readers import images_of, is_labelled, open_classification, open_segmentation
 from aselect_edge.data.sets import ClassificationData, SegmentationData
+
+Image.MAX_IMAGE_PIXELS = 2**30
+"""OpenCV's limit, for images. Pillow, which reads masks and sizes, would refuse aerial images at a sixth of it."""
 
 __all__ = [
     "ClassificationData",

@@ -11,7 +11,7 @@ from aselect_edge.data.places import IMAGES, LABELS, is_label_beside
 from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import read_file
-from aselect_runtime.media import is_hidden, is_image, list_images
+from aselect_runtime.media import is_hidden, is_image, list_images, some_of, warn_once
 from aselect_runtime.records import ClassInfo
 
 _OF_MASKS = frozenset({*IMAGES, *LABELS})
@@ -38,7 +38,11 @@ def _images(folder: Path) -> list[Path]:
             f"{folder}: got the split {within} inside a class folder, expected split folders above the classes; move "
             f"it up"
         )
-    return [path for path in images if not is_label_beside(path)]
+    kept = [path for path in images if not is_label_beside(path)]
+    if len(kept) < len(images):
+        masks = [path.name for path in sorted({*images} - {*kept})]
+        warn_once(f"{folder}: left out what looks like masks of other images: {some_of(masks)}")
+    return kept
 
 
 def _has_image(folder: Path) -> bool:
@@ -78,7 +82,7 @@ def _classes(data: Path, train: Path) -> tuple[list[str], tuple[ClassInfo, ...]]
     if not path.is_file():
         return folders_in(train), name_classes(folders_in(train), train)
     classes, _ = read_classes(path)
-    entries = {entry["name"]: entry for entry in json.loads(read_file(path).decode())["classes"]}
+    entries = {entry["name"]: entry for entry in json.loads(read_file(path).decode("utf-8-sig"))["classes"]}
     return [str(entries[info.name].get("folder", info.name)) for info in classes], classes
 
 

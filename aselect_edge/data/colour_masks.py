@@ -36,6 +36,8 @@ class Coloured:
     def __call__(self, path: Path) -> Frame:
         """Class map uint8 [H, W]; raises InputError for a colour that is not listed."""
         mode, values = open_png(path, colours=True)
+        if mode == "LA":
+            mode, values = "L", values[..., 0]
         if mode == "L" and not all(len({*colour}) == 1 for colour in self.colours):
             return self._of_indices(path, values)
         if mode == "L":  # the classes are grey levels

@@ -52,6 +52,6 @@ def orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:
             turn = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1

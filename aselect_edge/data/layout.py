@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def held_out(names: Sequence[str]) -> set[int]:
 
     If the hash selects fewer than FEWEST, the images with the next hash values are added, at most half of all.
     """
-    shares = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
+    shares = [int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64 for name in names]
     taken = {index for index, share in enumerate(shares) if share < HELD_OUT}
     fewest = min(FEWEST, max(1, len(names) // 2))
     return taken if len(taken) >= fewest else set(sorted(range(len(names)), key=shares.__getitem__)[:fewest])

@@ -42,6 +42,14 @@ def open_png(path: Path, colours: bool = False) -> tuple[str, NDArray[Any]]:
         raise InputError(f"{path}: cannot be decoded ({reason}), expected a PNG of labels; replace it") from error
 
 
+def grey_bits(path: Path) -> int:
+    """Bits of a sample of a grey PNG, of which Pillow spreads 1, 2 and 4 over 0 to 255; 8 of any other file."""
+    with path.open("rb") as file:
+        header = file.read(26)  # signature, length and name of IHDR, width, height, bits, colour type
+    grey = header[:8] == b"\x89PNG\r\n\x1a\n" and header[25:26] == b"\0"
+    return header[24] if grey else 8
+
+
 def read_indices(path: Path) -> Frame:
     """A label file's values, uint8 [H, W]; raises InputError unless it has one channel with values of up to 255.
 

@@ -24,7 +24,7 @@ LABELS = (
 """Names of folders of labels, in any case."""
 _BESIDE = re.compile(r"[_-]?(masks?|labels?|annot|annotations?|gt)$", re.IGNORECASE)
 """Suffixes after `train` of a label folder next to it: `train_masks`, `trainannot`."""
-_WORDS = "masks?|labels?|annotations?|annot|segmentation|seg|gt|groundtruth|labelIds|labelTrainIds|l"
+_WORDS = "masks?|labels?|annotations?|annot|segmentation|seg|gt|groundtruth|labelIds|labelTrainIds|(?-i:L)"
 _OF_LABEL = re.compile(rf"[ _.-]+({_WORDS})$", re.IGNORECASE)
 """Suffixes of a label after its image's name: `001_mask.png`, `001_annotation.png`, CamVid's `001_L.png`."""
 _OF_IMAGE = re.compile(r"[ _.-]+(image|img|rgb|sat|leftImg8bit)$", re.IGNORECASE)

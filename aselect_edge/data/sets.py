@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeAlias
 import numpy as np
 
 from aselect_edge.data.intact import orientation
-from aselect_edge.data.masks import SUFFIXES, read_indices
+from aselect_edge.data.masks import SUFFIXES, grey_bits, read_indices
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image
 from aselect_runtime.records import ClassInfo
@@ -102,6 +102,11 @@ class SegmentationData:
         """Only the class map, uint8 [H, W]; raises InputError for an invalid label."""
         label_path = self.pairs[index][1]
         label = self.decode(label_path)
+        if label_path.suffix.lower() == ".png" and (label == self.ignore_index).any() and grey_bits(label_path) < 8:
+            raise InputError(
+                f"{label_path}: got a mask of {grey_bits(label_path)} bits, whose white may be no label or the highest "
+                "class, expected 8 bits; save it again"
+            )
         present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
         unknown = np.setdiff1d(present, [*range(len(self.classes)), self.ignore_index])
         if unknown.size:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
 from aselect_edge.data.sets import ClassificationData, SegmentationData
@@ -136,9 +137,10 @@ def _split(data: Path, name: str, task: Task, *, held_out: bool) -> tuple[SplitS
 
 
 def _size(path: Path) -> tuple[int, int]:
+    """Height and width as the image is read: turned as its EXIF tag says."""
     with Image.open(path) as image:
         width, height = image.size
-    return height, width
+    return (width, height) if orientation(path) >= 5 else (height, width)
 
 
 def _members(opened: ClassificationData) -> tuple[ClassCount, ...]:

@@ -21,6 +21,7 @@ from aselect_edge.distillation.head import train_head
 from aselect_edge.distillation.learner import StemLearner
 from aselect_edge.distillation.views import UnlabelledViews, open_views
 from aselect_edge.evaluation.plots import draw_curve
+from aselect_edge.training.checkpoint import working_folder
 from aselect_edge.training.identity import features_digest
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
@@ -84,7 +85,7 @@ def distil(
     full = loaded.reference()
     spec = _spec(full, width, blocks)
     views = open_views(source, images, loaded.record.imgsz, loaded.record.resize, recipe)
-    workdir = place.with_name(place.name + ".training")
+    workdir = working_folder(place)
     folder = workdir / "features" if cache is None else Path(cache)
     torch.manual_seed(seed)
     learner = StemLearner(full, loaded.record.task, spec, views, recipe, folder, progress, on)

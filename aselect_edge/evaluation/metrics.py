@@ -73,7 +73,7 @@ class Confusion:
         """Intersection over union per class (C,); NaN for a class that is neither in the labels nor predicted."""
         if not self.matrix.any():
             return np.full(self.classes, np.nan)
-        return self._counts.compute().double().numpy()
+        return np.atleast_1d(self._counts.compute().double().numpy())
 
     def found(self) -> NDArray[np.float64]:
         """Recall per class (C,); NaN for a class that is not in the labels."""

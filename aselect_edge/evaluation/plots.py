@@ -178,7 +178,8 @@ def _grid(axis: Any, count: int) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else name[:27] + "…"
+    """A name that fits, and in which matplotlib finds no formula, which it would between two dollars."""
+    return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$")
 
 
 def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -150,7 +151,7 @@ def _checked(paths: Sequence[Path], check: Callable[[int], T]) -> tuple[list[int
             log.warning("skipped: %s", error)
             continue
         kept.append(index)
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(os.fsencode(path.name) + b"\0" + path.read_bytes())
     unreadable = len(paths) - len(kept)
     if unreadable > UNREADABLE_SHARE * len(paths):
         raise InputError(

@@ -71,10 +71,11 @@ def select_tap(
     chosen = STRATEGIES[request.strategy].choose(scan, evidence, request.settings)
     seconds = time.monotonic() - began + scan.tally.seconds
     cost = Cost(forward_passes=int(team.sum(torch.tensor(scan.tally.passes))), seconds=seconds)
-    scan.store.discard()
     taps = scan.taps if chosen.tap in scan.taps else (*scan.taps, chosen.tap)
     massive = massive_taps(scan, evidence.images, chosen.noise, taps)
-    return _record(chosen, scan, evidence, request.strategy, cost).model_copy(update={"massive": massive})
+    record = _record(chosen, scan, evidence, request.strategy, cost).model_copy(update={"massive": massive})
+    scan.store.discard()
+    return record
 
 
 def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progress: Progress = silent) -> Scan:

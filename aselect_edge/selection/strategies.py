@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from aselect_edge.selection.studies.by_gate import by_gate
 from aselect_edge.selection.studies.by_learned import by_learned
 from aselect_edge.selection.studies.by_uniform import by_uniform
 from aselect_runtime.records import Tap, Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,4 +65,7 @@ def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:
     A given tap is all that `probe` could add to the least noise, and `probe` would not use it.
     """
     labelled = data is not None and layout_of(data, task) is not None
+    other: Task = "cls" if task == "seg" else "seg"
+    if data is not None and not labelled and layout_of(data, other) is not None:
+        log.warning("%s: has labels of the task %s, which are not used; choose that task to use them", data, other)
     return "probe" if labelled and tap is None else DEFAULT

@@ -30,6 +30,12 @@ SHARE = 20.0
 """… and so many times as long as it takes to write one, which for large models is longer."""
 
 
+def working_folder(out: Path) -> Path:
+    """The folder of checkpoint, curves and plots beside the bundle `out`."""
+    named = out if out.name not in ("", "..") else out.resolve()
+    return named.with_name(named.name + ".training")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; raises IntegrityError."""
     try:

@@ -24,11 +24,11 @@ def dice_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
     known, classes = labels != ignore, probability.shape[1]
     index = labels.where(known, 0)
     of_label = (probability.gather(1, index[:, None])[:, 0] * known).flatten()
-    overlap = probability.new_zeros(classes).index_add(0, index.flatten(), of_label)
+    # Added one by one, so that float32 would stall at 2^24 pixels of a class, and lose digits well before.
+    overlap = of_label.new_zeros(classes, dtype=torch.float64).index_add(0, index.flatten(), of_label.double())
     there = torch.bincount(labels[known], minlength=classes)
-    # As a product of matrices: the masked probabilities would be another map of all classes.
-    total = (probability.flatten(2) @ known.flatten(1)[..., None].to(probability.dtype)).sum((0, 2)) + there
-    return (1 - (2 * overlap + 1) / (total + 1))[there > 0].mean()
+    total = (probability * known[:, None]).sum((0, 2, 3)) + there
+    return (1 - (2 * overlap + 1) / (total + 1))[there > 0].mean().to(probability.dtype)
 
 
 def lovasz_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:

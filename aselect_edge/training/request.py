@@ -11,6 +11,7 @@ import torch
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import CPU
 from aselect_edge.heads import check_head
+from aselect_edge.training.checkpoint import working_folder
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import CleanRecipe, Recipe
 from aselect_runtime.errors import InputError
@@ -78,4 +79,4 @@ class TrainRequest:
     @property
     def workdir(self) -> Path:
         """Folder of checkpoint, curves and plots."""
-        return self.out.with_name(self.out.name + ".training")
+        return working_folder(self.out)

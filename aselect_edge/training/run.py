@@ -78,10 +78,10 @@ def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team 
     if not team.leads:
         return outcome
     outcome = replace(outcome, reference=reference)
-    draw_report(outcome, goal, record.resize, request.workdir)
     figures = outcome.figures
     metrics = {f"val_{figures.metric}": figures.score, "samples": float(outcome.curve[-1][0])}
     save_bundle(request.out, record.model_copy(update={"metrics": metrics}), request.selection, outcome.model)
+    draw_report(outcome, goal, record.resize, request.workdir)
     return outcome
 
 

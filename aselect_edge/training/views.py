@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.data.augment import Augmentation, classified_view, labelled_view
+from aselect_edge.data.masks import read_indices
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime import scenes
 from aselect_runtime.errors import InputError
@@ -145,7 +146,8 @@ def _described(
 def data_digest(data: SegmentationData | ClassificationData) -> str:
     """SHA-256 over the classes and the images' names, files and labels; raises InputError for a file it cannot read.
 
-    The digest does not depend on the data's location, and changes if a label is corrected.
+    The digest does not depend on the data's location, and changes if a label is corrected, also where labels are not
+    the images' own files, or are read by a table that another file holds.
     """
     labelled: Sequence[tuple[tuple[Path, ...], int]]
     if isinstance(data, SegmentationData):
@@ -157,6 +159,8 @@ def data_digest(data: SegmentationData | ClassificationData) -> str:
         digest.update(json.dumps([data.name(index), label]).encode())
         for path in files:
             digest.update(_file_digest(path).encode())
+        if isinstance(data, SegmentationData) and data.decode is not read_indices:
+            digest.update(data.label(index).tobytes())
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resiz
     chosen, note = _spread(images, count, batch, f"{data}: got {len(images)} images")
     digest = hashlib.sha256(_seen(size, how))
     for path in chosen:
-        digest.update(f"{path.name}\0{sha256(path)}\0".encode())
+        digest.update(os.fsencode(f"{path.name}\0{sha256(path)}\0"))
 
     def read() -> Iterator[tuple[str, Frame]]:
         for path in chosen:

@@ -144,10 +144,11 @@ def accuracy(
 
 
 def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, ...]) -> bool:
-    """Whether a split has labels of any of these classes; folders per camera or day may look like classes."""
+    """Whether a split can be scored in these classes; folders per camera or day may look like classes."""
     if not is_labelled(data, split, task):
         return False
-    return not {info.name for info in _opened(task, data, split).classes}.isdisjoint(info.name for info in classes)
+    found, expected = ([info.name for info in each] for each in (_opened(task, data, split).classes, classes))
+    return found == expected if task == "seg" else set(found) <= set(expected)
 
 
 def _opened(task: Task, data: Path, split: str) -> Data:

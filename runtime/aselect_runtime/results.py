@@ -54,6 +54,16 @@ class Captured:
     position: float | None = None
     """Seconds from the beginning of a video."""
 
+    @property
+    def seconds(self) -> float:
+        """Time on the source's clock. A video is read faster than it plays, so its position is used.
+
+        Of a source that is neither live nor states positions, it follows from the rate, if there is one.
+        """
+        if not self.source.live and self.position is not None:
+            return self.position
+        return self.t_monotonic if self.source.live or not self.source.fps > 0 else self.index / self.source.fps
+
 
 MEMORY = SourceInfo("memory", fps=0.0)
 """The source of frames that were given to a model as arrays."""

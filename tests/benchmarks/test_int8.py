@@ -13,7 +13,6 @@ import pytest
 from aselect_edge.bundle import load_bundle
 from aselect_export.graph import trace, without_logits
 from aselect_runtime.records import Task
-from benchmarks import accuracy_report
 from benchmarks.int8 import Effort, measure
 from benchmarks.int8_amdahl import products_left_out
 from benchmarks.int8_quantisers import make_rows
@@ -117,13 +116,3 @@ def test_the_page_holds_the_figures_between_its_marks(tmp_path: Path) -> None:
     assert "| NNCF | needs --peers |" in text
     assert "- cub40 test top-1: no bundle ships." in text
     assert "| CamVid test mIoU: at most 0.30 of FP32's bytes | 0.250 | met |" in text
-
-
-@pytest.mark.parametrize(("threads", "met"), [(2, True), (4, None)])
-def test_frames_per_second_are_read_by_the_accuracy_report(
-    threads: int, met: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "int8.json").write_text(json.dumps(RECORD | {"threads": threads}))
-    monkeypatch.setattr(accuracy_report, "INT8", tmp_path / "int8.json")
-    speed = accuracy_report.goals("seg", {}, [])[-1]
-    assert (speed["figure"], speed["met"]) == (f"33.3 frames/s with {threads} thread(s)", met)

@@ -11,7 +11,7 @@ import pytest
 
 from aselect_edge import load_backbone, load_bundle, select, train
 from aselect_edge.training import Outcome
-from aselect_runtime.errors import InputError
+from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.records import Noise, Selection, Tap
 
 SELECTION = Selection(
@@ -49,6 +49,24 @@ def test_a_selection_is_returned_and_written_where_asked(
 def test_what_is_left_out_is_the_commands_default(backbone_folder: Path, street_data: Path) -> None:
     found = select(str(backbone_folder), street_data, tap="1.mlp", timesteps=[300, 10])
     assert (found.strategy, str(found.tap), found.noise.model_timestep) == ("smallest-sigma", "1.mlp", 10)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_scan(
+    backbone_folder: Path, street_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.json").mkdir()
+    told: list[str] = []
+    with pytest.raises(WriteError, match=r"out\.json: could not write"):
+        select(backbone_folder, street_data, out=tmp_path / "out.json", progress=lambda what, _: told.append(what))
+    assert not told
+
+
+def test_labels_of_the_other_task_are_mentioned(
+    backbone_folder: Path, street_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        select(backbone_folder, street_data, task="cls", imgsz="24x32", images=2)
+    assert "has labels of the task seg, which are not used" in caplog.text
 
 
 def test_labels_that_are_there_are_used(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:

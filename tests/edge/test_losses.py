@@ -55,6 +55,15 @@ def test_the_dice_loss_counts_each_class_by_itself(seed: int, classes: int, igno
     torch.testing.assert_close(dice_loss(said, labels, 255), torch.stack(each).mean())
 
 
+def test_the_dice_loss_of_millions_of_pixels_keeps_its_digits() -> None:
+    """One float32 for each class would not hold the sum: the loss of a constant map is known exactly."""
+    labels, right = torch.zeros(2, 1024, 2048, dtype=torch.long), 0.9
+    said = torch.stack([torch.full(labels.shape, right), torch.full(labels.shape, 1 - right)], dim=1)
+    count = labels.numel()
+    exact = 1 - (2 * right * count + 1) / (right * count + count + 1)
+    assert dice_loss(said, labels, 255).item() == pytest.approx(exact, abs=1e-6)
+
+
 def test_the_loss_of_a_perfect_answer_is_the_least() -> None:
     labels = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     perfect = 50.0 * F.one_hot(labels, 3).permute(0, 3, 1, 2).float()

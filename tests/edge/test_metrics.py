@@ -51,6 +51,12 @@ def test_rows_are_truth_and_columns_are_predictions() -> None:
     assert confusion.matrix.sum() == 3
 
 
+def test_one_class_has_one_figure() -> None:
+    confusion = Confusion(1, IGNORE)
+    confusion.update(np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2, 3), np.uint8))
+    assert confusion.iou().tolist() == [1.0]
+
+
 def test_nothing_counted_is_zero_and_not_nan() -> None:
     confusion = Confusion(4, IGNORE)
     confusion.update(np.zeros((2, 2), np.uint8), np.full((2, 2), IGNORE, np.uint8))

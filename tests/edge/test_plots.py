@@ -61,6 +61,14 @@ def test_a_confusion_shows_shares_of_the_true_class(figures: list[Any], tmp_path
     assert cv2.imread(str(tmp_path / "confusion.png")) is not None
 
 
+def test_a_dollar_in_a_name_is_a_dollar(figures: list[Any], tmp_path: Path) -> None:
+    classes = [ClassInfo(name=name, colour=(0, 0, 0)) for name in ("$5_$10", "$100^$", "{$}$")]
+    draw_confusion(np.eye(3, dtype=np.int64), classes, tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+    labels = [label.get_text() for label in figures[-1].axes[0].get_yticklabels()]
+    assert [label.replace(r"\$", "$") for label in labels] == [info.name for info in classes]
+
+
 def test_of_hundreds_of_classes_the_most_confused_are_shown(figures: list[Any], tmp_path: Path) -> None:
     classes = [ClassInfo(name=f"class {n}", colour=(n % 256, 0, 0)) for n in range(555)]
     matrix = 9 * np.eye(555, dtype=np.int64)

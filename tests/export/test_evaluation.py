@@ -13,12 +13,13 @@ from aselect_edge.data import open_segmentation
 from aselect_edge.training.answers import evaluate as measure_in_training
 from aselect_export import evaluate
 from aselect_export.commands.evaluate import evaluate as evaluate_command
+from aselect_export.evaluation import has_labels_of
 from aselect_export.exporting import ExportResult
 from aselect_runtime import open_model
 from aselect_runtime.errors import EngineError, InputError
 from aselect_runtime.frames import resize
 from aselect_runtime.options import Device
-from aselect_runtime.records import Resize
+from aselect_runtime.records import ClassInfo, Resize
 from aselect_runtime.scenes import CLASSES, Street
 from tests.bundles import command
 
@@ -138,3 +139,18 @@ def test_evaluation_refuses_other_classes(
     with pytest.raises(InputError, match=r"Sea.*expected the model's: Sky"):
         evaluate(seg_export.folder, other)
     assert command(evaluate_command, monkeypatch, str(seg_export.folder), "--data", str(other)) == 1
+
+
+def test_labels_of_other_classes_are_no_measure(street_data: Path, tmp_path: Path) -> None:
+    """One name in common is not enough: pixels of the other classes could not be scored."""
+    classes = open_segmentation(street_data, "val").classes
+    assert has_labels_of(street_data, "val", "seg", classes)
+    assert not has_labels_of(street_data, "val", "seg", (*classes[1:], classes[0]))
+    assert not has_labels_of(street_data, "val", "seg", classes[:2])
+    for split in ("train", "val"):
+        for name in ("jay", "wren"):
+            (tmp_path / split / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / split / name / "0.png"), np.zeros((4, 4, 3), np.uint8))
+    birds = tuple(ClassInfo(name=name, colour=(0, 0, 0)) for name in ("wren", "jay", "owl"))
+    assert has_labels_of(tmp_path, "val", "cls", birds)
+    assert not has_labels_of(tmp_path, "val", "cls", birds[:1])

@@ -97,6 +97,15 @@ def test_the_seconds_are_those_of_all_calls(data: Path, tmp_path: Path, monkeypa
     assert found["seconds"] >= 3600
 
 
+def test_a_result_of_other_settings_is_not_taken_for_this_one(data: Path, tmp_path: Path) -> None:
+    done = train(data, tmp_path)
+    assert train(data, tmp_path) == done
+    with pytest.raises(InputError, match=r"seg-finetuned-0\.json: got a result of .* choose another folder"):
+        train(data, tmp_path, label_stride=2)
+    with pytest.raises(InputError, match=r"'small': True"):
+        train(data, tmp_path, small=True)
+
+
 def test_a_row_starts_from_the_weights_of_a_bundle(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "first")
     first = tmp_path / "first/seg-finetuned-0/bundle"

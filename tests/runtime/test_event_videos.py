@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -159,6 +160,31 @@ def _play(video: Path, out: Any) -> None:
             out.flush()
 
 
+@contextmanager
+def _restarting(video: Path) -> Iterator[str]:
+    """An encoder that starts again once: its clock begins anew, and after that it is gone."""
+    served: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.append(self.path)
+            self.send_response(200 if len(served) == 1 else 404)
+            self.end_headers()
+            if len(served) == 1:
+                self.wfile.write(2 * video.read_bytes())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/live"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def _event(start: float, end: float | None) -> Event:
     return Event("1000-1-a", "a", "b", None, 0, "c", start, end, 0.0, 0.5)
 
@@ -202,6 +228,40 @@ def test_a_stream_that_breaks_is_recorded_in_parts(tmp_path: Path, caplog: pytes
     assert len(_numbers(tmp_path / "videos" / "1000-1-a.mkv", video)) > 10
     assert "trying again" in caplog.text
     assert "hush-hush" not in caplog.text
+
+
+def test_a_camera_whose_clock_begins_again_is_recorded_in_parts(tmp_path: Path) -> None:
+    video = _write_video(tmp_path / "a.ts", seconds=10, gop=5)
+    with (
+        _restarting(video) as uri,
+        (videos := EventVideos(EventRecording(tmp_path / "videos"), RULES, [uri])) as deliver,
+    ):
+        (recorder,) = videos._recorders.values()
+        deliver(_event(time.time(), None))
+        _until(lambda: recorder._lost)
+    for part in ("1000-1-a.mkv", "1000-1-a-part2.mkv"):
+        assert _numbers(tmp_path / "videos" / part, video) == list(range(100))
+
+
+def test_a_stream_whose_codec_matroska_lacks_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with av.open(str(tmp_path / "a.flv"), "w") as container:
+        stream = container.add_stream("flv", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(50):
+            frame = np.full((48, 64, 3), 5 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+        container.mux(stream.encode(None))
+    with (
+        _restarting(tmp_path / "a.flv") as uri,
+        (videos := EventVideos(EventRecording(tmp_path / "videos"), RULES, [uri])) as deliver,
+    ):
+        (recorder,) = videos._recorders.values()
+        deliver(_event(time.time(), None))
+        _until(lambda: recorder._lost)
+        assert not recorder.busy()
+    assert f"{uri}: got flv video, expected a codec that Matroska holds" in caplog.text
+    assert not list((tmp_path / "videos").iterdir())
 
 
 def test_a_run_of_several_cameras_records_the_events_of_each(seg_model: Path, tmp_path: Path) -> None:
@@ -274,6 +334,60 @@ def test_inputs_without_a_compressed_stream_are_refused(tmp_path: Path, uri: str
         EventVideos(EventRecording(tmp_path / "videos"), RULES, [uri])
     assert caught.value.parameters == ("record_events",)
     assert not (tmp_path / "videos").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.flv", "flv", "yuv420p"),
+        ("a.gif", "gif", "rgb8"),
+        ("a.avi", "rawvideo", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
+    ],
+)
+def test_a_video_whose_packets_cannot_be_copied_is_refused_at_the_start(
+    tmp_path: Path, name: str, codec: str, pixels: str
+) -> None:
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
+        container.mux(stream.encode(None))
+    pattern = rf"{name}: got {codec}.* video .+, expected one whose packets can be copied.+; convert it"
+    with pytest.raises(InputError, match=pattern) as caught:
+        EventVideos(EventRecording(tmp_path / "videos"), RULES, [str(tmp_path / name)])
+    assert caught.value.parameters == ("record_events",)
+    with pytest.raises(InputError, match=pattern):
+        record_part(str(tmp_path / name), tmp_path / "part.mkv", 0.0, 1.0)
+    assert not (tmp_path / "part.mkv").exists()
+
+
+def test_a_video_that_cannot_be_searched_is_refused_at_the_start(tmp_path: Path) -> None:
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this PyAV has no encoder of H.264")
+    path = tmp_path / "a.h264"
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match=r"a\.h264: got a video that cannot be read at 0\.0 s"):
+        EventVideos(EventRecording(tmp_path / "videos"), RULES, [str(path)])
+
+
+@pytest.mark.parametrize("name", ["door:1.mp4", os.fsdecode(b"caf\xe9.mp4")])
+def test_any_name_of_a_file_and_a_folder_can_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    video = _write_video(tmp_path / "plain.mp4", seconds=4)
+    Path(name).write_bytes(video.read_bytes())
+    for folder in ("rec:3", os.fsdecode(b"d\xe9j\xe0")):
+        with EventVideos(EventRecording(Path(folder), pre=0, post=0), RULES, [name]) as deliver:
+            deliver(replace(_event(1.0, 2.0), position=1.0, seconds=1.0))
+        assert _numbers(Path(folder, "1000-1-a.mkv").rename("copy.mkv"), video) == list(range(10, 21))
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -6,8 +6,13 @@ import json
 import logging
 import shutil
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -117,6 +122,64 @@ def test_outputs_keep_what_was_inferred_of_a_truncated_video_and_the_next_follow
     )
     assert len(list((out / "masks").glob("*.png"))) == read + 5
     assert (out / "a.png").stat().st_size
+
+
+@contextmanager
+def _sending(folder: Path, share: float) -> Iterator[str]:
+    """A server that promises each file of the folder and closes the connection after this share of its bytes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = (folder / self.path[1:]).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: int(share * len(content))])
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _streamable(path: Path, count: int = 400) -> Path:
+    """Noise, so that half of the bytes are about half of the frames; an .mp4 has its index first."""
+    options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("mpeg4", rate=videos.FPS)
+        stream.height, stream.width, stream.pix_fmt = *videos.SIZE, "yuv420p"
+        for _ in range(count):
+            noise = random.integers(0, 256, (*videos.SIZE, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="bgr24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])
+def test_a_video_over_http_that_breaks_off_is_an_error_and_the_next_follows(
+    seg_model: Path, tmp_path: Path, name: str
+) -> None:
+    _streamable(tmp_path / name)
+    lines = tmp_path / "a.jsonl"
+    with _sending(tmp_path, 1.0) as server:
+        assert _run(seg_model, [f"{server}/{name}"], []).frames == 400
+    with _sending(tmp_path, 0.5) as server:
+        pattern = rf"{name}: got \d+ frames and then .+, expected the rest of the video; check its server"
+        with pytest.raises(IncompleteError, match=pattern) as caught:
+            _run(seg_model, [f"{server}/{name}", STREET], [str(lines)])
+    summary = caught.value.summary
+    assert isinstance(summary, RunSummary)
+    assert 100 < summary.sources[0].frames < 300
+    assert summary.sources[1].frames == 5
+    assert len(_lines(lines)) == summary.frames
 
 
 def test_one_bad_image_of_many_is_skipped_named_and_counted(

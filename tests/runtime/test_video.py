@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aselect_runtime.errors import WriteError
+from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
@@ -64,6 +67,39 @@ def test_a_camera_after_a_file_starts_its_own_time(seg_model: Path, tmp_path: Pa
     frames = [_captured(FILM, second / 1000) for second in range(20)]  # decoded much faster than it plays
     frames += [_captured(CAMERA, 0.02 + second / 10) for second in range(3)]
     assert _video(seg_model, tmp_path / "video.mp4", frames) == 23
+
+
+RATES = [28.916, 4290000 / 143183, 14.999925, 30000 / 1001, 25.0, 1000.0, 1 / 3600]
+
+
+@pytest.mark.parametrize("fps", RATES)
+def test_a_video_of_any_rate_can_be_written(seg_model: Path, tmp_path: Path, fps: float) -> None:
+    source = SourceInfo("phone.mp4", fps)
+    path = tmp_path / "video.mp4"
+    assert _video(seg_model, path, [_captured(source, number) for number in range(4)]) == 4
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-4)
+    capture.release()
+
+
+@given(st.floats(1 / 3600, 1000))
+def test_the_stated_rate_fits_into_16_bits_and_is_near(fps: float) -> None:
+    mpeg4 = pytest.importorskip("aselect_runtime.sinks.mpeg4")
+    rate = mpeg4._ratio(fps)
+    assert rate.numerator < 1 << 16
+    assert abs(float(rate) / fps - 1) < 2 / 65535
+
+
+def test_what_the_encoder_cannot_do_is_an_error_of_one_line(seg_model: Path, tmp_path: Path) -> None:
+    mpeg4 = pytest.importorskip("aselect_runtime.sinks.mpeg4")
+    writer = mpeg4.Mpeg4Writer(tmp_path / "video.mp4", 25.0, (8, 8192 * 2))  # wider than MPEG-4's 13 bits
+    with pytest.raises(WriteError, match=r"video\.mp4: got an error of FFmpeg \(.+\), expected .+; write \.jsonl"):
+        writer.write(np.zeros((8, 8192 * 2, 3), np.uint8))
+    with suppress(WriteError):
+        writer.release()
+    for live in (False, True):
+        with pytest.raises(InputError, match=r"camera: got a source of 0 frames per second, expected more than 0"):
+            _video(seg_model, tmp_path / "none.mp4", [_captured(SourceInfo("camera", 0, live), 0.0)])
 
 
 def _codec(path: Path) -> str:

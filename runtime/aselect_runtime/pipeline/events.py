@@ -119,13 +119,11 @@ class EventFlow:
 
     def _sight(self, result: Result) -> Sight:
         captured = result.captured
-        live, fps = captured.source.live, captured.source.fps
         return Sight(
             stream=result.stream,
             source=captured.source.name,
-            live=live,
-            # A video is read faster than it plays, so its position is used.
-            seconds=captured.t_monotonic if live else captured.index / fps,
+            live=captured.source.live,
+            seconds=captured.seconds,
             unix=captured.t_capture,
             frame=captured.frame,
             class_map=result.model_class_map if self._task == "seg" else None,

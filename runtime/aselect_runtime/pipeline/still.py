@@ -19,10 +19,11 @@ REFRESH = 5.0
 
 @dataclass(frozen=True)
 class _Inferred:
-    """A stream's latest inferred frame: the means of its cells, its shape, its time in seconds."""
+    """A stream's latest inferred frame: the means of its cells, its shape, its source's name, its time in seconds."""
 
     cells: Frame
     shape: tuple[int, ...]
+    source: str
     time: float
 
 
@@ -50,20 +51,15 @@ class StillFrames:
         """
         height, width = pixels.shape[:2]
         cells = stretched(pixels, (-(-height // CELL), -(-width // CELL)), cv2.INTER_AREA)
-        now = _seconds(captured)
+        now = captured.seconds
         last = self._inferred.get(stream)
         if (
             last is not None
-            and captured.frame.shape == last.shape  # another size means another camera or another view
+            # Another size means another camera or another view, another name the next file of a folder.
+            and (captured.frame.shape, captured.source.name) == (last.shape, last.source)
             and 0 <= now - last.time < REFRESH
             and cv2.norm(cells, last.cells, cv2.NORM_INF) <= self._threshold
         ):
             return True
-        self._inferred[stream] = _Inferred(cells, captured.frame.shape, now)
+        self._inferred[stream] = _Inferred(cells, captured.frame.shape, captured.source.name, now)
         return False
-
-
-def _seconds(captured: Captured) -> float:
-    """Time of a frame in seconds. A video is read faster than it plays, so its position is used."""
-    source = captured.source
-    return captured.t_monotonic if source.live or not source.fps else captured.index / source.fps

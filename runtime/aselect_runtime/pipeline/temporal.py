@@ -19,7 +19,7 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.results import Arrays, Captured
 
 PAUSE = 2.0
-"""Seconds without a frame after which the average is reset, because the scene may have changed."""
+"""Seconds without a frame of a live source after which the average is reset, because the scene may have changed."""
 LEAST = 0.01
 """Minimum weight of a vote, so that every pixel gets a class even where the confidence is 0."""
 
@@ -40,14 +40,17 @@ class TemporalAverage:
         self._average: Floats | None = None
         self._shape: tuple[int, ...] = ()
         self._seen = 0.0
+        self._scene = ""
         self._latest: Arrays = {}
 
     def __call__(self, captured: Captured, outputs: Arrays) -> Arrays:
         """The outputs of the stream's next frame, averaged with those before it."""
-        paused = captured.t_monotonic - self._seen > PAUSE
-        if paused or captured.frame.shape != self._shape:  # another frame size: cells show other parts of the scene
+        # Every frame of a file is delivered, however slowly. The next file of a folder is another scene.
+        paused = captured.source.live and captured.t_monotonic - self._seen > PAUSE
+        other = captured.source.name != self._scene
+        if paused or other or captured.frame.shape != self._shape:  # of another size, cells show other parts
             self._average = None
-        self._seen, self._shape = captured.t_monotonic, captured.frame.shape
+        self._seen, self._scene, self._shape = captured.t_monotonic, captured.source.name, captured.frame.shape
         if "scores" in outputs:
             self._latest = {**outputs, "scores": self._mix(outputs["scores"])}
         else:

@@ -69,7 +69,10 @@ class Watch:
         with self._lock:
             events = self._others_that_ended(sight)
             known = self._inputs.get(sight.stream)
-            if known is not None and sight.live and sight.seconds - known.seen > SILENCE:
+            if known is not None and known.source != sight.source:  # the next file of a folder
+                events += self._stop(sight.stream)
+                self._forget(sight.stream)
+            elif known is not None and sight.live and sight.seconds - known.seen > SILENCE:
                 events += self._stop(sight.stream)
             self._inputs[sight.stream] = _Input(sight.source, sight.live, sight.seconds)
             for place, rule in enumerate(self.rules.rules):
@@ -117,6 +120,10 @@ class Watch:
             for place, state in own
             for event in self._follow(place, stream, state, stop(self.rules.rules[place], state))
         ]
+
+    def _forget(self, stream: int) -> None:
+        """Begin as for a new input: a cooldown is on the clock of the old one."""
+        self._states = {key: state for key, state in self._states.items() if key[1] != stream}
 
     def _follow(self, place: int, stream: int, before: State, after: State) -> list[Event]:
         """Store the new state; returns the event that it starts or ends, or []."""

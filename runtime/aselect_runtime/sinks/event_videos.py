@@ -16,7 +16,7 @@ from aselect_runtime.redaction import redact
 from aselect_runtime.rules import Event, Rules
 from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import Deliver
-from aselect_runtime.sinks.file_recorder import record_part
+from aselect_runtime.sinks.file_recorder import check_recordable, record_part
 from aselect_runtime.sinks.stream_recorder import StreamRecorder
 from aselect_runtime.sources.network import Endpoint
 
@@ -123,4 +123,6 @@ def _recordable(uri: str) -> str:
             "record events from; leave out the recording, or record an overlay video as output",
             parameter="record_events",
         )
+    if not scheme:
+        check_recordable(uri)
     return uri

@@ -21,6 +21,8 @@ __all__ = ["PacketFile", "PacketRing", "Stored", "av"]
 
 MOST_BYTES = 128_000_000
 """Maximum bytes of the packets that are kept of one stream; then the oldest are removed."""
+RESTART = 1.0
+"""Seconds by which the time of a packet falls if its encoder has started again, and not only reordered packets."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,17 @@ class Stored:
     """Whether it is a keyframe, with which decoding can begin."""
     arrived: float
     """Time of arrival in seconds, on the clock of `PacketRing.since`."""
+
+    @property
+    def at(self) -> int | None:
+        """When it is to be decoded, in units of `time_base`; None if that is not stated."""
+        return self.dts if self.dts is not None else self.pts
+
+    def restarts(self, last: Stored | None) -> bool:
+        """Whether the clock of the encoder has begun again since the packet `last`."""
+        if last is None or last.at is None or self.at is None:
+            return False
+        return float(self.at * self.time_base) < float(last.at * last.time_base) - RESTART
 
     @classmethod
     def of(cls, packet: av.Packet[Any], arrived: float) -> Stored:
@@ -78,25 +91,31 @@ class PacketRing:
 
 
 class PacketFile:
-    """A Matroska file of packets, which can be played while it is written and after a kill. Raises OSError."""
+    """A Matroska file of packets, which can be played while it is written and after a kill.
+
+    Raises OSError and FFmpegError, and ValueError for a codec that Matroska does not hold.
+    """
 
     def __init__(self, path: Path, template: av.VideoStream) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._container: Any = av.open(str(path), "w", format="matroska")
+        # Opened here, because FFmpeg reads some file names as addresses and crashes on others.
+        self._file = path.open("wb", buffering=0)
         try:
+            self._container: Any = av.open(self._file, "w", format="matroska")
             self._stream = self._container.add_stream_from_template(template)
         except BaseException:
-            self._container.close()
+            self._file.close()
+            path.unlink(missing_ok=True)
             raise
         self._first: int | None = None
-        self._last: int | None = None
+        self.last: Stored | None = None
+        """The latest packet."""
 
     def write(self, stored: Stored) -> None:
         """Add a packet. Times are relative to the first packet; a packet out of order is left out."""
-        at = stored.dts if stored.dts is not None else stored.pts
-        if at is None or (self._last is not None and at <= self._last):
+        at = stored.at
+        if at is None or (self.last is not None and self.last.at is not None and at <= self.last.at):
             return
-        self._last = at
         shift = self._first = at if self._first is None else self._first
         packet = av.Packet(stored.data)
         packet.time_base = stored.time_base
@@ -105,7 +124,11 @@ class PacketFile:
         packet.is_keyframe = stored.key
         packet.stream = self._stream
         self._container.mux_one(packet)
+        self.last = stored
 
     def close(self) -> None:
         """Complete the file."""
-        self._container.close()
+        try:
+            self._container.close()
+        finally:
+            self._file.close()

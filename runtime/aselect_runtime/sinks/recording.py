@@ -64,16 +64,16 @@ class _Kept:
         self._names = sorted(path for path in folder.glob("*.png") if NUMBER.fullmatch(path.stem))
         self._number = 1 + max((int(path.stem) for path in self._names), default=-1)
         self._thumbnails = [_thumbnail(read_image(path)) for path in self._names]
-        self._next: dict[int, float] = {}
+        self._next: dict[int, tuple[str, float]] = {}
+        """For each stream the source of its latest image, and the time on its clock of the next one."""
 
     def consider(self, result: Result) -> None:
         """Write the model input of a result, if the interval has passed and it differs from all others."""
-        captured = result.captured
-        # A video is read faster than it plays, so its position is used.
-        now = captured.t_monotonic if captured.source.live else captured.index / captured.source.fps
-        if result.pixels is None or now < self._next.get(result.stream, -np.inf):
+        name, now = result.captured.source.name, result.captured.seconds
+        source, due = self._next.get(result.stream, (name, -np.inf))
+        if result.pixels is None or (name == source and now < due):
             return
-        self._next[result.stream] = now + self._interval
+        self._next[result.stream] = name, now + self._interval
         thumbnail = _thumbnail(result.pixels)
         if any(np.abs(thumbnail - other).mean() < ALIKE for other in self._thumbnails):
             return

@@ -104,6 +104,7 @@ class StreamRecorder:
     def _follow(self) -> None:
         """Keep packets and write files until the stream ends or the run is over."""
         ring = PacketRing(self._seconds)
+        last: Stored | None = None
         self._source.check()
         with av.open(self._source.uri, options=self._source.options(), timeout=TIMEOUT) as container:
             stream = container.streams.video[0]
@@ -114,6 +115,9 @@ class StreamRecorder:
                     continue
                 self._lost = False
                 stored = Stored.of(packet, monotonic())
+                if stored.restarts(last) and not stored.key:
+                    continue
+                last = stored
                 ring.append(stored)
                 self._write(ring, stored, stream)
 
@@ -127,21 +131,31 @@ class StreamRecorder:
                 elif job.file is None:
                     self._open(job, ring, stream)
                 else:
-                    job.file.write(newest)
+                    self._append(job, newest, stream)
             except (OSError, av.FFmpegError) as error:
                 reason = error.strerror or type(error).__name__
                 log.warning("%s: could not write (%s), expected a writable path; free space", job.path, reason)
                 self._finish(job)
+            except ValueError:
+                log.warning(
+                    "%s: got %s video, expected a codec that Matroska holds, such as H.264; the event is not recorded",
+                    *(self._name, stream.codec_context.name),
+                )
+                self._finish(job)
 
     def _open(self, job: _Job, ring: PacketRing, stream: av.VideoStream) -> None:
-        waiting = ring.since(job.since)
-        if not waiting:
-            return  # no keyframe yet
-        job.parts += 1
-        part = job.path if job.parts == 1 else job.path.with_name(f"{job.path.stem}-part{job.parts}{job.path.suffix}")
-        job.file = PacketFile(part, stream)
-        for packet in waiting:
-            job.file.write(packet)
+        for packet in ring.since(job.since):
+            self._append(job, packet, stream)
+
+    def _append(self, job: _Job, packet: Stored, stream: av.VideoStream) -> None:
+        """Write a packet; the next part begins with the first one, and where the camera's clock begins again."""
+        if job.file is not None and packet.restarts(job.file.last):
+            self._close(job)
+        if job.file is None:
+            job.parts += 1
+            more = f"-part{job.parts}" if job.parts > 1 else ""
+            job.file = PacketFile(job.path.with_name(f"{job.path.stem}{more}{job.path.suffix}"), stream)
+        job.file.write(packet)
 
     def _finish(self, job: _Job) -> None:
         with self._lock:

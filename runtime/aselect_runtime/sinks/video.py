@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aselect_runtime.drawing import Painter
-from aselect_runtime.errors import WriteError
+from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.files import check_place
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.records import Manifest, Resize
@@ -118,6 +118,11 @@ class _Encoding:
         self._claim()  # another run may have begun the file since this one started
         self._size = (frame.shape[0], frame.shape[1])
         self._fps = captured.source.fps
+        if not self._fps > 0:
+            raise InputError(
+                f"{captured.source.name}: got a source of {self._fps} frames per second, expected more than 0 to write "
+                "a video of it; state the rate in its SourceInfo"
+            )
         writer = encoders.start(self._path, self._fps, self._size)
         if writer is None:
             self._path.unlink(missing_ok=True)

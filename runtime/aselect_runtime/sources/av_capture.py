@@ -54,14 +54,17 @@ class AvCapture:
         threads: int = 0,
         cuda: bool = False,
     ) -> None:
+        self.fault = ""
+        """Why a stream on the network broke off, or its packets no longer decode; empty at an ordinary end."""
         self._name = name
+        self._remote = "://" in uri  # what is missing of a file, its container says
         self._damaged = 0
         self._taken = False
         self._position = 0.0
         self._reformatter = VideoReformatter()
         accelerated = _cuda() if cuda else None
         try:
-            given = {**DETECTION, **options} if "://" in uri else dict(options)
+            given = {**DETECTION, **options} if self._remote else dict(options)
             self._container = av.open(uri, options=given, timeout=timeouts, hwaccel=accelerated)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{name}: {because(uri, error)}") from None  # PyAV's own message holds the address
@@ -105,8 +108,9 @@ class AvCapture:
         """The next frame; None at the end, or when the stream is lost."""
         try:
             frame = self._first or next(self._frames, None)
-        except (av.FFmpegError, OSError):
+        except (av.FFmpegError, OSError) as error:
             frame = None
+            self.fault = _said(error) if self._remote else ""
         self._first = None
         if frame is None:
             return None
@@ -151,6 +155,7 @@ class AvCapture:
                     raise
                 row, self._damaged = row + 1, self._damaged + 1
                 if row > DAMAGED:
+                    self.fault = f"{row} packets in a row that do not decode"
                     return
                 continue
             row = 0 if frames else row

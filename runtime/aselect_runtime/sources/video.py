@@ -26,9 +26,9 @@ class Video:
     """Delivers every frame of the capture that `connect` opens, then ends; raises InputError for too large frames.
 
     The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
-    that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, or if
-    `missing` returns that bytes are missing at the end; otherwise a warning is logged. `began` is called after the
-    first frame, `explain` if there is none; it may raise a more exact error.
+    that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, if
+    `missing` returns that bytes are missing at the end, or if the capture states a fault; otherwise a warning is
+    logged. `began` is called after the first frame, `explain` if there is none; it may raise a more exact error.
     """
 
     def __init__(
@@ -85,6 +85,12 @@ class Video:
     def _check(self, count: int, promised: float) -> None:
         if count == 0:
             self._explain()
+        if fault := getattr(self._capture, "fault", ""):
+            raise InputError(
+                f"{self.info.name}: got {count} frames and then {fault}, expected the rest of the video; check its "
+                "server and the network, or copy the video"
+            )
+        if count == 0:
             raise InputError(
                 f"{self.info.name}: got no decodable frame, expected a video; it may be damaged, copy it again"
             )
