@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,8 +26,9 @@ import pytest
 
 from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import InputError, RecordError, WriteError
-from aselect_runtime.pipeline.deliveries import Delivery
-from aselect_runtime.pipeline.events import EventPlan
+from aselect_runtime.pipeline import deliveries as deliveries_module
+from aselect_runtime.pipeline.deliveries import Delivery, close_all
+from aselect_runtime.pipeline.events import EventPlan, plan_events
 from aselect_runtime.pipeline.streams import Patience
 from aselect_runtime.results import Result
 from aselect_runtime.rules import Event, Rules, load_rules
@@ -35,6 +36,7 @@ from aselect_runtime.scenes import CLASSES
 from aselect_runtime.sinks import event_lines as event_lines_module
 from aselect_runtime.sinks.event_lines import event_lines
 from aselect_runtime.sinks.event_opening import open_events
+from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import EventContext, event_place
 
 AT_ONCE = Patience(first_delay=0.01, longest_delay=0.02)
@@ -121,6 +123,24 @@ def test_a_run_writes_its_events(seg_model: Path, tmp_path: Path) -> None:
     assert [(sink.written, sink.dropped, sink.state) for sink in summary.sinks] == [(2, 0, "working")]
 
 
+def test_events_that_wait_keep_their_snapshots_and_no_frames(seg_model: Path, tmp_path: Path) -> None:
+    """A destination that holds all events until the end, as a queue in front of a dead one does."""
+    video = _video(tmp_path / "a.mp4", ("." * 6 + "#" * 8) * 4)
+    held: list[Event] = []
+    manifest, session = open_model(seg_model, "cpu")
+    run_pipeline(manifest, session, [str(video)], events=EventPlan(RULES, (nullcontext(held.append),)))
+    assert [event.state for event in held] == ["start", "end"] * 4
+    for event in held:
+        kept = sum(len(value) for value in vars(event).values() if isinstance(value, bytes))
+        assert 0 < kept < 96 * 128 * 3 / 4
+        assert not any(isinstance(value, np.ndarray) for value in vars(event).values())
+        assert event.snapshot is not None
+        decoded = cv2.imdecode(np.frombuffer(event.snapshot, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
+        assert decoded.shape == (96, 128, 3)
+        assert decoded[:, :60].mean() > 240
+
+
 def test_the_end_of_the_input_ends_the_event(seg_model: Path, tmp_path: Path) -> None:
     first = _video(tmp_path / "a.mp4", "#" * 10)
     second = _video(tmp_path / "b.mp4", "." * 10 + "#" * 10)
@@ -150,6 +170,58 @@ def test_rules_that_do_not_suit_are_refused_before_anything_is_opened(seg_model:
     with pytest.raises(RecordError, match="the class 'cat'"):
         run_pipeline(manifest, session, [str(video)], events=EventPlan(rules, (str(lines),)))
     assert not lines.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "places", "videos"),
+    [
+        ("events/", ["events.jsonl"], None),
+        ("x/../events/", ["events.jsonl"], None),
+        ("events.jsonl", ["./events.jsonl"], None),
+        ("masks/", ["events.jsonl", "./events.jsonl"], None),
+        ("mix/", ["events.jsonl"], "mix"),
+        ("m-{source}/", [], "m-a"),
+    ],
+)
+def test_a_path_that_is_used_twice_is_refused_at_the_start(
+    seg_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    places: list[str],
+    videos: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _video(tmp_path / "a.mp4", "#" * 3)
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    manifest, session = open_model(seg_model, "cpu")
+    recording = None if videos is None else EventRecording(Path(videos))
+    plan = plan_events(Path("rules.toml"), places, [output], ["a.mp4"], recording)
+    with pytest.raises(InputError, match=r"expected a separate (file|folder)") as caught:
+        run_pipeline(manifest, session, ["a.mp4"], [output], events=plan)
+    assert caught.value.parameters == (("events",) if videos is None else ("record_events",))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "rules.toml"]
+
+
+def test_the_folder_of_calibration_images_is_not_that_of_masks(seg_model: Path, tmp_path: Path) -> None:
+    video, folder = _video(tmp_path / "a.mp4", "#" * 3), tmp_path / "both"
+    manifest, session = open_model(seg_model, "cpu")
+    with pytest.raises(InputError, match="separate folder for calibration images"):
+        run_pipeline(manifest, session, [str(video)], [f"{folder}/"], record=folder)
+    assert not folder.exists()
+
+
+def test_snapshots_and_videos_may_share_a_folder(
+    seg_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _video(tmp_path / "a.mp4", "#" * 3)
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    manifest, session = open_model(seg_model, "cpu")
+    plan = plan_events(Path("rules.toml"), ["both.jsonl"], [], ["a.mp4"], EventRecording(Path("both")))
+    run_pipeline(manifest, session, ["a.mp4"], ["masks/"], events=plan)
+    assert sorted(path.suffix for path in (tmp_path / "both").iterdir()) == [".jpg", ".mkv"]
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 3
 
 
 @pytest.mark.parametrize("place", ["events.txt", "ftp://a/b", "folder/", "rtsp://user:hush@camera/1"])
@@ -253,7 +325,7 @@ def test_what_fails_is_sent_again_until_it_arrives_and_in_order(caplog: pytest.L
             delivery.start()
             delivery.offer(_event())
             delivery.offer(_event(end=1002.0))
-            delivery.close()
+            close_all([delivery])
     states = [json.loads(body)["state"] for body in receiver.bodies]
     assert states == ["start", "start", "start", "start", "end"]
     assert (delivery.health().written, delivery.health().dropped, delivery.health().state) == (2, 0, "working")
@@ -272,7 +344,7 @@ def test_a_receiver_that_is_unreachable_and_returns(free_port: int) -> None:
         threading.Event().wait(0.01)
     assert "Connection refused" in delivery.health().fault
     with _receiving([], free_port) as receiver:
-        delivery.close()
+        close_all([delivery])
     assert len(receiver.bodies) == 1
     assert delivery.health().written == 1
 
@@ -286,7 +358,7 @@ def test_what_is_refused_for_good_is_not_sent_again(status: int, caplog: pytest.
             delivery.start()
             delivery.offer(_event())
             delivery.offer(_event(number=2))
-            delivery.close()
+            close_all([delivery])
     assert [json.loads(body)["id"][8] for body in receiver.bodies] == ["1", "2"]
     assert (delivery.health().written, delivery.health().dropped) == (1, 1)
     assert f"got HTTP {status}" in caplog.text
@@ -295,13 +367,81 @@ def test_what_is_refused_for_good_is_not_sent_again(status: int, caplog: pytest.
 
 def test_the_end_of_the_run_does_not_wait_for_a_dead_receiver(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"http://127.0.0.1:{free_port}/"
-    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE, close_timeout=0.05)
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
     with caplog.at_level(logging.WARNING):
         delivery.start()
         for number in range(3):
             delivery.offer(_event(number=number))
-        delivery.close()
+        close_all([delivery], seconds=0.05)
     assert "3 events could not be delivered" in caplog.text
+    assert (delivery.health().written, delivery.health().dropped, delivery.health().waiting) == (0, 3, 0)
+
+
+def test_destinations_have_their_last_seconds_at_the_same_time(caplog: pytest.LogCaptureFixture) -> None:
+    """At the end each delivers only while the other two do too: one after the other, none would end in time."""
+    together = threading.Barrier(3)
+    refused: set[str] = set()
+
+    def deliver(name: str) -> None:
+        if name not in refused:
+            refused.add(name)
+            raise WriteError("not yet")
+        together.wait(30)
+
+    def hang(_event: Event) -> None:
+        threading.Event().wait()
+
+    later = Patience(first_delay=3600, longest_delay=3600)
+    deliveries = [
+        Delivery(name, lambda name=name: nullcontext(lambda _: deliver(name)), later)  # type: ignore[misc]
+        for name in "abc"
+    ]
+    hung = Delivery("hung", lambda: nullcontext(hang), later)
+    for delivery in (hung, *deliveries):
+        delivery.start()
+        delivery.offer(_event())
+    while len(refused) < 3:
+        threading.Event().wait(0.01)
+    caplog.clear()
+    close_all([hung, *deliveries], seconds=2, grace=0.05)
+    assert [each.health().written for each in (hung, *deliveries)] == [0, 1, 1, 1]
+    assert "hung: did not end in time and was abandoned" in caplog.messages
+    assert "hung: 1 events could not be delivered" in caplog.messages
+
+
+def test_an_event_that_waits_to_be_sent_again_is_sent_at_the_end(free_port: int) -> None:
+    uri = f"http://127.0.0.1:{free_port}/"
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), Patience(first_delay=3600, longest_delay=3600))
+    delivery.start()
+    delivery.offer(_event())
+    while delivery.health().state == "working":
+        threading.Event().wait(0.01)
+    with _receiving([], free_port) as receiver:
+        close_all([delivery])
+    assert len(receiver.bodies) == 1
+    assert delivery.health().dropped == 0
+
+
+def test_outputs_are_complete_before_a_dead_destination_is_given_up(
+    seg_model: Path, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output is looked for at the moment at which the destinations are waited for."""
+    video, last = _video(tmp_path / "a.mp4", "#" * 10), tmp_path / "last.png"
+    found: list[bool] = []
+    wait = Delivery.wait
+
+    def look(self: Delivery, deadline: float) -> None:
+        found.append(last.exists())
+        wait(self, deadline)
+
+    monkeypatch.setattr(Delivery, "wait", look)
+    manifest, session = open_model(seg_model, "cpu")
+    plan = EventPlan(RULES, (f"http://127.0.0.1:{free_port}/",))
+    monkeypatch.setattr(deliveries_module.close_all, "__defaults__", (0.1, 0.1))
+    summary = run_pipeline(manifest, session, [str(video)], [str(last)], events=plan)
+    assert found
+    assert all(found)
+    assert [sink.dropped for sink in summary.sinks] == [0, 2]
 
 
 def test_a_receiver_whose_answer_is_no_http() -> None:

@@ -8,9 +8,10 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ pytest.importorskip("paho.mqtt", reason="the extra `mqtt` is not installed")
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from aselect_runtime import open_model, run_pipeline
 from aselect_runtime.errors import InputError
+from aselect_runtime.pipeline.heartbeat import Heartbeat
+from aselect_runtime.pipeline.outlets import Outlet, open_outlets
+from aselect_runtime.pipeline.output_plan import OutputPlan
+from aselect_runtime.pipeline.timing import Stopwatch
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import open_sink
@@ -70,6 +76,32 @@ def _listening(port: int) -> Iterator[list[tuple[str, str]]]:
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+@contextmanager
+def silent_broker(*, connects: bool) -> Iterator[int]:
+    """The port of a broker that acknowledges no message, and without `connects` no connection either."""
+    clients: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def work() -> None:
+            with suppress(OSError):
+                client, _ = server.accept()
+                clients.append(client)
+                while client.recv(65536):
+                    if connects and len(clients) == 1:
+                        client.sendall(b"\x20\x02\x00\x00")  # CONNACK, accepted
+                        clients.append(client)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for client in clients:
+                client.close()
+            thread.join()
 
 
 def _answers(port: int) -> bool:
@@ -164,6 +196,35 @@ def test_tls_that_is_trusted_and_tls_that_is_not(
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
             with open_sink(uri, manifest):
                 _until(lambda: (f"{TOPIC}/status", "online") in heard)
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_results_that_no_broker_got_are_dropped_and_not_written(
+    seg_model: Path, free_port: int, listens: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, session = open_model(seg_model, "cpu")
+    with silent_broker(connects=False) as silent, caplog.at_level(logging.WARNING):
+        uri = f"mqtt://127.0.0.1:{silent if listens else free_port}/{TOPIC}"
+        video = "synthetic://street?size=48x64&frames=6"
+        summary = run_pipeline(manifest, session, [video], [uri])
+    (sink,) = summary.sinks
+    assert (sink.state, sink.written, sink.dropped) == ("failed", 0, 6)
+    assert "broker" in sink.fault
+    assert summary.outputs == ()
+    assert "results were dropped" in caplog.text
+
+
+@needs_mosquitto
+def test_results_that_the_broker_got_are_counted(seg_model: Path, tmp_path: Path, free_port: int) -> None:
+    manifest = Manifest.load(seg_model / "manifest.json")
+    uri = f"mqtt://127.0.0.1:{free_port}/{TOPIC}"
+    outlet = Outlet(OutputPlan(uri, frozenset({0})), lambda: open_sink(uri, manifest), Stopwatch(), Heartbeat())
+    with _broker(free_port, tmp_path), _listening(free_port) as heard, open_outlets([outlet]):
+        _until(lambda: (f"{TOPIC}/status", "online") in heard)
+        for index in range(3):
+            outlet.offer(_result(index))
+    health = outlet.health()
+    assert (health.state, health.written, health.dropped, health.fault) == ("working", 3, 0, "")
 
 
 def test_parts_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,14 @@ pytest.importorskip("paho.mqtt", reason="the extra `mqtt` is not installed")
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.errors import InputError, WriteError
+from aselect_runtime.pipeline.deliveries import Delivery, close_all
 from aselect_runtime.rules import Rules
+from aselect_runtime.sinks import mqtt as mqtt_module
 from aselect_runtime.sinks.event_opening import open_events
 from aselect_runtime.sinks.event_sink import EventContext
-from tests.runtime.test_events import CONTEXT, RULES, _event
-from tests.runtime.test_mqtt import _broker, _until, needs_mosquitto
+from tests.runtime.test_events import AT_ONCE, CONTEXT, RULES, _event
+from tests.runtime.test_mqtt import _broker, _until, needs_mosquitto, silent_broker
 
 TOPIC = "site/camera"
 RULE = f"{TOPIC}/rules/light-left-0-0"
@@ -77,12 +81,58 @@ def test_an_event_is_a_binary_sensor_with_a_snapshot(tmp_path: Path, free_port: 
 
 @needs_mosquitto
 def test_events_of_a_time_without_broker_arrive_later(tmp_path: Path, free_port: int) -> None:
-    with open_events(f"mqtt://127.0.0.1:{free_port}/{TOPIC}", CONTEXT) as deliver:
+    uri = f"mqtt://127.0.0.1:{free_port}/{TOPIC}"
+    delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
+    delivery.start()
+    delivery.offer(_event())
+    delivery.offer(_event(end=1002.0))
+    _until(lambda: delivery.health().state == "failed")
+    assert (delivery.health().written, delivery.health().waiting) == (0, 1)
+    with _broker(free_port, tmp_path), _listening(free_port) as heard:
+        _until(lambda: len(_of(heard, f"{TOPIC}/events")) == 2)
+        _until(lambda: _of(heard, f"{RULE}/state")[-2:] == [b"ON", b"OFF"])
+        close_all([delivery])
+    assert (delivery.health().state, delivery.health().written, delivery.health().dropped) == ("working", 2, 0)
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_events_that_no_broker_acknowledges_are_not_delivered(
+    connects: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mqtt_module, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(mqtt_module, "ACKNOWLEDGE_TIMEOUT", 0.1)
+    monkeypatch.setattr(mqtt_module, "CLOSE_TIMEOUT", 0.1)
+    with silent_broker(connects=connects) as port, caplog.at_level(logging.WARNING):
+        uri = f"mqtt://127.0.0.1:{port}/{TOPIC}"
+        delivery = Delivery(uri, lambda: open_events(uri, CONTEXT), AT_ONCE)
+        delivery.start()
+        delivery.offer(_event())
+        delivery.offer(_event(end=1002.0))
+        close_all([delivery], seconds=1)
+    health = delivery.health()
+    assert (health.state, health.written, health.dropped) == ("failed", 0, 2)
+    assert ("no acknowledgement" if connects else "no broker has answered") in health.fault
+    assert "2 events could not be delivered" in caplog.text
+
+
+@needs_mosquitto
+def test_an_event_whose_acknowledgement_is_late_is_sent_once(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        _broker(free_port, tmp_path),
+        _listening(free_port) as heard,
+        open_events(f"mqtt://127.0.0.1:{free_port}/{TOPIC}", CONTEXT) as deliver,
+    ):
+        _until(lambda: _of(heard, f"{RULE}/state") == [b"OFF"])
+        monkeypatch.setattr(mqtt_module, "ACKNOWLEDGE_TIMEOUT", 0.0)
+        with suppress(WriteError):
+            deliver(_event())
+        monkeypatch.setattr(mqtt_module, "ACKNOWLEDGE_TIMEOUT", 10.0)
         deliver(_event())
         deliver(_event(end=1002.0))
-        with _broker(free_port, tmp_path), _listening(free_port) as heard:
-            _until(lambda: len(_of(heard, f"{TOPIC}/events")) == 2)
-            _until(lambda: _of(heard, f"{RULE}/state")[-2:] == [b"ON", b"OFF"])
+        _until(lambda: _of(heard, f"{RULE}/state")[-1:] == [b"OFF"] and len(_of(heard, f"{RULE}/state")) > 2)
+    assert [json.loads(text)["state"] for text in _of(heard, f"{TOPIC}/events")] == ["start", "end"]
 
 
 @needs_mosquitto
@@ -106,6 +156,28 @@ def test_rules_whose_names_look_alike_do_not_share_a_topic() -> None:
         {"rules": [{"name": name, "class": "bright", "above": 0.5} for name in ("a b", "a-b", "ä")]}
     )
     assert len(discovery(TOPIC, entities_of(EventContext(rules, ("camera",))))) == 6
+
+
+def test_topics_that_look_alike_do_not_share_an_entity() -> None:
+    from aselect_runtime.sinks.mqtt_events import discovery, entities_of
+
+    topics = ["site/door", "site-door", "site//door", "дача/двор", "дача/сад", "x" * 60 + "/a", "x" * 60 + "/b", "site"]
+    places: list[str] = []
+    identities: list[str] = []
+    devices: set[str] = set()
+    for topic in topics:
+        rules = Rules.model_validate(
+            {"rules": [{"name": "door-a" if topic == "site" else "a", "class": "bright", "above": 0.5}]}
+        )
+        for place, text in discovery(topic, entities_of(EventContext(rules, ("camera",)))).items():
+            places.append(place)
+            config = json.loads(text)
+            identities.append(config["unique_id"])
+            devices.update(config["device"]["identifiers"])
+    assert len(set(places)) == len(set(identities)) == 2 * len(topics)
+    assert len(devices) == len(topics)
+    assert all(re.fullmatch(r"homeassistant(/[A-Za-z0-9_-]+){3}/config", place) for place in places)
+    assert "aselect-site-door" in devices
 
 
 def test_an_unusable_address_is_refused() -> None:

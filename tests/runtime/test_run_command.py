@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import shlex
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +112,57 @@ def test_signals_complete_the_outputs(seg_model: Path, tmp_path: Path, number: s
     frames = json.loads(stdout)["frames"]
     assert len(lines.read_text().splitlines()) == frames > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.mp4"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sets the size of a pipe")
+def test_a_reader_that_has_stopped_reading_does_not_hold_the_end(seg_model: Path, tmp_path: Path) -> None:
+    street = "synthetic://street?size=48x64&frames=1000000"
+    code = (
+        "import aselect_runtime.pipeline.outlets as outlets; outlets.CLOSE_TIMEOUT = 0.5\n"
+        "from aselect_runtime.commands.run import run; run()"
+    )
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, 1031, 4096)  # F_SETPIPE_SZ
+    command = [sys.executable, "-c", code, str(seg_model), street, "-o", "-", "-o", str(tmp_path / "last.png")]
+    process = subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    try:
+        before, now = -1, 0
+        while before != now or not now:  # until nothing more fits
+            time.sleep(1)
+            before, now = now, struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, bytes(4)))[0]
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        os.close(reading)
+        os.close(writing)
+    assert process.returncode == 0
+    assert "-: did not end within" in stderr
+    assert cv2.imread(str(tmp_path / "last.png")) is not None
+
+
+def test_a_signal_before_the_first_frame_ends_with_0_and_keeps_older_outputs(seg_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.png").write_bytes(b"of an earlier run")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # a camera that accepts the connection and sends nothing
+        camera = f"rtsp://127.0.0.1:{server.getsockname()[1]}/stream1"
+        command = [*COMMAND, str(seg_model), camera, "-o", str(tmp_path / "last.png"), "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        server.settimeout(30)
+        client, _ = server.accept()
+        with client:
+            process.send_signal(signal.SIGTERM)
+            stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout)["frames"] == 0
+    assert (tmp_path / "last.png").read_bytes() == b"of an earlier run"
+
+
+def test_no_frame_within_the_given_seconds_is_an_error(seg_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        camera = f"rtsp://127.0.0.1:{server.getsockname()[1]}/stream1"
+        done = _run(seg_model, camera, "--max-seconds", 0.5)
+    assert done.returncode == 1
+    assert "got no frame before the end" in done.stderr
 
 
 def test_runtime_needs_no_offline_library(seg_model: Path, tmp_path: Path) -> None:

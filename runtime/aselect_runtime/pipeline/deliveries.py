@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event as Flag
 from threading import Thread
+from time import monotonic
 
 from aselect_runtime.errors import AselectError, WriteError
 from aselect_runtime.health import SinkHealth, SinkState
@@ -17,7 +18,9 @@ from aselect_runtime.sinks.event_sink import Deliver, EventSink
 DEPTH = 256
 """Events that may wait for a destination; when the queue is full, the oldest is dropped."""
 CLOSE_TIMEOUT = 10.0
-"""Seconds that a destination has to accept the waiting events at the end of the run."""
+"""Seconds that all destinations together have to accept the waiting events at the end of the run."""
+GRACE = 5.0
+"""Seconds that they have after that to end the operation that is under way; the service unit allows 30 s in all."""
 RETRIES = Patience(first_delay=1.0, longest_delay=60.0)
 """How long to wait before an event is sent again."""
 
@@ -32,16 +35,15 @@ class Delivery:
         name: str,
         opened: Callable[[], EventSink],
         retries: Patience = RETRIES,
-        close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
         self.name = name
         self._open = opened
         self._retries = retries
-        self._close_timeout = close_timeout
         self._queue: Handoff[Event] = Handoff(DEPTH)
         self._fault: BaseException | None = None
-        self._written = self._lost = 0
-        self._opened, self._over = Flag(), Flag()
+        self._offered = self._written = self._lost = 0
+        self._missing: int | None = None
+        self._opened, self._closing, self._over = Flag(), Flag(), Flag()
         self._thread = Thread(target=self._work, name=f"events {name}", daemon=True)
 
     def start(self) -> None:
@@ -53,27 +55,38 @@ class Delivery:
 
     def offer(self, event: Event) -> None:
         """Queue an event; never waits."""
+        self._offered += 1
         if not self._queue.put(event, newest_wins=True):
             self._lost += 1
 
-    def close(self) -> None:
-        """Deliver the waiting events within `close_timeout` seconds, then end."""
+    def end(self) -> None:
+        """Accept no more events, and try at once to send the waiting ones."""
         self._queue.close()
-        self._thread.join(self._close_timeout)
+        self._closing.set()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the thread's end, until the monotonic time `deadline`."""
+        self._thread.join(max(0.0, deadline - monotonic()))
+
+    def give_up(self) -> None:
+        """Send no more events; the one under way is not interrupted."""
         self._over.set()
-        self._thread.join(self._close_timeout)
+
+    def report(self) -> None:
+        """Count what has not been delivered as dropped, and log it."""
         if self._thread.is_alive():
-            log.warning("%s: did not end within %.0f s and was abandoned", self.name, 2 * self._close_timeout)
-        missing = self._lost + self._queue.dropped + len(self._queue)
-        if missing:
-            log.warning("%s: %d events could not be delivered", self.name, missing)
+            log.warning("%s: did not end in time and was abandoned", self.name)
+        self._missing = max(0, self._offered - self._written)
+        if self._missing:
+            log.warning("%s: %d events could not be delivered", self.name, self._missing)
 
     def health(self) -> SinkHealth:
         """State and counts of the destination."""
         fault = "" if self._fault is None else str(self._fault)
-        dropped = self._queue.dropped + self._lost
         state: SinkState = "working" if self._fault is None else "failed"
-        return SinkHealth(self.name, state, self._written, dropped, len(self._queue), fault)
+        if self._missing is not None:
+            return SinkHealth(self.name, state, self._written, self._missing, 0, fault)
+        return SinkHealth(self.name, state, self._written, self._queue.dropped + self._lost, len(self._queue), fault)
 
     def _work(self) -> None:
         try:
@@ -100,7 +113,7 @@ class Delivery:
                 if self._fault is None or not isinstance(error, WriteError):
                     log.warning("%s%s", error, "; trying again" if isinstance(error, WriteError) else "")
                 self._fault = error
-                if not isinstance(error, WriteError) or self._over.wait(delay):
+                if not isinstance(error, WriteError) or self._is_over_after(delay):
                     self._lost += 1
                     return
             else:
@@ -109,3 +122,24 @@ class Delivery:
                 self._fault = None
                 self._written += 1
                 return
+
+    def _is_over_after(self, seconds: float) -> bool:
+        """Wait before an event is sent again, at the end of the run not for long; True if it is not sent again."""
+        if self._closing.is_set():
+            return self._over.wait(min(seconds, self._retries.first_delay))
+        self._closing.wait(seconds)
+        return False
+
+
+def close_all(deliveries: Sequence[Delivery], seconds: float = CLOSE_TIMEOUT, grace: float = GRACE) -> None:
+    """Deliver the waiting events of all destinations at the same time, within `seconds`, then end them."""
+    for delivery in deliveries:
+        delivery.end()
+    deadline = monotonic() + seconds
+    for delivery in deliveries:
+        delivery.wait(deadline)
+    for delivery in deliveries:
+        delivery.give_up()
+    for delivery in deliveries:
+        delivery.wait(deadline + grace)
+        delivery.report()

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
-from aselect_runtime.pipeline.deliveries import Delivery
-from aselect_runtime.pipeline.output_plan import refuse_below
+from aselect_runtime.pipeline.deliveries import Delivery, close_all
+from aselect_runtime.pipeline.output_plan import refuse_below, refuse_taken
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.rules import Event, Rules, Sight, Watch, load_rules
+from aselect_runtime.sinks.event_lines import snapshot_folder
 from aselect_runtime.sinks.event_opening import open_events
 from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import EventContext, EventSink, event_place
+from aselect_runtime.sinks.sink import writes_files
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class EventPlan:
 
     rules: Rules
     places: tuple[str | EventSink, ...] = ()
+    videos: Path | None = None
+    """The folder of the recorded videos, if one of the destinations is EventVideos."""
 
 
 def plan_events(
@@ -38,8 +42,7 @@ def plan_events(
 ) -> EventPlan | None:
     """The rules and destinations of a run; None if there is no file of rules.
 
-    Raises InputError for rules without a destination, a destination without rules, or a path that is used twice;
-    RecordError for invalid rules.
+    Raises InputError for rules without a destination or a destination without rules; RecordError for invalid rules.
     """
     if rules is None:
         if places or recording is not None:
@@ -53,7 +56,6 @@ def plan_events(
             "add a destination",
             parameter="events",
         )
-    _refuse_clashes(places, outputs)
     for place in places:
         if "://" not in place:
             refuse_below(inputs, place, "a file with snapshots beside it", "events")
@@ -64,45 +66,56 @@ def plan_events(
         return EventPlan(loaded, tuple(places))
     from aselect_runtime.sinks.event_videos import EventVideos  # here, because it needs an optional package
 
-    return EventPlan(loaded, (*places, EventVideos(recording, loaded, inputs)))
+    return EventPlan(loaded, (*places, EventVideos(recording, loaded, inputs)), recording.folder)
 
 
-def _refuse_clashes(places: Sequence[str], outputs: Sequence[str]) -> None:
-    taken = {Path(uri).resolve() for uri in outputs if "://" not in uri}
-    for place in places:
-        path = Path(place).resolve()
-        if "://" not in place and path in taken:
+def _refuse_clashes(plan: EventPlan, taken: set[Path]) -> None:
+    """Raise InputError if an output, or another destination, has the path of what is written for events."""
+    files = [Path(place) for place in plan.places if isinstance(place, str) and writes_files(place)]
+    for file in files:
+        refuse_taken(snapshot_folder(file), taken, "snapshots", "events")
+    if plan.videos is not None:  # it may be the folder of the snapshots
+        refuse_taken(plan.videos, taken, "videos", "record_events")
+    for file in files:
+        if file.resolve() in taken:
             raise InputError(
-                f"{place}: got this path twice, expected a separate file for events; choose another",
-                parameter="events",
+                f"{file}: got this path twice, expected a separate file for events; choose another", parameter="events"
             )
-        taken.add(path)
+        taken.add(file.resolve())
 
 
 class EventFlow:
-    """Evaluates the results of one run. Raises RecordError if the rules do not fit the model or the inputs."""
+    """Evaluates the results of one run; `taken` are the paths that its outputs write.
 
-    def __init__(self, plan: EventPlan, manifest: Manifest, sources: Sequence[str]) -> None:
+    Raises RecordError if the rules do not fit the model or the inputs, InputError for a path that is used twice.
+    """
+
+    def __init__(self, plan: EventPlan, manifest: Manifest, sources: Sequence[str], taken: set[Path]) -> None:
         plan.rules.check(manifest, len(sources))
+        _refuse_clashes(plan, set(taken))
         self._task = manifest.task
         self._rules = plan.rules
         self._watch = Watch(plan.rules, tuple(item.name for item in manifest.classes))
         context = EventContext(plan.rules, tuple(sources))
         self._deliveries = [_delivery(place, context) for place in plan.places]
+        self._open: list[Delivery] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Open the destinations; after the block, end and deliver active events. Raises what destinations raise."""
-        opened: list[Delivery] = []
+        """Open the destinations; after the block, end active events. Raises what destinations raise."""
         try:
             for delivery in self._deliveries:
                 delivery.start()
-                opened.append(delivery)
+                self._open.append(delivery)
             yield
         finally:
             self._deliver(self._watch.finish())
-            for delivery in opened:
-                delivery.close()
+            for delivery in self._open:
+                delivery.end()
+
+    def close(self) -> None:
+        """Wait until the destinations have accepted the events, for a limited time."""
+        close_all(self._open)
 
     def process(self, result: Result) -> Result:
         """Evaluate a result and queue its events; returns the result with its zones and the latest events."""
@@ -131,9 +144,10 @@ class EventFlow:
         )
 
     def _deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
+        for event in events if self._deliveries else ():
+            packed = event.packed()
             for delivery in self._deliveries:
-                delivery.offer(event)
+                delivery.offer(packed)
 
 
 def _delivery(place: str | EventSink, context: EventContext) -> Delivery:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Event, Thread
+from time import monotonic
 from typing import NoReturn
 
 from aselect_runtime.errors import AselectError, IncompleteError, InputError
@@ -19,7 +20,7 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.sources.source import Source
 
 JOIN = 5.0
-"""Seconds that a capture thread has to end; one that is blocked in a read is abandoned."""
+"""Seconds that all capture threads have to end; one that is blocked in a read is abandoned."""
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,9 @@ class Lanes:
         finally:
             done.set()
             feed.abandon()
+            deadline = monotonic() + JOIN
             for thread in threads:
-                thread.join(JOIN)
+                thread.join(max(0.0, deadline - monotonic()))
 
     def _lost(self, monitor: Monitor, stream: int, error: AselectError) -> None:
         """Record that a video ended with an error: its results are kept, and the next input follows."""

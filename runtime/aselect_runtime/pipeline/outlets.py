@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
+from time import monotonic
 
 from aselect_runtime.health import Health, SinkHealth, SinkState
 from aselect_runtime.pipeline.handoff import Handoff
@@ -14,12 +15,14 @@ from aselect_runtime.pipeline.output_plan import OutputPlan
 from aselect_runtime.pipeline.timing import Stopwatch, lap
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.sink import Sink, SinkClosed, Write, writes_files
+from aselect_runtime.sinks.sink import STDOUT, Sent, Sink, SinkClosed, Write, writes_files
 
 DEPTH = 4
 """Results that may wait for a sink: enough to absorb jitter, few enough to limit memory and delay."""
 CLOSE_TIMEOUT = 5.0
-"""Seconds that an output on the network has to close at the end of the run."""
+"""Seconds that all outputs on the network have to close at the end of the run."""
+POLL = 0.2
+"""Seconds between two checks whether the run is over."""
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Outlet:
 
     def __init__(self, plan: OutputPlan, opened: Callable[[], Sink], watch: Stopwatch, heartbeat: Heartbeat) -> None:
         self.name = redact(plan.uri)
+        self.is_stdout = plan.uri == STDOUT
         self.is_file = plan.sink is not None or writes_files(plan.uri)
         self.fault: BaseException | None = None
         self._plan = plan
@@ -47,7 +51,8 @@ class Outlet:
         self._queue: Handoff[Result] = Handoff(DEPTH)
         self._written = self._missed = 0
         self._write: Write | None = None
-        self._opened = Event()
+        self._released = False
+        self._opened, self._done = Event(), Event()
         self._thread = Thread(target=self._work, name=self._stage, daemon=True)
 
     def start(self) -> None:
@@ -76,22 +81,39 @@ class Outlet:
         if not self._queue.put(result, newest_wins=weak):
             self._missed += 1
 
-    def close(self, *, undo: bool = False) -> None:
-        """Complete the output and wait for it, for a file without limit; with `undo` remove it if it has no result."""
+    def end(self, *, undo: bool = False) -> None:
+        """Accept no more results and complete the output; with `undo` remove it if it has no result."""
         self._queue.close(_UndoneError() if undo else None)
-        self._thread.join(None if self.is_file else CLOSE_TIMEOUT)
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the output is complete, for a file without limit, otherwise until `deadline` (monotonic)."""
+        self._done.wait(None if self.is_file else max(0.0, deadline - monotonic()))
+        if not self._released:
+            self._thread.join(None if self.is_file else max(0.0, deadline - monotonic()))
         if self._thread.is_alive():
             log.warning("%s: did not end within %.0f s and was abandoned", self.name, CLOSE_TIMEOUT)
 
+    def release(self) -> None:
+        """Stop waiting for the output, and let nothing else wait for it."""
+        self._released = True
+        self._queue.abandon()
+        self._done.set()
+
     def health(self) -> SinkHealth:
         """State and counts of the output."""
+        sent = self._sent()
         state: SinkState = "working"
-        if self.fault is not None:
+        if self.fault is not None or sent.fault:
             state = "failed"
         elif self._stage in self._heartbeat.stuck():
             state = "stalled"
-        fault = "" if self.fault is None else redact(str(self.fault))
-        return SinkHealth(self.name, state, self._written, self._queue.dropped + self._missed, len(self._queue), fault)
+        fault = sent.fault if self.fault is None else redact(str(self.fault))
+        dropped = self._queue.dropped + self._missed + sent.dropped
+        return SinkHealth(self.name, state, sent.written, dropped, len(self._queue), fault)
+
+    def _sent(self) -> Sent:
+        sent: Callable[[], Sent] | None = getattr(self._write, "sent", None)
+        return Sent(self._written, 0, "") if sent is None else sent()
 
     def _work(self) -> None:
         try:
@@ -106,6 +128,7 @@ class Outlet:
         finally:
             self._queue.abandon()
             self._opened.set()
+            self._done.set()
 
     def _write_all(self, write: Write) -> None:
         try:
@@ -122,6 +145,28 @@ class Outlet:
 
 
 @contextmanager
+def releasing_stdout(outlets: Sequence[Outlet], stop: Event) -> Iterator[None]:
+    """Once `stop` is set, the reader of the standard output has CLOSE_TIMEOUT seconds; it may have stopped reading."""
+    done = Event()
+
+    def work() -> None:
+        while not stop.wait(POLL):
+            if done.is_set():
+                return
+        if not done.wait(CLOSE_TIMEOUT):
+            for outlet in outlets:
+                if outlet.is_stdout:
+                    outlet.release()
+
+    if any(outlet.is_stdout for outlet in outlets):
+        Thread(target=work, name="stdout", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+@contextmanager
 def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
     """Open all outputs; complete them after the block. If the block raises, outputs without a result are removed.
 
@@ -134,11 +179,9 @@ def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
             outlet.start()
         yield
     except BaseException:
-        for outlet in opened:
-            outlet.close(undo=True)
+        _close(opened, undo=True)
         raise
-    for outlet in opened:
-        outlet.close()
+    _close(opened)
     faults = [(outlet.is_file, outlet.fault) for outlet in outlets if outlet.fault is not None]
     if len(faults) < len(outlets):
         faults = [(is_file, fault) for is_file, fault in faults if is_file]
@@ -146,3 +189,11 @@ def open_outlets(outlets: Sequence[Outlet]) -> Iterator[None]:
         log.warning("%s", fault)
     if faults:
         raise faults[0][1]
+
+
+def _close(outlets: Sequence[Outlet], *, undo: bool = False) -> None:
+    for outlet in outlets:
+        outlet.end(undo=undo)
+    deadline = monotonic() + CLOSE_TIMEOUT
+    for outlet in outlets:
+        outlet.wait(deadline)

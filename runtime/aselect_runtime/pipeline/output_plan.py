@@ -57,6 +57,21 @@ def plan_outputs(
     return plans
 
 
+def taken_paths(plans: Sequence[OutputPlan]) -> set[Path]:
+    """The files and folders that the outputs write, as absolute paths."""
+    uris = [plan.uri for plan in plans if plan.sink is None and writes_files(plan.uri)]
+    return {Path(uri).resolve() for uri in uris if uri not in {"", STDOUT}}
+
+
+def refuse_taken(folder: Path, taken: set[Path], what: str, parameter: str) -> None:
+    """Raise InputError if an output writes the folder."""
+    if folder.resolve() in taken:
+        raise InputError(
+            f"{folder}: got the path of an output, expected a separate folder for {what}; choose another path",
+            parameter=parameter,
+        )
+
+
 def short_names(inputs: Sequence[str | Source]) -> list[str]:
     """A unique name for each input that can be part of a file name and contains no secret."""
     names: list[str] = []

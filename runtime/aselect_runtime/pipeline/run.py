@@ -33,8 +33,16 @@ from aselect_runtime.pipeline.inference import Inference
 from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
 from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
-from aselect_runtime.pipeline.outlets import DEPTH, Outlet, open_outlets
-from aselect_runtime.pipeline.output_plan import OutputPlan, label_folders, plan_outputs, refuse_below, short_names
+from aselect_runtime.pipeline.outlets import DEPTH, Outlet, open_outlets, releasing_stdout
+from aselect_runtime.pipeline.output_plan import (
+    OutputPlan,
+    label_folders,
+    plan_outputs,
+    refuse_below,
+    refuse_taken,
+    short_names,
+    taken_paths,
+)
 from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
@@ -78,12 +86,12 @@ def run_pipeline(
 
     Inputs and outputs are URIs, see `open_source` and `open_sink`, or objects.
 
-    The run ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set; the outputs
-    are then complete. A live source whose connection is lost is reconnected until the run ends. `on_frame` is called
-    with each result in the results thread. `smooth` averages outputs over time (see TemporalAverage), `skip_still`
-    repeats the last result while nothing moves (see StillFrames), `record` is a folder for model inputs for
-    calibration, `decode` is what decodes videos and streams (`auto`, `software`, `hardware`), `events` has the
-    rules and the destinations of their events, `look` says how results are drawn.
+    The run ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set, even before
+    the first frame; the outputs are then complete. A live source whose connection is lost is reconnected until the run
+    ends. `on_frame` is called with each result in the results thread. `smooth` averages outputs over time (see
+    TemporalAverage), `skip_still` repeats the last result while nothing moves (see StillFrames), `record` is a folder
+    for model inputs for calibration, `decode` is what decodes videos and streams (`auto`, `software`, `hardware`),
+    `events` has the rules and the destinations of their events, `look` says how results are drawn.
 
     An input that ends with an error (a truncated video, a camera that was given up) ends neither the run nor an output:
     the next one follows, and at the end IncompleteError is raised, which has the summary. Raises at once what ends the
@@ -99,13 +107,16 @@ def run_pipeline(
     lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
+    taken = taken_paths(plans)
     if record is not None:
         refuse_below(inputs, str(record), "a folder of images", "record_calibration")
+        refuse_taken(record, taken, "calibration images", "record_calibration")
+        taken.add(record.resolve())
         everything = frozenset(range(len(inputs)))
         outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
-    flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources])
+    flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources], taken)
     drawn = _known(look or Look(), manifest)
 
     def sinks() -> tuple[SinkHealth, ...]:
@@ -114,8 +125,11 @@ def run_pipeline(
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, drawn, flow)
     with ExitStack() as stack:
         stack.enter_context(_opencv_in_one_thread())
+        if flow is not None:
+            stack.callback(flow.close)  # after the outputs, which must not wait for a destination that is away
+        stack.enter_context(releasing_stdout(outlets, stop))
         stack.enter_context(open_outlets(outlets))
-        stack.enter_context(_timer(max_seconds, stop))
+        expired = stack.enter_context(_timer(max_seconds, stop))
         if flow is not None:
             stack.enter_context(flow.running())
         stack.enter_context(_watching(monitor, heartbeat, outlets, flow, sinks))
@@ -128,7 +142,7 @@ def run_pipeline(
             inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live), still=still)
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
-        if frames == 0:
+        if frames == 0 and (expired.is_set() or not stop.is_set()):
             lanes.raise_nothing([redact(source_name(each)) for each in inputs])
     summary = RunSummary(
         frames=frames,
@@ -212,15 +226,23 @@ def _opencv_in_one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _timer(seconds: float | None, stop: Event) -> Iterator[None]:
+def _timer(seconds: float | None, stop: Event) -> Iterator[Event]:
+    """Set `stop` after `seconds`; yields an Event that is set then, and not if somebody else sets `stop` earlier."""
+    expired = Event()
     if seconds is None:
-        yield
+        yield expired
         return
-    timer = Timer(seconds, stop.set)
+
+    def expire() -> None:
+        if not stop.is_set():
+            expired.set()
+        stop.set()
+
+    timer = Timer(seconds, expire)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield expired
     finally:
         timer.cancel()
 

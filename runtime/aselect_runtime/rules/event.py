@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,7 +41,9 @@ class Event:
     position: float | None = None
     """In a video, seconds from its beginning to the start of the event; None for a camera."""
     frame: Frame | None = field(default=None, repr=False, compare=False)
-    """The frame of the peak, BGR, uint8 [H, W, 3]."""
+    """The frame of the peak, BGR, uint8 [H, W, 3]; None for a destination, which gets the snapshot."""
+    jpeg: bytes | None = field(default=None, repr=False, compare=False)
+    """The snapshot, once it is encoded."""
 
     @property
     def state(self) -> str:
@@ -52,11 +54,15 @@ class Event:
     def snapshot(self) -> bytes | None:
         """The frame of the peak as JPEG, at most LONGEST pixels wide and high; None without a frame."""
         if self.frame is None:
-            return None
+            return self.jpeg
         scale = min(1.0, LONGEST / max(self.frame.shape[:2]))
         size = (max(1, round(self.frame.shape[1] * scale)), max(1, round(self.frame.shape[0] * scale)))
         small = self.frame if scale == 1 else cv2.resize(self.frame, size, interpolation=cv2.INTER_AREA)
         return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+    def packed(self) -> Event:
+        """The event with its snapshot and without the frame, which is much larger: for events that wait in a queue."""
+        return replace(self, frame=None, jpeg=self.snapshot)
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON types, without the frame."""

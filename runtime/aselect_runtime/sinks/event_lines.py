@@ -25,11 +25,11 @@ def event_lines(path: Path) -> Iterator[Deliver]:
     A line is `Event.to_dict` with `snapshot`, the path of a JPEG relative to the file, or null. The snapshot of an
     event's end replaces that of its start. Raises WriteError.
     """
-    folder = path.with_suffix("")
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
         path.touch()
+    folder = snapshot_folder(path)
     if os.path.lexists(folder):  # a file in its place, or a folder of another user, would hold up every event
         check_place(folder / "a.jpg")
     snapshots = _Snapshots(folder)
@@ -41,6 +41,11 @@ def event_lines(path: Path) -> Iterator[Deliver]:
             _append(path, f"{line}\n".encode())
 
     yield deliver
+
+
+def snapshot_folder(path: Path) -> Path:
+    """The folder of the snapshots that belong to a file of events."""
+    return path.with_suffix("")
 
 
 class _Snapshots:

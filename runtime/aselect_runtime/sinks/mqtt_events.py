@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from aselect_runtime import __version__
 from aselect_runtime.rules import Event
 from aselect_runtime.rules.event import plain
 from aselect_runtime.sinks.event_sink import Deliver, EventContext
-from aselect_runtime.sinks.mqtt import Broker, Connection
+from aselect_runtime.sinks.mqtt import Broker, Connection, Message
 
 PREFIX = "homeassistant"
 """Home Assistant's default topic prefix for discovery."""
@@ -40,7 +41,7 @@ class Entity:
 
 @contextmanager
 def mqtt_events(uri: str, context: EventContext) -> Iterator[Deliver]:
-    """Publishes every event. While the broker is away, up to a few hundred events wait and are sent when it is back."""
+    """Publishes every event; raises WriteError if the broker has not acknowledged it."""
     broker = Broker.parse(uri)
     entities = entities_of(context)
     keys = {(entity.rule, entity.stream): entity.key for entity in entities}
@@ -56,11 +57,10 @@ def mqtt_events(uri: str, context: EventContext) -> Iterator[Deliver]:
         text = json.dumps(event.to_dict(), ensure_ascii=False)
         key = keys[event.rule, event.stream]
         states[key] = "ON" if event.end is None else "OFF"
-        connection.send("events", text)
-        connection.send(f"rules/{key}/event", text, retain=True)
+        messages = [Message("events", text), Message(f"rules/{key}/event", text, retain=True)]
         if event.snapshot is not None:
-            connection.send(f"rules/{key}/snapshot", event.snapshot, retain=True)
-        connection.send(f"rules/{key}/state", states[key], retain=True)
+            messages.append(Message(f"rules/{key}/snapshot", event.snapshot, retain=True))
+        connection.send([*messages, Message(f"rules/{key}/state", states[key], retain=True)])
 
     try:
         yield deliver
@@ -86,7 +86,7 @@ def entities_of(context: EventContext) -> list[Entity]:
 
 def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
     """Home Assistant's configuration messages by topic."""
-    node = plain(topic)
+    node = _node(topic)
     device = {"identifiers": [f"aselect-{node}"], "name": topic, "model": "aselect-run", "sw_version": __version__}
     found = {}
     for entity in entities:
@@ -94,14 +94,14 @@ def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
         shared: dict[str, Any] = {"availability_topic": f"{topic}/status", "device": device}
         sensor = {
             "name": entity.name,
-            "unique_id": f"aselect-{node}-{entity.key}",
+            "unique_id": f"aselect-{node}/{entity.key}",
             "state_topic": f"{place}/state",
             "json_attributes_topic": f"{place}/event",
             **shared,
         }
         image = {
             "name": f"{entity.name} snapshot",
-            "unique_id": f"aselect-{node}-{entity.key}-snapshot",
+            "unique_id": f"aselect-{node}/{entity.key}-snapshot",
             "image_topic": f"{place}/snapshot",
             "content_type": "image/jpeg",
             **shared,
@@ -109,3 +109,11 @@ def discovery(topic: str, entities: list[Entity]) -> dict[str, str]:
         for component, config in (("binary_sensor", sensor), ("image", image)):
             found[f"{PREFIX}/{component}/aselect-{node}/{entity.key}/config"] = json.dumps(config, ensure_ascii=False)
     return found
+
+
+def _node(topic: str) -> str:
+    """A name in plain characters that no other topic has: with a checksum unless only `/` is replaced, by `-`."""
+    name = plain(topic)
+    if name.replace("-", "/") == topic:
+        return name
+    return f"{name}-{crc32(topic.encode()):08x}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TypeAlias
 
@@ -25,6 +26,8 @@ class Sink(Protocol):
 
     A function with @contextmanager that yields `write` is a sink. If `write` has a method `tell`, it is called
     with the run's Health every few seconds, from another thread, while no results come (a hung session gives none).
+    If `write` has a method `sent` that returns Sent, health has its counts: a network sink may know only later what was
+    sent.
     """
 
     def __enter__(self) -> Write: ...
@@ -32,6 +35,18 @@ class Sink(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a network sink has done with the results that it was given."""
+
+    written: int
+    """Results that were sent."""
+    dropped: int
+    """Results that it could not send."""
+    fault: str
+    """Why the latest result was dropped; empty if it was not."""
 
 
 def sink_name(sink: Sink) -> str:
