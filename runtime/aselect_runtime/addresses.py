@@ -31,6 +31,14 @@ def split_address(uri: str, example: str) -> Address:
     raise fault
 
 
+def is_host(name: str | None) -> bool:
+    """Whether a name of a host can exist: each of its parts has 1 to 63 characters."""
+    try:
+        return bool(name and name.encode("idna"))  # as the network library will
+    except UnicodeError:
+        return False
+
+
 def check_form(uri: str) -> None:
     """Raise InputError for a malformed address that would otherwise be used as a file path."""
     if is_malformed(uri):

@@ -16,6 +16,8 @@ from aselect_runtime.rings import FrameRing
 
 HEIGHTS = (480, 1080)
 """Images are scaled to a height in this range: the legend stays legible, and the file of a 4K camera small."""
+WIDEST = 8190
+"""Maximum width of an image: MPEG-4 states it in 13 bits. The image of a wider frame is lower than HEIGHTS."""
 OPACITY = 0.5
 PANEL = 0.35
 """Share of the image's brightness that is kept behind the legend."""
@@ -99,9 +101,9 @@ class Painter:
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the drawn image of a frame: within HEIGHTS, aspect kept, even as video codecs need it."""
-    wanted = min(max(height, HEIGHTS[0]), HEIGHTS[1])
-    return wanted // 2 * 2, max(2, round(width * wanted / height / 2) * 2)
+    """(height, width) of the drawn image of a frame: within HEIGHTS and WIDEST, aspect kept, even as codecs need it."""
+    wanted = min(max(height, HEIGHTS[0]), HEIGHTS[1], max(1, WIDEST * height // width))
+    return max(2, wanted // 2 * 2), min(WIDEST, max(2, round(width * wanted / height / 2) * 2))
 
 
 def _legend(image: Frame, rows: list[Row]) -> None:
@@ -133,7 +135,8 @@ def _bars(image: Frame, rows: list[Row]) -> None:
 def _panel(image: Frame, right: int, rows: int, unit: int) -> None:
     """Darken the corner that the legend is written on."""
     corner = image[unit // 2 : unit * 3 // 2 + rows * unit, unit // 2 : right + unit // 2]
-    corner[:] = cv2.convertScaleAbs(corner, alpha=PANEL)
+    if corner.size:  # an image may be narrower than the margin
+        corner[:] = cv2.convertScaleAbs(corner, alpha=PANEL)
 
 
 def _write(image: Frame, text: str, left: int, bottom: int, unit: int) -> None:

@@ -9,10 +9,15 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from aselect_runtime.errors import IntegrityError, WriteError
 from aselect_runtime.temporaries import temporary_file
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 WRITE_FAULTS = frozenset(
     {
@@ -101,7 +106,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             refuse_special(path)
             temporary = stack.enter_context(temporary_file(path))
-        with naming(path):
+        with naming(path), naming_removal(path, temporary):
             yield temporary
             sync(temporary)
             temporary.chmod(0o666 & ~umask())
@@ -134,6 +139,27 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+class WholeFile(FileIO):
+    """An unbuffered file that takes all bytes or raises OSError: FileIO's `write` may take a part and say so only in
+    its result, as on a disk that becomes full."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write all bytes; returns their number."""
+        rest = whole = memoryview(data).cast("B")
+        while rest:
+            rest = rest[super().write(rest) or 0 :]
+        return len(whole)
+
+    def append(self, data: bytes) -> None:
+        """Write the bytes at the end; if that fails, the file is as before."""
+        size = self.seek(0, os.SEEK_END)
+        try:
+            self.write(data)
+        except OSError:
+            self.truncate(size)
+            raise
+
+
 @contextmanager
 def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator[None]:
     """Turn OSErrors with these error numbers, or every OSError if `faults` is None, into a WriteError naming `path`."""
@@ -148,6 +174,24 @@ def naming(path: Path, faults: frozenset[int] | None = WRITE_FAULTS) -> Iterator
         raise WriteError(
             f"{path}: could not write ({reason}), expected a writable path; free space or choose another"
         ) from error
+
+
+@contextmanager
+def naming_removal(path: Path, temporary: Path) -> Iterator[None]:
+    """Raise `removed(path)` for the FileNotFoundError that follows if somebody removes the temporary file or folder."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if temporary.exists():  # another file is missing
+            raise
+        raise removed(path) from error
+
+
+def removed(path: Path) -> WriteError:
+    """The error for a file or folder that somebody removed while it was written."""
+    return WriteError(
+        f"{path}: was removed during the run, or its folder was, expected both to stay until the end; write it again"
+    )
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aselect_runtime.errors import InputError, RecordError
-from aselect_runtime.files import inside, naming, sync, sync_folder, umask
+from aselect_runtime.files import inside, naming, naming_removal, sync, sync_folder, umask
 from aselect_runtime.temporaries import PREVIOUS, is_temporary, temporary_folder
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -82,7 +82,7 @@ def atomic_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
         with naming(path, faults=None):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = stack.enter_context(temporary_folder(path / path.name if stays else path))
-        with naming(path):
+        with naming(path), naming_removal(path, temporary):
             yield temporary
             _sync_all(temporary)
             temporary.chmod(0o777 & ~umask())

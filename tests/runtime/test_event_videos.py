@@ -309,6 +309,25 @@ def test_size_and_age_are_bounded_and_foreign_files_stay(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.glob("*.mkv")} == {"1000-1-a.mkv", "1001-1-a.mkv", "holiday.mkv"}
 
 
+def test_videos_of_a_clock_that_was_not_set_are_not_old(tmp_path: Path) -> None:
+    before = tmp_path / "1000-1-a.mkv"
+    before.write_bytes(b"a")
+    os.utime(before, (1000, 1000))  # 1970: a machine without a battery for its clock
+    during = tmp_path / "1001-1-a.mkv"
+    video = _write_video(tmp_path / "a.mp4", seconds=1)
+    recording = EventRecording(tmp_path, most_days=2)
+    with EventVideos(recording, RULES, [str(video)]) as deliver:
+        during.write_bytes(b"a")
+        deliver(_event(0.0, None))
+        os.utime(during, (0, time.time() - 3 * 86_400))  # as if the clock were put three days forward now
+    assert before.exists()
+    assert during.exists()
+    with EventVideos(EventRecording(tmp_path, most_bytes=1, most_days=20), RULES, [str(video)]):
+        pass
+    assert before.exists()  # it counts as the newest
+    assert not during.exists()
+
+
 @pytest.mark.parametrize("uri", ["/dev/video0", "csi://0", "synthetic://street", "v4l2src ! appsink", "photos/", "0"])
 def test_inputs_without_a_compressed_stream_are_refused(tmp_path: Path, uri: str) -> None:
     with pytest.raises(InputError, match="no compressed stream") as caught:

@@ -242,13 +242,26 @@ def test_lines_after_a_kill_and_on_a_full_disk(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))  # 10 bytes are written, no more
-        with pytest.raises(WriteError, match="No space left"), event_lines(path) as deliver:
+        with pytest.raises(WriteError, match="File too large"), event_lines(path) as deliver:
             deliver(Event("1-1-a", "a", "b", None, 0, "c", 0.0, None, 0.0, 0.5))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(WriteError, match="it is a pipe, socket or device"), event_lines(tmp_path / "pipe.jsonl"):
+        pass
+
+
+def test_a_place_of_snapshots_that_is_no_folder_is_refused_at_the_start(tmp_path: Path) -> None:
+    lines, folder = tmp_path / "events.jsonl", tmp_path / "events"
+    refusal = r"events/a\.jpg: could not write \(Not a directory\)"
+    folder.write_text("somebody's")
+    with pytest.raises(WriteError, match=refusal), event_lines(lines):
+        pass
+    assert folder.read_text() == "somebody's"
+    folder.unlink()
+    folder.symlink_to("nowhere")  # no folder can be made there
+    with pytest.raises(WriteError, match=refusal), event_lines(lines):
         pass
 
 
@@ -284,6 +297,17 @@ def test_a_webhook_gets_signed_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert headers["X-Aselect-Event"] == "1000000-1-light-left end"
     assert headers["Authorization"] == f"Basic {base64.b64encode(b'us@er:p/w').decode()}"
     assert headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("host", ["hooks..example.org", ".example.org", f"{'a' * 64}.org"])
+@pytest.mark.parametrize("scheme", ["https", "mqtt"])
+def test_a_host_that_is_no_name_is_refused_at_the_start(scheme: str, host: str) -> None:
+    with (
+        pytest.raises(InputError, match="expected for example") as caught,
+        open_events(f"{scheme}://user:hush@{host}/x", CONTEXT),
+    ):
+        pass
+    assert "hush" not in str(caught.value)
 
 
 def test_without_a_secret_nothing_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:

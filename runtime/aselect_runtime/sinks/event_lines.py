@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aselect_runtime.files import atomic_write, naming, refuse_special
+from aselect_runtime.files import WholeFile, atomic_write, check_place, naming, refuse_special
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
@@ -28,7 +29,10 @@ def event_lines(path: Path) -> Iterator[Deliver]:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
         path.touch()
-    snapshots = _Snapshots(snapshot_folder(path))
+    folder = snapshot_folder(path)
+    if os.path.lexists(folder):  # a file in its place, or a folder of another user, would hold up every event
+        check_place(folder / "a.jpg")
+    snapshots = _Snapshots(folder)
 
     def deliver(event: Event) -> None:
         name = snapshots.write(event)
@@ -67,11 +71,8 @@ class _Snapshots:
 
 def _append(path: Path, line: bytes) -> None:
     """Append a line; an earlier line that a full disk or a kill cut off is ended first."""
-    with path.open("a+b", buffering=0) as stream:
-        size = stream.seek(0, 2)
-        if size:
-            stream.seek(size - 1)
+    with WholeFile(path, "a+") as stream:
+        if stream.seek(0, 2):
+            stream.seek(-1, 2)
             line = line if stream.read(1) == b"\n" else b"\n" + line
-        if stream.write(line) != len(line):
-            stream.truncate(size)
-            raise OSError(28, "No space left on device")
+        stream.append(line)

@@ -25,6 +25,8 @@ OURS = re.compile(r"\d+-\d+-[A-Za-z0-9_-]+\.mkv")
 DAY = 86_400.0
 OTHERS = frozenset({"synthetic", "test", "csi"})
 """Schemes of inputs that deliver frames and no compressed stream."""
+CLOCK_SET = 1_704_067_200.0
+"""The start of 2024 in Unix seconds: earlier times are those of a machine whose clock was not set yet."""
 MARGIN = 5.0
 """Additional seconds that a ring keeps, because an event is known only after inference."""
 
@@ -38,6 +40,8 @@ class EventVideos:
         self.name = f"{recording.folder}/"
         self._recording = recording
         self._inputs = [_recordable(uri) for uri in inputs]
+        self._made: dict[Path, float] = {}
+        """When each video was recorded, on the monotonic clock."""
         longest = max(rule.seconds for rule in rules.rules)
         kept = recording.pre + longest + MARGIN
         self._recorders = {
@@ -82,15 +86,27 @@ class EventVideos:
     def _tidy(self) -> None:
         """Remove videos that are too old, and the oldest ones if all together are too large."""
         found = [path for path in self._recording.folder.glob("*.mkv") if OURS.fullmatch(path.name)]
-        found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        now = time.monotonic()
+        # Each age is asked once: in a run that lasts, the clock may be set.
+        self._made = {path: self._made[path] if path in self._made else now - _age(path) for path in found}
+        found.sort(key=lambda path: (self._made[path], path.stat().st_mtime), reverse=True)
         busy = {path for recorder in self._recorders.values() for path in recorder.busy()}
-        total, oldest = 0, time.time() - self._recording.most_days * DAY
+        total, oldest = 0, now - self._recording.most_days * DAY
         for path in found:
-            status = path.stat()
-            total += status.st_size
-            if path not in busy and (status.st_mtime < oldest or total > self._recording.most_bytes):
-                total -= status.st_size
+            size = path.stat().st_size
+            total += size
+            if path not in busy and (self._made[path] < oldest or total > self._recording.most_bytes):
+                total -= size
                 path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a video was recorded; 0 if that cannot be told, because the clock was not set then or is not now.
+
+    Such a video counts as new: it is removed for its age only when this run is as old, or if the folder is too large.
+    """
+    made = path.stat().st_mtime
+    return max(0.0, time.time() - made) if made >= CLOCK_SET else 0.0
 
 
 def _is_file(uri: str) -> bool:

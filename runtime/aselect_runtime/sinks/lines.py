@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 
 from aselect_runtime.errors import WriteError
-from aselect_runtime.files import naming, refuse_special
+from aselect_runtime.files import WholeFile, naming, refuse_special, removed
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.in_place import lock
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
 
@@ -19,7 +19,8 @@ def lines(path: Path) -> Iterator[Write]:
     """Writes `Result.to_json` as one line per result.
 
     The file is written in place, one whole line at a time, so that it can be read during the run; however the run ends,
-    the lines so far are kept. An older file is replaced when the first line is written.
+    the lines so far are kept. An older file is replaced when the first line is written. Raises WriteError, also if
+    another process writes the file.
     """
     with _opened(path) as stream:
         begun = False
@@ -31,21 +32,28 @@ def lines(path: Path) -> Iterator[Write]:
                 if not begun:
                     stream.truncate()
                     begun = True
-                stream.write(f"{line}\n".encode())
+                stream.append(f"{line}\n".encode())
+            _check_linked(stream, path)
 
         yield write
+        _check_linked(stream, path)
+
+
+def _check_linked(stream: WholeFile, path: Path) -> None:
+    """Raise WriteError if the file has no name any more: the kernel takes further lines, and nobody can read them."""
+    if os.fstat(stream.fileno()).st_nlink == 0:
+        raise removed(path)
 
 
 @contextmanager
 def standard_output() -> Iterator[Write]:
     """Writes the same lines to the standard output; if the reader closes it (`head`), the sink ends."""
-    with FileIO(1, "w", closefd=False) as stream:
+    with WholeFile(1, "w", closefd=False) as stream:
 
         def write(result: Result) -> None:
-            data = memoryview(f"{result.to_json()}\n".encode())
+            line = result.to_json()
             try:
-                while data:  # a pipe may accept only a part
-                    data = data[stream.write(data) or 0 :]
+                stream.write(f"{line}\n".encode())
             except BrokenPipeError:
                 raise SinkClosed from None
             except OSError as error:
@@ -57,11 +65,12 @@ def standard_output() -> Iterator[Write]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
+def _opened(path: Path) -> Iterator[WholeFile]:
     with naming(path, faults=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
         # Opened now, so that a path that is not writable is reported before the run.
-        stream = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
+        stream = WholeFile(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "w")
     with stream:
+        lock(stream.fileno(), path)
         yield stream

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import cv2
 
+from aselect_runtime.errors import WriteError
+from aselect_runtime.files import removed
 from aselect_runtime.media import MASKS
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 from aselect_runtime.records import Manifest, MaskFolder
@@ -22,18 +24,31 @@ KIND = FolderKind(MASKS, lambda path: MaskFolder.load(path).files)
 
 @contextmanager
 def masks(path: Path, manifest: Manifest) -> Iterator[Write]:
-    """Writes `<label>.png` for each frame; the folder appears at the end, complete."""
+    """Writes `<label>.png` for each frame; the folder appears at the end, complete.
+
+    Raises WriteError if masks were removed in the meantime; those that are left are kept.
+    """
     names: list[str] = []
     with atomic_folder(path, KIND) as folder:
 
         def write(result: Result) -> None:
             file = _unused(folder, _recordable(result.captured.label))
-            file.parent.mkdir(parents=True, exist_ok=True)
+            # Not the folder itself: made again after it was removed, it would lack the masks so far.
+            for parent in reversed(file.relative_to(folder).parents[:-1]):
+                (folder / parent).mkdir(exist_ok=True)
             file.write_bytes(cv2.imencode(".png", result.class_map)[1].tobytes())
             names.append(file.relative_to(folder).as_posix())
 
         yield write
-        MaskFolder(classes=manifest.classes, files=tuple(names)).save(folder / MASKS)
+        kept = tuple(name for name in names if (folder / name).exists())
+        if names and not kept:
+            raise removed(path)
+        MaskFolder(classes=manifest.classes, files=kept).save(folder / MASKS)
+    if len(kept) < len(names):
+        raise WriteError(
+            f"{path}: got {len(kept)} masks at the end, expected {len(names)}; the others were removed during the run, "
+            "write them again"
+        )
 
 
 def _recordable(label: str) -> str:

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from aselect_runtime.addresses import split_address
+from aselect_runtime.addresses import is_host, split_address
 from aselect_runtime.errors import InputError, MissingDependencyError, WriteError
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
@@ -74,7 +74,8 @@ class Broker:
         port = split.port or (8883 if tls else 1883)
         after = address.rpartition("@")[2] + topic
         odd = parts.query or parts.fragment or set(after) & set("+#\0")  # + and # in a topic are wildcards
-        if not parts.hostname or not topic or odd:
+        # A name that cannot exist would end the client's thread with a traceback.
+        if not parts.hostname or not is_host(parts.hostname) or not topic or odd:
             raise InputError(f"{redact(uri)}: got no broker with a topic to publish to, expected for example {EXAMPLE}")
         user = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from aselect_runtime.frames import Frame, resize
 from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
 from aselect_runtime.sinks import encoders
+from aselect_runtime.sinks.in_place import locking
 from aselect_runtime.sinks.sink import Write
 from aselect_runtime.sinks.space import SpaceWatch
 
@@ -26,12 +27,12 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
     """Writes the drawn frames at the source's rate; raises WriteError if the file is not complete at the end.
 
     The file is written in place from the first frame on, so that it can be played if the run is killed or the disk is
-    full.
+    full. Raises WriteError if another process writes it.
     """
     painter = Painter(manifest)
     check_place(path)
-    with ThreadPoolExecutor(1, "encode") as encoder:
-        open_video = _Encoding(path)
+    with locking(path) as claim, ThreadPoolExecutor(1, "encode") as encoder:
+        open_video = _Encoding(path, claim)
         encoding: list[Future[None]] = []
 
         def write(result: Result) -> None:
@@ -55,8 +56,9 @@ def video(path: Path, manifest: Manifest) -> Iterator[Write]:
 class _Encoding:
     """A writer that is opened with the first frame; later frames are resized to its size."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, claim: Callable[[], None]) -> None:
         self._path = path
+        self._claim = claim
         self._writer: encoders.Writer | None = None
         self._size = (0, 0)
         self._fps = 0.0
@@ -94,6 +96,8 @@ class _Encoding:
         except WriteError:
             self.abandon()
             raise
+        if not self._path.exists():
+            raise self._removed()
         count = encoders.count_frames(self._path)
         # Matroska stores a duration, from which the count is estimated.
         if count < self._written - 2:
@@ -102,7 +106,16 @@ class _Encoding:
                 "free space or choose another path"
             )
 
+    def _removed(self) -> WriteError:
+        return WriteError(
+            f"{self._path}: was removed during the run, or its folder was, expected both to stay until the end; "
+            "write it again"
+        )
+
     def _open(self, frame: Frame, captured: Captured) -> encoders.Writer:
+        if not self._path.resolve().parent.is_dir():
+            raise self._removed()
+        self._claim()  # another run may have begun the file since this one started
         self._size = (frame.shape[0], frame.shape[1])
         self._fps = captured.source.fps
         if not self._fps > 0:
@@ -117,6 +130,7 @@ class _Encoding:
                 f"{self._path}: OpenCV could not open a video, expected an OpenCV with FFmpeg; "
                 "write .jsonl, or use the OpenCV of JetPack (Jetson) or of opencv-python-headless (elsewhere)"
             )
+        self._claim()
         return writer
 
     def _copies(self, captured: Captured) -> int:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 from aselect_runtime import __version__
+from aselect_runtime.addresses import is_host
 from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver, EventContext, event_place
@@ -52,7 +53,8 @@ class Receiver:
         uri = quoted_destination(uri)
         try:
             parts = urlsplit(uri)
-            usable = bool(parts.hostname) and parts.port != 0 and uri.isascii() and uri.isprintable() and " " not in uri
+            written = uri.isascii() and uri.isprintable() and " " not in uri
+            usable = is_host(parts.hostname) and parts.port != 0 and written
         except ValueError:
             usable = False
         if not usable:
