@@ -12,7 +12,7 @@ from benchmarks.int8_quantisers import PEERS, ROOT, TITLES
 from benchmarks.int8_xl import XL_BLOCKS
 
 PAGE = ROOT / "docs" / "int8.md"
-RESULT = ROOT / "benchmarks" / "results" / "int8.json"
+RESULTS = ROOT / "benchmarks" / "results"
 MOST_POINTS = 0.3
 LEAST_OF_LIMIT = 0.80
 LEAST_XL_GAIN = 1.8
@@ -150,10 +150,15 @@ def _export_line(export: dict[str, Any]) -> str:
     )
 
 
-def write_docs(page: Path = PAGE, result: Path = RESULT) -> None:
-    """Write the committed figures into docs/int8.md."""
+def write_docs(page: Path = PAGE, results: Path = RESULTS) -> None:
+    """Write the committed figures into docs/int8.md: of the included bundles, and of earlier ones with all peers."""
+    _write(page, "figures", results / "int8.json")
+    _write(page, "peers", results / "int8-peers.json")
+
+
+def _write(page: Path, place: str, result: Path) -> None:
     record = json.loads(result.read_text(encoding="utf-8"))
-    opening, closing = "<!-- figures: python -m benchmarks.int8 --write -->", "<!-- end -->"
+    opening, closing = f"<!-- {place}: python -m benchmarks.int8 --write -->", "<!-- end -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(opening)
     after = rest.partition(closing)[2]
     page.write_text(f"{before}{opening}\n{table(record)}\n{closing}{after}", encoding="utf-8")

@@ -105,11 +105,16 @@ def test_part_of_the_test_split_shows_no_accuracy() -> None:
 
 
 def test_the_page_holds_the_figures_between_its_marks(tmp_path: Path) -> None:
-    page, result = tmp_path / "int8.md", tmp_path / "int8.json"
-    page.write_text("# INT8\n<!-- figures: python -m benchmarks.int8 --write -->\nold\n<!-- end -->\nafter\n")
-    result.write_text(json.dumps(RECORD))
-    write_docs(page, result)
+    page = tmp_path / "int8.md"
+    marks = [
+        f"<!-- {place}: python -m benchmarks.int8 --write -->\nold\n<!-- end -->\n" for place in ("figures", "peers")
+    ]
+    page.write_text(f"# INT8\n{marks[0]}between\n{marks[1]}after\n")
+    for name, date in (("int8", "2026-01-01"), ("int8-peers", "2025-01-01")):
+        (tmp_path / f"{name}.json").write_text(json.dumps(RECORD | {"date": date}))
+    write_docs(page, tmp_path)
     text = page.read_text()
+    assert text.index("2026-01-01") < text.index("between") < text.index("2025-01-01")
     assert "old" not in text
     assert text.endswith("<!-- end -->\nafter\n")
     assert "| ours, every layer | 50.00 % | 0.20 | 0.50 | 0.250 | 20 s | 600 MB | 128 |" in text
