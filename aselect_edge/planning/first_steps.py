@@ -110,7 +110,8 @@ def plan(found: Survey, threads: int | None = None) -> Plan:
     if task == "seg":
         reasons.append("a larger --imgsz shows smaller things, and takes as much longer as it has more pixels")
     if few:
-        reasons.append(f"linear head: {train.images} training images are few; compare with --head {HEADS[task].kind}")
+        more = f"--head {HEADS[task].kind} --finetune"
+        reasons.append(f"linear head: {train.images} images are few and it is fast; {more} takes longer, compare it")
     commands = _with_threads(_commands(found, data, task, imgsz, head), threads)
     return Plan(commands, tuple(reasons), task, imgsz, head)
 
