@@ -49,7 +49,7 @@ class Labelled:
     streets: Split | None
     """Synthetic images that are mixed into the batches."""
     label_stride: int = 1
-    """Segmentation: the loss is computed on every n-th row and column. At 288x384 in full it is a third of a step."""
+    """Segmentation: the loss is computed on every n-th row and column."""
 
     @property
     def classes(self) -> int:

@@ -102,12 +102,13 @@ class SegmentationData:
         """Only the class map, uint8 [H, W]; raises InputError for an invalid label."""
         label_path = self.pairs[index][1]
         label = self.decode(label_path)
-        if label_path.suffix.lower() == ".png" and (label == self.ignore_index).any() and grey_bits(label_path) < 8:
-            raise InputError(
-                f"{label_path}: got a mask of {grey_bits(label_path)} bits, whose white may be no label or the highest "
-                "class, expected 8 bits; save it again"
-            )
         present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+        bits = grey_bits(label_path) if self.ignore_index in present and label_path.suffix.lower() == ".png" else 8
+        if bits < 8:
+            raise InputError(
+                f"{label_path}: got a mask of {bits} bits, whose white may be no label or the highest class, expected "
+                "8 bits; save it again"
+            )
         unknown = np.setdiff1d(present, [*range(len(self.classes)), self.ignore_index])
         if unknown.size:
             raise InputError(

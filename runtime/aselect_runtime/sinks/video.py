@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import InputError, WriteError
-from aselect_runtime.files import check_place
+from aselect_runtime.files import check_place, removed
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
@@ -97,7 +97,7 @@ class _Encoding:
             self.abandon()
             raise
         if not self._path.exists():
-            raise self._removed()
+            raise removed(self._path)
         count = encoders.count_frames(self._path)
         # Matroska stores a duration, from which the count is estimated.
         if count < self._written - 2:
@@ -106,15 +106,9 @@ class _Encoding:
                 "free space or choose another path"
             )
 
-    def _removed(self) -> WriteError:
-        return WriteError(
-            f"{self._path}: was removed during the run, or its folder was, expected both to stay until the end; "
-            "write it again"
-        )
-
     def _open(self, frame: Frame, captured: Captured) -> encoders.Writer:
         if not self._path.resolve().parent.is_dir():
-            raise self._removed()
+            raise removed(self._path)
         self._claim()  # another run may have begun the file since this one started
         self._size = (frame.shape[0], frame.shape[1])
         self._fps = captured.source.fps
