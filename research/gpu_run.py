@@ -27,13 +27,14 @@ from aselect_edge.selection import Request, select_tap
 from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.files import atomic_write
+from aselect_runtime.options import parse_list
 from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
-from research.gpu_workers import train_rows
+from research.gpu_workers import chosen_jobs, train_rows
 from research.pack import unpack
 from research.pretrain_recipe import CONFIG, PretrainRecipe
 from research.pretraining import pretrain
-from research.row_jobs import GUIDED, SETS, SETTINGS
+from research.row_jobs import GUIDED, SETS, SETTINGS, Sources
 
 log = logging.getLogger("gpu")
 PART = 15 * 2**20
@@ -53,6 +54,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=540)
     parser.add_argument("--pretrain-share", type=float, default=0.42, help="share of the seconds")
     parser.add_argument("--stages", default="pretrain,select,rows")
+    parser.add_argument(
+        "--included", action="store_true", help="train rows on the included backbone; neither pretrain nor select"
+    )
+    parser.add_argument(
+        "--jobs", default="", help="rows to train and their order, such as seg-teacher-0,seg-ship-long-0"
+    )
     parser.add_argument("--workers", type=int, default=5, help="parallel trainings")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="a dry run: tiny batches and few images")
@@ -86,7 +93,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"got --seconds {arguments.seconds:g}, expected at least {LEAST_SECONDS}; raise it")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise InputError("got no GPU that torch finds, expected one; run on a GPU machine, or try --device cpu --small")
-    device, work, stages = torch.device(arguments.device), arguments.work, arguments.stages.split(",")
+    device, work = torch.device(arguments.device), arguments.work
+    stages, names = arguments.stages.split(","), list(parse_list(arguments.jobs))
+    if arguments.included:
+        stages = [stage for stage in stages if stage == "rows"]
+    chosen_jobs(names)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     data = work / "data"
     if not (data / "teacher.safetensors").is_file():
@@ -106,7 +117,8 @@ def run(arguments: argparse.Namespace) -> None:
         torch.cuda.empty_cache()  # the rows are trained by other processes
     if "rows" in stages:
         left = began + arguments.seconds - COLLECTING - time.monotonic()
-        train_rows(work, left, arguments.device, arguments.workers, arguments.small)
+        sources = Sources.of_run(work, arguments.included)
+        train_rows(sources, left, arguments.device, arguments.workers, arguments.small, names)
         log.info("rows: %.1f s", time.monotonic() - began)
     _collect(work, arguments.out)
     log.info("done: %.1f s", time.monotonic() - began)
@@ -152,7 +164,7 @@ def _select(task: Task, data: Path, backbone: Path, work: Path, device: torch.de
 
 
 def _collect(work: Path, out: Path) -> None:
-    """Write the figures, and the results in parts of limited size; the bundles are of the best candidates on val."""
+    """Write the figures, and the results in parts of limited size: bundles of the best candidates on val, teachers."""
     rows = (
         [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
         if (work / "rows").is_dir()
@@ -169,10 +181,11 @@ def _collect(work: Path, out: Path) -> None:
         bundles = [
             row for row in rows if row["task"] == task and (row["row"].startswith(GUIDED) or row["row"] == "finetuned")
         ]
-        for row in sorted(bundles, key=lambda row: -float(row["val"]))[:1]:
+        for row in sorted(bundles, key=lambda row: -float(row["val"]))[:2]:
             name = f"{row['task']}-{row['row']}-{row['seed']}"
             folder = work / "rows" / name / "bundle"
             content += [(path, f"bundles/{name}/{path.relative_to(folder)}") for path in _files(folder)]
+    content += [(path, path.name) for path in (work / "rows").glob("*-teacher-0.safetensors")]
     whole = work / "results.zip"
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, name in content:

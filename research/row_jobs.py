@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aselect_weights
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.records import HeadSpec, Task
 
@@ -87,11 +88,17 @@ class Sources:
     """Whether other processes train other rows."""
 
     @classmethod
-    def of_run(cls, work: Path) -> Sources:
-        """The sources of a GPU run."""
+    def of_run(cls, work: Path, included: bool = False) -> Sources:
+        """The sources of a GPU run: its own backbone and selections, or the included ones."""
         data = work / "data"
-        found = partial(_probed, work)
-        return cls(data, str(work / "backbone"), found, work / "rows", data / "teacher.safetensors", True)
+        backbone = "shipped" if included else str(work / "backbone")
+        found = included_selection if included else partial(_probed, work)
+        return cls(data, backbone, found, work / "rows", data / "teacher.safetensors", True)
+
+
+def included_selection(task: Task) -> Path:
+    """The selection of the included bundle."""
+    return Path(getattr(aselect_weights, task)) / "selection.json"
 
 
 def _probed(work: Path, task: Task) -> Path:
@@ -101,18 +108,20 @@ def _probed(work: Path, task: Task) -> Path:
 ROWS = ("teacher", "finetuned", "finetuned-random", "frozen", "frozen-random", "cnn")
 GUIDED = "ship"
 """Prefix of rows that are guided by the trained teacher and are candidates for the bundle."""
+LONG = {"samples": 4_000_000, "batch": 128, "validations": 20}
+"""More than a run has time for: a candidate that is trained until its time ends."""
 
 
 def jobs() -> list[Job]:
     """All jobs, the most important first."""
-    first = [Job(task, "teacher") for task in ("cls", "seg")]
+    first = [Job(task, "teacher") for task in ("seg", "cls")]
     ship = [
-        Job("cls", "ship-attention"),
-        Job("seg", "ship-edge"),
-        Job("cls", "ship-linear", changes={"head": {"kind": "linear", "channels": 128}}),
+        Job("seg", "ship-long", changes=LONG),
+        Job("seg", "ship-fine", changes=LONG | {"imgsz": (320, 432)}),
         Job("cls", "ship-large", changes={"imgsz": (256, 256)}),
-        Job("seg", "ship-wide", changes={"head": {"kind": "edge", "channels": 128}}),
-        Job("seg", "ship-long", changes={"samples": 128_000}),
+        Job("cls", "ship-attention"),
+        Job("cls", "ship-linear", changes={"head": {"kind": "linear", "channels": 128}}),
+        Job("seg", "ship-edge"),
     ]
-    rest = [Job(task, row, seed) for seed in range(3) for row in ROWS for task in ("cls", "seg")]
+    rest = [Job(task, row, seed) for seed in range(3) for row in ROWS for task in ("seg", "cls")]
     return [*first, *ship, *(job for job in rest if job not in first)]

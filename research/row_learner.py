@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.device import reduced
 from aselect_edge.bundle.model import TapModel, upsample
-from aselect_edge.data import SegmentationData
 from aselect_edge.evaluation.metrics import Figures, Metric
 from aselect_edge.heads import build_head
 from aselect_edge.training.efficientnet import EfficientNetLite0
@@ -20,6 +19,7 @@ from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.processor import processor
 from aselect_runtime.records import HeadSpec, Task
+from research.corpus import mixed
 from research.row_data import Labelled
 
 
@@ -62,7 +62,9 @@ class DeviceLearner:
     """See aselect_edge.training.learners.Learner: a model on the device, its views drawn there.
 
     With `frozen`, only the head of a TapModel is trained. `guide` is a trained model of the same classes whose class
-    probabilities for every view are a target; `share` of the loss is the distance to them (arXiv 1503.02531).
+    probabilities for every view are a target; `share` of the loss is the distance to them (arXiv 1503.02531). In
+    segmentation, `blended` of a guided batch are blends of two images, which have that target alone
+    (arXiv 2106.05237).
     """
 
     def __init__(
@@ -75,9 +77,13 @@ class DeviceLearner:
         guide: nn.Module | None = None,
         share: float = 0.7,
         mixup: float = 0.0,
+        blended: float = 0.25,
     ) -> None:
-        self.module, self.data, self.recipe, self.device = model.to(device), data, recipe, device
-        self.frozen, self.guide, self.share, self.mixup = frozen, guide, share, mixup
+        # A GPU's convolutions in reduced precision are fastest with the channels last.
+        layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
+        self.module, self.data, self.recipe, self.device = _moved(model, device, layout), data, recipe, device
+        guide = None if guide is None else _moved(guide, device, layout)
+        self.frozen, self.guide, self.share, self.mixup, self.blended = frozen, guide, share, mixup, blended
         if isinstance(model, TapModel):
             head = list(model.head.parameters())
             body = [] if frozen else unfreeze(model, Unfreeze())
@@ -106,6 +112,9 @@ class DeviceLearner:
                 weight = float(rng.beta(self.mixup, self.mixup))
                 order = torch.randperm(len(pixels), generator=generator, device=self.device)
                 pixels, other = torch.lerp(pixels[order], pixels, weight), labels[order]
+            if self.guide is not None and self.data.task == "seg":
+                pixels = mixed(generator, pixels, self.blended)
+                labels[: int(len(labels) * self.blended)] = self.data.ignored
         with bfloat16(self.device):
             logits = self._logits(pixels)
         logits = logits.float()
@@ -137,6 +146,10 @@ class DeviceLearner:
         return figures_on(module, self.data, "val", self.device)
 
 
+def _moved(model: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    return cast(nn.Module, model.to(device=device, memory_format=layout))  # type: ignore[call-overload]
+
+
 @torch.no_grad()
 def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.device) -> Figures:
     """Figures on a held-out split, computed as in `aselect_edge.evaluation`: class maps at their label's own size."""
@@ -153,7 +166,7 @@ def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.devi
                 (torch.arange(n, device=device) * m // n) for n, m in zip(labels.shape[1:], data.imgsz, strict=True)
             )
             answer = answer[:, rows][:, :, columns]
-            known = labels != cast(SegmentationData, data.goal.val).ignore_index
+            known = labels != data.ignored
             answer, labels = answer[known], labels[known]
         else:
             answer = logits.argmax(1)

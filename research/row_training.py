@@ -139,7 +139,8 @@ def train_row(
         "imgsz": ready.record.imgsz,
         "head": ready.record.head.model_dump(),
     }
-    _keep(ready, model.cpu().eval(), val, state.curve[-1][0], sources.out)
+    model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    _keep(ready, model, val, state.curve[-1][0], sources.out)
     atomic_write(result, json.dumps(outcome))
     for name in ("checkpoint.pt", "seconds.json"):
         (folder / name).unlink(missing_ok=True)

@@ -15,13 +15,12 @@ import cv2
 import torch
 import typer
 
-import aselect_weights
 from aselect_edge.backbones.device import find_device
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.options import choice
 from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import Task
-from research.row_jobs import ROWS, Job, Sources, jobs
+from research.row_jobs import ROWS, Job, Sources, included_selection, jobs
 from research.row_training import train_row
 
 
@@ -58,7 +57,7 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-    where, chosen = find_device(device), selection or Path(getattr(aselect_weights, task)) / "selection.json"
+    where, chosen = find_device(device), selection or included_selection(task)
     fields: dict[str, Any] = {"samples": samples, "batch": batch, "learning_rate": lr, "backbone_rate": backbone_lr}
     fields |= {"validations": validations, "label_stride": label_stride, "start": start and str(start)}
     given = {name: value for name, value in fields.items() if value is not None}

@@ -111,7 +111,7 @@ def learn(
     if 0 < state.step < steps:
         log.info("%s: resuming after %d of %d steps", workdir, state.step, steps)
     looks, warmup = min(recipe.validations, steps), min(recipe.warmup, max(1, steps // 10))
-    task = math.nan
+    task, looked = math.nan, _looks(max(state.step / steps, before / seconds), looks)
 
     def loss(step: int) -> Tensor:
         nonlocal task
@@ -121,14 +121,16 @@ def learn(
         _check_finite(joint, step * recipe.batch, workdir)
         return joint
 
-    def after(step: int, spent: float) -> None:
+    def after(_step: int, spent: float) -> None:
+        nonlocal looked
         average.update_parameters(learner.module)
         state.stepped(task)
         best = f", best on val {state.best:.3f}" if state.curve else ""
         progress(f"training, loss {task:.3f}{best}", min(spent, 1.0))
         # At even distances, so that no row of the curve is a mean over a few steps only.
-        look = step * looks // steps > (step - 1) * looks // steps or spent >= 1
+        look = _looks(spent, looks) > looked or spent >= 1
         if look:
+            looked = _looks(spent, looks)
             state.validated(learner.validate(average.module), recipe.batch, average.module.state_dict())
         if team.leads and (look or state.due()):
             state.save(workdir, identity, learner.module, average, optimiser)
@@ -150,6 +152,11 @@ def learn(
         team=team,
     )
     return state
+
+
+def _looks(spent: float, looks: int) -> int:
+    """How many of `looks` validations are due when the share `spent` of the budget is used."""
+    return math.floor(spent * looks + 1e-9)  # step / steps is rounded
 
 
 def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:
