@@ -17,9 +17,10 @@ if ls "$site-wheels"/wheels/*.whl > /dev/null 2>&1; then
 fi
 for wheel in "$(dirname "$pack")"/*.whl; do [ ! -e "$wheel" ] || python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$site" "$wheel"; done
 export PYTHONPATH=$site:.:runtime:weights:calibration:export PYTHONUNBUFFERED=1 TORCHINDUCTOR_FX_GRAPH_CACHE=1
-python3 -c "from PIL import features; assert features.check('avif'), 'Pillow without AVIF'; import pydantic, typer, rich, cv2; from diffusers import DDPMScheduler"
+python3 -c "from PIL import features; assert features.check('avif'), 'Pillow without AVIF'; from diffusers import DDPMScheduler"
+python3 -m research.gpu_run --help > /dev/null  # every package that the run imports is there
 if [ ! -e build/gpu-run/rehearsed ]; then
-  python3 -m research.gpu_run --pack "$pack" --out build/rehearsal --work build/rehearsal/state --seconds 60 \
+  python3 -m research.gpu_run --pack "$pack" --out build/rehearsal --work build/rehearsal/state --seconds 150 \
     "$@" --pretrain-share 0.2 --small --workers 5
   python3 - <<'PY'
 import json

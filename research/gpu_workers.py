@@ -20,7 +20,7 @@ from aselect_runtime.options import choice
 from aselect_runtime.records import Task
 from research.row_data import Labelled
 from research.row_jobs import GUIDED, ROWS, Job, Sources, jobs
-from research.row_training import LEAST, train_row
+from research.row_training import LEAST, seconds_used, train_row
 
 log = logging.getLogger("gpu")
 ENDING = 8
@@ -87,7 +87,8 @@ def _work(todo: Any, sources: Sources, wall: float, device_name: str, small: boo
         if not job.row.startswith(GUIDED) and began + longest > wall:
             continue
         try:
-            train_row(job, sources, max(LEAST, wall - time.time() - ENDING), device, small, opened)
+            seconds = seconds_used(job, sources) + max(LEAST, wall - time.time() - ENDING)
+            train_row(job, sources, seconds, device, small, opened)
         except Exception:  # a failed row must not stop the others
             log.error("%s failed:\n%s", job.name, traceback.format_exc())
             (sources.out / f"{job.name}.error").write_text(traceback.format_exc())

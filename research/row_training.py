@@ -40,6 +40,7 @@ log = logging.getLogger("rows")
 
 LEAST = 5.0
 """Seconds that each call trains at least."""
+CLOCK = "seconds.json"
 
 
 @dataclass(frozen=True)
@@ -99,28 +100,30 @@ def train_row(
 ) -> Path:
     """Train a job and return its result, `out/NAME.json`; one that is there already is kept.
 
-    The learning rate ends with the samples or with `seconds`, of all calls together, whichever ends first. An
-    interrupted job resumes from its checkpoint; raises InputError if that, or the result, is of other settings.
+    The learning rate ends with the samples or with `seconds`, whichever ends first. These are of all calls together,
+    with what they need before the first step, see `seconds_used`. An interrupted job resumes from its checkpoint;
+    raises InputError if that, or the result, is of other settings.
     """
     result, folder = sources.out / f"{job.name}.json", sources.out / job.name
     if result.is_file():
         _check_same(result, job, small)
         return result
+    clock = Clock(folder / CLOCK)
     ready = _prepare(job, sources, device, small, {} if opened is None else opened)
     torch.manual_seed(job.seed)
     model, frozen = _model(ready, sources)
     guide = _guide(ready, sources, device) if job.row.startswith(GUIDED) else None
     learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=SETTINGS[job.task].mixup)
     folder.mkdir(parents=True, exist_ok=True)
-    clock = Clock(folder / "seconds.json")
+    used = clock.seconds
     state = learn(
         learner,
         ready.recipe,
         _identity(ready),
         folder,
         clock.ticking(progress),
-        max(clock.before + LEAST, seconds),
-        clock.before,
+        max(used + LEAST, seconds),
+        used,
     )
     learner.module.load_state_dict(state.best_weights)
     val = learner.validate(learner.module)
@@ -142,7 +145,7 @@ def train_row(
     model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     _keep(ready, model, val, state.curve[-1][0], sources.out)
     atomic_write(result, json.dumps(outcome))
-    for name in ("checkpoint.pt", "seconds.json"):
+    for name in ("checkpoint.pt", CLOCK):
         (folder / name).unlink(missing_ok=True)
     log.info(
         "%s: val %.4f test %s, %d samples in %.0f s",
@@ -151,6 +154,11 @@ def train_row(
         *(outcome[k] for k in ("test", "samples", "seconds")),
     )
     return result
+
+
+def seconds_used(job: Job, sources: Sources) -> float:
+    """The seconds that earlier calls, which were interrupted, have trained a job."""
+    return Clock(sources.out / job.name / CLOCK).before
 
 
 def _check_same(result: Path, job: Job, small: bool) -> None:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -188,6 +187,8 @@ def _video_times(path: Path) -> list[int]:
 
     Read from the packets, without decoding: a container's frame count is only a hint, and the frame rate may vary.
     """
+    import av  # images need no av, and not every machine that trains has it
+
     try:
         with library_path(path) as name, av.open(name) as container:
             packets = list(container.demux(container.streams.video[0]))
@@ -198,6 +199,8 @@ def _video_times(path: Path) -> list[int]:
 
 def _video_frame(path: Path, time: int) -> Frame:
     """The frame shown at a time, upright. OpenCV is not used: it seeks by an average rate, which may be wrong."""
+    import av
+
     with library_path(path) as name, av.open(name) as container:
         stream = container.streams.video[0]
         container.seek(time, stream=stream)

@@ -53,6 +53,23 @@ def test_a_short_run_gives_a_backbone_selections_rows_and_results(packed: Path, 
     assert {path.name: path.stat().st_mtime_ns for path in (work / "rows").glob("*.json")} == known
 
 
+def test_chosen_rows_are_trained_on_the_included_backbone(packed: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    words = ["--pack", str(packed), "--out", str(out), "--work", str(work), "--device", "cpu", "--small", "--included"]
+    assert main([*words, "--jobs", "seg-finetuned-1", "--seconds", "240"]) == 0
+    figures = json.loads((out / "figures.json").read_text())
+    assert [(row["row"], row["seed"]) for row in figures["rows"]] == [("finetuned", 1)], figures["errors"]
+    assert load_bundle(work / "rows/seg-finetuned-1/bundle").record.backbone.source == "shipped"
+    assert not (work / "backbone").exists()
+
+
+def test_an_unknown_job_is_refused(packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--pack", str(packed), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--device", "cpu"]
+    assert main([*words, "--jobs", "seg-best-0"]) == 1
+    assert "got job 'seg-best-0', expected one of seg-teacher-0" in capfd.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_budget_that_is_too_short_is_refused(packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--pack", str(packed), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--device", "cpu"]
     assert main([*words, "--seconds", "5"]) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_runtime.errors import InputError
-from research.pack import MANIFEST, pack, read_tiny, unpack
+from research.pack import MANIFEST, pack, read_pack, read_tiny, unpack
 from tests.research.packed import write_data, write_teacher
 
 LIMIT = 12_000_000
@@ -49,6 +49,15 @@ def test_what_is_unpacked_is_read_like_what_was_packed(data: Path, packed: Path,
     assert np.abs(grey - 20 * index).max() < 4
     np.testing.assert_array_equal(labels, index % 2)
     assert sorted(index) == list(range(12))
+
+
+def test_a_pack_of_one_set_has_nothing_of_the_others(data: Path, packed: Path, tmp_path: Path) -> None:
+    teacher = write_teacher(tmp_path / "teacher.safetensors")
+    pack(data, tmp_path / "one.zip", LIMIT, teacher=teacher, quality={"camvid": 90})
+    held = read_pack(tmp_path / "one.zip")
+    assert {name.split("/")[0] for name in held} == {"camvid", "teacher.safetensors"}
+    finer = [(len(content), len(read_pack(packed)[name])) for name, content in held.items() if name.endswith(".avif")]
+    assert finer and all(here > there for here, there in finer)
 
 
 def test_the_same_data_give_the_same_pack(data: Path, packed: Path, tmp_path: Path) -> None:

@@ -7,16 +7,19 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from aselect_edge.bundle import load_bundle
+from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
-from research import row_jobs, row_training
+from research import row_data, row_jobs, row_training
 from research.row_data import Labelled, Split
 from research.row_learner import DeviceLearner
 from research.rows import main
@@ -142,6 +145,66 @@ def test_what_is_unknown_or_missing_is_refused_by_name(data: Path, tmp_path: Pat
         train(data, tmp_path, row="best")
     with pytest.raises(InputError, match=r"seg-teacher-0\.safetensors: no such file"):
         train(data, tmp_path, row="ship-edge")
+
+
+def test_the_time_before_the_first_step_counts(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guided row may wait for its teacher, and must end in time nevertheless."""
+    now = 0.0
+    used: list[tuple[float, float]] = []
+    guide = row_training._guide
+
+    def waiting(*arguments: Any) -> Any:
+        nonlocal now
+        now += 100
+        return guide(*arguments)
+
+    def learning(*arguments: Any) -> Any:
+        used.append(arguments[-2:])
+        return learn(*arguments)
+
+    train(data, tmp_path, row="teacher", samples=2, batch=2, validations=1)
+    monkeypatch.setattr(row_training, "time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None))
+    monkeypatch.setattr(row_training, "_guide", waiting)
+    monkeypatch.setattr(row_training, "learn", learning)
+    train(data, tmp_path, row="ship-edge", seconds=400)
+    assert used == [(400, 100)]
+
+
+def test_a_run_that_is_limited_by_time_is_validated_at_even_distances(data: Path, tmp_path: Path) -> None:
+    done = train(data, tmp_path, samples=10**9, seconds=2.0, validations=4)
+    assert len(done["curve"]) >= 2, "not only at the end"
+
+
+def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_data, "recoloured", lambda _generator, pixels: pixels)
+    recipe = Recipe(batch=8, synthetic=0)
+    seen: list[torch.Tensor] = []
+
+    class Guide(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(pixels)
+            return torch.zeros(len(pixels), 3, 4, 4)
+
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    images[1] = 200
+    labels = (images[:, 0] > 0).long()
+    asked: list[torch.Tensor] = []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        asked.append(labels)
+        return logits.sum() * 0
+
+    splits = {"train": SimpleNamespace(classes=range(3)), "val": SimpleNamespace(ignore_index=255)}
+    goal = SimpleNamespace(**splits, loss=loss)
+    labelled = Labelled("seg", cast(Any, goal), (16, 16), Split(images, labels), {}, None)
+    model = torch.nn.Conv2d(3, 3, 1, stride=4)
+    learner = DeviceLearner(model, labelled, recipe, torch.device("cpu"), guide=Guide(), blended=0.5)
+    for step in range(8):
+        learner.losses(step, np.random.default_rng(step))
+    blended, whole = torch.cat([batch[:4] for batch in seen]), torch.cat([batch[4:] for batch in seen])
+    assert all((labels[:4] == 255).all() and (labels[4:] != 255).all() for labels in asked)
+    assert set(whole.round().unique().tolist()) == {0, 200}
+    assert len(blended.round().unique()) > 10
 
 
 def test_the_documented_command_has_the_command_s_options() -> None:
