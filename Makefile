@@ -93,7 +93,7 @@ gpu-pack: setup
 # On that machine, with the Python and torch that are installed there: a rehearsal, then the run, in BUDGET seconds.
 BUDGET ?= 560
 gpu:
-	research/gpu.sh build/gpu-pack.zip build/gpu-results $(BUDGET)
+	research/gpu.sh build/gpu-pack.zip build/gpu-results $(BUDGET) $(GPU_OPTIONS)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -23,7 +23,7 @@ from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.frames import Frame, resize
-from research.pack import CLIP_EVERY
+from research.tiny import CLIP_EVERY
 
 INDICES = (32, 112, 197)
 WIDTH, GAP = 320, 4

@@ -44,11 +44,11 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([head, "|" + "---|" * len(COLUMNS), *rows, "", caption])
 
 
-def alternative(result: dict[str, Any], gpu_run: dict[str, Any]) -> str:
-    """The included models beside the encoder that taught their backbone, as it was fine-tuned in the GPU run."""
+def alternative(result: dict[str, Any], trained: list[dict[str, Any]]) -> str:
+    """The included models beside the encoder that taught their backbone, as the first of the `trained` rows has it."""
     lines = ["| | test | input | latency, FP32 |", "|---|---|---|---|"]
     for task, found in result["models"].items():
-        taught = next(row for row in gpu_run["rows"] if (row["task"], row["row"]) == (task, "teacher"))
+        taught = next(row for row in trained if (row["task"], row["row"]) == (task, "teacher"))
         rows = (
             (f"`{task}`", found["score"]["fp32"], found["size"], found["latency [ms]"]["fp32"]),
             ("ImageNet encoder, same head", taught["test"], taught["imgsz"], found["encoder latency [ms]"]),
@@ -58,7 +58,8 @@ def alternative(result: dict[str, Any], gpu_run: dict[str, Any]) -> str:
             lines.append(f"| {title} | {100 * score:.1f} {METRICS[task]} | {height}x{width} | {latency} |")
     caption = (
         f"Latencies measured {result['date']} on {result['machine']}, {result['threads']} threads, with "
-        "`python -m benchmarks.models`. The encoder was fine-tuned in the run of [gpu-run.json](gpu-run.json)."
+        "`python -m benchmarks.models`. The encoder was fine-tuned in the runs of [gpu-run-seg.json](gpu-run-seg.json) "
+        "and [gpu-run.json](gpu-run.json)."
     )
     return "\n".join([*lines, "", caption])
 

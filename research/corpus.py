@@ -22,7 +22,7 @@ from aselect_runtime import scenes
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, read_image
 from aselect_runtime.media import list_images
-from research.pack import clip_frames, read_tiny
+from research.tiny import clip_frames, read_tiny
 
 NO_CLASS = -1
 FULL = (360, 480)

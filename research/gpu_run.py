@@ -31,10 +31,10 @@ from aselect_runtime.options import parse_list
 from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
 from research.gpu_workers import chosen_jobs, train_rows
-from research.pack import unpack
 from research.pretrain_recipe import CONFIG, PretrainRecipe
 from research.pretraining import pretrain
 from research.row_jobs import GUIDED, SETS, SETTINGS, Sources
+from research.unpack import unpack
 
 log = logging.getLogger("gpu")
 PART = 15 * 2**20

@@ -14,15 +14,12 @@ import hashlib
 import io
 import json
 import logging
-import shutil
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -31,23 +28,17 @@ from PIL import Image
 
 from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import inside
 from aselect_runtime.frames import Frame, read_image, stretched
 from aselect_runtime.media import list_images
 from aselect_runtime.options import choice, parse_list
 from research.teacher import save_teacher
+from research.tiny import SIDE, clip_frames, read_tiny
+from research.unpack import MANIFEST, TILES, VERSION
 
-VERSION = 1
-MANIFEST = "manifest.json"
-SIDE = 64
-"""Side of a Tiny ImageNet image."""
-TILES = 32
-"""Images along either side of a mosaic."""
 BIRD_SIDE = 256
 """Maximum shorter side of a bird image."""
 QUALITY = {"camvid": 48, "cub40": 42, "tinyimagenet": 39, "video": 45}
 """AVIF quality by source, 0 to 100."""
-CLIP_EVERY = 5
 
 log = logging.getLogger(__name__)
 
@@ -118,45 +109,6 @@ def pack(
     return out.stat().st_size
 
 
-def unpack(path: Path, folder: Path, workers: int = 8) -> Path:
-    """Write the pack's data to `folder`, replacing it; raises InputError for a truncated, changed or other file."""
-    contents = read_pack(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    tiny = sorted(name for name in contents if name.startswith("tinyimagenet/mosaic"))
-    with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(partial(_write, folder), contents.items(), chunksize=32))
-        mosaics = list(pool.map(_decoded, (contents[name] for name in tiny)))
-    if tiny:
-        tiles = np.concatenate([_tiles(mosaic) for mosaic in mosaics])
-        labels = np.load(folder / "tinyimagenet/labels.npy")
-        np.save(folder / "tinyimagenet/images.npy", tiles[: len(labels)])
-    return folder
-
-
-def read_pack(path: Path) -> dict[str, bytes]:
-    """Content by name, checked against the manifest; raises InputError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read(MANIFEST))
-            contents = {name: archive.read(name) for name in manifest.get("sha256", {})}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: got an incomplete pack ({error}), expected a complete one; make it again with make gpu-pack"
-        ) from error
-    if manifest.get("version") != VERSION:
-        raise InputError(
-            f"{path}: got a pack of version {manifest.get('version')}, expected {VERSION}; make it again with make "
-            "gpu-pack"
-        )
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
-            raise InputError(
-                f"{path}: {name} is damaged, expected the packed contents; make it again with make gpu-pack"
-            )
-    return contents
-
-
 def _fixed(
     data: Path, test: bool, wheels: Path | None, teacher: Path | None, quality: Mapping[str, int]
 ) -> Iterator[tuple[str, bytes]]:
@@ -204,50 +156,6 @@ def _tiny(folder: Path, left: int, quality: int) -> Iterator[tuple[str, bytes]]:
     yield "tinyimagenet/labels.npy", stream.getvalue()
 
 
-def read_tiny(folder: Path, limit: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images uint8 (N, 64, 64, 3), BGR, and classes (N,), of `train.tar` or of an unpacked pack."""
-    if (folder / "images.npy").is_file():
-        tiles, packed = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
-        return tiles[:limit], packed[:limit].astype(np.int64)
-    classes = [line.split("\t")[0] for line in (folder / "classes.txt").read_text().splitlines()]
-    index = {name: i for i, name in enumerate(classes)}
-    images, labels = [], []
-    with tarfile.open(folder / "train.tar") as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
-        for member in members[:: max(1, len(members) // (limit or len(members)))]:
-            stream = archive.extractfile(member)
-            image = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR) if stream else None
-            if image is not None and image.shape == (SIDE, SIDE, 3):
-                images.append(image)
-                labels.append(index[member.name.split("/")[0]])
-    return np.stack(images), np.array(labels)
-
-
-def clip_frames(path: Path, every: int = CLIP_EVERY) -> list[Frame]:
-    """Every `every`-th frame of a clip, at 480 pixels of width."""
-    capture = cv2.VideoCapture(str(path))
-    frames: list[Frame] = []
-    try:
-        while True:
-            good, frame = capture.read()
-            if not good:
-                return frames[::every]
-            frames.append(stretched(cast("Frame", frame), (270, 480), cv2.INTER_AREA))
-    finally:
-        capture.release()
-
-
-def _write(folder: Path, item: tuple[str, bytes]) -> None:
-    name, content = item
-    path = inside(folder, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if name.endswith(".avif"):
-        if not name.startswith("tinyimagenet/"):
-            cv2.imwrite(str(path.with_suffix(".bmp")), _decoded(content))
-        return
-    path.write_bytes(content)
-
-
 def _encoded_file(job: tuple[Path, str, int]) -> bytes:
     path, source, quality = job
     frame = read_image(path)
@@ -268,10 +176,6 @@ def encode(frame: Frame, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _decoded(content: bytes) -> Frame:
-    return np.ascontiguousarray(np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))[..., ::-1])
-
-
 def _png(path: Path) -> bytes:
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if label is None:
@@ -284,10 +188,6 @@ def _mosaic(quality: int, images: NDArray[np.uint8]) -> bytes:
     filled[: len(images)] = images
     grid = filled.reshape(TILES, TILES, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(TILES * SIDE, TILES * SIDE, 3)
     return encode(grid, quality)
-
-
-def _tiles(mosaic: Frame) -> NDArray[np.uint8]:
-    return mosaic.reshape(TILES, SIDE, TILES, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3)
 
 
 def _teacher(weights: Path | None) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import frozen_table, model_card
 from benchmarks.model_images import drawn
-from research.pack import CLIP_EVERY
+from research.tiny import CLIP_EVERY
 
 ROOT = Path(__file__).parents[2]
 

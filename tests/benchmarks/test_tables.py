@@ -38,9 +38,8 @@ def test_a_row_has_the_figures_of_the_result() -> None:
 def test_the_encoder_that_taught_stands_beside_the_model() -> None:
     result, taught = _models(0.3), {"task": "seg", "row": "teacher", "test": 0.617, "imgsz": [288, 384]}
     result["models"]["seg"]["encoder latency [ms]"] = 31.25
-    lines = models_table.alternative(
-        result, {"rows": [{**taught, "row": "finetuned", "test": 0.1}, taught]}
-    ).splitlines()
+    rows = [{**taught, "row": "finetuned", "test": 0.1}, taught, {**taught, "test": 0.2}]
+    lines = models_table.alternative(result, rows).splitlines()
     assert lines[2] == "| `seg` | 44.1 % mIoU, CamVid | 288x384 | 29.4 ms |"
     assert lines[3] == "| ImageNet encoder, same head | 61.7 % mIoU, CamVid | 288x384 | 31.2 ms |"
 

@@ -12,7 +12,9 @@ import pytest
 
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_runtime.errors import InputError
-from research.pack import MANIFEST, pack, read_pack, read_tiny, unpack
+from research.pack import pack
+from research.tiny import read_tiny
+from research.unpack import MANIFEST, read_pack, unpack
 from tests.research.packed import write_data, write_teacher
 
 LIMIT = 12_000_000
@@ -57,7 +59,8 @@ def test_a_pack_of_one_set_has_nothing_of_the_others(data: Path, packed: Path, t
     held = read_pack(tmp_path / "one.zip")
     assert {name.split("/")[0] for name in held} == {"camvid", "teacher.safetensors"}
     finer = [(len(content), len(read_pack(packed)[name])) for name, content in held.items() if name.endswith(".avif")]
-    assert finer and all(here > there for here, there in finer)
+    assert finer
+    assert all(here > there for here, there in finer)
 
 
 def test_the_same_data_give_the_same_pack(data: Path, packed: Path, tmp_path: Path) -> None:
