@@ -168,7 +168,7 @@ def test_recording_leaves_foreign_folders_alone(tmp_path: Path) -> None:
 def test_a_hung_session_shows_where_no_result_comes(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = pytest.importorskip("aselect_runtime.sinks.metrics")
     monkeypatch.setattr("aselect_runtime.pipeline.run.Heartbeat", lambda: Heartbeat(limit=0.2))
-    monkeypatch.setattr("aselect_runtime.pipeline.run.CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr("aselect_runtime.pipeline.surroundings.CHECK_INTERVAL", 0.05)
     monkeypatch.setattr("aselect_runtime.pipeline.monitor.SILENCE", 0.1)
     manifest, session = open_model(seg_model, "cpu")
     seen, figures = Event(), metrics.Metrics(manifest)

@@ -10,29 +10,24 @@ only the newest frame is passed on.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread, Timer
-
-import cv2
+from threading import Event
 
 from aselect_runtime.drawing import Look
 from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.options import Decode
-from aselect_runtime.pipeline.answers import Answer, Answering
+from aselect_runtime.pipeline.answers import Answering
 from aselect_runtime.pipeline.events import EventFlow, EventPlan
 from aselect_runtime.pipeline.feed import Feed
-from aselect_runtime.pipeline.handoff import Handoff
-from aselect_runtime.pipeline.heartbeat import Heartbeat, every
+from aselect_runtime.pipeline.heartbeat import Heartbeat
 from aselect_runtime.pipeline.inference import Inference
 from aselect_runtime.pipeline.lanes import Lanes
 from aselect_runtime.pipeline.monitor import Monitor
-from aselect_runtime.pipeline.notify import sd_notify, watchdog_seconds
 from aselect_runtime.pipeline.outlets import DEPTH, Outlet, open_outlets, releasing_stdout
 from aselect_runtime.pipeline.output_plan import (
     OutputPlan,
@@ -45,6 +40,7 @@ from aselect_runtime.pipeline.output_plan import (
 )
 from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
+from aselect_runtime.pipeline.surroundings import opencv_in_one_thread, results_thread, time_limit, watching
 from aselect_runtime.pipeline.timing import RunSummary, Stopwatch
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
@@ -55,13 +51,6 @@ from aselect_runtime.sinks.recording import recording
 from aselect_runtime.sources import Source, open_source
 from aselect_runtime.sources.decoding import Decoding
 from aselect_runtime.sources.source import source_name
-
-ESSENTIAL = frozenset({"infer", "results"})
-"""Essential stages: while one of these is stalled, the service manager gets no WATCHDOG=1."""
-CHECK_INTERVAL = 2.0
-"""Seconds between two checks for stalls and of the board's temperatures."""
-
-log = logging.getLogger(__name__)
 
 
 def run_pipeline(
@@ -106,14 +95,11 @@ def run_pipeline(
     folders = label_folders(sources, short_names(inputs))
     lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
-    outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     taken = taken_paths(plans)
+    outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
     if record is not None:
-        refuse_below(inputs, str(record), "a folder of images", "record_calibration")
-        refuse_taken(record, taken, "calibration images", "record_calibration")
+        outlets.append(Outlet(_record_plan(record, inputs, taken), partial(recording, record), watch, heartbeat))
         taken.add(record.resolve())
-        everything = frozenset(range(len(inputs)))
-        outlets.append(Outlet(OutputPlan(f"{record}/", everything), partial(recording, record), watch, heartbeat))
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
     flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources], taken)
@@ -124,19 +110,19 @@ def run_pipeline(
 
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, drawn, flow)
     with ExitStack() as stack:
-        stack.enter_context(_opencv_in_one_thread())
+        stack.enter_context(opencv_in_one_thread())
         if flow is not None:
             stack.callback(flow.close)  # after the outputs, which must not wait for a destination that is away
         stack.enter_context(releasing_stdout(outlets, stop))
         stack.enter_context(open_outlets(outlets))
-        expired = stack.enter_context(_timer(max_seconds, stop))
+        expired = stack.enter_context(time_limit(max_seconds, stop))
         if flow is not None:
             stack.enter_context(flow.running())
-        stack.enter_context(_watching(monitor, heartbeat, outlets, flow, sinks))
+        stack.enter_context(watching(monitor, heartbeat, outlets, flow, sinks))
         start = time.perf_counter()
         with (
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
-            _answering(answering, heartbeat) as put,
+            results_thread(answering, heartbeat) as put,
         ):
             # A live frame that waits in the feed can be replaced by a newer one; inside the session it cannot.
             inference = Inference(manifest, session, put, heartbeat, ahead=not any(lanes.live), still=still)
@@ -170,6 +156,13 @@ def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:
     return open_sink(plan.uri, manifest) if plan.sink is None else plan.sink
 
 
+def _record_plan(record: Path, inputs: Sequence[str | Source], taken: set[Path]) -> OutputPlan:
+    """Every input's calibration images; raises InputError if the folder is an input's or another output's."""
+    refuse_below(inputs, str(record), "a folder of images", "record_calibration")
+    refuse_taken(record, taken, "calibration images", "record_calibration")
+    return OutputPlan(f"{record}/", frozenset(range(len(inputs))))
+
+
 def _known(look: Look, manifest: Manifest) -> Look:
     """`look`, if its classes exist in the model and its opacity is valid; raises InputError otherwise."""
     names = [item.name for item in manifest.classes]
@@ -181,96 +174,3 @@ def _known(look: Look, manifest: Manifest) -> Look:
     if not 0 <= look.opacity <= 1:
         raise InputError(f"got an opacity of {look.opacity}, expected 0 to 1; change it", parameter="opacity")
     return look
-
-
-@contextmanager
-def _answering(answer: Answering, heartbeat: Heartbeat) -> Iterator[Callable[[Answer], bool]]:
-    """Run the results thread; yields the function that queues an answer, which returns False after the thread's end.
-
-    An error of the thread is raised at the end.
-    """
-    answers: Handoff[Answer] = Handoff(DEPTH)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            for item in answers:
-                with heartbeat.busy("results"):
-                    if not answer(item):
-                        break
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            answers.abandon()
-
-    thread = Thread(target=work, name="results", daemon=True)
-    thread.start()
-    try:
-        yield answers.put
-    finally:
-        answers.close()
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-@contextmanager
-def _opencv_in_one_thread() -> Iterator[None]:
-    """Use one OpenCV thread inside the block: the stages use all cores, and OpenCV's threads would only add waiting."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-@contextmanager
-def _timer(seconds: float | None, stop: Event) -> Iterator[Event]:
-    """Set `stop` after `seconds`; yields an Event that is set then, and not if somebody else sets `stop` earlier."""
-    expired = Event()
-    if seconds is None:
-        yield expired
-        return
-
-    def expire() -> None:
-        if not stop.is_set():
-            expired.set()
-        stop.set()
-
-    timer = Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield expired
-    finally:
-        timer.cancel()
-
-
-@contextmanager
-def _watching(
-    monitor: Monitor,
-    heartbeat: Heartbeat,
-    outlets: Sequence[Outlet],
-    flow: EventFlow | None,
-    sinks: Callable[[], tuple[SinkHealth, ...]],
-) -> Iterator[None]:
-    """Check for stalls and silent cameras, read the board's state, and send WATCHDOG=1 to the service manager."""
-    limit = watchdog_seconds()
-
-    def check() -> None:
-        monitor.read_board()
-        if flow is not None:
-            flow.check_silence()
-        for stage in heartbeat.newly_stuck():
-            log.warning("%s: stalled in one operation for more than %.0f s", stage, heartbeat.limit)
-        if health := monitor.silent_health(sinks):
-            for outlet in outlets:
-                outlet.update_health(health)
-        if ESSENTIAL.isdisjoint(heartbeat.stuck()):
-            sd_notify("WATCHDOG=1")
-
-    sd_notify("READY=1")
-    with every(min(CHECK_INTERVAL, limit / 2) if limit else CHECK_INTERVAL, check, "watchdog"):
-        yield
-    sd_notify("STOPPING=1")
