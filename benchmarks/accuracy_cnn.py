@@ -77,7 +77,7 @@ class CnnLearner:
 
     def __post_init__(self) -> None:
         rate = self.recipe.learning_rate
-        self.groups = [{"params": list(self.module.parameters()), "lr": rate, "base": rate}]
+        self.groups = [{"params": list(self.module.parameters()), "lr": rate}]
         self.views = self.goal.views(self.record.imgsz, self.record.resize)
 
     def start(self) -> None:

@@ -122,7 +122,7 @@ class TeacherLearner(CnnLearner):
         super().__post_init__()
         model, rate = cast(TeacherModel, self.module), self.recipe.learning_rate
         parts = ((model.head, rate), (model.encoder.requires_grad_(), 0.1 * rate))
-        self.groups = [{"params": list(part.parameters()), "lr": lr, "base": lr} for part, lr in parts]
+        self.groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
 
 
 def train_teacher(job: Job, seed: int, data: Path, work: Path, threads: int) -> None:

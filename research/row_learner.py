@@ -94,9 +94,9 @@ class DeviceLearner:
             model.encoder.requires_grad_(not frozen)
         else:
             head, body = list(model.parameters()), []
-        self.groups = [{"params": head, "lr": recipe.learning_rate, "base": recipe.learning_rate}]
+        self.groups = [{"params": head, "lr": recipe.learning_rate}]
         if body:
-            self.groups.append({"params": body, "lr": recipe.backbone_rate, "base": recipe.backbone_rate})
+            self.groups.append({"params": body, "lr": recipe.backbone_rate})
 
     def start(self) -> None:
         """See Learner."""

@@ -92,7 +92,7 @@ class StemLearner:
         head = copy.deepcopy(full.head).requires_grad_(True)
         self.module: nn.Module = nn.ModuleDict({"stem": stem, "head": head}).to(device)
         rate = recipe.learning_rate
-        self.groups: list[dict[str, Any]] = [{"params": list(self.module.parameters()), "lr": rate, "base": rate}]
+        self.groups: list[dict[str, Any]] = [{"params": list(self.module.parameters()), "lr": rate}]
 
     def parts(self) -> tuple[Stem, nn.Module]:
         """The stem and the head that goes with it."""

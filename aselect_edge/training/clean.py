@@ -100,7 +100,7 @@ class CleanLearner:
         adapters = nn.ModuleList(Adapter(student.width) for _ in model.taps)
         self.module: nn.Module = nn.ModuleDict({"backbone": student, "adapters": adapters}).to(device)
         self.groups: list[dict[str, Any]] = [
-            {"params": list(part.parameters()), "lr": rate, "base": rate}
+            {"params": list(part.parameters()), "lr": rate}
             for part, rate in ((student, recipe.backbone_rate), (adapters, recipe.learning_rate))
         ]
         self.goal, self.how, self.device, self.levels = goal, how, device, tuple(levels)

@@ -85,7 +85,7 @@ class HeadLearner:
         self.module: nn.Module = model.head.to(device)
         self.device, self.team = device, team
         self.goal, self.imgsz, self.how = goal, model.imgsz, how
-        self.groups = [_group(list(model.head.parameters()), recipe.learning_rate)]
+        self.groups = [{"params": list(model.head.parameters()), "lr": recipe.learning_rate}]
 
         def extract(pixels: Tensor) -> tuple[Tensor, ...]:
             return backbone.features(pixels.to(device))
@@ -159,9 +159,9 @@ class ModelLearner:
         self.model, self.goal, self.how, self.recipe = model, goal, how, recipe
         self.noising = noising if recipe.denoising else None
         learning = unfreeze(model, what)
-        self.groups = [
-            _group(list(model.head.parameters()), recipe.learning_rate),
-            _group(learning, recipe.backbone_rate),
+        self.groups: list[dict[str, Any]] = [
+            {"params": list(model.head.parameters()), "lr": recipe.learning_rate},
+            {"params": learning, "lr": recipe.backbone_rate},
         ]
         self.views = goal.views(model.imgsz, how)
 
@@ -187,7 +187,3 @@ class ModelLearner:
         mine = batches(self.goal.val, self.model.imgsz, self.how, self.recipe.batch, self.team)
         seen = ((module(to_pixels(np.stack(frames)).to(self.device)), labels) for _, frames, labels in mine)
         return figures_of(seen, self.goal, self.model.imgsz, self.how, self.team)
-
-
-def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
-    return {"params": parameters, "lr": rate, "base": rate}
