@@ -3,19 +3,16 @@
     python -m research.gpu_run --pack build/gpu-pack.zip --out FOLDER --seconds 540 [--stages pretrain,select,rows]
 
 Every stage has its share of the time, ends on time with a usable result, and is skipped if its result exists already,
-so that an interrupted run resumes. `figures.json` and `run.log` in FOLDER hold the results; `results.zip.NNN` hold
-backbone, bundles, selections and figures in parts of at most 15 MiB (`cat` joins them).
+so that an interrupted run resumes. FOLDER has `run.log` and the files of `research.gpu_results`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,18 +23,17 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.selection import Request, select_tap
 from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_runtime.errors import AselectError, InputError
-from aselect_runtime.files import atomic_write
 from aselect_runtime.options import parse_list
 from aselect_runtime.records import Selection, Task
 from research.corpus import load_corpus
+from research.gpu_results import collect
 from research.gpu_workers import chosen_jobs, train_rows
 from research.pretrain_recipe import CONFIG, PretrainRecipe
 from research.pretraining import pretrain
-from research.row_jobs import GUIDED, SETS, SETTINGS, Sources
+from research.row_jobs import SETS, SETTINGS, Sources
 from research.unpack import unpack
 
 log = logging.getLogger("gpu")
-PART = 15 * 2**20
 LEAST_SECONDS = 60
 COLLECTING = 25
 """Seconds reserved for ending the rows and writing the results."""
@@ -120,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         sources = Sources.of_run(work, arguments.included)
         train_rows(sources, left, arguments.device, arguments.workers, arguments.small, names)
         log.info("rows: %.1f s", time.monotonic() - began)
-    _collect(work, arguments.out)
+    collect(work, arguments.out)
     log.info("done: %.1f s", time.monotonic() - began)
 
 
@@ -161,49 +157,6 @@ def _select(task: Task, data: Path, backbone: Path, work: Path, device: torch.de
         select_tap(loaded, data / SETS[task], request).save(path)
         chosen = Selection.load(path)
         log.info("%s %s: %s at timestep %s", task, strategy, chosen.tap, chosen.noise.model_timestep)
-
-
-def _collect(work: Path, out: Path) -> None:
-    """Write the figures, and the results in parts of limited size: bundles of the best candidates on val, teachers."""
-    rows = (
-        [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
-        if (work / "rows").is_dir()
-        else []
-    )
-    errors = (
-        {path.stem: path.read_text() for path in (work / "rows").glob("*.error")} if (work / "rows").is_dir() else {}
-    )
-    atomic_write(out / "figures.json", json.dumps({"rows": rows, "errors": errors}, indent=1))
-    content: list[tuple[Path, str]] = [(out / "figures.json", "figures.json")]
-    content += [(path, f"backbone/{path.relative_to(work / 'backbone')}") for path in _files(work / "backbone")]
-    content += [(path, path.name) for path in work.glob("*.selection.json")]
-    for task in SETS:
-        bundles = [
-            row for row in rows if row["task"] == task and (row["row"].startswith(GUIDED) or row["row"] == "finetuned")
-        ]
-        for row in sorted(bundles, key=lambda row: -float(row["val"]))[:2]:
-            name = f"{row['task']}-{row['row']}-{row['seed']}"
-            folder = work / "rows" / name / "bundle"
-            content += [(path, f"bundles/{name}/{path.relative_to(folder)}") for path in _files(folder)]
-    content += [(path, path.name) for path in (work / "rows").glob("*-teacher-0.safetensors")]
-    whole = work / "results.zip"
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, name in content:
-            archive.write(path, name)
-    for old in out.glob("results.zip.*"):
-        old.unlink()
-    data = whole.read_bytes()
-    for index, start in enumerate(range(0, len(data), PART)):
-        (out / f"results.zip.{index:03d}").write_bytes(data[start : start + PART])
-    log.info("results: %.1f MiB in %d parts, %d rows", len(data) / 2**20, -(-len(data) // PART), len(rows))
-
-
-def _files(folder: Path) -> list[Path]:
-    return (
-        sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "checkpoint.pt")
-        if folder.is_dir()
-        else []
-    )
 
 
 if __name__ == "__main__":

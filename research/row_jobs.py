@@ -62,7 +62,7 @@ class Job:
     changes: dict[str, Any] = field(default_factory=dict)
     """Values that differ from the task's settings: `imgsz`, `head`, and fields of the recipe.
 
-    Also `start`, a bundle whose weights are the initial ones, and `label_stride`, see `Labelled`.
+    Also `start`, a bundle or a file whose weights are the initial ones, and `label_stride`, see `Labelled`.
     """
 
     @property

@@ -8,51 +8,37 @@ import logging
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from aselect_edge.backbones import LoadedBackbone, load_backbone
-from aselect_edge.bundle import TapModel, load_bundle, save_bundle, tap_model
+from aselect_edge.backbones import load_backbone
+from aselect_edge.bundle import TapModel, save_bundle
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
-from aselect_edge.heads import build_head
-from aselect_edge.training.efficientnet import load_efficientnet
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.request import TrainRequest
-from aselect_edge.training.run import bundle_record, randomised
+from aselect_edge.training.run import bundle_record
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Bundle, HeadSpec, Selection, Tap
-from benchmarks.cnn import build_cnn
+from aselect_runtime.records import HeadSpec, Selection, Tap
 from research.row_data import Labelled, load_labelled
 from research.row_jobs import GUIDED, SETS, SETTINGS, Job, Sources
-from research.row_learner import DeviceLearner, TeacherModel, figures_on
+from research.row_learner import DeviceLearner, figures_on
+from research.row_models import Prepared, build_model, load_guide
 
 log = logging.getLogger("rows")
 
 LEAST = 5.0
 """Seconds that each call trains at least."""
 CLOCK = "seconds.json"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A job with everything needed to train it."""
-
-    job: Job
-    recipe: Recipe
-    record: Bundle
-    selection: Selection
-    backbone: LoadedBackbone
-    data: Labelled
 
 
 def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, opened: dict[Any, Labelled]) -> Prepared:
@@ -111,8 +97,8 @@ def train_row(
     clock = Clock(folder / CLOCK)
     ready = _prepare(job, sources, device, small, {} if opened is None else opened)
     torch.manual_seed(job.seed)
-    model, frozen = _model(ready, sources)
-    guide = _guide(ready, sources, device) if job.row.startswith(GUIDED) else None
+    model, frozen = build_model(ready, sources)
+    guide = load_guide(ready, sources, device) if job.row.startswith(GUIDED) else None
     learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=SETTINGS[job.task].mixup)
     folder.mkdir(parents=True, exist_ok=True)
     used = clock.seconds
@@ -210,48 +196,3 @@ def _keep(ready: Prepared, model: nn.Module, val: Figures, samples: int, rows: P
         save_bundle(
             rows / name / "bundle", ready.record.model_copy(update={"metrics": metrics}), ready.selection, model
         )
-
-
-def _model(ready: Prepared, sources: Sources) -> tuple[nn.Module, bool]:
-    """The row's model with fresh weights of torch's seed, and whether its backbone is frozen."""
-    if "start" in ready.job.changes and ready.job.row in ("teacher", "cnn"):
-        raise InputError(
-            f"got a bundle to start from for the row {ready.job.row}, expected one of the DiT; leave it out"
-        )
-    job, plan, backbone, classes = ready.job, SETTINGS[ready.job.task], ready.backbone, ready.data.classes
-    if job.row == "teacher":
-        return TeacherModel(load_efficientnet(sources.teacher), job.task, plan.head, classes), False
-    if job.row == "cnn":
-        return build_cnn(job.task, classes, plan.cnn_width), False
-    if job.row.endswith("random"):
-        backbone = randomised(backbone, job.seed)
-    widths = [backbone.model.width] * len(ready.record.taps)
-    head = build_head(ready.record.head, job.task, widths, classes)
-    model = tap_model(backbone, head, ready.record)
-    if "start" in job.changes:
-        _start_from(model, ready.record, Path(job.changes["start"]))
-    return model, job.row.startswith("frozen")
-
-
-def _start_from(model: TapModel, record: Bundle, path: Path) -> None:
-    """Copy the weights of a bundle; raises InputError if its classes, taps or head are others."""
-    start = load_bundle(path)
-    for what in ("classes", "taps", "head"):
-        got, expected = getattr(start.record, what), getattr(record, what)
-        if got != expected:
-            raise InputError(f"{path}: got {what} {got}, expected {expected}; start from another bundle")
-    model.load_state_dict(start.reference().state_dict(), strict=False)  # without the blocks after the taps
-
-
-def _guide(ready: Prepared, sources: Sources, device: torch.device) -> nn.Module:
-    """The trained teacher of seed 0; waits for it if another worker of a GPU run may still be training it."""
-    task, path = ready.job.task, sources.out / f"{ready.job.task}-teacher-0.safetensors"
-    while sources.concurrent and not path.is_file() and not (sources.out / f"{task}-teacher-0.error").is_file():
-        time.sleep(0.5)  # the parent process stops this one when the time is over
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file, expected the teacher that guides {ready.job.name}; train its row first"
-        )
-    model = TeacherModel(load_efficientnet(sources.teacher), task, SETTINGS[task].head, ready.data.classes)
-    model.load_state_dict(load_file(path))
-    return model.eval().requires_grad_(False).to(device)

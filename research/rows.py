@@ -42,7 +42,7 @@ def main(
         int | None, typer.Option(min=1, help="Number of validations, each with a checkpoint.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="A bundle to continue from, of the same classes, taps and head.")
+        Path | None, typer.Option(help="A bundle to continue from, or the .safetensors of an interrupted row.")
     ] = None,
     label_stride: Annotated[
         int | None, typer.Option(min=1, help="Segmentation: the loss on every n-th row and column.")

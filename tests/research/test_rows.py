@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +17,16 @@ import pytest
 import torch
 
 from aselect_edge.bundle import load_bundle
+from aselect_edge.training import fit
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
 from research import row_data, row_jobs, row_training
+from research.gpu_results import collect
 from research.row_data import Labelled, Split
 from research.row_learner import DeviceLearner
+from research.row_models import load_guide
 from research.rows import main
 from tests.research.packed import write_data
 
@@ -123,6 +128,33 @@ def test_a_row_starts_from_the_weights_of_a_bundle(data: Path, tmp_path: Path) -
         train(data, tmp_path / "birds", "cls", start=first)
 
 
+def test_an_interrupted_row_goes_on_elsewhere_from_its_best_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the time of a GPU machine ends: only the collected results are left."""
+    interrupt(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "rows")
+    expected = torch.load(tmp_path / "rows/seg-finetuned-0/checkpoint.pt", weights_only=True)["best_weights"]
+    collect(tmp_path, tmp_path)
+    parts = sorted(tmp_path.glob("results.zip.*"))
+    (tmp_path / "results.zip").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with zipfile.ZipFile(tmp_path / "results.zip") as archive:
+        archive.extractall(tmp_path / "left")
+    start = tmp_path / "left/interrupted/seg-finetuned-0.safetensors"
+    assert start.with_suffix(".csv").read_text().startswith("samples,loss")
+    train(data, tmp_path / "again", start=start, lr=0.0, backbone_lr=0.0, samples=2, validations=1)
+    kept = dict(load_bundle(tmp_path / "again/seg-finetuned-0/bundle").reference().named_parameters())
+
+    def wanted(name: str) -> torch.Tensor:
+        value: torch.Tensor = expected[name]
+        return value.half().float() if value.ndim > 1 else value  # as a bundle stores it
+
+    assert all(torch.equal(value, wanted(name)) for name, value in kept.items())
+    with pytest.raises(InputError, match=r"seg-finetuned-0\.safetensors: got no weights of this row's model"):
+        train(data, tmp_path / "birds", "cls", start=start)
+
+
 def test_labels_with_a_stride_are_those_of_the_pixels_that_they_stand_for() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (4, 3, 90, 120), generator=generator, dtype=torch.uint8)
@@ -151,12 +183,11 @@ def test_the_time_before_the_first_step_counts(data: Path, tmp_path: Path, monke
     """A guided row may wait for its teacher, and must end in time nevertheless."""
     now = 0.0
     used: list[tuple[float, float]] = []
-    guide = row_training._guide
 
     def waiting(*arguments: Any) -> Any:
         nonlocal now
         now += 100
-        return guide(*arguments)
+        return load_guide(*arguments)
 
     def learning(*arguments: Any) -> Any:
         used.append(arguments[-2:])
@@ -164,15 +195,19 @@ def test_the_time_before_the_first_step_counts(data: Path, tmp_path: Path, monke
 
     train(data, tmp_path, row="teacher", samples=2, batch=2, validations=1)
     monkeypatch.setattr(row_training, "time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None))
-    monkeypatch.setattr(row_training, "_guide", waiting)
+    monkeypatch.setattr(row_training, "load_guide", waiting)
     monkeypatch.setattr(row_training, "learn", learning)
     train(data, tmp_path, row="ship-edge", seconds=400)
     assert used == [(400, 100)]
 
 
-def test_a_run_that_is_limited_by_time_is_validated_at_even_distances(data: Path, tmp_path: Path) -> None:
-    done = train(data, tmp_path, samples=10**9, seconds=2.0, validations=4)
-    assert len(done["curve"]) >= 2, "not only at the end"
+def test_a_run_that_is_limited_by_time_is_validated_at_even_distances(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count(0, 1000)  # seconds; against them the real ones of the preparation do not matter
+    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    done = train(data, tmp_path, samples=10**9, seconds=20_000, validations=4)
+    assert [row[0] // 2 for row in done["curve"]] == pytest.approx([5, 10, 15, 20], abs=1)
 
 
 def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
