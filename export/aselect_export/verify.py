@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from aselect_calibration.frames import calibration_frames
+from aselect_calibration.frames import video_frames
 from aselect_calibration.weights import Graph
 from aselect_edge.bundle.model import upsample
 from aselect_edge.data import images_of
@@ -92,8 +92,9 @@ class Verdict:
 def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> tuple[Frame, str]:
     """`count` frames uint8 [count, H, W, 3] of `size`, and a note that describes them.
 
-    They are images spread over a folder, repeated if it has fewer, or else synthetic street scenes. Of a split root,
-    the validation images are used. Raises InputError if there is no readable image.
+    They are images spread over a folder or frames of a video that differ, repeated if there are fewer, or else
+    synthetic street scenes. Of a split root, the validation images are used. Raises InputError if there is no readable
+    image.
     """
     if data is None:
         height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
@@ -103,8 +104,9 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
         note = f"verified on {count} synthetic street scenes; give data to verify on your own images"
         return np.stack(scenes), note
     if data.is_file():
-        video = calibration_frames(data, count, size, how)
-        return np.stack(list(video)), f"verified on {count} frames of {data}"
+        found = video_frames(data, count, size, how)
+        repeated = np.stack([found[index] for index in evenly(len(found), count)])
+        return repeated, f"verified on {len(found)} frames of {data}"
     images = images_of(data, ("val", "test", "train"))
     chosen = [images[index] for index in evenly(len(images), count)]
     frames = np.stack([resize(read_image(path), size, how) for path in chosen])

@@ -129,6 +129,22 @@ def test_a_constant_frame_is_named(tmp_path: Path) -> None:
         list(calibration_frames(folder, 3, SIZE, Resize()))
 
 
+def test_a_constant_image_is_named_inside_the_borders_of_a_letterbox_too(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    cv2.imwrite(str(folder / "001.png"), np.full((64, 48, 3), 7, np.uint8))  # upright: borders left and right
+    with pytest.raises(InputError, match=r"001\.png: got an image of a single colour"):
+        list(calibration_frames(folder, 2, SIZE, Resize(mode="letterbox")))
+
+
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+def test_a_video_that_begins_in_black_calibrates_without_it(tmp_path: Path, mode: str) -> None:
+    black = np.zeros((64, 48, 3), np.uint8)
+    upright = [np.ascontiguousarray(frame.transpose(1, 0, 2)) for frame in moments(3)]
+    video = write_video(tmp_path / "video.mp4", [black, *upright, black])
+    names = [name for name, _ in calibration_frames(video, 3, SIZE, Resize(mode=mode)).read()]  # type: ignore[arg-type]
+    assert names == [f"{video}, frame {index}" for index in (1, 2, 3)]
+
+
 @pytest.mark.parametrize(("count", "match"), [(0, "at least 1"), (2, "got a file")])
 def test_data_that_cannot_calibrate_is_refused(tmp_path: Path, count: int, match: str) -> None:
     path = tmp_path / "notes.txt"
