@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from aselect_calibration.frames import calibration_frames
 from aselect_edge.bundle import SHIPPED, load_bundle
 from aselect_edge.evaluation.metrics import Figures
-from aselect_export.evaluation import Predictor, accuracy
+from aselect_export.evaluation import accuracy
 from aselect_export.graph import trace, without_logits
+from aselect_export.predictors import Predictor
 from aselect_runtime.processor import compute_threads
 from aselect_runtime.records import Bundle, Task
 from aselect_runtime.sessions.onnx import OnnxSession

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
 
 from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
 from aselect_edge.data.readers import layout_of
@@ -20,33 +16,12 @@ from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.team import ALONE, Team, assemble
-from aselect_runtime import open_model
-from aselect_runtime.engines.versions import Builder
+from aselect_export.predictors import Predictor, open_alike
 from aselect_runtime.errors import InputError
-from aselect_runtime.folder import MANIFEST
-from aselect_runtime.frames import Frame
+from aselect_runtime.files import check_place
 from aselect_runtime.options import Device
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
-from aselect_runtime.sessions.session import Session
-
-if TYPE_CHECKING:
-    from aselect_edge.bundle import LoadedBundle
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A model to evaluate: frames uint8 [N, H, W, 3] to class_map [N, H, W] or scores [N, C]."""
-
-    task: Task
-    classes: tuple[ClassInfo, ...]
-    resize: Resize
-    shape: tuple[int, int, int]
-    """Batch, height, width."""
-    predict: Callable[[Frame], NDArray[Any]]
-    device: str
-    """The runtime, for display: `torch cpu`, `cpu` (ONNX Runtime), `openvino`, `tensorrt`."""
-    close: Callable[[], None] = lambda: None
+from aselect_runtime.records import ClassInfo, Task
 
 
 @dataclass(frozen=True)
@@ -83,14 +58,17 @@ def evaluate(
     """Measure a bundle (through torch) or an export folder, .onnx or .engine file (through the runtime) on a split.
 
     With `report` (.html), write a page with the figures, every class and the confusion matrix. Raises InputError if the
-    model or the data cannot be used, or if their classes differ; also the errors of `open_model`. Processes that
-    torchrun started share the images and return the same figures; the first one writes the page.
+    model or the data cannot be used, or if their classes differ, WriteError for a report that cannot be written; also
+    the errors of `open_model`. Processes that torchrun started share the images and return the same figures; the first
+    one writes the page.
     """
     page = None if report is None else Path(report)
     if page is not None and page.suffix != ".html":
         raise InputError(f"got the report {str(report)!r}, expected a name that ends in .html; change it")
+    if page is not None:
+        check_place(page)  # before the images, which may take hours
     with assemble() as team:
-        opened = _open_alike(Path(model), device, progress, team)
+        opened = open_alike(Path(model), device, progress, team)
         try:
             found = accuracy(opened, Path(data), split, progress, team=team)
         finally:
@@ -135,12 +113,22 @@ def accuracy(
     most: int | None = None,
     team: Team = ALONE,
 ) -> Figures:
-    """Figures on a split, which a `team` shares; if it has more than `most` images, on that many spread over it."""
+    """Figures on a split, which a `team` shares; if it has more than `most` images, on that many spread over it.
+
+    Raises InputError for images without any label: their figures would be zeros, whatever the model answers.
+    """
     images = _in_classes_of(model, _opened(model.task, data, split), data)
     if most is not None and most < len(images):
         images = images.subset(evenly(len(images), most))
     batch, height, width = model.shape
-    return measure(model.predict, images, (height, width), model.resize, batch, progress, team)
+    found = measure(model.predict, images, (height, width), model.resize, batch, progress, team)
+    if not found.matrix.any():
+        raise InputError(
+            f"{data}: got no labelled pixel in {found.images} images of {split}, expected some to measure on; "
+            "label them or choose another split",
+            parameter=("data", "split"),
+        )
+    return found
 
 
 def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, ...]) -> bool:
@@ -160,85 +148,6 @@ def _opened(task: Task, data: Path, split: str) -> Data:
             parameter="data",
         )
     return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
-
-
-def _open_alike(path: Path, device: Device, progress: Progress, team: Team) -> Predictor:
-    """The model, on the same kind of device in every process: `auto` measures, and only the first process chooses."""
-    if team.size == 1 or device != "auto" or (path / "bundle.json").exists():
-        return _open(path, device, progress)
-    opened = _open(path, device, progress) if team.leads else None
-    chosen: Device = team.told(opened and opened.device)
-    return opened or _open(path, chosen, progress)
-
-
-def _open(path: Path, device: Device, progress: Progress) -> Predictor:
-    if (path / "bundle.json").exists():
-        from aselect_edge.bundle import load_bundle
-
-        return _torch_model(load_bundle(path), device)
-    return _runtime_model(*(_engine(path) if path.suffix == ".engine" else open_model(path, device, progress)))
-
-
-def _torch_model(bundle: LoadedBundle, device: Device) -> Predictor:
-    import torch
-
-    from aselect_export.graph import DeployedGraph
-
-    there = ("auto", "cpu", *(("cuda",) if torch.cuda.is_available() else ()))
-    if device not in there:
-        raise InputError(
-            f"got the device {device} for a bundle, expected {' or '.join(there)}, on which torch runs it here; "
-            "change it, or evaluate an export of the bundle",
-            parameter="device",
-        )
-    record, on = bundle.record, there[-1] if device == "auto" else device
-    graph = DeployedGraph(bundle.deployed(), record.task).eval().to(on)
-
-    def predict(frames: Frame) -> NDArray[Any]:
-        with torch.inference_mode():
-            answer: NDArray[Any] = graph(torch.from_numpy(frames).to(on))[0].cpu().numpy()
-        return answer
-
-    return Predictor(record.task, record.classes, record.resize, (1, *record.imgsz), predict, f"torch {on}")
-
-
-def _engine(path: Path) -> tuple[Manifest, Session]:
-    """The given engine of an export folder, independent of the folder's other engines."""
-    from aselect_runtime.engines.cache import load_plan
-    from aselect_runtime.engines.tensorrt_session import TensorRtSession
-    from aselect_runtime.folder import load_folder
-
-    folder = path.absolute().parent.parent
-    if not (folder / MANIFEST).is_file():
-        raise InputError(
-            f"{path}: got an engine outside an export folder, expected FOLDER/engines/NAME.engine, whose manifest "
-            "describes its outputs; give the engine in its folder"
-        )
-    manifest, _ = load_folder(folder)
-    name = path.absolute().relative_to(folder).as_posix()
-    engine = next((each for each in manifest.engines if each.file == name), None)
-    if engine is None:
-        known = ", ".join(each.file for each in manifest.engines) or "none"
-        raise InputError(f"{path}: not an engine of its folder's manifest, expected one of: {known}; run aselect-build")
-    builder: Builder = "rtx" if engine.builder == "tensorrt-rtx" else "tensorrt"
-    session = TensorRtSession(load_plan(folder, engine), builder, str(path))
-    try:
-        session.check(manifest)
-    except BaseException:
-        session.close()
-        raise
-    return manifest, session
-
-
-def _runtime_model(manifest: Manifest, session: Session) -> Predictor:
-    batch, height, width, _ = manifest.input.shape
-    answer = "class_map" if manifest.task == "seg" else "scores"
-
-    def predict(frames: Frame) -> NDArray[Any]:
-        return session.infer(frames)[answer]
-
-    shape = (batch, height, width)
-    return Predictor(manifest.task, manifest.classes, manifest.resize, shape, predict, session.device, session.close)
 
 
 def _in_classes_of(model: Predictor, images: Data, where: Path) -> Data:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from aselect_calibration.settings import Form, Int8Settings
 from aselect_export.choices import EngineChoice
 from aselect_export.engine_plan import build_planned, plan_engines
@@ -150,6 +152,12 @@ def _prepare(
     size = (frames.shape[1], frames.shape[2])
     progress("running the reference", 0.0)
     reference = answer_of_torch(bundle.reference(size, lean=True), record.task, frames, batch)
+    if not np.isfinite(reference.logits).all():
+        raise InputError(
+            f"{bundle.folder}: got NaN or infinity from the model on the verification frames, expected finite logits; "
+            "check the weights or train again",
+            parameter="model",
+        )
     progress("tracing the deployed graph", 0.0)
     model = bundle.deployed(size)
     weights = {

@@ -23,9 +23,10 @@ from aselect_edge.data import images_of
 from aselect_edge.data.spread import evenly
 from aselect_edge.fold import encoder_cost
 from aselect_edge.selection.evidence import open_images
-from aselect_export.evaluation import Predictor, accuracy, has_labels_of
+from aselect_export.evaluation import accuracy, has_labels_of
 from aselect_export.graph import DeployedGraph
 from aselect_export.ladder import Trial
+from aselect_export.predictors import Predictor
 from aselect_export.yardstick import SCORED
 from aselect_runtime.errors import GateError
 from aselect_runtime.frames import Frame, read_image, resize

@@ -15,8 +15,9 @@ from aselect_calibration.weights import Graph
 from aselect_edge.bundle import LoadedBundle
 from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation.metrics import Figures
-from aselect_export.evaluation import Predictor, accuracy, has_labels_of
+from aselect_export.evaluation import accuracy, has_labels_of
 from aselect_export.ladder import Trial
+from aselect_export.predictors import Predictor
 from aselect_export.verify import answer_of_graph
 
 COMPARED = 64

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from aselect_edge.bundle import load_bundle
+from aselect_edge.bundle import TapModel, load_bundle
 from aselect_edge.data import open_segmentation
 from aselect_edge.training.answers import evaluate as measure_in_training
 from aselect_export import evaluate
 from aselect_export.commands.evaluate import evaluate as evaluate_command
 from aselect_export.evaluation import has_labels_of
-from aselect_export.exporting import ExportResult
+from aselect_export.exporting import ExportResult, export
 from aselect_runtime import open_model
-from aselect_runtime.errors import EngineError, InputError
+from aselect_runtime.errors import EngineError, InputError, WriteError
 from aselect_runtime.frames import resize
 from aselect_runtime.options import Device
-from aselect_runtime.records import ClassInfo, Resize
+from aselect_runtime.records import ClassInfo, Resize, Task
 from aselect_runtime.scenes import CLASSES, Street
-from tests.bundles import command
+from tests.bundles import command, write_bundle
 
 
 def test_evaluation_is_perfect_on_the_models_own_answers(seg_export: ExportResult, labelled: Path) -> None:
@@ -73,6 +74,47 @@ def test_a_page_shows_the_figures(seg_export: ExportResult, labelled: Path, tmp_
     assert text.count("data:image/png;base64,") == 1
     with pytest.raises(InputError, match=r"ends in \.html"):
         evaluate(seg_export.folder, labelled, report=tmp_path / "report.pdf")
+
+
+@pytest.mark.parametrize("place", ["file.txt/report.html", "folder.html"])
+def test_a_page_that_cannot_be_written_is_said_before_the_images_are_measured(
+    seg_bundle: Path, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file.txt").write_text("in the way")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(WriteError, match=place):  # and not InputError, for data that do not exist
+        evaluate(seg_bundle, tmp_path / "no data", report=tmp_path / place)
+
+
+def test_masks_without_any_label_are_no_measure(seg_bundle: Path, labelled: Path, tmp_path: Path) -> None:
+    """Otherwise the INT8 gate would compare 0 with 0, whatever the graphs answer."""
+    data = shutil.copytree(labelled, tmp_path / "data")
+    for mask in (data / "test" / "labels").iterdir():
+        cv2.imwrite(str(mask), np.full((96, 128), 255, np.uint8))
+    with pytest.raises(InputError, match="got no labelled pixel in 2 images of test"):
+        evaluate(seg_bundle, data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("task", ["seg", "cls"])
+def test_a_model_that_answers_nan_is_refused(labelled: Path, tmp_path: Path, task: Task, value: float) -> None:
+    """The largest of several NaN is the first class, whose share of the data would be the accuracy."""
+
+    def spoil(model: TapModel) -> None:
+        model.backbone.get_submodule("blocks.0").get_parameter("mlp_in.weight")[0] = value
+
+    bundle = write_bundle(tmp_path / "bundle", task, spoil)
+    data = labelled
+    if task == "cls":
+        data = tmp_path / "data"
+        for name in CLASSES:
+            (data / "test" / name).mkdir(parents=True)
+            shutil.copy(labelled / "test/images/0.png", data / "test" / name / "0.png")
+    with pytest.raises(InputError, match="bundle: got NaN or infinity from the model"):
+        evaluate(bundle, data)
+    with pytest.raises(InputError, match="bundle: got NaN or infinity from the model"):
+        export(load_bundle(bundle), "fp32", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_torch_measures_as_training_does(seg_bundle: Path, labelled: Path) -> None:
