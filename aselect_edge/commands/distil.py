@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +91,8 @@ def _distil(
         f"{found.full.parameters / 1e6:.2f} M, {found.cost.macs / 1e9:.3f} G multiply-accumulates instead of "
         f"{found.full.macs / 1e9:.3f} G"
     )
-    print(f"{out}; next: aselect-export --model {out} --encoder distilled --data {data}")
+    following = ["aselect-export", "--model", str(out), "--encoder", "distilled", "--data", str(data)]
+    print(f"{out}; next: {shlex.join(following)}")
 
 
 distil = entry(

@@ -178,6 +178,7 @@ def _calibration(
 ) -> CalibrationFrames | None:
     """The calibration frames, in whole batches; None to use the ranges stored in the bundle."""
     from aselect_calibration import calibration_frames
+    from aselect_calibration.ranges import Ranges
     from aselect_export.schemes import RANGES
 
     if data is not None:
@@ -187,6 +188,13 @@ def _calibration(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "
             "from the camera) or store ranges in the bundle with python -m aselect_export.ranges",
             parameter="data",
+        )
+    stored = Ranges.load(bundle.folder / RANGES).method
+    if settings.method not in (None, stored):
+        raise InputError(
+            f"got the method {settings.method} and no data, expected data to calibrate on, because the bundle's ranges "
+            f"were found by {stored}; give data or leave the method out",
+            parameter=("calib", "data"),
         )
     return None
 

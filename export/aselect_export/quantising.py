@@ -67,7 +67,11 @@ def quantise(form: Form, subject: Subject, tried: Sequence[Candidate], data: Pat
     )
     notes = latency_notes(candidate, tried, scheme.rest)
     if scheme.ranges is not None and subject.frames is None:
-        notes.append(f"{form}: calibrated with the ranges stored in the bundle; give data to use your own frames")
+        own = "{}x{}".format(*subject.bundle.record.imgsz)
+        notes.append(
+            f"{form}: calibrated with the ranges stored in the bundle, measured at {own}; give data to use your own "
+            "frames"
+        )
     return Quantised(candidate, quantisation, scheme.ranges, tuple(notes))
 
 

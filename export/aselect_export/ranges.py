@@ -6,6 +6,7 @@ python -m aselect_export.ranges BUNDLE --data DIR
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,9 @@ def _keep(
     with terminal_progress() as progress:
         keep_ranges(model, data, settings, progress)
     Console(stderr=True).print(
-        f"wrote {model / 'ranges.json'}; next: aselect-export --model {model} --precision int8", soft_wrap=True
+        f"wrote {model / 'ranges.json'}; next: aselect-export --model {shlex.quote(str(model))} --precision int8",
+        soft_wrap=True,
+        markup=False,
     )
 
 

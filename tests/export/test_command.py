@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,23 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, name: str, size: int | None
         (folder / name).write_bytes(content[:size])
     with pytest.raises(InputError, match=re.escape(name)):
         open_bundle("seg", folder)
+
+
+@pytest.mark.parametrize("layout", ["folder", "triton", "deepstream"])
+def test_the_next_command_can_be_typed_as_it_is_shown(
+    seg_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    layout: str,
+) -> None:
+    out = tmp_path / "it's $HOME; two words"
+    arguments = ["--model", str(seg_bundle), "--precision", "fp32", "--engine", "none", "--no-ladder"]
+    assert command(export_command, monkeypatch, *arguments, "--format", layout, "--out", str(out)) == 0
+    words = shlex.split(capsys.readouterr().out.strip().splitlines()[-1].rpartition("; next: ")[2])
+    assert {"folder": str(out), "triton": str(out), "deepstream": f"config-file-path={out}/config_infer.txt"}[
+        layout
+    ] in words
 
 
 def test_json_is_one_object_and_nothing_else(

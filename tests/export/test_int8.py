@@ -248,7 +248,10 @@ def test_without_data_the_ranges_of_the_bundle_serve(seg_bundle: Path, street_da
     result = export(open_bundle("seg", folder), "int8", tmp_path / "out", int8=LENIENT, engine="none", ladder=False)
     assert result.report.quantisation is not None
     assert result.report.quantisation.metric == "agreement"
-    assert any("ranges stored in the bundle" in note for note in result.report.notes)
+    assert any("ranges stored in the bundle, measured at 48x64;" in note for note in result.report.notes)
+    other = Int8Settings(images=4, max_drop=0.2, method="entropy")
+    with pytest.raises(InputError, match=r"got the method entropy and no data, .* were found by mse"):
+        export(open_bundle("seg", folder), "int8", tmp_path / "out", int8=other, engine="none")
 
 
 def test_fewer_images_than_asked_for_are_enough_and_the_report_says_so(seg_bundle: Path, tmp_path: Path) -> None:

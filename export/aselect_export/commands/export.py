@@ -133,7 +133,7 @@ def _export(
     if as_json:
         print(export_json(result))
     else:
-        _print_export(result, _NEXT[delivery.format].format(result.folder, *_input(result, data)))
+        _print_export(result, _NEXT[delivery.format].format(shlex.quote(str(result.folder)), *_input(result, data)))
 
 
 _NEXT = {
