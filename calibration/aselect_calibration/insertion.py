@@ -13,6 +13,7 @@ The form was chosen so that ONNX Runtime uses INT8 kernels on a CPU and TensorRT
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class Int8Weights:
         self._float = {weight.name: weight for weight in graph.model.graph.initializer}
         self._sources = {node.output[0]: node.input[1] for node in graph.model.graph.node if len(node.input) > 1}
         self._made: dict[tuple[str, bool], tuple[TensorProto, NDArray[Any]]] = {}
+        self._taken: Counter[str] = Counter()
 
     def of(self, layer: Layer, half: bool) -> tuple[TensorProto, NDArray[Any]]:
         """Levels and scales (one per output); the scales are FP16 with `half`."""
@@ -49,7 +51,11 @@ class Int8Weights:
             scales: NDArray[Any] = weight_scales(weight, layer.axis, self.form).astype(dtype)
             levels = weight_levels(weight, scales, layer.axis, self.form)
             name = f"{layer.weight}.{self.form.name}{'.half' if half else ''}"
-            self._made[layer.node, half] = self._weights.put(name, levels), scales
+            # Layers may share a weight, but have scales, axes and smoothing of their own; and ONNX Runtime cannot load
+            # a graph in which two layers share a quantised one.
+            self._taken[name] += 1
+            unique = name if self._taken[name] == 1 else f"{name}_{self._taken[name]}"
+            self._made[layer.node, half] = self._weights.put(unique, levels), scales
         return self._made[layer.node, half]
 
     def fits_half(self, layer: Layer, known: Range) -> bool:
@@ -156,7 +162,7 @@ class _Insertion:
             return
         for index, name in enumerate(readers[0].input):
             if name in self.stored and len(self.stored[name].dims) == 1:
-                row = f"{name}.row"
+                row = f"{name}.row{rank}"  # layers of other ranks may share the bias
                 values = self.graph.array(self.stored[name])
                 self.stored[row] = self.weights.put(row, values.reshape(*[1] * (rank - 1), -1))
                 readers[0].input[index] = row

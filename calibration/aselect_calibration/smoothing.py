@@ -69,7 +69,8 @@ def smoothed(graph: Graph, layers: Sequence[Layer], smoothing: Mapping[str, Smoo
                 added[name] = weights.put(name, graph.array(stored[node.input[index]]) / factors)
                 node.input[index] = name
         for layer in readers:
-            name = f"{layer.weight}.smooth"
+            # Layers behind different norms may share a weight, but not the factors.
+            name = f"{layer.weight}.smooth.{norm}"
             added[name] = weights.put(name, _weight(graph, layer) * factors[:, None])
             makers[layer.node].input[1] = name
     used = {name for node in copy.model.graph.node for name in node.input}

@@ -234,6 +234,35 @@ def boost(graph: Graph, component: str, factor: float) -> None:
     model.initializer.extend([scale, weight])
 
 
+def test_layers_that_share_a_weight_keep_their_own_smoothing_and_scales(traced: Graph, street_data: Path) -> None:
+    """The exporter stores equal weights once: those of tied blocks, or the zeros of blocks that do nothing yet."""
+    shared = traced.copy()
+    nodes = {node.name: node for node in shared.model.graph.node}
+    for part in ("mlp.in", "mlp.out"):
+        nodes[f"block1.{part}.MatMul"].input[1] = nodes[f"block0.{part}.MatMul"].input[1]
+    stored = {weight.name: weight for weight in shared.model.graph.initializer}
+    for block in (0, 1):  # each block has outliers in channels of its own
+        norm = nodes[f"block{block}.mlp.norm.LayerNormalization"]
+        scale = shared.array(stored[norm.input[1]]).copy()
+        scale[block::8] *= 50
+        shared.model.graph.initializer.append(onnx.numpy_helper.from_array(scale, f"own.scale.{block}"))
+        norm.input[1] = f"own.scale.{block}"
+    weights = WeightFile(shared.folder, "shared.weights")
+    layers = find_layers(shared, LOGITS)
+    ranges = calibrate(shared, layers, calibration_frames(street_data, 4, SIZE, Resize()), "minmax", weights)
+    assert {"block0.mlp.norm.LayerNormalization", "block1.mlp.norm.LayerNormalization"} <= set(ranges.smoothing)
+    ready = prepare(shared, layers, ranges, weights)
+    frames = Street(7, *SIZE).frame(40)[0][None]
+    exact, smooth = (graph.session().infer(frames, [LOGITS])[LOGITS] for graph in (shared, ready.graph))
+    assert np.abs(smooth - exact).max() < 1e-4 * np.abs(exact).max()
+    int8 = Int8Weights(ready.graph, weights)
+    made = quantised(ready.graph, layers, ranges.layers, int8, weights, outputs=True).check()
+    error = made.session().infer(frames, [LOGITS])[LOGITS] - exact
+    assert np.linalg.norm(error) < 0.2 * np.linalg.norm(exact - exact.mean())
+    names = [node.name for node in made.model.graph.node]
+    assert len(set(names)) == len(names)
+
+
 # what cannot be done
 
 
