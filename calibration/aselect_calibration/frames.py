@@ -166,8 +166,14 @@ def _spread(there: Sequence[T], count: int, batch: int, found: str) -> tuple[lis
     least = -(-min(count, FEWEST) // batch) * batch
     if len(there) < least:
         enough = f"{count}" if count <= FEWEST else f"{count}, or at least {least}"
-        advice = f"add more or calibrate on {len(there)}" if there else "add some"
-        raise InputError(f"{found}, expected {enough}; {advice}", parameter=("data", "calib_images"))
+        whole = len(there) // batch * batch
+        if whole or not there:
+            advice = f"add more or calibrate on {whole}" if whole else "add some"
+            raise InputError(f"{found}, expected {enough}; {advice}", parameter=("data", "calib_images"))
+        raise InputError(
+            f"{found}, expected {enough}, whole batches of {batch}; add more or take a smaller batch",
+            parameter=("data", "batch"),
+        )
     taken = min(wanted, len(there) // batch * batch)
     note = f"{found}, {count} requested; calibrated on {taken}" if taken < wanted else ""
     return [there[index] for index in evenly(len(there), taken)], note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_fewer_images_than_asked_for_serve_with_a_note(tmp_path: Path) -> None:
     assert calibration_frames(folder, 18, SIZE, Resize(), batch=4).note == ""  # rounded up to 20, which there are
     with pytest.raises(InputError, match=r"got 6 images, expected 128, or at least 16; add more or calibrate on 6"):
         calibration_frames(write_images(tmp_path / "few", 6), 128, SIZE, Resize())
+
+
+@pytest.mark.parametrize(("batch", "advised"), [(1, 14), (5, 10), (14, 14), (15, None), (64, None)])
+def test_the_number_that_an_error_advises_calibrates(tmp_path: Path, batch: int, advised: int | None) -> None:
+    folder = write_images(tmp_path / "images", 14)
+    with pytest.raises(InputError, match="got 14 images") as refused:
+        calibration_frames(folder, 128, SIZE, Resize(), batch)
+    told = re.search(r"calibrate on (\d+)$", str(refused.value))
+    assert (told and int(told[1])) == advised
+    if advised is None:
+        assert str(refused.value).endswith("add more or take a smaller batch")
+    else:
+        assert len(calibration_frames(folder, advised, SIZE, Resize(), batch)) == advised
 
 
 @pytest.mark.parametrize("make", [voc, cvat, flat_masks, lower_splits])

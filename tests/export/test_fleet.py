@@ -384,6 +384,20 @@ def test_the_command(
     assert [path.name for path in tmp_path.iterdir()] == [layout]
 
 
+@pytest.mark.parametrize("layout", ["folder", "triton", "deepstream"])
+def test_a_place_below_a_file_is_one_line(
+    seg_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    layout: str,
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["--model", str(seg_bundle), "--format", layout, "--out", str(tmp_path / "file" / "out")]
+    assert command(export_command, monkeypatch, *arguments) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/file/out: could not write (Not a directory)")
+
+
 def test_an_unknown_format_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(export_command, monkeypatch, "--task", "seg", "--format", "onnx") == 2
     told = capsys.readouterr().err

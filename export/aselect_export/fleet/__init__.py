@@ -7,6 +7,7 @@ write_deepstream(Path("seg-fp16"), Path("nvinfer"))
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import naming
 from aselect_runtime.output_folder import check_replaceable
 from aselect_runtime.records import Precision
 from aselect_runtime.temporaries import temporary_folder
@@ -39,14 +41,17 @@ def check_format(layout: Format, precision: Precision) -> None:
 def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> ExportResult:
     """Export into `out` in the given format; for a fleet, through a temporary export folder.
 
-    Raises what `make` raises, InputError (the graph cannot be used there) and GateError (its answers differ there).
+    Raises what `make` raises, InputError (the graph cannot be used there), GateError (its answers differ there) and
+    WriteError.
     """
     if layout == "folder":
         return make(out)
     write, kind = {"triton": (write_triton, triton.KIND), "deepstream": (write_deepstream, deepstream.KIND)}[layout]
     check_replaceable(out, kind)  # before minutes of work
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(out.resolve()) as scratch:
+    with ExitStack() as stack:
+        with naming(out, faults=None):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(temporary_folder(out.resolve()))
         result = make(scratch / "export")
         notes = write(result.folder, out)
     report = result.report.model_copy(update={"notes": (*result.report.notes, *notes)})
