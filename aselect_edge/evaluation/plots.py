@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -274,5 +275,7 @@ def _save_images(figure: Any, axes: Any, path: Path) -> None:
 def _save(figure: Figure, path: Path) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic_file(path) as temporary:
+    with atomic_file(path) as temporary, warnings.catch_warnings():
+        # Names in scripts that the font lacks become boxes in a plot; one warning per letter helps nobody.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
         figure.savefig(temporary, dpi=110)

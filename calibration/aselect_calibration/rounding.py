@@ -56,7 +56,9 @@ def weight_scales(weight: NDArray[np.float32], axis: int, form: Format = INT8) -
     largest: NDArray[np.float32] = np.abs(weight).max(axis=others)
     # A channel of zeros has no scale; any is correct, and that of another channel stays in FP16's range.
     known = np.where(largest > 0, largest, largest.max() or 1.0).astype(np.float32)
-    scales: NDArray[np.float32] = np.maximum(known / np.float32(form.largest), np.float32(form.least_scale))
+    # A channel of the smallest numbers would get the scale 0, and NaN as its levels.
+    least = max(form.least_scale, float(np.finfo(np.float32).tiny))
+    scales: NDArray[np.float32] = np.maximum(known / np.float32(form.largest), np.float32(least))
     return scales
 
 

@@ -242,6 +242,15 @@ def test_weights_round_to_half_a_step_of_their_own_channel() -> None:
     assert np.abs(levels).max(axis=0).tolist() == [127, 127, 127, 0]
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-43, 1e-38])
+def test_a_channel_of_the_smallest_numbers_rounds_to_nearly_nothing(size: float) -> None:
+    weight = np.ones((4, 2), np.float32)
+    weight[:, 1] = size
+    rounded = round_weight(weight, axis=1)
+    assert (rounded[:, 0] == 1).all()
+    assert (np.abs(rounded[:, 1]) <= 2e-38).all()
+
+
 def test_smoothing_balances_channels_and_full_strength_flattens_the_activation() -> None:
     rng = np.random.default_rng(0)
     largest = rng.uniform(1, 2, 16).astype(np.float32)

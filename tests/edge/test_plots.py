@@ -69,6 +69,12 @@ def test_a_dollar_in_a_name_is_a_dollar(figures: list[Any], tmp_path: Path) -> N
     assert [label.replace(r"\$", "$") for label in labels] == [info.name for info in classes]
 
 
+def test_names_in_any_script_are_drawn_without_a_warning(figures: list[Any], tmp_path: Path) -> None:
+    classes = [ClassInfo(name=name, colour=(0, 0, 0)) for name in ("道路", "سيارة", "🚗")]
+    draw_confusion(np.eye(3, dtype=np.int64), classes, tmp_path / "confusion.png")  # pytest makes warnings errors
+    assert [label.get_text() for label in figures[-1].axes[0].get_yticklabels()] == [info.name for info in classes]
+
+
 def test_of_hundreds_of_classes_the_most_confused_are_shown(figures: list[Any], tmp_path: Path) -> None:
     classes = [ClassInfo(name=f"class {n}", colour=(n % 256, 0, 0)) for n in range(555)]
     matrix = 9 * np.eye(555, dtype=np.int64)
