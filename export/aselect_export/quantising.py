@@ -19,7 +19,7 @@ from aselect_export.graph import LOGITS
 from aselect_export.ladder import Candidate
 from aselect_export.schemes import Scheme, Subject, find_scheme
 from aselect_export.verify import batches
-from aselect_export.yardstick import Yardstick, find_yardstick
+from aselect_export.yardstick import Yardstick, find_yardstick, has_other_classes
 from aselect_runtime.errors import GateError
 from aselect_runtime.records import LayerDecision, Quantisation
 
@@ -66,6 +66,11 @@ def quantise(form: Form, subject: Subject, tried: Sequence[Candidate], data: Pat
         update={"bytes_before": scheme.build([]).size(), "bytes_after": graph.size()}
     )
     notes = latency_notes(candidate, tried, scheme.rest)
+    if data is not None and yardstick.metric == "agreement" and has_other_classes(data, subject.bundle.record):
+        notes.append(
+            f"{form}: the masks of {data} have other classes than the model, so the drop was measured as agreement "
+            "with the fp32 graph, not as miou"
+        )
     if scheme.ranges is not None and subject.frames is None:
         own = "{}x{}".format(*subject.bundle.record.imgsz)
         notes.append(

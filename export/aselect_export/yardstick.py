@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from aselect_calibration.frames import CalibrationFrames
 from aselect_calibration.weights import Graph
 from aselect_edge.bundle import LoadedBundle
+from aselect_edge.data import is_labelled
 from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation.metrics import Figures
 from aselect_export.evaluation import accuracy, has_labels_of
 from aselect_export.ladder import Trial
 from aselect_export.predictors import Predictor
 from aselect_export.verify import answer_of_graph
+from aselect_runtime.records import Bundle
 
 COMPARED = 64
 """Maximum number of frames on which agreement is measured."""
@@ -53,6 +55,13 @@ def find_yardstick(
     return Yardstick(
         "agreement", len(looked_at), 1.0, lambda graph: float((_classes(graph, trial, looked_at) == exact).mean())
     )
+
+
+def has_other_classes(data: Path, record: Bundle) -> bool:
+    """Whether `data` has masks that cannot score the model; False for a classifier, to which any folders look like
+    classes."""
+    masks = record.task == "seg" and is_labelled(data, "val", "seg")
+    return masks and not has_labels_of(data, "val", "seg", record.classes)
 
 
 def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:

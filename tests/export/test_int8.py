@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,23 @@ def test_with_an_engine_the_rest_is_fp16(seg_bundle: Path, street_data: Path, tm
     # One for the input of each layer and none for outputs: TensorRT fuses more without.
     operations = Counter(node.op_type for node in model.graph.node)
     assert operations["QuantizeLinear"] <= len(result.report.quantisation.layers)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_masks_of_other_classes_are_said_not_to_be_measured_on(
+    seg_bundle: Path, street_data: Path, tmp_path: Path, swapped: bool
+) -> None:
+    data = shutil.copytree(street_data, tmp_path / "data")
+    listed = json.loads((data / "classes.json").read_text())
+    names = [each["name"] for each in listed["classes"]]
+    for each, name in zip(listed["classes"], reversed(names) if swapped else names, strict=True):
+        each["name"] = name
+    (data / "classes.json").write_text(json.dumps(listed))
+    bundle = open_bundle("seg", seg_bundle)
+    result = export(bundle, "int8", tmp_path / "out", data=data, int8=LENIENT, engine="none", ladder=False)
+    assert result.report.quantisation is not None
+    assert result.report.quantisation.metric == ("agreement" if swapped else "miou")
+    assert any("other classes than the model" in note for note in result.report.notes) == swapped
 
 
 # smoothing
