@@ -14,6 +14,7 @@ from aselect_export.exporting import ExportResult, open_bundle
 from aselect_export.exporting import export as export_bundle
 from aselect_export.fleet import Format, check_format, deliver
 from aselect_export.requests import check_precision
+from aselect_runtime.errors import InputError
 from aselect_runtime.options import choice, parse_size
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import EncoderKind, Precision, Task, Weights
@@ -64,6 +65,8 @@ def export(
     if task is not None:
         choice(task, get_args(Task), "task")
     settings = Int8Settings(calib_images, calib, max_drop, rest)
+    if asked in ("fp16", "fp32") and weights is None:
+        _refuse_unused(asked, calib=calib, rest=rest)
     bundle = open_bundle(task, None if model is None else Path(model))
     targets = target.split(",") if isinstance(target, str) else target
     make = partial(
@@ -85,3 +88,14 @@ def export(
     )
     name = f"{bundle.record.task}-{asked}{f'-{weights}' if weights else ''}"
     return deliver(format, make, Path(name if out is None else out))
+
+
+def _refuse_unused(precision: Precision, **options: str | None) -> None:
+    """Raise InputError for an option that has no effect, because nothing is quantised."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"got {name} {value} for the precision {precision}, which quantises nothing, expected it with int8 or "
+                "fp8; leave it out or choose one of these",
+                parameter=(name, "precision"),
+            )

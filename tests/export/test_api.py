@@ -44,6 +44,8 @@ def test_a_bundle_is_exported_into_a_folder_of_its_name(
         ({"format": "zip"}, "expected one of folder"),
         ({"imgsz": (50, 64)}, "multiples of the patch size 8"),
         ({"calib": "guess"}, "expected one of minmax"),
+        ({"calib": "mse"}, "the precision fp16, which quantises nothing"),
+        ({"rest": "fp32", "precision": "fp32"}, "the precision fp32, which quantises nothing"),
         ({"model": "/nowhere"}, "no such folder"),
     ],
 )
