@@ -62,7 +62,7 @@ def main() -> None:
 def measured(folder: Path, data: Path) -> dict[str, Any]:
     """Count both graphs of an export and evaluate them on the test split."""
     manifest = Manifest.load(folder / MANIFEST)
-    found = {name: evaluate(folder / graph, data, "test") for name, graph in GRAPHS.items()}
+    found = {name: evaluate(folder / graph, data, "test", device="cpu") for name, graph in GRAPHS.items()}
     return {
         "size": list(manifest.input.shape[1:3]),
         "classes": len(manifest.classes),
