@@ -18,11 +18,12 @@ import torch
 
 from aselect_edge.bundle import load_bundle
 from aselect_edge.training import fit
+from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
-from research import row_data, row_jobs, row_training
+from research import row_data, row_jobs, row_models, row_training
 from research.gpu_results import collect
 from research.row_data import Labelled, Split
 from research.row_learner import DeviceLearner
@@ -193,6 +194,7 @@ def test_the_time_before_the_first_step_counts(data: Path, tmp_path: Path, monke
         used.append(arguments[-2:])
         return learn(*arguments)
 
+    monkeypatch.setattr(row_models, "load_efficientnet", lambda _weights: EfficientNetLite0())
     train(data, tmp_path, row="teacher", samples=2, batch=2, validations=1)
     monkeypatch.setattr(row_training, "time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None))
     monkeypatch.setattr(row_training, "load_guide", waiting)
