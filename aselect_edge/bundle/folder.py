@@ -116,9 +116,10 @@ def load_bundle(path: Path) -> LoadedBundle:
 
 
 def save_bundle(folder: Path, record: Bundle, selection: Selection, model: TapModel) -> None:
-    """Write a bundle atomically; weights in float16, the backbone's only if the record names a file for it.
+    """Write a bundle atomically; the backbone's weights only if the record names a file for them.
 
-    The backbone is truncated after the deepest tap's block: later blocks cannot reach the taps.
+    Weights are stored in float16, those with a value beyond its range in float32. The backbone is truncated after the
+    deepest tap's block: later blocks cannot reach the taps.
     """
     with atomic_folder(folder, KIND) as temporary:
         selection.save(temporary / SELECTION)
@@ -148,8 +149,13 @@ def save_distilled(folder: Path, bundle: LoadedBundle, found: Distilled, state: 
 def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
     tensors = {k: v.detach().cpu() for k, v in state.items()}
     # BatchNorm's running variance can leave float16's range, so buffers and norms keep their type.
-    half = {k: (v.half() if v.ndim > 1 else v).clone() for k, v in tensors.items()}
+    half = {k: (v.half() if v.ndim > 1 and _fits_half(v) else v).clone() for k, v in tensors.items()}
     path.write_bytes(save(half, metadata={"format": "pt"}))
+
+
+def _fits_half(values: torch.Tensor) -> bool:
+    """Whether no value is beyond float16's range, where it would become infinite."""
+    return bool(values.abs().max() <= torch.finfo(torch.float16).max) if values.numel() else True
 
 
 def _load_head(head: Head, path: Path) -> None:

@@ -87,6 +87,15 @@ def name_classes(names: Sequence[str], source: Path, colours: Sequence[Colour] =
         ) from error
 
 
+def refuse_single(data: Path, classes: Sequence[ClassInfo]) -> None:
+    """Raise InputError for fewer than two classes: every answer would be right, and the figures 100 %."""
+    if len(classes) < 2:
+        got = f"only the class {classes[0].name!r}" if classes else "no class"
+        raise InputError(
+            f"{data}: got {got}, expected labels of two classes or more; add images of what is to be told apart from it"
+        )
+
+
 def _colour(index: int) -> Colour:
     """A distinct colour for a class without one: hues are a golden angle apart."""
     hsv = np.array([[[int(index * 137.508) % 180, 200, 230]]], np.uint8)

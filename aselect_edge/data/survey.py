@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from PIL import Image
 from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
+from aselect_edge.data.repeats import told_repeats
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.spread import evenly
 from aselect_runtime.errors import InputError
+from aselect_runtime.media import some_of
 from aselect_runtime.records import Task
 
 LOOKED_AT = 200
 """Images of a split, at most, whose label map and size are read."""
 EXAMPLES = 4
+Opened = ClassificationData | SegmentationData
 TASKS: tuple[Task, ...] = ("seg", "cls")
 
 
@@ -68,6 +71,8 @@ class Survey:
     """What training would refuse or suffer from, a line each."""
     images: int
     """All images, labelled or not, where no layout fits."""
+    refused: bool = False
+    """Whether training refuses the folder as it is."""
 
     @property
     def train(self) -> SplitSurvey | None:
@@ -87,20 +92,48 @@ def survey(data: Path, task: Task | None = None) -> Survey:
         return _unlabelled(data, task)
     found, layout = fitting[0]
     splits: list[SplitSurvey] = []
+    opened: dict[str, Opened] = {}
     problems: list[str] = []
+    refusals: list[str] = []
     unreadable: list[Path] = []
-    for name in _splits(data, layout, problems):
-        stored = name in layout.splits(data)
+    for name in _splits(data, layout, refusals):
+        stored, faulty = name in layout.splits(data), problems if name == "test" else refusals
         try:
             unreadable += broken_images(data, name, layout) if stored else []
-            part, faults = _split(data, name, found, held_out=not stored)
+            opened[name] = _open(data, name, found)
+            part, faults = _split(opened[name], name, held_out=not stored)
         except InputError as error:
-            problems.append(str(error))
+            faulty.append(str(error))
             continue
         splits.append(part)
-        problems += faults
-    problems += _imbalances(found, splits)
-    return Survey(data, found, layout.name, layout.tree, tuple(splits), tuple(unreadable), tuple(problems), 0)
+        faulty += faults
+    refusals += _untrainable(data, opened, splits)
+    problems += _repeats(opened) + _imbalances(found, splits)
+    told, broken = (*refusals, *problems), tuple(unreadable)
+    return Survey(data, found, layout.name, layout.tree, tuple(splits), broken, told, 0, refused=bool(refusals))
+
+
+def _untrainable(data: Path, opened: Mapping[str, Opened], splits: Sequence[SplitSurvey]) -> list[str]:
+    """What training says of the classes of `train`, if all of its labels were looked at."""
+    train = next((split for split in splits if split.name == "train"), None)
+    seen = opened.get("train")
+    if train is None or (isinstance(seen, SegmentationData) and train.looked_at < train.images):
+        return []
+    there = [each.name for each in train.classes if each.images]
+    if len(there) == 1:
+        return [f"{data}: got only the class {there[0]!r} in train, expected two or more; add images of others"]
+    absent = [each.name for each in train.classes if not each.images]
+    if there and absent and isinstance(seen, SegmentationData) and seen.named_in is not None:
+        return [f"{seen.named_in}: got the class {some_of(absent)}, which no mask of train contains; remove it"]
+    return []
+
+
+def _repeats(opened: Mapping[str, Opened]) -> list[str]:
+    """A line for each split that has images of `train`."""
+    if "train" not in opened:
+        return []
+    lines = (told_repeats(opened["train"], part, name) for name, part in opened.items() if name != "train")
+    return [line for line in lines if line]
 
 
 def _splits(data: Path, layout: Layout[Any], problems: list[str]) -> list[str]:
@@ -122,8 +155,11 @@ def _unlabelled(data: Path, task: Task | None) -> Survey:
     return Survey(data, None, "", "", (), (), tuple(problems), count)
 
 
-def _split(data: Path, name: str, task: Task, *, held_out: bool) -> tuple[SplitSurvey, list[str]]:
-    opened = open_segmentation(data, name) if task == "seg" else open_classification(data, name)
+def _open(data: Path, name: str, task: Task) -> Opened:
+    return open_segmentation(data, name) if task == "seg" else open_classification(data, name)
+
+
+def _split(opened: Opened, name: str, *, held_out: bool) -> tuple[SplitSurvey, list[str]]:
     count = min(LOOKED_AT, len(opened))
     chosen = evenly(len(opened), count)
     if isinstance(opened, SegmentationData):
@@ -196,6 +232,4 @@ def _imbalances(task: Task, splits: Sequence[SplitSurvey]) -> list[str]:
 
 
 def _names(classes: Sequence[ClassCount], least: int, most: int) -> str:
-    from aselect_runtime.media import some_of
-
     return some_of([each.name for each in classes if least <= each.images <= most], 5)

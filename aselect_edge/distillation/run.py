@@ -21,6 +21,7 @@ from aselect_edge.distillation.head import train_head
 from aselect_edge.distillation.learner import StemLearner
 from aselect_edge.distillation.views import UnlabelledViews, open_views
 from aselect_edge.evaluation.plots import draw_curve
+from aselect_edge.training.alone import alone_in
 from aselect_edge.training.checkpoint import working_folder
 from aselect_edge.training.identity import features_digest
 from aselect_edge.training.loop import learn
@@ -87,7 +88,25 @@ def distil(
     views = open_views(source, images, loaded.record.imgsz, loaded.record.resize, recipe)
     workdir = working_folder(place)
     folder = workdir / "features" if cache is None else Path(cache)
-    torch.manual_seed(seed)
+    with alone_in(workdir):
+        return _distilled(loaded, full, spec, views, recipe, source, place, folder, on, progress)
+
+
+def _distilled(
+    loaded: LoadedBundle,
+    full: TapModel,
+    spec: StemSpec,
+    views: tuple[UnlabelledViews, UnlabelledViews],
+    recipe: Recipe,
+    source: Path,
+    place: Path,
+    folder: Path,
+    on: torch.device,
+    progress: Progress,
+) -> Distillation:
+    """Train the stem, with labels the head too, and write the bundle."""
+    workdir = working_folder(place)
+    torch.manual_seed(recipe.seed)
     learner = StemLearner(full, loaded.record.task, spec, views, recipe, folder, progress, on)
     _warn_of_cost(learner.cost, learner.full_cost)
     state = learn(learner, recipe, _identity(full, spec, views, recipe), workdir, progress)

@@ -101,7 +101,7 @@ def plan(found: Survey, threads: int | None = None) -> Plan:
             ),
             ("labels are needed to train: draw polygons with LabelMe, or sort the images into a folder per class",),
         )
-    if found.task is None or train is None:
+    if found.task is None or train is None or found.refused:
         return Plan((f"aselect-init {data}",), ("correct what is listed above, then run it again",))
     task, few = found.task, train.images < FEW_IMAGES
     imgsz = input_size(train.sizes, task)

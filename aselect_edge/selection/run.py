@@ -15,7 +15,7 @@ from aselect_edge.backbones.device import CPU
 from aselect_edge.backbones.digest import backbone_digest
 from aselect_edge.selection.by_fixed import TIMESTEPS
 from aselect_edge.selection.choice import Choice, Settings
-from aselect_edge.selection.evidence import NO_IMAGES, Evidence, open_images, open_labelled
+from aselect_edge.selection.evidence import NO_IMAGES, NO_LABEL, Evidence, open_images, open_labelled
 from aselect_edge.selection.massive import massive_taps
 from aselect_edge.selection.resume import Store, scan_key
 from aselect_edge.selection.scan import Scan, candidate_taps
@@ -118,6 +118,14 @@ def gather_evidence(data: Path | None, request: Request, scan: Scan) -> Evidence
         open_labelled(data, split, request.task, count, request.seed, scan.imgsz, scan.resize)
         for split in ("train", "val")
     )
+    for split, part, fewest in (("train", train, 2), ("val", val, 1)):
+        there = part.labels.unique()
+        if int((there != NO_LABEL).sum()) < fewest:
+            raise InputError(
+                f"{data}: got {fewest - 1} classes in the labels of {split} that were read, expected {fewest} or more, "
+                "because every candidate would have the same score; add labels, or choose a strategy without labels",
+                parameter=("data", "strategy"),
+            )
     if train.classes != val.classes:
         raise InputError(
             f"{data}: got {train.classes} classes in train and {val.classes} in val, expected the same; add a "

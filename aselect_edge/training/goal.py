@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.data.classes import refuse_single
 from aselect_edge.evaluation import Data
 from aselect_edge.training.classifying import Classifying
 from aselect_edge.training.recipe import Recipe
@@ -40,11 +41,15 @@ class Goal(Protocol):
 def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
     """The task on the splits `train` and `val` of a folder; raises InputError.
 
-    Warns if val is held out of train, and of classes without an image.
+    Warns if val is held out of train, and of classes without an image. Raises InputError for a single class, and for
+    a val without a label, whose figures would mean nothing.
     """
     if task == "seg":
-        return Segmenting(open_segmentation(data, "train"), open_segmentation(data, "val"), recipe)
+        maps = open_segmentation(data, "train")
+        refuse_single(data, maps.classes)
+        return Segmenting(maps, open_segmentation(data, "val"), recipe)
     train, val = open_classification(data, "train"), open_classification(data, "val")
+    refuse_single(data, [train.classes[label] for label in sorted({*train.labels})])
     for split, opened in (("train", train), ("val", val)):
         absent = [info.name for index, info in enumerate(opened.classes) if index not in opened.labels]
         if absent:

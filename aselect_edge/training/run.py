@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -17,8 +18,10 @@ from aselect_edge.backbones.prompt import CONDITION
 from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
+from aselect_edge.data.repeats import told_repeats
 from aselect_edge.heads import build_head, taps_for
 from aselect_edge.team import ALONE, Team
+from aselect_edge.training.alone import alone_in
 from aselect_edge.training.clean import LEVELS, clean_backbone, without_noise
 from aselect_edge.training.comparison import compare, told
 from aselect_edge.training.discard import discarded_channels
@@ -47,6 +50,8 @@ def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team 
     check_replaceable(request.out, KIND)  # checked before hours of training
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
     goal = open_goal(request.task, request.data, recipe)
+    if twice := told_repeats(goal.train, goal.val, "val"):
+        log.warning("%s: %s", request.data, twice)
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)
@@ -55,6 +60,21 @@ def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team 
         discarded = discarded_channels(model, request.discard, goal, record.resize)
         record = record.model_copy(update={"discarded": discarded})
         model = fresh_model(backbone, record, recipe.seed)
+    with alone_in(request.workdir) if team.leads else nullcontext():
+        return _trained(request, model, backbone, record, goal, progress, team)
+
+
+def _trained(
+    request: TrainRequest,
+    model: TapModel,
+    backbone: LoadedBackbone,
+    record: Bundle,
+    goal: Goal,
+    progress: Progress,
+    team: Team,
+) -> Outcome:
+    """Train the model of a record, and write the bundle and the report."""
+    recipe = request.recipe or RECIPES[request.task]
     if request.clean is not None:
         backbone, record = _cleaned_by_one(request, model, backbone, record, goal, progress, team)
         model = fresh_model(backbone, record, recipe.seed)

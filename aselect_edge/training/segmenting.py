@@ -31,6 +31,7 @@ class Segmenting:
     def __init__(self, train: SegmentationData, val: SegmentationData, recipe: Recipe) -> None:
         self.train, self.val, self.recipe = train, val, recipe
         self.weights = rare_weights(_pixels_per_class(train))
+        _check_val(val)
 
     def views(self, imgsz: tuple[int, int], how: Resize) -> SegmentationViews:
         """See Goal."""
@@ -71,6 +72,29 @@ def _pixels_per_class(data: SegmentationData) -> Tensor:
         counts += np.bincount(data.label(index).ravel(), minlength=256)
     _refuse_absent(data, counts)
     return torch.from_numpy(counts[: len(data.classes)])
+
+
+def _check_val(data: SegmentationData) -> None:
+    """Raise InputError if no pixel of val has a label; warn of classes that it does not have.
+
+    Reads label maps until every class has occurred.
+    """
+    there = np.zeros(256, bool)
+    for index in range(len(data)):
+        there[np.unique(data.label(index))] = True
+        if there[: len(data.classes)].all():
+            return
+    absent = [info.name for index, info in enumerate(data.classes) if not there[index]]
+    if len(absent) == len(data.classes):
+        raise InputError(
+            f"{data.pairs[0][1].parent}: got {len(data)} masks of val in which every pixel is {data.ignore_index}, no "
+            "label, expected pixels of the classes; replace these masks"
+        )
+    log.warning(
+        "val has no pixel of %s: such a class counts with an IoU of 0 as soon as one pixel is taken for it, and not at "
+        "all otherwise; add images of it to val",
+        some_of(absent),
+    )
 
 
 def _refuse_absent(data: SegmentationData, counts: NDArray[np.int64]) -> None:

@@ -83,6 +83,19 @@ def test_what_is_loaded_equals_what_was_trained_rounded_to_half(saved: tuple[Pat
     assert set(loaded.record.files) == {"selection.json", "head.safetensors", "backbone.safetensors"}
 
 
+@torch.no_grad()
+def test_weights_beyond_float16_are_stored_as_they_are(backbone_folder: Path, tmp_path: Path) -> None:
+    """In float16 the value would be infinite, and every answer NaN."""
+    model = _model(backbone_folder)
+    query = dict(model.backbone.named_parameters())["blocks.0.mlp_in.weight"]
+    query[0, 0] = 1e6
+    save_bundle(tmp_path / "bundle", _record(backbone_folder, ships=True), SELECTION, model)
+    pixels = torch.rand(1, 3, 16, 24) * 255
+    torch.testing.assert_close(
+        load_bundle(tmp_path / "bundle").reference()(pixels), model(pixels), rtol=0.05, atol=0.05
+    )
+
+
 def test_another_size_is_asked_for_at_loading(saved: tuple[Path, TapModel]) -> None:
     deployed = load_bundle(saved[0]).deployed((20, 12))
     assert deployed(torch.rand(1, 3, 20, 12)).shape == (1, 2, 20, 12)

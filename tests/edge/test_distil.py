@@ -125,7 +125,7 @@ def test_a_stem_learns_and_the_bundle_keeps_all_it_had(bundle: Path, images: Pat
     stem = answers(loaded.with_encoder("distilled").reference(), images)
     assert (stem == full).float().mean() > 0.8
     kept = {path.name for path in (tmp_path / "distilled.training").iterdir()}
-    assert kept == {"checkpoint.pt", "curve.csv", "curve.png", "features"}
+    assert kept == {"checkpoint.pt", "curve.csv", "curve.png", "features", ".lock"}
 
 
 def test_the_bundle_itself_may_be_the_place(bundle: Path, images: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.commands.init import init
 from aselect_edge.data.survey import survey
 from aselect_edge.planning.first_steps import first_steps, input_size, plan
+from aselect_edge.training.goal import open_goal
+from aselect_edge.training.recipe import RECIPES
 from aselect_runtime.errors import InputError
 
 HEIGHT, WIDTH = 48, 64
@@ -45,7 +48,7 @@ def with_yolo(data: Path, count: int = 24) -> None:
     line = "0 " + " ".join(f"{x / WIDTH} {y / HEIGHT}" for x, y in RING)
     for split, some in (("train", count - 6), ("val", 6)):
         for number in range(some):
-            photograph(data / "images" / split / f"{number:02d}.jpg", number)
+            photograph(data / "images" / split / f"{number:02d}.jpg", number + (0 if split == "train" else 100))
             labels = data / "labels" / split
             labels.mkdir(parents=True, exist_ok=True)
             (labels / f"{number:02d}.txt").write_text(line + "\n")
@@ -89,9 +92,43 @@ def test_unequal_classes_are_said(tmp_path: Path) -> None:
     for name, count in (("jay", 210), ("wren", 10)):
         for split, some in (("train", count), ("val", 1)):
             for number in range(some):
-                photograph(tmp_path / split / name / f"{number}.jpg", number, (4, 6))
+                photograph(tmp_path / split / name / f"{number}.jpg", number if split == "train" else 999, (4, 6))
     (problem,) = survey(tmp_path).problems
     assert problem.startswith("train has 21 times as many images of jay as of wren")
+
+
+def class_folders(data: Path, counts: dict[str, tuple[int, int]]) -> None:
+    """Images of each class in train and in val, all different."""
+    for number, (name, some) in enumerate(counts.items()):
+        for split, count in zip(("train", "val"), some, strict=True):
+            (data / split / name).mkdir(parents=True)
+            for each in range(count):
+                photograph(
+                    data / split / name / f"{each}.jpg", 1000 * number + each + (500 if split == "val" else 0), (8, 8)
+                )
+
+
+def test_images_of_val_that_train_has_too_are_counted(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"jay": (12, 3), "wren": (12, 3)})
+    assert survey(tmp_path).problems == ()
+    shutil.copy(tmp_path / "train/jay/5.jpg", tmp_path / "val/jay/again.jpg")
+    (problem,) = survey(tmp_path).problems
+    assert problem.startswith("1 of the 7 images of val are also in train (again.jpg)")
+
+
+@pytest.mark.parametrize("fault", ["an empty folder in val", "a class of val alone", "a single class"])
+def test_commands_that_would_be_refused_are_not_printed(tmp_path: Path, fault: str) -> None:
+    class_folders(tmp_path, {"jay": (12, 3), **({} if fault == "a single class" else {"wren": (12, 3)})})
+    if fault == "an empty folder in val":
+        (tmp_path / "val/crow").mkdir()
+    if fault == "a class of val alone":
+        photograph(tmp_path / "val/crow/1.jpg", 7, (8, 8))
+    found = survey(tmp_path)
+    assert found.refused
+    assert plan(found).commands == (f"aselect-init {tmp_path}",)
+    with pytest.raises(InputError) as refused:
+        open_goal("cls", tmp_path, RECIPES["cls"])
+    assert str(refused.value).split(":")[0] == found.problems[0].split(":")[0]
 
 
 def test_a_label_that_is_not_understood_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
@@ -108,6 +145,7 @@ def test_a_label_that_is_not_understood_is_named_and_the_others_are_counted(tmp_
     assert found.train is not None
     assert [each.images for each in found.train.classes] == [2, 2]
     assert any("2.png: got 40x64, expected the image's 48x64" in problem for problem in found.problems)
+    assert plan(found).commands == (f"aselect-init {tmp_path}",)  # training refuses the label
 
 
 def test_images_without_labels_get_what_needs_none(tmp_path: Path) -> None:

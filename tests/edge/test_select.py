@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,6 +64,20 @@ def test_select_reads_a_labelled_folder(backbone_folder: Path, street_data: Path
     assert not shares or shares[-1] == 1.0
     assert selection.cost is not None
     assert (selection.cost.forward_passes == 0) == (strategy in ("uniform", "smallest-sigma"))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_that_cannot_tell_candidates_apart_are_refused(
+    backbone_folder: Path, street_data: Path, tmp_path: Path, split: str
+) -> None:
+    """With one class in train, or none in val, every candidate has the same score."""
+    data = Path(shutil.copytree(street_data, tmp_path / "data"))
+    for path in (data / split / "labels").iterdir():
+        cv2.imwrite(str(path), np.full((48, 64), 0 if split == "train" else 255, np.uint8))
+    classes = json.loads((data / "classes.json").read_text())
+    (data / "classes.json").write_text(json.dumps({**classes, "ignore_index": 255}))
+    with pytest.raises(InputError, match=f"in the labels of {split} .* every candidate would have the same score"):
+        select_tap(str(backbone_folder), data, _request("probe"))
 
 
 def test_a_mixture_cannot_be_deployed(backbone_folder: Path, street_data: Path, tmp_path: Path) -> None:

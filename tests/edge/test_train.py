@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from aselect_edge.backbones.noise import DIT_SCHEDULE
 from aselect_edge.bundle import load_bundle
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.data import open_segmentation
+from aselect_edge.evaluation.measuring import measure
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
 from aselect_edge.training import Outcome, Recipe, TrainRequest, Unfreeze, checkpoint, train_bundle
@@ -234,6 +237,60 @@ def test_a_finished_run_is_not_trained_again(train: Train) -> None:
     assert first.curve == again.curve
     for name, value in _weights(first).items():
         torch.testing.assert_close(_weights(again)[name], value)
+
+
+def test_two_runs_in_one_folder_are_refused(request_of: Callable[..., TrainRequest]) -> None:
+    """The other process is a lock of the kernel's, as a run holds it; when it is gone, the run goes on."""
+    request = request_of()
+    request.workdir.mkdir()
+    with (request.workdir / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"bundle\.training: got a folder in which another process is training"):
+            train_bundle(request)
+    assert train_bundle(request).figures.images == 3
+
+
+def _masks(data: Path, split: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> None:
+    for path in sorted((data / split / "labels").iterdir()):
+        cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)).astype(np.uint8))  # type: ignore[arg-type]
+
+
+def test_a_val_without_labels_is_refused(street_data: Path, tmp_path: Path) -> None:
+    """Its mIoU would be 0 whatever the head learns, and the first weights the best."""
+    data = Path(shutil.copytree(street_data, tmp_path / "data"))
+    _masks(data, "val", lambda mask: np.full_like(mask, open_segmentation(street_data, "val").ignore_index))
+    with pytest.raises(InputError, match=r"val in which every pixel is .*, no label"):
+        open_goal("seg", data, RECIPE)
+    opened = open_segmentation(data, "val")
+    with pytest.raises(InputError, match="got 3 masks in which no pixel has a label"):
+        measure(lambda frames: np.zeros(frames.shape[:3], np.uint8), opened, SIZE, Resize())
+
+
+def test_classes_that_val_lacks_are_named(street_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = Path(shutil.copytree(street_data, tmp_path / "data"))
+    names = [info.name for info in open_segmentation(data, "val").classes]
+    _masks(data, "val", lambda mask: np.where(mask == names.index("Sky"), names.index("Road"), mask))
+    open_goal("seg", data, RECIPE)
+    assert "val has no pixel of Sky" in caplog.text
+
+
+def test_a_single_class_is_refused(bird_data: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(bird_data, tmp_path / "data"))
+    for split in ("train", "val"):
+        for name in ("blue", "green"):
+            shutil.rmtree(data / split / name)
+    with pytest.raises(InputError, match="got only the class 'red', expected labels of two classes or more"):
+        open_goal("cls", data, RECIPE)
+
+
+def test_images_of_val_that_are_in_train_are_reported(
+    request_of: Callable[..., TrainRequest], bird_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(bird_data, tmp_path / "data"))
+    for number in range(2):
+        shutil.copy(data / f"train/red/{number}.png", data / f"val/red/more{number}.png")
+    train_bundle(request_of("cls", data=data))
+    assert "2 of the 14 images of val are also in train (more0.png, more1.png)" in caplog.text
 
 
 def test_a_checkpoint_of_another_run_is_refused(train: Train) -> None:
