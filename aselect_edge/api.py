@@ -15,14 +15,25 @@ from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
-from aselect_edge.selection.strategies import default_strategy
+from aselect_edge.selection.strategies import default_strategy, refuse_unused
 from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
+from aselect_edge.training.recipe import Overlap
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import check_place
-from aselect_runtime.options import choice, parse_size
+from aselect_runtime.options import MOST, choice, parse_list, parse_size, within
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import HEAD_KINDS, CleanLevels, Component, HeadKind, HeadSpec, Selection, Tap, Task
+from aselect_runtime.records import (
+    COMPONENTS,
+    HEAD_KINDS,
+    CleanLevels,
+    Component,
+    HeadKind,
+    HeadSpec,
+    Selection,
+    Tap,
+    Task,
+)
 
 
 def select(
@@ -81,15 +92,23 @@ def select(
         check_place(place)  # before an hour of work
     if timestep is not None and timesteps is not None:
         raise InputError("got timestep and timesteps, expected only one of them; leave one out", parameter="timesteps")
+    _check_numbers(batch=(batch, 1), images=(images, 0), blocks=(blocks, 0), seed=(seed, 0), steps=(steps, 1))
+    within(dimensions, 1, 2, "dimensions")
+    parts = parse_list(components) if isinstance(components, str) else components
+    wanted = None if parts is None else [choice(part, COMPONENTS, "components") for part in parts]
     folder = None if data is None else Path(data)
     only = Tap.parse(tap) if isinstance(tap, str) else tap
+    choice(task, tuple(HEAD_KINDS), "task")
+    name = strategy or ("fixed" if timestep is not None else default_strategy(folder, task, only))
+    given = {"dimensions": dimensions, "amplitude": amplitude, "cutoff": cutoff, "dc": dc, "confidence": confidence}
+    refuse_unused(name, {**given, "head": head, "steps": steps, "tap": only})
     request = Request(
-        strategy=strategy or ("fixed" if timestep is not None else default_strategy(folder, task, only)),
+        strategy=name,
         task=task,
         images=images,
         imgsz=None if imgsz is None else parse_size(imgsz),
         timesteps=timesteps if timestep is None else [timestep],
-        components=components,
+        components=wanted,
         blocks=blocks,
         batch=batch,
         seed=seed,
@@ -180,6 +199,23 @@ def train(
     ):
         if value is not None and not has:
             raise InputError(f"got {name}={value!r} without {of}, expected both; add {of}=True")
+    if finetune and cache is not None:
+        raise InputError(
+            "got a folder for features and fine-tuning, which changes the features with each step, expected one of "
+            "them; leave one out",
+            parameter=("cache", "finetune"),
+        )
+    if choice(loss, get_args(Overlap), "loss") != "dice" and task == "cls":
+        raise InputError(
+            f"got the loss {loss!r} for classification, expected it for the task seg only; leave it out",
+            parameter="loss",
+        )
+    if head is not None:
+        choice(head, get_args(HeadKind), "head")
+    _check_numbers(samples=(samples, 0), batch=(batch, 0), patience=(patience, 0), seed=(seed, 0))
+    _check_numbers(clean_samples=(clean_samples, 0), noise_draws=(noise_draws, 1))
+    for rate, speed in (("lr", lr), ("backbone_lr", backbone_lr), ("clean_lr", clean_lr)):
+        within(speed, 0, 1, rate, whole=False)
     chosen = selection if isinstance(selection, Selection) else Selection.load(Path(selection))
     parts = [part for part in taps.split(",") if part] if isinstance(taps, str) else taps
     own = RECIPES[task]
@@ -215,6 +251,12 @@ def train(
     with assemble() as team:
         loaded = _load(backbone, options, request.depth)
         return train_bundle(replace(request, source=loaded), progress, team)
+
+
+def _check_numbers(**given: tuple[int | None, int]) -> None:
+    """Raise InputError for an option (value, least) that is not a whole number from the least on."""
+    for name, (value, least) in given.items():
+        within(value, least, MOST, name)
 
 
 def _clean(levels: CleanLevels | None, samples: int | None, rate: float | None, seed: int) -> CleanRecipe:

@@ -89,7 +89,7 @@ class DiffusionSchedule(Schedule):
     config: dict[str, Any] = field(default_factory=lambda: dict(DIT_SCHEDULE))
 
     def levels(self, timesteps: Sequence[float]) -> tuple[Noise, ...]:
-        broken = [t for t in timesteps if t != int(t)]
+        broken = [t for t in timesteps if not float(t).is_integer()]
         if broken:
             raise InputError(f"got timesteps {broken}, expected indices, whole numbers; change them", parameter=ASKED)
         return tuple(noise_levels(self.config, [int(t) for t in timesteps]))

@@ -11,7 +11,7 @@ from aselect_edge.data.places import IMAGES, LABELS, is_label_beside
 from aselect_edge.data.sets import ClassificationData
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import read_file
-from aselect_runtime.media import is_hidden, is_image, list_images, some_of, warn_once
+from aselect_runtime.media import IMAGE_SUFFIXES, is_hidden, is_image, list_files, some_of, warn_once
 from aselect_runtime.records import ClassInfo
 
 _OF_MASKS = frozenset({*IMAGES, *LABELS})
@@ -24,14 +24,25 @@ def _classed(data: Path) -> dict[str, Path]:
 
 
 def _is_flat(data: Path) -> bool:
+    return _of_images(data) and not doubtful(data)
+
+
+def _of_images(data: Path) -> bool:
     names = folders_in(data)
-    plain = not any(split_of(name) or name.lower() in _OF_MASKS for name in names)
-    return len(names) > 1 and plain and all(_has_image(data / name) for name in names)
+    return len(names) > 1 and all(_has_image(data / name) for name in names)
 
 
-def _images(folder: Path) -> list[Path]:
-    """A class's images without label masks; raises InputError for splits inside a class."""
-    images = list_images(folder)
+def doubtful(data: Path) -> list[str]:
+    """Of several folders of images, those whose names are also names of splits or of folders of masks."""
+    clash = [name for name in folders_in(data) if split_of(name) or name.lower() in _OF_MASKS]
+    return clash if _of_images(data) else []
+
+
+def _images(folder: Path, of_train: bool) -> list[Path]:
+    """A class's images without label masks; raises InputError for splits inside a class, and for none in `train`."""
+    images = list_files(folder, IMAGE_SUFFIXES)
+    if of_train and not images:
+        raise InputError(f"{folder}: got no image, expected at least one; add images or remove the folder")
     within = next((part for p in images for part in p.relative_to(folder).parts[:-1] if split_of(part)), None)
     if within:
         raise InputError(
@@ -72,7 +83,9 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
             "and so on; remove the folder, correct classes.json, or choose the task seg",
             parameter="task",
         )
-    pairs = [(path, names.index(name)) for name in found for path in _images(folder / name)]
+    if loose := sorted(path.name for path in folder.iterdir() if is_image(path) and not is_hidden(path.name)):
+        warn_once(f"{folder}: left out {len(loose)} images beside the folders of classes: {some_of(loose)}")
+    pairs = [(path, names.index(name)) for name in found for path in _images(folder / name, folder == train)]
     return ClassificationData(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), classes)
 
 

@@ -129,15 +129,23 @@ def _open(data: Path, split: str, task: Task, layouts: Sequence[Layout[D]]) -> D
     return open_split(data, split, layout)
 
 
-def why_unknown(data: Path, task: Task) -> InputError:
-    """The error for a folder that fits no layout of the task."""
+def why_unknown(data: Path, task: Task | None) -> InputError:
+    """The error for a folder that fits no layout of the task, or of either task."""
     if not data.is_dir():
         return InputError(
             f"{data}: no such folder, expected a folder of labelled images; check the path", parameter="data"
         )
     other: Task = "cls" if task == "seg" else "seg"
-    fitting = find(data, _LAYOUTS[other])
-    deeper = [name for name in folders_in(data) if find(data / name, _LAYOUTS[task])]
+    fitting = find(data, _LAYOUTS[other]) if task else None
+    clash = class_folders.doubtful(data)
+    if clash and not fitting:
+        return InputError(
+            f"{data}: got {some_of(folders_in(data), 5)}, expected to know whether {some_of(clash)} is a class; if "
+            f"each of these folders is one, move them into {data / 'train'}, else call the folders images and masks",
+            parameter="data",
+        )
+    wanted = _LAYOUTS[task] if task else (*SEGMENTATION, *CLASSIFICATION)
+    deeper = [name for name in folders_in(data) if find(data / name, wanted)]
     advice = (
         f"choose the task {other}, which the layout {fitting.name} fits"
         if fitting
@@ -146,5 +154,6 @@ def why_unknown(data: Path, task: Task) -> InputError:
         else "docs/data.md shows what each layout looks like"
     )
     found = some_of(sorted(child.name for child in data.iterdir()), 5) or "nothing"
-    expected = "images with masks or polygons" if task == "seg" else "a folder of images per class"
+    kinds = {"seg": "images with masks or polygons", "cls": "a folder of images per class"}
+    expected = kinds[task] if task else " or ".join(kinds.values())
     return InputError(f"{data}: got {found}, expected {expected}; {advice}", parameter="task" if fitting else "data")

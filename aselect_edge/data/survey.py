@@ -146,7 +146,7 @@ def _splits(data: Path, layout: Layout[Any], problems: list[str]) -> list[str]:
 
 def _unlabelled(data: Path, task: Task | None) -> Survey:
     """A folder in no layout: how many images there are, and why their labels are not understood."""
-    problems = [str(why_unknown(data, task or "seg"))]
+    problems = [str(why_unknown(data, task))]
     try:
         count = len(images_of(data))
     except InputError as error:

@@ -20,8 +20,8 @@ TIMESTEPS = (0, 500, 999)
 def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """The given noise level at the given tap; nothing is measured.
 
-    With several levels, or without a tap, the best by `hfr` on the images: a few passes per image. Without images the
-    tap is the default, and there must be only one level: raises InputError.
+    With several levels, or without a tap, the best by `hfr` on the images, at the tap if one is given. Without images
+    the tap is the default, and there must be only one level: raises InputError.
     """
     if len(scan.levels) == 1 and (settings.tap or not len(evidence.images)):
         tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
@@ -35,5 +35,5 @@ def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
             parameter=("timestep", "data"),
         )
     steps = ", ".join(f"{level.model_timestep:g}" for level in scan.levels)
-    choice = by_hfr(scan, evidence, settings)
+    choice = by_hfr(replace(scan, taps=(settings.tap,)) if settings.tap else scan, evidence, settings)
     return replace(choice, note=f"The best of the model timesteps {steps} by HFR: {choice.note}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aselect_edge.data.readers import layout_of
@@ -14,10 +15,12 @@ from aselect_edge.selection.by_hfr_adaptive import by_hfr_adaptive
 from aselect_edge.selection.by_hfr_signal import by_hfr_signal
 from aselect_edge.selection.by_probe import by_probe
 from aselect_edge.selection.by_smallest_sigma import by_smallest_sigma
-from aselect_edge.selection.choice import Strategy
+from aselect_edge.selection.choice import Settings, Strategy
+from aselect_edge.selection.hfr import Measure
 from aselect_edge.selection.studies.by_gate import by_gate
 from aselect_edge.selection.studies.by_learned import by_learned
 from aselect_edge.selection.studies.by_uniform import by_uniform
+from aselect_runtime.errors import InputError
 from aselect_runtime.records import Tap, Task
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,29 @@ STRATEGIES = FOR_USE | STUDIES
 
 DEFAULT = "smallest-sigma"
 """The label-free strategy with the least paired regret in `python -m benchmarks.selection`; the paper's is `hfr`."""
+
+
+_MEASURING = ("hfr", "hfr-signal", "hfr-adaptive", "fixed", "learned")
+_READ_BY = {
+    **dict.fromkeys(("dimensions", "amplitude", "cutoff", "dc"), _MEASURING),
+    "confidence": ("hfr-adaptive",),
+    "head": ("exhaustive",),
+    "steps": ("exhaustive", "learned", "gate"),
+    "tap": ("smallest-sigma", "fixed", "uniform", "learned", "gate"),
+}
+"""The options of `Settings` and `Measure` that only some strategies read."""
+_UNSET = {**asdict(Measure()), "amplitude": not Measure().power, **vars(Settings())}
+
+
+def refuse_unused(strategy: str, given: Mapping[str, object]) -> None:
+    """Raise InputError for an option, by its name, that was set although the strategy does not read it."""
+    for name, value in given.items():
+        if value != _UNSET[name] and strategy in STRATEGIES and strategy not in _READ_BY[name]:
+            raise InputError(
+                f"got {name} {value} for the strategy {strategy}, which does not use it, expected it for "
+                f"{', '.join(_READ_BY[name])}; leave it out or choose one of these",
+                parameter=(name, "strategy"),
+            )
 
 
 def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:

@@ -178,7 +178,7 @@ def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Ind
         free = shutil.disk_usage(folder).free
         if free < rows * row:
             raise WriteError(
-                f"{folder}: got {free / 1e9:.2f} GB free, expected {rows * row / 1e9:.2f} GB for {rows} rows of "
+                f"{folder}: got {_told(free)} free, expected {_told(rows * row)} for {rows} rows of "
                 "features; free space or choose another place",
                 parameter="cache",
             )
@@ -191,6 +191,10 @@ def _begun(folder: Path, key: str, first: Rows, wanted: int, limit: int) -> _Ind
             files[name] = _File(bytes=start, crc32=crc)
     done = min(rows, len(next(iter(first.values()))))
     return _append(folder, _Index(key=key, rows=rows, done=0, files=files), first, done)
+
+
+def _told(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 
 def _append(folder: Path, index: _Index, rows: Rows, count: int) -> _Index:

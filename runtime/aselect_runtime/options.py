@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Literal, TypeVar
 
 from aselect_runtime.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
 """The devices a model can run on; `auto` uses the fastest available one."""
+MOST = 2**63 - 1
+"""The largest whole number of an option."""
 Word = TypeVar("Word", bound=str)
 
 
@@ -18,7 +21,7 @@ Decode = Literal["auto", "software", "hardware"]
 
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     """(height, width) from the text `HxW` or from a pair, each 8 to 8192 pixels; raises InputError."""
-    text = size if isinstance(size, str) else "x".join(map(str, size))
+    text = "x".join(map(str, size)) if isinstance(size, Sequence) and not isinstance(size, str) else str(size)
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and 8 <= int(height) <= 8192 and 8 <= int(width) <= 8192):
         raise InputError(f"got the size {size!r}, expected HxW in pixels, 8 to 8192; for example 144x192")
@@ -28,6 +31,17 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
 def parse_list(text: str) -> tuple[str, ...]:
     """The items of a comma-separated list, without surrounding spaces; empty items are left out."""
     return tuple(part for part in map(str.strip, text.split(",")) if part)
+
+
+def within(value: float | None, least: float, most: float, parameter: str, whole: bool = True) -> None:
+    """Raise InputError, which names the parameter, unless `value` is None or a number from `least` to `most`."""
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if value is not None and not (number and least <= value <= most):
+        kind, limit = "a whole number" if whole else "a number", f" to {most:g}" if most < MOST else " on"
+        raise InputError(
+            f"got {parameter.replace('_', ' ')} {value!r}, expected {kind} from {least:g}{limit}; change it",
+            parameter=parameter,
+        )
 
 
 def choice(value: str, allowed: Sequence[Word], parameter: str) -> Word:

@@ -89,11 +89,40 @@ def test_labels_that_are_there_are_used(backbone_folder: Path, street_data: Path
         ({"imgsz": (24, -32)}, "expected HxW"),
         ({"imgsz": (24, 32, 3)}, "expected HxW"),
         ({"tap": "1.nose"}, "nose"),
+        ({"imgsz": 48}, "expected HxW"),
+        ({"task": "pose"}, "expected one of cls, seg"),
+        ({"dimensions": 3}, "got dimensions 3, expected a whole number from 1 to 2"),
+        ({"batch": 0}, "got batch 0, expected a whole number from 1 on"),
+        ({"images": -3}, "got images -3"),
+        ({"seed": -1}, "got seed -1"),
+        ({"seed": 2**70}, "got seed"),
+        ({"strategy": "exhaustive", "steps": 0}, "got steps 0"),
+        ({"timesteps": [float("nan")]}, "expected indices, whole numbers"),
+        ({"components": ["nose"]}, "got components 'nose', expected one of hidden"),
+        ({"strategy": "hfr", "tap": "0.query"}, "got tap 0.query for the strategy hfr, which does not use it"),
+        ({"strategy": "probe", "cutoff": 0.3}, "got cutoff 0.3 for the strategy probe"),
+        ({"strategy": "probe", "amplitude": True}, "got amplitude True for the strategy probe"),
+        ({"strategy": "hfr", "head": "conv"}, "got head conv .* expected it for exhaustive"),
+        ({"strategy": "hfr", "steps": 9}, "got steps 9 .* expected it for exhaustive, learned, gate"),
+        ({"strategy": "hfr", "confidence": 0.5}, "got confidence 0.5 .* expected it for hfr-adaptive"),
     ],
 )
 def test_select_refuses(backbone_folder: Path, street_data: Path, options: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         select(backbone_folder, street_data, **options)
+
+
+def test_several_timesteps_at_a_given_tap_are_compared_there(backbone_folder: Path, street_data: Path) -> None:
+    given: dict[str, Any] = {"strategy": "fixed", "timesteps": [0, 500], "imgsz": "32x48", "images": 2}
+    found = select(backbone_folder, street_data, tap="0.value", **given)
+    assert {str(score.tap) for score in found.scores} == {str(found.tap)} == {"0.value"}
+    everywhere = {(s.noise, s.tap): s.value for s in select(backbone_folder, street_data, **given).scores}
+    assert [score.value for score in found.scores] == [everywhere[score.noise, score.tap] for score in found.scores]
+
+
+def test_components_may_be_a_list_in_text(backbone_folder: Path, street_data: Path) -> None:
+    found = select(backbone_folder, street_data, strategy="hfr", components="key, mlp", imgsz="32x48", images=2)
+    assert {score.tap.component for score in found.scores} == {"key", "mlp"}
 
 
 def test_a_bundle_is_trained_from_a_record_or_its_file(
@@ -138,6 +167,20 @@ def test_a_bundle_is_trained_from_a_record_or_its_file(
         ({"finetune": True, "unfreeze": "some"}, "some"),
         ({"taps": "0.nose"}, "nose"),
         ({"head": "attention"}, "attention"),
+        ({"head": "hand"}, "expected one of linear, attention, conv, edge"),
+        ({"loss": "huge"}, "expected one of dice, lovasz"),
+        ({"task": "cls", "loss": "lovasz"}, "got the loss 'lovasz' for classification"),
+        ({"cache": "features", "finetune": True}, "folder for features and fine-tuning"),
+        ({"samples": -5}, "got samples -5, expected a whole number from 0 on"),
+        ({"samples": 2.5}, "got samples 2.5"),
+        ({"batch": -1}, "got batch -1"),
+        ({"patience": -2}, "got patience -2"),
+        ({"seed": -1}, "got seed -1"),
+        ({"lr": -1.0}, "got lr -1.0, expected a number from 0 to 1"),
+        ({"lr": float("nan")}, "got lr nan"),
+        ({"finetune": True, "backbone_lr": -1.0}, "got backbone lr -1.0"),
+        ({"noise_draws": 0}, "got noise draws 0"),
+        ({"imgsz": 48}, "expected HxW"),
     ],
 )
 def test_train_refuses(

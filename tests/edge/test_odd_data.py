@@ -162,3 +162,42 @@ def test_an_aerial_image_larger_than_pillow_s_limit_is_looked_at(tmp_path: Path)
     path = tmp_path / "aerial.png"
     Image.new("1", (14000, 13500)).save(path)
     assert orientation(path) == 1
+
+
+@pytest.mark.parametrize("names", [("mask", "no_mask"), ("bus", "train")])
+def test_folders_that_may_be_classes_get_advice_that_works(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        for number in range(12):
+            photograph(tmp_path / "data" / name / f"{number}.jpg")
+    for told in (survey(tmp_path / "data").problems[0], _refused(tmp_path / "data")):
+        assert "is a class" in told
+        assert f"move them into {tmp_path / 'data/train'}" in told
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "data").rename(tmp_path / "moved/train")
+    assert [info.name for info in open_classification(tmp_path / "moved", "train").classes] == sorted(names)
+
+
+def _refused(data: Path) -> str:
+    with pytest.raises(InputError) as refused:
+        open_classification(data, "train")
+    return str(refused.value)
+
+
+def test_images_beside_the_folders_of_classes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "val"):
+        for name in ("jay", "wren"):
+            photograph(tmp_path / split / name / "1.jpg")
+    photograph(tmp_path / "train/loose.jpg")
+    assert len(open_classification(tmp_path, "train")) == 2
+    assert "left out 1 images beside the folders of classes: loose.jpg" in caplog.text
+
+
+def test_an_empty_folder_of_a_class_matters_in_train_only(tmp_path: Path) -> None:
+    for name in ("jay", "wren"):
+        photograph(tmp_path / "train" / name / "1.jpg")
+        (tmp_path / "val" / name).mkdir(parents=True)
+    photograph(tmp_path / "val/jay/1.jpg")
+    assert open_classification(tmp_path, "val").labels == (0,)
+    (tmp_path / "train/crow").mkdir()
+    with pytest.raises(InputError, match="crow: got no image, expected at least one; add images or remove the folder"):
+        open_classification(tmp_path, "train")

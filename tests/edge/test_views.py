@@ -284,7 +284,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _folder: usage._replace(free=10))
-        with pytest.raises(WriteError, match=r"got 0\.00 GB free, expected .* for 10 rows"):
+        with pytest.raises(WriteError, match=r"got 0\.00 MB free, expected \d+\.\d\d MB for 10 rows"):
             _store(tmp_path)
 
     def full(part: range) -> Rows:
