@@ -47,7 +47,7 @@ def select(
     imgsz: str | tuple[int, int] | None = None,
     timestep: float | None = None,
     timesteps: Sequence[float] | None = None,
-    components: Sequence[Component] | None = None,
+    components: str | Sequence[Component] | None = None,
     blocks: int | None = None,
     tap: str | Tap | None = None,
     dimensions: Literal[1, 2] = 2,
@@ -100,6 +100,7 @@ def select(
     only = Tap.parse(tap) if isinstance(tap, str) else tap
     choice(task, tuple(HEAD_KINDS), "task")
     name = strategy or ("fixed" if timestep is not None else default_strategy(folder, task, only))
+    settings = Settings(Measure(dimensions, not amplitude, cutoff, dc), only, confidence, head=head, steps=steps)
     given = {"dimensions": dimensions, "amplitude": amplitude, "cutoff": cutoff, "dc": dc, "confidence": confidence}
     refuse_unused(name, {**given, "head": head, "steps": steps, "tap": only})
     request = Request(
@@ -113,13 +114,7 @@ def select(
         batch=batch,
         seed=seed,
         device=find_device(device),  # refused here, not after a backbone of gigabytes is read
-        settings=Settings(
-            measure=Measure(dimensions, not amplitude, cutoff, dc),
-            tap=only,
-            confidence=confidence,
-            head=head,
-            steps=steps,
-        ),
+        settings=settings,
     )
     options = _options(locals())
     with assemble() as team:

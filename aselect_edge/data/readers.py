@@ -144,7 +144,7 @@ def why_unknown(data: Path, task: Task | None) -> InputError:
             f"each of these folders is one, move them into {data / 'train'}, else call the folders images and masks",
             parameter="data",
         )
-    wanted = _LAYOUTS[task] if task else (*SEGMENTATION, *CLASSIFICATION)
+    wanted: Sequence[Layout[Any]] = _LAYOUTS[task] if task else (*SEGMENTATION, *CLASSIFICATION)
     deeper = [name for name in folders_in(data) if find(data / name, wanted)]
     advice = (
         f"choose the task {other}, which the layout {fitting.name} fits"

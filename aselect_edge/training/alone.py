@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,8 +17,10 @@ LOCK = ".lock"
 def alone_in(workdir: Path) -> Iterator[None]:
     """Make the folder and hold its lock, which the kernel frees if the process is killed.
 
-    Raises InputError if another run holds it, and WriteError for a folder that cannot be written, before the work.
+    A run that fails before it has written anything leaves no folder. Raises InputError if another run holds the lock,
+    and WriteError for a folder that cannot be written, before the work.
     """
+    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     lock = FileLock(workdir / LOCK, mode=0o666)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -36,5 +38,17 @@ def alone_in(workdir: Path) -> Iterator[None]:
         ) from error
     try:
         yield
+    except BaseException:
+        _remove_unused(workdir, new)
+        raise
     finally:
         lock.release()
+
+
+def _remove_unused(workdir: Path, new: Sequence[Path]) -> None:
+    """Remove the folders that were made for the lock, if nothing else is in them."""
+    with suppress(OSError):
+        if [each.name for each in workdir.iterdir()] == [LOCK] and new:
+            (workdir / LOCK).unlink()
+        for folder in new:
+            folder.rmdir()
