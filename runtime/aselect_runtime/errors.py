@@ -60,14 +60,6 @@ class PeerError(AselectError):
     """Another process of the same run ended or cannot be reached; the run resumes if all of them are started again."""
 
 
-class Terminated(KeyboardInterrupt):
-    """The signal `number` (SIGTERM, SIGHUP) ended the command; as on Ctrl-C, what was being written is removed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 class GateError(AselectError):
     """A result failed a check (parity, accuracy): it exists but must not be deployed."""
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aselect_runtime.commands.records import flattened
-from aselect_runtime.commands.signals import raise_on_signals
-from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, Terminated, WriteError
+from aselect_runtime.commands.signals import Terminated, raise_on_signals
+from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr, one_line
 

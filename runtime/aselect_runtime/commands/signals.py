@@ -9,13 +9,20 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from aselect_runtime.errors import Terminated
-
 HANGUP = signal.SIGHUP
 """Sent when the terminal or the connection to it is closed; if it is ignored at the start (nohup), it stays ignored."""
 TERMINATION = (signal.SIGTERM, HANGUP)
 """The signals that Python does not turn into an exception by itself."""
 END = b"\0"
+
+
+class Terminated(KeyboardInterrupt):
+    """The signal `number` (SIGTERM, SIGHUP) ended the command; as on Ctrl-C, what was being written is removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
 
 # A forked process, such as a worker of a pool, has signals of its own: they must not arrive in this process's pipe.
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
