@@ -153,4 +153,4 @@ def _maps(extract: Extract, frames: list[Frame]) -> dict[str, NDArray[np.float16
 
 def _digest(*parts: str) -> str:
     """Of what determines the features, and of the software that computes them."""
-    return hashlib.sha256("\0".join((*parts, software("torch", "cv2"))).encode()).hexdigest()
+    return hashlib.sha256("\0".join((*parts, software("aselect_edge", "torch", "cv2"))).encode()).hexdigest()

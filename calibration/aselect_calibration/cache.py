@@ -13,8 +13,9 @@ from aselect_runtime.errors import IntegrityError, RecordError, WriteError
 from aselect_runtime.local_cache import software
 from aselect_runtime.records import DataFingerprint
 
-LIBRARIES = ("onnxruntime", "cv2", "numpy")
-"""They run the graph, read the images and count the values. torch and onnx made the graph, whose digest is known."""
+PACKAGES = ("aselect_edge", "onnxruntime", "cv2", "numpy")
+"""This project, and what runs the graph, reads the images and counts the values. torch and onnx make the graph, whose
+digest is known."""
 
 
 def cached(
@@ -30,7 +31,7 @@ def cached(
     Ranges that other versions of this project or of its libraries computed are not read: their numbers may differ.
     Raises IntegrityError for a file that is corrupt or holds the ranges of another graph or method.
     """
-    versions = f"{software(*LIBRARIES)} {_sources(Path(__file__).parent)}"
+    versions = f"{software(*PACKAGES)} {_sources(Path(__file__).parent)}"
     key = hashlib.sha256(f"{graph} {data.sha256} {data.images} {method} {batch} {versions}".encode()).hexdigest()
     path = folder / f"{key[:32]}.json"
     if not path.exists():

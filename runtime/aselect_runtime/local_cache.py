@@ -6,8 +6,6 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from aselect_runtime import __version__
-
 
 def cache_folder(name: str) -> Path:
     """`$XDG_CACHE_HOME/aselect-edge/NAME`, by default below `~/.cache`; the folder may not exist yet or be writable."""
@@ -15,14 +13,12 @@ def cache_folder(name: str) -> Path:
     return (Path(root) if root else _home() / ".cache") / "aselect-edge" / name
 
 
-def software(*libraries: str) -> str:
-    """This project's version and that of each library, by the name that it is imported by: numbers that were computed
-    by others may differ.
+def software(*packages: str) -> str:
+    """The version of each package, by the name that it is imported by: another one may compute other numbers.
 
     A build's name (`+cu130`) is left out: the CPU's and the GPU's build are one version.
     """
-    versions = {"aselect": __version__, **{name: str(import_module(name).__version__) for name in libraries}}
-    return " ".join(f"{name} {version.partition('+')[0]}" for name, version in versions.items())
+    return " ".join(f"{name} {str(import_module(name).__version__).partition('+')[0]}" for name in packages)
 
 
 def _home() -> Path:

@@ -324,7 +324,7 @@ def test_the_cache_is_used_for_the_same_question_only(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("library", ["onnxruntime", "cv2", "numpy", "aselect_runtime.local_cache"])
+@pytest.mark.parametrize("library", ["aselect_edge", "onnxruntime", "cv2", "numpy"])
 def test_ranges_of_another_version_are_measured_again(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
