@@ -140,9 +140,10 @@ def _prepare(
     """
     from aselect_export import package
     from aselect_export.graph import trace
+    from aselect_export.halves import halves_of_torch
     from aselect_export.ladder import Trial
     from aselect_export.replacement import tokens_cost
-    from aselect_export.verify import answer_of_torch, halves_of_torch
+    from aselect_export.verify import answer_of_torch
 
     record = bundle.record
     size = (frames.shape[1], frames.shape[2])
