@@ -11,17 +11,17 @@ from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.loading import load
 from aselect_edge.bundle.discard import parse_channels
-from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
-from aselect_edge.selection.strategies import default_strategy, refuse_unused
+from aselect_edge.selection.plots import draw_features, draw_selection
+from aselect_edge.selection.strategies import default_strategy, refuse_unread
 from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_edge.training.recipe import Overlap
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import check_place
-from aselect_runtime.options import MOST, choice, parse_list, parse_size, within
+from aselect_runtime.options import MOST, choice, parse_list, parse_size, refuse_unused, within
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import (
     COMPONENTS,
@@ -102,7 +102,7 @@ def select(
     name = strategy or ("fixed" if timestep is not None else default_strategy(folder, task, only))
     settings = Settings(Measure(dimensions, not amplitude, cutoff, dc), only, confidence, head=head, steps=steps)
     given = {"dimensions": dimensions, "amplitude": amplitude, "cutoff": cutoff, "dc": dc, "confidence": confidence}
-    refuse_unused(name, {**given, "head": head, "steps": steps, "tap": only})
+    refuse_unread(name, {**given, "head": head, "steps": steps, "tap": only})
     request = Request(
         strategy=name,
         task=task,
@@ -194,17 +194,11 @@ def train(
     ):
         if value is not None and not has:
             raise InputError(f"got {name}={value!r} without {of}, expected both; add {of}=True")
-    if finetune and cache is not None:
-        raise InputError(
-            "got a folder for features and fine-tuning, which changes the features with each step, expected one of "
-            "them; leave one out",
-            parameter=("cache", "finetune"),
-        )
-    if choice(loss, get_args(Overlap), "loss") != "dice" and task == "cls":
-        raise InputError(
-            f"got the loss {loss!r} for classification, expected it for the task seg only; leave it out",
-            parameter="loss",
-        )
+    choice(loss, get_args(Overlap), "loss")
+    if finetune:
+        refuse_unused({"cache": cache}, "fine-tuning", "a frozen backbone", by=("finetune",))
+    if task == "cls" and loss != "dice":
+        refuse_unused({"loss": loss}, "classification", "segmentation", by=("task",))
     if head is not None:
         choice(head, get_args(HeadKind), "head")
     _check_numbers(samples=(samples, 0), batch=(batch, 0), patience=(patience, 0), seed=(seed, 0))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from aselect_edge.data import ClassificationData, SegmentationData
 from aselect_edge.evaluation.metrics import Confusion, Figures, TopAccuracy
 from aselect_edge.team import ALONE, Team
-from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, resize, restore
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
@@ -57,14 +56,8 @@ class SegmentationScore:
         self._images = _total(team, self._images)
 
     def figures(self) -> Figures:
-        """See Score; raises InputError if no pixel of any image has a label."""
+        """See Score."""
         counted = self.confusion
-        if self._images and not counted.matrix.any():
-            raise InputError(
-                f"got {self._images} masks in which no pixel has a label, expected pixels of the classes; choose "
-                "another split or folder",
-                parameter=("split", "data"),
-            )
         others = {"pixel_accuracy": counted.accuracy(), "mean_accuracy": counted.mean_accuracy()}
         return Figures("miou", counted.miou(), others, _per_class(counted.iou()), counted.matrix, self._images)
 

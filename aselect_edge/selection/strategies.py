@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aselect_edge.data.readers import layout_of
+from aselect_edge.data.readers import labels_of
 from aselect_edge.selection.by_exhaustive import by_exhaustive
 from aselect_edge.selection.by_fixed import by_fixed
 from aselect_edge.selection.by_hfr import by_hfr
@@ -20,7 +20,7 @@ from aselect_edge.selection.hfr import Measure
 from aselect_edge.selection.studies.by_gate import by_gate
 from aselect_edge.selection.studies.by_learned import by_learned
 from aselect_edge.selection.studies.by_uniform import by_uniform
-from aselect_runtime.errors import InputError
+from aselect_runtime.options import refuse_unused
 from aselect_runtime.records import Tap, Task
 
 log = logging.getLogger(__name__)
@@ -74,15 +74,11 @@ _READ_BY = {
 _UNSET = {**asdict(Measure()), "amplitude": not Measure().power, **vars(Settings())}
 
 
-def refuse_unused(strategy: str, given: Mapping[str, object]) -> None:
+def refuse_unread(strategy: str, given: Mapping[str, object]) -> None:
     """Raise InputError for an option, by its name, that was set although the strategy does not read it."""
     for name, value in given.items():
         if value != _UNSET[name] and strategy in STRATEGIES and strategy not in _READ_BY[name]:
-            raise InputError(
-                f"got {name} {value} for the strategy {strategy}, which does not use it, expected it for "
-                f"{', '.join(_READ_BY[name])}; leave it out or choose one of these",
-                parameter=(name, "strategy"),
-            )
+            refuse_unused({name: value}, f"the strategy {strategy}", ", ".join(_READ_BY[name]), by=("strategy",))
 
 
 def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:
@@ -90,8 +86,10 @@ def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:
 
     A given tap is all that `probe` could add to the least noise, and `probe` would not use it.
     """
-    labelled = data is not None and layout_of(data, task) is not None
-    other: Task = "cls" if task == "seg" else "seg"
-    if data is not None and not labelled and layout_of(data, other) is not None:
-        log.warning("%s: has labels of the task %s, which are not used; choose that task to use them", data, other)
-    return "probe" if labelled and tap is None else DEFAULT
+    found = None if data is None else labels_of(data, task)
+    if found is None:
+        return DEFAULT
+    if found[0] != task:
+        log.warning("%s: has labels of the task %s, which are not used; choose that task to use them", data, found[0])
+        return DEFAULT
+    return "probe" if tap is None else DEFAULT
