@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import struct
 import threading
 from collections.abc import Iterator
@@ -231,7 +230,6 @@ def test_a_failure_in_the_middle_keeps_what_was_written(seg_model: Path, tmp_pat
         run_pipeline(manifest, session, [STREET], [f"{out}/{name}" for name in NAMES], on_frame=fail)
     assert len(videos.read(out / "a.mp4")) == len(_lines(out / "a.jsonl")) == 4
     assert len(list((out / "masks").glob("*.png"))) == 4
-    shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("task", ["seg", "cls"])
