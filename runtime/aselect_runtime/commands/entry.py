@@ -7,7 +7,7 @@
 A library error names the parameter to change (`imgsz`); the command adds its option of that name (`--imgsz`).
 
 Exit codes: 0 success; 1 an expected error, as one line on stderr; 2 usage; 3 a check (parity, accuracy) failed;
-130 interrupted.
+interrupted: 128 + the number of the signal (130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aselect_runtime.commands.records import flattened
+from aselect_runtime.commands.signals import exit_status, interruptible
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr, one_line
@@ -87,16 +88,16 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
     With `verbose` the traceback is printed first. The line ends with those of the command's `options` that belong to
     the error's parameters.
 
-    Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
-    Ctrl-C. Any other exception is a bug and is passed on.
+    Expected are AselectError, an optional package that is not installed, a full disk or missing permission, Ctrl-C,
+    SIGTERM and SIGHUP. Any other exception is a bug and is passed on.
     """
     _open_standard_streams()
     try:
-        with log_on_stderr():
+        with interruptible(), log_on_stderr():
             yield
     except KeyboardInterrupt as interrupt:
         print("; ".join(filter(None, ["interrupted", *map(str, interrupt.args)])), file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(exit_status()) from None
     except AselectError as error:
         _report(error, verbose, _hint(error, options() if error.parameters else ()))
         raise SystemExit(error.exit_code) from None
