@@ -11,10 +11,10 @@ from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.loading import load
 from aselect_edge.bundle.discard import parse_channels
-from aselect_edge.evaluation.plots import draw_features, draw_selection
 from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.feature_maps import feature_maps
+from aselect_edge.selection.plots import draw_features, draw_selection
 from aselect_edge.selection.strategies import default_strategy
 from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle

@@ -1,10 +1,6 @@
-"""Pretraining of a small pixel-space DiT by v prediction and, with a teacher, alignment (REPA, arXiv 2410.06940).
+"""Pretraining of a small pixel-space DiT by the losses of `pretrain_loss`.
 
-With a teacher, each step draws images once, computes the teacher's features once, and uses them for both halves of the
-student's batch: one half is nearly clean, only aligned, and stopped after the deepest aligned block, as in deployment;
-the other is at any noise level, denoised by all blocks, and aligned in proportion to the signal left in the image.
-Without a teacher there is only the second half. The corpus is on the device. A run resumes from its checkpoint and
-writes a diffusers pipeline folder.
+The corpus is on the device. A run resumes from its checkpoint and writes a diffusers pipeline folder.
 """
 
 from __future__ import annotations
@@ -19,24 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from aselect_edge.backbones import DiT, DiTConfig, save_backbone
-from aselect_edge.backbones.device import CPU, reduced
+from aselect_edge.backbones.device import CPU
 from aselect_edge.backbones.dit import initialise
 from aselect_edge.team import ALONE, Team
 from aselect_edge.training.checkpoint import read_checkpoint, write_checkpoint
-from aselect_edge.training.denoise import Denoising, Noised
 from aselect_edge.training.fit import fit
-from aselect_edge.training.sharing import check_shared, part_of
+from aselect_edge.training.sharing import check_shared
 from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import atomic_write
-from research.alignment import Alignment, Standardise, walk
-from research.corpus import NO_CLASS, Corpus, Crops, mixed
+from research.corpus import Corpus, mixed
 from research.curriculum import choose
+from research.pretrain_loss import Objective
 from research.pretrain_recipe import CONFIG, SCHEDULE, PretrainRecipe
 from research.teacher import Teacher
 
@@ -46,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """The state of a run: model, average, projectors, optimiser and progress."""
+    """The state of a run: model, average, objective, optimiser and progress."""
 
     def __init__(
         self,
@@ -61,24 +55,16 @@ class Run:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.team = team
-        self.out, self.recipe, self.corpus, self.teacher, self.device = out, recipe, corpus, teacher, device
+        self.out, self.recipe, self.corpus, self.device = out, recipe, corpus, device
         self.model = DiT(config, tied=True)
         initialise(self.model)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
         self.average = deepcopy(self.model).requires_grad_(False).to(device)
         self.model.to(device)
-        self.denoising = Denoising(SCHEDULE, device)
-        self.tables = {
-            size: self.model.positions(self.model.grid(*size)).to(device) for size in (recipe.crop, recipe.frame)
-        }
-        parameters = list(self.model.parameters())
-        if teacher is not None:
-            self.alignment = Alignment(config.width, teacher.widths, recipe.aligned).to(device)
-            self.standardise = Standardise(teacher.widths).to(device)
-            parameters += list(self.alignment.parameters())
+        self.objective = Objective(self.model, recipe, teacher, device, team)
         self.optimiser = torch.optim.AdamW(
-            parameters,
+            self.objective.learnt(),
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             betas=(0.9, 0.99),
@@ -92,20 +78,20 @@ class Run:
         """Images seen, and the timesteps that the curriculum chose then."""
         if (out / CHECKPOINT).is_file():
             self._resume(read_checkpoint(out / CHECKPOINT))
-        elif teacher is not None:
-            self._standardise()
+        else:
+            self.objective.measure(corpus)
         if recipe.compiled:
             for block in self.model.blocks:
                 block.compile(dynamic=False)
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
-        return parts | ({"alignment": self.alignment, "standardise": self.standardise} if self.teacher else {})
+        return parts | self.objective.parts()
 
     def _kind(self) -> dict[str, Any]:
         """The properties that a checkpoint must share with the run that resumes it."""
         return {
-            "teacher": self.teacher is not None,
+            "teacher": self.objective.teacher is not None,
             "curriculum": asdict(self.recipe.curriculum) if self.recipe.curriculum else None,
         }
 
@@ -135,19 +121,6 @@ class Run:
             average = deepcopy(self.average).cpu()
             self.chosen.append((self.seen, choose(curriculum, average, SCHEDULE, frames, self.recipe.seed)))
 
-    @torch.no_grad()
-    def _standardise(self) -> None:
-        generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
-        count = min(self.recipe.batch, 256)
-        batches = [self.corpus.batch(generator, count, self.recipe.crop, False).pixels for _ in range(8)]
-        self.standardise.measure([self._asked(pixels) for pixels in batches])
-
-    @torch.no_grad()
-    def _asked(self, pixels: Tensor) -> Any:
-        assert self.teacher is not None
-        with reduced(self.device):
-            return self.teacher(pixels.to(memory_format=torch.channels_last))
-
     @property
     def share(self) -> float:
         """The share of the budget spent, 0 to 1."""
@@ -163,8 +136,7 @@ class Run:
         size, count = (recipe.frame, recipe.frame_batch) if frames else (recipe.crop, recipe.batch)
         crops = self.corpus.batch(generator, count, size, frames)
         pixels = crops.pixels if frames else mixed(generator, crops.pixels, recipe.mixed)
-        targets = self.standardise(self._asked(part_of(self.team, pixels))) if self.teacher else None
-        parts = self._losses(pixels / 127.5 - 1, crops, targets, size)
+        parts = self.objective.losses(pixels, crops.labels, size, self.chosen[-1][1] if self.chosen else None)
         self.seen += count
         self.losses.append(self.team.sum(parts.detach()) / self.team.size)
         return parts.sum()
@@ -180,36 +152,6 @@ class Run:
         decay = min(self.recipe.ema, (self.step + 1) / (self.step + 10))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
-
-    def _losses(self, x0: Tensor, crops: Crops, targets: Any, size: tuple[int, int]) -> Tensor:
-        """(denoising, alignment), weighted, of this process's part of the batch; the mean over the team is the batch's.
-
-        Noise and labels are drawn for the whole batch, so that they do not depend on the number of processes.
-        """
-        recipe, model = self.recipe, self.model
-        null = torch.full_like(crops.labels, model.null_label)
-        grid, table = model.grid(*size), self.tables[size]
-        dropped = torch.rand(len(x0), device=self.device) < recipe.label_dropout
-        label = torch.where(dropped | (crops.labels == NO_CLASS), null, crops.labels)
-        zero = x0.new_zeros(())
-        with reduced(self.device):
-            steps = torch.tensor(self.chosen[-1][1], device=self.device) if self.chosen else None
-            whole = self.denoising.noised(x0, steps)
-            noised = Noised(*(part_of(self.team, rows) for rows in whole))
-            times = self.team.size * len(noised.x) / len(x0)
-            near = torch.randint(recipe.clean_steps, (len(x0),), device=self.device) if targets is not None else None
-            label, null = part_of(self.team, label), part_of(self.team, null)
-            seen, answer = walk(model, noised.x, noised.timestep, label, table, recipe.aligned, whole=True)
-            assert answer is not None
-            generative = times * recipe.denoising * F.mse_loss(answer.float(), noised.target)
-            if near is None:
-                return torch.stack([generative, zero])
-            clean = Noised(*(part_of(self.team, rows) for rows in self.denoising.noised(x0, near)))
-            clear, _ = walk(model, clean.x, clean.timestep, null, table, recipe.aligned, whole=False)
-        aligned = self.alignment(clear, targets, grid, times * torch.ones_like(noised.signal) / len(noised.signal))
-        weight = whole.signal * self.team.size / whole.signal.sum().clamp(min=1e-6)
-        noisy = self.alignment(seen, targets, grid, part_of(self.team, weight))
-        return torch.stack([generative, aligned + recipe.noisy_alignment * noisy])
 
     def save(self) -> None:
         """Write the averaged backbone and the curve; the checkpoint last, so that it is never ahead of them."""

@@ -16,10 +16,12 @@ SELECTION, HEAD = "selection.json", "head.safetensors"
 def read_bundle(path: Path) -> Bundle:
     """The record of a bundle folder whose files are all present and intact.
 
-    Raises InputError (no folder), RecordError (bad record) or IntegrityError (missing, corrupt or unlisted file).
+    Raises InputError (no such folder, or no bundle), RecordError (bad record) or IntegrityError (missing, corrupt or
+    unlisted file).
     """
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder, expected a bundle (the folder that aselect-train writes)")
+    if not (path / BUNDLE).exists():
+        got = f"got a folder without {BUNDLE}" if path.is_dir() else "no such folder"
+        raise InputError(f"{path}: {got}, expected a bundle (the folder that aselect-train writes); check the path")
     record = Bundle.load(path / BUNDLE)
     needed = [SELECTION, HEAD, *filter(None, (record.backbone.file, record.backbone.condition))]
     if record.distilled is not None:

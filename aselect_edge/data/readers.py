@@ -94,6 +94,14 @@ def layout_of(data: Path, task: Task) -> Layout[Any] | None:
     return find(data, _LAYOUTS[task])
 
 
+def labels_of(data: Path, task: Task) -> tuple[Task, Layout[Any]] | None:
+    """The task that a folder has labels of, `task` if of both, and their layout; None without labels."""
+    for each in (task, *(other for other in _LAYOUTS if other != task)):
+        if layout := layout_of(data, each):
+            return each, layout
+    return None
+
+
 def images_of(data: Path, splits: Sequence[str] = ("train",)) -> list[Path]:
     """The images of the first of these splits that `data` has, without label masks.
 

@@ -1,8 +1,7 @@
-"""Plots of results; PNG through matplotlib."""
+"""Plots of training and of measurements; PNG through matplotlib."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,83 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from aselect_runtime.files import atomic_file
-from aselect_runtime.frames import Frame, stretched
-from aselect_runtime.records import COMPONENTS, ClassInfo, Selection
+from aselect_edge.evaluation.figure import ACCENT, FAINT, INK, save, save_images, shrunk
+from aselect_runtime.frames import Frame
+from aselect_runtime.records import ClassInfo
 
-_INK, _ACCENT, _FAINT = "#333333", "#d1495b", "#e4e4e4"
 _UNLABELLED = (40, 40, 40)
 """RGB of pixels that have no class."""
 _MOST_CLASSES = 60
 """Maximum number of classes in a confusion plot, so that it stays readable."""
-_SHOWN = 480
-"""Longest side of a frame in a plot of examples, in pixels."""
-
-
-def draw_selection(selection: Selection, path: Path) -> bool:
-    """Draw a selection's scores, or else its weights; returns False if it has neither and nothing was drawn."""
-    weights = selection.mixture or selection.distribution
-    if weights:
-        _draw_weights(selection, path)
-    elif selection.scores:
-        _draw_scores(selection, path)
-    return bool(weights or selection.scores)
-
-
-def _draw_scores(selection: Selection, path: Path) -> None:
-    """Scores against sigma, one curve per component at its best block; and of the chosen component by block x sigma."""
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    sigmas = sorted({score.noise.sigma for score in selection.scores})
-    blocks = 1 + max(score.tap.block for score in selection.scores)
-    table = np.full((len(COMPONENTS), blocks, len(sigmas)), np.nan)
-    for score in selection.scores:
-        at = COMPONENTS.index(score.tap.component), score.tap.block, sigmas.index(score.noise.sigma)
-        table[at] = score.value
-    for component, values in zip(COMPONENTS, table, strict=True):
-        if np.isfinite(values).any():
-            highest = np.where(np.isfinite(values), values, -np.inf).max(axis=1)
-            best = int(highest.argmax())
-            left.plot(sigmas, values[best], marker=".", label=f"{best}.{component}")
-    winner = COMPONENTS.index(selection.tap.component)
-    chosen = selection.noise.sigma, table[winner, selection.tap.block, sigmas.index(selection.noise.sigma)]
-    _mark(left, *chosen, label=f"{selection.tap}, σ = {chosen[0]:.3f}")
-    left.set(xlabel="noise σ", ylabel=f"score ({selection.strategy})", title="each component at its best block")
-    left.margins(y=0.12)
-    left.legend(fontsize=8, ncols=2, frameon=False)
-    image = right.imshow(table[winner], aspect="auto", origin="lower", cmap="viridis")
-    _mark(right, sigmas.index(chosen[0]), selection.tap.block)
-    step = max(1, len(sigmas) // 6)
-    right.set_xticks(range(0, len(sigmas), step), [f"{sigma:.2f}" for sigma in sigmas[::step]])
-    right.set_yticks(range(0, blocks, 1 + blocks // 16))
-    massive = sorted(each.tap.block for each in selection.massive if each.tap.component == selection.tap.component)
-    for block in massive:
-        right.axhline(block, color=_ACCENT, lw=1, ls=":")
-    title = f"{selection.tap.component}, every block" + ("; massive channels in those dotted" if massive else "")
-    right.set(xlabel="noise σ", ylabel="block", title=title)
-    figure.colorbar(image, label=f"score ({selection.strategy})")
-    _save(figure, path)
-
-
-def _draw_weights(selection: Selection, path: Path) -> None:
-    """The weight of each noise level in a distribution or a mixture; the largest is marked."""
-    weights = sorted(selection.mixture or selection.distribution, key=lambda entry: entry.noise.sigma)
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axis = figure.subplots()
-    places = range(len(weights))
-    axis.bar(places, [entry.weight for entry in weights], color=_INK)
-    axis.set_xticks(places, [f"{entry.noise.sigma:.2f}" for entry in weights], rotation=90 if len(weights) > 12 else 0)
-    axis.set(xlabel="noise σ", ylabel=f"weight ({selection.strategy})", title=str(selection.tap))
-    heaviest = max(places, key=lambda place: weights[place].weight)
-    axis.patches[heaviest].set_color(_ACCENT)
-    _save(figure, path)
-
-
-def _mark(axis: Any, x: float, y: float, label: str = "") -> None:
-    """Draw a ring, and its label on the side with more space."""
-    axis.plot(x, y, "o", ms=12, mfc="none", mec=_ACCENT, mew=2)
-    side, aligned = (-8, "right") if x > sum(axis.get_xlim()) / 2 else (8, "left")
-    axis.annotate(label, (x, y), (side, 8), textcoords="offset points", color=_ACCENT, ha=aligned)
 
 
 def draw_curve(
@@ -107,18 +37,18 @@ def draw_curve(
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     samples, train, figures, val = np.array(rows, float).T
-    left.plot(samples, train, color=_INK, label="train")
+    left.plot(samples, train, color=INK, label="train")
     if np.isfinite(val).any():
-        left.plot(samples, val, color=_ACCENT, label="val")
+        left.plot(samples, val, color=ACCENT, label="val")
     left.legend(frameon=False)
     left.set(xlabel="samples", title=titles[0])
-    right.plot(samples, figures, color=_INK)
+    right.plot(samples, figures, color=INK)
     for name, level in {"best": figures.max(), **targets}.items():
-        right.axhline(level, color=_ACCENT if name == "best" else _INK, linestyle="--", linewidth=1)
+        right.axhline(level, color=ACCENT if name == "best" else INK, linestyle="--", linewidth=1)
         label = f"{name} {level:.3f}"
         right.annotate(label, (samples[0], level), (0, 3), textcoords="offset points", fontsize=8)
     right.set(xlabel="samples", title=titles[1])
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path: Path) -> None:
@@ -138,7 +68,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     side = max(len(names) * cell, 2.4)
     figure = Figure(figsize=(side + margin + 1.1, side + margin + 0.9), layout="constrained")
     axis = figure.subplots()
-    colours = colormaps["Blues"].with_extremes(bad=_FAINT)
+    colours = colormaps["Blues"].with_extremes(bad=FAINT)
     image = axis.imshow(shares, cmap=colours, vmin=0, vmax=100)
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
     axis.set_yticks(range(len(names)), names, fontsize=font)
@@ -151,12 +81,12 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo], path
     _grid(axis, len(names))
     for row, column in np.argwhere(shares >= (0.5 if few else 5)):  # with many classes, small shares are left out
         share = shares[row, column]
-        ink = "white" if share > 55 else _INK
+        ink = "white" if share > 55 else INK
         axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=font - 1, color=ink)
     bar = figure.colorbar(image, shrink=0.6, aspect=30, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=font)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _most_confused(counts: NDArray[np.float64], most: int) -> NDArray[np.int64]:
@@ -183,21 +113,6 @@ def _short(name: str) -> str:
     return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$")
 
 
-def draw_features(frame: Frame, maps: Sequence[tuple[str, NDArray[np.float32]]], path: Path) -> None:
-    """Plot a frame [H, W, 3] BGR next to feature maps as colours (rows, columns, 3), 0 to 1, each with its title."""
-    count = 1 + len(maps)
-    width, height = 4.2, 4.2 * frame.shape[0] / frame.shape[1] + 0.4
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)
-    axes[0, 0].imshow(_shrunk(frame))
-    axes[0, 0].set_title("image", color=_INK)
-    extent = axes[0, 0].images[0].get_extent()
-    for axis, (title, colours) in zip(axes[0, 1:], maps, strict=True):
-        axis.imshow(colours, extent=extent, interpolation="nearest")
-        axis.set_title(title, color=_INK)
-    _save_images(figure, axes, path)
-
-
 Example = tuple[Frame, Frame | int, Frame | int]
 """A frame [H, W, 3] BGR, its label and the prediction: class maps uint8 [H, W], or classes."""
 
@@ -219,20 +134,20 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
     axes = figure.subplots(len(rows), 3, squeeze=False)
     seen: set[int] = set()
     for line, (frame, label, prediction) in zip(axes, rows, strict=True):
-        image = _shrunk(frame)
+        image = shrunk(frame)
         line[0].imshow(image)
         for axis, given in zip(line[1:], (label, prediction), strict=True):
             classmap = cv2.resize(np.asarray(given), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             axis.imshow((0.3 * image + 0.7 * palette[classmap]).astype(np.uint8))
             seen.update(np.unique(classmap).tolist())
     for axis, title in zip(axes[0], ("frame", "labelled", "predicted"), strict=True):
-        axis.set_title(title, color=_INK)
+        axis.set_title(title, color=INK)
     names = [(info.name, info.colour) for n, info in enumerate(classes) if n in seen]
     if any(n >= len(classes) for n in seen):
         names.append(("no label", _UNLABELLED))
     patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*colour), label=_short(name)) for name, colour in names]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
-    _save_images(figure, axes, path)
+    save_images(figure, path)
 
 
 def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path) -> None:
@@ -242,40 +157,18 @@ def _draw_classes(rows: Sequence[Example], classes: Sequence[ClassInfo], path: P
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis, (frame, label, prediction) in zip(axes.flat, rows, strict=False):
         right = label == prediction
-        axis.imshow(_shrunk(frame))
+        axis.imshow(shrunk(frame))
         said = _short(classes[int(prediction)].name)
-        axis.set_title(said, fontsize=10, color=_INK if right else _ACCENT)
+        axis.set_title(said, fontsize=10, color=INK if right else ACCENT)
         if not right:
             axis.text(
                 0.5,
                 -0.03,
                 f"is {_short(classes[int(label)].name)}",
                 fontsize=9,
-                color=_INK,
+                color=INK,
                 ha="center",
                 va="top",
                 transform=axis.transAxes,
             )
-    _save_images(figure, axes, path)
-
-
-def _shrunk(frame: Frame) -> Frame:
-    """A frame in RGB, reduced to the size of the plot."""
-    scale = min(1.0, _SHOWN / max(frame.shape[:2]))
-    height, width = (max(1, round(n * scale)) for n in frame.shape[:2])
-    return stretched(frame, (height, width), cv2.INTER_AREA)[..., ::-1]
-
-
-def _save_images(figure: Any, axes: Any, path: Path) -> None:
-    for axis in axes.flat:
-        axis.set_axis_off()
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    with atomic_file(path) as temporary, warnings.catch_warnings():
-        # Names in scripts that the font lacks become boxes in a plot; one warning per letter helps nobody.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
-        figure.savefig(temporary, dpi=110)
+    save_images(figure, path)

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from aselect_edge.data.readers import layout_of
+from aselect_edge.data.readers import labels_of
 from aselect_edge.selection.by_exhaustive import by_exhaustive
 from aselect_edge.selection.by_fixed import by_fixed
 from aselect_edge.selection.by_hfr import by_hfr
@@ -64,8 +64,10 @@ def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:
 
     A given tap is all that `probe` could add to the least noise, and `probe` would not use it.
     """
-    labelled = data is not None and layout_of(data, task) is not None
-    other: Task = "cls" if task == "seg" else "seg"
-    if data is not None and not labelled and layout_of(data, other) is not None:
-        log.warning("%s: has labels of the task %s, which are not used; choose that task to use them", data, other)
-    return "probe" if labelled and tap is None else DEFAULT
+    found = None if data is None else labels_of(data, task)
+    if found is None:
+        return DEFAULT
+    if found[0] != task:
+        log.warning("%s: has labels of the task %s, which are not used; choose that task to use them", data, found[0])
+        return DEFAULT
+    return "probe" if tap is None else DEFAULT

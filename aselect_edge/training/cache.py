@@ -16,6 +16,7 @@ from aselect_edge.team import ALONE, Team
 from aselect_edge.training.rows import Rows, stored_rows
 from aselect_edge.training.views import Views, to_pixels
 from aselect_runtime.frames import Frame, resize
+from aselect_runtime.local_cache import software
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Resize
 
@@ -39,8 +40,8 @@ class FrozenViews:
     ) -> None:
         """`key` identifies the output of `extract` (backbone, taps, noise) and the data; the views describe themselves.
 
-        A killed run resumes, and a later run with the same key and views computes nothing. Raises
-        WriteError for a full disk.
+        A killed run resumes, and a later run with the same key, views and versions of the libraries computes nothing.
+        Raises WriteError for a full disk.
         """
         recipe, self.batch_size = views.recipe, views.recipe.batch
         order = np.random.default_rng((recipe.seed, 1)).permutation(len(views))
@@ -151,4 +152,5 @@ def _maps(extract: Extract, frames: list[Frame]) -> dict[str, NDArray[np.float16
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    """Of what determines the features, and of the software that computes them."""
+    return hashlib.sha256("\0".join((*parts, software("aselect_edge", "torch", "cv2"))).encode()).hexdigest()

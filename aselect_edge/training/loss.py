@@ -21,14 +21,12 @@ def dice_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:
 
     probability (N, C, H, W), labels (N, H, W); pixels labelled `ignore` do not count.
     """
-    known, classes = labels != ignore, probability.shape[1]
-    index = labels.where(known, 0)
-    of_label = (probability.gather(1, index[:, None])[:, 0] * known).flatten()
-    # Added one by one, so that float32 would stall at 2^24 pixels of a class, and lose digits well before.
-    overlap = of_label.new_zeros(classes, dtype=torch.float64).index_add(0, index.flatten(), of_label.double())
-    there = torch.bincount(labels[known], minlength=classes)
-    total = (probability * known[:, None]).sum((0, 2, 3)) + there
-    return (1 - (2 * overlap + 1) / (total + 1))[there > 0].mean().to(probability.dtype)
+    known = (labels != ignore)[:, None]
+    # Sums over a one-hot array: adding to a class's sum by index would be one after the other on a GPU, in any order.
+    true = torch.zeros_like(probability).scatter_(1, labels[:, None].where(known, 0), known.to(probability.dtype))
+    overlap, there = (probability * true).sum((0, 2, 3)), true.sum((0, 2, 3))
+    total = (probability * known).sum((0, 2, 3)) + there
+    return (1 - (2 * overlap + 1) / (total + 1))[there > 0].mean()
 
 
 def lovasz_loss(probability: Tensor, labels: Tensor, ignore: int) -> Tensor:

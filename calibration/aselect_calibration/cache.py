@@ -1,4 +1,4 @@
-"""The calibration cache: one file per graph, data, method and batch, so that a repeated export measures only once."""
+"""The calibration cache: a file per graph, data, method, batch and software, so that exports measure only once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from pathlib import Path
 from aselect_calibration.ranges import Ranges
 from aselect_calibration.thresholds import Method
 from aselect_runtime.errors import IntegrityError, RecordError, WriteError
+from aselect_runtime.local_cache import software
 from aselect_runtime.records import DataFingerprint
+
+PACKAGES = ("aselect_edge", "onnxruntime", "cv2", "numpy")
+"""This project, and what runs the graph, reads the images and counts the values. torch and onnx make the graph, whose
+digest is known."""
 
 
 def cached(
@@ -23,9 +28,11 @@ def cached(
 ) -> Ranges:
     """The ranges of this graph (its digest) on this data: read from `folder` if stored there, else computed and stored.
 
+    Ranges that other versions of this project or of its libraries computed are not read: their numbers may differ.
     Raises IntegrityError for a file that is corrupt or holds the ranges of another graph or method.
     """
-    key = hashlib.sha256(f"{graph} {data.sha256} {data.images} {method} {batch}".encode()).hexdigest()
+    versions = f"{software(*PACKAGES)} {_sources(Path(__file__).parent)}"
+    key = hashlib.sha256(f"{graph} {data.sha256} {data.images} {method} {batch} {versions}".encode()).hexdigest()
     path = folder / f"{key[:32]}.json"
     if not path.exists():
         ranges = compute()
@@ -42,3 +49,11 @@ def cached(
             f"{method}; the calibration cache has been changed, remove the file"
         )
     return ranges
+
+
+def _sources(package: Path) -> str:
+    """SHA-256 of a package's modules: between two releases the version says nothing about the code."""
+    digest = hashlib.sha256()
+    for module in sorted(package.glob("*.py")):
+        digest.update(f"{module.name}\0".encode() + module.read_bytes() + b"\0")
+    return digest.hexdigest()

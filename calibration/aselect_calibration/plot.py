@@ -7,10 +7,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from aselect_runtime.files import atomic_file
+from aselect_edge.evaluation.figure import ACCENT, save
 from aselect_runtime.records import Quantisation
 
-_QUANTISED, _RETURNED = "#2e86ab", "#d1495b"
+_QUANTISED, _RETURNED = "#2e86ab", ACCENT
 _FLOOR = 1e-12
 """Length of the bar of a layer without error, on the logarithmic axis."""
 
@@ -27,7 +27,6 @@ def draw_damage(found: Quantisation, path: Path) -> None:
     )
     axis.set_xscale("log")
     axis.tick_params(axis="y", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel(f"error in the logits, this layer alone in {form} (noise / signal energy)")
     axis.set_title(
         f"{found.metric}: {found.fp32:.4f} in FP32, {found.int8:.4f} in {form}, on {found.images} images", fontsize=10
@@ -35,5 +34,4 @@ def draw_damage(found: Quantisation, path: Path) -> None:
     returned = found.rest.upper()
     handles = [Patch(color=_QUANTISED, label=form), Patch(color=_RETURNED, label=f"given back to {returned}")]
     axis.legend(handles=handles, loc="lower right", fontsize=8, frameon=False)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save(figure, path)

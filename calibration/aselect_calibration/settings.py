@@ -13,12 +13,14 @@ Rest = Literal["fp16", "fp32"]
 Form = Literal["int8", "fp8", "int4"]
 """What a graph is quantised to: INT8, FP8, or INT4 weights alone."""
 
+IMAGES = 128
+
 
 @dataclass(frozen=True)
 class Int8Settings:
     """How to calibrate, and the allowed loss of accuracy. Raises InputError for invalid values."""
 
-    images: int = 128
+    images: int = IMAGES
     """Number of calibration frames."""
     method: Method | None = None
     """None: `mse` for INT8; `minmax` for FP8, which as a floating-point format gains nothing from saturation."""

@@ -7,15 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from aselect_calibration.settings import Int8Settings, Rest
+from aselect_calibration.settings import IMAGES, Int8Settings, Rest
 from aselect_calibration.thresholds import Method
 from aselect_export.choices import EngineChoice
 from aselect_export.exporting import ExportResult, open_bundle
 from aselect_export.exporting import export as export_bundle
 from aselect_export.fleet import Format, check_format, deliver
-from aselect_export.requests import check_precision
-from aselect_runtime.errors import InputError
-from aselect_runtime.options import choice, parse_size
+from aselect_export.requests import Given, check_precision
+from aselect_runtime.options import choice, parse_list, parse_size
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import EncoderKind, Precision, Task, Weights
 
@@ -33,7 +32,7 @@ def export(
     engine: EngineChoice = "auto",
     target: str | Sequence[str] = (),
     data: str | Path | None = None,
-    calib_images: int = 128,
+    calib_images: int | None = None,
     calib: Method | None = None,
     max_drop: float | None = None,
     rest: Rest | None = None,
@@ -50,9 +49,9 @@ def export(
     pixels, the bundle's own if None; `target` is "sm86,sm89" or a list of such names. `ladder` writes the fallback
     graphs. `data` is used to verify and calibrate; `calib_images` to `rest` are for int8, fp8 and int4, see
     `Int8Settings`. `encoder` turns frames into tokens: the full one, AutoencoderTiny ("tiny", at `vae`) or the bundle's
-    stem ("distilled"); the last two are compared with the full one on `data`, within `max_drop`. The folder is `out`,
-    or <task>-<precision> in the working directory (<task>-<precision>-int4 with these weights), which a later export
-    replaces.
+    stem ("distilled"); the last two are compared with the full one on `data`, within `max_drop`. An option that would
+    have no effect is refused. The folder is `out`, or <task>-<precision> in the working directory
+    (<task>-<precision>-int4 with these weights), which a later export replaces.
 
     A graph that fails its parity check is not written; if it is the requested one, nothing is written and GateError is
     raised. Also raises InputError, WriteError or EngineError.
@@ -64,11 +63,11 @@ def export(
     choice(encoder, get_args(EncoderKind), "encoder")
     if task is not None:
         choice(task, get_args(Task), "task")
-    settings = Int8Settings(calib_images, calib, max_drop, rest)
-    if asked in ("fp16", "fp32") and weights is None:
-        _refuse_unused(asked, calib=calib, rest=rest)
+    settings = Int8Settings(IMAGES if calib_images is None else calib_images, calib, max_drop, rest)
+    targets = parse_list(target if isinstance(target, str) else ",".join(target))
+    given = Given(calib_images=calib_images, calib=calib, max_drop=max_drop, rest=rest, targets=targets)
+    given.check(asked, weights, encoder, engine, format, data=data is not None)
     bundle = open_bundle(task, None if model is None else Path(model))
-    targets = target.split(",") if isinstance(target, str) else target
     make = partial(
         export_bundle,
         bundle,
@@ -78,7 +77,7 @@ def export(
         batch=batch,
         ladder=ladder,
         allow_mixed=allow_mixed,
-        targets=tuple(part.strip() for part in targets if part.strip()),
+        targets=targets,
         engine=engine,
         data=None if data is None else Path(data),
         int8=settings,
@@ -88,14 +87,3 @@ def export(
     )
     name = f"{bundle.record.task}-{asked}{f'-{weights}' if weights else ''}"
     return deliver(format, make, Path(name if out is None else out))
-
-
-def _refuse_unused(precision: Precision, **options: str | None) -> None:
-    """Raise InputError for an option that has no effect, because nothing is quantised."""
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(
-                f"got {name} {value} for the precision {precision}, which quantises nothing, expected it with int8 or "
-                "fp8; leave it out or choose one of these",
-                parameter=(name, "precision"),
-            )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
-from aselect_edge.data.readers import layout_of
+from aselect_edge.data.readers import labels_of
 from aselect_edge.data.spread import evenly
 from aselect_edge.evaluation import Data, measure
 from aselect_edge.evaluation.metrics import Figures
@@ -140,10 +140,10 @@ def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, 
 
 
 def _opened(task: Task, data: Path, split: str) -> Data:
-    other: Task = "cls" if task == "seg" else "seg"
-    if layout_of(data, task) is None and (found := layout_of(data, other)):
+    if (found := labels_of(data, task)) and found[0] != task:
+        other, layout = found
         raise InputError(
-            f"{data}: got labels of the task {other} ({found.name}), expected some of the model's task {task}; give "
+            f"{data}: got labels of the task {other} ({layout.name}), expected some of the model's task {task}; give "
             f"other data, or a model that aselect-train --task {other} made",
             parameter="data",
         )

@@ -12,9 +12,10 @@ import numpy as np
 from aselect_calibration.settings import Form, Int8Settings
 from aselect_export.choices import EngineChoice
 from aselect_export.engine_plan import build_planned, plan_engines
-from aselect_export.requests import check_precision, find_form, settle
+from aselect_export.requests import CALIBRATED, check_precision, find_form, settle
 from aselect_runtime.errors import InputError
 from aselect_runtime.folder import EXPORT
+from aselect_runtime.options import refuse_unused
 from aselect_runtime.output_folder import atomic_folder
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import EncoderCost, EncoderKind, Manifest, Precision, Replacement, Report, Task, Weights
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 FRAMES = 8
 """Number of verification frames, rounded up to whole batches."""
-CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
-"""Precisions that need the ranges of activations."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,8 @@ def export(
     """
     check_precision(precision)
     form = find_form(precision, weights)
-    if allow_mixed and (precision != "fp16" or form):
-        raise InputError(
-            f"got allow mixed with {form or precision}, expected it only with fp16; leave it out",
-            parameter="allow_mixed",
-        )
+    if precision != "fp16" or form:
+        refuse_unused({"allow_mixed": allow_mixed}, f"the precision {form or precision}", "fp16", ("precision",))
     if encoder != "full" and data is None:
         raise InputError(
             f"got the encoder {encoder} and no data, expected images of the task to hold it against the full one on; "
@@ -144,9 +140,10 @@ def _prepare(
     """
     from aselect_export import package
     from aselect_export.graph import trace
+    from aselect_export.halves import halves_of_torch
     from aselect_export.ladder import Trial
     from aselect_export.replacement import tokens_cost
-    from aselect_export.verify import answer_of_torch, halves_of_torch
+    from aselect_export.verify import answer_of_torch
 
     record = bundle.record
     size = (frames.shape[1], frames.shape[2])

@@ -14,9 +14,9 @@ from aselect_edge.team import Team
 from aselect_runtime import open_model
 from aselect_runtime.engines.versions import Builder
 from aselect_runtime.errors import InputError
-from aselect_runtime.folder import MANIFEST
+from aselect_runtime.folder import BUNDLE, MANIFEST
 from aselect_runtime.frames import Frame
-from aselect_runtime.options import Device
+from aselect_runtime.options import Device, refuse_unused
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import ClassInfo, Manifest, Resize, Task
 from aselect_runtime.sessions.session import Session
@@ -42,7 +42,7 @@ class Predictor:
 
 def open_alike(path: Path, device: Device, progress: Progress, team: Team) -> Predictor:
     """The model, on the same kind of device in every process: `auto` measures, and only the first process chooses."""
-    if team.size == 1 or device != "auto" or (path / "bundle.json").exists():
+    if team.size == 1 or device != "auto" or (path / BUNDLE).exists():
         return _open(path, device, progress)
     opened = _open(path, device, progress) if team.leads else None
     chosen: Device = team.told(opened and opened.device)
@@ -50,11 +50,21 @@ def open_alike(path: Path, device: Device, progress: Progress, team: Team) -> Pr
 
 
 def _open(path: Path, device: Device, progress: Progress) -> Predictor:
-    if (path / "bundle.json").exists():
+    if (path / BUNDLE).exists():
         from aselect_edge.bundle import load_bundle
 
         return _torch_model(load_bundle(path), device)
-    return _runtime_model(path, *(_engine(path) if path.suffix == ".engine" else open_model(path, device, progress)))
+    if path.suffix == ".engine":
+        if device not in ("auto", "tensorrt"):
+            refuse_unused({"device": device}, "an engine", "another model, because an engine runs on tensorrt")
+        return _runtime_model(path, *_engine(path))
+    if not path.exists() or (path.is_dir() and not (path / MANIFEST).exists()):
+        got = f"got a folder without {BUNDLE} and {MANIFEST}" if path.is_dir() else "no such model"
+        raise InputError(
+            f"{path}: {got}, expected a bundle (the folder that aselect-train writes), an export folder of "
+            "aselect-export, a .onnx file of it or an .engine in it; check the path"
+        )
+    return _runtime_model(path, *open_model(path, device, progress))
 
 
 def _trusted(answer: NDArray[Any], numbers: NDArray[Any], model: Path) -> NDArray[Any]:

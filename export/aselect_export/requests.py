@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from aselect_calibration.settings import Form, Int8Settings, Rest
+from aselect_export.choices import EngineChoice, Format
 from aselect_runtime.errors import InputError
-from aselect_runtime.options import choice
-from aselect_runtime.records import Precision, Weights
+from aselect_runtime.options import choice, refuse_unused
+from aselect_runtime.records import EncoderKind, Precision, Weights
+
+CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
+"""Precisions that need the ranges of activations."""
 
 
 def check_precision(precision: str) -> Precision:
@@ -27,6 +31,53 @@ def find_form(precision: Precision, weights: Weights | None) -> Form | None:
             )
         return "int4"
     return {"int8": "int8", "fp8": "fp8"}.get(precision)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Options of an export that have an effect only with certain others; None, or empty, if they were left out."""
+
+    calib_images: int | None
+    calib: str | None
+    max_drop: float | None
+    rest: str | None
+    targets: tuple[str, ...]
+
+    def check(
+        self,
+        precision: Precision,
+        weights: Weights | None,
+        encoder: EncoderKind,
+        engine: EngineChoice,
+        layout: Format,
+        *,
+        data: bool,
+    ) -> None:
+        """Raise InputError for an option without effect; `data`: there are images to calibrate on."""
+        quantised = find_form(precision, weights) is not None
+        asked = f"the precision {precision}" + (f" and {weights} weights" if weights else "")
+        calibration = {"calib": self.calib, "calib_images": self.calib_images}
+        if precision not in CALIBRATED:
+            refuse_unused(calibration, asked, "int8 or fp8", ("precision",))
+        if not data:
+            refuse_unused({"calib_images": self.calib_images}, "no data", "data to calibrate on", ("data",))
+        if not quantised:
+            refuse_unused({"rest": self.rest}, asked, "int8, fp8 or int4 weights", ("precision", "weights"))
+        if not quantised and encoder == "full":
+            needed = "int8, fp8, int4 weights or another encoder than the full one"
+            refuse_unused({"max_drop": self.max_drop}, asked, needed, ("precision", "weights", "encoder"))
+        self._check_engines(engine, layout)
+
+    def _check_engines(self, engine: EngineChoice, layout: Format) -> None:
+        """nvinfer builds its own engines, and Triton loads those of TensorRT but not of TensorRT-RTX."""
+        where, by = f"the format {layout}", ("format",)
+        explicit = engine if engine in ("rtx", "tensorrt") else None
+        if layout == "deepstream":
+            refuse_unused({"engine": explicit, "target": self.targets or None}, where, "the format folder", by)
+        if layout == "triton":
+            refuse_unused({"engine": explicit if engine == "rtx" else None}, where, "the format folder", by)
+            if explicit is None:  # a target is then that of an engine of TensorRT-RTX
+                refuse_unused({"target": self.targets or None}, where, "the engine tensorrt", ("engine", *by))
 
 
 def settle(settings: Int8Settings, form: Form | None, precision: Precision, *, builds: bool) -> Int8Settings:

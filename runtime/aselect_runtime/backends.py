@@ -73,7 +73,9 @@ def open_model(path: str | Path, device: Device = "auto", progress: Progress = s
         session.check(manifest)
         return manifest, session
     if not path.exists():
-        raise InputError(f"{path}: no such model, expected an export folder or a .onnx file; run aselect-export")
+        raise InputError(
+            f"{path}: no such model, expected an export folder or a .onnx file; check the path or run aselect-export"
+        )
     if path.suffix != ".onnx" or not path.is_file():
         raise InputError(f"{path}: got a {path.suffix or 'suffixless'} file, expected an export folder or a .onnx file")
     return _from_file(path, device, progress)

@@ -34,13 +34,22 @@ EXPORT = FolderKind(MANIFEST, listed_files)
 def load_folder(folder: Path) -> tuple[Manifest, Path]:
     """The manifest of an export folder and the path of its model, whose hash was checked.
 
-    Raises InputError (a bundle), RecordError (bad manifest) or IntegrityError (no hash, another hash, a path that leads
-    out of the folder).
+    Raises InputError (no folder, no export folder, a bundle), RecordError (bad manifest) or IntegrityError (no hash,
+    another hash, a path that leads out of the folder).
     """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder, expected an export folder, which aselect-export writes; check the path"
+        )
     if not (folder / MANIFEST).exists() and (folder / BUNDLE).is_file():
         raise InputError(
             f"{folder}: got a bundle, which aselect-train writes, expected an export folder; run "
             f"{shlex.join(['aselect-export', '--model', str(folder), '--out', f'{folder}-exported'])} and give that"
+        )
+    if not (folder / MANIFEST).exists():
+        raise InputError(
+            f"{folder}: got a folder without {MANIFEST}, expected an export folder, which aselect-export writes; check "
+            "the path"
         )
     manifest = Manifest.load(folder / MANIFEST)
     path = inside(folder, manifest.model)

@@ -1,8 +1,8 @@
-"""Parsing option values: a size, a list, or one of several names."""
+"""Parsing option values: a size, a list, or one of several names; refusing what would have no effect."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
 from aselect_runtime.errors import InputError
@@ -39,3 +39,19 @@ def choice(value: str, allowed: Sequence[Word], parameter: str) -> Word:
     raise InputError(
         f"got {named} {value!r}, expected one of {', '.join(allowed)}; choose one of these", parameter=parameter
     )
+
+
+def refuse_unused(given: Mapping[str, object], where: str, needed: str, by: tuple[str, ...] = ()) -> None:
+    """Raise InputError for the first parameter that was `given` (not None or False): it would have no effect.
+
+    `where` and `needed` say with what it has none and with what it has one; `by` names the parameters that decide that.
+    """
+    for name, value in given.items():
+        if value is None or value is False:
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        what = name.replace("_", " ") + ("" if value is True else f" {shown}")
+        raise InputError(
+            f"got {what} with {where}, where it has no effect, expected it only with {needed}; leave it out",
+            parameter=(name, *by),
+        )

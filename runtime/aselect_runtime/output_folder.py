@@ -77,20 +77,32 @@ def atomic_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
     """
     path = path.resolve()
     check_replaceable(path, kind)
-    stays = path.exists() and _must_stay(path)
+    stays = _must_stay(path)
+    with working_folder(path) as temporary, naming(path), naming_removal(path, temporary):
+        yield temporary
+        _sync_all(temporary)
+        temporary.chmod(0o777 & ~umask())
+        ours = check_replaceable(path, kind)  # again: the work may have taken hours
+        if stays:
+            _move_in(temporary, path, ours, kind.marker)
+        else:
+            _take_place(temporary, path, ours)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder on the file system of the folder `path`; it is removed at the end.
+
+    It is next to `path`, or inside where `path` cannot be replaced, whose parent may be another file system or not
+    writable. Raises WriteError.
+    """
+    path = path.resolve()
     with ExitStack() as stack:
         with naming(path, faults=None):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = stack.enter_context(temporary_folder(path / path.name if stays else path))
-        with naming(path), naming_removal(path, temporary):
-            yield temporary
-            _sync_all(temporary)
-            temporary.chmod(0o777 & ~umask())
-            ours = check_replaceable(path, kind)  # again: the work may have taken hours
-            if stays:
-                _move_in(temporary, path, ours, kind.marker)
-            else:
-                _take_place(temporary, path, ours)
+            place = path / path.name if _must_stay(path) else path
+            temporary = stack.enter_context(temporary_folder(place))
+        yield temporary
 
 
 def _take_place(temporary: Path, path: Path, ours: frozenset[str]) -> None:
@@ -104,6 +116,9 @@ def _take_place(temporary: Path, path: Path, ours: frozenset[str]) -> None:
 
 
 def _must_stay(path: Path) -> bool:
+    """Whether this is an existing folder that no other can replace."""
+    if not path.exists():
+        return False
     return os.path.ismount(path) or path == Path.cwd() or not os.access(path.parent, os.W_OK | os.X_OK)
 
 

@@ -46,8 +46,9 @@ def terminal_progress(shown: bool = True, *, resumes: bool = False) -> Iterator[
         else:
             with _lines(Pace(resumes)) as progress:
                 yield progress
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(RESUMES if resumes else "") from None
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (RESUMES,) if resumes else ()
+        raise
 
 
 @contextmanager

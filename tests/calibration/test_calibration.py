@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from aselect_calibration import cache
 from aselect_calibration.cache import cached
 from aselect_calibration.frames import calibration_frames
 from aselect_calibration.histogram import BINS, Histogram
@@ -320,6 +322,29 @@ def test_the_cache_is_used_for_the_same_question_only(tmp_path: Path) -> None:
     assert look_up(tmp_path, graph="c" * 64)[1] == 1
     assert look_up(tmp_path, images=3)[1] == 1
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("library", ["aselect_edge", "onnxruntime", "cv2", "numpy"])
+def test_ranges_of_another_version_are_measured_again(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look_up(tmp_path)[1] == 1
+    monkeypatch.setattr(f"{library}.__version__", "0.0.1")
+    assert look_up(tmp_path) == (make(), 1)
+    assert look_up(tmp_path) == (make(), 0)
+    monkeypatch.undo()
+    assert look_up(tmp_path) == (make(), 0)
+
+
+def test_ranges_of_other_code_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(Path(cache.__file__).parent, tmp_path / "code")
+    monkeypatch.setattr(cache, "__file__", str(copy / "cache.py"))
+    kept = tmp_path / "kept"
+    assert look_up(kept)[1] == 1
+    assert look_up(kept)[1] == 0
+    with (copy / "thresholds.py").open("a") as module:
+        module.write("BINS = 1\n")
+    assert look_up(kept)[1] == 1
 
 
 def test_a_cache_that_cannot_be_kept_costs_nothing_else(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle import SHIPPED, load_bundle, save_bundle, tap_model
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import build_head
-from aselect_runtime.errors import InputError, IntegrityError, RecordError
+from aselect_runtime.errors import InputError, IntegrityError
 from aselect_runtime.files import sha256
 from aselect_runtime.records import BackboneSource, Bundle, ClassInfo, HeadSpec, Noise, Resize, Selection, Tap
 
@@ -154,9 +154,9 @@ def test_a_backbone_file_outside_the_bundle_is_refused(bundle: Path) -> None:
 
 
 def test_folders_that_are_no_bundle_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match=r"no such folder, expected a bundle .* check the path"):
         load_bundle(tmp_path / "none")
-    with pytest.raises(RecordError, match=r"bundle\.json: no such file"):
+    with pytest.raises(InputError, match=r"got a folder without bundle\.json, expected a bundle .* check the path"):
         load_bundle(tmp_path)
 
 

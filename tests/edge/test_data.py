@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_edge.data import open_classification, open_segmentation, read_classes
+from aselect_edge.data.readers import labels_of
 from aselect_runtime.errors import InputError
+from aselect_runtime.records import Task
 from tests.log_lines import heard
 
 JUNK = st.recursive(
@@ -47,6 +49,28 @@ def _classes(data: Path, entries: object, **more: object) -> Path:
     path = data / "classes.json"
     path.write_text(json.dumps({"classes": entries, **more}))
     return path
+
+
+def test_labels_are_found_whichever_task_is_asked_for(data: Path, tmp_path: Path) -> None:
+    tasks: tuple[Task, ...] = ("seg", "cls")
+    for asked in tasks:
+        found = labels_of(data, asked)
+        assert found is not None
+        assert found[0] == "seg"
+    (tmp_path / "empty").mkdir()
+    assert labels_of(tmp_path / "empty", "seg") is None
+    assert labels_of(tmp_path / "nowhere", "cls") is None
+
+
+def test_labels_of_the_task_that_is_asked_for_come_first(data: Path) -> None:
+    for name in ("red", "blue"):  # a folder for each class, too
+        (data / "train" / name).mkdir()
+        cv2.imwrite(str(data / "train" / name / "a.png"), np.zeros((4, 6, 3), np.uint8))
+    tasks: tuple[Task, ...] = ("seg", "cls")
+    for asked in tasks:
+        found = labels_of(data, asked)
+        assert found is not None
+        assert found[0] == asked
 
 
 def test_images_are_paired_with_their_labels(data: Path) -> None:

@@ -40,7 +40,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return drawn
 
 
-@pytest.mark.parametrize("module", ["aselect_edge.evaluation.plots", "aselect_calibration.plot"])
+@pytest.mark.parametrize(
+    "module", ["aselect_edge.evaluation.plots", "aselect_edge.selection.plots", "aselect_calibration.plot"]
+)
 def test_a_notebook_keeps_its_own_backend(module: str) -> None:
     """A plot to a file neither loads pyplot nor chooses its backend, which would hide the plots of a notebook."""
     code = f"import sys, {module}; assert 'matplotlib.pyplot' not in sys.modules; import matplotlib.pyplot as plt; "

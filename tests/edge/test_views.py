@@ -144,6 +144,23 @@ def test_stored_classes_come_back(colours: ClassificationData, tmp_path: Path) -
     assert np.bincount(frozen.labels).tolist() == [6, 6, 6]  # every image as often as any other
 
 
+@pytest.mark.parametrize("library", ["aselect_edge", "torch", "cv2"])
+def test_features_of_another_version_are_computed_again(
+    library: str, streets: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed() -> int:
+        backbone = Counting()
+        FrozenViews(SegmentationViews(streets, SIZE, Resize(), RECIPE), backbone, "key", tmp_path, _silent)
+        return backbone.seen
+
+    monkeypatch.setattr(f"{library}.__version__", "2.0.0+cpu")
+    assert (computed(), computed()) == (18, 0)
+    monkeypatch.setattr(f"{library}.__version__", "2.0.0+cu130")
+    assert computed() == 0
+    monkeypatch.setattr(f"{library}.__version__", "2.0.1")
+    assert computed() == 18
+
+
 def test_a_later_run_computes_nothing_and_another_everything(streets: SegmentationData, tmp_path: Path) -> None:
     def run(key: str, recipe: Recipe = RECIPE) -> tuple[int, tuple[tuple[Tensor, ...], Tensor]]:
         backbone = Counting()

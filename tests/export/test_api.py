@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aselect_export import evaluate, export
+from aselect_export.requests import Given
 from aselect_runtime.errors import InputError
 
 
@@ -44,8 +45,20 @@ def test_a_bundle_is_exported_into_a_folder_of_its_name(
         ({"format": "zip"}, "expected one of folder"),
         ({"imgsz": (50, 64)}, "multiples of the patch size 8"),
         ({"calib": "guess"}, "expected one of minmax"),
-        ({"calib": "mse"}, "the precision fp16, which quantises nothing"),
-        ({"rest": "fp32", "precision": "fp32"}, "the precision fp32, which quantises nothing"),
+        ({"calib": "mse"}, "calib mse with the precision fp16, where it has no effect"),
+        ({"calib": "mse", "weights": "int4"}, "calib mse with the precision fp16 and int4 weights"),
+        ({"rest": "fp32", "precision": "fp32"}, "rest fp32 with the precision fp32, .* only with int8, fp8 or int4"),
+        ({"calib_images": 128}, "calib images 128 with the precision fp16"),
+        ({"calib_images": 4, "precision": "fp32", "data": "."}, "calib images 4 with the precision fp32"),
+        ({"calib_images": 4, "precision": "int8"}, "calib images 4 with no data"),
+        ({"max_drop": 0.0}, "max drop 0.0 with the precision fp16"),
+        ({"max_drop": 0.1, "precision": "fp32", "data": "."}, "max drop 0.1 .* another encoder than the full one"),
+        ({"allow_mixed": True, "precision": "fp32"}, "allow mixed with the precision fp32"),
+        ({"allow_mixed": True, "weights": "int4"}, "allow mixed with the precision int4"),
+        ({"format": "deepstream", "target": "sm86"}, "target sm86 with the format deepstream"),
+        ({"format": "deepstream", "engine": "tensorrt"}, "engine tensorrt with the format deepstream"),
+        ({"format": "triton", "target": "sm86, sm89"}, "target sm86, sm89 with the format triton, .* engine tensorrt"),
+        ({"format": "triton", "engine": "rtx"}, "engine rtx with the format triton"),
         ({"model": "/nowhere"}, "no such folder"),
     ],
 )
@@ -56,3 +69,21 @@ def test_mistakes_leave_nothing(
     with pytest.raises(InputError, match=told):
         export(**{"model": seg_bundle, **options})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "choices"),
+    [
+        ({"calib": "mse", "calib_images": 4, "rest": "fp32", "max_drop": 0.1}, {"precision": "int8", "data": True}),
+        ({"calib": "mse", "max_drop": 0.1}, {"precision": "int8"}),  # by the bundle's ranges, and agreement
+        ({"calib_images": 4}, {"precision": "fp8", "data": True}),
+        ({"rest": "fp16", "max_drop": 0.0}, {"weights": "int4"}),
+        ({"max_drop": 0.1}, {"encoder": "tiny", "data": True}),
+        ({"targets": ("sm86",)}, {"layout": "triton", "engine": "tensorrt"}),
+        ({"targets": ("sm86",)}, {"engine": "rtx"}),
+    ],
+)
+def test_options_that_have_an_effect_are_taken(options: dict[str, Any], choices: dict[str, Any]) -> None:
+    left_out: dict[str, Any] = {"calib_images": None, "calib": None, "max_drop": None, "rest": None, "targets": ()}
+    usual: dict[str, Any] = {"weights": None, "encoder": "full", "engine": "auto", "layout": "folder", "data": False}
+    Given(**left_out | options).check(**{"precision": "fp16"} | usual | choices)

@@ -13,6 +13,7 @@ from aselect_export import open_bundle
 from aselect_export.commands.export import export as export_command
 from aselect_runtime.engines.versions import available
 from aselect_runtime.errors import InputError
+from tests import forked
 from tests.bundles import command, write_bundle
 
 
@@ -109,6 +110,30 @@ def test_the_next_command_can_be_typed_as_it_is_shown(
     assert {"folder": str(out), "triton": str(out), "deepstream": f"config-file-path={out}/config_infer.txt"}[
         layout
     ] in words
+
+
+ENDED = """
+import os, signal
+from aselect_export import package
+from aselect_export.commands.export import export
+
+written = package.write_verification
+
+def write_verification(*arguments):
+    written(*arguments)  # and the graphs, before
+    os.kill(os.getpid(), signal.SIGTERM)
+
+package.write_verification = write_verification
+export()
+"""
+
+
+@pytest.mark.parametrize("layout", ["folder", "triton", "deepstream"])
+def test_sigterm_leaves_nothing_beside_the_folder(seg_bundle: Path, tmp_path: Path, layout: str) -> None:
+    choices = ["--precision", "fp32", "--engine", "none", "--format", layout]
+    done = forked.run("-c", ENDED, "--model", seg_bundle, *choices, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "ended by SIGTERM\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_is_one_object_and_nothing_else(

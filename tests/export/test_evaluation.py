@@ -140,6 +140,8 @@ def test_an_engine_is_known_by_its_folder(seg_export: ExportResult, labelled: Pa
         evaluate(tmp_path / "lone.engine", labelled)
     with pytest.raises(InputError, match="not an engine of its folder's manifest"):
         evaluate(seg_export.folder / "engines" / "other.engine", labelled)
+    with pytest.raises(InputError, match="got device cpu with an engine, where it has no effect"):
+        evaluate(tmp_path / "lone.engine", labelled, device="cpu")
     for engine in seg_export.manifest.engines:  # built ahead of time: found, though there is no GPU here to run it
         with pytest.raises(EngineError, match="no NVIDIA driver"):
             evaluate(seg_export.folder / engine.file, labelled)
@@ -196,3 +198,28 @@ def test_labels_of_other_classes_are_no_measure(street_data: Path, tmp_path: Pat
     birds = tuple(ClassInfo(name=name, colour=(0, 0, 0)) for name in ("wren", "jay", "owl"))
     assert has_labels_of(tmp_path, "val", "cls", birds)
     assert not has_labels_of(tmp_path, "val", "cls", birds[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "got"),
+    [
+        ("nowhere", "no such model"),
+        ("nowhere/model.onnx", "no such model"),
+        ("empty", "got a folder without bundle.json and manifest.json"),
+    ],
+)
+def test_a_path_without_a_model_says_what_may_be_evaluated(
+    name: str,
+    got: str,
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert command(evaluate_command, monkeypatch, str(tmp_path / name), "--data", str(labelled)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / name}: {got}, expected a bundle")
+    for word in ("export folder", ".onnx", ".engine", "check the path"):
+        assert word in said
+    assert said.count("\n") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from torch import nn
 
 from aselect_export.commands.export import export as export_command
-from aselect_export.fleet import write_deepstream, write_triton
+from aselect_export.exporting import ExportResult
+from aselect_export.fleet import Format, deliver, write_deepstream, write_triton
 from aselect_export.fleet.deepstream import CONFIG, LABELS, MODEL, PIXELS, PROBABILITIES, config, label_text
 from aselect_export.fleet.rewriting import load, planar_input
 from aselect_export.graph import specs, trace, without_logits
@@ -408,3 +410,27 @@ def test_an_unknown_format_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_labels_are_utf_8(folder: Path, tmp_path: Path) -> None:
     write_deepstream(folder, tmp_path / "ds")
     assert "cär" in (tmp_path / "ds" / LABELS).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layout", ["triton", "deepstream"])
+@pytest.mark.parametrize("where", ["new", "working folder", "mount point"])
+def test_the_export_that_a_fleet_is_written_from_lies_on_the_file_system_of_out(
+    layout: Format, where: str, tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = small_disk("1m") if where == "mount point" else tmp_path / "out"
+    if where == "working folder":
+        out.mkdir()
+        monkeypatch.chdir(out)
+    made: list[Path] = []
+
+    def make(folder: Path) -> ExportResult:
+        made.append(folder)
+        assert folder.parent.stat().st_dev == (out.stat() if out.exists() else tmp_path.stat()).st_dev
+        raise GateError("no graph")
+
+    with pytest.raises(GateError, match="no graph"):
+        deliver(layout, make, out)
+    (folder,) = made
+    assert folder.is_relative_to(out) == (where != "new")
+    assert not folder.parent.exists()
+    assert not out.exists() or list(out.iterdir()) == []

@@ -18,7 +18,6 @@ from aselect_runtime.errors import (
     InputError,
     IntegrityError,
     MissingDependencyError,
-    RecordError,
 )
 from aselect_runtime.sessions.onnx import OnnxSession
 
@@ -55,7 +54,9 @@ def test_classification_scores(cls_model: Path) -> None:
 def test_missing_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model"):
         open_model(tmp_path / "nothing")
-    with pytest.raises(RecordError, match=r"manifest\.json"):
+    with pytest.raises(
+        InputError, match=r"got a folder without manifest\.json, expected an export folder.* check the path"
+    ):
         open_model(tmp_path)
     (tmp_path / "model.pt").touch()
     with pytest.raises(InputError, match=r"got a \.pt file"):

@@ -31,7 +31,7 @@ from aselect_runtime.pipeline.timing import Stopwatch
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import open_sink
-from aselect_runtime.sinks.mqtt import Broker
+from aselect_runtime.sinks.mqtt_broker import Broker
 from tests.runtime.manifests import small_manifest
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -213,14 +213,15 @@ def test_a_signal_while_the_model_loads_leaves_one_line_and_nothing_else(
     seg_model: Path, tmp_path: Path, number: signal.Signals, hold: str
 ) -> None:
     code, stderr, temporary = _interrupted_while_loading(seg_model, tmp_path, number, hold, 3600)
-    assert (code, stderr) == (128 + number, "interrupted\n")
+    said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert (code, stderr) == (128 + number, f"{said}\n")
     assert not Path(temporary).exists()
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_a_library_that_does_not_return_while_the_model_loads_is_left(seg_model: Path, tmp_path: Path) -> None:
     code, stderr, temporary = _interrupted_while_loading(seg_model, tmp_path, signal.SIGTERM, IN_C, 0.1)
-    assert (code, stderr) == (128 + signal.SIGTERM, "interrupted\n")
+    assert (code, stderr) == (128 + signal.SIGTERM, "ended by SIGTERM\n")
     done = forked.run(
         *COMMAND[1:],
         str(seg_model),

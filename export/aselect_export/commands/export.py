@@ -33,7 +33,9 @@ class Int8:
     weights: Annotated[
         Weights | None, typer.Option(help="Store the weights of linear layers in 4 bits, with fp16 or fp32.")
     ] = None
-    calib_images: Annotated[int, typer.Option(help="Frames of --data to calibrate on, fewer if there are fewer.")] = 128
+    calib_images: Annotated[
+        int | None, typer.Option(help="Frames of --data to calibrate on, 128 or all if there are fewer.")
+    ] = None
     calib: Annotated[
         Method | None,
         typer.Option(metavar="METHOD", help="minmax (fp8's default), percentile, entropy or mse (int8's)."),

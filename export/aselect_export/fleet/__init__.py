@@ -7,7 +7,6 @@ write_deepstream(Path("seg-fp16"), Path("nvinfer"))
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +16,8 @@ from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
 from aselect_runtime.errors import InputError
-from aselect_runtime.files import naming
-from aselect_runtime.output_folder import check_replaceable
+from aselect_runtime.output_folder import check_replaceable, working_folder
 from aselect_runtime.records import Precision
-from aselect_runtime.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from aselect_export.exporting import ExportResult
@@ -48,10 +45,7 @@ def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> 
         return make(out)
     write, kind = {"triton": (write_triton, triton.KIND), "deepstream": (write_deepstream, deepstream.KIND)}[layout]
     check_replaceable(out, kind)  # before minutes of work
-    with ExitStack() as stack:
-        with naming(out, faults=None):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            scratch = stack.enter_context(temporary_folder(out.resolve()))
+    with working_folder(out) as scratch:
         result = make(scratch / "export")
         notes = write(result.folder, out)
     report = result.report.model_copy(update={"notes": (*result.report.notes, *notes)})

@@ -10,7 +10,6 @@ import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
-from aselect_runtime.commands.signals import stop_on_signals
 from aselect_runtime.options import parse_list
 from aselect_runtime.progress import terminal_progress
 
@@ -36,8 +35,8 @@ def _build(
     from aselect_runtime.engines import BuildOptions, add_engines
 
     targets = read(target, "--target", parse_list) or ()
-    with stop_on_signals() as stop, terminal_progress() as progress:
-        engines = add_engines(folder, targets, BuildOptions(workspace, optimization_level), progress, stop)
+    with terminal_progress() as progress:
+        engines = add_engines(folder, targets, BuildOptions(workspace, optimization_level), progress)
     if as_json:
         print(json.dumps({"engines": [engine.model_dump() for engine in engines]}))
         return

@@ -7,22 +7,23 @@
 A library error names the parameter to change (`imgsz`); the command adds its option of that name (`--imgsz`).
 
 Exit codes: 0 success; 1 an expected error, as one line on stderr; 2 usage; 3 a check (parity, accuracy) failed;
-interrupted: 128 + the number of the signal (130 Ctrl-C, 143 SIGTERM).
+130 interrupted (Ctrl-C); 143 and 129 ended by SIGTERM and SIGHUP, in one line and with nothing half-written.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from aselect_runtime.commands.records import flattened
-from aselect_runtime.commands.signals import exit_status, interruptible
+from aselect_runtime.commands.signals import Terminated, ended_by, raise_on_signals
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr, one_line
@@ -88,16 +89,18 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
     With `verbose` the traceback is printed first. The line ends with those of the command's `options` that belong to
     the error's parameters.
 
-    Expected are AselectError, an optional package that is not installed, a full disk or missing permission, Ctrl-C,
-    SIGTERM and SIGHUP. Any other exception is a bug and is passed on.
+    Expected are AselectError, an optional package that is not installed, a full disk or missing permission, and
+    Ctrl-C, SIGTERM and SIGHUP. Any other exception is a bug and is passed on.
     """
     _open_standard_streams()
     try:
-        with interruptible(), log_on_stderr():
+        with log_on_stderr(), raise_on_signals():
             yield
     except KeyboardInterrupt as interrupt:
-        print("; ".join(filter(None, ["interrupted", *map(str, interrupt.args)])), file=sys.stderr)
-        raise SystemExit(exit_status()) from None
+        number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        with suppress(OSError):  # the terminal that was closed
+            print("; ".join([ended_by(number), *map(str, interrupt.args)]), file=sys.stderr)
+        raise SystemExit(128 + number) from None
     except AselectError as error:
         _report(error, verbose, _hint(error, options() if error.parameters else ()))
         raise SystemExit(error.exit_code) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -12,15 +14,18 @@ import typer
 
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
-from aselect_runtime.commands.signals import leaving_on_signals, stop_on_signals
+from aselect_runtime.commands.records import option_names
+from aselect_runtime.commands.signals import leave_on_signals, stop_on_signals
 from aselect_runtime.commands.variables import filled_in
 from aselect_runtime.errors import IncompleteError, InputError
-from aselect_runtime.options import Decode
+from aselect_runtime.options import Decode, refuse_unused
 from aselect_runtime.progress import terminal_progress
 from aselect_runtime.redaction import redact
 
 if TYPE_CHECKING:
+    from aselect_runtime.drawing import Look
     from aselect_runtime.pipeline.timing import RunSummary
+    from aselect_runtime.sinks.event_recording import EventRecording
 
 Model = Annotated[Path, typer.Argument(help="Export folder, or a .onnx file of aselect-export.")]
 Inputs = Annotated[
@@ -83,24 +88,66 @@ Events = Annotated[
         help="events.jsonl, mqtt://host/topic (Home Assistant) or https://host (webhook); repeatable.",
     ),
 ]
-RecordEvents = Annotated[
-    Path | None,
-    typer.Option(
-        "--record-events",
-        metavar="DIR",
-        help="Folder for a video of each event, of network cameras and files.",
-    ),
-]
-Pre = Annotated[float, typer.Option("--pre", min=0, max=300, help="Seconds of video before the start of an event.")]
-Post = Annotated[float, typer.Option("--post", min=0, max=300, help="Seconds of video after its end.")]
-KeepGb = Annotated[
-    float, typer.Option("--keep-gb", min=0.001, help="Maximum size of all event videos; the oldest are removed.")
-]
-KeepDays = Annotated[float, typer.Option("--keep-days", min=0.001, help="Age in days at which videos are removed.")]
-Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Opacity of the class colours over the image.")]
-Clear = Annotated[
-    list[str] | None, typer.Option("--clear", metavar="CLASS", help="A class that is not drawn; repeatable.")
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventVideoOptions:
+    """Videos of events."""
+
+    record_events: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for a video of each event, of network cameras and files."),
+    ] = None
+    pre: Annotated[
+        float | None, typer.Option(min=0, max=300, help="Seconds of video before the start of an event; 5 if left out.")
+    ] = None
+    post: Annotated[
+        float | None, typer.Option(min=0, max=300, help="Seconds of video after its end; 10 if left out.")
+    ] = None
+    keep_gb: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Maximum size of all event videos, then the oldest are removed; 10 if left out."),
+    ] = None
+    keep_days: Annotated[
+        float | None, typer.Option(min=0.001, help="Age in days at which videos are removed; 30 if left out.")
+    ] = None
+
+    def recording(self) -> EventRecording | None:
+        """The settings; None without a folder. Raises InputError for settings of no folder."""
+        from aselect_runtime.sinks.event_recording import EventRecording
+
+        if self.record_events is None:
+            needed = "a folder for videos of events"
+            refuse_unused(vars(self), f"no {needed[2:]}", needed, ("record_events",))
+            return None
+        most = None if self.keep_gb is None else self.keep_gb * 1e9
+        given = {"pre": self.pre, "post": self.post, "most_bytes": most, "most_days": self.keep_days}
+        return EventRecording(self.record_events, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingOptions:
+    """How results are drawn over images."""
+
+    opacity: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Opacity of the class colours over the image; 0.5 if left out."),
+    ] = None
+    clear: Annotated[list[str] | None, typer.Option(metavar="CLASS", help="A class that is not drawn; repeatable.")] = (
+        None
+    )
+
+    def look(self, outputs: Sequence[str]) -> Look:
+        """The settings; raises InputError for settings without an overlay."""
+        from aselect_runtime.drawing import OPACITY, Look
+        from aselect_runtime.sinks.sink import draws
+
+        if not any(map(draws, outputs)):
+            needed = "an overlay (.mp4, .mkv, .png, .jpg or display://)"
+            refuse_unused(vars(self), "no overlay among the outputs", needed, ("output",))
+        return Look(OPACITY if self.opacity is None else self.opacity, frozenset(self.clear or ()))
+
+
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and the messages of FFmpeg.")]
 
 
@@ -114,17 +161,12 @@ def _run(
     device: OnDevice = "auto",
     smooth: Smooth = None,
     skip_still: SkipStill = None,
-    opacity: Opacity = 0.5,
-    clear: Clear = None,
+    drawing: DrawingOptions,
     record_calibration: Record = None,
     decode: DecodeWith = "auto",
     rules: RuleFile = None,
     events: Events = None,
-    record_events: RecordEvents = None,
-    pre: Pre = 5.0,
-    post: Post = 10.0,
-    keep_gb: KeepGb = 10.0,
-    keep_days: KeepDays = 30.0,
+    videos: EventVideoOptions,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -141,18 +183,15 @@ def _run(
         )
     # FFmpeg's messages contain addresses as given: if one has a password, they are hidden even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
-    with leaving_on_signals():
+    with leave_on_signals():
         # Imported here so that --help and usage errors do not wait for OpenCV.
         from aselect_runtime.backends import open_model
         from aselect_runtime.commands.live import print_summary, progress
-        from aselect_runtime.drawing import Look
         from aselect_runtime.pipeline.events import plan_events
         from aselect_runtime.pipeline.run import run_pipeline
-        from aselect_runtime.sinks.event_recording import EventRecording
 
-        limits = (pre, post, keep_gb * 1e9, keep_days)
-        recording = None if record_events is None else EventRecording(record_events, *limits)
-        plan = plan_events(rules, places, outputs, inputs, recording)
+        plan = plan_events(rules, places, outputs, inputs, videos.recording())
+        look = drawing.look(outputs)
         with terminal_progress() as following:
             manifest, session = open_model(model, device, following)
 
@@ -178,7 +217,7 @@ def _run(
                 record=record_calibration,
                 decode=decode,
                 events=plan,
-                look=Look(opacity, frozenset(clear or ())),
+                look=look,
             )
     except IncompleteError as error:
         show(cast("RunSummary", error.summary))
@@ -198,8 +237,8 @@ def quiet_libraries(verbose: bool) -> None:
 run = entry(
     _run,
     groups={
-        "Results": ["smooth", "skip_still", "opacity", "clear", "decode", "record_calibration"],
-        "Events": ["rules", "events", "record_events", "pre", "post", "keep_gb", "keep_days"],
+        "Results": ["smooth", "skip_still", *option_names(DrawingOptions), "decode", "record_calibration"],
+        "Events": ["rules", "events", *option_names(EventVideoOptions)],
     },
     examples=[
         "aselect-run EXPORTED video.mp4 --output overlay.mp4 --output results.jsonl",

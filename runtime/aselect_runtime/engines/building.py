@@ -24,7 +24,7 @@ from aselect_runtime.engines.speed_gate import KEPT, faster
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
-from aselect_runtime.errors import EngineError, GateError, InputError
+from aselect_runtime.errors import EngineError, GateError
 from aselect_runtime.files import check_files, inside, sha256
 from aselect_runtime.folder import MANIFEST, load_folder
 from aselect_runtime.frames import Frame
@@ -52,20 +52,18 @@ def add_engines(
     TensorRT-RTX builds `model.onnx` ahead of time, unverified. Raises what `load_folder`, `check_target`,
     `build_engine` and `first_passing` raise.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected one that aselect-export wrote; check the path")
+    precision = load_folder(folder)[0].precision  # before the lock's file is made in it
     options = options or BuildOptions()
     gpu, here = find_gpu(), runnable()
     if not targets or (here and gpu and set(targets) == {gpu.target}):
         builder = here or "tensorrt"
         check_target(None, builder)
-        load_folder(folder)  # before the lock's file is made in it
         assert gpu is not None  # check_target has seen it
         with building(folder, stop):
             manifest, _ = load_folder(folder)
             return (_build_first_passing(folder, manifest, builder, gpu, options, progress, stop),)
     wanted = [check_target(target, "rtx") for target in targets]
-    if load_folder(folder)[0].precision == "fp8":  # before the lock's file is made in it
+    if precision == "fp8":
         check_fp8(wanted)
     built = []
     with building(folder, stop):

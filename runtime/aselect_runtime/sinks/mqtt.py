@@ -8,23 +8,18 @@ topic/dropped   number of results dropped while the broker was away or slow, ret
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
-from aselect_runtime.addresses import is_host, split_address
-from aselect_runtime.errors import InputError, MissingDependencyError, WriteError
+from aselect_runtime.errors import MissingDependencyError, WriteError
 from aselect_runtime.records import Manifest
-from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.mqtt_broker import Broker
 from aselect_runtime.sinks.sink import Sent, Write
-from aselect_runtime.sources.addresses import quoted_destination
 
 try:
     from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo, error_string
@@ -32,8 +27,6 @@ try:
 except ImportError as error:
     raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-runtime[mqtt]'") from error
 
-PASSWORD = "ASELECT_MQTT_PASSWORD"
-"""Environment variable with the password: a URI on the command line can be read by every user of the machine."""
 DEPTH = 256
 """Messages that may wait for a slow broker; further results are dropped until it has caught up."""
 SLOWEST = 30
@@ -45,41 +38,8 @@ CONNECT_TIMEOUT = 2.0
 ACKNOWLEDGE_TIMEOUT = 10.0
 """Seconds that the broker has to acknowledge an event."""
 AWAY = "results are dropped until it is back"
-EXAMPLE = "mqtt://user@broker.example.org:1883/site/camera"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Broker:
-    """Where results are published."""
-
-    name: str
-    """The URI without credentials."""
-    host: str
-    port: int
-    topic: str
-    tls: bool
-    user: str | None
-    password: str | None = field(repr=False)
-
-    @classmethod
-    def parse(cls, uri: str) -> Broker:
-        """Parse a URI; raises InputError."""
-        address = quoted_destination(uri)
-        split = split_address(address, EXAMPLE)
-        parts = split.parts
-        tls = parts.scheme == "mqtts"
-        topic = unquote(parts.path).strip("/")
-        port = split.port or (8883 if tls else 1883)
-        after = address.rpartition("@")[2] + topic
-        odd = parts.query or parts.fragment or set(after) & set("+#\0")  # + and # in a topic are wildcards
-        # A name that cannot exist would end the client's thread with a traceback.
-        if not parts.hostname or not is_host(parts.hostname) or not topic or odd:
-            raise InputError(f"{redact(uri)}: got no broker with a topic to publish to, expected for example {EXAMPLE}")
-        user = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
-        return cls(redact(uri), parts.hostname, port, topic, tls, user, password)
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from aselect_runtime import __version__
 from aselect_runtime.rules import Event
 from aselect_runtime.rules.event import plain
 from aselect_runtime.sinks.event_sink import Deliver, EventContext
-from aselect_runtime.sinks.mqtt import Broker, Connection, Message
+from aselect_runtime.sinks.mqtt import Connection, Message
+from aselect_runtime.sinks.mqtt_broker import Broker
 
 PREFIX = "homeassistant"
 """Home Assistant's default topic prefix for discovery."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import TracebackType
 from typing import Protocol, TypeAlias
 
@@ -61,3 +62,10 @@ class SinkClosed(Exception):  # noqa: N818 - not an error
 def writes_files(uri: str) -> bool:
     """Whether an output is a file or folder, which gets every frame of a video, and not a screen or network output."""
     return "://" not in uri
+
+
+def draws(uri: str) -> bool:
+    """Whether an output shows the colours of the classes over the image."""
+    if not writes_files(uri):
+        return uri.startswith("display://")
+    return PurePath(uri).suffix in {".mp4", ".mkv", ".png", ".jpg"} and not uri.endswith("/")

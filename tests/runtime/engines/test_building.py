@@ -59,8 +59,11 @@ def test_a_graph_that_the_manifest_does_not_list_is_not_built(
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="no such folder, expected an export folder"):
         add_engines(tmp_path / "nothing", ["sm86"])
+    with pytest.raises(InputError, match=r"got a folder without manifest\.json, expected an export folder"):
+        add_engines(tmp_path, ())
+    assert list(tmp_path.iterdir()) == []
 
 
 @rtx

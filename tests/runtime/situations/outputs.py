@@ -391,6 +391,12 @@ CASES: dict[str, Make] = {
     "clear an unknown class": _told(
         ["last.png"], "unknown class 'sky' .*expected one of dark, middle", ["--clear", "sky"]
     ),
+    "opacity without an overlay": _told(["a.jsonl"], "got opacity 0.7 with no overlay", ["--opacity", "0.7"]),
+    "clear without an overlay": _told(
+        ["masks/"], "got clear dark, bright with no overlay", ["--clear", "dark", "--clear", "bright"]
+    ),
+    "seconds without event videos": _told(["a.jsonl"], "got pre 3.0 with no folder.*--record-events", ["--pre", "3"]),
+    "limit without event videos": _told(["a.jsonl"], "got keep gb 3.0 with no folder", ["--keep-gb", "3"]),
     "opacity 2": _told(["last.png"], "Invalid value for '--opacity'", ["--opacity", "2"]),
     "unknown option": _told(["last.png"], "No such option.*--colour", ["--colour", "red"]),
     "unknown device": _told(["last.png"], "Invalid value for '--device'", ["--device", "abacus"]),
@@ -411,7 +417,7 @@ CASES: dict[str, Make] = {
     "bundle": _bundle,
     "damaged model": _damaged,
     "no model": _no_model("nowhere", "nowhere: no such model, expected an export folder"),
-    "empty folder as model": _no_model(".", "manifest.json"),
+    "empty folder as model": _no_model(".", "got a folder without manifest.json, expected an export folder"),
     "text as model": _no_model("m.onnx", "m.onnx: ", b"hello"),
     "weights as model": _no_model("m.pt", r"got a .pt file, expected an export folder or a \.onnx file", b"x"),
 }
