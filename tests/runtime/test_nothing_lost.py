@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -124,18 +124,46 @@ def test_outputs_keep_what_was_inferred_of_a_truncated_video_and_the_next_follow
     assert (out / "a.png").stat().st_size
 
 
+class _End(Enum):
+    """How a server says where a body ends."""
+
+    LENGTH = auto()
+    CHUNKS = auto()
+    CLOSE = auto()
+    CLOSE_UNSAID = auto()
+    """HTTP/1.0 without a word on it."""
+
+
 @contextmanager
-def _sending(folder: Path, share: float) -> Iterator[str]:
-    """A server that promises each file of the folder and closes the connection after this share of its bytes."""
+def _sending(folder: Path, share: float, end: _End = _End.LENGTH) -> Iterator[str]:
+    """A server that closes the connection after this share of the bytes of a file of the folder."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.0" if end is _End.CLOSE_UNSAID else "HTTP/1.1"
+
         def do_GET(self) -> None:
             content = (folder / self.path[1:]).read_bytes()
             self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            if end is _End.LENGTH:
+                self.send_header("Content-Length", str(len(content)))
+            elif end is _End.CHUNKS:
+                self.send_header("Transfer-Encoding", "chunked")
+            elif end is _End.CLOSE:
+                self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(content[: int(share * len(content))])
+            with suppress(ConnectionError):  # a client that has read enough
+                self._send(content[: int(share * len(content))])
             self.close_connection = True
+
+        def _send(self, sent: bytes) -> None:
+            if end is not _End.CHUNKS:
+                self.wfile.write(sent)
+                return
+            for start in range(0, len(sent), 50_000):
+                part = sent[start : start + 50_000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+            if share == 1:
+                self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, *_: object) -> None: ...
 
@@ -149,9 +177,9 @@ def _sending(folder: Path, share: float) -> Iterator[str]:
             thread.join()
 
 
-def _streamable(path: Path, count: int = 400) -> Path:
-    """Noise, so that half of the bytes are about half of the frames; an .mp4 has its index first."""
-    options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
+def _streamable(path: Path, count: int = 400, *, index_first: bool = True) -> Path:
+    """Noise, so that half of the bytes are about half of the frames; an .mp4 has its index first, or at its end."""
+    options = {"movflags": "+faststart"} if path.suffix == ".mp4" and index_first else {}
     random = np.random.default_rng(0)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=videos.FPS)
@@ -163,23 +191,57 @@ def _streamable(path: Path, count: int = 400) -> Path:
     return path
 
 
+@pytest.mark.parametrize("end", [_End.LENGTH, _End.CHUNKS])
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])
 def test_a_video_over_http_that_breaks_off_is_an_error_and_the_next_follows(
-    seg_model: Path, tmp_path: Path, name: str
+    seg_model: Path, tmp_path: Path, name: str, end: _End
 ) -> None:
     _streamable(tmp_path / name)
     lines = tmp_path / "a.jsonl"
-    with _sending(tmp_path, 1.0) as server:
+    with _sending(tmp_path, 1.0, end) as server:
         assert _run(seg_model, [f"{server}/{name}"], []).frames == 400
-    with _sending(tmp_path, 0.5) as server:
+    with _sending(tmp_path, 0.5, end) as server:
         pattern = rf"{name}: got \d+ frames and then .+, expected the rest of the video; check its server"
         with pytest.raises(IncompleteError, match=pattern) as caught:
             _run(seg_model, [f"{server}/{name}", STREET], [str(lines)])
     summary = caught.value.summary
     assert isinstance(summary, RunSummary)
-    assert 100 < summary.sources[0].frames < 300
+    (tmp_path / f"cut-{name}").write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size // 2])
+    assert 100 < len(videos.read(tmp_path / f"cut-{name}")) == summary.sources[0].frames < 300
     assert summary.sources[1].frames == 5
     assert len(_lines(lines)) == summary.frames
+
+
+@pytest.mark.parametrize("end", [_End.CLOSE, _End.CLOSE_UNSAID])
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])
+def test_a_video_over_http_without_a_length_ends_where_the_connection_does(
+    seg_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, end: _End
+) -> None:
+    """Nothing but the container tells a part of it from the whole, and MPEG-TS does not."""
+    _streamable(tmp_path / name)
+    unknown = f"{name}: got 400 frames; neither its server nor its container states how much it is"
+    with _sending(tmp_path, 1.0, end) as server:
+        summary = _run(seg_model, [f"{server}/{name}"], [])
+    assert (summary.frames, summary.reconnects, summary.dropped) == (400, 0, 0)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [unknown in line for line in warnings] == [True] * (name == "a.ts")
+    if name != "a.ts":
+        pattern = rf"{name}: got \d+ frames and then the end of the connection, expected about 400, which its container"
+        with _sending(tmp_path, 0.5, end) as server, pytest.raises(IncompleteError, match=pattern):
+            _run(seg_model, [f"{server}/{name}"], [])
+
+
+@pytest.mark.parametrize("end", _End)
+def test_a_video_over_http_whose_index_is_at_its_end_says_so(seg_model: Path, tmp_path: Path, end: _End) -> None:
+    """The server answers no ranges."""
+    _streamable(tmp_path / "late.mp4", index_first=False)
+    with (
+        _sending(tmp_path, 1.0, end) as server,
+        pytest.raises(
+            InputError, match=r"late\.mp4: got .+, expected a video that can be read from its beginning; copy it"
+        ),
+    ):
+        _run(seg_model, [f"{server}/late.mp4"], [])
 
 
 def test_one_bad_image_of_many_is_skipped_named_and_counted(
@@ -231,7 +293,6 @@ def test_a_failure_in_the_middle_keeps_what_was_written(seg_model: Path, tmp_pat
         run_pipeline(manifest, session, [STREET], [f"{out}/{name}" for name in NAMES], on_frame=fail)
     assert len(videos.read(out / "a.mp4")) == len(_lines(out / "a.jsonl")) == 4
     assert len(list((out / "masks").glob("*.png"))) == 4
-    shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("task", ["seg", "cls"])

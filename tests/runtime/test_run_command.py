@@ -16,6 +16,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -157,6 +158,82 @@ def test_a_signal_before_the_first_frame_ends_with_0_and_keeps_older_outputs(seg
     assert (tmp_path / "last.png").read_bytes() == b"of an earlier run"
 
 
+LOADING = """
+import aselect_runtime.commands.signals as signals
+import aselect_runtime.sessions.compiled as compiling
+import aselect_runtime.sessions.openvino as openvino
+
+def held(folder, compile_with):
+    def slow(cache):
+        print(cache, flush=True)
+        {hold}
+        return compile_with(cache)
+    return compiling.compiled(folder, slow)
+
+openvino.compiled = held
+signals.GRACE = {grace}
+from aselect_runtime.commands.run import run
+run()
+"""
+IN_PYTHON = "import time\n        while True: time.sleep(0.05)"
+SWALLOWED = (
+    "import time\n        try:\n            while True: time.sleep(0.05)\n        except KeyboardInterrupt: pass"
+)
+IN_C = (
+    "import ctypes\n        lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, (ctypes.c_char * 64)()\n"
+    "        lock(mutex); lock(mutex)"
+)
+"""Waits for a lock that it holds itself, which no signal ends."""
+
+
+def _interrupted_while_loading(
+    model: Path, folder: Path, number: signal.Signals, hold: str, grace: float
+) -> tuple[int, str, str]:
+    """Exit code, standard error, and the folder that OpenVINO was to compile into."""
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    places = {"XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder)}
+    outputs = ["-o", str(folder / "a.mp4"), "-o", f"{folder}/masks/", "--json"]
+    command = [sys.executable, "-c", LOADING.format(hold=hold, grace=grace), str(model), STREET, *outputs]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [*command, "--device", "openvino"], env={**os.environ, **places}, stdout=pipe, stderr=pipe, text=True
+    )
+    assert process.stdout is not None
+    temporary = process.stdout.readline().strip()
+    assert Path(temporary).is_dir()
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert stdout == ""
+    return process.returncode, stderr, temporary
+
+
+@pytest.mark.parametrize("hold", [IN_PYTHON, SWALLOWED], ids=["python", "swallowed"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_model_loads_leaves_one_line_and_nothing_else(
+    seg_model: Path, tmp_path: Path, number: signal.Signals, hold: str
+) -> None:
+    code, stderr, temporary = _interrupted_while_loading(seg_model, tmp_path, number, hold, 3600)
+    said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert (code, stderr) == (128 + number, f"{said}\n")
+    assert not Path(temporary).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_library_that_does_not_return_while_the_model_loads_is_left(seg_model: Path, tmp_path: Path) -> None:
+    code, stderr, temporary = _interrupted_while_loading(seg_model, tmp_path, signal.SIGTERM, IN_C, 0.1)
+    assert (code, stderr) == (128 + signal.SIGTERM, "ended by SIGTERM\n")
+    done = forked.run(
+        *COMMAND[1:],
+        str(seg_model),
+        STREET,
+        "--device",
+        "openvino",
+        variables={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert not Path(temporary).exists()  # the next start removes what this one could not
+
+
 def test_no_frame_within_the_given_seconds_is_an_error(seg_model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         camera = f"rtsp://127.0.0.1:{server.getsockname()[1]}/stream1"
@@ -192,9 +269,10 @@ def test_a_second_signal_leaves_at_once_even_where_the_session_hangs(seg_model: 
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "hanging\n"
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)  # two signals at once may be one
-    process.send_signal(signal.SIGTERM)
+    while process.poll() is None:  # two signals at once may be one
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
     assert "stopped at once" in process.communicate(timeout=30)[1]
     assert process.returncode == 128 + signal.SIGTERM
 

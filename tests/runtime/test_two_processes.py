@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from aselect_runtime.errors import WriteError
+from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.opening import open_sink
+from aselect_runtime.sinks.recording import recording
 from aselect_runtime.sinks.video import video
+from tests import forked
 from tests.runtime import videos
 from tests.runtime.manifests import small_manifest
+from tests.runtime.test_events import RULES
 from tests.runtime.test_lines import a_result
 
 OTHER = """
@@ -62,3 +66,42 @@ def test_of_two_videos_that_both_wait_for_a_first_frame_one_is_refused(tmp_path:
         with pytest.raises(WriteError, match="is being written by another process"):
             late.__exit__(None, None, None)
     assert len(videos.read(tmp_path / "a.mp4")) == 2
+
+
+STREET = "synthetic://street?size=48x64&frames=6"
+
+
+def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return forked.run("-c", "from aselect_runtime.commands.run import run; run()", *map(str, arguments))
+
+
+def _refused(done: subprocess.CompletedProcess[str], folder: Path) -> bool:
+    expected = f"error: {folder}: is being written by another process, expected a folder of this run alone; "
+    return done.returncode == 1 and done.stderr.startswith(expected) and done.stderr.count("\n") == 1
+
+
+def test_a_second_process_does_not_record_events_in_the_same_folder(seg_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra `record` is not installed")
+    from aselect_runtime.sinks.event_videos import EventVideos
+
+    folder, lines, clip = tmp_path / "videos", tmp_path / "a.jsonl", tmp_path / "a.mp4"
+    videos.write(clip, videos.regular(20))
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.001\n')
+    options = ["--rules", tmp_path / "rules.toml", "--record-events", folder, "--keep-gb", 0.001, "-o", lines]
+    with EventVideos(EventRecording(folder), RULES, [str(clip)]):
+        (folder / "1000-1-a.mkv").write_bytes(bytes(2_000_000))  # more than the other keeps
+        assert _refused(_command(seg_model, clip, *options), folder)
+        assert [path.name for path in folder.iterdir()] == ["1000-1-a.mkv"]
+        assert lines.read_text() == ""
+    assert _command(seg_model, clip, *options).returncode == 0
+    assert not (folder / "1000-1-a.mkv").exists()
+    assert len(lines.read_text().splitlines()) == 20
+
+
+def test_a_second_process_does_not_record_for_calibration_in_the_same_folder(seg_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    with recording(folder):
+        assert _refused(_command(seg_model, STREET, "--record-calibration", folder), folder)
+        assert [path.name for path in folder.iterdir()] == ["calibration.txt"]
+    assert _command(seg_model, STREET, "--record-calibration", folder).returncode == 0
+    assert list(folder.glob("*.png"))

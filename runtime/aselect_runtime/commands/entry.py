@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aselect_runtime.commands.records import flattened
-from aselect_runtime.commands.signals import Terminated, raise_on_signals
+from aselect_runtime.commands.signals import Terminated, ended_by, raise_on_signals
 from aselect_runtime.errors import AselectError, InputError, MissingDependencyError, WriteError
 from aselect_runtime.files import WRITE_FAULTS
 from aselect_runtime.progress import log_on_stderr, one_line
@@ -98,9 +98,8 @@ def reporting(*, verbose: bool, options: Callable[[], Collection[str]] = tuple) 
             yield
     except KeyboardInterrupt as interrupt:
         number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
-        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         with suppress(OSError):  # the terminal that was closed
-            print("; ".join([what, *map(str, interrupt.args)]), file=sys.stderr)
+            print("; ".join([ended_by(number), *map(str, interrupt.args)]), file=sys.stderr)
         raise SystemExit(128 + number) from None
     except AselectError as error:
         _report(error, verbose, _hint(error, options() if error.parameters else ()))

@@ -15,7 +15,7 @@ import typer
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, OnDevice
 from aselect_runtime.commands.records import option_names
-from aselect_runtime.commands.signals import stop_on_signals
+from aselect_runtime.commands.signals import leave_on_signals, stop_on_signals
 from aselect_runtime.commands.variables import filled_in
 from aselect_runtime.errors import IncompleteError, InputError
 from aselect_runtime.options import Decode, refuse_unused
@@ -183,14 +183,17 @@ def _run(
         )
     # FFmpeg's messages contain addresses as given: if one has a password, they are hidden even with --verbose.
     quiet_libraries(verbose and all(redact(uri) == uri for uri in inputs))
-    # Imported here so that --help and usage errors do not wait for OpenCV.
-    from aselect_runtime.backends import open_model
-    from aselect_runtime.commands.live import print_summary, progress
-    from aselect_runtime.pipeline.events import plan_events
-    from aselect_runtime.pipeline.run import run_pipeline
+    with leave_on_signals():
+        # Imported here so that --help and usage errors do not wait for OpenCV.
+        from aselect_runtime.backends import open_model
+        from aselect_runtime.commands.live import print_summary, progress
+        from aselect_runtime.pipeline.events import plan_events
+        from aselect_runtime.pipeline.run import run_pipeline
 
-    plan = plan_events(rules, places, outputs, inputs, videos.recording())
-    look = drawing.look(outputs)
+        plan = plan_events(rules, places, outputs, inputs, videos.recording())
+        look = drawing.look(outputs)
+        with terminal_progress() as following:
+            manifest, session = open_model(model, device, following)
 
     def show(summary: RunSummary) -> None:
         if as_json:
@@ -198,8 +201,6 @@ def _run(
         else:
             print_summary(summary, sys.stderr)
 
-    with terminal_progress() as following:
-        manifest, session = open_model(model, device, following)
     try:
         with stop_on_signals() as stop, progress(max_frames) as on_frame:
             summary = run_pipeline(

@@ -11,8 +11,8 @@ only the newest frame is passed on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -87,38 +87,23 @@ def run_pipeline(
     run: InputError if no input has ever delivered a frame, EngineError of the session. Raises at the end, with all
     other outputs complete, the error of an output file. In any case, an output that has a result is completed and kept.
     """
-    still = None if skip_still is None else StillFrames(skip_still)
     decoding = Decoding(decode)
     sources = [_source(each, decoding) for each in inputs]
+    names = [source.info.name for source in sources]
     watch, heartbeat = Stopwatch(), Heartbeat()
-    monitor = Monitor([source.info.name for source in sources], heartbeat)
+    monitor = Monitor(names, heartbeat)
     folders = label_folders(sources, short_names(inputs))
     lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
     taken = taken_paths(plans)
-    outlets = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
-    if record is not None:
-        outlets.append(Outlet(_record_plan(record, inputs, taken), partial(recording, record), watch, heartbeat))
-        taken.add(record.resolve())
+    written = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
+    outlets = [*written, *_recorders(record, inputs, taken, watch, heartbeat)]
+    flow = None if events is None else EventFlow(events, manifest, names, taken)
+    still = None if skip_still is None else StillFrames(skip_still)
+    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, _known(look or Look(), manifest), flow)
     feed: Feed[Ready] = Feed(lanes.live, max(DEPTH, manifest.input.shape[0]))
     stop = stop or Event()
-    flow = None if events is None else EventFlow(events, manifest, [source.info.name for source in sources], taken)
-    drawn = _known(look or Look(), manifest)
-
-    def sinks() -> tuple[SinkHealth, ...]:
-        return tuple(outlet.health() for outlet in outlets) + (() if flow is None else flow.health())
-
-    answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, drawn, flow)
-    with ExitStack() as stack:
-        stack.enter_context(opencv_in_one_thread())
-        if flow is not None:
-            stack.callback(flow.close)  # after the outputs, which must not wait for a destination that is away
-        stack.enter_context(releasing_stdout(outlets, stop))
-        stack.enter_context(open_outlets(outlets))
-        expired = stack.enter_context(time_limit(max_seconds, stop))
-        if flow is not None:
-            stack.enter_context(flow.running())
-        stack.enter_context(watching(monitor, heartbeat, outlets, flow, sinks))
+    with _around(outlets, flow, monitor, heartbeat, max_seconds, stop) as expired:
         start = time.perf_counter()
         with (
             lanes.capturing(feed, manifest, watch, monitor, heartbeat, stop, patience or Patience()),
@@ -130,22 +115,64 @@ def run_pipeline(
         seconds = time.perf_counter() - start
         if frames == 0 and (expired.is_set() or not stop.is_set()):
             lanes.raise_nothing([redact(source_name(each)) for each in inputs])
-    summary = RunSummary(
+    kept = tuple(outlet.name for outlet in written if outlet.health().written)
+    summary = _summary(frames, seconds, session.device, monitor, watch, heartbeat, _health(outlets, flow), kept)
+    lanes.raise_losses(summary)
+    return summary
+
+
+@contextmanager
+def _around(
+    outlets: Sequence[Outlet],
+    flow: EventFlow | None,
+    monitor: Monitor,
+    heartbeat: Heartbeat,
+    max_seconds: float | None,
+    stop: Event,
+) -> Iterator[Event]:
+    """Open outputs and destinations, and watch over the run; yields the Event of the time limit."""
+    with ExitStack() as stack:
+        stack.enter_context(opencv_in_one_thread())
+        if flow is not None:
+            stack.callback(flow.close)  # after the outputs, which must not wait for a destination that is away
+        stack.enter_context(releasing_stdout(outlets, stop))
+        stack.enter_context(open_outlets(outlets))
+        expired = stack.enter_context(time_limit(max_seconds, stop))
+        if flow is not None:
+            stack.enter_context(flow.running())
+        stack.enter_context(watching(monitor, heartbeat, outlets, flow, partial(_health, outlets, flow)))
+        yield expired
+
+
+def _health(outlets: Sequence[Outlet], flow: EventFlow | None) -> tuple[SinkHealth, ...]:
+    return tuple(outlet.health() for outlet in outlets) + (() if flow is None else flow.health())
+
+
+def _summary(
+    frames: int,
+    seconds: float,
+    device: str,
+    monitor: Monitor,
+    watch: Stopwatch,
+    heartbeat: Heartbeat,
+    sinks: tuple[SinkHealth, ...],
+    outputs: tuple[str, ...],
+) -> RunSummary:
+    sources = monitor.sources()
+    return RunSummary(
         frames=frames,
         seconds=round(seconds, 3),
         fps=round(frames / seconds, 2),
-        dropped=sum(source.dropped for source in monitor.sources()),
-        repeated=sum(source.repeated for source in monitor.sources()),
-        reconnects=sum(source.reconnects for source in monitor.sources()),
-        device=session.device,
+        dropped=sum(source.dropped for source in sources),
+        repeated=sum(source.repeated for source in sources),
+        reconnects=sum(source.reconnects for source in sources),
+        device=device,
         stages=watch.percentiles(),
-        sources=monitor.sources(),
-        sinks=sinks(),
+        sources=sources,
+        sinks=sinks,
         stalls=dict(heartbeat.stalls),
-        outputs=tuple(outlet.name for outlet in outlets[: len(plans)] if outlet.health().written),
+        outputs=outputs,
     )
-    lanes.raise_losses(summary)
-    return summary
 
 
 def _source(given: str | Source, decoding: Decoding) -> Source:
@@ -156,11 +183,20 @@ def _sink(plan: OutputPlan, manifest: Manifest) -> Sink:
     return open_sink(plan.uri, manifest) if plan.sink is None else plan.sink
 
 
-def _record_plan(record: Path, inputs: Sequence[str | Source], taken: set[Path]) -> OutputPlan:
-    """Every input's calibration images; raises InputError if the folder is an input's or another output's."""
+def _recorders(
+    record: Path | None, inputs: Sequence[str | Source], taken: set[Path], watch: Stopwatch, heartbeat: Heartbeat
+) -> list[Outlet]:
+    """The output of every input's calibration images, if there is one; its folder is added to `taken`.
+
+    Raises InputError if the folder is an input's or another output's.
+    """
+    if record is None:
+        return []
     refuse_below(inputs, str(record), "a folder of images", "record_calibration")
     refuse_taken(record, taken, "calibration images", "record_calibration")
-    return OutputPlan(f"{record}/", frozenset(range(len(inputs))))
+    taken.add(record.resolve())
+    plan = OutputPlan(f"{record}/", frozenset(range(len(inputs))))
+    return [Outlet(plan, partial(recording, record), watch, heartbeat)]
 
 
 def _known(look: Look, manifest: Manifest) -> Look:

@@ -17,6 +17,7 @@ from aselect_runtime.rules import Event, Rules
 from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import Deliver
 from aselect_runtime.sinks.file_recorder import check_recordable, record_part
+from aselect_runtime.sinks.in_place import locking_folder
 from aselect_runtime.sinks.stream_recorder import StreamRecorder
 from aselect_runtime.sources.network import Endpoint
 
@@ -34,7 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class EventVideos:
-    """An EventSink that records videos. Raises InputError for an input without a compressed stream."""
+    """An EventSink that records videos. Raises InputError for an input without a compressed stream.
+
+    Entered, it raises WriteError if the folder cannot be written or another process records there.
+    """
 
     def __init__(self, recording: EventRecording, rules: Rules, inputs: Sequence[str]) -> None:
         self.name = f"{recording.folder}/"
@@ -57,6 +61,8 @@ class EventVideos:
             raise WriteError(
                 f"{self.name}: could not write ({error.strerror}), expected a writable folder; choose another"
             ) from error
+        self._lock = locking_folder(self._recording.folder)
+        self._lock.__enter__()
         self._tidy()
         for recorder in self._recorders.values():
             recorder.start()
@@ -68,6 +74,7 @@ class EventVideos:
         for recorder in self._recorders.values():
             recorder.stop()
         self._tidy()
+        self._lock.__exit__(None, None, None)
 
     def _deliver(self, event: Event) -> None:
         path = self._recording.folder / f"{event.id}.mkv"

@@ -1,8 +1,9 @@
-"""Files that are written in place: one process at a time, by a lock that the kernel releases however a process ends."""
+"""What is written in place: by one process at a time, with a lock that the kernel releases however a process ends."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -10,13 +11,13 @@ from pathlib import Path
 from aselect_runtime.errors import WriteError
 
 
-def lock(handle: int, path: Path) -> None:
-    """Lock an open file until its handle is closed; raises WriteError if another process has locked it."""
+def lock(handle: int, path: Path, what: str = "file") -> None:
+    """Lock an open file or folder until its handle is closed; raises WriteError if another process has locked it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise WriteError(
-            f"{path}: is being written by another process, expected a file of this run alone; stop the other or "
+            f"{path}: is being written by another process, expected a {what} of this run alone; stop the other or "
             "choose another path"
         ) from error
     except OSError:  # a file system without locks
@@ -41,3 +42,14 @@ def locking(path: Path) -> Iterator[Callable[[], None]]:
 
         claim()
         yield claim
+
+
+@contextmanager
+def locking_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder inside the block, without a file in it; raises WriteError if another process has locked it."""
+    with ExitStack() as stack:
+        with suppress(PermissionError):  # a folder may be writable and not readable
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, handle)
+            lock(handle, folder, "folder")
+        yield

@@ -17,6 +17,7 @@ from aselect_runtime.files import atomic_write
 from aselect_runtime.frames import read_image
 from aselect_runtime.output_folder import FolderKind, check_replaceable
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.in_place import locking_folder
 from aselect_runtime.sinks.sink import Write
 
 LIMIT = 256
@@ -45,12 +46,13 @@ KIND = FolderKind(MARKER, _no_files)
 def recording(folder: Path, limit: int = LIMIT, interval: float = INTERVAL) -> Iterator[Write]:
     """Writes numbered PNGs during the run, each atomically, and never more than `limit`.
 
-    An existing folder must be empty or an older recording, which is continued; raises InputError, WriteError.
+    An existing folder must be empty or an older recording, which is continued; raises InputError, and WriteError also
+    if another process records there.
     """
     check_replaceable(folder, KIND)
     atomic_write(folder / MARKER, NOTE)
-    kept = _Kept(folder, limit, interval)
-    yield kept.consider
+    with locking_folder(folder):
+        yield _Kept(folder, limit, interval).consider
 
 
 class _Kept:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +21,7 @@ from aselect_runtime.sources.deferred import Make
 from aselect_runtime.sources.faults import because
 from aselect_runtime.sources.image_size import LARGEST_IMAGE, check_size, too_large
 from aselect_runtime.sources.mjpeg import jpeg_size
+from aselect_runtime.sources.unmeasured import Unmeasured
 
 DETECTION = {"codec_whitelist": "none", "analyzeduration": "1000000"}
 """Options while FFmpeg detects what a stream is: without decoders, which would allocate what the stream declares, and
@@ -39,9 +40,9 @@ log = logging.getLogger(__name__)
 class AvCapture:
     """What FFmpeg reads, decoded by the processor or, with `cuda`, by NVDEC alone.
 
-    `timeouts` are the seconds that opening and each read may take; `threads` 0 leaves their number to FFmpeg. Several
-    delay each frame of a live stream by as many. Raises InputError where nothing opens, and
-    with `cuda` EngineError for a codec that NVDEC does not know.
+    With `body` it reads that, of the address `uri`, instead of asking for it. `timeouts` are the seconds that opening
+    and each read may take; `threads` 0 leaves their number to FFmpeg. Several delay each frame of a live stream by as
+    many. Raises InputError where nothing opens, and with `cuda` EngineError for a codec that NVDEC does not know.
     """
 
     def __init__(
@@ -53,9 +54,13 @@ class AvCapture:
         *,
         threads: int = 0,
         cuda: bool = False,
+        body: Unmeasured | None = None,
     ) -> None:
         self.fault = ""
         """Why a stream on the network broke off, or its packets no longer decode; empty at an ordinary end."""
+        self.unmarked = body is not None and not body.marked
+        """Whether nothing but the number of frames tells the end from a connection that broke off."""
+        self._body = body
         self._name = name
         self._remote = "://" in uri  # what is missing of a file, its container says
         self._damaged = 0
@@ -65,8 +70,10 @@ class AvCapture:
         accelerated = _cuda() if cuda else None
         try:
             given = {**DETECTION, **options} if self._remote else dict(options)
-            self._container = av.open(uri, options=given, timeout=timeouts, hwaccel=accelerated)
+            self._container = av.open(body or uri, "r", options=given, timeout=timeouts, hwaccel=accelerated)
         except (av.FFmpegError, OSError) as error:
+            if body is not None:
+                body.close()
             raise InputError(f"{name}: {because(uri, error)}") from None  # PyAV's own message holds the address
         except RuntimeError:  # PyAV's, where no stream has a codec of the hardware
             if not cuda:
@@ -113,6 +120,7 @@ class AvCapture:
             self.fault = _said(error) if self._remote else ""
         self._first = None
         if frame is None:
+            self.fault = self.fault or (self._body.fault if self._body else "")
             return None
         self._taken = True
         start = self._stream.start_time or 0
@@ -125,9 +133,15 @@ class AvCapture:
         known = {
             cv2.CAP_PROP_FPS: float(self._stream.average_rate or 0),
             cv2.CAP_PROP_POS_MSEC: self._position * 1000,
-            cv2.CAP_PROP_FRAME_COUNT: float(self._stream.frames),
+            cv2.CAP_PROP_FRAME_COUNT: self._promised(),
         }
         return known.get(property_id, 0.0)
+
+    def _promised(self) -> float:
+        """How many frames the container states; Matroska states only how long it is."""
+        if self._stream.frames or "matroska" not in self._container.format.name:
+            return float(self._stream.frames)
+        return (self._container.duration or 0) / av.time_base * float(self._stream.average_rate or 0)
 
     def release(self) -> None:
         """Close it."""
@@ -136,15 +150,29 @@ class AvCapture:
         self._damaged = 0
         self._frames.close()
         self._container.close()
+        if self._body is not None:
+            self._body.close()
 
     def _bgr(self, frame: av.VideoFrame) -> Frame:
         image = self._reformatter.reformat(frame, format="bgr24").to_ndarray()
         turns = int(frame.rotation) // 90
         return cast("Frame", np.ascontiguousarray(np.rot90(image, turns)) if turns else image)
 
+    def _packets(self) -> Iterator[av.Packet[av.VideoStream]]:
+        """The packets and, also where a stream on the network breaks off, an empty one for what the decoder holds."""
+        try:
+            yield from self._container.demux(self._stream)
+        except (av.FFmpegError, OSError) as error:
+            if not self._remote:
+                raise
+            self.fault = _said(error)
+            last = cast("av.Packet[av.VideoStream]", av.Packet())
+            last.stream = self._stream
+            yield last
+
     def _decoded(self) -> Generator[av.VideoFrame, None, None]:
         row = 0
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             if self.codec == "mjpeg" and (size := jpeg_size(bytes(packet))) is not None:
                 check_size(self._name, size[1], size[0])
             try:

@@ -5,17 +5,10 @@ FFmpeg has no such limits: an image of 16000x16000 pixels or a part without an e
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import re
-import ssl
-import urllib.request
-from collections.abc import Callable, Iterator
-from email.message import Message
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol, cast
-from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import cast
 
 import cv2
 import numpy as np
@@ -24,8 +17,8 @@ from aselect_runtime.complete import jpeg_segments
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.sources.deferred import Make
-from aselect_runtime.sources.faults import REASONS, UNKNOWN, unreachable
 from aselect_runtime.sources.image_size import LARGEST_IMAGE
+from aselect_runtime.sources.request import CEASED, Body, request
 from aselect_runtime.sources.tls import Trust
 
 LARGEST_PART = 16 << 20
@@ -33,19 +26,8 @@ LARGEST_PART = 16 << 20
 HEADERS = 8192
 """Maximum bytes of the headers of a part, and of the data between two parts."""
 CHUNK = 65536
-CEASED = (OSError, http.client.HTTPException)
 _SIZE = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """JPEG markers that start a frame and contain its size."""
-
-
-class Body(Protocol):
-    """A response of a server, as urllib returns it."""
-
-    headers: Message
-
-    def read1(self, size: int = -1, /) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> MjpegCapture | None:
@@ -53,28 +35,7 @@ def open_mjpeg(uri: str, name: str, trust: Trust | None, timeout: float) -> Mjpe
 
     Raises InputError if the server refuses or does not answer within `timeout` seconds.
     """
-    try:
-        body = _opener(uri, trust).open(_without_user(uri), timeout=timeout)
-    except HTTPError as error:
-        error.close()
-        kind = {401: "HTTPUnauthorizedError", 403: "HTTPForbiddenError", 404: "HTTPNotFoundError"}.get(error.code, "")
-        answer = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
-        other = f"got the answer {answer}, expected a stream; check the path"
-        raise InputError(f"{name}: {REASONS.get(kind, other)}") from None  # urllib's message contains the address
-    except _UnknownDigestError as error:
-        raise InputError(
-            f"{name}: got the digest {str(error)[:20]!r}, expected {', '.join(_DIGESTS)} or basic authentication; "
-            "change it in the camera's settings"
-        ) from None
-    except UnicodeEncodeError:
-        raise InputError(
-            f"{name}: got a user with characters that HTTP cannot carry, expected Latin letters; rename the user"
-        ) from None
-    except (URLError, ValueError, *CEASED) as error:
-        reason = getattr(error, "reason", error)
-        text = getattr(reason, "strerror", None) or type(error).__name__
-        why = unreachable(urlsplit(uri).hostname, reason) or UNKNOWN.replace("no stream", f"no stream ({text})")
-        raise InputError(f"{name}: {why}") from None
+    body = request(uri, name, trust, timeout)
     boundary = body.headers.get_param("boundary")
     if body.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
         body.close()
@@ -177,65 +138,3 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     if at is None:
         return None
     return int.from_bytes(data[at + 3 : at + 5], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-
-
-def _without_user(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
-
-
-class _ClosesRefusal:
-    """Closes the 401 response if the request is repeated with a password; urllib leaves that to garbage collection."""
-
-    def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        try:
-            answer = super().http_error_401(req, fp, code, msg, headers)  # type: ignore[misc]
-        except BaseException:
-            fp.close()
-            raise
-        if answer is not None:
-            fp.close()
-        return answer
-
-
-class _BasicAuth(_ClosesRefusal, urllib.request.HTTPBasicAuthHandler):
-    pass
-
-
-_DIGESTS = {"MD5": hashlib.md5, "SHA": hashlib.sha1, "SHA-256": hashlib.sha256}
-
-
-class _UnknownDigestError(ValueError):
-    """Passes through urllib to `open_mjpeg`, which knows the camera's name."""
-
-
-class _DigestAuth(_ClosesRefusal, urllib.request.HTTPDigestAuthHandler):
-    """Takes passwords of any characters, as UTF-8; urllib's own has ASCII only."""
-
-    def get_algorithm_impls(self, algorithm: str) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
-        make = _DIGESTS.get(algorithm.upper())
-        if make is None:
-            raise _UnknownDigestError(algorithm)
-        digest = partial(_hex_digest, make)
-        return digest, lambda secret, data: digest(f"{secret}:{data}")
-
-
-def _hex_digest(make: Callable[[bytes], Any], text: str) -> str:
-    return str(make(text.encode()).hexdigest())
-
-
-def _opener(uri: str, trust: Trust | None) -> urllib.request.OpenerDirector:
-    parts = urlsplit(uri)
-    passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
-    if parts.username:
-        # Only for this host: a redirect must not send the password to another one.
-        root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
-        passwords.add_password(None, root, unquote(parts.username), unquote(parts.password or ""))
-    context = ssl.create_default_context(cafile=trust.ca if trust else None)
-    if trust is not None and not trust.verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return urllib.request.build_opener(
-        urllib.request.HTTPSHandler(context=context),
-        _BasicAuth(passwords),
-        _DigestAuth(passwords),
-    )

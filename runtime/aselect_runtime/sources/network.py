@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from aselect_runtime.sources.mjpeg import open_mjpeg
 from aselect_runtime.sources.opencv import FPS, Capture, DeferredCapture, LiveCapture, open_ffmpeg
 from aselect_runtime.sources.source import Source
 from aselect_runtime.sources.tls import Trust, check_certificate, ffmpeg_options, option_table, split_trust
+from aselect_runtime.sources.unmeasured import Unmeasured, open_unmeasured
 from aselect_runtime.sources.video import Video
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 READ_TIMEOUT = 10.0
 """Seconds that FFmpeg waits for the server."""
+INDEXED = frozenset({".mp4", ".mov", ".m4v", ".3gp"})
+"""Suffixes of videos that cannot be decoded without their index, which may be at the end."""
+NO_LENGTH = "its server states no length, and only the processor reads such a video"
 LISTENING = frozenset({"udp", "rtp", "srt", "tcp"})
 """Schemes that need no host."""
 
@@ -48,9 +53,19 @@ def network(uri: str, decoding: Decoding) -> Source:
     stem = host if "=" in path or "***" in name.partition("@")[2] or ":" in path else PurePosixPath(path).stem or host
     connection = _Connection(endpoint, decoding)
     if endpoint.uri.lower().startswith("http") and is_video(PurePosixPath(path)):
-        return Video(name, stem, connection.connect_video)
+        return Video(name, stem, connection.connect_video, explain=partial(_explain_index, name, path))
     info = SourceInfo(name, FPS, live=True)
     return LiveCapture(info, stem, connection.connect_live, "check the camera and the network")
+
+
+def _explain_index(name: str, path: str, fault: str) -> None:
+    """Raise InputError for a video without a frame whose index may be at its end, where few servers let it be read."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in INDEXED:
+        raise InputError(
+            f"{name}: got {fault or 'no decodable frame'}, expected a video that can be read from its beginning; copy "
+            f"it, or move the index of the {suffix} to its beginning (ffmpeg -i IN -c copy -movflags +faststart OUT)"
+        )
 
 
 @dataclass(frozen=True)
@@ -103,21 +118,30 @@ class _Connection:
 
     def connect_video(self) -> Capture | DeferredCapture:
         """Open a video of which every frame is wanted."""
-        self.endpoint.check()
+        endpoint = self.endpoint
+        endpoint.check()
         place = self._place(live=False)
-        return by_hardware(place, self.decoding) or self._by_software(place)
+        body = open_unmeasured(endpoint.uri, endpoint.name, endpoint.trust)
+        if body is None:
+            return by_hardware(place, self.decoding) or self._by_software(place)
+        self.decoding.require(endpoint.name, NO_LENGTH)
+        return self._by_software(place, body=body)
 
     def _place(self, *, live: bool) -> Place:
         endpoint = self.endpoint
         return Place(endpoint.uri, endpoint.name, endpoint.options(), (OPEN_TIMEOUT, READ_TIMEOUT), live)
 
-    def _by_software(self, place: Place, threads: int = 0) -> AvCapture | cv2.VideoCapture:
+    def _by_software(
+        self, place: Place, threads: int = 0, body: Unmeasured | None = None
+    ) -> AvCapture | cv2.VideoCapture:
         """Decode on the processor. Several threads delay each frame by as many: a live stream is given one."""
         try:
             from aselect_runtime.sources.av_capture import AvCapture
         except ImportError:
+            if body is not None:
+                body.close()
             return self._with_opencv(threads)
-        software = AvCapture(place.uri, place.name, place.options, place.timeouts, threads=threads)
+        software = AvCapture(place.uri, place.name, place.options, place.timeouts, threads=threads, body=body)
         self.decoding.say_processor(name_of(software.codec), place.name)
         return software
 

@@ -27,8 +27,9 @@ class Video:
 
     The number of frames that a container states is only a hint: an edit list, a variable frame rate, pauses, or audio
     that is longer than the video make it too high. If fewer come, InputError is raised only if there was none, if
-    `missing` returns that bytes are missing at the end, or if the capture states a fault; otherwise a warning is
-    logged. `began` is called after the first frame, `explain` if there is none; it may raise a more exact error.
+    `missing` returns that bytes are missing at the end, if the capture states a fault, or if nothing else tells its end
+    from a connection that broke off (`unmarked`); otherwise a warning is logged. `began` is called after the first
+    frame, `explain` with the fault if there is none; it may raise a more exact error.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Video:
         missing: Callable[[], int] = lambda: 0,
         tries: int = 1,
         began: Callable[[], None] = lambda: None,
-        explain: Callable[[], None] = lambda: None,
+        explain: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.info = SourceInfo(name, FPS)
         self.labels = frozenset({stem})
@@ -83,9 +84,10 @@ class Video:
         self._check(count, promised)
 
     def _check(self, count: int, promised: float) -> None:
+        fault = getattr(self._capture, "fault", "")
         if count == 0:
-            self._explain()
-        if fault := getattr(self._capture, "fault", ""):
+            self._explain(fault)
+        if fault:
             raise InputError(
                 f"{self.info.name}: got {count} frames and then {fault}, expected the rest of the video; check its "
                 "server and the network, or copy the video"
@@ -99,8 +101,20 @@ class Video:
                 f"{self.info.name}: got {count} frames and the end of the file, expected {missing} more bytes; "
                 "the video is truncated, copy it again"
             )
+        unmarked = getattr(self._capture, "unmarked", False)
+        if count < COMPLETE * promised and unmarked:
+            raise InputError(
+                f"{self.info.name}: got {count} frames and then the end of the connection, expected about "
+                f"{promised:.0f}, which its container states; check its server and the network, or copy the video"
+            )
         if count < COMPLETE * promised:
             log.warning(
                 "%s: got %d frames, but its container states about %d; the frames were used",
                 *(self.info.name, count, promised),
+            )
+        if unmarked and not promised:
+            log.warning(
+                "%s: got %d frames; neither its server nor its container states how much it is, so that more may be "
+                "missing if the connection broke off",
+                *(self.info.name, count),
             )

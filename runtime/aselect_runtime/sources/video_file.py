@@ -31,7 +31,7 @@ class VideoFile(Video):
             lambda: missing_bytes(path),
             TRIES,
             lambda: decoding.say_processor("videos", name) if decoding else None,
-            lambda: _check_first(path, name),
+            lambda _: _check_first(path, name),
         )
 
 
