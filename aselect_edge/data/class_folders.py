@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from aselect_edge.data.classes import FILE, name_classes, read_classes
@@ -85,8 +86,21 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
         )
     if loose := sorted(path.name for path in folder.iterdir() if is_image(path) and not is_hidden(path.name)):
         warn_once(f"{folder}: left out {len(loose)} images beside the folders of classes: {some_of(loose)}")
+    _warn_of_masks(folder, found)
     pairs = [(path, names.index(name)) for name in found for path in _images(folder / name, folder == train)]
     return ClassificationData(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), classes)
+
+
+def _warn_of_masks(folder: Path, names: Sequence[str]) -> None:
+    """Warn of a class that is called as masks are and whose files are called as those of another class."""
+    stems = {name: {path.stem for path in list_files(folder / name, IMAGE_SUFFIXES)} for name in names}
+    for masks in (name for name in names if name.lower() in LABELS and stems[name]):
+        for images in names:
+            if images != masks and stems[masks] <= stems[images]:
+                warn_once(
+                    f"{folder}: took {masks} and {images} for two classes; if the one holds masks of the other's "
+                    f"images, rename {images} to images, for the task seg"
+                )
 
 
 def _classes(data: Path, train: Path) -> tuple[list[str], tuple[ClassInfo, ...]]:

@@ -201,3 +201,15 @@ def test_an_empty_folder_of_a_class_matters_in_train_only(tmp_path: Path) -> Non
     (tmp_path / "train/crow").mkdir()
     with pytest.raises(InputError, match="crow: got no image, expected at least one; add images or remove the folder"):
         open_classification(tmp_path, "train")
+
+
+@pytest.mark.parametrize(("other", "warned"), [("photos", True), ("elsewhere", False)])
+def test_masks_that_are_taken_for_a_class_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str, warned: bool
+) -> None:
+    for split in ("train", "val"):
+        for number in range(3):
+            photograph(tmp_path / split / "Masks" / f"{number}.png", number + 4)
+            photograph(tmp_path / split / other / f"{'b' if not warned else ''}{number}.jpg", number + 4)
+    assert len(open_classification(tmp_path, "train").classes) == 2
+    assert (f"took Masks and {other} for two classes" in caplog.text) == warned
