@@ -160,12 +160,18 @@ def _looks(spent: float, looks: int) -> int:
 
 
 def _check_finite(loss: Tensor, seen: int, workdir: Path) -> None:
-    if not math.isfinite(loss.item()):
+    if math.isfinite(loss.item()):
+        return
+    if not seen:  # no learning rate has had an effect
         raise InputError(
-            f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower the learning "
-            "rate, and if the backbone is trained, its learning rate too",
-            parameter=("lr", "backbone_lr"),
+            f"{workdir}: got a loss of {loss.item()} before the first step, expected a finite one; check the weights "
+            "of the backbone, or use another"
         )
+    raise InputError(
+        f"{workdir}: got a loss of {loss.item()} after {seen} samples, expected a finite one; lower the learning "
+        "rate, and if the backbone is trained, its learning rate too",
+        parameter=("lr", "backbone_lr"),
+    )
 
 
 def _warm_average(decay: float) -> Any:

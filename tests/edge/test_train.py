@@ -131,6 +131,16 @@ def test_a_loss_that_diverges_ends_the_run(train: Train) -> None:
         train(recipe=replace(RECIPE, learning_rate=1e36, samples=80))
 
 
+@pytest.mark.parametrize("unfrozen", [None, Unfreeze()])
+def test_weights_that_are_no_numbers_are_not_taken_for_a_learning_rate(
+    request_of: Callable[..., TrainRequest], backbone_folder: Path, unfrozen: Unfreeze | None
+) -> None:
+    backbone = load_backbone(str(backbone_folder))
+    backbone.model.get_parameter("blocks.0.mlp_in.weight").data[0, 0] = math.nan
+    with pytest.raises(InputError, match=r"got a loss of nan before the first step.*check the weights"):
+        train_bundle(request_of(source=backbone, unfreeze=unfrozen))
+
+
 def test_the_loss_falls_on_what_a_linear_head_can_learn(train: Train) -> None:
     outcome = train(recipe=replace(RECIPE, samples=600, validations=15, learning_rate=0.03, synthetic=0))
     assert outcome.curve[-1][1] < outcome.curve[0][1] < math.log(11)  # as much as knowing nothing costs
