@@ -77,7 +77,8 @@ def export(
     check_precision(precision)
     form = find_form(precision, weights)
     if precision != "fp16" or form:
-        refuse_unused({"allow_mixed": allow_mixed}, f"the precision {form or precision}", "fp16", ("precision",))
+        where = "int4 weights" if form == "int4" else f"the precision {precision}"
+        refuse_unused({"allow_mixed": allow_mixed}, where, "fp16 weights", ("precision",))
     if encoder != "full" and data is None:
         raise InputError(
             f"got the encoder {encoder} and no data, expected images of the task to hold it against the full one on; "

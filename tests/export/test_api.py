@@ -54,7 +54,7 @@ def test_a_bundle_is_exported_into_a_folder_of_its_name(
         ({"max_drop": 0.0}, "max drop 0.0 with the precision fp16"),
         ({"max_drop": 0.1, "precision": "fp32", "data": "."}, "max drop 0.1 .* another encoder than the full one"),
         ({"allow_mixed": True, "precision": "fp32"}, "allow mixed with the precision fp32"),
-        ({"allow_mixed": True, "weights": "int4"}, "allow mixed with the precision int4"),
+        ({"allow_mixed": True, "weights": "int4"}, "allow mixed with int4 weights"),
         ({"format": "deepstream", "target": "sm86"}, "target sm86 with the format deepstream"),
         ({"format": "deepstream", "engine": "tensorrt"}, "engine tensorrt with the format deepstream"),
         ({"format": "triton", "target": "sm86, sm89"}, "target sm86, sm89 with the format triton, .* engine tensorrt"),
