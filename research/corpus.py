@@ -182,24 +182,6 @@ def recoloured(generator: torch.Generator, pixels: Tensor) -> Tensor:
     return (pixels * balance).clamp(0, 255)
 
 
-def through_another_camera(generator: torch.Generator, pixels: Tensor) -> Tensor:
-    """Pixels (N, 3, H, W), 0..255, as a camera of other exposure, sharpness and noise might give them.
-
-    A gamma of 0.5 to 2; half of the images blurred by halving the size; noise of a standard deviation up to 12.
-    """
-    count, device = len(pixels), pixels.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator, device=device)
-
-    exposed = 255 * (pixels / 255).clamp(1e-3, 1) ** torch.exp2(uniform(-1, 1))
-    half = F.interpolate(exposed, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=True)
-    blurred = F.interpolate(half, size=pixels.shape[2:], mode="bilinear", align_corners=False)
-    sharp = torch.where(uniform(-1, 1) < 0, exposed, blurred)
-    noise = torch.randn(pixels.shape, generator=generator, device=device)
-    return (sharp + noise * uniform(0, 12)).clamp(0, 255)
-
-
 def mixed(generator: torch.Generator, pixels: Tensor, share: float) -> Tensor:
     """The first `share` of a batch blended with other images of it (mixup, arXiv 1710.09412).
 

@@ -19,7 +19,7 @@ from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.processor import processor
 from aselect_runtime.records import HeadSpec, Task
-from research.corpus import mixed, through_another_camera
+from research.corpus import mixed
 from research.row_data import Labelled
 
 
@@ -64,7 +64,7 @@ class DeviceLearner:
     With `frozen`, only the head of a TapModel is trained. `guide` is a trained model of the same classes whose class
     probabilities for every view are a target; `share` of the loss is the distance to them (arXiv 1503.02531). In
     segmentation, `blended` of a guided batch are blends of two images, which have that target alone
-    (arXiv 2106.05237), and the model sees as of another camera what the guide sees as it is.
+    (arXiv 2106.05237).
     """
 
     def __init__(
@@ -112,13 +112,11 @@ class DeviceLearner:
                 weight = float(rng.beta(self.mixup, self.mixup))
                 order = torch.randperm(len(pixels), generator=generator, device=self.device)
                 pixels, other = torch.lerp(pixels[order], pixels, weight), labels[order]
-            seen = pixels
             if self.guide is not None and self.data.task == "seg":
                 pixels = mixed(generator, pixels, self.blended)
                 labels[: int(len(labels) * self.blended)] = self.data.ignored
-                seen = through_another_camera(generator, pixels)
         with bfloat16(self.device):
-            logits = self._logits(seen)
+            logits = self._logits(pixels)
         logits = logits.float()
         loss = weight * self.data.goal.loss(logits, labels)
         if weight < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_runtime.errors import InputError
-from research.corpus import crop_boxes, load_corpus, mixed, random_crops, recoloured, sample, through_another_camera
+from research.corpus import crop_boxes, load_corpus, mixed, random_crops, recoloured, sample
 from tests.research.packed import write_data
 
 
@@ -89,21 +88,9 @@ def test_mixing_blends_the_first_share_and_leaves_the_rest() -> None:
     assert torch.equal(mixed(generator, pixels, 0.0), pixels)
 
 
-@pytest.mark.parametrize("change", [recoloured, through_another_camera])
-def test_changed_pixels_stay_pixels(change: Callable[[torch.Generator, torch.Tensor], torch.Tensor]) -> None:
-    pixels = torch.rand(16, 3, 4, 6, generator=torch.Generator().manual_seed(0)) * 255
-    changed = change(torch.Generator().manual_seed(1), pixels)
+def test_recoloured_pixels_stay_pixels() -> None:
+    pixels = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 255
+    changed = recoloured(torch.Generator().manual_seed(1), pixels)
     assert changed.shape == pixels.shape
-    assert not np.allclose(changed, pixels)
     assert 0 <= changed.min() <= changed.max() <= 255
-
-
-def test_another_camera_changes_exposure_and_sharpness_and_keeps_what_is_where() -> None:
-    left = torch.zeros(256, 3, 16, 16)
-    left[..., :8], left[..., 8:] = 60.0, 180.0
-    changed = through_another_camera(torch.Generator().manual_seed(0), left)
-    dark, bright = (changed[..., part].mean((1, 2, 3)) for part in (slice(0, 6), slice(10, 16)))
-    assert (dark < bright).all()
-    assert dark.min() < 25 < 110 < dark.max()  # 60 at a gamma of 2 is 14, at 0.5 it is 124
-    edge = (changed[..., 8] - changed[..., 7]).mean((1, 2)) / (bright - dark)
-    assert 0.4 < (edge > 0.75).float().mean() < 0.6
+    assert not np.allclose(changed, pixels)

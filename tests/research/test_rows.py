@@ -212,9 +212,7 @@ def test_a_run_that_is_limited_by_time_is_validated_at_even_distances(
     assert [row[0] // 2 for row in done["curve"]] == pytest.approx([5, 10, 15, 20], abs=1)
 
 
-def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels_and_the_model_sees_it_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_data, "recoloured", lambda _generator, pixels: pixels)
     recipe = Recipe(batch=8, synthetic=0)
     seen: list[torch.Tensor] = []
@@ -237,12 +235,9 @@ def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels_and_the_m
     goal = SimpleNamespace(**splits, loss=loss)
     labelled = Labelled("seg", cast(Any, goal), (16, 16), Split(images, labels), {}, None)
     model = torch.nn.Conv2d(3, 3, 1, stride=4)
-    changed: list[torch.Tensor] = []
-    model.register_forward_pre_hook(lambda _model, inputs: changed.append(inputs[0]))
     learner = DeviceLearner(model, labelled, recipe, torch.device("cpu"), guide=Guide(), blended=0.5)
     for step in range(8):
         learner.losses(step, np.random.default_rng(step))
-    assert all(not torch.equal(pixels, known) for pixels, known in zip(changed, seen, strict=True))
     blended, whole = torch.cat([batch[:4] for batch in seen]), torch.cat([batch[4:] for batch in seen])
     assert all((labels[:4] == 255).all() and (labels[4:] != 255).all() for labels in asked)
     assert set(whole.round().unique().tolist()) == {0, 200}
