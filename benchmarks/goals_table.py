@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import foreign_table, int8_table
+from benchmarks import foreign_table, int8_table, selection_table
 from benchmarks.graph_table import LIMITS
 
 START_GOAL = 0.40
@@ -22,6 +22,8 @@ STILL_GOAL = 0.15
 """CPU time with --skip-still 0.01 over that without, on a scene in which nothing moves."""
 STILL = "static street, --skip-still 0.01, CPU time / that of inferring every frame"
 
+REGRET_GOAL = 0.01
+"""Of the strategies that `aselect-select` uses by default, with and without labels."""
 DROP_GOAL = 0.01
 """Of mIoU; also the default of `aselect-export --max-drop` for an encoder."""
 
@@ -34,6 +36,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     found = [
         *_accuracy(results),
         *_foreign(results),
+        *_selection(results),
         *_included(results),
         *_start(results),
         *_runtime(results),
@@ -52,6 +55,16 @@ def _accuracy(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
             if not goal["met"]:
                 undecided = ", not decided" if goal["met"] is None else ""
                 yield "accuracy", f"`{task}`: {goal['goal']}", goal["figure"] + undecided
+
+
+def _selection(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    for name, title in selection_table.NAMES.items():
+        rows = results.get("selection", {}).get(name, {}).get("rows", {})
+        for strategy in ("probe", "smallest-sigma"):
+            regret = rows.get(strategy, {}).get("regret")
+            if regret is not None and regret["mean"] > REGRET_GOAL:
+                goal = f"`{strategy}`, {title}: at most {100 * REGRET_GOAL:g} point below the best candidate"
+                yield "selection", goal, f"{100 * regret['mean']:.1f} ± {100 * regret['half']:.1f}"
 
 
 def _foreign(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
@@ -128,5 +141,5 @@ def _int8(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
 
 def recorded(folder: Path) -> list[str]:
     """Names of the results in a folder that have goals."""
-    names = ("accuracy", "foreign", "models", "main_job", "runtime", "encoder_drop", "graph", "families", "int8")
-    return [name for name in names if (folder / f"{name}.json").is_file()]
+    names = ("accuracy", "foreign", "selection", "models", "main_job", "runtime", "encoder_drop", "graph")
+    return [name for name in (*names, "families", "int8") if (folder / f"{name}.json").is_file()]

@@ -120,3 +120,17 @@ def test_a_goal_that_was_not_decided_is_listed_as_such() -> None:
         ["`seg`: b", "2 |"],
         ["`seg`: c", "3, not decided |"],
     ]
+
+
+def test_the_regret_of_a_default_strategy_is_a_goal() -> None:
+    def of(mean: float) -> dict[str, Any]:
+        return {"regret": {"mean": mean, "half": 0.021}}
+
+    parts = {"camvid": {"rows": {"hfr": of(0.3), "probe": of(0.0099), "smallest-sigma": of(0.0871)}}, "shapes": {}}
+    main_job = {"figures": {"process start to first result [s]": 0.1}}
+    (row,) = goals_table.table({"selection": parts, "main_job": main_job}).splitlines()[2:]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "`python -m benchmarks.selection`",
+        "`smallest-sigma`, CamVid, mIoU over tokens: at most 1 point below the best candidate",
+        "8.7 ± 2.1",
+    ]
