@@ -93,8 +93,11 @@ def _read(data: Path, folder: Path, train: Path) -> ClassificationData:
 
 def _warn_of_masks(folder: Path, names: Sequence[str]) -> None:
     """Warn of a class that is called as masks are and whose files are called as those of another class."""
+    suspects = [name for name in names if name.lower() in LABELS]
+    if not suspects:  # the usual case, in which no folder is listed twice
+        return
     stems = {name: {path.stem for path in list_files(folder / name, IMAGE_SUFFIXES)} for name in names}
-    for masks in (name for name in names if name.lower() in LABELS and stems[name]):
+    for masks in (name for name in suspects if stems[name]):
         for images in names:
             if images != masks and stems[masks] <= stems[images]:
                 warn_once(

@@ -87,13 +87,16 @@ def name_classes(names: Sequence[str], source: Path, colours: Sequence[Colour] =
         ) from error
 
 
-def refuse_single(data: Path, classes: Sequence[ClassInfo]) -> None:
+def refuse_single(data: Path, names: Sequence[str]) -> None:
     """Raise InputError for fewer than two classes: every answer would be right, and the figures 100 %."""
-    if len(classes) < 2:
-        got = f"only the class {classes[0].name!r}" if classes else "no class"
-        raise InputError(
-            f"{data}: got {got}, expected labels of two classes or more; add images of what is to be told apart from it"
-        )
+    if len(names) < 2:
+        raise InputError(told_single(data, names))
+
+
+def told_single(data: Path, names: Sequence[str]) -> str:
+    """What `refuse_single` says of fewer than two classes."""
+    got = f"only the class {names[0]!r}" if names else "no class"
+    return f"{data}: got {got}, expected labels of two classes or more; add images of what is to be told apart from it"
 
 
 def _colour(index: int) -> Colour:

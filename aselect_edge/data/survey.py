@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from aselect_edge.data.classes import told_single
 from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
@@ -121,7 +122,7 @@ def _untrainable(data: Path, opened: Mapping[str, Opened], splits: Sequence[Spli
         return []
     there = [each.name for each in train.classes if each.images]
     if len(there) == 1:
-        return [f"{data}: got only the class {there[0]!r} in train, expected two or more; add images of others"]
+        return [told_single(data, there)]
     absent = [each.name for each in train.classes if not each.images]
     if there and absent and isinstance(seen, SegmentationData) and seen.named_in is not None:
         return [f"{seen.named_in}: got the class {some_of(absent)}, which no mask of train contains; remove it"]

@@ -46,10 +46,10 @@ def open_goal(task: Task, data: Path, recipe: Recipe) -> Goal:
     """
     if task == "seg":
         maps = open_segmentation(data, "train")
-        refuse_single(data, maps.classes)
+        refuse_single(data, [info.name for info in maps.classes])
         return Segmenting(maps, open_segmentation(data, "val"), recipe)
     train, val = open_classification(data, "train"), open_classification(data, "val")
-    refuse_single(data, [train.classes[label] for label in sorted({*train.labels})])
+    refuse_single(data, [train.classes[label].name for label in sorted({*train.labels})])
     for split, opened in (("train", train), ("val", val)):
         absent = [info.name for index, info in enumerate(opened.classes) if index not in opened.labels]
         if absent:

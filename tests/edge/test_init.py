@@ -15,6 +15,8 @@ import pytest
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.commands.init import init
+from aselect_edge.data import open_classification
+from aselect_edge.data.repeats import repeated
 from aselect_edge.data.survey import survey
 from aselect_edge.planning.first_steps import first_steps, input_size, plan
 from aselect_edge.training.goal import open_goal
@@ -114,6 +116,19 @@ def test_images_of_val_that_train_has_too_are_counted(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "train/jay/5.jpg", tmp_path / "val/jay/again.jpg")
     (problem,) = survey(tmp_path).problems
     assert problem.startswith("1 of the 7 images of val are also in train (again.jpg)")
+
+
+@pytest.mark.parametrize(("at", "same"), [(None, True), (100, False), (5_000, False), (-1, False)])
+def test_only_equal_bytes_are_the_same_image(tmp_path: Path, at: int | None, same: bool) -> None:
+    class_folders(tmp_path, {"jay": (1, 0), "wren": (1, 1)})
+    first, second = tmp_path / "train/jay/one.bmp", tmp_path / "val/wren/two.bmp"
+    photograph(first, 7, (60, 60))
+    content = bytearray(first.read_bytes())
+    if at is not None:
+        content[at] ^= 1
+    second.write_bytes(content)
+    train, val = (open_classification(tmp_path, split) for split in ("train", "val"))
+    assert repeated(train, val) == ([second] if same else [])
 
 
 @pytest.mark.parametrize("fault", ["an empty folder in val", "a class of val alone", "a single class"])

@@ -11,7 +11,7 @@ from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.sinks.image import image, images
 from aselect_runtime.sinks.lines import lines, standard_output
-from aselect_runtime.sinks.sink import EACH, STDOUT, Sink, writes_files
+from aselect_runtime.sinks.sink import EACH, IMAGES, STDOUT, VIDEOS, Sink, writes_files
 
 SCHEMES = {
     "display": "display",
@@ -53,13 +53,13 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
         if manifest.task != "seg":
             raise InputError(f"{uri}: got a classification model, expected segmentation for masks; write .jsonl")
         return masks(path, manifest)
-    if path.suffix in {".mp4", ".mkv"}:
+    if path.suffix in VIDEOS:
         from aselect_runtime.sinks.video import video
 
         return video(path, manifest)
     if path.suffix == ".jsonl":
         return lines(path)
-    if path.suffix in {".png", ".jpg"} and EACH in uri:
+    if path.suffix in IMAGES and EACH in uri:
         return images(uri, manifest)
     if path.suffix == ".png":
         return image(path, manifest)

@@ -16,6 +16,8 @@ EACH = "{name}"
 """Placeholder in the name of an output with one file per frame: replaced by the frame's label."""
 STDOUT = "-"
 """The output that writes JSON lines to the standard output."""
+VIDEOS, IMAGES = frozenset({".mp4", ".mkv"}), frozenset({".png", ".jpg"})
+"""Suffixes of overlays; a `.jpg` is written of each frame only."""
 
 
 class Sink(Protocol):
@@ -68,4 +70,4 @@ def draws(uri: str) -> bool:
     """Whether an output shows the colours of the classes over the image."""
     if not writes_files(uri):
         return uri.startswith("display://")
-    return PurePath(uri).suffix in {".mp4", ".mkv", ".png", ".jpg"} and not uri.endswith("/")
+    return PurePath(uri).suffix in VIDEOS | IMAGES and not uri.endswith("/")
