@@ -64,7 +64,7 @@ class DeviceLearner:
     With `frozen`, only the head of a TapModel is trained. `guide` is a trained model of the same classes whose class
     probabilities for every view are a target; `share` of the loss is the distance to them (arXiv 1503.02531). In
     segmentation, `blended` of a guided batch are blends of two images, which have that target alone
-    (arXiv 2106.05237).
+    (arXiv 2106.05237), and `foreign` of it are mosaics of images of the data's corpus, likewise.
     """
 
     def __init__(
@@ -78,12 +78,15 @@ class DeviceLearner:
         share: float = 0.7,
         mixup: float = 0.0,
         blended: float = 0.25,
+        foreign: float = 0.0,
     ) -> None:
-        # A GPU's convolutions in reduced precision are fastest with the channels last.
+        # A GPU's convolutions in reduced precision are fastest with the channels last, and those of the guide, which
+        # is a CNN, on a CPU too: 1.4 s instead of 2.1 for 32 frames of 288x384.
         layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
         self.module, self.data, self.recipe, self.device = _moved(model, device, layout), data, recipe, device
-        guide = None if guide is None else _moved(guide, device, layout)
-        self.frozen, self.guide, self.share, self.mixup, self.blended = frozen, guide, share, mixup, blended
+        self.guide = None if guide is None else _moved(guide, device, torch.channels_last)
+        self.frozen, self.share, self.mixup = frozen, share, mixup
+        self.blended, self.foreign = blended, foreign
         if isinstance(model, TapModel):
             head = list(model.head.parameters())
             body = [] if frozen else unfreeze(model, Unfreeze())
@@ -115,6 +118,9 @@ class DeviceLearner:
             if self.guide is not None and self.data.task == "seg":
                 pixels = mixed(generator, pixels, self.blended)
                 labels[: int(len(labels) * self.blended)] = self.data.ignored
+                if few := int(len(labels) * self.foreign):
+                    pixels[-few:] = self.data.mosaics(generator, few)
+                    labels[-few:] = self.data.ignored
         with bfloat16(self.device):
             logits = self._logits(pixels)
         logits = logits.float()
@@ -136,7 +142,7 @@ class DeviceLearner:
     def _distance(self, pixels: Tensor, logits: Tensor) -> Tensor:
         assert self.guide is not None
         with torch.no_grad(), bfloat16(self.device):
-            wanted = self.guide(pixels).float()
+            wanted = self.guide(pixels.contiguous(memory_format=torch.channels_last)).float()
         if wanted.ndim == 4 and wanted.shape[2:] != logits.shape[2:]:
             wanted = upsample(wanted, (logits.shape[2], logits.shape[3]))
         return F.kl_div(logits.log_softmax(1), wanted.softmax(1), reduction="none").sum(1).mean()

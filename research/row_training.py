@@ -29,6 +29,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import HeadSpec, Selection, Tap
+from research.corpus import load_corpus
 from research.row_data import Labelled, load_labelled
 from research.row_jobs import GUIDED, SETS, SETTINGS, Job, Sources
 from research.row_learner import DeviceLearner, figures_on
@@ -62,6 +63,8 @@ def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, open
             test = (open_segmentation if job.task == "seg" else open_classification)(folder, "test")
         opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device)
     data = replace(opened[job.task, imgsz], goal=goal, label_stride=job.changes.get("label_stride", 1))
+    if job.changes.get("foreign"):
+        data = replace(data, corpus=load_corpus(sources.data, device, tiny=500 if small else None, workers=2))
     return Prepared(job, recipe, record, selection, backbone, data)
 
 
@@ -99,7 +102,8 @@ def train_row(
     torch.manual_seed(job.seed)
     model, frozen = build_model(ready, sources)
     guide = load_guide(ready, sources, device) if job.row.startswith(GUIDED) else None
-    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=SETTINGS[job.task].mixup)
+    mixup, foreign = SETTINGS[job.task].mixup, job.changes.get("foreign", 0.0)
+    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=mixup, foreign=foreign)
     folder.mkdir(parents=True, exist_ok=True)
     used = clock.seconds
     state = learn(

@@ -47,6 +47,9 @@ def main(
     label_stride: Annotated[
         int | None, typer.Option(min=1, help="Segmentation: the loss on every n-th row and column.")
     ] = None,
+    foreign: Annotated[
+        float | None, typer.Option(min=0, max=0.7, help="Guided segmentation: share of mosaics of the corpus.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all if left out.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -60,6 +63,7 @@ def main(
     where, chosen = find_device(device), selection or included_selection(task)
     fields: dict[str, Any] = {"samples": samples, "batch": batch, "learning_rate": lr, "backbone_rate": backbone_lr}
     fields |= {"validations": validations, "label_stride": label_stride, "start": start and str(start)}
+    fields |= {"foreign": foreign}
     given = {name: value for name, value in fields.items() if value is not None}
     known = next(job for job in jobs() if (job.task, job.row) == (task, row))
     job = Job(task, row, seed, {**known.changes, **given})

@@ -22,10 +22,11 @@ from aselect_edge.distillation.learner import StemLearner
 from aselect_edge.distillation.views import UnlabelledViews, open_views
 from aselect_edge.evaluation.plots import draw_curve
 from aselect_edge.training.alone import alone_in
-from aselect_edge.training.checkpoint import working_folder
+from aselect_edge.training.checkpoint import RunState, working_folder
 from aselect_edge.training.identity import features_digest
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
+from aselect_runtime.options import MOST, within
 from aselect_runtime.output_folder import check_replaceable
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Bundle, Distilled, EncoderCost, StemSpec
@@ -36,6 +37,9 @@ RECIPE = Recipe(samples=16_000, batch=16, learning_rate=2e-3, weight_decay=0.01)
 """Where `distil` starts from."""
 LATENT, PIXEL = (256, 4), (64, 1)
 """Width and blocks of the stem of a model with an autoencoder, and of one on pixels, whose patch embedding is cheap."""
+
+LIMITS = {"images": (1, MOST), "width": (8, 4096), "blocks": (0, 64)}
+"""Lowest and highest value of a number that may not be any from 0 on."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,13 @@ def distil(
     the stem's, see `StemSpec`. `out` may be the bundle itself. Checkpoint and curve go to `<out>.training`; an
     interrupted run goes on from there. Raises InputError for what cannot be done, before anything is trained.
     """
-    place, source, on = Path(out), Path(data), find_device(device)
+    place, source = Path(out), Path(data)
+    wholes = {"images": images, "width": width, "blocks": blocks, "samples": samples, "batch": batch}
+    for name, value in {**wholes, "patience": patience, "seed": seed}.items():
+        within(value, *LIMITS.get(name, (0, MOST)), name)
+    within(lr, 0, 1, "lr", whole=False)
     check_replaceable(place, KIND)
+    on = find_device(device)
     loaded = bundle if isinstance(bundle, LoadedBundle) else load_bundle(Path(bundle))
     recipe = replace(
         RECIPE,
@@ -83,51 +92,40 @@ def distil(
         patience=patience,
         seed=seed,
     )
-    full = loaded.reference()
+    record, full = loaded.record, loaded.reference()
     spec = _spec(full, width, blocks)
-    views = open_views(source, images, loaded.record.imgsz, loaded.record.resize, recipe)
+    views = open_views(source, images, record.imgsz, record.resize, recipe)
     workdir = working_folder(place)
-    folder = workdir / "features" if cache is None else Path(cache)
     with alone_in(workdir):
-        return _distilled(loaded, full, spec, views, recipe, source, place, folder, on, progress)
+        torch.manual_seed(seed)
+        features = workdir / "features" if cache is None else Path(cache)
+        learner = StemLearner(full, record.task, spec, views, recipe, features, progress, on)
+        state = _train_stem(learner, recipe, _identity(full, spec, views, recipe), workdir, progress)
+        labelled = _has_labels(source, record)
+        if labelled:
+            train_head(full, learner, record, source, recipe, workdir / "labels", progress)
+        found = Distilled(
+            stem=spec,
+            replaces=replaced(full.encoder),
+            data=views[0].images.fingerprint,
+            **asdict(learner.validate(learner.module)),
+            samples=state.step * recipe.batch,
+            labelled=labelled,
+            full=learner.full_cost,
+            cost=learner.cost,
+        )
+        save_distilled(place, loaded, found, distilled_state(*learner.parts()))
+    return Distillation(place, found, tuple(row[:3] for row in state.curve))
 
 
-def _distilled(
-    loaded: LoadedBundle,
-    full: TapModel,
-    spec: StemSpec,
-    views: tuple[UnlabelledViews, UnlabelledViews],
-    recipe: Recipe,
-    source: Path,
-    place: Path,
-    folder: Path,
-    on: torch.device,
-    progress: Progress,
-) -> Distillation:
-    """Train the stem, with labels the head too, and write the bundle."""
-    workdir = working_folder(place)
-    torch.manual_seed(recipe.seed)
-    learner = StemLearner(full, loaded.record.task, spec, views, recipe, folder, progress, on)
+def _train_stem(learner: StemLearner, recipe: Recipe, identity: str, workdir: Path, progress: Progress) -> RunState:
+    """Train the stem, leave the learner with the best weights, and draw the curve."""
     _warn_of_cost(learner.cost, learner.full_cost)
-    state = learn(learner, recipe, _identity(full, spec, views, recipe), workdir, progress)
+    state = learn(learner, recipe, identity, workdir, progress)
     learner.module.load_state_dict(state.best_weights)
     titles = ("divergence of the answers", "explained variance of the features")
     draw_curve(state.curve, titles, workdir / "curve.png")
-    labelled = _has_labels(source, loaded.record)
-    if labelled:
-        train_head(full, learner, loaded.record, source, recipe, workdir / "labels", progress)
-    found = Distilled(
-        stem=spec,
-        replaces=replaced(full.encoder),
-        data=views[0].images.fingerprint,
-        **asdict(learner.validate(learner.module)),
-        samples=state.step * recipe.batch,
-        labelled=labelled,
-        full=learner.full_cost,
-        cost=learner.cost,
-    )
-    save_distilled(place, loaded, found, distilled_state(*learner.parts()))
-    return Distillation(place, found, tuple(row[:3] for row in state.curve))
+    return state
 
 
 def _spec(full: TapModel, width: int | None, blocks: int | None) -> StemSpec:

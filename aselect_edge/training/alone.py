@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from filelock import FileLock, Timeout
-
-from aselect_runtime.errors import InputError, WriteError
-
-LOCK = ".lock"
+from aselect_runtime.errors import WriteError
+from aselect_runtime.locking import locking_folder
 
 
 @contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
-    """Make the folder and hold its lock, which the kernel frees if the process is killed.
+    """Make the folder and lock it.
 
-    A run that fails before it has written anything leaves no folder. Raises InputError if another run holds the lock,
-    and WriteError for a folder that cannot be written, before the work.
+    A run that fails before it has written anything leaves no folder. Raises WriteError, before the work, if another
+    process holds the lock, or for a folder that cannot be written.
     """
     new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
-    lock = FileLock(workdir / LOCK, mode=0o666)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"{workdir}: got a folder in which another process is training, expected none; wait until it ends, or "
-            "choose another folder",
-            parameter="out",
-        ) from None
+        with TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
         raise WriteError(
             f"{workdir}: could not write ({error.strerror}), expected a folder for checkpoints; choose another place",
             parameter="out",
         ) from error
-    try:
-        yield
-    except BaseException:
-        _remove_unused(workdir, new)
-        raise
-    finally:
-        lock.release()
-
-
-def _remove_unused(workdir: Path, new: Sequence[Path]) -> None:
-    """Remove the folders that were made for the lock, if nothing else is in them."""
-    with suppress(OSError):
-        if [each.name for each in workdir.iterdir()] == [LOCK] and new:
-            (workdir / LOCK).unlink()
-        for folder in new:
-            folder.rmdir()
+    with locking_folder(workdir):
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # not empty
+                for folder in new:
+                    folder.rmdir()
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,7 +126,7 @@ def test_a_stem_learns_and_the_bundle_keeps_all_it_had(bundle: Path, images: Pat
     stem = answers(loaded.with_encoder("distilled").reference(), images)
     assert (stem == full).float().mean() > 0.8
     kept = {path.name for path in (tmp_path / "distilled.training").iterdir()}
-    assert kept == {"checkpoint.pt", "curve.csv", "curve.png", "features", ".lock"}
+    assert kept == {"checkpoint.pt", "curve.csv", "curve.png", "features"}
 
 
 def test_the_bundle_itself_may_be_the_place(bundle: Path, images: Path, tmp_path: Path) -> None:
@@ -192,6 +193,16 @@ def test_a_model_on_pixels_gets_a_stem_and_a_note_where_it_costs_more(
     assert found.record.full.macs == tokens * patch * 32
     assert found.record.cost.macs > found.record.full.macs
     assert "make it narrower" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("images", 0), ("width", 4), ("blocks", 65), ("samples", -1), ("batch", 2.5), ("lr", 3.0), ("patience", -1)],
+)
+def test_numbers_out_of_range_are_named(bundle: Path, images: Path, tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"got {name} {re.escape(str(value))}, expected"):
+        distil(bundle, images, tmp_path / "out", **{name: value})  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("count", [0, 9])

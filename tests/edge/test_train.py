@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from aselect_edge.training.learners import HeadLearner
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.report import draw_report
 from aselect_edge.training.segmenting import Segmenting
-from aselect_runtime.errors import InputError, IntegrityError
+from aselect_runtime.errors import InputError, IntegrityError, WriteError
 from aselect_runtime.frames import read_image, resize
 from aselect_runtime.records import COMPONENTS, HeadSpec, Noise, Resize, Selection, Tap, Task
 from tests.log_lines import heard
@@ -252,10 +253,11 @@ def test_two_runs_in_one_folder_are_refused(request_of: Callable[..., TrainReque
     """The other process is a lock of the kernel's, as a run holds it; when it is gone, the run goes on."""
     request = request_of()
     request.workdir.mkdir()
-    with (request.workdir / ".lock").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match=r"bundle\.training: got a folder in which another process is training"):
-            train_bundle(request)
+    other = os.open(request.workdir, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(WriteError, match=r"bundle\.training: is being written by another process"):
+        train_bundle(request)
+    os.close(other)
     assert train_bundle(request).figures.images == 3
 
 

@@ -6,18 +6,19 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from urllib.parse import urlsplit
 
 from aselect_runtime.errors import InputError, WriteError
+from aselect_runtime.locking import locking_folder
 from aselect_runtime.media import is_video
 from aselect_runtime.redaction import redact
 from aselect_runtime.rules import Event, Rules
 from aselect_runtime.sinks.event_recording import EventRecording
 from aselect_runtime.sinks.event_sink import Deliver
 from aselect_runtime.sinks.file_recorder import check_recordable, record_part
-from aselect_runtime.sinks.in_place import locking_folder
 from aselect_runtime.sinks.stream_recorder import StreamRecorder
 from aselect_runtime.sources.network import Endpoint
 
@@ -61,20 +62,20 @@ class EventVideos:
             raise WriteError(
                 f"{self.name}: could not write ({error.strerror}), expected a writable folder; choose another"
             ) from error
-        self._lock = locking_folder(self._recording.folder)
-        self._lock.__enter__()
-        self._tidy()
-        for recorder in self._recorders.values():
-            recorder.start()
+        with ExitStack() as stack:
+            stack.enter_context(locking_folder(self._recording.folder))
+            stack.callback(self._tidy)
+            self._tidy()
+            for recorder in self._recorders.values():
+                recorder.start()
+                stack.callback(recorder.stop)
+            self._open = stack.pop_all()
         return self._deliver
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for recorder in self._recorders.values():
-            recorder.stop()
-        self._tidy()
-        self._lock.__exit__(None, None, None)
+        self._open.close()
 
     def _deliver(self, event: Event) -> None:
         path = self._recording.folder / f"{event.id}.mkv"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aselect_runtime.errors import WriteError
 from aselect_runtime.files import WholeFile, naming, refuse_special, removed
+from aselect_runtime.locking import lock
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.in_place import lock
 from aselect_runtime.sinks.sink import SinkClosed, Write
 
 

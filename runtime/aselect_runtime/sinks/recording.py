@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from aselect_runtime.errors import RecordError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.frames import read_image
+from aselect_runtime.locking import locking_folder
 from aselect_runtime.output_folder import FolderKind, check_replaceable
 from aselect_runtime.results import Result
-from aselect_runtime.sinks.in_place import locking_folder
 from aselect_runtime.sinks.sink import Write
 
 LIMIT = 256

@@ -11,10 +11,10 @@ from aselect_runtime.drawing import Painter
 from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.files import check_place, removed
 from aselect_runtime.frames import Frame, resize
+from aselect_runtime.locking import locking
 from aselect_runtime.records import Manifest, Resize
 from aselect_runtime.results import Captured, Result
 from aselect_runtime.sinks import encoders
-from aselect_runtime.sinks.in_place import locking
 from aselect_runtime.sinks.sink import Write
 from aselect_runtime.sinks.space import SpaceWatch
 

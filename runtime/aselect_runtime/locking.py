@@ -1,4 +1,4 @@
-"""What is written in place: by one process at a time, with a lock that the kernel releases however a process ends."""
+"""One process at a time in what is written in place; the kernel releases the lock however the process ends."""
 
 from __future__ import annotations
 
