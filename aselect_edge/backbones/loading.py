@@ -26,6 +26,7 @@ from aselect_edge.backbones.store import WeightStore
 from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import inside
+from aselect_runtime.options import refuse_unused
 from aselect_runtime.records import BackboneSource, Bundle
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,22 @@ def load_backbone(
 
 def load(source: str, options: BackboneOptions, depth: int | None = None, lean: bool = False) -> LoadedBackbone:
     """`load_backbone` with its options as one record, whose condition may be a file."""
+    path = SHIPPED if source == "shipped" else Path(source)
+    if not (path / BUNDLE).is_file():
+        if path.exists():
+            refuse_unused({"revision": options.revision}, f"the local {source}", "a hub id")
+        if not _in_own_layout(path):
+            own = {"num_heads": options.num_heads, "sit_time": options.sit_time, "sit_path": options.sit_path}
+            refuse_unused(own, source, "a single file in the layout of the model's authors")
+    return _read(source, options, depth, lean)
+
+
+def _in_own_layout(path: Path) -> bool:
+    """Whether it is a single file in the layout of the model's authors, with no configuration beside it."""
+    return path.is_file() and not is_diffusers_file(path)
+
+
+def _read(source: str, options: BackboneOptions, depth: int | None, lean: bool) -> LoadedBackbone:
     condition = options.condition
     if isinstance(condition, (str, Path)):
         condition = load_condition(Path(condition))
@@ -86,7 +103,7 @@ def load(source: str, options: BackboneOptions, depth: int | None = None, lean: 
         return _of_bundle(path, lean)
     notes: Mapping[str, Any] = {}
     schedule: Schedule | None = None
-    if path.is_file() and not is_diffusers_file(path):
+    if _in_own_layout(path):
         found = load_file(path, options, depth, lean)
         model, schedule, notes = found.model, found.schedule, found.notes
     else:
@@ -159,7 +176,7 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
             revision=source.revision,
             **_path_of(source),
         )
-        loaded = load(source.source, options, depth, lean)
+        loaded = _read(source.source, options, depth, lean)
         if check:
             check_weights(loaded.model, source, depth)
             check_encoder(loaded.encoder, source)

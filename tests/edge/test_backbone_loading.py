@@ -62,6 +62,24 @@ def test_folders_of_diffusers_load(theirs: DiTTransformer2DModel, tmp_path: Path
     assert loaded.schedule.config["beta_schedule"] == ("linear" if bare else "squaredcos_cap_v2")
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (
+            {"revision": "main"},
+            "got revision main with the local .*, where it has no effect, expected it only with a hub",
+        ),
+        ({"heads": 2}, "got num heads 2 with .*, expected it only with a single file"),
+        ({"sit_time": "sigma"}, "got sit time sigma with .*, expected it only with a single file"),
+        ({"sit_path": "vp"}, "got sit path vp with .*, expected it only with a single file"),
+    ],
+)
+@pytest.mark.parametrize("source", ["shipped", ""])
+def test_options_without_effect_are_refused(backbone_folder: Path, source: str, option: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        load_backbone(source or str(backbone_folder), **option)
+
+
 def test_folders_of_before_diffusers_split_its_class_load(folder: Path) -> None:
     config = folder / "transformer" / "config.json"
     named = json.loads(config.read_text())

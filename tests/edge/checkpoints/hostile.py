@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.backbones.encoders import load_encoder
+from aselect_edge.backbones.single_file import is_diffusers_file
 from aselect_edge.bundle import load_bundle
 from aselect_runtime.errors import AselectError
 
@@ -25,8 +26,14 @@ def bound(room: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def _backbone(path: str) -> object:
+    """The number of heads is an option of files without a configuration alone."""
+    own = Path(path).is_file() and not is_diffusers_file(Path(path))
+    return load_backbone(path, heads=2 if own else None)
+
+
 LOADERS: dict[str, Callable[[str], object]] = {
-    "backbone": lambda path: load_backbone(path, heads=2),
+    "backbone": _backbone,
     "autoencoder": load_encoder,
     "bundle": lambda path: load_bundle(Path(path)).deployed(),
 }

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from aselect_edge.backbones import load_backbone
+from aselect_edge.backbones.single_file import is_diffusers_file
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Tap
 from tests.edge.checkpoints import references as ref
@@ -43,7 +44,8 @@ def outcome(case: Case, folder: Path, vae: str) -> tuple[str, str]:
     condition = ref.sd3_condition() if "sd3" in case.name or "sd35" in case.name else None
     condition = ref.prompt() if "pixart" in case.name else condition
     try:
-        options = {"heads": ref.HEADS, "vae": vae, "condition": condition, **case.options}
+        heads = ref.HEADS if source.is_file() and not is_diffusers_file(source) else None
+        options = {"heads": heads, "vae": vae, "condition": condition, **case.options}
         loaded = load_backbone(str(source), **options)
     except InputError as error:
         return "refused by name" if case.refusal else "another error", str(error)
