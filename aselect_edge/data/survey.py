@@ -15,7 +15,7 @@ from aselect_edge.data.classes import told_single
 from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
-from aselect_edge.data.repeats import told_repeats
+from aselect_edge.data.repeats import told_conflicts, told_repeats
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.spread import evenly
 from aselect_runtime.errors import InputError
@@ -130,11 +130,12 @@ def _untrainable(data: Path, opened: Mapping[str, Opened], splits: Sequence[Spli
 
 
 def _repeats(opened: Mapping[str, Opened]) -> list[str]:
-    """A line for each split that has images of `train`."""
+    """A line for images of `train` in several classes, and for each split that has images of `train`."""
     if "train" not in opened:
         return []
-    lines = (told_repeats(opened["train"], part, name) for name, part in opened.items() if name != "train")
-    return [line for line in lines if line]
+    train = opened["train"]
+    others = [told_repeats(train, part, name) for name, part in opened.items() if name != "train"]
+    return [line for line in (told_conflicts(train), *others) if line]
 
 
 def _splits(data: Path, layout: Layout[Any], problems: list[str]) -> list[str]:

@@ -91,10 +91,7 @@ def test_folders_of_classes_are_counted_and_what_is_wrong_is_said(tmp_path: Path
 
 
 def test_unequal_classes_are_said(tmp_path: Path) -> None:
-    for name, count in (("jay", 210), ("wren", 10)):
-        for split, some in (("train", count), ("val", 1)):
-            for number in range(some):
-                photograph(tmp_path / split / name / f"{number}.jpg", number if split == "train" else 999, (4, 6))
+    class_folders(tmp_path, {"jay": (210, 1), "wren": (10, 1)})
     (problem,) = survey(tmp_path).problems
     assert problem.startswith("train has 21 times as many images of jay as of wren")
 
@@ -116,6 +113,17 @@ def test_images_of_val_that_train_has_too_are_counted(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "train/jay/5.jpg", tmp_path / "val/jay/again.jpg")
     (problem,) = survey(tmp_path).problems
     assert problem.startswith("1 of the 7 images of val are also in train (again.jpg)")
+
+
+def test_an_image_of_two_classes_is_reported(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"jay": (12, 3), "wren": (12, 3)})
+    shutil.copy(tmp_path / "train/jay/5.jpg", tmp_path / "train/jay/twice.jpg")
+    assert survey(tmp_path).problems == ()
+    shutil.copy(tmp_path / "train/jay/5.jpg", tmp_path / "train/wren/again.jpg")
+    (problem,) = survey(tmp_path).problems
+    assert problem.startswith(
+        "train has images in more than one class (jay/5.jpg and jay/twice.jpg and wren/again.jpg)"
+    )
 
 
 @pytest.mark.parametrize(("at", "same"), [(None, True), (100, False), (5_000, False), (-1, False)])
