@@ -83,11 +83,12 @@ class Labelled:
         assert self.corpus is not None
         height, width = self.imgsz
         rows, columns = MOSAIC
-        tile = (height // rows, width // columns)
+        tile = (-(-height // rows), -(-width // columns))
         crops = self.corpus.batch(generator, count * rows * columns, tile, frames=False).pixels.flip(1)
         order = torch.randperm(len(crops), generator=generator, device=generator.device)
         tiles = crops[order].view(count, rows, columns, 3, *tile)
-        return tiles.permute(0, 3, 1, 4, 2, 5).reshape(count, 3, rows * tile[0], columns * tile[1])
+        whole = tiles.permute(0, 3, 1, 4, 2, 5).reshape(count, 3, rows * tile[0], columns * tile[1])
+        return whole[..., :height, :width]
 
     def _views(self, generator: torch.Generator, split: Split, count: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(split.pixels), (count,), generator=generator, device=generator.device)
