@@ -20,6 +20,7 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle import TapModel, save_bundle
 from aselect_edge.data import open_classification, open_segmentation
 from aselect_edge.evaluation.metrics import Figures
+from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
@@ -120,32 +121,35 @@ def train_row(
     learner.module.load_state_dict(state.best_weights)
     val = learner.validate(learner.module)
     test = figures_on(learner.module, ready.data, "test", device) if "test" in ready.data.held else None
-    outcome = {
-        **asdict(job),
+    seconds = round(clock.seconds, 1)
+    model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    _keep(ready, model, val, state.curve[-1][0], sources.out)
+    atomic_write(result, json.dumps(_outcome(ready, small, val, test, state, seconds)))
+    for name in ("checkpoint.pt", CLOCK):
+        (folder / name).unlink(missing_ok=True)
+    told = None if test is None else round(test.score, 4)
+    log.info("%s: val %.4f test %s, %d samples in %.0f s", job.name, val.score, told, state.curve[-1][0], seconds)
+    return result
+
+
+def _outcome(
+    ready: Prepared, small: bool, val: Figures, test: Figures | None, state: RunState, seconds: float
+) -> dict[str, Any]:
+    """The content of a result."""
+    return {
+        **asdict(ready.job),
         "small": small,
         "val": val.score,
         "test": test.score if test else None,
         "per_class": test.per_class if test else val.per_class,
         "samples": state.curve[-1][0],
-        "seconds": round(clock.seconds, 1),
+        "seconds": seconds,
         "curve": [row[:3] for row in state.curve],  # the loss on val is not measured
         "taps": [str(tap) for tap in ready.record.taps],
         "timestep": ready.selection.noise.model_timestep,
         "imgsz": ready.record.imgsz,
         "head": ready.record.head.model_dump(),
     }
-    model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    _keep(ready, model, val, state.curve[-1][0], sources.out)
-    atomic_write(result, json.dumps(outcome))
-    for name in ("checkpoint.pt", CLOCK):
-        (folder / name).unlink(missing_ok=True)
-    log.info(
-        "%s: val %.4f test %s, %d samples in %.0f s",
-        job.name,
-        val.score,
-        *(outcome[k] for k in ("test", "samples", "seconds")),
-    )
-    return result
 
 
 def seconds_used(job: Job, sources: Sources) -> float:
