@@ -108,14 +108,21 @@ class Labelled:
 
 
 def load_labelled(
-    task: Task, goal: Goal, test: Data | None, imgsz: tuple[int, int], how: Resize, recipe: Recipe, device: torch.device
+    task: Task,
+    goal: Goal,
+    test: Data | None,
+    imgsz: tuple[int, int],
+    how: Resize,
+    recipe: Recipe,
+    device: torch.device,
+    small: bool = False,
 ) -> Labelled:
-    """Read a task's splits onto the device."""
+    """Read a task's splits onto the device, and draw synthetic streets, few of them in a `small` dry run."""
     stored = (360, 480) if task == "seg" else (288, 288)
     held = {"val": _split(goal.val, imgsz, how, device)} | ({"test": _split(test, imgsz, how, device)} if test else {})
     streets = None
     if task == "seg" and recipe.synthetic and tuple(info.name for info in goal.train.classes) == scenes.CLASSES:
-        pairs = [street_pair(index) for index in range(STREETS)]
+        pairs = [street_pair(index) for index in range(4 if small else STREETS)]
         streets = Split(_pixels([frame for frame, _ in pairs], device), _stack([label for _, label in pairs], device))
     train = _split(goal.train, stored, how, device, labels_too=True)
     return Labelled(task, goal, imgsz, train, held, streets)

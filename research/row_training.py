@@ -62,10 +62,10 @@ def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, open
         test = None
         if (folder / "test").is_dir():
             test = (open_segmentation if job.task == "seg" else open_classification)(folder, "test")
-        opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device)
+        opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device, small)
     data = replace(opened[job.task, imgsz], goal=goal, label_stride=job.changes.get("label_stride", 1))
     if job.changes.get("mosaics"):
-        corpus = load_corpus(sources.data, device, tiny=500 if small else None, workers=2)
+        corpus = load_corpus(sources.data, device, *((4, 500) if small else (1200, None)))
         # A clip is what the model is shown on: of its frames the bundle learns nothing.
         data = replace(data, corpus=Corpus(tuple(each for each in corpus.sources if each.name != "video")))
     return Prepared(job, recipe, record, selection, backbone, data)

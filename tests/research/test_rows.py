@@ -40,6 +40,7 @@ def data(street_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_data, "STREETS", 4)
     for task, settings in row_jobs.SETTINGS.items():
         monkeypatch.setitem(row_jobs.SETTINGS, task, replace(settings, imgsz=(48, 64)))
 
