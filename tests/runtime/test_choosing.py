@@ -171,8 +171,9 @@ def test_a_choice_is_measured_once_for_graphs_versions_and_machine(
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(
-    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(choosing, "median_ms", lambda *_: 10.0)
     cache.parent.mkdir()
     cache.write_text("a file in its place")
     choose(_ways(folder, 0, 0), folder, Manifest.load(folder / "manifest.json"), "1", silent)
