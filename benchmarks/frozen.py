@@ -1,16 +1,21 @@
 """The information in frozen features: ridge regression from tokens to classes, in closed form.
 
     python -m benchmarks.frozen [--seeds 3] [--only cub40] [--backbone shipped]
+    python -m benchmarks.frozen --control runs/taught runs/alone
 
 Compared are the backbone, the same architecture with random weights (adaLN-Zero, a seed each) and, for cub40 and where
 its weights are installed, the teacher's pooled features. cub40: the mean over the tokens, top-1. CamVid: every token to
 the class at its centre, mIoU over tokens. Fitted on train (of cub40 also its mirrored images), scored on test. Needs
 $ASELECT_DATA.
+
+`--control` compares two pretraining runs of the same budget, with a teacher and without one, and keeps the rest of the
+result.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -70,9 +75,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the random weights")
     parser.add_argument("--only", choices=[job.folder for job in JOBS])
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--control", nargs=2, type=Path, metavar=("TAUGHT", "ALONE"))
     arguments = parser.parse_args()
     if "ASELECT_DATA" not in os.environ:
         sys.exit("ASELECT_DATA is not set, expected the folder that holds cub40 and camvid; set it")
+    if arguments.control:
+        taught, alone = arguments.control
+        found = control(taught, alone, Path(os.environ["ASELECT_DATA"]))
+        save(arguments.out, load(arguments.out) | {"control": stamp() | found})
+        print(arguments.out)
+        return
     backbone, data = load_backbone(arguments.backbone), Path(os.environ["ASELECT_DATA"])
     for job in JOBS:
         if arguments.only in (None, job.folder):
@@ -81,10 +93,29 @@ def main() -> None:
     print(arguments.out)
 
 
+def control(taught: Path, alone: Path, data: Path) -> dict[str, Any]:
+    """Scores [0, 1] by data set, run and tap; raises InputError for runs of different recipes."""
+    curves = [json.loads((folder / "curve.json").read_text(encoding="utf-8")) for folder in (taught, alone)]
+    if curves[0]["recipe"] != curves[1]["recipe"]:
+        raise InputError(f"{alone}: got a run of another recipe than {taught}, expected the same; train it again")
+    found: dict[str, Any] = {"images": curves[0]["rows"][-1][0], "batch": curves[0]["recipe"]["batch"]}
+    for job in JOBS:
+        train, test = _splits(job, data / job.folder)
+        runs = {"taught": load_backbone(str(taught)), "alone": load_backbone(str(alone))}
+        found[job.folder] = {
+            name: _shown(job, name, fitted(job, tokens(job, backbone), train, test)) for name, backbone in runs.items()
+        }
+    return found
+
+
+def _splits(job: Job, folder: Path) -> tuple[Data, Data]:
+    open_split = open_classification if job.task == "cls" else open_segmentation
+    return open_split(folder, "train"), open_split(folder, "test")
+
+
 def measure(job: Job, backbone: LoadedBackbone, folder: Path, seeds: int) -> dict[str, Any]:
     """Scores [0, 1] by features and tap: `trained` and `teacher` one each, `random` one for each seed."""
-    open_split = open_classification if job.task == "cls" else open_segmentation
-    train, test = (open_split(folder, split) for split in ("train", "test"))
+    train, test = _splits(job, folder)
     scores: dict[str, Any] = {"trained": _shown(job, "trained", fitted(job, tokens(job, backbone), train, test))}
     if job.task == "cls":
         try:

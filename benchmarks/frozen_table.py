@@ -11,7 +11,24 @@ NAMES = {"cub40": "cub40 test top-1", "camvid": "CamVid test mIoU over tokens"}
 
 def table(result: dict[str, Any]) -> str:
     """Every tap of every data set: trained, random, and the difference with its interval over the random weights."""
-    return "\n\n".join(_data_set(NAMES[name], result[name]) for name in NAMES if name in result)
+    parts = [_data_set(NAMES[name], result[name]) for name in NAMES if name in result]
+    return "\n\n".join([*parts, *([_control(result)] if "control" in result else [])])
+
+
+def _control(result: dict[str, Any]) -> str:
+    """Two pretraining runs of the same small budget, with a teacher and without, beside random weights."""
+    part = result["control"]
+    lines = ["| | with the teacher | without | random weights |", "|---|---|---|---|"]
+    for name, title in NAMES.items():
+        for tap, value in part[name]["taught"].items():
+            random = interval(result[name]["scores"]["random"][tap])["mean"]
+            cells = [f"{title}, `{tap}`", _percent(value), _percent(part[name]["alone"][tap]), _percent(random)]
+            lines.append(f"| {' | '.join(cells)} |")
+    caption = (
+        f"%, {part['images']:,} images each, in batches of {part['batch']}, one run each. Measured {part['date']} on "
+        f"{part['machine']}, with `python -m benchmarks.frozen --control runs/taught runs/alone`."
+    )
+    return "\n".join([*lines, "", caption])
 
 
 def _data_set(title: str, part: dict[str, Any]) -> str:

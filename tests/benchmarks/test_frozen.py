@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aselect_edge.backbones import load_backbone
-from benchmarks.frozen import Job, Ridge, measure, paired
+from aselect_runtime.errors import InputError
+from benchmarks import frozen
+from benchmarks.frozen import Job, Ridge, control, measure, paired
+from benchmarks.frozen_table import table
 
 
 @settings(max_examples=20, deadline=None)
@@ -52,3 +59,33 @@ def test_a_run_scores_every_tap_and_seed(street_data: Path, tmp_path: Path) -> N
     assert all(0 <= scores["trained"][tap] <= 1 for tap in job.taps)
     assert all(len(scores["random"][tap]) == 2 for tap in job.taps)
     assert scores["random"]["0.hidden"][0] != scores["random"]["0.hidden"][1]
+
+
+def test_a_control_has_both_runs_and_is_of_one_recipe(
+    street_data: Path, backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "streets").mkdir()
+    for name, source in (("train", "train"), ("test", "val"), ("classes.json", "classes.json")):
+        (tmp_path / "streets" / name).symlink_to(street_data / source)
+    monkeypatch.setattr(frozen, "JOBS", (Job("streets", "seg", (48, 64), 0, ("1.mlp",)),))
+    curve: dict[str, Any] = {"rows": [[32, 9.0, 0.5, 1.5]], "recipe": {"batch": 16}}
+    for name in ("taught", "alone"):
+        shutil.copytree(backbone_folder, tmp_path / name)
+        (tmp_path / name / "curve.json").write_text(json.dumps(curve))
+    found = control(tmp_path / "taught", tmp_path / "alone", tmp_path)
+    assert (found["images"], found["batch"]) == (32, 16)
+    assert found["streets"]["taught"] == found["streets"]["alone"] != {}
+    (tmp_path / "alone" / "curve.json").write_text(json.dumps(curve | {"recipe": {"batch": 8}}))
+    with pytest.raises(InputError, match="alone: got a run of another recipe than"):
+        control(tmp_path / "taught", tmp_path / "alone", tmp_path)
+
+
+def test_the_table_shows_the_control_beside_random_weights() -> None:
+    job = {"imgsz": [8, 8], "timestep": 0, "mirrored": False}
+    scores = {"trained": {"1.mlp": 0.4}, "random": {"1.mlp": [0.1, 0.2, 0.3]}}
+    part = {"job": job, "date": "today", "machine": "a machine", "scores": scores}
+    compared = {"taught": {"1.mlp": 0.3}, "alone": {"1.mlp": 0.25}}
+    part_of_control = {"images": 4800, "batch": 32, "date": "today", "machine": "a machine"}
+    text = table({"cub40": part, "camvid": part, "control": part_of_control | {"cub40": compared, "camvid": compared}})
+    assert "| CamVid test mIoU over tokens, `1.mlp` | 30.0 | 25.0 | 20.0 |" in text
+    assert "4,800 images each, in batches of 32" in text
