@@ -4,7 +4,7 @@
     python -m benchmarks.int8 --write        puts the tables of benchmarks/results/int8.json into docs/int8.md
 
 Needs $ASELECT_DATA for CamVid and cub40. All rows of a task start from the same FP32 graph and the same calibration
-frames, each in a separate process; latencies are measured in interleaved rounds. With --peers, NVIDIA Model Optimizer
+frames, each in a separate process; latencies are measured in interleaved blocks. With --peers, NVIDIA Model Optimizer
 and NNCF are installed into separate environments under runs/, several GB together.
 """
 

