@@ -20,10 +20,8 @@ from aselect_edge.training.recipe import Recipe
 from aselect_runtime import scenes
 from aselect_runtime.frames import resize
 from aselect_runtime.records import Resize, Task
-from research.corpus import Corpus, crop_boxes, recoloured, sample, street_pair
+from research.corpus import crop_boxes, recoloured, sample, street_pair
 
-MOSAIC = (3, 4)
-"""Rows and columns of a mosaic."""
 STREETS = 256
 """Synthetic streets of a task whose classes are theirs."""
 
@@ -52,8 +50,6 @@ class Labelled:
     """Synthetic images that are mixed into the batches."""
     label_stride: int = 1
     """Segmentation: the loss is computed on every n-th row and column."""
-    corpus: Corpus | None = None
-    """Segmentation: images without labels, see `mosaics`."""
 
     @property
     def classes(self) -> int:
@@ -73,22 +69,6 @@ class Labelled:
             parts.append(self._views(generator, self.streets, few))
         pixels, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         return recoloured(generator, pixels), labels.long()
-
-    def mosaics(self, generator: torch.Generator, count: int) -> Tensor:
-        """Mosaics of crops of the corpus: pixels (count, 3, H, W) BGR, 0..255, for a guide to label.
-
-        Whatever a frame of another place holds, it is not in the few labelled ones; the guide's answers to other
-        images show the student more of the guide's function (Beyer et al., arXiv 2106.05237).
-        """
-        assert self.corpus is not None
-        height, width = self.imgsz
-        rows, columns = MOSAIC
-        tile = (-(-height // rows), -(-width // columns))
-        crops = self.corpus.batch(generator, count * rows * columns, tile, frames=False).pixels.flip(1)
-        order = torch.randperm(len(crops), generator=generator, device=generator.device)
-        tiles = crops[order].view(count, rows, columns, 3, *tile)
-        whole = tiles.permute(0, 3, 1, 4, 2, 5).reshape(count, 3, rows * tile[0], columns * tile[1])
-        return whole[..., :height, :width]
 
     def _views(self, generator: torch.Generator, split: Split, count: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(split.pixels), (count,), generator=generator, device=generator.device)

@@ -62,8 +62,7 @@ class Job:
     changes: dict[str, Any] = field(default_factory=dict)
     """Values that differ from the task's settings: `imgsz`, `head`, and fields of the recipe.
 
-    Also `start`, a bundle or a file whose weights are the initial ones, `label_stride`, see `Labelled`, and `mosaics`,
-    the share of them in a guided batch, see `DeviceLearner`.
+    Also `start`, a bundle or a file whose weights are the initial ones, and `label_stride`, see `Labelled`.
     """
 
     @property

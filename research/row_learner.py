@@ -64,7 +64,7 @@ class DeviceLearner:
     With `frozen`, only the head of a TapModel is trained. `guide` is a trained model of the same classes whose class
     probabilities for every view are a target; `share` of the loss is the distance to them (arXiv 1503.02531). In
     segmentation, `blended` of a guided batch are blends of two images, which have that target alone
-    (arXiv 2106.05237); so do `mosaics` of it, which are of the data's corpus.
+    (arXiv 2106.05237).
     """
 
     def __init__(
@@ -78,15 +78,13 @@ class DeviceLearner:
         share: float = 0.7,
         mixup: float = 0.0,
         blended: float = 0.25,
-        mosaics: float = 0.0,
     ) -> None:
         # A GPU's convolutions in reduced precision are fastest with the channels last, and those of the guide, which
-        # is a CNN, on a CPU too: 1.4 s instead of 2.1 for 32 frames of 288x384.
+        # is a CNN, on a CPU too.
         layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
         self.module, self.data, self.recipe, self.device = _moved(model, device, layout), data, recipe, device
         self.guide = None if guide is None else _moved(guide, device, torch.channels_last)
-        self.frozen, self.share, self.mixup = frozen, share, mixup
-        self.blended, self.mosaics = blended, mosaics
+        self.frozen, self.share, self.mixup, self.blended = frozen, share, mixup, blended
         if isinstance(model, TapModel):
             head = list(model.head.parameters())
             body = [] if frozen else unfreeze(model, Unfreeze())
@@ -118,9 +116,6 @@ class DeviceLearner:
             if self.guide is not None and self.data.task == "seg":
                 pixels = mixed(generator, pixels, self.blended)
                 labels[: int(len(labels) * self.blended)] = self.data.ignored
-                if few := int(len(labels) * self.mosaics):
-                    pixels[-few:] = self.data.mosaics(generator, few)
-                    labels[-few:] = self.data.ignored
         with bfloat16(self.device):
             logits = self._logits(pixels)
         logits = logits.float()

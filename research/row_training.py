@@ -30,7 +30,6 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.files import atomic_write
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import HeadSpec, Selection, Tap
-from research.corpus import Corpus, load_corpus
 from research.row_data import Labelled, load_labelled
 from research.row_jobs import GUIDED, SETS, SETTINGS, Job, Sources
 from research.row_learner import DeviceLearner, figures_on
@@ -64,10 +63,6 @@ def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, open
             test = (open_segmentation if job.task == "seg" else open_classification)(folder, "test")
         opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device, small)
     data = replace(opened[job.task, imgsz], goal=goal, label_stride=job.changes.get("label_stride", 1))
-    if job.changes.get("mosaics"):
-        corpus = load_corpus(sources.data, device, *((4, 500) if small else (1200, None)))
-        # A clip is what the model is shown on: of its frames the bundle learns nothing.
-        data = replace(data, corpus=Corpus(tuple(each for each in corpus.sources if each.name != "video")))
     return Prepared(job, recipe, record, selection, backbone, data)
 
 
@@ -105,8 +100,7 @@ def train_row(
     torch.manual_seed(job.seed)
     model, frozen = build_model(ready, sources)
     guide = load_guide(ready, sources, device) if job.row.startswith(GUIDED) else None
-    mixup, mosaics = SETTINGS[job.task].mixup, job.changes.get("mosaics", 0.0)
-    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=mixup, mosaics=mosaics)
+    learner = DeviceLearner(model, ready.data, ready.recipe, device, frozen, guide, mixup=SETTINGS[job.task].mixup)
     folder.mkdir(parents=True, exist_ok=True)
     used = clock.seconds
     state = learn(

@@ -47,10 +47,6 @@ def main(
     label_stride: Annotated[
         int | None, typer.Option(min=1, help="Segmentation: the loss on every n-th row and column.")
     ] = None,
-    mosaics: Annotated[
-        float | None,
-        typer.Option(min=0, max=0.7, help="Guided segmentation: share of mosaics of the corpus."),
-    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all if left out.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -63,8 +59,7 @@ def main(
         cv2.setNumThreads(threads)
     where, chosen = find_device(device), selection or included_selection(task)
     fields: dict[str, Any] = {"samples": samples, "batch": batch, "learning_rate": lr, "backbone_rate": backbone_lr}
-    fields |= {"validations": validations, "label_stride": label_stride, "mosaics": mosaics}
-    fields |= {"start": start and str(start)}
+    fields |= {"validations": validations, "label_stride": label_stride, "start": start and str(start)}
     given = {name: value for name, value in fields.items() if value is not None}
     known = next(job for job in jobs() if (job.task, job.row) == (task, row))
     job = Job(task, row, seed, {**known.changes, **given})

@@ -23,8 +23,7 @@ from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
 from aselect_runtime.records import Task
-from research import corpus, row_data, row_jobs, row_models, row_training
-from research.corpus import Corpus, Source
+from research import row_data, row_jobs, row_models, row_training
 from research.gpu_results import collect
 from research.row_data import Labelled, Split
 from research.row_learner import DeviceLearner
@@ -214,22 +213,16 @@ def test_a_run_that_is_limited_by_time_is_validated_at_even_distances(
     assert [row[0] // 2 for row in done["curve"]] == pytest.approx([5, 10, 15, 20], abs=1)
 
 
-class Guide(torch.nn.Module):
-    """Answers that three classes are equally likely, and keeps what it was asked."""
+def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_data, "recoloured", lambda _generator, pixels: pixels)
+    recipe = Recipe(batch=8, synthetic=0)
+    seen: list[torch.Tensor] = []
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[torch.Tensor] = []
+    class Guide(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(pixels)
+            return torch.zeros(len(pixels), 3, 4, 4)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.seen.append(pixels)
-        return torch.zeros(len(pixels), 3, 4, 4)
-
-
-def guided(
-    steps: int, given: Corpus | None = None, blended: float = 0.25, mosaics: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a guide sees in some batches of 8 black and grey images, and the labels: both (steps, 8, …)."""
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     images[1] = 200
     labels = (images[:, 0] > 0).long()
@@ -241,60 +234,15 @@ def guided(
 
     splits = {"train": SimpleNamespace(classes=range(3)), "val": SimpleNamespace(ignore_index=255)}
     goal = SimpleNamespace(**splits, loss=loss)
-    labelled = Labelled("seg", cast(Any, goal), (16, 16), Split(images, labels), {}, None, corpus=given)
-    guide, recipe = Guide(), Recipe(batch=8, synthetic=0)
+    labelled = Labelled("seg", cast(Any, goal), (16, 16), Split(images, labels), {}, None)
     model = torch.nn.Conv2d(3, 3, 1, stride=4)
-    learner = DeviceLearner(model, labelled, recipe, torch.device("cpu"), guide=guide, blended=blended, mosaics=mosaics)
-    for step in range(steps):
+    learner = DeviceLearner(model, labelled, recipe, torch.device("cpu"), guide=Guide(), blended=0.5)
+    for step in range(8):
         learner.losses(step, np.random.default_rng(step))
-    return torch.stack(guide.seen).round(), torch.stack(asked)
-
-
-def test_the_first_part_of_a_guided_batch_is_blended_and_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_data, "recoloured", lambda _generator, pixels: pixels)
-    seen, labels = guided(8, blended=0.5)
-    assert (labels[:, :4] == 255).all()
-    assert (labels[:, 4:] != 255).all()
-    assert set(seen[:, 4:].unique().tolist()) == {0, 200}
-    assert len(seen[:, :4].unique()) > 10
-
-
-def test_the_last_part_of_a_guided_batch_are_mosaics_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a corpus of images of one grey each, a tile has one grey; its 3 rows and 4 columns fill 16x16."""
-    for module in (row_data, corpus):
-        monkeypatch.setattr(module, "recoloured", lambda _generator, pixels: pixels)
-    greys = torch.arange(10, 190, 15, dtype=torch.uint8)
-    images = greys[:, None, None, None].expand(-1, 3, 64, 64)
-    source = Source("tinyimagenet", images, torch.zeros(len(greys), dtype=torch.long), 1.0, 0.0, (0.5, 1.0))
-    seen, labels = guided(3, Corpus((source,)), blended=0.25, mosaics=0.5)
-    assert (labels == 255).flatten(2).all(2).tolist() == [[True] * 2 + [False] * 2 + [True] * 4] * 3
-    assert set(seen[:, 4:].unique().tolist()) == set(greys.tolist())
-    for top, left in itertools.product((0, 6, 12), (0, 4, 8, 12)):
-        tile = seen[:, 4:, :, top : top + 6, left : left + 4].flatten(2)
-        assert torch.equal(tile.amin(2), tile.amax(2))
-
-
-def test_a_row_with_mosaics_reads_the_corpus_without_its_clips(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Corpus] = []
-    clip = Source("video", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1), 1.0, 1.0, (0.5, 1.0))
-
-    def with_clip(folder: Path, device: torch.device, **options: Any) -> Corpus:
-        return Corpus((*corpus.load_corpus(folder, device, 2, **options).sources, clip))
-
-    def learning(learner: DeviceLearner, *arguments: Any) -> Any:
-        assert learner.data.corpus is not None
-        read.append(learner.data.corpus)
-        return learn(learner, *arguments)
-
-    monkeypatch.setattr(row_models, "load_efficientnet", lambda _weights: EfficientNetLite0())
-    monkeypatch.setattr(row_training, "load_corpus", with_clip)
-    train(data, tmp_path, row="teacher", samples=2, batch=2, validations=1)
-    monkeypatch.setattr(row_training, "learn", learning)
-    done = train(data, tmp_path, row="ship-edge", samples=2, validations=1, mosaics=0.5)
-    assert done["changes"]["mosaics"] == 0.5
-    assert [source.name for source in read[0].sources] == ["camvid", "cub40", "tinyimagenet", "streets"]
+    blended, whole = torch.cat([batch[:4] for batch in seen]), torch.cat([batch[4:] for batch in seen])
+    assert all((labels[:4] == 255).all() and (labels[4:] != 255).all() for labels in asked)
+    assert set(whole.round().unique().tolist()) == {0, 200}
+    assert len(blended.round().unique()) > 10
 
 
 def test_the_documented_command_has_the_command_s_options() -> None:
