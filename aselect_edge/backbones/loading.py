@@ -76,24 +76,13 @@ def load_backbone(
     return load(source, options, depth, lean)
 
 
-def load(source: str, options: BackboneOptions, depth: int | None = None, lean: bool = False) -> LoadedBackbone:
-    """`load_backbone` with its options as one record, whose condition may be a file."""
-    path = SHIPPED if source == "shipped" else Path(source)
-    if not (path / BUNDLE).is_file():
-        if path.exists():
-            refuse_unused({"revision": options.revision}, f"the local {source}", "a hub id")
-        if not _in_own_layout(path):
-            own = {"num_heads": options.num_heads, "sit_time": options.sit_time, "sit_path": options.sit_path}
-            refuse_unused(own, source, "a single file in the layout of the model's authors")
-    return _read(source, options, depth, lean)
+def load(
+    source: str, options: BackboneOptions, depth: int | None = None, lean: bool = False, *, recorded: bool = False
+) -> LoadedBackbone:
+    """`load_backbone` with its options as one record, whose condition may be a file.
 
-
-def _in_own_layout(path: Path) -> bool:
-    """Whether it is a single file in the layout of the model's authors, with no configuration beside it."""
-    return path.is_file() and not is_diffusers_file(path)
-
-
-def _read(source: str, options: BackboneOptions, depth: int | None, lean: bool) -> LoadedBackbone:
+    Those that are `recorded` in a bundle may have no effect on its source; others are refused then.
+    """
     condition = options.condition
     if isinstance(condition, (str, Path)):
         condition = load_condition(Path(condition))
@@ -103,7 +92,10 @@ def _read(source: str, options: BackboneOptions, depth: int | None, lean: bool) 
         return _of_bundle(path, lean)
     notes: Mapping[str, Any] = {}
     schedule: Schedule | None = None
-    if _in_own_layout(path):
+    in_own_layout = path.is_file() and not is_diffusers_file(path)
+    if not recorded:
+        _refuse_unused(source, options, path.exists(), in_own_layout)
+    if in_own_layout:
         found = load_file(path, options, depth, lean)
         model, schedule, notes = found.model, found.schedule, found.notes
     else:
@@ -122,6 +114,14 @@ def _read(source: str, options: BackboneOptions, depth: int | None, lean: bool) 
             local_folder(source, options.revision, PROMPT)  # for a hub id, gigabytes that other models do not need
         condition = model.condition(options.label, folder)
     return LoadedBackbone(model, encoder, condition, schedule, name, options.revision, origin, options.label)
+
+
+def _refuse_unused(source: str, options: BackboneOptions, local: bool, in_own_layout: bool) -> None:
+    if local:
+        refuse_unused({"revision": options.revision}, f"the local {source}", "a hub id")
+    if not in_own_layout:
+        own = {"num_heads": options.num_heads, "sit_time": options.sit_time, "sit_path": options.sit_path}
+        refuse_unused(own, source, "a single file in the layout of the model's authors")
 
 
 def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:
@@ -176,7 +176,7 @@ def backbone_of(folder: Path, record: Bundle, lean: bool = False, check: bool = 
             revision=source.revision,
             **_path_of(source),
         )
-        loaded = _read(source.source, options, depth, lean)
+        loaded = load(source.source, options, depth, lean, recorded=True)
         if check:
             check_weights(loaded.model, source, depth)
             check_encoder(loaded.encoder, source)
