@@ -13,17 +13,17 @@ from benchmarks.selection import measure
 from benchmarks.selection_seeds import Job, Runs
 from benchmarks.selection_table import cost, picks
 
-JOB = Job("camvid", "seg", (112, 112), 3, 3)
+JOB = Job("camvid", "seg", (32, 32), 3, 3)
 
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_seeds_are_run_once_and_a_busy_machine_gives_no_times(
-    busy: bool, street_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    busy: bool, street_data: Path, backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "camvid").symlink_to(street_data)
     monkeypatch.setenv("ASELECT_DATA", str(tmp_path / "data"))
-    plan = Runs(load_backbone("shipped"), "digest", JOB, 2, 2, busy, tmp_path / "work")
+    plan = Runs(load_backbone(str(backbone_folder)), "digest", JOB, 2, 2, busy, tmp_path / "work")
     found = measure(plan, 2)
     assert set(found["rows"]) == set(STRATEGIES)
     for row in found["rows"].values():
