@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SHIPPED = aselect_weights.backbone
 """The small pixel-space DiT that is included; its source is written `shipped`."""
+IN_CONFIGURATION = ("num_heads", "sit_time", "sit_path")
+"""Options of a single file in its authors' layout; every other source has a configuration that holds them."""
 
 
 def load_backbone(
@@ -49,14 +51,14 @@ def load_backbone(
     sit_time: str | None = None,
     sit_path: str | None = None,
 ) -> LoadedBackbone:
-    """Load the backbone `source`; float32, eval mode. A bundle holds its own options and ignores those given here.
+    """Load the backbone `source`; float32, eval mode. Options that have no effect on it are refused.
 
     `source` is a diffusers folder (a pipeline, or its `transformer/`), a hub id, a single file of DiT, SiT, PixArt,
     SD3, LightningDiT or JiT, a bundle, or `shipped`. `family` replaces the source's own family, `vae` (a folder, file
     or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single files
     of unpublished widths; `condition` is a condition computed earlier, used instead of running text encoders.
     `sit_time` (what the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace the
-    values found in a SiT-like file.
+    values found in a SiT-like file. A bundle has its own; a `label` or `condition` given with it is ignored.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
     schedule is the pipeline's; a transformer without one gets that of the published models, with a warning. A local
@@ -89,6 +91,9 @@ def load(
     path = SHIPPED if source == "shipped" else Path(source)
     folder: Path | None = None
     if (path / BUNDLE).is_file():
+        if not recorded:
+            given = {name: getattr(options, name) for name in ("family", "vae", "revision", *IN_CONFIGURATION)}
+            refuse_unused(given, f"the bundle {source}, which has its own", "other backbones")
         return _of_bundle(path, lean)
     notes: Mapping[str, Any] = {}
     schedule: Schedule | None = None
@@ -120,8 +125,8 @@ def _refuse_unused(source: str, options: BackboneOptions, local: bool, in_own_la
     if local:
         refuse_unused({"revision": options.revision}, f"the local {source}", "a hub id")
     if not in_own_layout:
-        own = {"num_heads": options.num_heads, "sit_time": options.sit_time, "sit_path": options.sit_path}
-        refuse_unused(own, source, "a single file in the layout of the model's authors")
+        given = {name: getattr(options, name) for name in IN_CONFIGURATION}
+        refuse_unused(given, source, "a single file in the layout of the model's authors")
 
 
 def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:

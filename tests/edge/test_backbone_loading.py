@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import aselect_weights
 from aselect_edge.backbones import Backbone, DiT, DiTConfig, load_backbone, save_backbone
 from aselect_edge.backbones.dit_config import diffusers_keys
 from aselect_edge.backbones.folders import WEIGHTS
@@ -78,6 +79,19 @@ def test_folders_of_diffusers_load(theirs: DiTTransformer2DModel, tmp_path: Path
 def test_options_without_effect_are_refused(backbone_folder: Path, source: str, option: Any, told: str) -> None:
     with pytest.raises(InputError, match=told):
         load_backbone(source or str(backbone_folder), **option)
+
+
+@pytest.mark.parametrize(
+    "option", [{"family": "sit"}, {"vae": "vae"}, {"heads": 2}, {"revision": "main"}, {"sit_path": "vp"}]
+)
+def test_a_bundle_has_its_own_options(option: Any) -> None:
+    bundle = str(aselect_weights.seg)
+    (name,) = option
+    with pytest.raises(
+        InputError, match=rf"got {'num heads' if name == 'heads' else name.replace('_', ' ')} .* with the bundle"
+    ):
+        load_backbone(bundle, **option)
+    assert load_backbone(bundle, label=3).label is None
 
 
 def test_folders_of_before_diffusers_split_its_class_load(folder: Path) -> None:
