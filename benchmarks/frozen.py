@@ -94,11 +94,14 @@ def main() -> None:
 
 
 def control(taught: Path, alone: Path, data: Path) -> dict[str, Any]:
-    """Scores [0, 1] by data set, run and tap; raises InputError for runs of different recipes."""
+    """Scores [0, 1] by data set, run and tap; raises InputError for runs of different recipes or lengths."""
     curves = [json.loads((folder / "curve.json").read_text(encoding="utf-8")) for folder in (taught, alone)]
-    if curves[0]["recipe"] != curves[1]["recipe"]:
-        raise InputError(f"{alone}: got a run of another recipe than {taught}, expected the same; train it again")
-    found: dict[str, Any] = {"images": curves[0]["rows"][-1][0], "batch": curves[0]["recipe"]["batch"]}
+    images, other = (curve["rows"][-1][0] for curve in curves)
+    if (curves[0]["recipe"], images) != (curves[1]["recipe"], other):
+        raise InputError(
+            f"{alone}: got a run of another recipe or length than {taught}, expected the same; train it again"
+        )
+    found: dict[str, Any] = {"images": images, "batch": curves[0]["recipe"]["batch"]}
     for job in JOBS:
         train, test = _splits(job, data / job.folder)
         runs = {"taught": load_backbone(str(taught)), "alone": load_backbone(str(alone))}

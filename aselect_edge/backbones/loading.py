@@ -92,14 +92,16 @@ def load(
     folder: Path | None = None
     if (path / BUNDLE).is_file():
         if not recorded:
-            given = {name: getattr(options, name) for name in ("family", "vae", "revision", *IN_CONFIGURATION)}
-            refuse_unused(given, f"the bundle {source}, which has its own", "other backbones")
+            own = _given(options, "family", "vae", "revision", *IN_CONFIGURATION)
+            refuse_unused(own, f"the bundle {source}, which has its own", "other backbones")
         return _of_bundle(path, lean)
     notes: Mapping[str, Any] = {}
     schedule: Schedule | None = None
     in_own_layout = path.is_file() and not is_diffusers_file(path)
-    if not recorded:
-        _refuse_unused(source, options, path.exists(), in_own_layout)
+    if not recorded and path.exists():
+        refuse_unused(_given(options, "revision"), f"the local {source}", "a hub id")
+    if not recorded and not in_own_layout:
+        refuse_unused(_given(options, *IN_CONFIGURATION), source, "a single file in the layout of the model's authors")
     if in_own_layout:
         found = load_file(path, options, depth, lean)
         model, schedule, notes = found.model, found.schedule, found.notes
@@ -121,12 +123,8 @@ def load(
     return LoadedBackbone(model, encoder, condition, schedule, name, options.revision, origin, options.label)
 
 
-def _refuse_unused(source: str, options: BackboneOptions, local: bool, in_own_layout: bool) -> None:
-    if local:
-        refuse_unused({"revision": options.revision}, f"the local {source}", "a hub id")
-    if not in_own_layout:
-        given = {name: getattr(options, name) for name in IN_CONFIGURATION}
-        refuse_unused(given, source, "a single file in the layout of the model's authors")
+def _given(options: BackboneOptions, *names: str) -> dict[str, object]:
+    return {name: getattr(options, name) for name in names}
 
 
 def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,16 +18,16 @@ END = 4096
 Key = TypeVar("Key")
 
 
-def repeated(train: Split, other: Split) -> list[Path]:
-    """The images of `other` whose files have the same bytes as an image of `train`."""
-    learnt, held = ([split.path(index) for index in range(len(split))] for split in (train, other))
-    of_train, of_other = set(learnt), set(held)
-    return sorted({path for group in _alike([*learnt, *held]) if of_train & set(group) for path in group} & of_other)
+def told_twice(train: Split, others: Mapping[str, Split]) -> list[str]:
+    """A line if `train` has an image in several classes, and one for each other split, by name, that has its images."""
+    groups = _alike(path for split in (train, *others.values()) for path in _paths(split))
+    told = [_conflicts(train, groups), *(_repeats(train, other, name, groups) for name, other in others.items())]
+    return [line for line in told if line is not None]
 
 
-def told_repeats(train: Split, other: Split, name: str) -> str | None:
-    """A line about the images of `other`, the split `name`, that train has too; None if there are none."""
-    twice = repeated(train, other)
+def _repeats(train: Split, other: Split, name: str, groups: list[list[Path]]) -> str | None:
+    of_train, of_other = set(_paths(train)), set(_paths(other))
+    twice = sorted({path for group in groups if of_train & set(group) for path in group} & of_other)
     if not twice:
         return None
     return (
@@ -36,16 +36,20 @@ def told_repeats(train: Split, other: Split, name: str) -> str | None:
     )
 
 
-def told_conflicts(train: Split) -> str | None:
-    """A line about images of `train` that have several classes; None if there are none, and for segmentation."""
+def _conflicts(train: Split, groups: list[list[Path]]) -> str | None:
     if not isinstance(train, ClassificationData):
         return None
     labels = dict(zip(train.paths, train.labels, strict=True))
-    groups = [group for group in _alike(train.paths) if len({labels[path] for path in group}) > 1]
-    if not groups:
+    of_train = [[path for path in group if path in labels] for group in groups]
+    several = [sorted(group) for group in of_train if len({labels[path] for path in group}) > 1]
+    if not several:
         return None
-    names = [" and ".join(image_name(path) for path in sorted(group)) for group in groups]
+    names = [" and ".join(image_name(path) for path in group) for group in several]
     return f"train has images in more than one class ({some_of(names)}): keep each in its own class only"
+
+
+def _paths(split: Split) -> list[Path]:
+    return [split.path(index) for index in range(len(split))]
 
 
 def _alike(paths: Iterable[Path]) -> list[list[Path]]:

@@ -15,7 +15,7 @@ from aselect_edge.data.classes import told_single
 from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
-from aselect_edge.data.repeats import told_conflicts, told_repeats
+from aselect_edge.data.repeats import told_twice
 from aselect_edge.data.sets import ClassificationData, SegmentationData
 from aselect_edge.data.spread import evenly
 from aselect_runtime.errors import InputError
@@ -109,7 +109,9 @@ def survey(data: Path, task: Task | None = None) -> Survey:
         splits.append(part)
         faulty += faults
     refusals += _untrainable(data, opened, splits)
-    problems += _repeats(opened) + _imbalances(found, splits)
+    if "train" in opened:
+        problems += told_twice(opened["train"], {name: part for name, part in opened.items() if name != "train"})
+    problems += _imbalances(found, splits)
     told, broken = (*refusals, *problems), tuple(unreadable)
     return Survey(data, found, layout.name, layout.tree, tuple(splits), broken, told, 0, refused=bool(refusals))
 
@@ -127,15 +129,6 @@ def _untrainable(data: Path, opened: Mapping[str, Opened], splits: Sequence[Spli
     if there and absent and isinstance(seen, SegmentationData) and seen.named_in is not None:
         return [f"{seen.named_in}: got the class {some_of(absent)}, which no mask of train contains; remove it"]
     return []
-
-
-def _repeats(opened: Mapping[str, Opened]) -> list[str]:
-    """A line for images of `train` in several classes, and for each split that has images of `train`."""
-    if "train" not in opened:
-        return []
-    train = opened["train"]
-    others = [told_repeats(train, part, name) for name, part in opened.items() if name != "train"]
-    return [line for line in (told_conflicts(train), *others) if line]
 
 
 def _splits(data: Path, layout: Layout[Any], problems: list[str]) -> list[str]:

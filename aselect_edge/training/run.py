@@ -18,7 +18,7 @@ from aselect_edge.backbones.prompt import CONDITION
 from aselect_edge.bundle import save_bundle, tap_model
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.model import TapModel
-from aselect_edge.data.repeats import told_conflicts, told_repeats
+from aselect_edge.data.repeats import told_twice
 from aselect_edge.heads import build_head, taps_for
 from aselect_edge.team import ALONE, Team
 from aselect_edge.training.alone import alone_in
@@ -50,9 +50,8 @@ def train_bundle(request: TrainRequest, progress: Progress = silent, team: Team 
     check_replaceable(request.out, KIND)  # checked before hours of training
     recipe, head = request.recipe or RECIPES[request.task], request.head or HEADS[request.task]
     goal = open_goal(request.task, request.data, recipe)
-    for twice in (told_conflicts(goal.train), told_repeats(goal.train, goal.val, "val")):
-        if twice:
-            log.warning("%s: %s", request.data, twice)
+    for line in told_twice(goal.train, {"val": goal.val}):
+        log.warning("%s: %s", request.data, line)
     taps = taps_for(head, request.taps or (request.selection.tap,))
     backbone = _backbone(request, recipe.seed)
     record = bundle_record(request, backbone, goal.train.classes, taps, head)

@@ -75,9 +75,10 @@ def test_a_control_has_both_runs_and_is_of_one_recipe(
     found = control(tmp_path / "taught", tmp_path / "alone", tmp_path)
     assert (found["images"], found["batch"]) == (32, 16)
     assert found["streets"]["taught"] == found["streets"]["alone"] != {}
-    (tmp_path / "alone" / "curve.json").write_text(json.dumps(curve | {"recipe": {"batch": 8}}))
-    with pytest.raises(InputError, match="alone: got a run of another recipe than"):
-        control(tmp_path / "taught", tmp_path / "alone", tmp_path)
+    for change in ({"recipe": {"batch": 8}}, {"rows": [[16, 4.0, 0.5, 1.5]]}):
+        (tmp_path / "alone" / "curve.json").write_text(json.dumps(curve | change))
+        with pytest.raises(InputError, match="alone: got a run of another recipe or length than"):
+            control(tmp_path / "taught", tmp_path / "alone", tmp_path)
 
 
 def test_the_table_shows_the_control_beside_random_weights() -> None:
