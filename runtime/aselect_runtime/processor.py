@@ -1,4 +1,4 @@
-"""The processor's name, its bfloat16 instructions, its number of cores, and how many threads compute on them."""
+"""The processor's name, its special instructions, its number of cores, and how many threads compute on them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ CPUINFO = Path("/proc/cpuinfo")
 LIMITS = Path("/sys/fs/cgroup/cpu.max")
 BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
 """Linux CPU flags of the instructions that multiply bfloat16, the faster ones first."""
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+"""Linux CPU flags of the x86 instructions that multiply and add INT8 without saturating."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Processor:
     def bf16(self) -> str | None:
         """Name of the instruction set that multiplies bfloat16, None if it would be emulated."""
         return next((name for flag, name in BF16.items() if flag in self.flags), None)
+
+    @property
+    def vnni(self) -> bool:
+        """Whether it is known to multiply and add INT8 without saturating in 16 bits."""
+        return not VNNI.isdisjoint(self.flags)
 
 
 def processor(cpuinfo: Path = CPUINFO) -> Processor:

@@ -29,7 +29,7 @@ from tests.runtime.engines.engine_folder import add_rungs
 
 EPYC = """processor\t: 0
 model name\t: AMD EPYC 9004
-flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile
+flags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16 amx_tile
 
 processor\t: 1
 model name\t: another
@@ -72,10 +72,10 @@ def test_the_line_names_what_was_taken_and_every_measurement() -> None:
     )
 
 
-def test_the_bfloat16_instructions_of_a_processor_are_read(tmp_path: Path) -> None:
+def test_the_special_instructions_of_a_processor_are_read(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(EPYC)
     found = processor(tmp_path / "cpuinfo")
-    assert (found.name, found.bf16) == ("AMD EPYC 9004", "AVX-512 BF16")
+    assert (found.name, found.bf16, found.vnni) == ("AMD EPYC 9004", "AVX-512 BF16", True)
     assert replace(found, flags=found.flags | {"amx_bf16"}).bf16 == "AMX"
     assert replace(found, flags=frozenset({"avx2", "avx512f"})).bf16 is None
     assert processor(tmp_path / "missing").bf16 is None
