@@ -31,7 +31,7 @@ from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.family import expand
-from aselect_edge.data import ClassificationData, SegmentationData, open_classification, open_segmentation
+from aselect_edge.data import LabelledData, SegmentationData, open_data
 from aselect_edge.evaluation.metrics import Confusion
 from aselect_edge.fold import fixed_noise
 from aselect_edge.training.efficientnet import load_efficientnet
@@ -46,7 +46,6 @@ BATCH = 16
 RESULT = Path("benchmarks/results/frozen.json")
 Features = Callable[[Tensor], dict[str, Tensor]]
 """Pixels (N, 3, H, W), BGR, 0..255 -> tokens (N, T, D) by name."""
-Data = ClassificationData | SegmentationData
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,8 @@ def control(taught: Path, alone: Path, data: Path) -> dict[str, Any]:
     return found
 
 
-def _splits(job: Job, folder: Path) -> tuple[Data, Data]:
-    open_split = open_classification if job.task == "cls" else open_segmentation
-    return open_split(folder, "train"), open_split(folder, "test")
+def _splits(job: Job, folder: Path) -> tuple[LabelledData, LabelledData]:
+    return open_data(folder, "train", job.task), open_data(folder, "test", job.task)
 
 
 def measure(job: Job, backbone: LoadedBackbone, folder: Path, seeds: int) -> dict[str, Any]:
@@ -158,7 +156,7 @@ def tokens(job: Job, backbone: LoadedBackbone) -> Features:
 
 
 @torch.no_grad()
-def fitted(job: Job, features: Features, train: Data, test: Data) -> dict[str, float]:
+def fitted(job: Job, features: Features, train: LabelledData, test: LabelledData) -> dict[str, float]:
     """Fit one ridge regression a name of `features` on `train`, and score it on `test`."""
     classes = len(train.classes)
     sums: dict[str, Ridge] = {}
@@ -176,7 +174,7 @@ def fitted(job: Job, features: Features, train: Data, test: Data) -> dict[str, f
     return {name: each.accuracy() if job.task == "cls" else each.miou() for name, each in counts.items()}
 
 
-def batches(job: Job, data: Data, mirrored: bool) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+def batches(job: Job, data: LabelledData, mirrored: bool) -> Iterator[tuple[Tensor, NDArray[Any]]]:
     """Pixels (N, 3, H, W) and labels: classes (N,), or class maps (N, H, W)."""
     for start in range(0, len(data), BATCH):
         pairs = [data.read(i) for i in range(start, min(start + BATCH, len(data)))]

@@ -63,7 +63,7 @@ def _selection(results: dict[str, dict[str, Any]]) -> Iterator[Row]:
         for strategy in ("probe", "smallest-sigma"):
             regret = rows.get(strategy, {}).get("regret")
             if regret is not None and regret["mean"] > REGRET_GOAL:
-                goal = f"`{strategy}`, {title}: at most {100 * REGRET_GOAL:g} point below the best candidate"
+                goal = f"`{strategy}`, {title}: at most {100 * REGRET_GOAL:g} point below the exhaustive search"
                 yield "selection", goal, f"{100 * regret['mean']:.1f} ± {100 * regret['half']:.1f}"
 
 

@@ -1,10 +1,10 @@
-"""One seed of the comparison of strategies: every strategy's choice, scored by one exhaustive table of accuracies."""
+"""One seed of the comparison of strategies: every strategy's choice, scored by one table of accuracies on test."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from scipy.stats import spearmanr
 
 from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.selection import STRATEGIES, Request, Settings, select_tap
+from aselect_edge.selection.by_exhaustive import by_exhaustive
+from aselect_edge.selection.evidence import open_labelled
+from aselect_edge.selection.run import gather_evidence, prepare_scan
+from aselect_edge.team import Team
 from aselect_runtime.records import Selection, Task
 from benchmarks.harness import load, save
 
@@ -31,7 +35,11 @@ class Job:
     task: Task
     imgsz: tuple[int, int]
     unlabelled: int
+    """For the strategies that use no labels."""
     labelled: int
+    """Of train, and at most as many of val, for those that do."""
+    tested: int
+    """Of test, which no strategy sees: the choices are compared on these."""
 
 
 @dataclass(frozen=True)
@@ -68,40 +76,15 @@ def table_of(run: dict[str, Any]) -> dict[Key, float]:
 
 def run_seed(backbone: LoadedBackbone, job: Job, data: Path, seed: int, sigmas: int, steps: int) -> dict[str, Any]:
     """Run every strategy once: choices, regrets and costs against one table of accuracies; plain JSON."""
+    requests = {name: request_of(name, backbone, job, seed, sigmas, steps) for name in STRATEGIES}
     found = {}
-    for name, entry in STRATEGIES.items():
-        request = Request(
-            strategy=name,
-            task=job.task,
-            images=job.labelled if entry.labels else job.unlabelled,
-            imgsz=job.imgsz,
-            timesteps=None if name == "fixed" else backbone.schedule.candidates(sigmas),
-            seed=seed,
-            settings=Settings(steps=steps),
-        )
+    for name, request in requests.items():
         found[name] = select_tap(backbone, data, request)
         print(
             f"{job.folder}, seed {seed}: {name} {found[name].tap} at {found[name].noise.model_timestep:g}", flush=True
         )
-    accuracy = scores(found["exhaustive"])
-    rows, best = {}, max(accuracy.values())
-    levels = {level for _, level in accuracy}
-    for name, selection in found.items():
-        at = nearest(accuracy, selection)
-        of_level = max(accuracy[key] for key in accuracy if key[1] == at[1])
-        assert selection.cost is not None
-        rows[name] = {
-            "accuracy": accuracy[at],
-            "regret": best - accuracy[at],
-            "regret of its level": best - of_level,
-            "passes": float(selection.cost.forward_passes),
-            "seconds": selection.cost.seconds,
-        }
-    # A single draw has no significance, so its expectation is used.
-    rows["uniform"]["accuracy"] = float(np.mean(list(accuracy.values())))
-    rows["uniform"]["regret"] = best - rows["uniform"]["accuracy"]
-    per_level = [max(value for (_, at), value in accuracy.items() if at == level) for level in levels]
-    rows["uniform"]["regret of its level"] = best - float(np.mean(per_level))
+    accuracy = on_test(backbone, job, data, requests["exhaustive"])
+    rows = rows_of(found, accuracy)
     plain = scores(found["hfr"])
     pick, few = key_of(found["hfr"]), key_of(found["hfr-adaptive"])
     return {
@@ -109,7 +92,6 @@ def run_seed(backbone: LoadedBackbone, job: Job, data: Path, seed: int, sigmas: 
         "picks": {name: f"{s.tap} at {s.noise.model_timestep:g}" for name, s in found.items() if name != "uniform"},
         "rho": {name: correlations(scores(found[name]), accuracy) for name in SCORED},
         "table": [[tap, level, value] for (tap, level), value in accuracy.items()],
-        "best": best,
         "adaptive": {
             "same level and tap": float(pick == few),
             "same level": float(pick[1] == few[1]),
@@ -118,6 +100,54 @@ def run_seed(backbone: LoadedBackbone, job: Job, data: Path, seed: int, sigmas: 
             "resolved": float(found["hfr-adaptive"].parameters["resolved"]),
         },
     }
+
+
+def request_of(strategy: str, backbone: LoadedBackbone, job: Job, seed: int, sigmas: int, steps: int) -> Request:
+    """What a strategy is asked for."""
+    return Request(
+        strategy=strategy,
+        task=job.task,
+        images=job.labelled if STRATEGIES[strategy].labels else job.unlabelled,
+        imgsz=job.imgsz,
+        timesteps=None if strategy == "fixed" else backbone.schedule.candidates(sigmas),
+        seed=seed,
+        settings=Settings(steps=steps),
+    )
+
+
+def on_test(backbone: LoadedBackbone, job: Job, data: Path, exhaustive: Request) -> dict[Key, float]:
+    """The accuracy, on test, of the heads that the exhaustive search trains: the same seed gives the same heads."""
+    scan = prepare_scan(backbone, exhaustive, Team())
+    evidence = gather_evidence(data, exhaustive, scan)
+    test = open_labelled(data, "test", job.task, job.tested, exhaustive.seed, scan.imgsz, scan.resize)
+    chosen = by_exhaustive(scan, replace(evidence, val=test), exhaustive.settings)
+    return {(str(score.tap), score.noise.model_timestep): score.value for score in chosen.scores}
+
+
+def rows_of(found: dict[str, Selection], accuracy: dict[Key, float]) -> dict[str, dict[str, float]]:
+    """Every strategy's accuracy, cost, and regret: how far it is below the exhaustive search's choice.
+
+    The regret of its level compares the best taps of the two noise levels.
+    """
+    best_at: dict[float, float] = {}
+    for (_, level), value in accuracy.items():
+        best_at[level] = max(value, best_at.get(level, value))
+    at = {name: nearest(accuracy, selection) for name, selection in found.items()}
+    reached = {name: (accuracy[key], best_at[key[1]]) for name, key in at.items()}
+    # A single draw has no significance, so its expectation is used.
+    reached["uniform"] = float(np.mean(list(accuracy.values()))), float(np.mean(list(best_at.values())))
+    searched = reached["exhaustive"]
+    rows = {}
+    for name, selection in found.items():
+        assert selection.cost is not None
+        rows[name] = {
+            "accuracy": reached[name][0],
+            "regret": searched[0] - reached[name][0],
+            "regret of its level": searched[1] - reached[name][1],
+            "passes": float(selection.cost.forward_passes),
+            "seconds": selection.cost.seconds,
+        }
+    return rows
 
 
 def key_of(selection: Selection) -> Key:

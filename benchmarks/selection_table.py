@@ -20,7 +20,7 @@ def picks(result: dict[str, Any]) -> str:
 
 
 def ranking(parts: list[dict[str, Any]]) -> str:
-    """The label-free strategies by paired regret over all data sets and seeds, as a share of the best accuracy."""
+    """The label-free strategies by regret over data sets and seeds, as a share of the exhaustive search's accuracy."""
     shares = {
         name: [share for part in parts for share in part["rows"][name]["regret shares"]]
         for name in parts[0]["rows"]
@@ -30,7 +30,7 @@ def ranking(parts: list[dict[str, Any]]) -> str:
     for name, own in sorted(shares.items(), key=lambda item: sum(item[1])):
         beyond = [mine - hfr for mine, hfr in zip(own, shares["hfr"], strict=True)]
         rows.append([f"`{name}`", _points(interval(own)), _points(interval(beyond))])
-    head = ["without labels, all data sets and seeds", "regret, % of the best accuracy", "beyond `hfr`'s, paired"]
+    head = ["without labels, all data sets and seeds", "regret, % of `exhaustive`'s accuracy", "beyond `hfr`'s, paired"]
     return _table(head, rows)
 
 
@@ -53,8 +53,8 @@ def _data_set(title: str, part: dict[str, Any]) -> str:
     options = ("" if levels == 21 else f" --sigmas {levels}") + ("" if timed else " --busy")
     caption = (
         f"In %, mean over {part['seeds']} seeds ± half of the 95 % interval; {job['imgsz'][0]}x{job['imgsz'][1]}, "
-        f"{levels} noise levels, "
-        f"{job['unlabelled']} images without labels, {job['labelled']} to train on, {part['steps']} steps a head. "
+        f"{levels} noise levels, {job['unlabelled']} images without labels, {job['labelled']} to train on, "
+        f"{job['tested']} of test to compare on, {part['steps']} steps a head. "
         f"Measured {part['date']} on {part['machine']}, with `python -m benchmarks.selection{options}`"
         f"{'.' if timed else ': the machine also did other work, so without times.'}"
     )

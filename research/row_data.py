@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aselect_edge.data import ClassificationData, SegmentationData
-from aselect_edge.evaluation.measuring import Data
+from aselect_edge.data import ClassificationData, LabelledData, SegmentationData
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime import scenes
@@ -90,7 +89,7 @@ class Labelled:
 def load_labelled(
     task: Task,
     goal: Goal,
-    test: Data | None,
+    test: LabelledData | None,
     imgsz: tuple[int, int],
     how: Resize,
     recipe: Recipe,
@@ -108,7 +107,9 @@ def load_labelled(
     return Labelled(task, goal, imgsz, train, held, streets)
 
 
-def _split(data: Data, size: tuple[int, int], how: Resize, device: torch.device, labels_too: bool = False) -> Split:
+def _split(
+    data: LabelledData, size: tuple[int, int], how: Resize, device: torch.device, labels_too: bool = False
+) -> Split:
     pairs = [data.read(index) for index in range(len(data))]
     frames = [resize(frame, size, how) for frame, _ in pairs]
     if isinstance(data, ClassificationData):

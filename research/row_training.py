@@ -18,7 +18,7 @@ from torch import nn
 
 from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle import TapModel, save_bundle
-from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.data import open_data
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.training.checkpoint import RunState
 from aselect_edge.training.goal import open_goal
@@ -60,7 +60,7 @@ def _prepare(job: Job, sources: Sources, device: torch.device, small: bool, open
     if (job.task, imgsz) not in opened:
         test = None
         if (folder / "test").is_dir():
-            test = (open_segmentation if job.task == "seg" else open_classification)(folder, "test")
+            test = open_data(folder, "test", job.task)
         opened[job.task, imgsz] = load_labelled(job.task, goal, test, imgsz, record.resize, recipe, device, small)
     data = replace(opened[job.task, imgsz], goal=goal, label_stride=job.changes.get("label_stride", 1))
     return Prepared(job, recipe, record, selection, backbone, data)

@@ -1,4 +1,4 @@
-"""The two functions that open labelled data, and queries about a folder before it is opened."""
+"""The functions that open labelled data, and queries about a folder before it is opened."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from aselect_edge.data.layout import (
 )
 from aselect_edge.data.mask_folders import MASKS
 from aselect_edge.data.places import LABELS, is_label_beside
-from aselect_edge.data.sets import ClassificationData, SegmentationData
+from aselect_edge.data.sets import ClassificationData, LabelledData, SegmentationData
 from aselect_edge.data.voc import VOC
 from aselect_edge.data.yolo import YOLO
 from aselect_runtime.errors import InputError
@@ -81,6 +81,11 @@ def open_segmentation(data: Path, split: str) -> SegmentationData:
 def open_classification(data: Path, split: str) -> ClassificationData:
     """The images of a split (`train`, `val` or `test`) and the class of each; otherwise as `open_segmentation`."""
     return _open(data, split, "cls", CLASSIFICATION)
+
+
+def open_data(data: Path, split: str, task: Task) -> LabelledData:
+    """`open_segmentation` or `open_classification`, by the task."""
+    return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
 
 
 def is_labelled(data: Path, split: str, task: Task) -> bool:

@@ -145,3 +145,6 @@ class ClassificationData:
     def read(self, index: int) -> tuple[Frame, int]:
         """(BGR uint8 [H, W, 3], class); raises InputError for an unreadable image."""
         return read_image(self.paths[index]), self.labels[index]
+
+
+LabelledData = SegmentationData | ClassificationData

@@ -14,9 +14,9 @@ from PIL import Image
 from aselect_edge.data.classes import told_single
 from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, broken_images, offered
-from aselect_edge.data.readers import images_of, layout_of, open_classification, open_segmentation, why_unknown
+from aselect_edge.data.readers import images_of, layout_of, open_data, why_unknown
 from aselect_edge.data.repeats import told_twice
-from aselect_edge.data.sets import ClassificationData, SegmentationData
+from aselect_edge.data.sets import ClassificationData, LabelledData, SegmentationData
 from aselect_edge.data.spread import evenly
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import some_of
@@ -25,7 +25,6 @@ from aselect_runtime.records import Task
 LOOKED_AT = 200
 """Images of a split, at most, whose label map and size are read."""
 EXAMPLES = 4
-Opened = ClassificationData | SegmentationData
 TASKS: tuple[Task, ...] = ("seg", "cls")
 
 
@@ -93,7 +92,7 @@ def survey(data: Path, task: Task | None = None) -> Survey:
         return _unlabelled(data, task)
     found, layout = fitting[0]
     splits: list[SplitSurvey] = []
-    opened: dict[str, Opened] = {}
+    opened: dict[str, LabelledData] = {}
     problems: list[str] = []
     refusals: list[str] = []
     unreadable: list[Path] = []
@@ -101,7 +100,7 @@ def survey(data: Path, task: Task | None = None) -> Survey:
         stored, faulty = name in layout.splits(data), problems if name == "test" else refusals
         try:
             unreadable += broken_images(data, name, layout) if stored else []
-            opened[name] = _open(data, name, found)
+            opened[name] = open_data(data, name, found)
             part, faults = _split(opened[name], name, held_out=not stored)
         except InputError as error:
             faulty.append(str(error))
@@ -116,7 +115,7 @@ def survey(data: Path, task: Task | None = None) -> Survey:
     return Survey(data, found, layout.name, layout.tree, tuple(splits), broken, told, 0, refused=bool(refusals))
 
 
-def _untrainable(data: Path, opened: Mapping[str, Opened], splits: Sequence[SplitSurvey]) -> list[str]:
+def _untrainable(data: Path, opened: Mapping[str, LabelledData], splits: Sequence[SplitSurvey]) -> list[str]:
     """What training says of the classes of `train`, if all of its labels were looked at."""
     train = next((split for split in splits if split.name == "train"), None)
     seen = opened.get("train")
@@ -150,11 +149,7 @@ def _unlabelled(data: Path, task: Task | None) -> Survey:
     return Survey(data, None, "", "", (), (), tuple(problems), count)
 
 
-def _open(data: Path, name: str, task: Task) -> Opened:
-    return open_segmentation(data, name) if task == "seg" else open_classification(data, name)
-
-
-def _split(opened: Opened, name: str, *, held_out: bool) -> tuple[SplitSurvey, list[str]]:
+def _split(opened: LabelledData, name: str, *, held_out: bool) -> tuple[SplitSurvey, list[str]]:
     count = min(LOOKED_AT, len(opened))
     chosen = evenly(len(opened), count)
     if isinstance(opened, SegmentationData):

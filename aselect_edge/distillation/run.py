@@ -16,7 +16,7 @@ from aselect_edge.bundle import LoadedBundle, TapModel, load_bundle, save_distil
 from aselect_edge.bundle.distilled import distilled_state, token_shape
 from aselect_edge.bundle.folder import KIND
 from aselect_edge.bundle.tiny import replaced
-from aselect_edge.data import is_labelled, open_classification, open_segmentation
+from aselect_edge.data import is_labelled, open_data
 from aselect_edge.distillation.head import train_head
 from aselect_edge.distillation.learner import StemLearner
 from aselect_edge.distillation.views import UnlabelledViews, open_views
@@ -165,5 +165,5 @@ def _has_labels(data: Path, record: Bundle) -> bool:
     """Whether there are labels of the bundle's classes; folders of cameras or days look like classes, too."""
     if data.is_file() or not is_labelled(data, "train", record.task):
         return False
-    opened = (open_segmentation if record.task == "seg" else open_classification)(data, "train")
+    opened = open_data(data, "train", record.task)
     return [info.name for info in opened.classes] == [info.name for info in record.classes]

@@ -8,14 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aselect_edge.data import ClassificationData, SegmentationData
+from aselect_edge.data import ClassificationData, LabelledData, SegmentationData
 from aselect_edge.evaluation.metrics import Confusion, Figures, TopAccuracy
 from aselect_edge.team import ALONE, Team
 from aselect_runtime.frames import Frame, resize, restore
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Resize
 
-Data = SegmentationData | ClassificationData
 Answers = NDArray[Any]
 """Class maps uint8 [N, h, w] at model size, or scores [N, C] of each class."""
 Predict = Callable[[Frame], Answers]
@@ -94,14 +93,14 @@ class ClassificationScore:
         return Figures("top1", counted.accuracy(), others, _per_class(counted.found()), counted.matrix, self._images)
 
 
-def score_of(data: Data, how: Resize) -> Score:
+def score_of(data: LabelledData, how: Resize) -> Score:
     """A new score for the answers to a split."""
     return SegmentationScore(data, how) if isinstance(data, SegmentationData) else ClassificationScore(data)
 
 
 def measure(
     predict: Predict,
-    data: Data,
+    data: LabelledData,
     size: tuple[int, int],
     how: Resize,
     batch: int = 1,
@@ -124,7 +123,7 @@ def measure(
 
 
 def batches(
-    data: Data, size: tuple[int, int], how: Resize, batch: int, team: Team = ALONE
+    data: LabelledData, size: tuple[int, int], how: Resize, batch: int, team: Team = ALONE
 ) -> Iterator[tuple[int, list[Frame], list[Any]]]:
     """(images so far, frames at model size, labels as `data.read` gives them), at most `batch` at a time.
 

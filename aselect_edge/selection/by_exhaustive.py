@@ -9,9 +9,6 @@ without augmented views and without fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +16,7 @@ from torch import Tensor
 from aselect_edge.bundle.model import upsample
 from aselect_edge.evaluation.metrics import Confusion
 from aselect_edge.heads import build_head
-from aselect_edge.selection.by_probe import examples, figure, inputs
+from aselect_edge.selection.by_probe import Parts, figure, inputs, rows
 from aselect_edge.selection.choice import Choice, Settings, best_of
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Labelled
 from aselect_edge.selection.scan import Scan
@@ -30,8 +27,6 @@ from aselect_runtime.records import HeadSpec, Noise, Tap
 TOKENS, BATCH, RATE = 48, 256, 1e-2
 CONV = HeadSpec(kind="conv", channels=128)
 CONV_BATCH, CONV_RATE = 8, 2e-3
-
-Parts = Sequence[tuple[range, Tensor]]
 
 
 def by_exhaustive(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
@@ -81,26 +76,17 @@ def _logits(weights: Tensor, x: Tensor) -> Tensor:
 
 def _evaluate(weights: Tensor, x: Tensor, y: Tensor, val: Labelled) -> list[float]:
     figures = []
-    for weight, rows in zip(weights, x, strict=True):
+    for weight, mine in zip(weights, x, strict=True):
         confusion = Confusion(val.classes, NO_LABEL)
-        confusion.update(_logits(weight[None], rows[None].float())[0].argmax(1).cpu().numpy(), y.numpy())
+        confusion.update(_logits(weight[None], mine[None].float())[0].argmax(1).cpu().numpy(), y.numpy())
         figures.append(figure(val, confusion))
     return figures
-
-
-def _half(target: Tensor, feature: Tensor) -> Tensor:
-    return examples(feature, target)[0].half()
 
 
 def _rows(scan: Scan, labelled: Labelled, parts: Parts, noise: Noise) -> tuple[Tensor, Tensor]:
     """Rows (taps, M, D) in float16 and classes (M,): for class maps the same random tokens at every tap and level."""
     labels = labelled.sample(scan.grid, scan.seed, TOKENS)
-    rows, classes = [], []
-    for part, x0 in parts:
-        target = labels[part.start : part.stop]
-        rows.append(scan.readings(x0, noise, partial(_half, target)))
-        classes.append(target[target != NO_LABEL])
-    return torch.cat(rows, dim=1), torch.cat(classes)
+    return rows(scan, parts, labels, noise), labels[labels != NO_LABEL]
 
 
 def _whole(scan: Scan, parts: Parts, noise: Noise) -> dict[Tap, Tensor]:

@@ -26,8 +26,8 @@ class Settings:
     tap: Tap | None = None
     """The tap for strategies that choose only the noise level; None is `default_tap`."""
     confidence: float = 0.95
-    ridge: float = 1e-3
-    """Relative to the mean feature energy."""
+    ridge: float = 0.1
+    """Penalty of a probe's weights, relative to the mean feature energy."""
     head: Literal["linear", "conv"] = "linear"
     """The head that the exhaustive search trains."""
     steps: int = 200

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from aselect_edge.backbones.device import CPU
 from aselect_edge.bundle.model import upsample
-from aselect_edge.data import SegmentationData
-from aselect_edge.evaluation import Answers, Data, measure, score_of
+from aselect_edge.data import LabelledData, SegmentationData
+from aselect_edge.evaluation import Answers, measure, score_of
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.team import ALONE, Team
 from aselect_edge.training.goal import Goal
@@ -21,7 +21,7 @@ from aselect_runtime.frames import Frame, resize_label
 from aselect_runtime.records import Resize
 
 
-def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
+def answers(logits: Tensor, data: LabelledData, imgsz: tuple[int, int]) -> Answers:
     """Logits of either task in the form that `evaluation` compares: class maps uint8 (N, H, W) or scores (N, C)."""
     if isinstance(data, SegmentationData):
         return upsample(logits, imgsz).argmax(1).to(torch.uint8).cpu().numpy()
@@ -29,7 +29,7 @@ def answers(logits: Tensor, data: Data, imgsz: tuple[int, int]) -> Answers:
 
 
 def answer_frames(
-    model: nn.Module, frames: Frame, data: Data, imgsz: tuple[int, int], device: torch.device = CPU
+    model: nn.Module, frames: Frame, data: LabelledData, imgsz: tuple[int, int], device: torch.device = CPU
 ) -> Answers:
     """The answers of a torch model (pixels -> logits) on `device`, in eval mode, to frames uint8 (N, H, W, 3)."""
     with torch.no_grad():
@@ -37,7 +37,12 @@ def answer_frames(
 
 
 def evaluate(
-    model: nn.Module, data: Data, imgsz: tuple[int, int], how: Resize, batch: int = 8, device: torch.device = CPU
+    model: nn.Module,
+    data: LabelledData,
+    imgsz: tuple[int, int],
+    how: Resize,
+    batch: int = 8,
+    device: torch.device = CPU,
 ) -> Figures:
     """Figures of a torch model (pixels -> logits) on `device` over a split."""
     model.eval()
@@ -61,7 +66,7 @@ def figures_of(
     return replace(score.figures(), loss=total / count)
 
 
-def _target(label: Any, data: Data, imgsz: tuple[int, int], how: Resize) -> Tensor:
+def _target(label: Any, data: LabelledData, imgsz: tuple[int, int], how: Resize) -> Tensor:
     """A label as the loss takes it: (1, H, W) at model size, or (1,)."""
     if isinstance(data, SegmentationData):
         label = resize_label(label, imgsz, how, data.ignore_index)

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aselect_edge.data import LabelledData
 from aselect_edge.data.spread import evenly
-from aselect_edge.evaluation import Data, score_of
+from aselect_edge.evaluation import score_of
 from aselect_edge.evaluation.measuring import batches
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.heads import build_head
@@ -63,12 +64,12 @@ def compare(task: Task, goal: Goal, imgsz: tuple[int, int], how: Resize, progres
     return max((score.figures() for score in scores), key=lambda figures: figures.score)
 
 
-def _some(data: Data) -> Data:
+def _some(data: LabelledData) -> LabelledData:
     return data.subset(evenly(len(data), min(MOST, len(data))))
 
 
 def _reported(
-    data: Data, imgsz: tuple[int, int], how: Resize, progress: Progress
+    data: LabelledData, imgsz: tuple[int, int], how: Resize, progress: Progress
 ) -> Iterator[tuple[int, list[Frame], list[Any]]]:
     for done, frames, labels in batches(data, imgsz, how, BATCH):
         progress(f"comparing with an {ENCODER}", done / len(data))

@@ -8,9 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from aselect_edge.data import open_classification, open_segmentation
+from aselect_edge.data import LabelledData, open_classification, open_segmentation
 from aselect_edge.data.classes import refuse_single
-from aselect_edge.evaluation import Data
 from aselect_edge.training.classifying import Classifying
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.segmenting import Segmenting
@@ -24,11 +23,11 @@ class Goal(Protocol):
     """A task on a labelled folder."""
 
     @property
-    def train(self) -> Data:
+    def train(self) -> LabelledData:
         """The training split."""
 
     @property
-    def val(self) -> Data:
+    def val(self) -> LabelledData:
         """The split that selects the best weights."""
 
     def views(self, imgsz: tuple[int, int], how: Resize) -> Views:

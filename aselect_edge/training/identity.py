@@ -11,7 +11,7 @@ from typing import Any
 from aselect_edge.backbones.digest import backbone_digest, tensors_digest
 from aselect_edge.bundle.distilled import DistilledTapModel
 from aselect_edge.bundle.model import TapModel
-from aselect_edge.evaluation import Data
+from aselect_edge.data import LabelledData
 from aselect_edge.training.finetune import Unfreeze
 from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import data_digest
@@ -43,7 +43,7 @@ class Digests:
     val: str
 
     @classmethod
-    def of(cls, model: TapModel, train: Data, val: Data) -> Digests:
+    def of(cls, model: TapModel, train: LabelledData, val: LabelledData) -> Digests:
         """Computed before training; raises InputError for a file that cannot be read."""
         return cls(features_digest(model), data_digest(train), data_digest(val))
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_edge.data import LabelledData
 from aselect_edge.data.spread import evenly
-from aselect_edge.evaluation import Data
 from aselect_edge.evaluation.page import Section, write_page
 from aselect_edge.evaluation.plots import Example, draw_confusion, draw_curve, draw_examples
 from aselect_edge.training.answers import answer_frames
@@ -48,7 +48,7 @@ def _targets(outcome: Outcome) -> dict[str, float]:
     return {ENCODER: outcome.reference.score} if outcome.reference else {}
 
 
-def _look(outcome: Outcome, val: Data, how: Resize, index: int) -> tuple[Example, float]:
+def _look(outcome: Outcome, val: LabelledData, how: Resize, index: int) -> tuple[Example, float]:
     """An image of val with its answer, and its quality: the share of its labelled pixels that are right, or the margin
     of its class's score."""
     frame, label = val.read(index)

@@ -10,10 +10,10 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from aselect_edge.data import SegmentationData, is_labelled, open_classification, open_segmentation
+from aselect_edge.data import LabelledData, SegmentationData, is_labelled, open_data
 from aselect_edge.data.readers import labels_of
 from aselect_edge.data.spread import evenly
-from aselect_edge.evaluation import Data, measure
+from aselect_edge.evaluation import measure
 from aselect_edge.evaluation.metrics import Figures
 from aselect_edge.team import ALONE, Team, assemble
 from aselect_export.predictors import Predictor, open_alike
@@ -139,7 +139,7 @@ def has_labels_of(data: Path, split: str, task: Task, classes: tuple[ClassInfo, 
     return found == expected if task == "seg" else set(found) <= set(expected)
 
 
-def _opened(task: Task, data: Path, split: str) -> Data:
+def _opened(task: Task, data: Path, split: str) -> LabelledData:
     if (found := labels_of(data, task)) and found[0] != task:
         other, layout = found
         raise InputError(
@@ -147,10 +147,10 @@ def _opened(task: Task, data: Path, split: str) -> Data:
             f"other data, or a model that aselect-train --task {other} made",
             parameter="data",
         )
-    return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
+    return open_data(data, split, task)
 
 
-def _in_classes_of(model: Predictor, images: Data, where: Path) -> Data:
+def _in_classes_of(model: Predictor, images: LabelledData, where: Path) -> LabelledData:
     """The images with their labels in the model's order of classes; for a classifier some classes may be missing."""
     found, expected = ([info.name for info in each.classes] for each in (images, model))
     if found == expected:

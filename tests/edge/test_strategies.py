@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
@@ -20,6 +22,7 @@ from aselect_edge.selection import STRATEGIES, Measure, Settings, high_frequency
 from aselect_edge.selection.by_exhaustive import train_linear
 from aselect_edge.selection.by_hfr import caution
 from aselect_edge.selection.by_hfr_adaptive import BUDGET, ties
+from aselect_edge.selection.by_probe import left_out, ranking
 from aselect_edge.selection.choice import Choice, default_tap
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Images, Labelled
 from aselect_edge.selection.hfr import ratio, shared_energies
@@ -55,8 +58,8 @@ def images() -> Images:
     return _images([rng.integers(0, 256, (20, 30, 3), np.uint8) for _ in range(5)])
 
 
-def _choose(strategy: str, scan: Scan, evidence: Evidence, **settings: object) -> Choice:
-    return STRATEGIES[strategy].choose(scan, evidence, Settings(**{"steps": 60, **settings}))  # type: ignore[arg-type]
+def _choose(strategy: str, scan: Scan, evidence: Evidence, **options: object) -> Choice:
+    return STRATEGIES[strategy].choose(scan, evidence, Settings(**{"steps": 60, **options}))  # type: ignore[arg-type]
 
 
 def _check(choice: Choice, scan: Scan) -> None:
@@ -229,6 +232,50 @@ def _brightness(count: int, seed: int) -> Labelled:
 def test_classes_of_whole_images_are_found_too(scan: Scan, strategy: str) -> None:
     choice = _choose(strategy, scan, _labelled(_brightness(15, 0), _brightness(12, 1)))
     assert max(score.value for score in choice.scores) > 0.8
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16), count=st.integers(3, 12), width=st.integers(1, 12))
+def test_a_row_is_left_out_as_if_it_was_never_fitted(seed: int, count: int, width: int) -> None:
+    rng, penalty = np.random.default_rng(seed), 0.37
+    x, y = rng.normal(2, 3, (count, width)), rng.normal(0, 1, (count, 2))
+    biased = np.column_stack([x, np.ones(count)])
+    damping = penalty * np.mean(np.sum(biased**2, axis=0)) * np.eye(width + 1)  # of all rows, for every fit
+    expected = []
+    for index in range(count):
+        others, wanted = np.delete(biased, index, axis=0), np.delete(y, index, axis=0)
+        expected.append(biased[index] @ np.linalg.solve(others.T @ others + damping, others.T @ wanted))
+    got = left_out(torch.from_numpy(x), torch.from_numpy(y), penalty).numpy()
+    np.testing.assert_allclose(got, np.stack(expected), rtol=1e-6, atol=1e-9)
+
+
+def test_the_ranking_is_the_share_of_wrong_classes_below_the_right_one() -> None:
+    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 1.0, 0.0]])
+    assert ranking(scores, torch.tensor([0, 1, 2, 0])) == (1 + 0.5 + 0 + 0.75) / 4
+    assert ranking(torch.zeros(5, 7), torch.arange(5)) == 0.5, "guessing"
+
+
+def test_a_classification_probe_is_that_of_all_images_each_left_out(scan: Scan) -> None:
+    train, val = _brightness(9, 0), _brightness(6, 1)
+    choice = _choose("probe", scan, _labelled(train, val))
+    tap, level = scan.taps[-1], scan.levels[0]
+    means = []
+    for part in (train, val):
+        x0 = scan.x0(part.images, range(len(part.images)))
+        tokens = scan.features(x0, level)[tap].numpy().reshape(len(part.images), -1, 16)
+        normed = (tokens - tokens.mean(2, keepdims=True)) / np.sqrt(tokens.var(2, keepdims=True) + 1e-5)
+        means.append(normed.mean(1))
+    x, classes = np.concatenate(means), np.concatenate([train.labels.numpy(), val.labels.numpy()])
+    x = np.column_stack([x.astype(np.float16).astype(np.float64), np.ones(len(x))])
+    damping = 0.1 * np.mean(np.sum(x**2, axis=0)) * np.eye(x.shape[1])
+    below = []
+    for index in range(len(x)):
+        others, one_hot = np.delete(x, index, axis=0), np.eye(3)[np.delete(classes, index)]
+        said = x[index] @ np.linalg.solve(others.T @ others + damping, others.T @ one_hot)
+        below.append(np.mean(np.delete(said, classes[index]) < said[classes[index]]))
+    found = next(score.value for score in choice.scores if (score.tap, score.noise) == (tap, level))
+    assert found == pytest.approx(np.mean(below), abs=1e-9)
+    assert scan.tally.passes == (9 + 6) * (len(STEPS) + 1)
 
 
 def test_exhaustive_trains_the_shipped_decoder_where_it_is_asked_to(scan: Scan) -> None:

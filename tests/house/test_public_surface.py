@@ -60,9 +60,11 @@ SURFACE = {
     },
     "aselect_edge.data": {
         "ClassificationData",
+        "LabelledData",
         "SegmentationData",
         "images_of",
         "is_labelled",
+        "open_data",
         "open_classification",
         "open_segmentation",
         "read_classes",
@@ -81,7 +83,7 @@ SURFACE = {
         "save_distilled",
         "upsample",
     },
-    "aselect_edge.evaluation": {"Answers", "Confusion", "Data", "Figures", "TopAccuracy", "measure", "score_of"},
+    "aselect_edge.evaluation": {"Answers", "Confusion", "Figures", "TopAccuracy", "measure", "score_of"},
     "aselect_edge.distillation": {"Distillation", "distil"},
     "aselect_edge.fold": {
         "FoldSpec",
