@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import diffusers
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ DIT_SCHEDULE: dict[str, Any] = {
 
 def cumulative_alphas(schedule: dict[str, Any]) -> NDArray[np.float64]:
     """alpha^2 at every timestep index, (timesteps,), from diffusers' `scheduler_config.json`; raises InputError."""
+    import diffusers  # takes seconds, and a model whose noise is recorded needs no schedule
 
     noise = noise_fields(schedule)
     if noise.flow:

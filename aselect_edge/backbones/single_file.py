@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from aselect_edge.backbones import facebook, pixart_file, repa, sd3_file
 from aselect_edge.backbones.accounting import Layout, check_layout
@@ -18,13 +18,15 @@ from aselect_edge.backbones.evidence import sit_schedule
 from aselect_edge.backbones.family import Backbone, Encoder
 from aselect_edge.backbones.kinds import kind_of_file
 from aselect_edge.backbones.noise import Schedule
-from aselect_edge.backbones.pixart import PixArt
 from aselect_edge.backbones.registry import family_class
 from aselect_edge.backbones.rotary_files import authors_file
 from aselect_edge.backbones.sit import SiT
 from aselect_edge.backbones.store import Stored, WeightStore, notes_of
 from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from aselect_edge.backbones.pixart import PixArt
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +194,7 @@ def _wrapped(
 
     whole = build(family_class(family), config)
     side = config["sample_size"] // config["patch_size"]
-    tables = {"pos_embed": whole.positions((side, side))} if isinstance(whole, PixArt) else {}
+    tables = {"pos_embed": cast("PixArt", whole).positions((side, side))} if family == "pixart" else {}
     known = frozenset(stored.name for stored in places(whole).values())
     check_layout(file.store, Layout(places(whole), known, ignored, tables), str(file.path))
     return _Found(family, "by its tensor names", config, places, said)

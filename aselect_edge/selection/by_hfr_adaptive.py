@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from aselect_edge.selection.choice import Choice, Settings, best_of
 from aselect_edge.selection.evidence import Evidence, Images
@@ -90,7 +90,7 @@ def _upper_bound(rival: Energies, winner: Energies, confidence: float, compariso
         ratios.append(value)
         influence += sign * (high - value * total) / max(total.mean(), np.finfo(float).tiny)
     error = influence.std(ddof=1) / np.sqrt(both)
-    return float(ratios[0] - ratios[1] + error * student.ppf(1 - (1 - confidence) / comparisons, both - 1))
+    return float(ratios[0] - ratios[1] + error * stdtrit(both - 1, 1 - (1 - confidence) / comparisons))
 
 
 def _best(seen: Energies) -> tuple[int, float]:

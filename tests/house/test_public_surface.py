@@ -165,6 +165,16 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_included_models_are_loaded_and_folded_without_what_takes_seconds_to_import() -> None:
+    code = """import sys
+    sys.modules |= dict.fromkeys(("diffusers", "transformers", "matplotlib", "scipy.stats"))
+    import aselect_export.exporting, aselect_export.replacement
+    from aselect_edge.bundle import SHIPPED, load_bundle
+    load_bundle(SHIPPED["seg"]).deployed()"""
+    done = subprocess.run([sys.executable, "-c", inspect.cleandoc(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("function", "command", "own"),
     [
