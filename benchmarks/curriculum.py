@@ -26,7 +26,7 @@ from torch import Tensor
 from aselect_edge.backbones import DiT, LoadedBackbone, load_backbone
 from aselect_edge.backbones.device import CPU
 from aselect_edge.backbones.noise import candidate_timesteps
-from aselect_edge.selection import Request, select_tap
+from aselect_edge.selection import Request, Settings, select_tap
 from aselect_edge.training.denoise import Denoising, prediction_error
 from aselect_runtime.frames import read_image, resize
 from aselect_runtime.media import list_images
@@ -121,7 +121,7 @@ def held_out(data: Path, count: int) -> Tensor:
 def figures(backbone: LoadedBackbone, images: Tensor, data: Path, labelled: int) -> Figures:
     """The denoising loss over all timesteps and at the smaller half of them, and the probe's mIoU."""
     losses = denoising_losses(dit(backbone), images)
-    request = Request("probe", images=labelled, imgsz=FRAME, timesteps=[SMALLEST])
+    request = Request("probe", images=labelled, imgsz=FRAME, timesteps=[SMALLEST], settings=Settings(ridge=1e-3))
     probe = max(score.value for score in select_tap(backbone, data / "camvid", request).scores)
     return {
         "loss": float(np.mean(losses)),

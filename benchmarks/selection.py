@@ -128,6 +128,7 @@ def measure(plan: Runs, seeds: int) -> dict[str, Any]:
         "sigmas": plan.sigmas,
         "weights": plan.weights,
         "rows": rows,
+        "best on test": interval([max(table_of(run).values()) for run in runs]),
         "rho": {name: summary([run["rho"][name] for run in runs]) for name in runs[0]["rho"]},
         "measures": measures(backbone, job, data, plan.sigmas, table_of(runs[0])),
         "cost": cost(rows, job, data, conv),

@@ -54,7 +54,8 @@ def _data_set(title: str, part: dict[str, Any]) -> str:
     caption = (
         f"In %, mean over {part['seeds']} seeds ± half of the 95 % interval; {job['imgsz'][0]}x{job['imgsz'][1]}, "
         f"{levels} noise levels, {job['unlabelled']} images without labels, {job['labelled']} to train on, "
-        f"{job['tested']} of test to compare on, {part['steps']} steps a head. "
+        f"{job['tested']} of test to compare on, {part['steps']} steps a head. The best candidate on test has "
+        f"{_points(part['best on test'])}. "
         f"Measured {part['date']} on {part['machine']}, with `python -m benchmarks.selection{options}`"
         f"{'.' if timed else ': the machine also did other work, so without times.'}"
     )

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor
 
 from aselect_edge.backbones import facebook, pixart_file, repa, sd3_file
 from aselect_edge.backbones.accounting import Layout, check_layout
@@ -24,9 +26,6 @@ from aselect_edge.backbones.sit import SiT
 from aselect_edge.backbones.store import Stored, WeightStore, notes_of
 from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from aselect_edge.backbones.pixart import PixArt
 
 log = logging.getLogger(__name__)
 
@@ -164,13 +163,18 @@ def _of_rotary(file: _File, asked: BackboneOptions) -> _Found:
 
 def _of_sd3(file: _File, asked: BackboneOptions) -> _Found:
     config, said = sd3_file.sd3_config(file.path, file.shapes, asked.num_heads)
-    return _wrapped("sd3", file, asked, config, sd3_file.sd3_place, sd3_file.IGNORED, said)
+    return _wrapped("sd3", file, asked, config, sd3_file.sd3_place, sd3_file.IGNORED, said, lambda _model: {})
 
 
 def _of_pixart(file: _File, asked: BackboneOptions) -> _Found:
     table = file.store.tensor("pos_embed") if "pos_embed" in file.shapes else None
     config, said = pixart_file.pixart_config(file.path, file.shapes, table, asked.num_heads)
-    return _wrapped("pixart", file, asked, config, pixart_file.pixart_place, pixart_file.IGNORED, said)
+    side = config["sample_size"] // config["patch_size"]
+
+    def tables(model: Any) -> dict[str, Tensor]:
+        return {"pos_embed": model.positions((side, side))}
+
+    return _wrapped("pixart", file, asked, config, pixart_file.pixart_place, pixart_file.IGNORED, said, tables)
 
 
 def _wrapped(
@@ -181,6 +185,7 @@ def _wrapped(
     place: Callable[[str, Mapping[str, Any]], Stored],
     ignored: tuple[str, ...],
     said: list[str],
+    tables: Callable[[Backbone], dict[str, Tensor]],
 ) -> _Found:
     if asked.family not in (None, family):
         raise InputError(
@@ -193,8 +198,6 @@ def _wrapped(
         return translated(model, lambda name: place(name, config))
 
     whole = build(family_class(family), config)
-    side = config["sample_size"] // config["patch_size"]
-    tables = {"pos_embed": cast("PixArt", whole).positions((side, side))} if family == "pixart" else {}
     known = frozenset(stored.name for stored in places(whole).values())
-    check_layout(file.store, Layout(places(whole), known, ignored, tables), str(file.path))
+    check_layout(file.store, Layout(places(whole), known, ignored, tables(whole)), str(file.path))
     return _Found(family, "by its tensor names", config, places, said)

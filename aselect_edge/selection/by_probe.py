@@ -24,22 +24,17 @@ def by_probe(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     Segmentation: from tokens to the class at their centre, fitted on train, scored by mIoU over val's tokens. Levels
     are processed one by one, so that memory holds one (D+1)x(D+1) Gram matrix per tap, and x0 of the images.
 
-    Classification: from the mean over tokens to the class. Each image of train and val is left out in turn, and the
-    score is the mean share of wrong classes that rank below the right one. Of a few images per class it says more than
-    the accuracy on val alone. Memory holds the means of one level.
+    Classification: from the mean over tokens to the class, fitted on train and scored on val, and the other way round;
+    the score is the accuracy over all these images. There are often only a few per class, so that val alone would
+    decide by chance. Memory holds the means of one level.
     """
     train, val = evidence.labels()
     parts = inputs(scan, train), inputs(scan, val)
-    images = f"{len(train.images)} train and {len(val.images)} val images"
-    if val.labels.ndim > 1:
-        score, note = _on_val, "mIoU over val's tokens of a ridge probe"
-    else:
-        score, note = (
-            _left_out,
-            "wrong classes below the right one, as a share, by a ridge probe without the image",
-        )
-    values = scan.by_level(partial(score, scan, train, val, parts, settings.ridge), "probe")
-    return best_of(scan.scores(values), f"{note}; {images}.", {"ridge": settings.ridge})
+    segmented = val.labels.ndim > 1
+    score = partial(_on_val if segmented else _crosswise, scan, train, val, parts, settings.ridge)
+    what = "mIoU over val's tokens" if segmented else "accuracy on val by train and on train by val"
+    note = f"{what}, of a ridge probe; {len(train.images)} train and {len(val.images)} val images."
+    return best_of(scan.scores(scan.by_level(score, "probe")), note, {"ridge": settings.ridge})
 
 
 def _on_val(
@@ -54,33 +49,31 @@ def _on_val(
     return [confusions[tap].miou() for tap in scan.taps]
 
 
-def _left_out(
+def _crosswise(
     scan: Scan, train: Labelled, val: Labelled, parts: tuple[Parts, Parts], ridge: float, noise: Noise
 ) -> list[float]:
-    labels = train.labels.long(), val.labels.long()
-    means = torch.cat([rows(scan, part, known, noise) for part, known in zip(parts, labels, strict=True)], dim=1)
-    classes = torch.cat(labels)
-    one_hot = F.one_hot(classes, train.classes).double()
-    return [ranking(left_out(x.cpu(), one_hot, ridge), classes) for x in means]
+    known = train.labels.long(), val.labels.long()
+    means = [rows(scan, part, classes, noise).cpu() for part, classes in zip(parts, known, strict=True)]
+    of_train, of_val = (F.one_hot(classes, train.classes).double() for classes in known)
+    scores = []
+    for x_train, x_val in zip(*means, strict=True):
+        a, b = _with_bias(x_train.double()), _with_bias(x_val.double())
+        right = torch.cat(
+            [
+                (b @ ridge_regression(a, of_train, ridge)).argmax(1) == known[1],
+                (a @ ridge_regression(b, of_val, ridge)).argmax(1) == known[0],
+            ]
+        )
+        scores.append(float(right.double().mean()))
+    return scores
 
 
-def left_out(x: Tensor, y: Tensor, ridge: float) -> Tensor:
-    """For each row of x (M, D), what a ridge regression from all other rows to theirs of y (M, C) says; float64.
-
-    In closed form (Allen, Technometrics 16, 1974): the residual of a row that is left out is its residual in the fit of
-    all rows over 1 - h, with h its entry in the diagonal of the hat matrix. The penalty stays that of all rows.
-    """
-    x = _with_bias(x.double())
-    solution = torch.linalg.solve(_damped(x.T @ x, ridge), x.T)
-    h = (x * solution.T).sum(1, keepdim=True)
-    return y - (y - x @ (solution @ y)) / (1 - h)
-
-
-def ranking(scores: Tensor, classes: Tensor) -> float:
-    """The mean share of wrong classes with a lower score (M, C) than the right class (M,); equal ones count half."""
-    right = scores.gather(1, classes[:, None])
-    lower, equal = (scores < right).sum(1), (scores == right).sum(1) - 1
-    return float(((lower + equal / 2) / (scores.shape[1] - 1)).mean())
+def ridge_regression(x: Tensor, y: Tensor, ridge: float) -> Tensor:
+    """Weights (D, C) from rows x (M, D) to y (M, C), float64; the penalty is relative to a column's mean energy."""
+    penalty = ridge * x.square().sum() / x.shape[1]
+    if len(x) < x.shape[1]:  # the same weights, from the smaller of two systems
+        return x.T @ torch.linalg.solve(x @ x.T + penalty * torch.eye(len(x), dtype=x.dtype), y)
+    return torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
 
 
 def rows(scan: Scan, parts: Parts, labels: Tensor, noise: Noise) -> Tensor:
@@ -134,8 +127,6 @@ def _with_bias(rows: Tensor) -> Tensor:
 
 
 def _solve(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
-    return torch.linalg.solve(_damped(gram.cpu().double(), ridge), target.cpu().double()).to(gram)
-
-
-def _damped(gram: Tensor, ridge: float) -> Tensor:
-    return gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    double = gram.cpu().double()
+    damping = ridge * double.diagonal().mean() * torch.eye(len(double), dtype=torch.float64)
+    return torch.linalg.solve(double + damping, target.cpu().double()).to(gram)

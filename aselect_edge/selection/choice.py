@@ -34,6 +34,8 @@ class Settings:
     """Steps of gradient descent, for strategies that train."""
 
     def __post_init__(self) -> None:
+        if not self.ridge > 0:
+            raise InputError(f"got the ridge {self.ridge}, expected a number above 0; change it", parameter="ridge")
         if not 0 < self.confidence < 1:
             raise InputError(
                 f"got the confidence {self.confidence}, expected 0 to 1; change it", parameter="confidence"

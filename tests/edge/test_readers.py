@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aselect_edge.data import (
-    ClassificationData,
-    SegmentationData,
     images_of,
     is_labelled,
     open_classification,
+    open_data,
     open_segmentation,
 )
 from aselect_edge.data.layout import FEWEST, HELD_OUT, held_out
@@ -81,10 +80,6 @@ MAKES: list[tuple[Task, Make]] = [
 ]
 
 
-def opened(data: Path, split: str, task: Task) -> SegmentationData | ClassificationData:
-    return open_segmentation(data, split) if task == "seg" else open_classification(data, split)
-
-
 @pytest.mark.parametrize("layout", MASKS)
 def test_masks_become_classes(tmp_path: Path, layout: str) -> None:
     make, names, row = MASKS[layout]
@@ -134,7 +129,7 @@ def test_every_image_is_in_one_split(tmp_path: Path, task: Task, make: Make) -> 
     make(tmp_path)
     there = [split for split in ("train", "val", "test") if is_labelled(tmp_path, split, task)]
     assert there[:2] == ["train", "val"]
-    splits = [opened(tmp_path, split, task) for split in there]
+    splits = [open_data(tmp_path, split, task) for split in there]
     paths = [data.path(index) for data in splits for index in range(len(data))]
     images = [path for path in tmp_path.rglob("*.*") if path.suffix == ".jpg" or path.stem.endswith("leftImg8bit")]
     assert sorted(paths) == sorted(images)
@@ -147,7 +142,7 @@ def test_a_layout_fits_one_task(tmp_path: Path, task: Task, make: Make) -> None:
     other: Task = "cls" if task == "seg" else "seg"
     assert not is_labelled(tmp_path, "train", other)
     with pytest.raises(InputError, match=f"expected .*choose the task {task}"):
-        opened(tmp_path, "train", other)
+        open_data(tmp_path, "train", other)
 
 
 def test_what_is_guessed_is_reported(tmp_path: Path) -> None:
@@ -341,7 +336,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, make: Make, harm: Harm, fault: s
     make(tmp_path)
     harm(tmp_path)
     with pytest.raises(InputError, match=fault) as caught:
-        opened(tmp_path, "train", next(task for task, each in MAKES if each is make)).read(0)
+        open_data(tmp_path, "train", next(task for task, each in MAKES if each is make)).read(0)
     assert "\n" not in str(caught.value)
     assert "expected" in str(caught.value)
 

@@ -8,15 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from aselect_edge.selection import Request, Settings, resume, select_tap
 from aselect_edge.selection.resume import Store
 from aselect_edge.team import Team
-from aselect_runtime.records import Selection
+from aselect_runtime.records import Selection, Task
 from tests import forked
 
+TASKS: list[tuple[str, Task]] = [
+    *((strategy, "seg") for strategy in ("hfr", "hfr-signal", "fixed", "probe", "exhaustive")),
+    *((strategy, "cls") for strategy in ("probe", "exhaustive")),
+]
 REQUEST = Request("hfr", images=6, imgsz=(24, 32), timesteps=[0, 100, 600], batch=2, settings=Settings(steps=5))
 
 
@@ -39,16 +45,36 @@ def _write_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "EVERY", 0.0)
 
 
-@pytest.mark.parametrize("strategy", ["hfr", "hfr-signal", "fixed", "probe", "exhaustive"])
-def test_an_interrupted_scan_goes_on(backbone_folder: Path, street_data: Path, tmp_path: Path, strategy: str) -> None:
-    request, out = replace(REQUEST, strategy=strategy), tmp_path / "s.json"
-    whole = select_tap(str(backbone_folder), street_data, request)
+@pytest.fixture(scope="module")
+def greys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two classes, darker and brighter ones, in train and val."""
+    folder, rng = tmp_path_factory.mktemp("greys"), np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, least in (("bright", 150), ("dark", 0)):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(3):
+                image = rng.integers(least, least + 100, (24, 32, 3), np.uint8)
+                cv2.imwrite(str(folder / split / name / f"{index}.png"), image)
+    return folder
+
+
+@pytest.fixture
+def asked(request: pytest.FixtureRequest, street_data: Path, greys: Path) -> tuple[Request, Path]:
+    """A request, and the folder of images."""
+    strategy, task = request.param
+    return replace(REQUEST, strategy=strategy, task=task), greys if task == "cls" else street_data
+
+
+@pytest.mark.parametrize("asked", TASKS, indirect=True)
+def test_an_interrupted_scan_goes_on(backbone_folder: Path, asked: tuple[Request, Path], tmp_path: Path) -> None:
+    (request, data), out = asked, tmp_path / "s.json"
+    whole = select_tap(str(backbone_folder), data, request)
     with pytest.raises(KeyboardInterrupt):
-        select_tap(str(backbone_folder), street_data, request, resume=out, progress=_stop_at(0.5))
+        select_tap(str(backbone_folder), data, request, resume=out, progress=_stop_at(0.5))
     assert [path.name for path in tmp_path.iterdir()] == [".s.json.scan"]
     shares: list[float] = []
     resumed = select_tap(
-        str(backbone_folder), street_data, request, resume=out, progress=lambda _, share: shares.append(share)
+        str(backbone_folder), data, request, resume=out, progress=lambda _, share: shares.append(share)
     )
     assert _comparable(resumed) == _comparable(whole)
     assert min(shares) > 0.5
@@ -117,14 +143,14 @@ def _same_answer(together: Selection, alone: Selection) -> None:
     assert together.cost.forward_passes == alone.cost.forward_passes
 
 
-@pytest.mark.parametrize("strategy", ["hfr", "hfr-adaptive", "probe", "exhaustive"])
-def test_a_team_gives_the_answer_of_one(backbone_folder: Path, street_data: Path, strategy: str) -> None:
-    request = replace(REQUEST, strategy=strategy, images=5)
-    alone = select_tap(str(backbone_folder), street_data, request)
+@pytest.mark.parametrize("asked", [*TASKS, ("hfr-adaptive", "seg")], indirect=True)
+def test_a_team_gives_the_answer_of_one(backbone_folder: Path, asked: tuple[Request, Path]) -> None:
+    request, data = replace(asked[0], images=5), asked[1]
+    alone = select_tap(str(backbone_folder), data, request)
     barrier, given = threading.Barrier(2), dict[int, torch.Tensor]()
     with ThreadPoolExecutor(2) as pool:
         teams = [Threads(rank, 2, barrier, given) for rank in range(2)]
-        found = list(pool.map(lambda team: select_tap(str(backbone_folder), street_data, request, team=team), teams))
+        found = list(pool.map(lambda team: select_tap(str(backbone_folder), data, request, team=team), teams))
     assert _comparable(found[0]) == _comparable(found[1])
     _same_answer(found[0], alone)
 

@@ -22,7 +22,7 @@ from aselect_edge.selection import STRATEGIES, Measure, Settings, high_frequency
 from aselect_edge.selection.by_exhaustive import train_linear
 from aselect_edge.selection.by_hfr import caution
 from aselect_edge.selection.by_hfr_adaptive import BUDGET, ties
-from aselect_edge.selection.by_probe import left_out, ranking
+from aselect_edge.selection.by_probe import ridge_regression
 from aselect_edge.selection.choice import Choice, default_tap
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Images, Labelled
 from aselect_edge.selection.hfr import ratio, shared_energies
@@ -235,47 +235,42 @@ def test_classes_of_whole_images_are_found_too(scan: Scan, strategy: str) -> Non
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**16), count=st.integers(3, 12), width=st.integers(1, 12))
-def test_a_row_is_left_out_as_if_it_was_never_fitted(seed: int, count: int, width: int) -> None:
-    rng, penalty = np.random.default_rng(seed), 0.37
+@given(seed=st.integers(0, 2**16), count=st.integers(2, 12), width=st.integers(1, 12))
+def test_a_ridge_regression_is_the_least_of_its_errors_and_penalty(seed: int, count: int, width: int) -> None:
+    """As ordinary least squares over rows of which the penalty is a part."""
+    rng, ridge = np.random.default_rng(seed), 0.37
     x, y = rng.normal(2, 3, (count, width)), rng.normal(0, 1, (count, 2))
-    biased = np.column_stack([x, np.ones(count)])
-    damping = penalty * np.mean(np.sum(biased**2, axis=0)) * np.eye(width + 1)  # of all rows, for every fit
-    expected = []
-    for index in range(count):
-        others, wanted = np.delete(biased, index, axis=0), np.delete(y, index, axis=0)
-        expected.append(biased[index] @ np.linalg.solve(others.T @ others + damping, others.T @ wanted))
-    got = left_out(torch.from_numpy(x), torch.from_numpy(y), penalty).numpy()
-    np.testing.assert_allclose(got, np.stack(expected), rtol=1e-6, atol=1e-9)
+    penalty = np.sqrt(ridge * np.mean(np.sum(x**2, axis=0)))
+    stacked = np.vstack([x, penalty * np.eye(width)]), np.vstack([y, np.zeros((width, 2))])
+    expected = np.linalg.lstsq(*stacked, rcond=None)[0]
+    got = ridge_regression(torch.from_numpy(x), torch.from_numpy(y), ridge).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_the_ranking_is_the_share_of_wrong_classes_below_the_right_one() -> None:
-    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 1.0, 0.0]])
-    assert ranking(scores, torch.tensor([0, 1, 2, 0])) == (1 + 0.5 + 0 + 0.75) / 4
-    assert ranking(torch.zeros(5, 7), torch.arange(5)) == 0.5, "guessing"
+def test_a_ridge_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="got the ridge 0, expected a number above 0"):
+        Settings(ridge=0)
 
 
-def test_a_classification_probe_is_that_of_all_images_each_left_out(scan: Scan) -> None:
+def test_a_probe_of_whole_images_scores_each_split_by_the_other(scan: Scan) -> None:
     train, val = _brightness(9, 0), _brightness(6, 1)
     choice = _choose("probe", scan, _labelled(train, val))
-    tap, level = scan.taps[-1], scan.levels[0]
+    tap, level = scan.taps[0], scan.levels[-1]
+    assert scan.tally.passes == (9 + 6) * len(STEPS)
     means = []
     for part in (train, val):
         x0 = scan.x0(part.images, range(len(part.images)))
-        tokens = scan.features(x0, level)[tap].numpy().reshape(len(part.images), -1, 16)
+        tokens = scan.features(x0, level)[tap].numpy().reshape(len(part.images), GRID[0] * GRID[1], -1)
         normed = (tokens - tokens.mean(2, keepdims=True)) / np.sqrt(tokens.var(2, keepdims=True) + 1e-5)
-        means.append(normed.mean(1))
-    x, classes = np.concatenate(means), np.concatenate([train.labels.numpy(), val.labels.numpy()])
-    x = np.column_stack([x.astype(np.float16).astype(np.float64), np.ones(len(x))])
-    damping = 0.1 * np.mean(np.sum(x**2, axis=0)) * np.eye(x.shape[1])
-    below = []
-    for index in range(len(x)):
-        others, one_hot = np.delete(x, index, axis=0), np.eye(3)[np.delete(classes, index)]
-        said = x[index] @ np.linalg.solve(others.T @ others + damping, others.T @ one_hot)
-        below.append(np.mean(np.delete(said, classes[index]) < said[classes[index]]))
+        means.append(np.column_stack([normed.mean(1), np.ones(len(x0))]))
+    right = 0
+    for here, there, known, asked in ((0, 1, train, val), (1, 0, val, train)):
+        x, y = means[here], np.eye(3)[known.labels.numpy()]
+        damping = 0.1 * np.mean(np.sum(x**2, axis=0)) * np.eye(x.shape[1])
+        said = means[there] @ np.linalg.solve(x.T @ x + damping, x.T @ y)
+        right += int((said.argmax(1) == asked.labels.numpy()).sum())
     found = next(score.value for score in choice.scores if (score.tap, score.noise) == (tap, level))
-    assert found == pytest.approx(np.mean(below), abs=1e-9)
-    assert scan.tally.passes == (9 + 6) * (len(STEPS) + 1)
+    assert found == pytest.approx(right / 15, abs=1e-9)
 
 
 def test_exhaustive_trains_the_shipped_decoder_where_it_is_asked_to(scan: Scan) -> None:
