@@ -51,8 +51,8 @@ class Int8Weights:
             scales: NDArray[Any] = weight_scales(weight, layer.axis, self.form).astype(dtype)
             levels = weight_levels(weight, scales, layer.axis, self.form)
             name = f"{layer.weight}.{self.form.name}{'.half' if half else ''}"
-            # Layers may share a weight, but have scales, axes and smoothing of their own; and ONNX Runtime cannot load
-            # a graph in which two layers share a quantised one.
+            # Layers may share a weight, but have scales, axes and smoothing of their own; and without VNNI
+            # ONNX Runtime cannot load a graph in which two layers share a quantised one.
             self._taken[name] += 1
             unique = name if self._taken[name] == 1 else f"{name}_{self._taken[name]}"
             self._made[layer.node, half] = self._weights.put(unique, levels), scales

@@ -86,7 +86,7 @@ def _int8(subject: Subject, half_works: bool) -> Scheme:
 
 
 def _fp8(subject: Subject, half_works: bool) -> Scheme:
-    """Only linear layers that compute in FP16: TensorRT has FP8 for matrix products, not for convolutions."""
+    """Only linear layers that compute in FP16: older TensorRT has FP8 for matrix products, not for convolutions."""
     weights = WeightFile(subject.traced.folder, "fp8.weights")
     every = find_layers(subject.traced, LOGITS)
     ranges = _ranges(subject, every, weights, "fp8")

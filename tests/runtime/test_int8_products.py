@@ -1,8 +1,9 @@
-"""INT8 products of ONNX Runtime's session are exact on every processor, with and without VNNI."""
+"""Quantised products are what the graph says: INT8 ones do not saturate, and INT4 weights have float32 activations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aselect_runtime.processor import Processor
 from aselect_runtime.sessions import onnx as session_module
+from aselect_runtime.sessions import openvino as openvino_module
 from aselect_runtime.sessions.onnx import OnnxSession
+from aselect_runtime.sessions.openvino import OpenVinoSession
 
 INPUTS, OUTPUTS = 64, 32
 
@@ -70,3 +73,29 @@ def test_only_without_vnni_the_slower_products_are_asked_for(
     monkeypatch.setattr(session_module, "processor", lambda: Processor("some", frozenset(flags)))
     OnnxSession(product(np.ones((INPUTS, OUTPUTS), np.int8)), "cpu")
     assert (asked.get("session.x64quantprecision") == "1") is slower
+
+
+def test_int4_weights_do_not_round_the_activations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.integers(0, 256, (4, INPUTS)), rng.integers(-8, 8, (INPUTS, OUTPUTS))
+    nodes = [
+        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("DequantizeLinear", ["weight", "scale"], ["right"], axis=0, block_size=INPUTS),
+        helper.make_node("MatMul", ["float", "right"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [4, INPUTS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, OUTPUTS])],
+        [
+            helper.make_tensor("weight", TensorProto.INT4, weights.shape, weights.flatten()),
+            numpy_helper.from_array(np.ones((1, OUTPUTS), np.float32), "scale"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    sessions = [OnnxSession(tmp_path / "model.onnx", "cpu")]
+    sessions += [OpenVinoSession(tmp_path / "model.onnx")] if openvino_module.available() else []
+    for session in sessions:
+        np.testing.assert_array_equal(session.infer(x.astype(np.uint8))["y"], x @ weights, err_msg=session.device)

@@ -37,6 +37,8 @@ class OnnxSession:
         # results are wrong, not only rounded. This selects exact products, which take twice the time of VNNI's.
         if not processor().vnni:
             options.add_session_config_entry("session.x64quantprecision", "1")
+        # INT4 weights are stored in 4 bits, but products are those of float32: by default activations become INT8.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         options.log_severity_level = 4  # errors arrive as exceptions
         providers = [PROVIDERS[device]] if device == "cpu" else [PROVIDERS[device], PROVIDERS["cpu"]]
         self._name = "model in memory" if isinstance(source, bytes) else str(source)

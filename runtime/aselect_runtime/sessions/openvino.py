@@ -1,4 +1,4 @@
-"""A session of OpenVINO on the CPU, the fastest backend on x86 edge boxes."""
+"""A session of OpenVINO on the CPU of x86 machines."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "LATENCY",  # one frame at a time, with the lowest latency
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "INFERENCE_NUM_THREADS": compute_threads(),
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # with INT4 weights it would quantise the activations to INT8
         }
 
         def compile_with(folder: str) -> Any:
@@ -97,7 +98,7 @@ class OpenVinoSession:
 
 
 def available() -> bool:
-    """Whether OpenVINO is installed and the processor is x86, where it is the fastest backend."""
+    """Whether OpenVINO is installed and the processor is x86, which it is made for."""
     return platform.machine().lower() in X86 and find_spec("openvino") is not None
 
 

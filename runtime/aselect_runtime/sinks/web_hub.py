@@ -47,7 +47,8 @@ class Hub:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Send messages to one page until it disconnects; if VIEWERS pages are open, close it with TRY_AGAIN_LATER."""
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, timeout=CLOSE_TIMEOUT, max_msg_size=64)
+        # A JPEG hardly gets smaller, and would be compressed again for each page.
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, timeout=CLOSE_TIMEOUT, max_msg_size=64, compress=False)
         await socket.prepare(request)
         if len(self._viewers) >= VIEWERS:
             await socket.close(code=TRY_AGAIN_LATER, message=b"too many viewers")

@@ -36,7 +36,7 @@ FORMATS: Mapping[str, tuple[int, int | None]] = MappingProxyType(
     }
 )
 """Pixel format -> bytes of a pixel, and how OpenCV makes BGR of it."""
-_MAP_READ, _NULL, _PLAYING, _FAILURE, _ERROR, _FATAL = 1, 1, 4, 0, 2, 2
+_MAP_READ, _NULL, _PLAYING, _FAILURE, _ERROR, _FATAL = 1, 1, 4, 0, 2, 1
 _STAMP, _NO_TIME = 72, (1 << 64) - 1
 """Where a GstBuffer has its presentation time: behind a GstMiniObject of 64 bytes and a pointer."""
 SECOND = 1_000_000_000
