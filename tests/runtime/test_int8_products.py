@@ -95,7 +95,7 @@ def test_int4_weights_do_not_round_the_activations(tmp_path: Path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.save(model, str(tmp_path / "model.onnx"))
-    sessions = [OnnxSession(tmp_path / "model.onnx", "cpu")]
+    sessions: list[OnnxSession | OpenVinoSession] = [OnnxSession(tmp_path / "model.onnx", "cpu")]
     sessions += [OpenVinoSession(tmp_path / "model.onnx")] if openvino_module.available() else []
     for session in sessions:
         np.testing.assert_array_equal(session.infer(x.astype(np.uint8))["y"], x @ weights, err_msg=session.device)
