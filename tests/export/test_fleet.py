@@ -323,8 +323,10 @@ def test_letterboxing_and_precision_are_configured_for_nvinfer(seg: Path) -> Non
     manifest = Manifest.load(seg / "manifest.json")
     letterbox = manifest.model_copy(update={"resize": Resize(mode="letterbox", interpolation="linear")})
     assert "maintain-aspect-ratio=1\nsymmetric-padding=1\n" in config(letterbox)
-    assert "network-mode=2\n" in config(manifest.model_copy(update={"precision": "fp16"}))
-    assert "network-mode=1\n" in config(manifest.model_copy(update={"precision": "int8"}))
+    for precision in ("fp16", "int8"):  # nvinfer replaces an INT8 mode without a calibration file by FP16
+        written = config(manifest.model_copy(update={"precision": precision}))
+        assert "network-mode=2\n" in written
+        assert f"model-engine-file=labels.txt_b{manifest.input.shape[0]}_gpu0_fp16.engine\n" in written
 
 
 # --- what cannot be done

@@ -36,7 +36,11 @@ MARKER = "deepstream.json"
 KIND = FolderKind(MARKER, listed_files)
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 
-_NETWORK_MODE = {"fp32": 0, "int8": 1, "fp16": 2}
+_NETWORK_MODE = {"fp32": ("fp32", 0), "int8": ("fp16", 2), "fp16": ("fp16", 2)}
+"""Precision -> nvinfer's name of its mode, which is part of its engine's name, and its number.
+
+Without a calibration file nvinfer replaces its INT8 mode by FP16. An INT8 graph has its scales in it.
+"""
 _NETWORK_TYPE = {"cls": 1, "seg": 2}
 
 
@@ -70,17 +74,17 @@ def config(manifest: Manifest) -> str:
     """The text of nvinfer's configuration: a primary element that processes whole frames."""
     batch, height, width, _ = manifest.input.shape
     letterbox = int(manifest.resize.mode == "letterbox")
-    precision = manifest.precision
+    mode, number = _NETWORK_MODE[manifest.precision]
     keys: dict[str, object] = {
         "gpu-id": 0,
         "gie-unique-id": 1,
         "process-mode": 1,
         "interval": 0,
         "onnx-file": MODEL,
-        "model-engine-file": f"{MODEL}_b{batch}_gpu0_{precision}.engine",
+        "model-engine-file": f"{MODEL}_b{batch}_gpu0_{mode}.engine",
         "labelfile-path": LABELS,
         "batch-size": batch,
-        "network-mode": _NETWORK_MODE[precision],
+        "network-mode": number,
         "strongly-typed": 1,
         "network-type": _NETWORK_TYPE[manifest.task],
         "num-detected-classes": len(manifest.classes),
