@@ -326,7 +326,7 @@ def test_letterboxing_and_precision_are_configured_for_nvinfer(seg: Path) -> Non
     for precision in ("fp16", "int8"):  # nvinfer replaces an INT8 mode without a calibration file by FP16
         written = config(manifest.model_copy(update={"precision": precision}))
         assert "network-mode=2\n" in written
-        assert f"model-engine-file=labels.txt_b{manifest.input.shape[0]}_gpu0_fp16.engine\n" in written
+        assert f"model-engine-file=model.deepstream.onnx_b{manifest.input.shape[0]}_gpu0_fp16.engine\n" in written
 
 
 # --- what cannot be done
