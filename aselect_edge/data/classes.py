@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         raise InputError(
             f'{path}: not understood ({reason}), expected {{"classes": [{{"id": 0, "name": "road"}}, …]}}; correct it'
         ) from error
+    unknown = next((key for key in content if re.search("ignore|void", key.lower())), None)
+    if "ignore_index" not in content and unknown is not None:
+        raise InputError(f"{path}: got {unknown!r}, expected ignore_index for pixels without a class; rename it")
     if not 0 <= ignore <= 255:
         raise InputError(f"{path}: got ignore_index {ignore}, expected 0 to 255; correct it")
     names = [info.name for info in classes]

@@ -156,6 +156,18 @@ def test_wrong_classes_are_refused(data: Path, entries: object) -> None:
         read_classes(_classes(data, entries))
 
 
+@pytest.mark.parametrize("key", ["ignore_label", "ignoreIndex", "void"])
+def test_an_ignore_index_of_another_name_is_not_passed_over(data: Path, key: str) -> None:
+    path = _classes(data, [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}])
+    content = json.loads(path.read_text()) | {key: 7}
+    content.pop("ignore_index", None)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"got '{key}', expected ignore_index"):
+        read_classes(path)
+    path.write_text(json.dumps(content | {"ignore_index": 7}))
+    assert read_classes(path)[1] == 7, "a note beside it"
+
+
 @pytest.mark.parametrize("ignore", [-1, 256, "x", None, float("inf")])
 def test_a_wrong_ignore_index_is_refused(data: Path, ignore: object) -> None:
     with pytest.raises(InputError, match=r"classes\.json: .*expected"):
