@@ -66,7 +66,10 @@ def places(data: Path, suffixes: Collection[str], beside: bool = True) -> dict[s
 def pairs(place: Place, suffixes: Collection[str]) -> list[tuple[Path, Path | None]]:
     """Every image of a place with its label, or None; raises InputError if a match is ambiguous."""
     side_by_side = place.images == place.labels
-    images = [path for path in list_images(place.images) if not (side_by_side and is_label_beside(path))]
+    images = list_images(place.images)
+    if side_by_side:
+        below = [path for path in images if not any(name.lower() in LABELS for name in _folders(path, place.images))]
+        images = [path for path in below if not is_label_beside(path)]
     _refuse_splits(place.images, images)
     files = list_files(place.labels, suffixes)
     if side_by_side:
@@ -152,6 +155,10 @@ def has_file(folder: Path, suffixes: Collection[str]) -> bool:
         if any(has_file(Path(os.path.realpath(os.path.join(_, name))), suffixes) for name in linked):
             return True
     return False
+
+
+def _folders(path: Path, above: Path) -> tuple[str, ...]:
+    return path.relative_to(above).parts[:-1]
 
 
 def _by_name(folder: Path, files: Sequence[Path]) -> Mapping[PurePath, Sequence[Path]]:
