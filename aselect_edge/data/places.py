@@ -68,8 +68,7 @@ def pairs(place: Place, suffixes: Collection[str]) -> list[tuple[Path, Path | No
     side_by_side = place.images == place.labels
     images = list_images(place.images)
     if side_by_side:
-        below = [path for path in images if not any(name.lower() in LABELS for name in _folders(path, place.images))]
-        images = [path for path in below if not is_label_beside(path)]
+        images = [path for path in images if not (is_label_beside(path) or is_in_labels(path, place.images))]
     _refuse_splits(place.images, images)
     files = list_files(place.labels, suffixes)
     if side_by_side:
@@ -157,8 +156,9 @@ def has_file(folder: Path, suffixes: Collection[str]) -> bool:
     return False
 
 
-def _folders(path: Path, above: Path) -> tuple[str, ...]:
-    return path.relative_to(above).parts[:-1]
+def is_in_labels(path: Path, data: Path) -> bool:
+    """Whether a file below `data` is in a folder of labels, by the folder's name."""
+    return any(name.lower() in LABELS for name in path.relative_to(data).parts[:-1])
 
 
 def _by_name(folder: Path, files: Sequence[Path]) -> Mapping[PurePath, Sequence[Path]]:

@@ -30,7 +30,7 @@ from aselect_edge.data.layout import (
     split_of,
 )
 from aselect_edge.data.mask_folders import MASKS
-from aselect_edge.data.places import LABELS, is_label_beside
+from aselect_edge.data.places import is_in_labels, is_label_beside
 from aselect_edge.data.sets import ClassificationData, LabelledData, SegmentationData
 from aselect_edge.data.voc import VOC
 from aselect_edge.data.yolo import YOLO
@@ -126,7 +126,7 @@ def _unlabelled(data: Path, splits: Sequence[str]) -> list[Path]:
     found: dict[str | None, list[Path]] = {}
     for path in list_images(data):
         folders = path.relative_to(data).parts[:-1]
-        if not is_label_beside(path) and not any(name.lower() in LABELS for name in folders):
+        if not is_label_beside(path) and not is_in_labels(path, data):
             found.setdefault(next(filter(None, map(split_of, folders)), None), []).append(path)
     there = next((split for split in splits if split in found), None)
     if there is None and None not in found:
