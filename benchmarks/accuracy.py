@@ -146,7 +146,8 @@ def train_bundle(
 ) -> tuple[Path, dict[str, Any]]:
     """The bundle of a row, and its figure on val."""
     features = out.with_name(f"{out.name}.features")
-    call([*train_command(job, row, seed, selection, data, out, threads), "--cache", str(features)])
+    cached = ["--cache", str(features)] if row.kind == "frozen" else []
+    call([*train_command(job, row, seed, selection, data, out, threads), *cached])
     shutil.rmtree(features, ignore_errors=True)  # gigabytes that no other row can use
     metrics = Bundle.load(out / "bundle.json").metrics
     return out, {"val": next(value for key, value in metrics.items() if key.startswith("val_"))}

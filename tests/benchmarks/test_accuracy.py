@@ -13,16 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aselect_edge.bundle import load_bundle
+from aselect_edge.commands.train import train as train_entry
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.recipe import RECIPES
 from aselect_export.evaluation import evaluate
 from aselect_runtime.records import Noise, Selection, Tap, Task
-from benchmarks.accuracy import claim
+from benchmarks.accuracy import claim, train_bundle
 from benchmarks.accuracy_cnn import CLOSE, CnnLearner, save_graph, search_width, train
 from benchmarks.accuracy_report import gather, table
 from benchmarks.accuracy_rows import ROWS, Job, selection_of, train_command
 from benchmarks.cnn import build_cnn
-from tests.bundles import write_bundle
+from tests.bundles import command, write_bundle
 
 JOB = Job("seg", "shipped", "", "", "", "24x32", "conv", 80, 40, asdict(RECIPES["seg"]))
 SELECTION = Selection(
@@ -78,6 +79,23 @@ def test_rows_of_a_kind_are_asked_for_the_same(tmp_path: Path) -> None:
     assert set(words("finetuned")) - set(words("frozen")) == {"--finetune", "80"}
     assert set(words("finetuned-random")) - set(words("finetuned")) == {"--random-backbone"}
     assert words("frozen")[words("frozen").index("--taps") + 1] == "0.hidden,3.query"
+
+
+@pytest.mark.parametrize("name", ["frozen", "finetuned"])
+def test_a_row_is_trained_by_the_command_that_it_asks_for(
+    name: str, street_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(words: list[str]) -> str:
+        assert command(train_entry, monkeypatch, *words[3:]) == 0
+        return ""
+
+    monkeypatch.setattr("benchmarks.accuracy.call", call)
+    SELECTION.save(tmp_path / "selection.json")
+    job = replace(JOB, taps="1.mlp", imgsz="32x48", samples=4, frozen_samples=4)
+    bundle, found = train_bundle(job, ROWS[name], tmp_path / "selection.json", 0, street_data, tmp_path / "row", 1)
+    assert load_bundle(bundle).record.finetuned is (name == "finetuned")
+    assert 0 <= found["val"] <= 1
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".features"] == []
 
 
 def test_the_exhaustive_pick_replaces_the_deepest_tap() -> None:
