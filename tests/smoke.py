@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from aselect_runtime.backends import usable_devices
+
 
 def command(name: str, *arguments: str) -> str:
     """Run an installed console command and return its standard output."""
@@ -42,8 +44,9 @@ def device(folder: str) -> None:
     lines = [json.loads(line) for line in Path("lines.jsonl").read_text().splitlines()]
     assert len(lines) == 5
     assert abs(sum(lines[0]["areas"].values()) - 1) < 1e-3, lines[0]
-    again = command("aselect", "run", folder, street, "--max-frames", "5", "--json")
-    assert json.loads(again)["frames"] == 5, again
+    for usable in usable_devices(Path(folder)):
+        again = command("aselect", "run", folder, street, "--max-frames", "5", "--device", usable, "--json")
+        assert json.loads(again)["frames"] == 5, again
 
 
 def alone() -> None:

@@ -8,6 +8,9 @@ The form was chosen so that ONNX Runtime uses INT8 kernels on a CPU and TensorRT
 - A convolution becomes QLinearConv only if its output is quantised too (`outputs`). If a ReLU follows, the scale is
   that of the ReLU's output, so that quantising it again for the next convolution changes nothing. TensorRT needs no
   Q after a convolution and fuses more without it.
+- ONNX Runtime leaves a product in FP32 if its Q/DQ pair, or the one after a convolution, has two readers. So with
+  `outputs` each layer has a pair of its own for what it reads, with scales one rounding step apart (equal pairs would
+  be merged), and a convolution's dequantised output that several nodes read passes a Clip at the ends of its range.
 - FP8 layers compute in FP16 between Q/DQ: ONNX Runtime has no FP8 products, and fails to fuse FP8 Q/DQ in FP32.
 """
 
@@ -28,6 +31,8 @@ from aselect_calibration.ranges import Range
 from aselect_calibration.rounding import INT8, Format, scale_of, weight_levels, weight_scales
 from aselect_calibration.weights import Graph, WeightFile
 
+LEAST, LARGEST = -128, 127
+"""Of the levels of INT8."""
 SMALLEST_HALF = float(np.finfo(np.float16).tiny)
 """Below it FP16 loses precision, so a layer with smaller scales computes in FP32."""
 
@@ -105,7 +110,7 @@ class _Insertion:
         self.types = {value.name: value.type.tensor_type for value in values}
         self.results = {output.name for output in graph.model.graph.output}
         self.nodes: list[NodeProto] = []
-        self.pairs: dict[str, str] = {}
+        self.pairs: Counter[str] = Counter()
 
     def layer(self, node: NodeProto, layer: Layer, known: Range, int8: Int8Weights) -> None:
         half = self.types[node.input[0]].elem_type == TensorProto.FLOAT16
@@ -119,7 +124,12 @@ class _Insertion:
         if known.output is not None and self.outputs and output not in self.results:
             # Consumers of the convolution read the dequantised tensor, which keeps the old name.
             node.output[0] = f"{output}.float"
-            self._quantise(node.output[0], scale_of(known.output, dtype, self.form), output)
+            scale = scale_of(known.output, dtype, self.form)
+            if len(self.readers.get(output, [])) > 1:
+                self._quantise(node.output[0], scale, f"{output}.levels")
+                self._bound(f"{output}.levels", scale, output)
+            else:
+                self._quantise(node.output[0], scale, output)
 
     def finish(self) -> Graph:
         model = self.graph.model.graph
@@ -132,19 +142,32 @@ class _Insertion:
         return self.graph
 
     def _pair(self, name: str, scale: NDArray[Any]) -> str:
-        """Quantise and dequantise a tensor, once for all layers that read it."""
-        if name not in self.pairs:
-            self.pairs[name] = f"{name}.dequantised"
-            self._quantise(name, scale, self.pairs[name])
-        return self.pairs[name]
+        """Quantise and dequantise a tensor that a layer reads; returns the result's name."""
+        number = self.pairs[name] + 1
+        own = f"{name}_{number}" if number > 1 and self.outputs else name
+        back = f"{own}.dequantised"
+        if number == 1 or self.outputs:
+            for _ in range(1, number):
+                scale = np.nextafter(scale, np.inf, dtype=scale.dtype)
+            self._quantise(name, scale, back, own)
+        self.pairs[name] = number
+        return back
 
-    def _quantise(self, name: str, scale: NDArray[Any], back: str) -> None:
-        """Q and DQ of the tensor `name`; the result is called `back`."""
-        constants = [f"{name}.scale", f"{name}.zero"]
+    def _quantise(self, name: str, scale: NDArray[Any], back: str, own: str = "") -> None:
+        """Q and DQ of the tensor `name`; the result is called `back`, and `own` or `name` begins the other names."""
+        own = own or name
+        constants = [f"{own}.scale", f"{own}.zero"]
         self.stored[constants[0]] = numpy_helper.from_array(scale, constants[0])
         self.stored[constants[1]] = numpy_helper.from_array(np.zeros((), self.form.dtype), constants[1])
-        self._add("QuantizeLinear", [name, *constants], f"{name}.{self.form.name}")
-        self._add("DequantizeLinear", [f"{name}.{self.form.name}", *constants], back)
+        self._add("QuantizeLinear", [name, *constants], f"{own}.{self.form.name}")
+        self._add("DequantizeLinear", [f"{own}.{self.form.name}", *constants], back)
+
+    def _bound(self, name: str, scale: NDArray[Any], output: str) -> None:
+        """A Clip to the range of the levels, which changes no value."""
+        bounds = {f"{output}.least": scale * LEAST, f"{output}.largest": scale * LARGEST}
+        for constant, value in bounds.items():
+            self.stored[constant] = numpy_helper.from_array(np.asarray(value, scale.dtype), constant)
+        self._add("Clip", [name, *bounds], output)
 
     def _weight(self, layer: Layer, levels: TensorProto, scales: NDArray[Any]) -> str:
         self.stored[levels.name] = levels

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,8 +113,10 @@ def _open(model: _Request, device: Device) -> OnnxSession | OpenVinoSession | Te
     """The model on `device`, or for `auto` on the first backend that can load it, in its fastest configuration."""
     if device != "auto":
         return _BACKENDS[device].open(model)
+    # A single file has no verification frames to measure and compare with.
+    groups = _FAMILIES if model.folder is not None else tuple((device,) for device in _BACKENDS)
     families = [
-        usable for family in _FAMILIES if (usable := [device for device in family if _BACKENDS[device].usable(model)])
+        usable for group in groups if (usable := [device for device in group if _BACKENDS[device].usable(model)])
     ]
     for devices in families[:-1]:
         # The next backend may load what this one cannot; if not, its error is the more useful one.
@@ -125,23 +128,28 @@ def _open(model: _Request, device: Device) -> OnnxSession | OpenVinoSession | Te
 
 
 def _fastest(model: _Request, devices: Sequence[Device]) -> OnnxSession | OpenVinoSession | TensorRtSession:
-    """The model in the fastest combination of graph and device, among these devices of one backend."""
+    """The model in the fastest combination of graph and device, among these devices of one family."""
     graphs = [model]
     if model.folder is not None and model.manifest is not None and "tensorrt" not in devices:
         graphs = [*_comparison_graph(model, model.folder, model.manifest), model]
     ways = [(device, graph) for graph in graphs for device in devices]
     device, graph = ways[0]
     if len(ways) > 1 and model.folder is not None and model.manifest is not None:
-        known = [_way(*each) for each in ways]
-        library = str(import_module("openvino" if "openvino" in devices else "onnxruntime").__version__)
-        device, graph = ways[known.index(choose(known, model.folder, model.manifest, library, model.progress))]
+        known = [_way(*each, model.manifest) for each in ways]
+        device, graph = ways[known.index(choose(known, model.folder, model.manifest, _versions(), model.progress))]
     return _BACKENDS[device].open(graph)
 
 
-def _way(device: Device, model: _Request) -> Way:
+def _way(device: Device, model: _Request, manifest: Manifest) -> Way:
+    # OpenVINO rewrites quantised graphs, and was wrong for some.
+    gated = device == "openvino-bf16" or (device == "openvino" and manifest.is_eight_bit(model.graph.name))
+    return Way(device, model.graph, model.digest, partial(_BACKENDS[device].open, model), gated)
 
-    opened = partial(_BACKENDS[device].open, model)
-    return Way(device, model.graph, model.digest, opened, gated=device == "openvino-bf16")
+
+def _versions() -> str:
+    """The versions of the libraries that may run a model."""
+    names = [name for name in ("onnxruntime", "openvino") if find_spec(name) is not None]
+    return " ".join(f"{name} {import_module(name).__version__}" for name in names)
 
 
 def _comparison_graph(model: _Request, folder: Path, manifest: Manifest) -> list[_Request]:
@@ -150,7 +158,7 @@ def _comparison_graph(model: _Request, folder: Path, manifest: Manifest) -> list
     Raises IntegrityError if its file is not the one that the manifest lists.
     """
     rungs = [rung for rung in manifest.rungs if rung in manifest.files]
-    if manifest.precision not in ("int8", "fp8") or not rungs:
+    if not manifest.is_eight_bit(manifest.model) or not rungs:
         return []
     check_files(folder, {name: value for name, value in manifest.files.items() if name.startswith(rungs[0])})
     return [replace(model, graph=inside(folder, rungs[0]), digest=graph_hash(manifest.files.get, rungs[0]))]
@@ -222,5 +230,5 @@ _BACKENDS: dict[Device, _Backend] = {
     "openvino-bf16": _Backend(_can_hold_bf16, _openvino_bf16),
     "cpu": _Backend(lambda _: True, lambda model: OnnxSession(model.graph, "cpu")),
 }
-_FAMILIES: tuple[tuple[Device, ...], ...] = (("tensorrt",), ("cuda",), ("openvino", "openvino-bf16"), ("cpu",))
-"""The backends from the fastest to the one that is always available, each with its devices, the most exact first."""
+_FAMILIES: tuple[tuple[Device, ...], ...] = (("tensorrt",), ("cuda",), ("cpu", "openvino", "openvino-bf16"))
+"""Devices of the same hardware, the fastest hardware first; in a family the most exact first."""

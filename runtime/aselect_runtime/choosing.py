@@ -43,7 +43,7 @@ class Way:
 def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, progress: Progress) -> Way:
     """Choose one of several ways, given the most exact first; the reason is logged.
 
-    `version` is that of the library that runs them. Raises what opening the first way raises.
+    `version` is that of the libraries that run them. If none works, raises what opening the first one raised.
     """
     path = _record(ways, version)
     choice = _known(path, ways)
@@ -60,7 +60,8 @@ def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, 
 def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Progress) -> Choice:
     """Time every way on the folder's verification frames, and compare the `gated` ones with ONNX Runtime.
 
-    Only one way is open at a time: a large model may not fit into memory twice.
+    Only one way is open at a time: a large model may not fit into memory twice. If none works, raises what opening the
+    first one raised.
     """
     from aselect_runtime.engines.parity import check_parity, verification_frames
 
@@ -68,7 +69,8 @@ def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Pro
     batch: Frame = np.zeros(manifest.input.shape, np.uint8)
     if verification is not None:
         batch = np.ascontiguousarray(verification[0][: len(batch)])
-    trials = []
+    trials: list[Trial] = []
+    errors: list[EngineError | IntegrityError | MissingDependencyError] = []
     for number, way in enumerate(ways):
         progress(f"measuring {way.device} with {way.graph.name}", number / len(ways))
         try:
@@ -78,10 +80,11 @@ def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Pro
                     parity = check_parity(session, way.device, way.graph, manifest, *verification)
                 trials.append(_trial(way, median_ms(session, batch), parity))
         except (EngineError, IntegrityError, MissingDependencyError) as error:
-            if number == 0:
-                raise
             log.warning("%s; continuing without %s", error, way.device)
+            errors.append(error)
             trials.append(Trial(device=way.device, model=way.graph.name, ms=1e9, passed=False))
+    if len(errors) == len(ways):
+        raise errors[0]
     return Choice(date=str(datetime.date.today()), trials=tuple(trials), taken=best_index(trials))
 
 

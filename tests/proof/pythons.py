@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from tests.proof.steps import CONSTRAINTS, ROOT, Check, Seen, device_wheel, expo
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 EXTRAS = "cpu,web,mqtt,metrics,record"
-PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
+X86_EXTRAS = f"{EXTRAS},openvino"
+PLATFORMS = {"x86_64-manylinux_2_28": X86_EXTRAS, "aarch64-manylinux_2_28": EXTRAS}
 JETPACK_6 = {"3.10": ("numpy>=1.26,<2",)}
 
 
@@ -47,7 +49,7 @@ def steps(place: Path) -> Seen:
             checks.append(Check(f"smoke test, Python {python}", "not run: no such Python here"))
             continue
         constrained: list[str] = ["-c", str(CONSTRAINTS)] if python not in JETPACK_6 else []
-        packages = [*JETPACK_6.get(python, ()), f"{wheel}[{EXTRAS}]"]
+        packages = [*JETPACK_6.get(python, ()), f"{wheel}[{own_extras()}]"]
         environment = environment_of(uv, interpreter, place / python, *constrained, *packages)
         smoke(environment, place)
         ran.append(said_by(environment, "import platform; print(platform.python_version())"))
@@ -77,18 +79,11 @@ def interpreter_of(python: str) -> Path | None:
 
 def resolved(uv: str, python: str) -> Check:
     """There are wheels of the versions in constraints.txt for this Python, on both architectures."""
-    extras = [word for extra in EXTRAS.split(",") for word in ("--extra", extra)]
-    wanted: list[str | Path] = [
-        ROOT / "runtime" / "pyproject.toml",
-        *extras,
-        "-c",
-        CONSTRAINTS,
-        "--only-binary",
-        ":all:",
-        "--quiet",
-    ]
-    for platform in PLATFORMS:
-        run([uv, "pip", "compile", *wanted, "--python-version", python, "--python-platform", platform])
+    wanted: list[str | Path] = [ROOT / "runtime" / "pyproject.toml", "-c", CONSTRAINTS, "--only-binary", ":all:"]
+    for system, names in PLATFORMS.items():
+        extras = [word for extra in names.split(",") for word in ("--extra", extra)]
+        command = [uv, "pip", "compile", "--quiet", *wanted, *extras, "--python-platform", system]
+        run([*command, "--python-version", python])
     return Check(f"constraints.txt, Python {python}", "wheels of every package for x86-64 and aarch64")
 
 
@@ -129,9 +124,14 @@ def floors(uv: str, wheel: Path, place: Path) -> Check:
 def declared() -> list[Requirement]:
     """What the device's distribution and its extras need on the oldest Python."""
     needs = list(project()["dependencies"])
-    for extra in EXTRAS.split(","):
+    for extra in own_extras().split(","):
         needs += project()["optional-dependencies"][extra]
     return [Requirement(need) for need in needs]
+
+
+def own_extras() -> str:
+    """The extras of this machine's processor."""
+    return X86_EXTRAS if platform.machine() == "x86_64" else EXTRAS
 
 
 def lower_bound(need: Requirement) -> str:

@@ -25,6 +25,7 @@ from aselect_runtime.progress import silent
 from aselect_runtime.records import Choice, Manifest, Trial
 from aselect_runtime.results import Arrays
 from aselect_runtime.sessions.compiled import KEPT, SEAL, compiled, compiled_folder
+from aselect_runtime.sessions.openvino import OpenVinoSession
 from tests.runtime.engines.engine_folder import add_rungs
 
 EPYC = """processor\t: 0
@@ -201,6 +202,55 @@ def test_int8_runs_only_where_it_is_faster_than_the_next_graph(
     assert session.device == "cpu"
     assert f"running {taken} on cpu, the fastest measured here" in caplog.text
     session.close()
+
+
+@pytest.fixture
+def openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO in float32 on an x86 processor without a GPU."""
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("aselect_runtime.backends.available", lambda: ["cpu"])
+    monkeypatch.setattr("aselect_runtime.backends.processor", lambda: Processor("old", frozenset({"avx2"})))
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize(("factor", "taken"), [(1.5, "openvino"), (1.01, "cpu"), (0.5, "cpu")])
+def test_auto_takes_openvino_where_it_is_faster_than_onnx_runtime(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, factor: float, taken: str
+) -> None:
+    times = iter([10.0, 10.0 / factor])
+    monkeypatch.setattr(choosing, "median_ms", lambda *_: next(times))
+    assert open_model(folder, "auto")[1].device == taken
+
+
+@pytest.mark.usefixtures("openvino")
+def test_auto_takes_the_backend_that_loads_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise IntegrityError("an operator that it does not have")
+
+    monkeypatch.setattr("aselect_runtime.backends.OnnxSession", refuse)
+    assert open_model(folder, "auto")[1].device == "openvino"
+    monkeypatch.setattr("aselect_runtime.backends.OpenVinoSession", refuse)
+    with pytest.raises(IntegrityError, match="an operator that it does not have"):
+        open_model(_int8(folder), "auto")
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize(("wrong", "taken"), [(False, "openvino"), (True, "cpu")])
+def test_int8_on_openvino_must_answer_as_on_onnx_runtime(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool, taken: str
+) -> None:
+    times = iter([10.0, 10.0, 9.0, 5.0])  # of the next graph, then of INT8
+    monkeypatch.setattr(choosing, "median_ms", lambda *_: next(times))
+    infer = OpenVinoSession.infer
+
+    def answer(self: OpenVinoSession, frames: Frame) -> Arrays:
+        found = infer(self, frames)
+        return {name: value + wrong for name, value in found.items()}
+
+    monkeypatch.setattr(OpenVinoSession, "infer", answer)
+    _, session = open_model(_int8(folder), "auto")
+    assert session.device == taken
 
 
 def test_a_damaged_graph_does_not_replace_int8(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

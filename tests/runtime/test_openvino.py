@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from aselect_runtime import open_model
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError
@@ -18,6 +21,7 @@ from aselect_runtime.sessions.onnx import METADATA_KEY, OnnxSession
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
 
 from aselect_runtime.sessions.openvino import OpenVinoSession
+from aselect_runtime.sessions.unsigned import make_unsigned, quantises
 
 
 def _network(path: Path, half: bool) -> Path:
@@ -117,12 +121,12 @@ def test_missing_openvino_says_how_to_get_it(seg_model: Path, monkeypatch: pytes
         OpenVinoSession(seg_model / "model.onnx")
 
 
-def test_auto_takes_openvino_on_x86_without_a_gpu(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_openvino_for_a_single_file_on_x86(seg_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("aselect_runtime.backends.available", lambda: ["cpu"])
-    assert open_model(seg_model, "auto")[1].device == "openvino"
+    assert open_model(seg_model / "model.onnx", "auto")[1].device == "openvino"
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert open_model(seg_model, "auto")[1].device == "cpu"
+    assert open_model(seg_model / "model.onnx", "auto")[1].device == "cpu"
 
 
 @pytest.mark.parametrize("lone", [False, True])
@@ -130,3 +134,64 @@ def test_openvino_by_name(seg_model: Path, lone: bool) -> None:
     manifest, session = open_model(seg_model / "model.onnx" if lone else seg_model, "openvino")
     assert session.device == "openvino"
     assert set(session.infer(np.zeros(manifest.input.shape, np.uint8))) == {"class_map", "confidence"}
+
+
+def _quantised(path: Path) -> Path:
+    """Two INT8 convolutions of different scales, concatenated; the answer is in multiples of 0.05 and 0.1."""
+    random = np.random.default_rng(0)
+    constants: dict[str, NDArray[Any]] = {
+        "unit": np.array(1 / 64, np.float32),
+        "zero": np.array(0, np.int8),
+        "zeros": np.zeros(8, np.int8),
+        "scale": np.array(0.03, np.float32),
+        "scales": np.full(8, 0.01, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "unit"], ["input"]),
+        helper.make_node("Transpose", ["input"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("QuantizeLinear", ["planes", "scale", "zero"], ["input.int8"]),
+        helper.make_node("DequantizeLinear", ["input.int8", "scale", "zero"], ["input.back"]),
+    ]
+    for name, scale in (("fine", 0.05), ("coarse", 0.1)):
+        constants |= {f"{name}.scale": np.array(scale, np.float32)}
+        constants |= {f"{name}.weight": random.integers(-127, 128, (8, 3, 1, 1)).astype(np.int8)}
+        quantisation = [f"{name}.scale", "zero"]
+        nodes += [
+            helper.make_node("DequantizeLinear", [f"{name}.weight", "scales", "zeros"], [f"{name}.kernel"], axis=0),
+            helper.make_node("Conv", ["input.back", f"{name}.kernel"], [f"{name}.sums"]),
+            helper.make_node("QuantizeLinear", [f"{name}.sums", *quantisation], [f"{name}.int8"]),
+            helper.make_node("DequantizeLinear", [f"{name}.int8", *quantisation], [name]),
+        ]
+    nodes.append(helper.make_node("Concat", ["fine", "coarse"], ["answer"], axis=1))
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, [1, 24, 32, 3])
+    answer = helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, 16, 24, 32])
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "quantised", [frames], [answer], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+    return path
+
+
+def test_int8_values_are_those_of_the_graph(tmp_path: Path) -> None:
+    path = _quantised(tmp_path / "quantised.onnx")
+    frames = np.random.default_rng(1).integers(0, 256, (1, 24, 32, 3), np.uint8)
+    (found,) = ReferenceEvaluator(str(path)).run(None, {"frames": frames})
+    wanted = np.asarray(found)
+    got = OpenVinoSession(path).infer(frames)["answer"]
+    assert len(np.unique(wanted.round(3))) > 200
+    steps = np.abs(got - wanted) / np.repeat([0.05, 0.1], 8)[:, None, None]
+    assert steps.max() < 1.01  # a value between two levels may be rounded to either
+    assert (steps > 0.01).mean() < 0.05
+
+
+def test_every_signed_quantisation_becomes_unsigned(tmp_path: Path) -> None:
+    import openvino
+
+    path = _quantised(tmp_path / "quantised.onnx")
+    assert quantises(path)
+    model = openvino.Core().read_model(str(path))
+    assert make_unsigned(openvino, model) == 3
+    assert make_unsigned(openvino, model) == 0
+    kinds = [node.get_output_element_type(0) for node in model.get_ordered_ops() if node.get_type_name() == "Convert"]
+    assert kinds.count(openvino.Type.u8) == 3
+    assert not quantises(_network(tmp_path / "tiny.onnx", half=False))

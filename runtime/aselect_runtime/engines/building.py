@@ -176,7 +176,7 @@ def _build_first_passing(
         return build_engine(graph, candidate, gpu.target, builder, progress, options=options, stop=stop, timing=timing)
 
     latency: dict[str, float] = {}
-    compared = manifest.precision in ("int8", "fp8") and manifest.model in rungs and len(rungs) > 1
+    compared = any(map(manifest.is_eight_bit, rungs)) and len(rungs) > 1
 
     def verify(rung: str, _: Engine) -> Parity | None:
         if verification is None:

@@ -138,8 +138,7 @@ def check_parity(
     If ONNX Runtime is not installed, compare with the outputs stored in the folder (torch, float32).
     """
     batch = manifest.input.shape[0]
-    eight_bit = manifest.precision in ("int8", "fp8") and graph.name == manifest.model
-    gate = EIGHT_BIT_AGREEMENT if eight_bit else AGREEMENT
+    gate = EIGHT_BIT_AGREEMENT if manifest.is_eight_bit(graph.name) else AGREEMENT
     groups = [frames[start : start + batch] for start in range(0, len(frames), batch)]
     got = _together(list(infer_all(session, groups)))
     try:

@@ -60,3 +60,7 @@ class Manifest(Record):
         if answer not in self.outputs:
             raise ValueError(f"got outputs without {answer.name} {answer.dtype} {list(answer.shape)} for {self.task}")
         return self
+
+    def is_eight_bit(self, graph: str) -> bool:
+        """Whether a graph of the folder, by its file's name, computes in INT8 or FP8; its fallbacks do not."""
+        return self.precision in ("int8", "fp8") and graph == self.model

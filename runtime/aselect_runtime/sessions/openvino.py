@@ -16,6 +16,7 @@ from aselect_runtime.processor import compute_threads, processor
 from aselect_runtime.records import Manifest, TensorSpec
 from aselect_runtime.results import Arrays
 from aselect_runtime.sessions.compiled import compiled, compiled_folder
+from aselect_runtime.sessions.unsigned import make_unsigned, quantises
 
 TYPES = {"uint8": "u8", "float32": "f32"}
 """Element type in a manifest -> OpenVINO's name."""
@@ -33,6 +34,9 @@ class OpenVinoSession:
     float32 on every processor, and a float16 graph loses accuracy only by its float16 weights. With `bf16` they compute
     in bfloat16: faster if the processor has instructions for it, many times slower otherwise.
 
+    INT8 layers give the graph's own values, which OpenVINO's defaults do not: signed quantisation is rewritten as
+    unsigned, and without VNNI, where its products would saturate in 16 bits, they compute in float32.
+
     With `digest`, the graph's hash (see `graph_hash`), the compiled model is stored in the user's cache folder.
     """
 
@@ -46,11 +50,12 @@ class OpenVinoSession:
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "INFERENCE_NUM_THREADS": compute_threads(),
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # with INT4 weights it would quantise the activations to INT8
+            "LP_TRANSFORMS_MODE": processor().vnni,  # whether quantised layers compute in INT8
         }
 
         def compile_with(folder: str) -> Any:
             with _silent_stderr():
-                return self._core.compile_model(str(path), "CPU", settings | {"CACHE_DIR": folder})
+                return self._core.compile_model(self._source(openvino), "CPU", settings | {"CACHE_DIR": folder})
 
         try:
             self._model: Any = compiled(_folder(openvino, path, settings, digest), compile_with)
@@ -62,6 +67,14 @@ class OpenVinoSession:
                 parameter="device",
             ) from error
         self._outputs = [port.get_any_name() for port in self._model.outputs]
+
+    def _source(self, openvino: Any) -> Any:
+        """What is compiled: the file, which OpenVINO need not read if it has its result, or the model read from it."""
+        if not quantises(self._path):
+            return str(self._path)
+        model = self._core.read_model(str(self._path))
+        make_unsigned(openvino, model)
+        return model
 
     def metadata(self) -> dict[str, str]:
         """The model's metadata_props."""
