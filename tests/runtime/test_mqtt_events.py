@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import SHUT_RDWR, socket
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("paho.mqtt", reason="the extra `mqtt` is not installed")
 
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import MQTT_ERR_NO_CONN, Client, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion
 
 from aselect_runtime.errors import InputError, WriteError
@@ -132,6 +134,43 @@ def test_an_event_whose_acknowledgement_is_late_is_sent_once(
         deliver(_event())
         deliver(_event(end=1002.0))
         _until(lambda: _of(heard, f"{RULE}/state")[-1:] == [b"OFF"] and len(_of(heard, f"{RULE}/state")) > 2)
+    assert [json.loads(text)["state"] for text in _of(heard, f"{TOPIC}/events")] == ["start", "end"]
+
+
+@needs_mosquitto
+def test_an_event_whose_connection_breaks_as_it_is_sent_is_sent_once(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: list[str] = []
+
+    class Breaking(Client):
+        """Its connection breaks when the event begins to be sent: after the check, before the first message."""
+
+        def publish(self, topic: str, *args: Any, **options: Any) -> MQTTMessageInfo:
+            if broken or topic != f"{TOPIC}/events":
+                return super().publish(topic, *args, **options)
+            broken.append(topic)
+            connection, self._sock = self._sock, None
+            info = super().publish(topic, *args, **options)
+            assert info.rc == MQTT_ERR_NO_CONN
+            self._sock = connection
+            cast("socket", connection).shutdown(SHUT_RDWR)
+            return info
+
+    monkeypatch.setattr(mqtt_module, "Client", Breaking)
+    with (
+        _broker(free_port, tmp_path),
+        _listening(free_port) as heard,
+        open_events(f"mqtt://127.0.0.1:{free_port}/{TOPIC}", CONTEXT) as deliver,
+    ):
+        _until(lambda: _of(heard, f"{RULE}/state") == [b"OFF"])
+        for event in (_event(), _event(end=1002.0)):
+            try:
+                deliver(event)
+            except WriteError:
+                deliver(event)  # as a delivery does
+        _until(lambda: _of(heard, f"{RULE}/state")[-2:] == [b"ON", b"OFF"])
+    assert broken
     assert [json.loads(text)["state"] for text in _of(heard, f"{TOPIC}/events")] == ["start", "end"]
 
 

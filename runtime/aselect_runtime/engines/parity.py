@@ -83,10 +83,11 @@ def first_passing(
         f"got engines that agree with ONNX Runtime on {', '.join(missed)}, expected {AGREEMENT:.1%} of the same class"
     )
     if any("fp32" in name for name in missed):
-        # No precision is to blame: the builder itself miscompiles the graph, as 10.4 does a ViT.
+        # TF32, which TensorRT uses for float32, loses too little for that: the builder miscompiles the graph, as 10.4
+        # does a ViT.
         raise GateError(
-            f"upgrade TensorRT: {figures}, and the graph in fp32 misses it too, so the precision is not the cause "
-            "(10.3 to 10.7 are known for this); until then use the device cuda or cpu",
+            f"upgrade TensorRT: {figures}, and the graph in fp32 misses it too, so the precision is hardly the "
+            "cause (10.3 to 10.7 are known for this); until then use the device cuda or cpu",
             parameter="device",
         )
     raise GateError(

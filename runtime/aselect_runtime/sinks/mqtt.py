@@ -22,7 +22,7 @@ from aselect_runtime.sinks.mqtt_broker import Broker
 from aselect_runtime.sinks.sink import Sent, Write
 
 try:
-    from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessageInfo, error_string
+    from paho.mqtt.client import MQTT_ERR_NO_CONN, MQTT_ERR_SUCCESS, Client, MQTTMessageInfo, error_string
     from paho.mqtt.enums import CallbackAPIVersion
 except ImportError as error:
     raise MissingDependencyError("got no paho, expected it for MQTT; pip install 'aselect-runtime[mqtt]'") from error
@@ -132,6 +132,9 @@ class Connection:
                 self._client.publish(f"{self._broker.topic}/{topic}", payload, qos=1, retain=retain)
                 for topic, payload, retain in messages
             ]
+            for info in sent:
+                if info.rc == MQTT_ERR_NO_CONN:  # lost just now: paho keeps the message, and sends it once connected
+                    info.rc = MQTT_ERR_SUCCESS
         if not _all_published(sent, ACKNOWLEDGE_TIMEOUT):
             self._pending = (messages, sent)
             raise self._undelivered(f"no acknowledgement within {ACKNOWLEDGE_TIMEOUT:.0f} s")
