@@ -41,20 +41,23 @@ class Way:
 
 
 def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, progress: Progress) -> Way:
-    """Choose one of several ways, given the most exact first; the reason is logged.
+    """Choose one of several ways, given the most exact first.
 
+    The reason is logged when it was measured, and at every start if the chosen graph is not the folder's own.
     `version` is that of the libraries that run them. If none works, raises what opening the first one raised.
     """
     path = _record(ways, version)
-    choice = _known(path, ways)
+    choice = known = _known(path, ways)
     if choice is None:
         choice = measure(ways, folder, manifest, progress)
         try:
             choice.save(path)
         except WriteError as error:
             log.warning("%s; the next start measures again", error)
-    log.info("%s", describe(choice))
-    return ways[choice.taken]
+    taken = ways[choice.taken]
+    level = logging.DEBUG if known and taken.graph.name == manifest.model else logging.INFO
+    log.log(level, "%s", describe(choice))
+    return taken
 
 
 def measure(ways: Sequence[Way], folder: Path, manifest: Manifest, progress: Progress) -> Choice:
