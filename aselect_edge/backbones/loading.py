@@ -58,7 +58,7 @@ def load_backbone(
     or hub id) the pipeline's autoencoder; `label` conditions on a class instead of on none; `heads` is for single files
     of unpublished widths; `condition` is a condition computed earlier, used instead of running text encoders.
     `sit_time` (what the model is fed, `1-sigma` or `sigma`) and `sit_path` (`linear`, `cosine` or `vp`) replace the
-    values found in a SiT-like file. A bundle has its own; a `label` or `condition` given with it is ignored.
+    values found in a SiT-like file. A bundle has its own of all these.
 
     Only the first `depth` blocks are read; a `lean` model leaves them on disk until they are run or folded. The
     schedule is the pipeline's; a transformer without one gets that of the published models, with a warning. A local
@@ -92,7 +92,8 @@ def load(
     folder: Path | None = None
     if (path / BUNDLE).is_file():
         if not recorded:
-            own = _given(options, "family", "vae", "revision", *IN_CONFIGURATION)
+            own = _given(options, "family", "vae", "revision", "label", *IN_CONFIGURATION)
+            own["condition"] = options.condition is not None
             refuse_unused(own, f"the bundle {source}, which has its own", "other backbones")
         return _of_bundle(path, lean)
     notes: Mapping[str, Any] = {}

@@ -96,7 +96,7 @@ def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> l
     if split in there and (split != "train" or "val" in there):
         chosen = intact
     else:
-        held = held_out([image_name(paths[index]) for index in intact])
+        held = held_out([_name_inside(data, paths[index]) for index in intact])
         chosen = [index for at, index in enumerate(intact) if (at in held) == (split == "val")]
         if split == "val":
             few = "" if len(chosen) >= FEWEST else f", fewer than {FEWEST}: its figures are not reliable, add images"
@@ -106,6 +106,11 @@ def _part(data: Path, split: str, layout: Layout[D], paths: Sequence[Path]) -> l
     if not chosen:
         raise InputError(f"{data}: got no image in {split}, expected at least one; add images or their own folder")
     return chosen
+
+
+def _name_inside(data: Path, path: Path) -> str:
+    """The image's name without any part of the data's own location, which may be renamed."""
+    return image_name(path.relative_to(data) if path.is_relative_to(data) else path)
 
 
 def only_readable(paths: Sequence[Path], data: Path) -> list[Path]:

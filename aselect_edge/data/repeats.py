@@ -39,9 +39,11 @@ def _repeats(train: Split, other: Split, name: str, groups: list[list[Path]]) ->
 def _conflicts(train: Split, groups: list[list[Path]]) -> str | None:
     if not isinstance(train, ClassificationData):
         return None
-    labels = dict(zip(train.paths, train.labels, strict=True))
-    of_train = [[path for path in group if path in labels] for group in groups]
-    several = [sorted(group) for group in of_train if len({labels[path] for path in group}) > 1]
+    labels: dict[Path, set[int]] = defaultdict(set)  # a list may name an image twice
+    for path, label in zip(train.paths, train.labels, strict=True):
+        labels[path].add(label)
+    of_train = [sorted({path for path in group if path in labels}) for group in groups]
+    several = [group for group in of_train if len({label for path in group for label in labels[path]}) > 1]
     if not several:
         return None
     names = [" and ".join(image_name(path) for path in group) for group in several]

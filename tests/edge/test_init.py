@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def test_an_image_of_two_classes_is_reported(tmp_path: Path) -> None:
     assert problem.startswith(
         "train has images in more than one class (jay/5.jpg and jay/twice.jpg and wren/again.jpg)"
     )
+
+
+def test_an_image_that_is_listed_with_two_classes_is_reported(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"jay": (12, 3), "wren": (12, 3)})
+    train = open_classification(tmp_path, "train")
+    twice = replace(train, paths=(*train.paths, train.paths[0]), labels=(*train.labels, 1 - train.labels[0]))
+    (told,) = told_twice(twice, {})
+    assert told.startswith(f"train has images in more than one class ({train.name(0)})")
 
 
 @pytest.mark.parametrize(("at", "same"), [(None, True), (100, False), (5_000, False), (-1, False)])

@@ -170,6 +170,16 @@ def test_ten_are_held_out_where_there_are_twice_as_many(count: int) -> None:
     assert len(held) <= max(10, count // 2)
 
 
+def test_what_is_held_out_does_not_depend_on_the_name_of_the_folder(tmp_path: Path) -> None:
+    held = []
+    for name in ("downloads", "renamed"):
+        for number in range(40):
+            image(tmp_path / name / f"{number}.jpg")
+            mask(tmp_path / name / f"{number}_mask.png")
+        held.append({path.stem for path, _ in open_segmentation(tmp_path / name, "val").pairs})
+    assert held[0] == held[1]
+
+
 def test_a_tenth_is_held_out() -> None:
     assert len(held_out([f"wren/{number}.jpg" for number in range(2000)])) == pytest.approx(2000 * HELD_OUT, rel=0.15)
 

@@ -225,7 +225,7 @@ REFUSED: dict[str, Case] = {
         both(yolo("images", "labels", "0 1 1 4 1 4 3"), lines("data.yaml", "names: [car]")), fault="points from 0 to 1"
     ),
     "YOLO without names": Case(yolo("images", "labels"), fault="names of the classes"),
-    "LabelMe line": Case(labelme("", "", "line", [[1, 1], [4, 3]]), fault=r"0\.json: .*got the shape 'line'"),
+    "LabelMe line": Case(labelme("", "", "line", [[1, 1], [4, 3]]), fault=r"1\.json: .*got the shape 'line'"),
     "a folder of text": Case(lines("readme.txt", "hello"), fault=r"got readme\.txt, expected images with masks or"),
     "one folder too high": Case(
         lambda data: flat()(data / "unpacked"), fault=r"got unpacked, expected .*; give .*unpacked$"
