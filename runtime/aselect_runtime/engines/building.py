@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
 
-import numpy as np
-
+from aselect_runtime.engines.attempt import Attempt
 from aselect_runtime.engines.builder import BuildOptions, build_engine, check_target, engine_name
 from aselect_runtime.engines.cache import Key, failed_before, find, forget_failure, keys, load_plan, note_failure
 from aselect_runtime.engines.fp8 import buildable, check_fp8
 from aselect_runtime.engines.gpu import Gpu, find_gpu
 from aselect_runtime.engines.lock import building
 from aselect_runtime.engines.opening import open_memory
-from aselect_runtime.engines.parity import Passing, check_parity, first_passing, verification_frames
-from aselect_runtime.engines.precision import check_precision, tensor_types
+from aselect_runtime.engines.parity import Passing, first_passing, verification_frames
 from aselect_runtime.engines.speed_gate import KEPT, faster
 from aselect_runtime.engines.tensorrt_session import TensorRtSession
 from aselect_runtime.engines.verified import is_verified, note_verified
 from aselect_runtime.engines.versions import Builder, available, known_fault, known_targets, load, version
 from aselect_runtime.errors import EngineError, GateError
-from aselect_runtime.files import check_files, inside, sha256
+from aselect_runtime.files import check_files, sha256
 from aselect_runtime.folder import MANIFEST, load_folder
-from aselect_runtime.frames import Frame
 from aselect_runtime.progress import Progress, silent
-from aselect_runtime.records import Engine, Manifest, Parity, Report
-from aselect_runtime.sessions.latency import median_ms
+from aselect_runtime.records import Engine, Manifest, Report
 
 log = logging.getLogger(__name__)
 
 REPORT = "report.json"
-_CANDIDATE = "engines/.candidate.engine"
 
 
 def add_engines(
@@ -161,44 +154,17 @@ def _build_first_passing(
     verification = verification_frames(folder, manifest)
     if verification is not None:
         open_memory()  # fails before a build of minutes that could not be verified
-    candidate, final = folder / _CANDIDATE, engine_name(builder, gpu.target)
-    timing = (folder / final).with_suffix(".timing")
     rungs = buildable(manifest, tuple(keys(manifest, builder, gpu, options)), gpu)
     check_files(folder, {name: manifest.files[name] for name in manifest.files if name.startswith(rungs)})
-    prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
-
-    def build(rung: str) -> Engine:
-        foreign = prebuilt is not None and verification is not None and not is_verified(prebuilt)
-        if prebuilt is not None and foreign and prebuilt.model == rung:
-            candidate.write_bytes(load_plan(folder, prebuilt))  # built on another machine: it only has to be verified
-            return prebuilt
-        graph = inside(folder, rung)
-        return build_engine(graph, candidate, gpu.target, builder, progress, options=options, stop=stop, timing=timing)
-
-    latency: dict[str, float] = {}
     compared = any(map(manifest.is_eight_bit, rungs)) and len(rungs) > 1
-
-    def verify(rung: str, _: Engine) -> Parity | None:
-        if verification is None:
-            log.warning("%s has no verify.npz, so the engine is not verified; export it again", folder)
-            if not compared:
-                return None
-        log.info("verifying the engine on the folder's frames")
-        progress("verifying the engine", 0.0)
-        with closing(TensorRtSession(candidate.read_bytes(), builder, f"{folder / final}")) as session:
-            session.check(manifest)
-            check_precision(tensor_types(session.information()), rung, manifest, f"{folder / final}")
-            if compared:
-                latency[rung] = median_ms(session, _batch(manifest, verification))
-            if verification is None:
-                return None
-            return check_parity(session, f"{final} ({rung})", inside(folder, rung), manifest, *verification)
-
+    prebuilt, _ = find(folder, manifest, list(keys(manifest, builder, gpu, options).values()))
+    attempt = Attempt(folder, manifest, builder, gpu, options, prebuilt, verification, compared, progress, stop)
+    candidate, final = attempt.candidate, attempt.final
     try:
-        passing = first_passing(rungs, build, verify)
+        passing = first_passing(rungs, attempt.build, attempt.verify)
         if compared and passing.rung == manifest.model:
-            others = partial(first_passing, rungs[1:], build, verify)
-            passing = faster(passing, manifest.precision, others, candidate, latency)
+            others = partial(first_passing, rungs[1:], attempt.build, attempt.verify)
+            passing = faster(passing, manifest.precision, others, candidate, attempt.latency)
         candidate.replace(folder / final)
         forget_failure(folder, final)
     except GateError:
@@ -207,13 +173,7 @@ def _build_first_passing(
     finally:
         candidate.unlink(missing_ok=True)
         candidate.with_name(f"{candidate.name}{KEPT}").unlink(missing_ok=True)
-    return _record(folder, manifest, passing, final, latency)
-
-
-def _batch(manifest: Manifest, verification: tuple[Frame, Any] | None) -> Frame:
-    """A batch to measure on: the folder's verification frames, or zeros if it has none."""
-    size = manifest.input.shape[0]
-    return np.zeros(manifest.input.shape, np.uint8) if verification is None else verification[0][:size]
+    return _record(folder, manifest, passing, final, attempt.latency)
 
 
 def _record(

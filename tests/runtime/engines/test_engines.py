@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from aselect_runtime import open_model
-from aselect_runtime.engines import BuildOptions, add_engines, building
+from aselect_runtime.engines import BuildOptions, add_engines, attempt
 from aselect_runtime.engines.parity import Passing, compare, first_passing
 from aselect_runtime.engines.precision import check_precision, tensor_types
 from aselect_runtime.engines.speed_gate import faster
@@ -244,7 +244,7 @@ def test_an_int8_engine_has_to_be_faster_than_the_next_graph(
     ladder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, factor: float, taken: str
 ) -> None:
     times = iter([2.0, 2.0 * factor])
-    monkeypatch.setattr(building, "median_ms", lambda *_: next(times))
+    monkeypatch.setattr(attempt, "median_ms", lambda *_: next(times))
     said: list[str] = []
     with heard(said.append):
         (engine,) = add_engines(_int8(ladder), ())
