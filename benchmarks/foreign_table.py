@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import Any
+
+from benchmarks.selection_table import interval
 
 TITLES = {
     "crops": "crops and weeds, 31 images, mIoU",
@@ -33,15 +35,20 @@ def table(result: dict[str, Any]) -> str:
         ms = f"{part['ms']['finetuned']:.1f}, {part['ms']['teacher']:.1f}" if part["ms"] else ""
         lines.append(f"| {' | '.join([TITLES[name], *map(_percent, rows), ms])} |")
     details = "; ".join(
-        f"{name} {part['imgsz']}, {part['samples']:,} images seen, tap {part['selected'][0]} at timestep "
+        f"{name} {part['imgsz']}, {part['samples']:,} images seen, {_seeds(part)}, tap {part['selected'][0]} at timestep "
         f"{part['selected'][1]:g}"
         for name, part in found.items()
     )
     last = max(found.values(), key=lambda part: part["date"])
-    seeds = sorted({len(values) for part in found.values() for values in part["rows"].values()})
-    counted = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    text = f"Test split, {counted}; {details}."
+    text = f"Test split, mean over the seeds; {details}."
     return "\n".join([*lines, "", f"{text} Measured {last['date']} on {last['machine']}, with `{COMMAND}`."])
+
+
+def _seeds(part: dict[str, Any]) -> str:
+    counts = sorted({len(values) for values in part["rows"].values()})
+    return (
+        f"{counts[0]} seed{'s' if counts[0] > 1 else ''}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    )
 
 
 def goals(result: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
@@ -49,12 +56,21 @@ def goals(result: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     for name, part in result.items():
         score = {row: 100 * mean(values) for row, values in part["rows"].items()}
         if {"finetuned", "finetuned-random"} <= set(score):
-            gain = score["finetuned"] - score["finetuned-random"]
-            yield f"{name}: fine-tuned above the same from random weights", f"{gain:+.1f} points", gain > 0
+            pairs = zip(part["rows"]["finetuned"], part["rows"]["finetuned-random"], strict=True)
+            yield f"{name}: fine-tuned above the same from random weights", *_gain([a - b for a, b in pairs])
         if {"finetuned", "teacher"} <= set(score):
             most, behind = 100 * BEHIND_TEACHER[part["task"]], score["teacher"] - score["finetuned"]
             title = f"{name}: at most {most:g} points behind the fine-tuned ImageNet encoder"
             yield title, f"{behind:.1f} points", behind <= most
+
+
+def _gain(gains: Sequence[float]) -> tuple[str, bool]:
+    """The paired difference in points, and whether it is above zero: with several seeds, by its 95 % interval."""
+    found = interval(gains)
+    if len(gains) == 1:
+        return f"{100 * found['mean']:+.1f} points", found["mean"] > 0
+    figure = f"{100 * found['mean']:+.1f} ± {100 * found['half']:.1f} points, {len(gains)} seeds"
+    return figure, found["mean"] > found["half"]
 
 
 def _percent(values: list[float] | None) -> str:
