@@ -13,6 +13,7 @@ from aselect_edge.backbones.loading import load
 from aselect_edge.bundle.discard import parse_channels
 from aselect_edge.options import BackboneOptions
 from aselect_edge.selection import Measure, Request, Settings, select_tap
+from aselect_edge.selection.choice import SearchHead
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.plots import draw_features, draw_selection
 from aselect_edge.selection.strategies import default_strategy, refuse_unread
@@ -55,7 +56,7 @@ def select(
     cutoff: float = 0.15,
     dc: bool = False,
     confidence: float = 0.95,
-    head: Literal["linear", "conv"] = "linear",
+    head: SearchHead = "linear",
     steps: int = 200,
     family: str | None = None,
     vae: str | None = None,
@@ -103,6 +104,7 @@ def select(
     settings = Settings(Measure(dimensions, not amplitude, cutoff, dc), only, confidence, head=head, steps=steps)
     given = {"dimensions": dimensions, "amplitude": amplitude, "cutoff": cutoff, "dc": dc, "confidence": confidence}
     refuse_unread(name, {**given, "head": head, "steps": steps, "tap": only})
+    choice(head, get_args(SearchHead), "head")
     request = Request(
         strategy=name,
         task=task,
@@ -235,7 +237,8 @@ def train(
         cache=None if cache is None else Path(cache),
         device=find_device(device),
     )
-    label = chosen.label if label is None else label
+    if isinstance(backbone, str | Path):
+        label = chosen.label if label is None else label
     options = _options(locals())
     with assemble() as team:
         loaded = _load(backbone, options, request.depth)
@@ -259,4 +262,8 @@ def _options(given: Mapping[str, Any]) -> BackboneOptions:
 
 
 def _load(backbone: str | Path | LoadedBackbone, options: BackboneOptions, depth: int | None = None) -> LoadedBackbone:
-    return backbone if isinstance(backbone, LoadedBackbone) else load(str(backbone), options, depth)
+    if not isinstance(backbone, LoadedBackbone):
+        return load(str(backbone), options, depth)
+    given = vars(options) | {"condition": options.condition is not None}
+    refuse_unused(given, "a loaded backbone", "a source that is loaded here")
+    return backbone

@@ -35,8 +35,8 @@ def table(result: dict[str, Any]) -> str:
         ms = f"{part['ms']['finetuned']:.1f}, {part['ms']['teacher']:.1f}" if part["ms"] else ""
         lines.append(f"| {' | '.join([TITLES[name], *map(_percent, rows), ms])} |")
     details = "; ".join(
-        f"{name} {part['imgsz']}, {part['samples']:,} images seen, {_seeds(part)}, tap {part['selected'][0]} at timestep "
-        f"{part['selected'][1]:g}"
+        f"{name} {part['imgsz']}, {part['samples']:,} images seen, {_seeds(part)}, tap {part['selected'][0]} at "
+        f"timestep {part['selected'][1]:g}"
         for name, part in found.items()
     )
     last = max(found.values(), key=lambda part: part["date"])

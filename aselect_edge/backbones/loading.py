@@ -112,6 +112,11 @@ def load(
         model = _of_folder(
             transformer, options.family, depth, lean, [path] if path.is_file() else weight_files(transformer)
         )
+    if condition is not None and not recorded:
+        if not model.prompted:
+            refuse_unused({"condition": True}, f"{source}, which has no prompt", "models with text encoders")
+        refuse_unused(_given(options, "label"), "a condition", "a model with classes", by=("condition",))
+        model.check_condition(condition)
     encoder, origin = _encoder(model, folder, options.vae, source)
     check_latents(source, encoder, notes)
     name = str(path.resolve()) if source != "shipped" and path.exists() else source

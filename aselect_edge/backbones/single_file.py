@@ -26,6 +26,7 @@ from aselect_edge.backbones.sit import SiT
 from aselect_edge.backbones.store import Stored, WeightStore, notes_of
 from aselect_edge.options import BackboneOptions
 from aselect_runtime.errors import InputError
+from aselect_runtime.options import refuse_unused
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ def load_file(path: Path, asked: BackboneOptions, depth: int | None = None, lean
     file = _File(path, WeightStore([path], {}), *notes_of(path))
     read = {"dit": _of_dit_layout, "sd3": _of_sd3, "pixart": _of_pixart, "rotary": _of_rotary}
     found = read[kind_of_file(path, file.store.held)](file, asked)
+    if not issubclass(family_class(found.family), SiT):
+        given = {"sit_time": asked.sit_time, "sit_path": asked.sit_path}
+        refuse_unused(given, f"{path}, a {found.family}", "SiT-like files")
     model = build(family_class(found.family), found.config, depth)
     fill_backbone(model, file.store.placed(found.places(model)), lean)
     weights = [f"the weights under {file.taken!r}"] if file.taken else []

@@ -158,8 +158,9 @@ def _select(
     for path in (out, *drawn, *features):
         console.print(str(path))
     options = ["--task", task, "--backbone", backbone, "--selection", str(out), "--data", str(data or "DATA")]
-    size_of = ["--imgsz", imgsz] if imgsz else []
-    console.print(f"next: {shlex.join(['aselect-train', *options, *size_of, '--out', f'my-{task}'])}")
+    for name, value in {"imgsz": imgsz, **vars(source), "label": None}.items():  # the selection holds the label
+        options += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    console.print(f"next: {shlex.join(['aselect-train', *options, '--out', f'my-{task}'])}")
 
 
 def _massive(selection: Selection) -> list[str]:

@@ -29,8 +29,11 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         content: dict[str, Any] = json.loads(read_file(path).decode("utf-8-sig"))
         entries = sorted(content["classes"], key=lambda entry: entry["id"])
         classes = tuple(ClassInfo(name=e["name"], colour=e.get("color_rgb", _colour(e["id"]))) for e in entries)
-        ids = [entry["id"] for entry in entries]
-        ignore = int(content.get("ignore_index", 255))
+        ids = [_whole(entry["id"], "id") for entry in entries]
+        ignore = _whole(content.get("ignore_index", 255), "ignore_index")
+        others = [key for entry in entries for key in entry if key != "color_rgb" and key.lower().startswith("colo")]
+        if others:
+            raise ValueError(f"got {others[0]!r} of a class, expected color_rgb")
         # With more than 255 classes, 255 is an ordinary class unless the file says otherwise.
         void = ignore if "ignore_index" in content or len(ids) <= 255 else None
     except OSError as error:
@@ -55,6 +58,12 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
             f"{path}: got class id {wrong} out of order, expected 0, 1, 2 and so on without gaps; renumber them"
         )
     return tuple(info for info, i in zip(classes, ids, strict=True) if i != void), ignore
+
+
+def _whole(value: Any, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"got {key} {value!r}, expected a whole number")
+    return value
 
 
 def says_ignored(path: Path) -> bool:

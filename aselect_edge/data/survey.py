@@ -207,6 +207,8 @@ def _imbalances(task: Task, splits: Sequence[SplitSurvey]) -> list[str]:
     there = [each for each in train.classes if each.images]
     lines = [f"train has no {'pixel' if task == 'seg' else 'image'} of {_names(train.classes, 0, 0)}"]
     lines = lines if len(there) < len(train.classes) else []
+    if not there:
+        return lines
     if rare := _names(train.classes, 1, FEW - 1):
         what = "with a pixel of" if task == "seg" else "of"
         looked = f" among the {train.looked_at} looked at" if task == "seg" and train.looked_at < train.images else ""

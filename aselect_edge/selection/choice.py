@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Parameters: TypeAlias = "Mapping[str, bool | int | float | str]"
 
 
+SearchHead = Literal["linear", "conv"]
+"""The heads that the exhaustive search can train."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options of the strategies; each reads those that concern it and lists them in its parameters."""
@@ -28,7 +32,7 @@ class Settings:
     confidence: float = 0.95
     ridge: float = 0.1
     """Penalty of a probe's weights, relative to the mean feature energy."""
-    head: Literal["linear", "conv"] = "linear"
+    head: SearchHead = "linear"
     """The head that the exhaustive search trains."""
     steps: int = 200
     """Steps of gradient descent, for strategies that train."""

@@ -9,12 +9,12 @@ from typing import get_args
 
 from aselect_calibration.settings import IMAGES, Int8Settings, Rest
 from aselect_calibration.thresholds import Method
-from aselect_export.choices import EngineChoice
+from aselect_export.choices import MOST_FRAMES, EngineChoice
 from aselect_export.exporting import ExportResult, open_bundle
 from aselect_export.exporting import export as export_bundle
 from aselect_export.fleet import Format, check_format, deliver
 from aselect_export.requests import Given, check_precision
-from aselect_runtime.options import choice, parse_list, parse_size
+from aselect_runtime.options import choice, parse_list, parse_size, within
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import EncoderKind, Precision, Task, Weights
 
@@ -63,6 +63,7 @@ def export(
     choice(encoder, get_args(EncoderKind), "encoder")
     if task is not None:
         choice(task, get_args(Task), "task")
+    within(batch, 1, MOST_FRAMES, "batch")
     settings = Int8Settings(IMAGES if calib_images is None else calib_images, calib, max_drop, rest)
     targets = parse_list(target if isinstance(target, str) else ",".join(target))
     given = Given(calib_images=calib_images, calib=calib, max_drop=max_drop, rest=rest, targets=targets)

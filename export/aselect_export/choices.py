@@ -7,3 +7,5 @@ from typing import Literal
 EngineChoice = Literal["auto", "tensorrt", "rtx", "none"]
 Format = Literal["folder", "triton", "deepstream"]
 """An export folder for one machine, or the format of a server for many."""
+MOST_FRAMES = 64
+"""Of a batch."""

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from aselect_runtime.choosing import Way, choose
 from aselect_runtime.engines.gpu import find_gpu
@@ -17,7 +17,7 @@ from aselect_runtime.errors import EngineError, GateError, InputError, Integrity
 from aselect_runtime.files import check_files, inside, sha256
 from aselect_runtime.folder import VERIFY, graph_hash, load_folder
 from aselect_runtime.media import is_text, printable
-from aselect_runtime.options import Device
+from aselect_runtime.options import Device, choice
 from aselect_runtime.processor import processor
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import Manifest
@@ -61,7 +61,7 @@ def open_model(path: str | Path, device: Device = "auto", progress: Progress = s
     the manifest describes), MissingDependencyError or EngineError (the device is not available), GateError (no engine
     passes the parity check).
     """
-    path = Path(path)
+    path, device = Path(path), choice(device, get_args(Device), "device")
     if not is_text(str(path)):
         raise InputError(
             f"{printable(path)}: got a name that is not valid UTF-8, which inference libraries cannot open, expected "

@@ -15,7 +15,7 @@ import numpy as np
 from aselect_runtime.backends import open_model, usable_devices
 from aselect_runtime.errors import EngineError, GateError, InputError, MissingDependencyError
 from aselect_runtime.frames import Frame, resize
-from aselect_runtime.options import Device
+from aselect_runtime.options import LEAST_SECONDS, MOST_SECONDS, Device, within
 from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.progress import Progress, silent
@@ -38,6 +38,10 @@ class Effort:
     iterations: int = 10
     duration: float = 3.0
     """Seconds, for the session and for the pipeline each."""
+
+    def __post_init__(self) -> None:
+        within(self.warmup_ms, 0, 1000 * MOST_SECONDS, "warmup", whole=False)
+        within(self.duration, LEAST_SECONDS, MOST_SECONDS, "duration", whole=False)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16"]
 """The devices a model can run on; `auto` uses the fastest available one."""
 MOST = 2**63 - 1
 """The largest whole number of an option."""
+LEAST_SECONDS, MOST_SECONDS = 1e-3, 1e9
+"""Of a time limit; the most is 31 years, near the longest that a timer of Python can wait."""
 Word = TypeVar("Word", bound=str)
 
 

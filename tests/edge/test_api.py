@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aselect_edge import load_backbone, load_bundle, select, train
 from aselect_edge.training import Outcome
@@ -102,6 +103,7 @@ def test_labels_that_are_there_are_used(backbone_folder: Path, street_data: Path
         ({"strategy": "hfr", "tap": "0.query"}, "got tap 0.query with the strategy hfr, where it has no effect"),
         ({"strategy": "probe", "cutoff": 0.3}, "got cutoff 0.3 with the strategy probe"),
         ({"strategy": "probe", "amplitude": True}, "got amplitude with the strategy probe"),
+        ({"strategy": "exhaustive", "head": "mlp"}, "got head 'mlp', expected one of linear, conv"),
         ({"strategy": "hfr", "head": "conv"}, "got head conv .* expected it only with exhaustive"),
         ({"strategy": "hfr", "steps": 9}, "got steps 9 .* expected it only with exhaustive, learned, gate"),
         ({"strategy": "hfr", "confidence": 0.5}, "got confidence 0.5 .* expected it only with hfr-adaptive"),
@@ -189,3 +191,24 @@ def test_train_refuses(
     with pytest.raises(InputError, match=told):
         train(backbone_folder, SELECTION, street_data, tmp_path / "out", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "told"), [({"label": 1}, "label 1"), ({"family": "dit"}, "family dit"), ({"vae": "v"}, "vae v")]
+)
+def test_options_of_a_source_are_refused_with_a_loaded_backbone(
+    backbone_folder: Path, street_data: Path, tmp_path: Path, option: dict[str, Any], told: str
+) -> None:
+    loaded = load_backbone(str(backbone_folder))
+    refused = f"got {told} with a loaded backbone, where it has no effect"
+    with pytest.raises(InputError, match=refused):
+        select(loaded, timestep=300, tap="1.mlp", **option)
+    with pytest.raises(InputError, match=refused):
+        train(loaded, SELECTION, street_data, tmp_path / "out", imgsz="24x32", **option)
+    labelled = SELECTION.model_copy(update={"label": 1})
+    train(loaded, labelled, street_data, tmp_path / "out", imgsz="24x32", samples=4)
+
+
+def test_a_condition_is_of_models_with_prompts(backbone_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"got condition with .*, which has no prompt"):
+        load_backbone(str(backbone_folder), condition={"label": torch.zeros(1)}, label=1)

@@ -174,6 +174,21 @@ def test_a_wrong_ignore_index_is_refused(data: Path, ignore: object) -> None:
         read_classes(_classes(data, [{"id": 0, "name": "a"}], ignore_index=ignore))
 
 
+@pytest.mark.parametrize(
+    ("entry", "more", "told"),
+    [
+        ({"id": 0, "name": "a", "color": [1, 2, 3]}, {}, "got 'color' of a class, expected color_rgb"),
+        ({"id": 0, "name": "a", "colour_rgb": [1, 2, 3]}, {}, "got 'colour_rgb' of a class"),
+        ({"id": False, "name": "a"}, {}, "got id False, expected a whole number"),
+        ({"id": 0, "name": "a"}, {"ignore_index": 254.9}, "got ignore_index 254.9, expected a whole number"),
+        ({"id": 0, "name": "a"}, {"ignore_index": "254"}, "got ignore_index '254'"),
+    ],
+)
+def test_what_a_class_list_would_lose_is_refused(data: Path, entry: Any, more: Any, told: str) -> None:
+    with pytest.raises(InputError, match=rf"classes\.json: .*{told}"):
+        read_classes(_classes(data, [entry], **more))
+
+
 @pytest.mark.parametrize("text", ["", "[", "[]", "3", '"a"', "1" * 5000, "[" * 100_000, '{"classes": {"id": 0}}'])
 def test_a_file_that_is_no_list_of_classes_is_refused(data: Path, text: str) -> None:
     (data / "classes.json").write_text(text)

@@ -188,6 +188,8 @@ def test_the_family_is_in_the_name_or_given(tmp_path: Path, vae: str) -> None:
     assert load(tmp_path, vae, state, "checkpoint-0400000.pt", family="sit").model.family == "sit"
     assert load(tmp_path, vae, state, "my_SiT-XL.pt").model.family == "sit"
     assert load(tmp_path, vae, state, "dit_b.pth").model.family == "dit"
+    with pytest.raises(InputError, match=r"got sit time sigma with .*dit_b\.pth, a dit, where it has no effect"):
+        load(tmp_path, vae, state, "dit_b.pth", sit_time="sigma")
     with pytest.raises(InputError, match="got the family 'unet', expected one of dit, sit"):
         load(tmp_path, vae, state, family="unet")
     with pytest.raises(InputError, match="got the family sd3 for a single file, expected dit or sit"):

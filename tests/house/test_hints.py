@@ -124,12 +124,15 @@ def test_select_says_what_to_type_next(
     tmp_path: Path, backbone_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "my selection.json"
-    monkeypatch.setattr(sys, "argv", ["aselect-select", str(backbone_folder), "--out", str(out), "--task", "cls"])
+    options = ["--family", "dit", "--imgsz", "32x32", "--label", "1"]
+    asked = ["aselect-select", str(backbone_folder), "--out", str(out), "--task", "cls", *options]
+    monkeypatch.setattr(sys, "argv", asked)
     with pytest.raises(SystemExit):
         select()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        f"next: aselect-train --task cls --backbone {backbone_folder} --selection '{out}' --data DATA --out my-cls"
+        f"next: aselect-train --task cls --backbone {backbone_folder} --selection '{out}' --data DATA "
+        "--imgsz 32x32 --family dit --out my-cls"
     )
 
 

@@ -144,3 +144,8 @@ def test_a_model_in_memory_gives_the_outputs_that_are_named(seg_model: Path) -> 
 def test_a_broken_model_in_memory_is_named_as_such() -> None:
     with pytest.raises(IntegrityError, match="model in memory: ONNX Runtime cannot load it"):
         OnnxSession(b"nonsense", "cpu")
+
+
+def test_a_device_that_is_none_is_refused(seg_model: Path) -> None:
+    with pytest.raises(InputError, match="got device 'gpu', expected one of auto, cpu"):
+        open_model(seg_model, "gpu")  # type: ignore[arg-type]

@@ -382,6 +382,18 @@ def test_an_empty_name_is_one_line(seg_model: Path, tmp_path: Path, inputs: str,
     _assert_one_line(_run(seg_model, inputs, "-o", output and tmp_path / output), "empty")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--rules", ""], "got an empty word after --rules"),
+        (["--rules="], "got an empty word in --rules="),
+        (["--max-seconds", "inf"], "got max seconds inf"),
+    ],
+)
+def test_values_that_say_nothing_are_one_line(seg_model: Path, words: list[str], told: str) -> None:
+    _assert_one_line(_run(seg_model, STREET, *words), told)
+
+
 @pytest.mark.parametrize("coding", ["utf-8", "iso-8859-1"])
 @pytest.mark.parametrize(
     "name", [b"caf\xe9.mp4", "été.mp4".encode(), b"caf\xe9.png", b"a:b.mp4", b"-x.mp4", b"a%03d.avi", b"a ! b.mp4"]

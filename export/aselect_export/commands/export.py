@@ -14,7 +14,7 @@ from aselect_calibration.settings import Rest
 from aselect_calibration.thresholds import Method
 from aselect_edge.commands.threads import Threads, use_threads
 from aselect_export.card import CARD
-from aselect_export.choices import EngineChoice, Format
+from aselect_export.choices import MOST_FRAMES, EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.commands.records import option_names
@@ -81,7 +81,7 @@ def _export(
     precision: Annotated[Precision, typer.Option()] = "fp16",
     model: Annotated[Path | None, typer.Option(help="A bundle that aselect-train wrote.")] = None,
     imgsz: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; the bundle's own if left out.")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=64, help="Frames per inference.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_FRAMES, help="Frames per inference.")] = 1,
     data: Annotated[
         Path | None,
         typer.Option(help="Images or a video to verify and calibrate on; with labels they also check the accuracy."),

@@ -63,6 +63,7 @@ class Command:
         @functools.wraps(function)
         def guarded(**arguments: Any) -> None:
             with reporting(verbose=bool(arguments.get("verbose")), options=self.options):
+                _refuse_empty(sys.argv[1:])
                 function(**arguments)
 
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -77,6 +78,15 @@ class Command:
 
 
 entry = Command
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Raise InputError for an empty word, which a path would take as the working directory."""
+    for before, word in zip(["", *words], words, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            where = f" in {word}" if word else f" after {before}" if before.startswith("-") else ""
+            raise InputError(f"got an empty word{where}, expected text; set the variable that it comes from")
+
 
 # pydantic reads the metadata of every installed distribution in search of plugins, of which this project has none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -20,7 +20,7 @@ from threading import Event
 from aselect_runtime.drawing import Look
 from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
-from aselect_runtime.options import Decode
+from aselect_runtime.options import LEAST_SECONDS, MOST, MOST_SECONDS, Decode, within
 from aselect_runtime.pipeline.answers import Answering
 from aselect_runtime.pipeline.events import EventFlow, EventPlan
 from aselect_runtime.pipeline.feed import Feed
@@ -92,6 +92,8 @@ def run_pipeline(
     names = [source.info.name for source in sources]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor(names, heartbeat)
+    within(max_frames, 1, MOST, "max_frames")
+    within(max_seconds, LEAST_SECONDS, MOST_SECONDS, "max_seconds", whole=False)
     folders = label_folders(sources, short_names(inputs))
     lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
     plans = plan_outputs(outputs, inputs, lanes.streams)
