@@ -36,12 +36,11 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join([TITLES[name], *map(_percent, rows), ms])} |")
     details = "; ".join(
         f"{name} {part['imgsz']}, {part['samples']:,} images seen, {_seeds(part)}, tap {part['selected'][0]} at "
-        f"timestep {part['selected'][1]:g}"
+        f"timestep {part['selected'][1]:g}, measured {part['date']}"
         for name, part in found.items()
     )
-    last = max(found.values(), key=lambda part: part["date"])
-    text = f"Test split, mean over the seeds; {details}."
-    return "\n".join([*lines, "", f"{text} Measured {last['date']} on {last['machine']}, with `{COMMAND}`."])
+    machines = " and ".join(sorted({part["machine"] for part in found.values()}))
+    return "\n".join([*lines, "", f"Test split, mean over the seeds; {details}. On {machines}, with `{COMMAND}`."])
 
 
 def _seeds(part: dict[str, Any]) -> str:
