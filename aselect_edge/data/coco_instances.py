@@ -61,7 +61,7 @@ def _sources(data: Path) -> dict[str, Path]:
 
 
 def _alone(folder: Path) -> Path | None:
-    there = {path.stem.lower(): path for path in folder.glob("*.json")} if folder.is_dir() else {}
+    there = {path.stem.lower(): path for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
     return next((there[name] for name in _ALONE if name in there), None)
 
 

@@ -100,11 +100,25 @@ def _inside(folder: Path, suffixes: Collection[str], beside: bool) -> Place | No
     if images and labels:
         return Place(images, labels)
     if images is None and labels is None:
-        siblings = (child for child in folder.parent.iterdir() if child.name.startswith(folder.name) and child.is_dir())
-        for sibling in siblings:
-            if _BESIDE.fullmatch(sibling.name[len(folder.name) :]) and has_file(sibling, suffixes):
-                return Place(folder, sibling)
+        siblings = _siblings(folder.absolute(), suffixes)  # `.` has no name
+        if len(siblings) > 1:
+            raise InputError(
+                f"{folder}: got the labels {some_of([path.name for path in siblings])} beside it, expected one "
+                "folder of them; move the others away"
+            )
+        if siblings:
+            return Place(folder, siblings[0])
     return Place(images or folder, images or folder) if beside and _beside(images or folder, suffixes) else None
+
+
+def _siblings(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The folders of labels beside a folder of images, such as `train_masks` of `train`, by name."""
+    there = (child for child in sorted(folder.parent.iterdir()) if child.name.startswith(folder.name))
+    return [
+        child
+        for child in there
+        if _BESIDE.fullmatch(child.name[len(folder.name) :]) and child.is_dir() and has_file(child, suffixes)
+    ]
 
 
 def _beside(folder: Path, suffixes: Collection[str]) -> bool:
@@ -187,9 +201,17 @@ def _label(folder: Path, image: Path, known: Mapping[PurePath, Sequence[Path]]) 
 def split_lists(data: Path) -> dict[str, Path]:
     """The lists `train.txt`, `val.txt` and `test.txt` in a folder, or in the sub-folders where tools put them."""
     for folder in (data, *(data / name for name in ("splits", "lists", "ImageSets/Segmentation", "ImageSets"))):
-        paths = [path for path in folder.glob("*.txt") if split_of(path.stem)] if folder.is_dir() else []
-        if paths:
-            found = {split_of(path.stem): path for path in paths}
+        found: dict[str, Path] = {}
+        for path in sorted(folder.glob("*.txt")):
+            split = split_of(path.stem)
+            if split in found:
+                raise InputError(
+                    f"{path}: got a second list of the split {split} next to {found[split].name}, expected one; remove "
+                    "one"
+                )
+            if split:
+                found[split] = path
+        if found:
             return {split: found[split] for split in FOLDERS if split in found}
     return {}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 LIMITS = Path("/sys/fs/cgroup/cpu.max")
+OLDER_LIMITS = Path("/sys/fs/cgroup/cpu")
+"""Folder of the same in version 1 of the kernel's control groups."""
 BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
 """Linux CPU flags of the instructions that multiply bfloat16, the faster ones first."""
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
@@ -44,11 +46,14 @@ def processor(cpuinfo: Path = CPUINFO) -> Processor:
     return Processor(fields.get("model name", platform.machine()), frozenset(flags.split()))
 
 
-def cpu_quota(limits: Path = LIMITS) -> int | None:
+def cpu_quota(limits: Path = LIMITS, older: Path = OLDER_LIMITS) -> int | None:
     """Whole CPUs that a container's quota allows (`docker run --cpus 2`), at least 1; None without a quota."""
     try:
-        quota, period = limits.read_text(encoding="ascii").split()
-        return max(1, int(quota) // int(period))
+        if limits.is_file():
+            quota, period = limits.read_text(encoding="ascii").split()
+        else:
+            quota, period = ((older / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
     except (OSError, ValueError):  # `max 100000` says that there is none
         return None
 

@@ -102,7 +102,10 @@ def test_a_foreign_data_set_is_compared_with_random_weights_and_with_the_teacher
     }
     lines = foreign_table.table(results).splitlines()
     assert lines[2] == "| crops and weeds, 31 images, mIoU | 20.0 % | 60.0 % | 53.0 % | 64.0 % | 8.0, 16.2 |"
-    assert "over the seeds; crops 48x64, 3,000 images seen, 1 seed, tap 4.mlp at timestep 50, measured 2026-01-02;" in lines[-1]
+    assert (
+        "over the seeds; crops 48x64, 3,000 images seen, 1 seed, tap 4.mlp at timestep 50, measured 2026-01-02;"
+        in lines[-1]
+    )
 
 
 def test_with_several_seeds_a_foreign_goal_is_met_where_the_interval_is_above_zero() -> None:

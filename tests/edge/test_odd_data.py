@@ -20,6 +20,7 @@ from aselect_edge.data.survey import survey
 from aselect_edge.planning.first_steps import first_steps
 from aselect_edge.training.views import data_digest
 from aselect_runtime.errors import InputError
+from tests.edge.layouts import image, mask
 from tests.edge.test_init import with_yolo
 
 
@@ -213,3 +214,30 @@ def test_masks_that_are_taken_for_a_class_are_named(
             photograph(tmp_path / split / other / f"{'b' if not warned else ''}{number}.jpg", number + 4)
     assert len(open_classification(tmp_path, "train").classes) == 2
     assert (f"took Masks and {other} for two classes" in caplog.text) == warned
+
+
+def test_two_folders_of_masks_beside_the_images_are_refused(tmp_path: Path) -> None:
+    for number in range(12):
+        image(tmp_path / "train" / f"{number}.jpg")
+        for folder in ("train_masks", "train_labels"):
+            mask(tmp_path / folder / f"{number}.png")
+    with pytest.raises(InputError, match=r"train: got the labels train_labels, train_masks beside it, expected one"):
+        open_segmentation(tmp_path, "train")
+
+
+def test_two_lists_of_a_split_are_refused(tmp_path: Path) -> None:
+    for number in range(6):
+        image(tmp_path / "images" / f"{number}.jpg")
+        mask(tmp_path / "masks" / f"{number}.png")
+    for name, numbers in (("train", "0123"), ("val", "45"), ("valid", "3")):
+        (tmp_path / f"{name}.txt").write_text("\n".join(numbers))
+    with pytest.raises(InputError, match=r"valid\.txt: got a second list of the split val next to val\.txt"):
+        open_segmentation(tmp_path, "val")
+
+
+def test_a_folder_is_the_same_data_by_its_name_and_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        image(tmp_path / "roads" / f"{number}.jpg")
+        mask(tmp_path / "roads_masks" / f"{number}.png")
+    monkeypatch.chdir(tmp_path / "roads")
+    assert len(open_segmentation(Path(), "train")) == len(open_segmentation(tmp_path / "roads", "train")) > 0

@@ -111,7 +111,14 @@ def test_threads_of_a_command_are_those_of_every_library(
 def test_a_container_has_the_cpus_of_its_quota(tmp_path: Path, text: str, cpus: int | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
     assert cpu_quota(tmp_path / "cpu.max") == cpus
-    assert cpu_quota(tmp_path / "none") is None
+    assert cpu_quota(tmp_path / "none", tmp_path) is None
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(200_000, 2), (50_000, 1), (-1, None)])
+def test_older_kernels_have_the_quota_in_two_files(tmp_path: Path, quota: int, cpus: int | None) -> None:
+    (tmp_path / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert cpu_quota(tmp_path / "none", tmp_path) == cpus
 
 
 def test_a_busy_machine_gives_advice() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from aselect_runtime.commands.entry import reporting
+from aselect_runtime.commands.entry import print_in_any_coding, reporting
 from aselect_runtime.errors import MissingDependencyError
 
 GROUP = "aselect.commands"
@@ -55,6 +55,7 @@ Start with `aselect init DATA`: it looks at your images and prints these command
 
 def main() -> None:
     """The console script `aselect`."""
+    print_in_any_coding()
     with reporting(verbose=False):
         _app()()
 

@@ -13,6 +13,7 @@ Exit codes: 0 success; 1 an expected error, as one line on stderr; 2 usage; 3 a 
 from __future__ import annotations
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -50,6 +51,7 @@ class Command:
 
     def __call__(self) -> None:
         """Run the command with the arguments of this process, then exit."""
+        print_in_any_coding()
         self.verb()()
 
     def verb(self) -> Any:
@@ -78,6 +80,12 @@ class Command:
 
 
 entry = Command
+
+
+def print_in_any_coding() -> None:
+    """Escape what the terminal's or file's coding does not have, as on stderr, instead of ending in a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _refuse_empty(words: Sequence[str]) -> None:

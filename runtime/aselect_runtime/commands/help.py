@@ -71,6 +71,7 @@ def shortened(names: str, text: str) -> tuple[str, str]:
 
     `--batch <int range>` and `--batch INTEGER RANGE` become `--batch N`, `[default: 1; x>=1]` becomes `[default: 1]`.
     """
+    text = text.replace("\\[", "[")  # which typer 0.19 escapes
     names = re.sub(r"<([^<>]+)>", r"\1", names)
     names = re.sub(r"list\[([^\[\]]+)\]$", r"\1", names)
     names = re.sub(r" \[([^\[\]]+\|[^\[\]]+)\]", r" \1", names)
