@@ -15,7 +15,7 @@ import numpy as np
 from aselect_runtime.backends import open_model, usable_devices
 from aselect_runtime.errors import EngineError, GateError, InputError, MissingDependencyError
 from aselect_runtime.frames import Frame, resize
-from aselect_runtime.options import LEAST_SECONDS, MOST_SECONDS, Device, within
+from aselect_runtime.options import MOST_SECONDS, Device, within
 from aselect_runtime.pipeline.run import run_pipeline
 from aselect_runtime.pipeline.timing import RunSummary
 from aselect_runtime.progress import Progress, silent
@@ -41,7 +41,7 @@ class Effort:
 
     def __post_init__(self) -> None:
         within(self.warmup_ms, 0, 1000 * MOST_SECONDS, "warmup", whole=False)
-        within(self.duration, LEAST_SECONDS, MOST_SECONDS, "duration", whole=False)
+        within(self.duration, 0, MOST_SECONDS, "duration", whole=False)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ CASES: dict[str, Make] = {
     "model of a newline": _model("mod\nel [a] %d"),
     "working folder not UTF-8": _below("here\udce9"),
     "working folder of a protocol": _below("rtsp:x ! y"),
-    "empty": _told("", "got an empty input, expected .*; name one"),
+    "empty": _told("", "got an empty word, expected text"),
     "blank": _told(" ", "no such input"),
     "dash": _told("-a.mp4", "No such option", "-a.mp4"),
     "missing": _told("a.mp4", "a.mp4: no such input.*check the path"),

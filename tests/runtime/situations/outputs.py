@@ -360,7 +360,7 @@ CASES: dict[str, Make] = {
     "file in the way": _told(["x/b.jsonl"], "x/b.jsonl: could not write .Not a directory", files=["x"]),
     "an output twice": _told(["b.mp4", "./b.mp4"], "got this path twice"),
     "output is the input": _told(["a.mp4"], "got the path of an input, expected another one"),
-    "empty": _told([""], "got an empty output, expected .*; name one"),
+    "empty": _told([""], "got an empty word after -o, expected text"),
     "unknown suffix": _told(["b.avi"], r"b.avi: got the suffix '.avi', expected .mp4 or .mkv"),
     "csv": _told(["b.csv"], r"got the suffix '.csv', expected .*\.jsonl"),
     "upper case": _told(["B.MP4"], r"got the suffix '.MP4', expected .mp4"),
