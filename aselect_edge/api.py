@@ -264,6 +264,5 @@ def _options(given: Mapping[str, Any]) -> BackboneOptions:
 def _load(backbone: str | Path | LoadedBackbone, options: BackboneOptions, depth: int | None = None) -> LoadedBackbone:
     if not isinstance(backbone, LoadedBackbone):
         return load(str(backbone), options, depth)
-    given = vars(options) | {"condition": options.condition is not None}
-    refuse_unused(given, "a loaded backbone", "a source that is loaded here")
+    refuse_unused(options.given(), "a loaded backbone", "a source that is loaded here")
     return backbone

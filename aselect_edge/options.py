@@ -28,3 +28,8 @@ class BackboneOptions:
     """The model's time input, `sigma` or `1-sigma`, for a SiT-like file."""
     sit_path: str | None = None
     """Its path: `linear`, `cosine` or `vp`."""
+
+    def given(self, *names: str) -> dict[str, object]:
+        """The options of these names, or all; of a condition, which may be tensors, whether there is one."""
+        found = {**vars(self), "condition": self.condition is not None}
+        return {name: found[name] for name in names or found}

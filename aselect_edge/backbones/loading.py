@@ -92,17 +92,16 @@ def load(
     folder: Path | None = None
     if (path / BUNDLE).is_file():
         if not recorded:
-            own = _given(options, "family", "vae", "revision", "label", *IN_CONFIGURATION)
-            own["condition"] = options.condition is not None
+            own = options.given("family", "vae", "revision", "label", "condition", *IN_CONFIGURATION)
             refuse_unused(own, f"the bundle {source}, which has its own", "other backbones")
         return _of_bundle(path, lean)
     notes: Mapping[str, Any] = {}
     schedule: Schedule | None = None
     in_own_layout = path.is_file() and not is_diffusers_file(path)
     if not recorded and path.exists():
-        refuse_unused(_given(options, "revision"), f"the local {source}", "a hub id")
+        refuse_unused(options.given("revision"), f"the local {source}", "a hub id")
     if not recorded and not in_own_layout:
-        refuse_unused(_given(options, *IN_CONFIGURATION), source, "a single file in the layout of the model's authors")
+        refuse_unused(options.given(*IN_CONFIGURATION), source, "a single file in the layout of the model's authors")
     if in_own_layout:
         found = load_file(path, options, depth, lean)
         model, schedule, notes = found.model, found.schedule, found.notes
@@ -114,8 +113,8 @@ def load(
         )
     if condition is not None and not recorded:
         if not model.prompted:
-            refuse_unused({"condition": True}, f"{source}, which has no prompt", "models with text encoders")
-        refuse_unused(_given(options, "label"), "a condition", "a model with classes", by=("condition",))
+            refuse_unused(options.given("condition"), f"{source}, which has no prompt", "models with text encoders")
+        refuse_unused(options.given("label"), "a condition", "a model with classes", by=("condition",))
         model.check_condition(condition)
     encoder, origin = _encoder(model, folder, options.vae, source)
     check_latents(source, encoder, notes)
@@ -127,10 +126,6 @@ def load(
             local_folder(source, options.revision, PROMPT)  # for a hub id, gigabytes that other models do not need
         condition = model.condition(options.label, folder)
     return LoadedBackbone(model, encoder, condition, schedule, name, options.revision, origin, options.label)
-
-
-def _given(options: BackboneOptions, *names: str) -> dict[str, object]:
-    return {name: getattr(options, name) for name in names}
 
 
 def _folder(path: Path, source: str, revision: str | None, family: str | None) -> Path:

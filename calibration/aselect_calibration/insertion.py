@@ -125,11 +125,11 @@ class _Insertion:
             # Consumers of the convolution read the dequantised tensor, which keeps the old name.
             node.output[0] = f"{output}.float"
             scale = scale_of(known.output, dtype, self.form)
-            if len(self.readers.get(output, [])) > 1:
-                self._quantise(node.output[0], scale, f"{output}.levels")
-                self._bound(f"{output}.levels", scale, output)
-            else:
-                self._quantise(node.output[0], scale, output)
+            shared = len(self.readers.get(output, [])) > 1
+            back = f"{output}.levels" if shared else output
+            self._quantise(node.output[0], scale, back)
+            if shared:
+                self._bound(back, scale, output)
 
     def finish(self) -> Graph:
         model = self.graph.model.graph

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -147,9 +147,12 @@ def _way(device: Device, model: _Request, manifest: Manifest) -> Way:
 
 
 def _versions() -> str:
-    """The versions of the libraries that may run a model."""
-    names = [name for name in ("onnxruntime", "openvino") if find_spec(name) is not None]
-    return " ".join(f"{name} {import_module(name).__version__}" for name in names)
+    """The versions of the libraries that may run a model, without importing those that the choice does not need."""
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return " ".join(found)
 
 
 def _comparison_graph(model: _Request, folder: Path, manifest: Manifest) -> list[_Request]:
