@@ -11,21 +11,20 @@ from aselect_edge.backbones import LoadedBackbone
 from aselect_edge.backbones.device import find_device
 from aselect_edge.backbones.loading import load
 from aselect_edge.bundle.discard import parse_channels
-from aselect_edge.options import BackboneOptions
+from aselect_edge.options import BackboneOptions, parse_components, parse_timesteps
 from aselect_edge.selection import Measure, Request, Settings, select_tap
 from aselect_edge.selection.choice import SearchHead
 from aselect_edge.selection.feature_maps import feature_maps
 from aselect_edge.selection.plots import draw_features, draw_selection
-from aselect_edge.selection.strategies import default_strategy, refuse_unread
+from aselect_edge.selection.strategies import default_strategy, refuse_unread, refuse_unscanned
 from aselect_edge.team import assemble
 from aselect_edge.training import RECIPES, CleanRecipe, Outcome, TrainRequest, Unfreeze, train_bundle
 from aselect_edge.training.recipe import Overlap
 from aselect_runtime.errors import InputError
 from aselect_runtime.files import check_place
-from aselect_runtime.options import MOST, choice, parse_list, parse_size, refuse_unused, within
+from aselect_runtime.options import MOST, choice, parse_size, refuse_unused, within
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import (
-    COMPONENTS,
     HEAD_KINDS,
     CleanLevels,
     Component,
@@ -47,7 +46,7 @@ def select(
     images: int | None = None,
     imgsz: str | tuple[int, int] | None = None,
     timestep: float | None = None,
-    timesteps: Sequence[float] | None = None,
+    timesteps: str | Sequence[float] | None = None,
     components: str | Sequence[Component] | None = None,
     blocks: int | None = None,
     tap: str | Tap | None = None,
@@ -95,8 +94,8 @@ def select(
         raise InputError("got timestep and timesteps, expected only one of them; leave one out", parameter="timesteps")
     _check_numbers(batch=(batch, 1), images=(images, 0), blocks=(blocks, 0), seed=(seed, 0), steps=(steps, 1))
     within(dimensions, 1, 2, "dimensions")
-    parts = parse_list(components) if isinstance(components, str) else components
-    wanted = None if parts is None else [choice(part, COMPONENTS, "components") for part in parts]
+    wanted = None if components is None else parse_components(components)
+    levels = timesteps if timestep is None else [timestep]
     folder = None if data is None else Path(data)
     only = Tap.parse(tap) if isinstance(tap, str) else tap
     choice(task, tuple(HEAD_KINDS), "task")
@@ -104,13 +103,14 @@ def select(
     settings = Settings(Measure(dimensions, not amplitude, cutoff, dc), only, confidence, head=head, steps=steps)
     given = {"dimensions": dimensions, "amplitude": amplitude, "cutoff": cutoff, "dc": dc, "confidence": confidence}
     refuse_unread(name, {**given, "head": head, "steps": steps, "tap": only})
+    refuse_unscanned(name, only, {"components": wanted, "blocks": blocks}, folder, {"images": images, "batch": batch})
     choice(head, get_args(SearchHead), "head")
     request = Request(
         strategy=name,
         task=task,
         images=images,
         imgsz=None if imgsz is None else parse_size(imgsz),
-        timesteps=timesteps if timestep is None else [timestep],
+        timesteps=None if levels is None else parse_timesteps(levels),
         components=wanted,
         blocks=blocks,
         batch=batch,

@@ -6,7 +6,6 @@ For several processes: `torchrun --nproc-per-node N -m aselect_edge.commands.sel
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ import typer
 
 from aselect_edge.commands.backbone import Backbone, BackboneChoice, DeviceName, Size
 from aselect_edge.commands.threads import Threads, use_threads
+from aselect_edge.options import parse_components, parse_timesteps
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import HelpAll, Json, Verbose, read, unset_at
 from aselect_runtime.commands.records import option_names
-from aselect_runtime.errors import InputError
-from aselect_runtime.options import choice, parse_list, parse_size
+from aselect_runtime.options import parse_size
 from aselect_runtime.progress import terminal_progress
-from aselect_runtime.records import COMPONENTS, Component, Selection, Tap, Task
+from aselect_runtime.records import Selection, Tap, Task
 
 StrategyName = Literal[
     "hfr",
@@ -120,8 +119,8 @@ def _select(
         raise typer.BadParameter("got --timesteps too, expected one of them", param_hint="--timestep")
     read_options = {
         "imgsz": read(imgsz, "--imgsz", parse_size),
-        "timesteps": read(candidates.timesteps, "--timesteps", _numbers),
-        "components": read(candidates.components, "--components", _components),
+        "timesteps": read(candidates.timesteps, "--timesteps", parse_timesteps),
+        "components": read(candidates.components, "--components", parse_components),
         "tap": read(tap, "--tap", Tap.parse),
     }
 
@@ -171,20 +170,6 @@ def _massive(selection: Selection) -> list[str]:
     rows = [f"{each.tap}: {', '.join(map(str, each.channels))} (up to {each.ratio:.0f}x the median)" for each in found]
     more = [f"and {len(rows) - _LINES} more taps, see the record"] if len(rows) > _LINES else []
     return ["massive channels, which aselect-train can discard:", *rows[:_LINES], *more]
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(map(math.isfinite, numbers)):
-        raise InputError(f"got the timesteps {text!r}, expected numbers such as 0,50,100; correct them")
-    return numbers
-
-
-def _components(text: str) -> list[Component]:
-    return [choice(part, COMPONENTS, "component") for part in parse_list(text)]
 
 
 select = entry(

@@ -71,6 +71,8 @@ _READ_BY = {
     "tap": ("smallest-sigma", "fixed", "uniform", "learned", "gate"),
 }
 """The options of `Settings` and `Measure` that only some strategies read."""
+_READING = {"images": 0, "batch": 8}
+"""The options that decide how images are read, and what they are if not given (`images` may also be None)."""
 _UNSET = {**asdict(Measure()), "amplitude": not Measure().power, **vars(Settings())}
 
 
@@ -79,6 +81,17 @@ def refuse_unread(strategy: str, given: Mapping[str, object]) -> None:
     for name, value in given.items():
         if value != _UNSET[name] and strategy in STRATEGIES and strategy not in _READ_BY[name]:
             refuse_unused({name: value}, f"the strategy {strategy}", ", ".join(_READ_BY[name]), by=("strategy",))
+
+
+def refuse_unscanned(
+    strategy: str, tap: Tap | None, candidates: Mapping[str, object], data: Path | None, reading: Mapping[str, object]
+) -> None:
+    """Raise InputError for `candidates` beside a given tap, and for options of `reading` images without images."""
+    if tap is not None:
+        refuse_unused(candidates, f"the given tap {tap}", "several taps to choose from", by=("tap",))
+    if data is None and strategy in STRATEGIES and not STRATEGIES[strategy].looks:
+        given = {name: value for name, value in reading.items() if (value or 0) != _READING[name]}
+        refuse_unused(given, "no data", "images to measure", by=("data",))
 
 
 def default_strategy(data: Path | None, task: Task, tap: Tap | None) -> str:

@@ -98,7 +98,15 @@ def test_labels_that_are_there_are_used(backbone_folder: Path, street_data: Path
         ({"seed": -1}, "got seed -1"),
         ({"seed": 2**70}, "got seed"),
         ({"strategy": "exhaustive", "steps": 0}, "got steps 0"),
-        ({"timesteps": [float("nan")]}, "expected indices, whole numbers"),
+        ({"timesteps": [float("nan")]}, r"got the timesteps \[nan\], expected numbers"),
+        ({"timesteps": "0,many"}, "got the timesteps '0,many', expected numbers"),
+        ({"timesteps": []}, r"got the timesteps \[\], expected numbers"),
+        ({"timesteps": [0.5]}, "expected indices, whole numbers"),
+        ({"timestep": True}, r"got the timesteps \[True\], expected numbers"),
+        ({"components": []}, r"got the components \[\], expected at least one of hidden"),
+        ({"components": " , "}, "got the components ' , ', expected at least one"),
+        ({"tap": "1.mlp", "components": "key"}, "got components key with the given tap 1.mlp, where it has no effect"),
+        ({"timestep": 10, "tap": "1.mlp", "blocks": 1}, "got blocks 1 with the given tap 1.mlp"),
         ({"components": ["nose"]}, "got components 'nose', expected one of hidden"),
         ({"strategy": "hfr", "tap": "0.query"}, "got tap 0.query with the strategy hfr, where it has no effect"),
         ({"strategy": "probe", "cutoff": 0.3}, "got cutoff 0.3 with the strategy probe"),
@@ -114,6 +122,14 @@ def test_select_refuses(backbone_folder: Path, street_data: Path, options: dict[
         select(backbone_folder, street_data, **options)
 
 
+@pytest.mark.parametrize(("options", "told"), [({"images": 5}, "images 5"), ({"batch": 2}, "batch 2")])
+def test_options_for_reading_images_need_images(backbone_folder: Path, options: dict[str, Any], told: str) -> None:
+    for chosen in ({}, {"timestep": 10, "tap": "1.mlp"}, {"strategy": "uniform"}):
+        with pytest.raises(InputError, match=f"got {told} with no data, where it has no effect"):
+            select(backbone_folder, **chosen, **options)
+    assert select(backbone_folder, images=0, batch=8, tap="1.mlp").strategy == "smallest-sigma"
+
+
 def test_several_timesteps_at_a_given_tap_are_compared_there(backbone_folder: Path, street_data: Path) -> None:
     given: dict[str, Any] = {"strategy": "fixed", "timesteps": [0, 500], "imgsz": "32x48", "images": 2}
     found = select(backbone_folder, street_data, tap="0.value", **given)
@@ -122,9 +138,11 @@ def test_several_timesteps_at_a_given_tap_are_compared_there(backbone_folder: Pa
     assert [score.value for score in found.scores] == [everywhere[score.noise, score.tap] for score in found.scores]
 
 
-def test_components_may_be_a_list_in_text(backbone_folder: Path, street_data: Path) -> None:
-    found = select(backbone_folder, street_data, strategy="hfr", components="key, mlp", imgsz="32x48", images=2)
+def test_components_and_timesteps_may_be_lists_in_text(backbone_folder: Path, street_data: Path) -> None:
+    options: dict[str, Any] = {"components": "key, mlp", "timesteps": "0, 300", "imgsz": "32x48", "images": 2}
+    found = select(backbone_folder, street_data, strategy="hfr", **options)
     assert {score.tap.component for score in found.scores} == {"key", "mlp"}
+    assert {score.noise.model_timestep for score in found.scores} == {0, 300}
 
 
 def test_a_bundle_is_trained_from_a_record_or_its_file(
