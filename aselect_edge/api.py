@@ -26,6 +26,7 @@ from aselect_runtime.options import MOST, choice, parse_size, refuse_unused, wit
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import (
     HEAD_KINDS,
+    MOST_DRAWS,
     CleanLevels,
     Component,
     HeadKind,
@@ -204,7 +205,8 @@ def train(
     if head is not None:
         choice(head, get_args(HeadKind), "head")
     _check_numbers(samples=(samples, 0), batch=(batch, 0), patience=(patience, 0), seed=(seed, 0))
-    _check_numbers(clean_samples=(clean_samples, 0), noise_draws=(noise_draws, 1))
+    _check_numbers(clean_samples=(clean_samples, 0))
+    within(noise_draws, 1, MOST_DRAWS, "noise_draws")
     for rate, speed in (("lr", lr), ("backbone_lr", backbone_lr), ("clean_lr", clean_lr)):
         within(speed, 0, 1, rate, whole=False)
     chosen = selection if isinstance(selection, Selection) else Selection.load(Path(selection))

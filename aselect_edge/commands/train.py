@@ -20,7 +20,7 @@ from aselect_runtime.commands.options import HelpAll, Json, Verbose, read, unset
 from aselect_runtime.commands.records import option_names
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.progress import terminal_progress
-from aselect_runtime.records import CleanLevels, HeadKind, Tap, Task
+from aselect_runtime.records import MOST_DRAWS, CleanLevels, HeadKind, Tap, Task
 
 Loss = Literal["dice", "lovasz"]
 
@@ -104,7 +104,9 @@ class Cleaning:
 class Computing:
     """On what it computes, and with which noise."""
 
-    noise_draws: Annotated[int, typer.Option(min=1, max=64, help="Mean over N draws of the noise, one pass each.")] = 1
+    noise_draws: Annotated[
+        int, typer.Option(min=1, max=MOST_DRAWS, help="Mean over N draws of the noise, one pass each.")
+    ] = 1
     discard_channels: Annotated[
         str,
         typer.Option(metavar="LIST", help="Channels of the taps to set to zero: auto, none or 12,85."),

@@ -52,6 +52,9 @@ class TrainRequest:
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
+        twice = sorted({str(tap) for tap in self.taps if self.taps.count(tap) > 1})
+        if twice:
+            raise InputError(f"got {', '.join(twice)} twice, expected different taps; give each once", parameter="taps")
         if self.head is not None:
             check_head(self.head, self.task)
         if self.clean is not None and self.unfreeze is not None:

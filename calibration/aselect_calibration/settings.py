@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from aselect_calibration.thresholds import Method
 from aselect_runtime.errors import InputError
-from aselect_runtime.options import choice
+from aselect_runtime.options import MOST, choice, within
 
 Rest = Literal["fp16", "fp32"]
 Form = Literal["int8", "fp8", "int4"]
@@ -35,11 +35,7 @@ class Int8Settings:
             choice(self.method, get_args(Method), "calib")
         if self.rest is not None:
             choice(self.rest, get_args(Rest), "rest")
-        if self.images < 1:
-            raise InputError(
-                f"got {self.images} images to calibrate on, expected at least 1; increase it, for example to 128",
-                parameter="calib_images",
-            )
+        within(self.images, 1, MOST, "calib_images")
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
             raise InputError(
                 f"got an allowed drop of {self.max_drop:g}, expected a share from 0 to 1; change it (0.003 is 0.3 "

@@ -62,13 +62,13 @@ class Model:
 
     def stream(
         self,
-        source: str | Source,
+        source: str | Path | Source,
         *,
         smooth: float | None = None,
         skip_still: float | None = None,
         decode: Decode = "auto",
     ) -> Generator[Result, None, None]:
-        """Yield the results of a camera, stream, video or folder: a URI, see `open_source`, or an object.
+        """Yield the results of a camera, stream, video or folder: a URI, see `open_source`, a path or an object.
 
         A live source is reconnected whenever its connection is lost, and only its newest result is kept; every frame of
         a file gets a result. `smooth` averages outputs over time: the weight of a new frame, 0 to 1. `skip_still`

@@ -199,7 +199,9 @@ def test_a_bundle_is_trained_from_a_record_or_its_file(
         ({"lr": -1.0}, "got lr -1.0, expected a number from 0 to 1"),
         ({"lr": float("nan")}, "got lr nan"),
         ({"finetune": True, "backbone_lr": -1.0}, "got backbone lr -1.0"),
-        ({"noise_draws": 0}, "got noise draws 0"),
+        ({"noise_draws": 0}, "got noise draws 0, expected a whole number from 1 to 64"),
+        ({"noise_draws": 65}, "got noise draws 65"),
+        ({"taps": "1.mlp,0.key,1.mlp"}, "got 1.mlp twice, expected different taps"),
         ({"imgsz": 48}, "expected HxW"),
     ],
 )

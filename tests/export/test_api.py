@@ -48,6 +48,7 @@ def test_a_bundle_is_exported_into_a_folder_of_its_name(
         ({"calib": "mse"}, "calib mse with the precision fp16, where it has no effect"),
         ({"calib": "mse", "weights": "int4"}, "calib mse with the precision fp16 and int4 weights"),
         ({"rest": "fp32", "precision": "fp32"}, "rest fp32 with the precision fp32, .* only with int8, fp8 or int4"),
+        ({"calib_images": True, "precision": "int8"}, "got calib images True, expected a whole number from 1 on"),
         ({"calib_images": 128}, "calib images 128 with the precision fp16"),
         ({"calib_images": 4, "precision": "fp32", "data": "."}, "calib images 4 with the precision fp32"),
         ({"calib_images": 4, "precision": "int8"}, "calib images 4 with no data"),

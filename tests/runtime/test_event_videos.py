@@ -412,6 +412,10 @@ def test_a_plan_needs_rules_and_a_place(tmp_path: Path) -> None:
         plan_events(None, [], [], [], EventRecording(tmp_path))
     with pytest.raises(InputError, match="no destination"):
         plan_events(path, [], ["video.mp4"], [])
+    for places, videos, of in ((["{source}.jsonl"], None, "events"), ([], "{source}", "record_events")):
+        with pytest.raises(InputError, match=r"got \{source\}, expected only \{time\} in braces here") as caught:
+            plan_events(path, places, [], [], None if videos is None else EventRecording(tmp_path / videos))
+        assert caught.value.parameters == (of,)
     for places, outputs in ([["events.jsonl"], []], [[], ["http://127.0.0.1:0"]]):
         plan = plan_events(path, places, outputs, [])
         assert plan is not None

@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Semaphore
 from types import TracebackType
@@ -30,10 +30,12 @@ from aselect_runtime.sinks import Write
 STREET = "synthetic://street?size=48x64&frames=5"
 
 
-def _run(model: Path, inputs: list[str], outputs: list[Path | str], max_frames: int | None = None) -> RunSummary:
+def _run(
+    model: Path, inputs: Sequence[str | Path], outputs: list[Path | str], max_frames: int | None = None
+) -> RunSummary:
     manifest, session = open_model(model, "cpu")
     try:
-        return run_pipeline(manifest, session, inputs, [str(path) for path in outputs], max_frames=max_frames)
+        return run_pipeline(manifest, session, inputs, outputs, max_frames=max_frames)
     finally:
         session.close()
 
@@ -55,7 +57,7 @@ def _frames(path: Path) -> list[Frame]:
 
 def test_whole_run_with_every_sink(seg_model: Path, clip: Path, tmp_path: Path) -> None:
     names = ("video.mp4", "video.mkv", "video.jsonl", "last.png", "masks/")
-    summary = _run(seg_model, [str(clip)], [f"{tmp_path}/{name}" for name in names])
+    summary = _run(seg_model, [clip], [f"{tmp_path}/{name}" for name in names])
 
     assert (summary.frames, summary.dropped, summary.device) == (12, 0, "cpu")
     assert set(summary.stages) == set(STAGES)
@@ -123,7 +125,7 @@ def test_error_of_a_late_input_keeps_the_results_of_the_others(seg_model: Path, 
     out = tmp_path / "out"
     outputs: list[Path | str] = [out / "a.mp4", out / "a.jsonl", out / "a.png", f"{out}/masks/"]
     with pytest.raises(InputError, match=r"bad\.mp4"):
-        _run(seg_model, [str(clip), str(bad)], outputs)
+        _run(seg_model, [clip, bad], outputs)
     assert sorted(path.name for path in out.iterdir()) == ["a.jsonl", "a.mp4", "a.png", "masks"]
     assert len(_lines(out / "a.jsonl")) == len(_frames(out / "a.mp4")) == 12
 
@@ -151,7 +153,7 @@ def test_masks_refuse_classification_and_foreign_folders(seg_model: Path, cls_mo
 def test_masks_of_a_later_run_replace_those_of_the_one_before_and_nothing_else(
     seg_model: Path, clip: Path, tmp_path: Path
 ) -> None:
-    _run(seg_model, [str(clip)], [f"{tmp_path}/masks/"])
+    _run(seg_model, [clip], [f"{tmp_path}/masks/"])
     (tmp_path / "masks" / "mine.png").write_bytes(b"mine")
     _run(seg_model, [STREET], [f"{tmp_path}/masks/"])
     assert (tmp_path / "masks" / "mine.png").read_bytes() == b"mine"
@@ -161,16 +163,16 @@ def test_masks_of_a_later_run_replace_those_of_the_one_before_and_nothing_else(
 def test_an_output_never_replaces_an_input_or_another_output(seg_model: Path, clip: Path, tmp_path: Path) -> None:
     before = clip.read_bytes()
     with pytest.raises(InputError, match="got the path of an input"):
-        _run(seg_model, [str(clip)], [clip])
+        _run(seg_model, [clip], [clip])
     assert clip.read_bytes() == before
     with pytest.raises(InputError, match="twice"):
-        _run(seg_model, [str(clip)], [tmp_path / "a.png", tmp_path / "b" / ".." / "a.png"])
+        _run(seg_model, [clip], [tmp_path / "a.png", tmp_path / "b" / ".." / "a.png"])
 
 
 def test_an_image_is_not_written_where_the_next_run_would_read_it(seg_model: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
     with pytest.raises(InputError, match="below the input folder"):
-        _run(seg_model, [str(tmp_path)], [tmp_path / "results" / "last.png"])
+        _run(seg_model, [tmp_path], [tmp_path / "results" / "last.png"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -197,7 +199,7 @@ def test_masks_of_two_inputs_of_one_name_are_all_kept(seg_model: Path, clip: Pat
     other = tmp_path / "other" / clip.name
     other.parent.mkdir()
     shutil.copy(clip, other)
-    _run(seg_model, [str(clip), STREET, str(other)], [f"{tmp_path}/masks/"])
+    _run(seg_model, [clip, STREET, other], [f"{tmp_path}/masks/"])
     masks = tmp_path / "masks"
     assert len(list(masks.glob("clip-*.png"))) == len(list(masks.glob("clip-2/clip-*.png"))) == 12
     assert len(list(masks.glob("street-*.png"))) == 5
@@ -208,11 +210,11 @@ def test_masks_of_images_of_one_stem_are_all_kept(seg_model: Path, tmp_path: Pat
     photos.mkdir()
     for name, grey in (("a.jpg", 0), ("a.png", 255), ("b.png", 0)):
         cv2.imwrite(str(photos / name), np.full((8, 9, 3), grey, np.uint8))
-    _run(seg_model, [str(photos)], [f"{photos}/masks/"])
+    _run(seg_model, [photos], [f"{photos}/masks/"])
     found = {path.name: int(cv2.imread(str(path), 0).max()) for path in (photos / "masks").glob("*.png")}  # type: ignore[union-attr]
     assert found == {"a.jpg.png": 0, "a.png.png": 2, "b.png": 0}
     # Masks below the input's folder are results, which the next run does not take for images.
-    assert _run(seg_model, [str(photos)], [f"{photos}/masks/"]).frames == 3
+    assert _run(seg_model, [photos], [f"{photos}/masks/"]).frames == 3
 
 
 def test_sources_that_give_two_frames_one_label_lose_none(seg_model: Path, tmp_path: Path) -> None:
@@ -473,6 +475,15 @@ def test_file_names_of_several_inputs() -> None:
     assert names(["a.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4"]
     (stamped,) = names(["{time}.mkv"], cameras[:1], [[0]])
     assert re.fullmatch(r"\d{8}T\d{6}Z\.mkv", stamped)
+    for unknown, known in (
+        ("{date}.mkv", "only {source} or {time} in braces"),
+        ("{name}.mp4", "only {source} or {time} in braces"),
+        ("{Source}/{stream}.jpg", "only {source} or {time} or {name} in braces"),
+    ):
+        with pytest.raises(InputError, match=known) as caught:
+            names([unknown], cameras, [[0], [1]])
+        assert caught.value.parameters == ("output",)
+    assert names(["mqtt://h/{room}", "{time}-{name}.png"], cameras[:1], [[0]])[0] == "mqtt://h/{room}"
 
 
 def test_a_camera_that_never_comes_leaves_the_files_of_the_run_before(seg_model: Path, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_closed_model_says_so(seg_model: Path) -> None:
 
 def test_every_frame_of_a_file_has_its_result(seg_model: Path, clip: Path) -> None:
     with Model(seg_model, "cpu") as model:
-        results = list(model.stream(str(clip)))
+        results = list(model.stream(clip))
         again = list(model.stream(open_source(str(clip))))
     assert [result.captured.index for result in results] == [result.captured.index for result in again] == [*range(12)]
     line = json.loads(results[3].to_json())

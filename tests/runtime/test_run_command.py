@@ -23,10 +23,17 @@ import cv2
 import numpy as np
 import pytest
 
+from aselect_runtime.temporaries import MOMENT
 from tests import forked
 from tests.runtime import videos
 
 COMMAND = [sys.executable, "-c", "from aselect_runtime.commands.run import run; run()"]
+WRITTEN = {
+    "--output": "results.jsonl",
+    "--events": "events.jsonl",
+    "--record-events": "videos",
+    "--record-calibration": "frames",
+}
 STREET = "synthetic://street?size=48x64&frames=6"
 
 
@@ -60,6 +67,20 @@ def test_table_goes_to_stderr(seg_model: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert "2 frames" in done.stderr
     assert "p99" in done.stderr
+
+
+def test_one_moment_is_in_the_names_of_everything_that_a_run_writes(seg_model: Path, tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    videos.write(video, [number / 10 for number in range(50)])  # the last frames are bright
+    (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
+    out = tmp_path / "out"
+    places = [f"{option}={out}/{{time}}-{name}" for option, name in WRITTEN.items()]
+    done = _run(seg_model, video, "--rules", tmp_path / "rules.toml", *places)
+    assert done.returncode == 0, done.stderr
+    moments, names = zip(*(path.name.split("-", 1) for path in out.iterdir()), strict=True)
+    assert len(set(moments)) == 1
+    assert MOMENT.fullmatch(moments[0])
+    assert set(names) == {*WRITTEN.values(), "events"}  # and the folder of snapshots
 
 
 def test_usage_errors_exit_2(seg_model: Path) -> None:

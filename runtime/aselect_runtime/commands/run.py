@@ -112,8 +112,12 @@ class EventVideoOptions:
         float | None, typer.Option(min=0.001, help="Age in days at which videos are removed; 30 if left out.")
     ] = None
 
-    def recording(self) -> EventRecording | None:
-        """The settings; None without a folder. Raises InputError for settings of no folder."""
+    def recording(self, moment: str) -> EventRecording | None:
+        """The settings for a run that starts at `moment`; None without a folder.
+
+        Raises InputError for settings of no folder.
+        """
+        from aselect_runtime.pipeline.placeholders import dated
         from aselect_runtime.sinks.event_recording import EventRecording
 
         if self.record_events is None:
@@ -122,7 +126,8 @@ class EventVideoOptions:
             return None
         most = None if self.keep_gb is None else self.keep_gb * 1e9
         given = {"pre": self.pre, "post": self.post, "most_bytes": most, "most_days": self.keep_days}
-        return EventRecording(self.record_events, **{name: value for name, value in given.items() if value is not None})
+        folder = Path(dated(str(self.record_events), moment))
+        return EventRecording(folder, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +193,13 @@ def _run(
         from aselect_runtime.backends import open_model
         from aselect_runtime.commands.live import print_summary, progress
         from aselect_runtime.pipeline.events import plan_events
+        from aselect_runtime.pipeline.placeholders import dated, now
         from aselect_runtime.pipeline.run import run_pipeline
 
-        plan = plan_events(rules, places, outputs, inputs, videos.recording())
+        moment = now()  # one for all names of the run
+        outputs, places = ([dated(uri, moment) for uri in uris] for uris in (outputs, places))
+        record = None if record_calibration is None else Path(dated(str(record_calibration), moment))
+        plan = plan_events(rules, places, outputs, inputs, videos.recording(moment))
         look = drawing.look(outputs)
         with terminal_progress() as following:
             manifest, session = open_model(model, device, following)
@@ -214,7 +223,7 @@ def _run(
                 on_frame=on_frame,
                 smooth=smooth,
                 skip_still=skip_still,
-                record=record_calibration,
+                record=record,
                 decode=decode,
                 events=plan,
                 look=look,

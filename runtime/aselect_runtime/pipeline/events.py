@@ -13,6 +13,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.health import SinkHealth
 from aselect_runtime.pipeline.deliveries import Delivery, close_all
 from aselect_runtime.pipeline.output_plan import refuse_below, refuse_taken
+from aselect_runtime.pipeline.placeholders import TIME, dated, now, refuse_placeholders
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Result
 from aselect_runtime.rules import Event, Rules, Sight, Watch, load_rules
@@ -56,14 +57,17 @@ def plan_events(
             "add a destination",
             parameter="events",
         )
-    for place in places:
-        if "://" not in place:
-            refuse_below(inputs, place, "a file with snapshots beside it", "events")
+    for place in filter(writes_files, places):
+        refuse_placeholders(place, (TIME,), "events")
+        refuse_below(inputs, place, "a file with snapshots beside it", "events")
     if recording is not None:
+        refuse_placeholders(str(recording.folder), (TIME,), "record_events")
         refuse_below(inputs, str(recording.folder), "a folder of videos", "record_events")
-    loaded = load_rules(rules)
+    loaded, moment = load_rules(rules), now()
+    places = [dated(place, moment) for place in places]
     if recording is None:
         return EventPlan(loaded, tuple(places))
+    recording = replace(recording, folder=Path(dated(str(recording.folder), moment)))
     from aselect_runtime.sinks.event_videos import EventVideos  # here, because it needs an optional package
 
     return EventPlan(loaded, (*places, EventVideos(recording, loaded, inputs)), recording.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from threading import Event, Thread
 
 from aselect_runtime.options import Decode
@@ -17,7 +18,7 @@ from aselect_runtime.sources.source import Source
 def iterate_pipeline(
     manifest: Manifest,
     session: Session,
-    source: str | Source,
+    source: str | Path | Source,
     *,
     smooth: float | None = None,
     skip_still: float | None = None,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.media import is_image, is_video
+from aselect_runtime.pipeline.placeholders import SOURCE, TIME, dated, now, refuse_placeholders
 from aselect_runtime.redaction import redact
-from aselect_runtime.sinks.sink import STDOUT, Sink, sink_name, writes_files
+from aselect_runtime.sinks.sink import EACH, IMAGES, STDOUT, Sink, sink_name, writes_files
 from aselect_runtime.sources.addresses import short_name
 from aselect_runtime.sources.source import Source, source_name
 
@@ -29,24 +29,29 @@ class OutputPlan:
 def plan_outputs(
     outputs: Sequence[str | Sink], inputs: Sequence[str | Source], lanes: Sequence[Sequence[int]]
 ) -> list[OutputPlan]:
-    """The outputs to open; raises InputError if two of them would write the same file.
+    """The outputs to open; raises InputError if two of them would write the same file, or for an unknown placeholder.
 
     In a file's name `{source}` is replaced by the name of the input, with one file per input, and `{time}` by the start
     of the run. Inputs that run in parallel get separate videos, images and masks, with a number in the name if it has
     no `{source}`; .jsonl files, outputs on the network and objects are shared.
     """
     everything = frozenset(range(len(inputs)))
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    moment = now()
     plans: list[OutputPlan] = []
     for output in outputs:
         if not isinstance(output, str):
             plans.append(OutputPlan(sink_name(output), everything, output))
             continue
-        uri = output.replace("{time}", moment) if writes_files(output) else output
-        if writes_files(uri) and "{source}" in uri:
+        if not writes_files(output):
+            plans.append(OutputPlan(output, everything))
+            continue
+        of_images = (EACH,) if Path(output).suffix in IMAGES else ()
+        refuse_placeholders(output, (SOURCE, TIME, *of_images), "output")
+        uri = dated(output, moment)
+        if SOURCE in uri:
             names = short_names(inputs)
-            plans += [OutputPlan(uri.replace("{source}", name), frozenset({n})) for n, name in enumerate(names)]
-        elif writes_files(uri) and len(lanes) > 1 and uri != STDOUT and not uri.endswith(".jsonl"):
+            plans += [OutputPlan(uri.replace(SOURCE, name), frozenset({n})) for n, name in enumerate(names)]
+        elif len(lanes) > 1 and uri != STDOUT and not uri.endswith(".jsonl"):
             plans += [OutputPlan(_numbered(uri, n), frozenset(lane)) for n, lane in enumerate(lanes)]
         else:
             plans.append(OutputPlan(uri, everything))

@@ -38,6 +38,7 @@ from aselect_runtime.pipeline.output_plan import (
     short_names,
     taken_paths,
 )
+from aselect_runtime.pipeline.placeholders import TIME, dated, refuse_placeholders
 from aselect_runtime.pipeline.still import StillFrames
 from aselect_runtime.pipeline.streams import Patience, Ready
 from aselect_runtime.pipeline.surroundings import opencv_in_one_thread, results_thread, time_limit, watching
@@ -50,14 +51,14 @@ from aselect_runtime.sinks import Sink, open_sink
 from aselect_runtime.sinks.recording import recording
 from aselect_runtime.sources import Source, open_source
 from aselect_runtime.sources.decoding import Decoding
-from aselect_runtime.sources.source import source_name
+from aselect_runtime.sources.source import path_text, source_name
 
 
 def run_pipeline(
     manifest: Manifest,
     session: Session,
-    inputs: Sequence[str | Source],
-    outputs: Sequence[str | Sink] = (),
+    inputs: Sequence[str | Path | Source],
+    outputs: Sequence[str | Path | Sink] = (),
     *,
     max_frames: int | None = None,
     max_seconds: float | None = None,
@@ -73,7 +74,7 @@ def run_pipeline(
 ) -> RunSummary:
     """Run the inputs and write every result to all outputs: live inputs in parallel, videos one after the other.
 
-    Inputs and outputs are URIs, see `open_source` and `open_sink`, or objects.
+    Inputs and outputs are URIs, see `open_source` and `open_sink`, paths, or objects.
 
     The run ends with the inputs, after `max_frames` results or `max_seconds`, or soon after `stop` is set, even before
     the first frame; the outputs are then complete. A live source whose connection is lost is reconnected until the run
@@ -87,19 +88,20 @@ def run_pipeline(
     run: InputError if no input has ever delivered a frame, EngineError of the session. Raises at the end, with all
     other outputs complete, the error of an output file. In any case, an output that has a result is completed and kept.
     """
+    given, wanted = [path_text(each) for each in inputs], [path_text(each) for each in outputs]
     decoding = Decoding(decode)
-    sources = [_source(each, decoding) for each in inputs]
+    sources = [_source(each, decoding) for each in given]
     names = [source.info.name for source in sources]
     watch, heartbeat = Stopwatch(), Heartbeat()
     monitor = Monitor(names, heartbeat)
     within(max_frames, 1, MOST, "max_frames")
     within(max_seconds, LEAST_SECONDS, MOST_SECONDS, "max_seconds", whole=False)
-    folders = label_folders(sources, short_names(inputs))
-    lanes = Lanes(sources, [partial(_source, each, decoding) for each in inputs], folders)
-    plans = plan_outputs(outputs, inputs, lanes.streams)
+    folders = label_folders(sources, short_names(given))
+    lanes = Lanes(sources, [partial(_source, each, decoding) for each in given], folders)
+    plans = plan_outputs(wanted, given, lanes.streams)
     taken = taken_paths(plans)
     written = [Outlet(plan, partial(_sink, plan, manifest), watch, heartbeat) for plan in plans]
-    outlets = [*written, *_recorders(record, inputs, taken, watch, heartbeat)]
+    outlets = [*written, *_recorders(record, given, taken, watch, heartbeat)]
     flow = None if events is None else EventFlow(events, manifest, names, taken)
     still = None if skip_still is None else StillFrames(skip_still)
     answering = Answering(manifest, outlets, monitor, watch, smooth, on_frame, _known(look or Look(), manifest), flow)
@@ -116,7 +118,7 @@ def run_pipeline(
             frames = inference.run(feed, max_frames)
         seconds = time.perf_counter() - start
         if frames == 0 and (expired.is_set() or not stop.is_set()):
-            lanes.raise_nothing([redact(source_name(each)) for each in inputs])
+            lanes.raise_nothing([redact(source_name(each)) for each in given])
     kept = tuple(outlet.name for outlet in written if outlet.health().written)
     summary = _summary(frames, seconds, session.device, monitor, watch, heartbeat, _health(outlets, flow), kept)
     lanes.raise_losses(summary)
@@ -194,6 +196,8 @@ def _recorders(
     """
     if record is None:
         return []
+    refuse_placeholders(str(record), (TIME,), "record_calibration")
+    record = Path(dated(str(record)))
     refuse_below(inputs, str(record), "a folder of images", "record_calibration")
     refuse_taken(record, taken, "calibration images", "record_calibration")
     taken.add(record.resolve())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from aselect_runtime.records.backbone import BackboneSource
 from aselect_runtime.records.base import Finite, Frozen, Record, Sha256
-from aselect_runtime.records.bundle import Bundle
+from aselect_runtime.records.bundle import MOST_DRAWS, Bundle
 from aselect_runtime.records.choice import Choice, Trial
 from aselect_runtime.records.classes import Classes, ClassInfo, Colour, Task
 from aselect_runtime.records.clean import Clean, CleanLevels
@@ -32,6 +32,7 @@ from aselect_runtime.records.tensors import Size, TensorSpec
 __all__ = [
     "COMPONENTS",
     "HEAD_KINDS",
+    "MOST_DRAWS",
     "BackboneSource",
     "Bundle",
     "Choice",

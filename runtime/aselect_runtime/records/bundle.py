@@ -18,6 +18,9 @@ from aselect_runtime.records.resize import Resize
 from aselect_runtime.records.tap import Tap
 from aselect_runtime.records.tensors import Size
 
+MOST_DRAWS = 64
+"""Draws of the noise that a model may average over; each is a forward pass of every frame."""
+
 
 class Bundle(Record):
     """A trained model before export (`bundle.json` of a bundle folder)."""
@@ -33,7 +36,7 @@ class Bundle(Record):
     taps: Annotated[tuple[Tap, ...], Field(min_length=1, max_length=8)]
     noise: Noise
     noise_seed: int | None = 0
-    noise_draws: Annotated[int, Field(ge=1, le=64)] = 1
+    noise_draws: Annotated[int, Field(ge=1, le=MOST_DRAWS)] = 1
     """Number of noise draws over which features are averaged; each costs one forward pass."""
     discarded: tuple[tuple[Channel, ...], ...] = ()
     """The channels of each tap that are set to zero before the head; () where none are, and in bundles before 1.4."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aselect_runtime.results import Captured, SourceInfo
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -26,6 +29,11 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Captured]: ...
+
+
+def path_text(given: str | Path | T) -> str | T:
+    """A path as text, which is how all addresses of inputs and outputs are handled; anything else unchanged."""
+    return str(given) if isinstance(given, Path) else given
 
 
 def source_name(source: str | Source) -> str:
