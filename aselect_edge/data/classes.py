@@ -57,6 +57,8 @@ def read_classes(path: Path) -> tuple[tuple[ClassInfo, ...], int]:
         raise InputError(
             f"{path}: got class id {wrong} out of order, expected 0, 1, 2 and so on without gaps; renumber them"
         )
+    if content.get("num_classes") != len(ids):  # some lists count the class of pixels without a label too
+        refuse_count(path, "num_classes", content.get("num_classes"), len(known))
     return tuple(info for info, i in zip(classes, ids, strict=True) if i != void), ignore
 
 
@@ -64,6 +66,12 @@ def _whole(value: Any, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"got {key} {value!r}, expected a whole number")
     return value
+
+
+def refuse_count(path: Path, key: str, stated: Any, found: int) -> None:
+    """Raise InputError if a file of classes states another number of them than it lists."""
+    if stated is not None and stated != found:
+        raise InputError(f"{path}: got {key} {stated!r} and {found} classes, expected the same number; correct it")
 
 
 def says_ignored(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from aselect_edge.data.classes import name_classes
+from aselect_edge.data.classes import name_classes, refuse_count
 from aselect_edge.data.intact import orientation
 from aselect_edge.data.layout import Layout, split_of
 from aselect_edge.data.lists import read_rows, read_text
@@ -83,11 +83,13 @@ def _class_names(data: Path) -> tuple[Path, list[str]]:
         return data / _PLAIN, [row[0] for row in read_rows(data / _PLAIN, 1)]
     if source is None:
         raise InputError(f"{data}: got YOLO's labels without {_NAMES[0]}, expected the names of the classes; add it")
-    names = _content(source).get("names")
+    content = _content(source)
+    names = content.get("names")
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise InputError(f"{source}: got names that are not a list, expected a name for each number from 0; correct it")
+    refuse_count(source, "nc", content.get("nc"), len(names))
     return source, [str(name) for name in names]
 
 

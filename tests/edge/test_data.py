@@ -182,6 +182,7 @@ def test_a_wrong_ignore_index_is_refused(data: Path, ignore: object) -> None:
         ({"id": False, "name": "a"}, {}, "got id False, expected a whole number"),
         ({"id": 0, "name": "a"}, {"ignore_index": 254.9}, "got ignore_index 254.9, expected a whole number"),
         ({"id": 0, "name": "a"}, {"ignore_index": "254"}, "got ignore_index '254'"),
+        ({"id": 0, "name": "a"}, {"num_classes": 2}, "got num_classes 2 and 1 classes, expected the same number"),
     ],
 )
 def test_what_a_class_list_would_lose_is_refused(data: Path, entry: Any, more: Any, told: str) -> None:

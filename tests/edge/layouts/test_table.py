@@ -221,6 +221,9 @@ REFUSED: dict[str, Case] = {
     "YOLO without a name": Case(
         both(yolo("images", "labels", "3 0 0 1 0 1 1"), lines("data.yaml", "names: [car]")), fault="got the class 3"
     ),
+    "YOLO with another count": Case(
+        both(yolo("images", "labels"), lines("data.yaml", "nc: 3", "names: [car, dog]")), fault="got nc 3 and 2 classes"
+    ),
     "YOLO in pixels": Case(
         both(yolo("images", "labels", "0 1 1 4 1 4 3"), lines("data.yaml", "names: [car]")), fault="points from 0 to 1"
     ),
