@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import is_malformed, redact
@@ -29,6 +30,13 @@ def split_address(uri: str, example: str) -> Address:
         )
     # Raised outside the try block: urllib's error quotes the address with its password; no traceback may contain it.
     raise fault
+
+
+def split_options(query: str, known: Collection[str]) -> dict[str, str] | None:
+    """The options `a=1&b=2` of an address; None if one of them is unknown, or is given twice."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = dict(pairs)
+    return options if len(options) == len(pairs) and options.keys() <= set(known) else None
 
 
 def is_host(name: str | None) -> bool:

@@ -60,6 +60,13 @@ def test_a_file_says_zones_and_rules(tmp_path: Path) -> None:
     rules.check(small_manifest(), inputs=1)
 
 
+def test_a_zone_that_no_rule_uses_is_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_rules(_file(tmp_path, TEXT))
+    assert not caplog.text
+    load_rules(_file(tmp_path, TEXT.replace('zone = "left"', "")))
+    assert "rules.toml: no rule uses the zone left" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -69,6 +76,8 @@ def test_a_file_says_zones_and_rules(tmp_path: Path) -> None:
         (("below = 0.25", "below = 0.75"), "below = 0.75 with above = 0.5"),
         (("for = 2", "for = -1"), "rules 1.for: Input should be greater than or equal to 0"),
         (("for = 2", "four = 2"), "rules 1.four: Extra inputs are not permitted"),
+        (("for = 2", "for = 2\nseconds = 3"), "rules 1.seconds: Extra inputs are not permitted"),
+        (('class = "dark"', 'class_name = "dark"'), "rules 2.class: Field required"),
         (('class = "dark"', ""), "rules 2.class: Field required"),
         (('zone = "left"', 'zone = "right"'), "got the zone 'right', expected one of the file's (left)"),
         (('name = "dark"', 'name = "bright on the left"'), "the rule 'bright on the left' twice"),

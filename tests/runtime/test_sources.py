@@ -64,6 +64,8 @@ def test_synthetic_street_obeys_its_options_and_repeats() -> None:
         "synthetic://street?size=48",
         "synthetic://street?size=0x0",
         "synthetic://street?frames=-1",
+        "synthetic://street?frames=5&frames=7",
+        "synthetic://street#frames=5",
         "synthetic://street?fps=nan",
         "ftp://host/video.mp4",
         "rtsp://",

@@ -100,7 +100,8 @@ def test_a_certificate_of_another_name_is_refused(certificate: tuple[Path, Path]
 
 
 @pytest.mark.parametrize(
-    "option", ["verify=no", "ca=/nowhere.pem", "cert=x", "ca=/etc/hosts|tls_verify;0", "insecure=1"]
+    "option",
+    ["verify=no", "ca=/nowhere.pem", "cert=x", "ca=/etc/hosts|tls_verify;0", "insecure=1", "verify=0&verify=1", ""],
 )
 def test_what_is_not_understood_is_refused(option: str) -> None:
     with pytest.raises(InputError, match="after #"):

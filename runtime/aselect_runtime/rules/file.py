@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aselect_runtime.errors import RecordError
 from aselect_runtime.files import read_file
@@ -19,6 +20,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+log = logging.getLogger(__name__)
 
 DAY = 86_400.0
 FINEST = 512
@@ -55,8 +58,6 @@ class Zone(Frozen):
 
 class Rule(Frozen):
     """When an event starts and ends. `value` is the class's share of the zone's area, or its score."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     name: Name
     class_name: Annotated[Name, Field(alias="class")]
@@ -145,11 +146,15 @@ def load_rules(path: Path) -> Rules:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise _unusable(path, f"unreadable ({reason})", "check the path") from error
     try:
-        return Rules.model_validate(_named(tomllib.loads(text)))
+        rules = Rules.model_validate(_named(tomllib.loads(text)))
     except tomllib.TOMLDecodeError as error:
         raise _unusable(path, f"not TOML ({error})", "correct that line") from error
     except ValidationError as error:
         raise _unusable(path, _first(error), "correct it") from error
+    idle = set(rules.polygons) - {rule.zone for rule in rules.rules}
+    if idle:
+        log.warning("%s: no rule uses the zone %s", path, ", ".join(sorted(idle)))
+    return rules
 
 
 def _unusable(path: Path, what: str, advice: str) -> RecordError:

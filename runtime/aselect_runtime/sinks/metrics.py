@@ -157,9 +157,9 @@ class Metrics(Collector):
 def _address(uri: str) -> tuple[str, int, list[str]]:
     split = split_address(uri, EXAMPLE)
     parts, port = split.parts, split.port
-    options = parse_qs(parts.query)
-    odd = parts.path.strip("/") not in {"", "metrics"} or parts.fragment or parts.username or options.keys() - {"host"}
-    if not parts.hostname or port is None or odd:
+    options = parse_qs(parts.query, keep_blank_values=True)
+    odd = options.keys() - {"host"} or "" in options.get("host", []) or parts.fragment or parts.username
+    if not parts.hostname or port is None or odd or parts.path.strip("/") not in {"", "metrics"}:
         raise InputError(f"{redact(uri)}: got no address to serve metrics at, expected for example {EXAMPLE}")
     return parts.hostname, port, [name.lower() for name in options.get("host", [])]
 

@@ -53,8 +53,14 @@ class Address:
         """Parse `http[s]://host[:port][?host=NAME]`; raises InputError."""
         split = split_address(uri, EXAMPLE)
         parts, port = split.parts, split.port
-        options = parse_qs(parts.query)
-        odd = parts.path.strip("/") or parts.fragment or parts.username or options.keys() - {"host"}
+        options = parse_qs(parts.query, keep_blank_values=True)
+        odd = (
+            parts.path.strip("/")
+            or parts.fragment
+            or parts.username
+            or options.keys() - {"host"}
+            or "" in options.get("host", [])
+        )
         if not parts.hostname or odd:
             raise InputError(f"{redact(uri)}: got no address to serve the live page at, expected for example {EXAMPLE}")
         port = (443 if parts.scheme == "https" else 80) if port is None else port

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
+from aselect_runtime.addresses import split_options
 from aselect_runtime.errors import InputError
 from aselect_runtime.results import Captured, SourceInfo
 from aselect_runtime.scenes import Street
@@ -19,8 +20,8 @@ class Synthetic:
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         options = {"seed": "0", "size": "360x640", "frames": "300", "fps": "15"}
-        given = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.netloc != "street" or parts.path or not given.keys() <= options.keys():
+        given = split_options(parts.query, options)
+        if parts.netloc != "street" or parts.path or parts.fragment or given is None:
             raise InputError(f"{uri}: unknown scene or option, expected for example {EXAMPLE}")
         options |= given
         try:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
-from urllib.parse import parse_qsl
 
+from aselect_runtime.addresses import split_options
 from aselect_runtime.errors import InputError
 from aselect_runtime.sources.addresses import ENCRYPTED
 from aselect_runtime.sources.faults import unreachable
@@ -41,12 +41,12 @@ class Trust:
 def split_trust(uri: str, name: str) -> tuple[str, Trust]:
     """The address without its fragment, and the trust settings in the fragment; raises InputError for other content."""
     address, mark, fragment = uri.partition("#")
-    options = dict(parse_qsl(fragment, keep_blank_values=True))
     scheme = address.split("://", 1)[0].lower()
     if scheme not in ENCRYPTED:
         return uri, Trust()
-    ca, verify = options.pop("ca", None), options.pop("verify", "1")
-    if (mark and not fragment) or options or verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):
+    options = None if mark and not fragment else split_options(fragment, ("ca", "verify"))
+    ca, verify = (None, "") if options is None else (options.get("ca"), options.get("verify", "1"))
+    if verify not in {"0", "1"} or (ca is not None and (";" in ca or "|" in ca)):
         raise InputError(f"{name}: got an unknown option after #, expected #ca=/path/of.pem or #verify=0")
     if ca is not None and not os.path.isfile(ca):
         raise InputError(f"{name}: got a path after #ca= that is no file, expected a PEM file with certificates")
