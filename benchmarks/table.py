@@ -19,6 +19,7 @@ from benchmarks import (
     frozen_table,
     goals_table,
     graph_table,
+    input_size_table,
     model_card,
     models_table,
     proof_table,
@@ -74,6 +75,8 @@ def pages() -> dict[str, dict[str, str]]:
         found["docs/families.md"] = {"families": families_table.table(load("families"))}
     if (RESULTS / "clean.json").is_file():
         found["docs/training.md"] = {"clean": clean_table.table(load("clean"))}
+    if (RESULTS / "input_size.json").is_file():
+        found["docs/export.md"] = {"input-size": input_size_table.table(load("input_size"))}
     found["docs/benchmarks.md"] = gathered()
     if proofs := proof_table.recorded(RESULTS):
         found["docs/jetson.md"] = {"verified": proof_table.table(proofs)}
