@@ -17,7 +17,7 @@ from aselect_edge.data import ClassificationData, LabelledData, SegmentationData
 from aselect_edge.training.goal import Goal
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime import scenes
-from aselect_runtime.frames import resize
+from aselect_runtime.frames import NEAREST, resize
 from aselect_runtime.records import Resize, Task
 from research.corpus import crop_boxes, recoloured, sample, street_pair
 
@@ -116,7 +116,7 @@ def _split(
         return Split(_pixels(frames, device), torch.tensor([label for _, label in pairs], device=device))
     maps = [np.asarray(label) for _, label in pairs]
     if labels_too:
-        maps = [cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for each in maps]
+        maps = [cv2.resize(each, size[::-1], interpolation=NEAREST) for each in maps]
     return Split(_pixels(frames, device), _stack(maps, device))
 
 

@@ -120,13 +120,15 @@ class StemLearner:
     def validate(self, module: nn.Module) -> Match:
         """See Learner."""
         module.eval()
-        same, errors = [], []
+        same: list[Tensor] = []
+        errors = count = 0.0
         for maps, frames in self.held_out.parts(8):
             expected = tuple(each.to(self.device) for each in maps)
             seen, logits = self._run(module, frames)
             same.append((self._classes(logits) == self._classes(self.head(expected[1:]))).float().flatten(1).mean(1))
-            errors += [float(self._error(n, seen[n], expected[n])) for n in range(1, len(seen)) for _ in frames]
-        return Match(float(torch.cat(same).mean()), 1 - sum(errors) / len(errors))
+            of_taps = [float(self._error(n, seen[n], expected[n])) for n in range(1, len(seen))]
+            errors, count = errors + len(frames) * sum(of_taps), count + len(frames) * len(of_taps)
+        return Match(float(torch.cat(same).mean()), 1 - errors / count)
 
     def _run(self, module: nn.Module, frames: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Tokens and features of frames (N, H, W, 3), each (N, rows, columns, D), and logits."""

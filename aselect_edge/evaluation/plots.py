@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from aselect_edge.evaluation.figure import ACCENT, FAINT, INK, save, save_images, shrunk
-from aselect_runtime.frames import Frame
+from aselect_runtime.frames import NEAREST, Frame
 from aselect_runtime.records import ClassInfo
 
 _UNLABELLED = (40, 40, 40)
@@ -137,7 +137,7 @@ def _draw_maps(rows: Sequence[Example], classes: Sequence[ClassInfo], path: Path
         image = shrunk(frame)
         line[0].imshow(image)
         for axis, given in zip(line[1:], (label, prediction), strict=True):
-            classmap = cv2.resize(np.asarray(given), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            classmap = cv2.resize(np.asarray(given), image.shape[1::-1], interpolation=NEAREST)
             axis.imshow((0.3 * image + 0.7 * palette[classmap]).astype(np.uint8))
             seen.update(np.unique(classmap).tolist())
     for axis, title in zip(axes[0], ("frame", "labelled", "predicted"), strict=True):

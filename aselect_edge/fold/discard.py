@@ -37,7 +37,7 @@ def _fold(block: Any, component: Component, mask: Tensor) -> bool:
         width, at = len(mask), block.projections.index(component)
         _rows(block.project, slice(at * width, (at + 1) * width), mask)
     elif component == "mlp":
-        _rows(block.mlp.narrow if hasattr(block, "mlp") else block.mlp_out, slice(None), mask)
+        _rows(_last_of_mlp(block), slice(None), mask)
     elif component in ("attn", "attn_gated") and not {"attn", "attn_gated"} <= block.wanted:
         _rows(block.out, slice(None), mask)
     else:
@@ -45,6 +45,14 @@ def _fold(block: Any, component: Component, mask: Tensor) -> bool:
     return True
 
 
-def _rows(linear: nn.Linear, rows: slice, mask: Tensor) -> None:
-    linear.weight[rows] *= mask[:, None]
-    linear.bias[rows] *= mask
+def _last_of_mlp(block: Any) -> nn.Linear | nn.Conv2d:
+    """The layer that an MLP ends with: of DiT's blocks, of the other families' MLP, or of Sana's convolutions."""
+    mlp = getattr(block, "mlp", None)
+    layer: nn.Linear | nn.Conv2d = block.mlp_out if mlp is None else getattr(mlp, "convolutions", mlp).narrow
+    return layer
+
+
+def _rows(layer: nn.Linear | nn.Conv2d, rows: slice, mask: Tensor) -> None:
+    layer.weight[rows] *= mask.view(-1, *[1] * (layer.weight.ndim - 1))
+    if layer.bias is not None:
+        layer.bias[rows] *= mask

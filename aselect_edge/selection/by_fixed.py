@@ -13,8 +13,8 @@ from aselect_edge.selection.evidence import Evidence
 from aselect_edge.selection.scan import Scan
 from aselect_runtime.errors import InputError
 
-TIMESTEPS = (0, 500, 999)
-"""Used if no timesteps are given."""
+TIMESTEPS = 3
+"""Number of evenly spaced timesteps if none are given: the first, the middle and the last."""
 
 
 def by_fixed(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:

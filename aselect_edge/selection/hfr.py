@@ -143,8 +143,9 @@ def ratio(energies: Tensor) -> Tensor:
 
 
 def _radius(rows: int, columns: int) -> Tensor:
-    """Cycles per token of every frequency of a grid."""
-    return torch.hypot(torch.fft.fftfreq(rows)[:, None], torch.fft.fftfreq(columns)[None, :])
+    """Cycles per token of every frequency of a grid, float64, rounded so that 3/15 is not above the cutoff 0.2."""
+    one, other = (torch.fft.fftfreq(count, dtype=torch.float64) for count in (rows, columns))
+    return torch.hypot(one[:, None], other[None, :]).round(decimals=9)
 
 
 def _laid_out(features: Tensor, measure: Measure) -> Tensor:

@@ -84,10 +84,11 @@ def prepare_scan(backbone: LoadedBackbone, request: Request, team: Team, progres
     components = tuple(dict.fromkeys(request.components or model.components))
     taps = candidate_taps(components, model.depth, request.blocks)
     model.wanted((*taps, *filter(None, [request.settings.tap])))  # refuses components that the family does not have
-    default = TIMESTEPS if request.strategy == "fixed" else backbone.schedule.candidates()
+    schedule = backbone.schedule
+    default = schedule.candidates(TIMESTEPS) if request.strategy == "fixed" else schedule.candidates()
     scan = Scan(
         backbone,
-        tuple(dict.fromkeys(backbone.schedule.levels(request.timesteps or default))),
+        tuple(dict.fromkeys(schedule.levels(request.timesteps or default))),
         taps,
         request.imgsz or (backbone.side, backbone.side),
         seed=request.seed,

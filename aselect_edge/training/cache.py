@@ -153,4 +153,5 @@ def _maps(extract: Extract, frames: list[Frame]) -> dict[str, NDArray[np.float16
 
 def _digest(*parts: str) -> str:
     """Of what determines the features, and of the software that computes them."""
-    return hashlib.sha256("\0".join((*parts, software("aselect_edge", "torch", "cv2"))).encode()).hexdigest()
+    by = software("aselect_edge", "aselect_runtime", "torch", "cv2")
+    return hashlib.sha256("\0".join((*parts, by)).encode()).hexdigest()

@@ -57,7 +57,7 @@ def is_linear(head: torch.nn.Module) -> bool:
 
 @torch.no_grad()
 def moments(head: Head, batches: Iterable[Batch], classes: int, ignore: int, views: int) -> Moments:
-    """The sums over `views` views; for segmentation over at most MOST_ROWS tokens, spread evenly over all views."""
+    """The sums over `views` views; for segmentation over at most MOST_ROWS tokens, equally many of each view."""
     gram = target = torch.zeros(())
     for maps, labels in batches:
         normed = head.normed(maps)
@@ -78,9 +78,10 @@ def _tokens(normed: Tensor, labels: Tensor, ignore: int, most: int) -> tuple[Ten
         ((torch.arange(n) + 0.5) * size / n).long() for n, size in zip((h, w), labels.shape[1:], strict=True)
     )
     centres = labels[:, down][:, :, across].flatten(1)
-    step = -(-h * w // most)
-    rows = normed.flatten(2).transpose(1, 2)[:, ::step].flatten(0, 1)
-    centres = centres[:, ::step].flatten()
+    # At random, but the same: at even distances, a step that divides the columns would read only some of these.
+    chosen = torch.randperm(h * w, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    rows = normed.flatten(2).transpose(1, 2)[:, chosen.to(normed.device)].flatten(0, 1)
+    centres = centres[:, chosen.to(centres.device)].flatten()
     known = centres != ignore
     return rows[known.to(rows.device)], centres[known]
 

@@ -38,7 +38,7 @@ MIDDLE_STAGE = 4
 
 
 class Features(NamedTuple):
-    """A teacher's features of N images of H x W pixels."""
+    """What an encoder sees in N images of H x W pixels."""
 
     middle: Tensor
     """Stride 16: (N, C1, H/16, W/16)."""
@@ -79,7 +79,7 @@ class Inverted(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """See Teacher: widths 112, 320 and 1280."""
+    """Pixels (N, 3, H, W), RGB, 0..255 -> Features, of 112, 320 and 1280 channels."""
 
     widths = (112, 320, 1280)
 

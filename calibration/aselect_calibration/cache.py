@@ -13,7 +13,7 @@ from aselect_runtime.errors import IntegrityError, RecordError, WriteError
 from aselect_runtime.local_cache import software
 from aselect_runtime.records import DataFingerprint
 
-PACKAGES = ("aselect_edge", "onnxruntime", "cv2", "numpy")
+PACKAGES = ("aselect_calibration", "aselect_runtime", "onnxruntime", "cv2", "numpy")
 """This project, and what runs the graph, reads the images and counts the values. torch and onnx make the graph, whose
 digest is known."""
 
@@ -31,8 +31,8 @@ def cached(
     Ranges that other versions of this project or of its libraries computed are not read: their numbers may differ.
     Raises IntegrityError for a file that is corrupt or holds the ranges of another graph or method.
     """
-    versions = f"{software(*PACKAGES)} {_sources(Path(__file__).parent)}"
-    key = hashlib.sha256(f"{graph} {data.sha256} {data.images} {method} {batch} {versions}".encode()).hexdigest()
+    decides = f"{graph} {data.sha256} {data.images} {method} {batch} {software(*PACKAGES)}"
+    key = hashlib.sha256(decides.encode()).hexdigest()
     path = folder / f"{key[:32]}.json"
     if not path.exists():
         ranges = compute()
@@ -49,11 +49,3 @@ def cached(
             f"{method}; the calibration cache has been changed, remove the file"
         )
     return ranges
-
-
-def _sources(package: Path) -> str:
-    """SHA-256 of a package's modules: between two releases the version says nothing about the code."""
-    digest = hashlib.sha256()
-    for module in sorted(package.glob("*.py")):
-        digest.update(f"{module.name}\0".encode() + module.read_bytes() + b"\0")
-    return digest.hexdigest()

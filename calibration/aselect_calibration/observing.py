@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,18 +88,17 @@ def observe(
     groups = list(_groups(shapes(graph), dict.fromkeys(tensors)))
     total = len(groups) * len(frames)
     for turn, names in enumerate(groups):
-        session = exposing(graph, names).session()
-        for done, batch in _batches(graph, frames):
-            values: Mapping[str, NDArray[Any]] = session.infer(batch, names)
-            for name, value in values.items():
-                if not np.isfinite(value).all():
-                    raise InputError(
-                        f"{name}: got NaN or infinity on calibration frame {done}, expected finite activations; "
-                        "check the bundle's weights"
-                    )
-                look(name, value)
-            progress("reading activations", (turn * len(frames) + done) / total)
-        session.close()
+        with closing(exposing(graph, names).session()) as session:
+            for done, batch in _batches(graph, frames):
+                values: Mapping[str, NDArray[Any]] = session.infer(batch, names)
+                for name, value in values.items():
+                    if not np.isfinite(value).all():
+                        raise InputError(
+                            f"{name}: got NaN or infinity on calibration frame {done}, expected finite activations; "
+                            "check the bundle's weights"
+                        )
+                    look(name, value)
+                progress("reading activations", (turn * len(frames) + done) / total)
 
 
 def _groups(sizes: Mapping[str, tuple[int, ...]], tensors: Iterable[str]) -> Iterator[list[str]]:

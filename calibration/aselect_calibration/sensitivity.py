@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,7 +87,5 @@ def give_back(ranked: Sequence[Layer], drop: Callable[[Sequence[Layer]], float],
 
 
 def _logits(graph: Graph, batches: Batches, logits: str) -> NDArray[np.float32]:
-    session = graph.session()
-    values = np.concatenate([session.infer(batch, [logits])[logits] for batch in batches])
-    session.close()
-    return values
+    with closing(graph.session()) as session:
+        return np.concatenate([session.infer(batch, [logits])[logits] for batch in batches])

@@ -81,11 +81,11 @@ class Graph:
     def saved(self) -> Iterator[Path]:
         """Context with a file of the graph next to its weights, removed at the end."""
         path = self.folder / f"{id(self.model):x}.onnx"
-        path.write_bytes(self.model.SerializeToString())
         try:
+            path.write_bytes(self.model.SerializeToString())
             yield path
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def copy(self) -> Graph:
         """The same graph, whose nodes may be changed without changing this one's; the weights stay shared."""

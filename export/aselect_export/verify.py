@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -173,10 +174,9 @@ def judge(
     traced: Graph, rung: Rung, task: Task, frames: Frame, batch: int, reference: Answer, half: Answer | None
 ) -> Verdict:
     """Measure one rung: against the reference, and (for FP16 and mixed) against torch's float16 and the FP16 range."""
-    session = traced.session()
-    got = answer_of_graph(session, task, frames, batch)
-    latency = _median_latency(session, frames, batch)
-    session.close()
+    with closing(traced.session()) as session:
+        got = answer_of_graph(session, task, frames, batch)
+        latency = _median_latency(session, frames, batch)
     parity = [compare(got, reference, rung, "torch float32, unfolded", rung)]
     if half is not None:
         parity.append(compare(got, half, rung, "torch float16" + (", autocast" if rung == "mixed" else ""), rung))

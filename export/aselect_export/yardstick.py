@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,25 +67,21 @@ def has_other_classes(data: Path, record: Bundle) -> bool:
 
 def _accuracy(graph: Graph, bundle: LoadedBundle, trial: Trial, data: Path) -> Figures:
     """See `evaluation.accuracy`, on the validation split: `train` was used for training, `test` is for reporting."""
-    session = graph.session()
     output = "class_map" if trial.task == "seg" else "scores"
-
-    def predict(batch: NDArray[np.uint8]) -> NDArray[Any]:
-        return session.infer(batch, [output])[output]
-
     record = bundle.record
     shape = (trial.batch, trial.frames.shape[1], trial.frames.shape[2])
-    model = Predictor(record.task, record.classes, record.resize, shape, predict, session.device)
-    found = accuracy(model, data, "val", most=SCORED)
-    session.close()
-    return found
+    with closing(graph.session()) as session:
+
+        def predict(batch: NDArray[np.uint8]) -> NDArray[Any]:
+            return session.infer(batch, [output])[output]
+
+        model = Predictor(record.task, record.classes, record.resize, shape, predict, session.device)
+        return accuracy(model, data, "val", most=SCORED)
 
 
 def _classes(graph: Graph, trial: Trial, frames: NDArray[np.uint8]) -> NDArray[np.int64]:
-    session = graph.session()
-    answer = answer_of_graph(session, trial.task, frames, trial.batch)
-    session.close()
-    return answer.classes
+    with closing(graph.session()) as session:
+        return answer_of_graph(session, trial.task, frames, trial.batch).classes
 
 
 def _spread(frames: CalibrationFrames, most: int, batch: int) -> NDArray[np.uint8]:

@@ -147,9 +147,9 @@ def _way(device: Device, model: _Request, manifest: Manifest) -> Way:
 
 
 def _versions() -> str:
-    """The versions of the libraries that may run a model, without importing those that the choice does not need."""
+    """The versions of this package and of the libraries that may run a model, read without importing them."""
     found = []
-    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+    for name in ("aselect-runtime", "onnxruntime", "onnxruntime-gpu", "openvino"):
         with suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     return " ".join(found)

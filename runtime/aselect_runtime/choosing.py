@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from aselect_runtime.errors import EngineError, IntegrityError, MissingDependencyError, RecordError, WriteError
+from aselect_runtime.folder import VERIFY
 from aselect_runtime.frames import Frame
 from aselect_runtime.local_cache import cache_folder
 from aselect_runtime.processor import compute_threads, processor
@@ -44,9 +45,9 @@ def choose(ways: Sequence[Way], folder: Path, manifest: Manifest, version: str, 
     """Choose one of several ways, given the most exact first.
 
     The reason is logged when it was measured, and at every start if the chosen graph is not the folder's own.
-    `version` is that of the libraries that run them. If none works, raises what opening the first one raised.
+    `version` is that of the software that runs them. If none works, raises what opening the first one raised.
     """
-    path = _record(ways, version)
+    path = _record(ways, manifest.files.get(VERIFY, ""), version)
     choice = known = _known(path, ways)
     if choice is None:
         choice = measure(ways, folder, manifest, progress)
@@ -123,10 +124,10 @@ def _trial(way: Way, ms: float, parity: Parity | None) -> Trial:
     )
 
 
-def _record(ways: Sequence[Way], version: str) -> Path:
-    """The file of the choice; its name is a hash of everything that could change the choice."""
+def _record(ways: Sequence[Way], verification: str, version: str) -> Path:
+    """The file of the choice; its name is a hash of what decides it, `verification` being the hash of those frames."""
     here = processor()
-    parts = [version, here.name, *sorted(here.flags), str(compute_threads())]
+    parts = [version, verification, here.name, *sorted(here.flags), str(compute_threads())]
     parts += [f"{way.device} {way.graph.name} {way.digest}" for way in ways]
     return cache_folder("choices") / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.json"
 

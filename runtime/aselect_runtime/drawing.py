@@ -10,7 +10,7 @@ from typing import cast
 import cv2
 import numpy as np
 
-from aselect_runtime.frames import Frame, stretched
+from aselect_runtime.frames import NEAREST, Frame, stretched
 from aselect_runtime.records import Manifest
 from aselect_runtime.rings import FrameRing
 
@@ -82,7 +82,7 @@ class Painter:
         if look.clear:
             numbers = [number for number, name in enumerate(self._colours) if name in look.clear]
             small = np.isin(class_map, numbers).view(np.uint8)
-            clear = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+            clear = cv2.resize(small, (width, height), interpolation=NEAREST)
             cv2.copyTo(frame, clear, layer)
         cv2.addWeighted(frame, 1 - look.opacity, layer, look.opacity, 0, dst=image)
         if len(shares) > ROWS:

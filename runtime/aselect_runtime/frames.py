@@ -25,6 +25,9 @@ HEIC = frozenset({b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1
 PAD = 114
 """Grey value of letterbox borders."""
 
+NEAREST = cv2.INTER_NEAREST_EXACT
+"""Of class maps: the pixel with the nearest centre, as `resize` places a frame's pixels. INTER_NEAREST looks at
+corners instead, which moves a map by up to half a pixel of the model to the right and down."""
 _INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
 
 
@@ -72,10 +75,10 @@ def placement(frame: tuple[int, ...], size: tuple[int, int], how: Resize) -> tup
 def resize_label(label: Frame, size: tuple[int, int], how: Resize, ignore: int) -> Frame:
     """Resize a label map [H, W] as `resize` does its frame: nearest neighbour, borders filled with `ignore`."""
     if how.mode == "stretch":
-        return stretched(label, size, cv2.INTER_NEAREST)
+        return stretched(label, size, NEAREST)
     top, left, h, w = placement(label.shape, size, how)
     canvas = np.full(size, ignore, np.uint8)
-    canvas[top : top + h, left : left + w] = stretched(label, (h, w), cv2.INTER_NEAREST)
+    canvas[top : top + h, left : left + w] = stretched(label, (h, w), NEAREST)
     return canvas
 
 
@@ -83,7 +86,7 @@ def restore(pixels: NDArray[Scalar], frame: tuple[int, ...], how: Resize) -> NDA
     """Resize a map [h, w] of the model input, without borders, to the frame's (height, width), nearest neighbour."""
     top, left, inner_height, inner_width = placement(frame, pixels.shape[:2], how)
     inner = pixels[top : top + inner_height, left : left + inner_width]
-    return stretched(inner, (frame[0], frame[1]), cv2.INTER_NEAREST)
+    return stretched(inner, (frame[0], frame[1]), NEAREST)
 
 
 def read_image(path: Path) -> Frame:

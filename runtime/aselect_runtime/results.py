@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aselect_runtime.drawing import PLAIN, Look, Painter
 from aselect_runtime.errors import EngineError, InputError
-from aselect_runtime.frames import Frame, placement, restore, stretched
+from aselect_runtime.frames import NEAREST, Frame, placement, restore, stretched
 from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.rules import Event, Zone
@@ -117,7 +117,7 @@ class Result:
         The model outputs one value per cell of several pixels; each pixel has the value of its cell.
         """
         height, width = self._output("class_map").shape
-        fine = stretched(self._output("confidence"), (height, width), cv2.INTER_NEAREST)
+        fine = stretched(self._output("confidence"), (height, width), NEAREST)
         return restore(fine, self.frame.shape, self.manifest.resize)
 
     @property

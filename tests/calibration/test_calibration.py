@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aselect_calibration import cache
+import aselect_calibration
+import aselect_runtime
 from aselect_calibration.cache import cached
 from aselect_calibration.frames import calibration_frames
 from aselect_calibration.histogram import BINS, Histogram
@@ -324,7 +326,7 @@ def test_the_cache_is_used_for_the_same_question_only(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("library", ["aselect_edge", "onnxruntime", "cv2", "numpy"])
+@pytest.mark.parametrize("library", ["onnxruntime", "cv2", "numpy"])
 def test_ranges_of_another_version_are_measured_again(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,13 +338,18 @@ def test_ranges_of_another_version_are_measured_again(
     assert look_up(tmp_path) == (make(), 0)
 
 
-def test_ranges_of_other_code_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = shutil.copytree(Path(cache.__file__).parent, tmp_path / "code")
-    monkeypatch.setattr(cache, "__file__", str(copy / "cache.py"))
+@pytest.mark.parametrize(
+    ("package", "name"), [(aselect_calibration, "thresholds.py"), (aselect_runtime, "records/resize.py")]
+)
+def test_ranges_of_other_code_are_measured_again(
+    package: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(Path(str(package.__file__)).parent, tmp_path / "code")
+    monkeypatch.setattr(package, "__file__", str(copy / "__init__.py"))
     kept = tmp_path / "kept"
     assert look_up(kept)[1] == 1
     assert look_up(kept)[1] == 0
-    with (copy / "thresholds.py").open("a") as module:
+    with (copy / name).open("a") as module:
         module.write("BINS = 1\n")
     assert look_up(kept)[1] == 1
 

@@ -13,7 +13,7 @@ from aselect_edge.backbones import load_backbone
 from aselect_edge.bundle.model import TapModel
 from aselect_edge.heads import Head, build_head
 from aselect_edge.training import Recipe
-from aselect_edge.training.closed_form import Moments, is_linear, moments, set_linear
+from aselect_edge.training.closed_form import Moments, _tokens, is_linear, moments, set_linear
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.loop import train_model
 from aselect_runtime.records import HeadSpec, Noise, Resize, Tap
@@ -62,6 +62,18 @@ def test_separable_features_are_separated(task: str) -> None:
         assert torch.equal(answer[known], labels[known])
     else:
         assert torch.equal(answer, labels)
+
+
+def test_the_tokens_of_a_large_set_are_of_all_rows_and_columns() -> None:
+    """Here 8 of 432 for each view: at even distances these were of one column, the images' left border."""
+    places = torch.stack(torch.meshgrid(torch.arange(18.0), torch.arange(24.0), indexing="ij"))[None]
+    labels = torch.arange(18 * 24).view(1, 18, 24) % 7
+    rows, classes = _tokens(places, labels, 255, 8)
+    assert len(rows) == 8
+    assert len(rows[:, 0].unique()) > 4
+    assert len(rows[:, 1].unique()) > 4
+    assert torch.equal(classes, (24 * rows[:, 0] + rows[:, 1]).long() % 7)
+    assert len(_tokens(places, labels, 255, 1000)[0]) == 18 * 24
 
 
 def test_training_gives_at_least_what_ridge_regression_gives(

@@ -50,6 +50,15 @@ def test_a_tone_lies_on_its_side_of_the_cutoff(grid: tuple[int, int], data: st.D
     assert share == pytest.approx(float(radius > 0.15), abs=1e-5)
 
 
+@pytest.mark.parametrize("cutoff", [0.05, 0.1, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("side", [10, 15, 20, 30, 40])
+def test_a_tone_at_the_cutoff_is_not_above_it_on_any_grid(side: int, cutoff: float) -> None:
+    cycles = cutoff * side
+    if cycles == int(cycles) and int(cycles):
+        wave = tone((side, side), (0, int(cycles)))
+        assert high_frequency_ratio(wave, Measure(cutoff=cutoff)) == pytest.approx(0, abs=1e-5)
+
+
 @pytest.mark.parametrize(("cycles", "expected"), [(2, 0.0), (5, 1.0)])
 def test_a_tone_over_the_flattened_tokens_is_read_in_one_dimension(cycles: int, expected: float) -> None:
     sequence = tone((1, 24), (0, cycles)).reshape(1, 4, 6, 3)

@@ -17,6 +17,7 @@ from aselect_edge import api
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.family import Backbone
 from aselect_edge.backbones.jit import JiT
+from aselect_edge.backbones.prompt import CONDITION, save_condition
 from aselect_edge.bundle import load_bundle
 from aselect_edge.bundle.discard import massive_channels
 from aselect_edge.bundle.model import TapModel
@@ -24,6 +25,8 @@ from aselect_edge.commands.train import train
 from aselect_edge.heads import build_head
 from aselect_runtime.errors import InputError, RecordError
 from aselect_runtime.records import COMPONENTS, Bundle, Component, HeadSpec, Noise, Selection, Tap
+from tests.edge.prompted_reference import STYLES, random_condition
+from tests.edge.prompted_reference import random_model as random_prompted
 from tests.edge.test_fold import random_model
 from tests.edge.test_rotary import random_model as random_rotary
 from tests.export.test_families import bundle_of
@@ -125,9 +128,19 @@ def test_discarded_is_zero_and_the_fold_computes_the_same(
         assert not feature[..., list(each)].any()
 
 
-@pytest.mark.parametrize("family", ["sd3", "pixart"])
+def _loaded(family: str, folder: Path) -> LoadedBackbone:
+    """A small random model of the family's real class, with its condition."""
+    if family not in STYLES:
+        return bundle_of(family, folder).backbone()
+    of_class, config = STYLES[family]
+    random_prompted(of_class, config).save_pretrained(folder / "transformer")
+    save_condition(random_condition(), folder / CONDITION)
+    return load_backbone(str(folder))
+
+
+@pytest.mark.parametrize("family", ["sd3", "pixart", *STYLES])
 def test_the_fold_of_every_family_computes_the_same(family: str, tmp_path: Path) -> None:
-    backbone = bundle_of(family, tmp_path).backbone()
+    backbone = _loaded(family, tmp_path)
     noise, size = Noise(alpha=0.9, sigma=0.3, model_timestep=50), (32, 48)
     for component in COMPONENTS:
         for taps in ((Tap(block=1, component=component),), tuple(Tap(block=1, component=c) for c in COMPONENTS)):

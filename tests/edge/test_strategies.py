@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aselect_edge.backbones import LoadedBackbone, load_backbone
 from aselect_edge.backbones.family import expand
+from aselect_edge.backbones.noise import DiffusionSchedule
 from aselect_edge.selection import STRATEGIES, Measure, Settings, high_frequency_ratio
 from aselect_edge.selection.by_exhaustive import train_linear
 from aselect_edge.selection.by_hfr import caution
@@ -26,7 +27,9 @@ from aselect_edge.selection.by_probe import ridge_regression
 from aselect_edge.selection.choice import Choice, default_tap
 from aselect_edge.selection.evidence import NO_LABEL, Evidence, Images, Labelled
 from aselect_edge.selection.hfr import ratio, shared_energies
+from aselect_edge.selection.run import Request, prepare_scan
 from aselect_edge.selection.scan import Scan, batches, candidate_taps
+from aselect_edge.team import Team
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.records import COMPONENTS, DataFingerprint, Noise, Tap
@@ -85,6 +88,12 @@ def test_hfr_is_taken_as_it_is_asked_for(scan: Scan, images: Images, measure: Me
     score = _choose("hfr", scan, Evidence(images), measure=measure).scores[30]
     features = scan.features(scan.x0(images, range(5)), score.noise)[score.tap]
     assert score.value == pytest.approx(high_frequency_ratio(features, measure), rel=1e-5)
+
+
+def test_fixed_without_timesteps_fits_the_schedule(backbone: LoadedBackbone) -> None:
+    schedule = DiffusionSchedule({**DiffusionSchedule().config, "num_train_timesteps": 500})
+    scan = prepare_scan(replace(backbone, schedule=schedule), Request(strategy="fixed"), Team())
+    assert [level.model_timestep for level in scan.levels] == [0, 250, 499]
 
 
 def test_the_fixed_noise_is_that_of_the_deployed_model(scan: Scan, images: Images, backbone: LoadedBackbone) -> None:

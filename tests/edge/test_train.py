@@ -32,6 +32,7 @@ from aselect_edge.training.goal import open_goal
 from aselect_edge.training.learners import HeadLearner
 from aselect_edge.training.loop import train_model
 from aselect_edge.training.report import draw_report
+from aselect_edge.training.run import randomised
 from aselect_edge.training.segmenting import Segmenting
 from aselect_runtime.errors import InputError, IntegrityError, WriteError
 from aselect_runtime.frames import read_image, resize
@@ -232,7 +233,10 @@ def test_val_has_a_loss_of_its_own(train: Train, street_data: Path) -> None:
         with torch.no_grad():
             logits = outcome.model(torch.from_numpy(resize(frame, SIZE, Resize())).permute(2, 0, 1)[None].float())
         logits = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=False)
-        target = torch.from_numpy(cv2.resize(label, SIZE[::-1], interpolation=cv2.INTER_NEAREST)).long()
+        rows, columns = (
+            ((2 * np.arange(out) + 1) * had) // (2 * out) for out, had in zip(SIZE, label.shape, strict=True)
+        )
+        target = torch.from_numpy(label[rows][:, columns]).long()  # the pixels that hold the centres
         per_pixel = -logits.log_softmax(1)[0].gather(0, target.clamp(max=10)[None])[0]
         known = target != val.ignore_index
         share = weights[target.clamp(max=10)] * known
@@ -466,6 +470,10 @@ def test_a_random_backbone_is_not_the_pretrained_one(
     assert isinstance(trained, DiT)
     assert isinstance(pretrained, DiT)
     assert not torch.equal(trained.patch_embed.weight, pretrained.patch_embed.weight)
+    bare = DiT(replace(pretrained.config, attention_bias=False))  # these layers have no bias that could be set to zero
+    loaded = replace(load_backbone(str(backbone_folder)), model=bare)
+    fresh = randomised(loaded, 0).model
+    assert not torch.equal(fresh.state_dict()["blocks.0.query.weight"], bare.state_dict()["blocks.0.query.weight"])
 
 
 def test_an_out_that_is_not_ours_is_refused_before_training(

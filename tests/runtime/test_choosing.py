@@ -142,7 +142,7 @@ def test_a_choice_is_measured_once_for_graphs_versions_and_machine(
     manifest, ways = Manifest.load(folder / "manifest.json"), _ways(folder, 0, 0)
     measured: list[int] = []
 
-    def choose_again(ways: list[Way], version: str = "1") -> Way:
+    def choose_again(ways: list[Way], version: str = "1", manifest: Manifest = manifest) -> Way:
         """The later way is faster."""
         times = iter([10.0, 1.0])
 
@@ -169,6 +169,9 @@ def test_a_choice_is_measured_once_for_graphs_versions_and_machine(
         record.write_text("{")
     assert choose_again(ways) is ways[1]
     assert len(measured) == 10
+    others = {name: digest for name, digest in manifest.files.items() if name != "verify.npz"}
+    choose_again(ways, manifest=manifest.model_copy(update={"files": others}))
+    assert len(measured) == 12
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aselect_runtime.complete import is_cut
 from aselect_runtime.errors import InputError
-from aselect_runtime.frames import PAD, placement, read_image, resize, restore
+from aselect_runtime.frames import PAD, placement, read_image, resize, resize_label, restore
 from aselect_runtime.records import Resize
 
 SIDE = st.integers(1, 70)
@@ -80,6 +80,29 @@ def test_an_enlarged_class_map_comes_back_exactly(shape: tuple[int, int], factor
     labels = np.random.default_rng(1).integers(0, 9, shape, np.uint8)
     enlarged = labels.repeat(factor, axis=0).repeat(factor, axis=1)
     np.testing.assert_array_equal(restore(enlarged, shape, how), labels)
+
+
+def _is_nearest(values: np.ndarray[Any, Any], had: int) -> None:
+    """Every value of a map's rows, whose values are their indices of `had`, is the row with the nearest centre."""
+    count = len(values)
+    centres = (np.arange(count) + 0.5) * had / count
+    assert (np.abs(values + 0.5 - centres[:, None]) <= 0.5 + 1e-5).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SIZE, size=SIZE, how=HOW)
+def test_class_maps_lie_on_their_frames(shape: tuple[int, int], size: tuple[int, int], how: Resize) -> None:
+    """To half a pixel in both directions: a map that is moved teaches, and answers, the wrong edges."""
+    top, left, height, width = placement(shape, size, how)
+    down = np.broadcast_to(np.arange(shape[0], dtype=np.uint8)[:, None], shape)
+    inner = resize_label(np.ascontiguousarray(down), size, how, 255)[top : top + height, left : left + width]
+    _is_nearest(inner.astype(int), shape[0])
+    across = np.broadcast_to(np.arange(shape[1], dtype=np.uint8)[None, :], shape)
+    inner = resize_label(np.ascontiguousarray(across), size, how, 255)[top : top + height, left : left + width]
+    _is_nearest(inner.T.astype(int), shape[1])
+    numbered = np.zeros(size, np.uint8)
+    numbered[top : top + height] = np.arange(height, dtype=np.uint8)[:, None]
+    _is_nearest(restore(numbered, shape, how).astype(int), height)
 
 
 def test_images_of_every_kind_become_bgr(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ plus an entropy term, which keeps p from collapsing to one level before the scor
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aselect_edge.selection.choice import Choice, Parameters, Settings, default_tap
 from aselect_edge.selection.evidence import Evidence
-from aselect_edge.selection.hfr import Measure, energies, ratio
+from aselect_edge.selection.hfr import Measure, check_grid, energies, ratio
 from aselect_edge.selection.scan import Scan, batches
 from aselect_edge.training.fit import fit
 from aselect_runtime.records import LevelWeight, Tap
@@ -29,6 +31,7 @@ ENTROPY, RATE, HIDDEN, SIDE = 0.05, 1e-2, 32, 8
 def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     """The mode of the mean of p over all images, at the given tap or the default; the record stores all of p."""
     scan.check_company(evidence.images)
+    check_grid(scan.grid, settings.measure)
     tap = settings.tap or default_tap(scan.taps, scan.backbone.model.depth)
     inputs, rewards = [], []
     parts = batches(len(evidence.images), scan.batch)
@@ -43,7 +46,7 @@ def by_learned(scan: Scan, evidence: Evidence, settings: Settings) -> Choice:
     )
     mode = max(distribution, key=lambda entry: entry.weight)
     note = "The mode of p(t), the selector's mean over all images; a method from secondary sources."
-    parameters: Parameters = {"tap": str(tap), "entropy": ENTROPY, "steps": settings.steps}
+    parameters: Parameters = {"tap": str(tap), "entropy": ENTROPY, "steps": settings.steps, **asdict(settings.measure)}
     return Choice(mode.noise, tap, (), note, parameters, distribution)
 
 

@@ -161,9 +161,9 @@ def _build_first_passing(
     attempt = Attempt(folder, manifest, builder, gpu, options, prebuilt, verification, compared, progress, stop)
     candidate, final = attempt.candidate, attempt.final
     try:
-        passing = first_passing(rungs, attempt.build, attempt.verify)
+        passing = first_passing(rungs, attempt.build, attempt.verify, manifest.is_fp32)
         if compared and passing.rung == manifest.model:
-            others = partial(first_passing, rungs[1:], attempt.build, attempt.verify)
+            others = partial(first_passing, rungs[1:], attempt.build, attempt.verify, manifest.is_fp32)
             passing = faster(passing, manifest.precision, others, candidate, attempt.latency)
         candidate.replace(folder / final)
         forget_failure(folder, final)
@@ -181,9 +181,7 @@ def _record(
 ) -> Engine:
     """Write the measurements into report.json, then list the engine in the manifest, from when on it is used."""
     parity = passing.parity[-1] if passing.parity else None
-    engine = passing.built.model_copy(
-        update={"file": final, "gpu": passing.built.gpu, "agreement": parity.agreement if parity else None}
-    )
+    engine = passing.built.model_copy(update={"file": final, "agreement": parity.agreement if parity else None})
     for note in passing.notes:
         log.warning("%s", note)
     files = dict(manifest.files)

@@ -51,7 +51,9 @@ class TemporalAverage:
         if paused or other or captured.frame.shape != self._shape:  # of another size, cells show other parts
             self._average = None
         self._seen, self._scene, self._shape = captured.t_monotonic, captured.source.name, captured.frame.shape
-        if "scores" in outputs:
+        if self._amount == 1:  # not even to the map that cells vote for
+            self._latest = outputs
+        elif "scores" in outputs:
             self._latest = {**outputs, "scores": self._mix(outputs["scores"])}
         else:
             votes = self._mix(self._votes(outputs["class_map"], outputs["confidence"]))

@@ -61,6 +61,10 @@ class Manifest(Record):
             raise ValueError(f"got outputs without {answer.name} {answer.dtype} {list(answer.shape)} for {self.task}")
         return self
 
+    def is_fp32(self, graph: str) -> bool:
+        """Whether a graph of the folder, by its file's name, computes in FP32 alone."""
+        return "fp32" in graph or (self.precision == "fp32" and graph == self.model)
+
     def is_eight_bit(self, graph: str) -> bool:
         """Whether a graph of the folder, by its file's name, computes in INT8 or FP8; its fallbacks do not."""
         return self.precision in ("int8", "fp8") and graph == self.model

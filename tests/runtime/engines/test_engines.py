@@ -154,8 +154,12 @@ def test_when_fp32_answers_wrongly_too_the_message_begins_with_the_upgrade(ladde
 
 def test_when_fp32_was_not_tried_the_message_asks_for_it_first() -> None:
     wrong = compare({"scores": np.eye(3)}, {"scores": np.eye(3)[::-1]}, "engine", "reference")
-    with pytest.raises(GateError, match=r"class; export with the precision fp32, upgrade TensorRT"):
-        first_passing(["model.onnx"], lambda rung: rung, lambda rung, built: wrong)  # noqa: ARG005
+    manifest = small_manifest().model_copy(update={"precision": "fp16"})
+    with pytest.raises(GateError, match=r"in INT8 and FP8\); export with the precision fp32, upgrade TensorRT"):
+        first_passing(["model.onnx"], lambda rung: rung, lambda rung, built: wrong, manifest.is_fp32)  # noqa: ARG005
+    exact = manifest.model_copy(update={"precision": "fp32"})
+    with pytest.raises(GateError, match=r"^upgrade TensorRT: .*the graph in fp32 misses it too"):
+        first_passing(["model.onnx"], lambda rung: rung, lambda rung, built: wrong, exact.is_fp32)  # noqa: ARG005
 
 
 def test_a_graph_that_cannot_be_built_gives_way_to_the_next(ladder: Path, machine: Machine) -> None:

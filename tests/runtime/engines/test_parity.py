@@ -15,6 +15,9 @@ from aselect_runtime.frames import Frame
 from aselect_runtime.records import Parity
 from aselect_runtime.results import Arrays
 from aselect_runtime.sessions.onnx import OnnxSession
+from tests.runtime.manifests import small_manifest
+
+IS_FP32 = small_manifest().is_fp32
 
 
 def parity(agreement: float) -> Parity:
@@ -28,11 +31,11 @@ def test_the_first_graph_that_passes_is_used() -> None:
         built.append(rung)
         return rung.upper()
 
-    found = first_passing(("a", "b", "c"), build, lambda rung, _: parity(1.0 if rung == "b" else 0.3))
+    found = first_passing(("a", "b", "c"), build, lambda rung, _: parity(1.0 if rung == "b" else 0.3), IS_FP32)
     assert (found.rung, found.built, built) == ("b", "B", ["a", "b"])
     assert [p.agreement for p in found.parity] == [0.3, 1.0]
     with pytest.raises(GateError, match=r"a 30\.000%, b 30\.000%"):
-        first_passing(("a", "b"), build, lambda *_: parity(0.3))
+        first_passing(("a", "b"), build, lambda *_: parity(0.3), IS_FP32)
 
 
 def test_a_graph_that_does_not_run_is_skipped_and_not_counted_as_failed() -> None:
@@ -41,11 +44,11 @@ def test_a_graph_that_does_not_run_is_skipped_and_not_counted_as_failed() -> Non
             raise EngineError("no kernel")
         return parity(0.3 if rung == "b" else 1.0)
 
-    assert first_passing(("a", "b", "c"), str.upper, measured).rung == "c"
+    assert first_passing(("a", "b", "c"), str.upper, measured, IS_FP32).rung == "c"
     with pytest.raises(GateError, match=r"on b 30\.000%, expected"):
-        first_passing(("a", "b"), str.upper, measured)
+        first_passing(("a", "b"), str.upper, measured, IS_FP32)
     with pytest.raises(EngineError, match="no kernel"):
-        first_passing(("a",), str.upper, measured)
+        first_passing(("a",), str.upper, measured, IS_FP32)
 
 
 @pytest.mark.parametrize(("precision", "passes"), [("int8", True), ("fp16", False)])
