@@ -141,12 +141,13 @@ def _splits(data: Path, layout: Layout[Any], problems: list[str]) -> list[str]:
 def _unlabelled(data: Path, task: Task | None) -> Survey:
     """A folder in no layout: how many images there are, and why their labels are not understood."""
     problems = [str(why_unknown(data, task))]
-    try:
-        count = len(images_of(data))
-    except InputError as error:
-        count = 0
-        problems.append(str(error))
-    return Survey(data, None, "", "", (), (), tuple(problems), count)
+    found: set[Path] = set()
+    for split in ("train", "val", "test"):
+        try:
+            found.update(images_of(data, (split,)))
+        except InputError as error:
+            problems += [str(error)] if split == "train" else []
+    return Survey(data, None, "", "", (), (), tuple(problems), len(found))
 
 
 def _split(opened: LabelledData, name: str, *, held_out: bool) -> tuple[SplitSurvey, list[str]]:

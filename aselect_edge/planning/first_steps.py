@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from aselect_edge.training.comparison import compare
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.recipe import HEADS, RECIPES
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import shell_word
 from aselect_runtime.progress import Progress, silent
 from aselect_runtime.records import ClassInfo, HeadSpec, Resize, Task
 
@@ -93,7 +93,7 @@ def _forecast(found: Survey, steps: Plan) -> Forecast | None:
 
 def plan(found: Survey, threads: int | None = None) -> Plan:
     """The commands for what was found; those of a folder without labels, or with labels that cannot be read, differ."""
-    data, train = shlex.quote(str(found.data)), found.train
+    data, train = shell_word(found.data), found.train
     if found.task is None and found.images:
         return Plan(
             _with_threads(
@@ -126,7 +126,7 @@ def _commands(found: Survey, data: str, task: Task, imgsz: tuple[int, int], head
     size, bundle, exported = "{}x{}".format(*imgsz), f"my-{task}", f"my-{task}-exported"
     splits = {split.name: split for split in found.splits}
     last = splits.get("test", splits.get("val", splits["train"]))
-    image = shlex.quote(str(last.examples[0]))
+    image = shell_word(last.examples[0])
     kind = "" if head == HEADS[task] else f" --head {head.kind}"
     precision = "int8" if splits["train"].images >= FEWEST else "fp32"
     shared = f"--data {data} --imgsz {size}"

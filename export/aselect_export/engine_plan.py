@@ -14,6 +14,11 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.progress import Progress
 from aselect_runtime.records import Engine, Precision
 
+NO_GPU = (
+    "no engine was built: there is no NVIDIA GPU with TensorRT here; give a target such as sm86 to build ahead of "
+    "time, or run aselect-build on the device"
+)
+
 
 @dataclass(frozen=True)
 class EnginePlan:
@@ -34,13 +39,7 @@ def plan_engines(engine: EngineChoice, targets: tuple[str, ...], precision: Prec
         return EnginePlan((), ("no engine was requested",))
     if engine == "auto":
         if not targets and not (find_gpu() and available("tensorrt")):
-            return EnginePlan(
-                (),
-                (
-                    "no engine was built: there is no NVIDIA GPU with TensorRT here; give a target such as sm86 to "
-                    "build ahead of time, or run aselect-build on the device",
-                ),
-            )
+            return EnginePlan((), (NO_GPU,))
         builder: Builder = "rtx" if targets else "tensorrt"
     else:
         builder = engine

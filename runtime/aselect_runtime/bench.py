@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from aselect_runtime.backends import open_model, usable_devices
-from aselect_runtime.errors import EngineError, GateError, InputError, MissingDependencyError
+from aselect_runtime.errors import EngineError, GateError, IncompleteError, InputError, MissingDependencyError
 from aselect_runtime.frames import Frame, resize
 from aselect_runtime.options import MOST_SECONDS, Device, within
 from aselect_runtime.pipeline.run import run_pipeline
@@ -100,7 +100,11 @@ def benchmark(model: Path, device: Device, source: str, effort: Effort, progress
     manifest, session = open_model(model, device, progress)
     try:
         alone = measure_session(session, sample(source, manifest), effort)
-        whole = run_pipeline(manifest, session, [source], max_seconds=effort.duration)
+        try:
+            whole = run_pipeline(manifest, session, [source], max_seconds=effort.duration)
+        except IncompleteError as error:  # the source is measured up to its fault
+            log.warning("%s; the pipeline was measured until then", error)
+            whole = cast(RunSummary, error.summary)
     finally:
         session.close()
     share = round(whole.fps / alone.fps, 4)

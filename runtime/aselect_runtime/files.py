@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -192,6 +193,11 @@ def removed(path: Path) -> WriteError:
     return WriteError(
         f"{path}: was removed during the run, or its folder was, expected both to stay until the end; write it again"
     )
+
+
+def shell_word(path: Path) -> str:
+    """A path as an argument of a shell's command: quoted, and not mistaken for an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def sync(path: Path) -> None:

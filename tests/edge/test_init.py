@@ -23,6 +23,7 @@ from aselect_edge.planning.first_steps import first_steps, input_size, plan
 from aselect_edge.training.goal import open_goal
 from aselect_edge.training.recipe import RECIPES
 from aselect_runtime.errors import InputError
+from aselect_runtime.files import shell_word
 
 HEIGHT, WIDTH = 48, 64
 RING = [[8, 8], [40, 8], [40, 32], [8, 32]]
@@ -189,6 +190,19 @@ def test_images_without_labels_get_what_needs_none(tmp_path: Path) -> None:
     steps = plan(found)
     assert steps.commands == (f"aselect-select shipped --data {tmp_path} --strategy hfr-signal --out selection.json",)
     assert "LabelMe" in steps.reasons[0]
+
+
+def test_a_path_with_a_leading_dash_is_no_option() -> None:
+    assert shell_word(Path("-cv/a b.png")) == "'./-cv/a b.png'"
+    assert shell_word(Path("cv/a.png")) == "cv/a.png"
+
+
+def test_all_images_are_counted_where_the_labels_are_of_another_task(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2), ("test", 4)):
+        for name in ("cat", "dog"):
+            for index in range(count):
+                photograph(tmp_path / split / name / f"{index}.png", index)
+    assert survey(tmp_path, "seg").images == 18
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -381,10 +381,14 @@ def test_the_command(
     layout: str, file: str, seg_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     out = tmp_path / layout
-    arguments = ["--model", str(seg_bundle), "--precision", "fp32", "--engine", "none", "--format", layout]
+    arguments = ["--model", str(seg_bundle), "--precision", "fp32", "--format", layout]
     assert command(export_command, monkeypatch, *arguments, "--out", str(out)) == 0
     assert (out / file).is_file()
-    assert str(out) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(out) in said
+    assert "aselect-build" not in said, "that is no way to an engine there"
+    listed = {line.split("MB")[1].strip() for line in said.splitlines() if " MB " in line and "weights of" not in line}
+    assert listed == {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert [path.name for path in tmp_path.iterdir()] == [layout]
 
 

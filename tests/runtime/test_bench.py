@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +28,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame
 from aselect_runtime.options import Device
 from aselect_runtime.results import Arrays
+from tests.runtime import videos
 
 STREET = "synthetic://street?size=48x64&frames=6"
 SHORT = Effort(warmup_ms=1, iterations=5, duration=0.02)
@@ -98,6 +100,16 @@ def test_the_table_has_a_column_for_each_device(seg_model: Path) -> None:
 def test_a_source_without_frames(seg_model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got no image"):
         benchmark(seg_model, "cpu", str(tmp_path), SHORT)
+
+
+def test_a_source_that_breaks_off_is_measured_until_then(
+    seg_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = videos.write(tmp_path / "cut.mkv", videos.regular())
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    found = benchmark(seg_model, "cpu", str(cut), replace(SHORT, duration=5))
+    assert 0 < found.pipeline.frames < videos.FRAMES
+    assert "the pipeline was measured until then" in caplog.text
 
 
 def test_the_command_prints_json_or_a_table(seg_model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_a_source_that_falls_silent_is_not_up(seg_model: Path, monkeypatch: pyte
         assert tuple(values[name] for name in names) == expected
 
 
+def test_the_videos_of_a_folder_count_as_their_input(seg_model: Path) -> None:
+    metrics = Metrics(Manifest.load(seg_model / "manifest.json"))
+    result = _result({"class_map": np.zeros((24, 32), np.uint8)}, Health(sources=(SourceHealth("videos", "live", 1),)))
+    clip = replace(result.captured, source=SourceInfo("videos/a.mp4", fps=25))
+    metrics.observe(replace(result, captured=clip))
+    text = metrics.exposition().decode()
+    assert _values(text)["aselect_source_up{source=videos}"] == 1
+    assert "videos/a.mp4" not in text
+
+
 def test_scores_of_a_classification(cls_model: Path) -> None:
     metrics = Metrics(Manifest.load(cls_model / "manifest.json"))
     metrics.observe(_result({"scores": np.array([0.25, 0, 0.75], np.float32)}))
@@ -121,7 +132,9 @@ def test_the_sink_serves_what_it_is_written(seg_model: Path, free_port: int) -> 
     _enter(uri, manifest)  # the port is free again
 
 
-@pytest.mark.parametrize("uri", ["metrics://", "metrics://127.0.0.1", "metrics://h:99999", "metrics://h:1/other"])
+@pytest.mark.parametrize(
+    "uri", ["metrics://", "metrics://127.0.0.1", "metrics://h:0", "metrics://h:99999", "metrics://h:1/other"]
+)
 def test_unusable_addresses(seg_model: Path, uri: str) -> None:
     with pytest.raises(InputError, match=r"metrics://127\.0\.0\.1:9090"):
         _enter(uri, Manifest.load(seg_model / "manifest.json"))

@@ -472,6 +472,8 @@ def test_file_names_of_several_inputs() -> None:
     ]
     assert names(["{source}.jsonl"], cameras, [[0], [1]]) == ["video0.jsonl", "door-1.jsonl"]
     assert names(["{source}.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4", "a-1.mp4"]
+    crossing = ["b", "a-3", "a", "x/a"]  # the last one's number is another one's name
+    assert names(["{source}/"], crossing, [[0, 1, 2, 3]]) == ["b/", "a-3/", "a/", "a-4/"]
     assert names(["a.mp4"], ["x/a.mp4", "y/a.mp4"], [[0, 1]]) == ["a.mp4"]
     (stamped,) = names(["{time}.mkv"], cameras[:1], [[0]])
     assert re.fullmatch(r"\d{8}T\d{6}Z\.mkv", stamped)

@@ -74,8 +74,9 @@ def test_one_moment_is_in_the_names_of_everything_that_a_run_writes(seg_model: P
     videos.write(video, [number / 10 for number in range(50)])  # the last frames are bright
     (tmp_path / "rules.toml").write_text('[[rules]]\nname = "a"\nclass = "bright"\nabove = 0.4\n')
     out = tmp_path / "out"
-    places = [f"{option}={out}/{{time}}-{name}" for option, name in WRITTEN.items()]
-    done = _run(seg_model, video, "--rules", tmp_path / "rules.toml", *places)
+    places = [f"{option}=${{PLACE}}/{{time}}-{name}" for option, name in WRITTEN.items()]
+    words = [*COMMAND[1:], str(seg_model), str(video), "--rules", str(tmp_path / "rules.toml"), *places]
+    done = forked.run(*words, variables={"PLACE": str(out)})
     assert done.returncode == 0, done.stderr
     moments, names = zip(*(path.name.split("-", 1) for path in out.iterdir()), strict=True)
     assert len(set(moments)) == 1

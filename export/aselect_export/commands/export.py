@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,7 @@ from aselect_export.choices import MOST_FRAMES, EngineChoice, Format
 from aselect_runtime.commands.entry import entry
 from aselect_runtime.commands.options import Json, Targets, Verbose, read
 from aselect_runtime.commands.records import option_names
+from aselect_runtime.files import shell_word
 from aselect_runtime.options import parse_list, parse_size
 from aselect_runtime.progress import terminal_progress
 from aselect_runtime.records import EncoderKind, Precision, Task, Weights
@@ -135,7 +135,7 @@ def _export(
     if as_json:
         print(export_json(result))
     else:
-        _print_export(result, _NEXT[delivery.format].format(shlex.quote(str(result.folder)), *_input(result, data)))
+        _print_export(result, _NEXT[delivery.format].format(shell_word(result.folder), *_input(result, data)))
 
 
 _NEXT = {
@@ -152,9 +152,9 @@ def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
     from aselect_runtime.scenes import CLASSES
 
     if data is not None and data.is_file():
-        return shlex.quote(str(data)), "overlay.mp4"
+        return shell_word(data), "overlay.mp4"
     if data is not None:
-        return shlex.quote(str(images_of(data, ("test", "val", "train"))[0])), "overlay.png"
+        return shell_word(images_of(data, ("test", "val", "train"))[0]), "overlay.png"
     streets = [info.name for info in result.manifest.classes] == list(CLASSES)
     return ("synthetic://street", "demo.mp4") if streets else ("VIDEO", "overlay.mp4")
 

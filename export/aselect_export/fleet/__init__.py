@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aselect_export.choices import Format
+from aselect_export.engine_plan import NO_GPU
 from aselect_export.fleet import deepstream, triton
 from aselect_export.fleet.deepstream import write_deepstream
 from aselect_export.fleet.triton import write_triton
@@ -48,5 +49,9 @@ def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> 
     with working_folder(out) as scratch:
         result = make(scratch / "export")
         notes = write(result.folder, out)
-    report = result.report.model_copy(update={"notes": (*result.report.notes, *notes)})
+    # A server builds its engines itself, and has its own files.
+    notes = (*(note for note in result.report.notes if note != NO_GPU), *notes)
+    size = {name: value for name, value in result.report.size.items() if name.endswith("_bytes")}
+    size |= {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
+    report = result.report.model_copy(update={"notes": notes, "size": size})
     return replace(result, folder=out, report=report)

@@ -29,8 +29,8 @@ def _build(
     """Build TensorRT engines for an export folder: for this machine's GPU, or ahead of time for other ones.
 
     An engine for this machine's GPU is compared with ONNX Runtime before it replaces an older one; if it fails this
-    parity check, the folder's next graph is built (mixed, fp32), and if none passes the exit code is 3. Ctrl-C leaves
-    the folder unchanged.
+    parity check, the folder's next graph is built (mixed, fp32), and if none passes the exit code is 3. Ctrl-C keeps
+    the engines of the targets that are finished, and leaves nothing else.
     """
     from aselect_runtime.engines import BuildOptions, add_engines
 

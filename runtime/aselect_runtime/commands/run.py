@@ -126,7 +126,7 @@ class EventVideoOptions:
             return None
         most = None if self.keep_gb is None else self.keep_gb * 1e9
         given = {"pre": self.pre, "post": self.post, "most_bytes": most, "most_days": self.keep_days}
-        folder = Path(dated(str(self.record_events), moment))
+        folder = Path(dated(filled_in(str(self.record_events)), moment))
         return EventRecording(folder, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -198,7 +198,7 @@ def _run(
 
         moment = now()  # one for all names of the run
         outputs, places = ([dated(uri, moment) for uri in uris] for uris in (outputs, places))
-        record = None if record_calibration is None else Path(dated(str(record_calibration), moment))
+        record = None if record_calibration is None else Path(dated(filled_in(str(record_calibration)), moment))
         plan = plan_events(rules, places, outputs, inputs, videos.recording(moment))
         look = drawing.look(outputs)
         with terminal_progress() as following:

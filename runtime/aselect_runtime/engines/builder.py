@@ -57,10 +57,11 @@ def check_target(target: str | None, builder: Builder) -> str:
     gpu = find_gpu()
     if builder == "tensorrt":
         if gpu is None:
+            ahead = "give a target to build ahead of time" if target is None else "use the engine rtx for this target"
             raise InputError(
                 "got no NVIDIA GPU, expected one, because TensorRT builds on the device itself; "
-                "run aselect-build there, or give a target to build ahead of time",
-                parameter="target",
+                f"run aselect-build there, or {ahead}",
+                parameter="target" if target is None else ("target", "engine"),
             )
         if target not in (None, gpu.target):
             raise InputError(
@@ -170,6 +171,8 @@ def _build(
         raise KeyboardInterrupt
     if plan is None:
         advice = remedy(messages.errors, "try model.fp32.onnx or another version of TensorRT")
+        if options.workspace_mib is not None:
+            advice = f"leave out the workspace of {options.workspace_mib} MiB or give more; otherwise {advice}"
         raise EngineError(
             f"{onnx_path}: {MODULES[builder]} {trt.__version__} could not build it for {sm} "
             f"({first(messages.errors)}), expected an engine; {advice}"

@@ -55,7 +55,7 @@ def add_engines(
         with building(folder, stop):
             manifest, _ = load_folder(folder)
             return (_build_first_passing(folder, manifest, builder, gpu, options, progress, stop),)
-    wanted = [check_target(target, "rtx") for target in targets]
+    wanted = list(dict.fromkeys(check_target(target, "rtx") for target in targets))
     if precision == "fp8":
         check_fp8(wanted)
     built = []

@@ -12,6 +12,7 @@ from threading import Event
 from filelock import FileLock, Timeout
 
 from aselect_runtime.errors import WriteError
+from aselect_runtime.files import naming
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def building(folder: Path, stop: Event | None = None) -> Iterator[None]:
             if stop.wait(POLL):
                 raise KeyboardInterrupt
     try:
-        path.write_text(str(os.getpid()))
+        with naming(path):
+            path.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()

@@ -43,9 +43,7 @@ def remedy(errors: list[str], otherwise: str) -> str:
     """Advice for a failure, from the text of TensorRT's errors; `otherwise` if none of them is known."""
     text = " ".join(errors).lower()
     if any(words in text for words in ("out of memory", "outofmemory", "memory allocation", "insufficient memory")):
-        return (
-            "close other programs that use the GPU, give the builder a smaller workspace, or use a smaller input size"
-        )
+        return "close other programs that use the GPU, or use a smaller input size"
     if "version" in text and ("serializ" in text or "mismatch" in text or "compat" in text):
         return "run aselect-build on this machine"
     return otherwise

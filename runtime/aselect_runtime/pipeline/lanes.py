@@ -127,6 +127,7 @@ class Lanes:
         if self._losses:
             others = len(self._losses) - 1
             more = f" (and {others} more input{'s' if others > 1 else ''})" if others else ""
-            outputs = ", ".join(summary.outputs)
-            kept = f"; {outputs}: kept with all {summary.frames} frames that were inferred" if outputs else ""
+            written = {sink.name: sink.written for sink in summary.sinks}
+            outputs = ", ".join(f"{name} ({written[name]} frames)" for name in summary.outputs)
+            kept = f"; kept: {outputs}" if outputs else ""
             raise IncompleteError(f"{self._losses[0]}{more}{kept}", summary) from self._losses[0]

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from aselect_runtime.errors import InputError
@@ -86,7 +87,8 @@ def short_names(inputs: Sequence[str | Source]) -> list[str]:
         address = name.split("://", 1)[1] if "://" in name else Path(name).stem
         name = short_name(uri) if " ! " in uri else address
         name = re.sub(r"[^A-Za-z0-9_]+", "-", name.replace("***", "")).strip("-")[:60] or "source"
-        names.append(f"{name}-{number}" if name in names else name)
+        numbered = (f"{name}-{other}" for other in count(number))
+        names.append(next(each for each in chain([name], numbered) if each not in names))
     return names
 
 

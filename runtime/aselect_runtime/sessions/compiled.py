@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from aselect_runtime.errors import InputError, WriteError
-from aselect_runtime.files import sha256
+from aselect_runtime.files import naming, sha256
 from aselect_runtime.local_cache import cache_folder
 from aselect_runtime.output_folder import FolderKind, atomic_folder
 
@@ -49,7 +49,8 @@ def compiled(folder: Path | None, compile_with: Callable[[str], T]) -> T:
     shutil.rmtree(folder, ignore_errors=True)
     made: list[T] = []
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with naming(folder.parent):
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic_folder(folder, COMPILED) as fresh:
             made.append(compile_with(str(fresh)))
             hashes = {path.name: sha256(path) for path in fresh.iterdir()}

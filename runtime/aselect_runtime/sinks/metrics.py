@@ -92,7 +92,9 @@ class Metrics(Collector):
 
     def observe(self, result: Result) -> None:
         """Count one result."""
-        source = result.captured.source.name
+        # Of the input: each video of a folder has a name of its own.
+        sources = result.health.sources
+        source = sources[result.stream].name if result.stream < len(sources) else result.captured.source.name
         self._health = result.health
         self._heard[source] = monotonic()
         for stage, milliseconds in result.latency_ms.items():
@@ -159,7 +161,7 @@ def _address(uri: str) -> tuple[str, int, list[str]]:
     parts, port = split.parts, split.port
     options = parse_qs(parts.query, keep_blank_values=True)
     odd = options.keys() - {"host"} or "" in options.get("host", []) or parts.fragment or parts.username
-    if not parts.hostname or port is None or odd or parts.path.strip("/") not in {"", "metrics"}:
+    if not parts.hostname or not port or odd or parts.path.strip("/") not in {"", "metrics"}:
         raise InputError(f"{redact(uri)}: got no address to serve metrics at, expected for example {EXAMPLE}")
     return parts.hostname, port, [name.lower() for name in options.get("host", [])]
 

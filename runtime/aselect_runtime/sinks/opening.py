@@ -45,6 +45,8 @@ def open_sink(uri: str, manifest: Manifest) -> Sink:
         name = SCHEMES[scheme]
         opened: Sink = getattr(import_module(f"aselect_runtime.sinks.{name}"), name)(uri, manifest)
         return opened
+    if path.name in {*VIDEOS, *IMAGES, ".jsonl"} and not uri.endswith("/"):
+        raise InputError(f"{uri}: got only a suffix, expected a name before it; add one", parameter="output")
     if not uri.endswith("/") and path.is_dir() and path.suffix:
         raise InputError(f"{uri}: is a folder, expected a file; append / to write masks, or choose another name")
     if uri.endswith("/") or not path.suffix:

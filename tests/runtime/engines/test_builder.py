@@ -124,8 +124,10 @@ def test_every_known_target_is_one_that_the_record_takes() -> None:
 
 @no_gpu
 def test_tensorrt_without_a_gpu_is_refused_before_it_is_loaded() -> None:
-    with pytest.raises(InputError, match="no NVIDIA GPU"):
+    with pytest.raises(InputError, match=r"no NVIDIA GPU.*or give a target to build ahead of time"):
         check_target(None, "tensorrt")
+    with pytest.raises(InputError, match=r"no NVIDIA GPU.*or use the engine rtx for this target"):
+        check_target("sm86", "tensorrt")
 
 
 @pytest.mark.skipif(versions.available("tensorrt"), reason="tensorrt is installed")

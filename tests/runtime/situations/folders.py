@@ -101,7 +101,7 @@ def _one_bad_clip(place: Place) -> Run:
     picture(place.folder / "in/a.png")
     place.file("in/b.mp4", b"nonsense")
     picture(place.folder / "in/c.png")
-    told = r"b\.mp4: got 8 bytes that cannot be opened.*out.jsonl: kept with all 2 frames"
+    told = r"b\.mp4: got 8 bytes that cannot be opened.*kept: .*out.jsonl \(2 frames\)"
     return Run(["in"], told=told, shares=[0.5, 0.5], warned="skipped: in/b.mp4")
 
 
@@ -317,7 +317,7 @@ CASES: dict[str, Make] = {
     "frames for INT8 below the input": _frames_below,
     "events below the input": _events_below,
     "output is a hard link to the input": _hard_link,
-    "first of two is bad": _fallen("a.mp4", r"a\.mp4: got 8 bytes .*out.jsonl: kept with all 9 frames"),
+    "first of two is bad": _fallen("a.mp4", r"a\.mp4: got 8 bytes .*kept: .*out.jsonl \(9 frames\)"),
     "first of two is missing": _first_missing,
     "unreadable": _unreadable,
     "unreadable below": _unreadable_below,

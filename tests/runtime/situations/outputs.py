@@ -353,6 +353,8 @@ CASES: dict[str, Make] = {
     "links": _link,
     "link to nothing": _link_to_nothing,
     "masks twice": _older,
+    "only a suffix": _told([".jsonl"], r"\.jsonl: got only a suffix, expected a name before it"),
+    "only the suffix of a video": _told(["sub/.mp4"], r"sub/\.mp4: got only a suffix"),
     "folder with a suffix": _told(["there.mp4"], "there.mp4: is a folder, expected a file", files=["there.mp4/x"]),
     "foreign folder": _told(["masks/"], "exists and has no masks.json.*choose another path", files=["masks/cat.jpg"]),
     "foreign masks.json": _told(["masks/"], "got a masks.json of another kind", files=MINE),
