@@ -3,7 +3,7 @@
     pip install './runtime[cpu]' 'ray[data]'
     python fleet.py MODEL VIDEOS OUT [--workers N]
 
-MODEL, VIDEOS and OUT are paths that every machine sees. Each video gives OUT/NAME.jsonl, one line a frame, which
+MODEL, VIDEOS and OUT are paths that every machine sees. Each video gives OUT/NAME.mp4.jsonl, one line a frame, which
 appears when it is complete. Videos that have it are left out, so the same command continues an earlier one.
 """
 
@@ -28,10 +28,11 @@ class Analyse:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row {"video": path}, with the number of frames; writes the video's lines."""
         video = Path(row["video"])
-        lines = [
-            json.dumps({"frame": result.captured.index, "position": result.captured.position, "areas": result.areas})
-            for result in self.model.stream(str(video))
-        ]
+        lines = []
+        for result in self.model.stream(video):
+            found = {"areas": result.areas} if self.model.manifest.task == "seg" else {"top": result.top}
+            place = {"frame": result.captured.index, "position": result.captured.position}
+            lines.append(json.dumps({**place, **found}))
         whole = self.out / f"{video.name}.jsonl"
         part = whole.with_suffix(".part")
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -480,6 +480,8 @@ def test_file_names_of_several_inputs() -> None:
     for unknown, known in (
         ("{date}.mkv", "only {source} or {time} in braces"),
         ("{name}.mp4", "only {source} or {time} in braces"),
+        ("o-{Time}.jsonl", "got {Time}, expected only"),
+        ("v-{source2}.jsonl", "got {source2}, expected only"),
         ("{Source}/{stream}.jpg", "only {source} or {time} or {name} in braces"),
     ):
         with pytest.raises(InputError, match=known) as caught:

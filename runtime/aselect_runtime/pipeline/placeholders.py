@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from aselect_runtime.errors import InputError
 
 TIME, SOURCE = "{time}", "{source}"
-_WORD = re.compile(r"\{[a-z]+\}")
+_WORD = re.compile(r"\{\w+\}")
 
 
 def now() -> str:
