@@ -17,12 +17,17 @@ from aselect_runtime.processor import processor
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch")
 """Packages whose versions may affect a figure."""
 
+WIDEST = {"amx_bf16": "with AMX", "avx512f": "with AVX-512", "avx2": "with AVX2"}
+"""Linux CPU flags, the fastest first: processors of one name differ by these, and figures with them."""
+
 Figures = dict[str, float | str]
 
 
 def machine(*more: str) -> str:
-    """The cores and the processor, and further notes of the benchmark."""
-    return ", ".join([f"{os.cpu_count()} cores", processor().name, *more])
+    """The cores, the processor with its widest instructions, and further notes of the benchmark."""
+    here = processor()
+    widest = [name for flag, name in WIDEST.items() if flag in here.flags][:1]
+    return ", ".join([f"{os.cpu_count()} cores", " ".join([here.name, *widest]), *more])
 
 
 def stamp(*more: str) -> dict[str, Any]:
