@@ -170,9 +170,8 @@ def _build(
     if stop.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        advice = remedy(messages.errors, "try model.fp32.onnx or another version of TensorRT")
-        if options.workspace_mib is not None:
-            advice = f"leave out the workspace of {options.workspace_mib} MiB or give more; otherwise {advice}"
+        otherwise = "try model.fp32.onnx or another version of TensorRT"
+        advice = remedy(messages.errors, otherwise, options.workspace_mib)
         raise EngineError(
             f"{onnx_path}: {MODULES[builder]} {trt.__version__} could not build it for {sm} "
             f"({first(messages.errors)}), expected an engine; {advice}"

@@ -39,11 +39,15 @@ def first(errors: list[str]) -> str:
     return brief(errors[0]) if errors else "no reason given"
 
 
-def remedy(errors: list[str], otherwise: str) -> str:
-    """Advice for a failure, from the text of TensorRT's errors; `otherwise` if none of them is known."""
+def remedy(errors: list[str], otherwise: str, workspace_mib: int | None = None) -> str:
+    """Advice for a failure, from the text of TensorRT's errors; `otherwise` if none of them is known.
+
+    `workspace_mib` is the builder's limit of memory, if there was one.
+    """
     text = " ".join(errors).lower()
     if any(words in text for words in ("out of memory", "outofmemory", "memory allocation", "insufficient memory")):
-        return "close other programs that use the GPU, or use a smaller input size"
+        more = "" if workspace_mib is None else f"leave out the workspace of {workspace_mib} MiB or give more, "
+        return f"{more}close other programs that use the GPU, or use a smaller input size"
     if "version" in text and ("serializ" in text or "mismatch" in text or "compat" in text):
         return "run aselect-build on this machine"
     return otherwise

@@ -84,7 +84,7 @@ def test_on_a_terminal_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        ("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", "smaller workspace"),
+        ("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", "smaller input size"),
         ("Cuda Runtime (out of memory)", "close other programs"),
         ("Serialization assertion failed. Version tag does not match", "run aselect-build"),
         ("Error Code 10: Could not find any implementation for node {ForeignNode[x]}", "otherwise"),
@@ -93,6 +93,8 @@ def test_on_a_terminal_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
 )  # fmt: skip
 def test_advice_is_derived_from_tensorrts_messages(words: str, advice: str) -> None:
     assert advice in remedy([words], "otherwise")
+    more = remedy([words], "otherwise", workspace_mib=64)
+    assert more.startswith("leave out the workspace of 64 MiB") == ("memory" in words.lower())
 
 
 def test_long_errors_become_one_line() -> None:
