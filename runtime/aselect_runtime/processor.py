@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 CPUINFO = Path("/proc/cpuinfo")
-LIMITS = Path("/sys/fs/cgroup/cpu.max")
-OLDER_LIMITS = Path("/sys/fs/cgroup/cpu")
-"""Folder of the same in version 1 of the kernel's control groups."""
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+"""The kernel's control groups, and the file that names this process's own: `0::/system.slice/camera.service`."""
 BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
 """Linux CPU flags of the instructions that multiply bfloat16, the faster ones first."""
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
@@ -46,20 +46,32 @@ def processor(cpuinfo: Path = CPUINFO) -> Processor:
     return Processor(fields.get("model name", platform.machine()), frozenset(flags.split()))
 
 
-def cpu_quota(limits: Path = LIMITS, older: Path = OLDER_LIMITS) -> int | None:
-    """Whole CPUs that a container's quota allows (`docker run --cpus 2`), at least 1; None without a quota."""
+def cpu_quota(groups: Path = GROUPS, own: Path = OWN_GROUP) -> int | None:
+    """Whole CPUs that quotas allow this process (`docker run --cpus 2`, systemd's `CPUQuota=`), at least 1; None
+    without one.
+    """
     try:
-        if limits.is_file():
-            quota, period = limits.read_text(encoding="ascii").split()
-        else:
-            quota, period = ((older / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    # A quota of a group holds for those within it. `cpu` is the folder of version 1 of the control groups.
+    found = [_quota(groups / folder / "cpu.max") for folder in (path, *map(str, PurePosixPath(path).parents))]
+    found.append(_quota(groups / "cpu/cpu.cfs_quota_us", groups / "cpu/cpu.cfs_period_us"))
+    return min((quota for quota in found if quota is not None), default=None)
+
+
+def _quota(*files: Path) -> int | None:
+    """The whole CPUs of a quota and its period, in one file or two; None if there is none."""
+    try:
+        quota, period = " ".join(file.read_text(encoding="ascii") for file in files).split()
         return max(1, int(quota) // int(period)) if int(quota) > 0 else None
-    except (OSError, ValueError):  # `max 100000` says that there is none
+    except (OSError, ValueError, ZeroDivisionError):  # `max 100000` says that there is none
         return None
 
 
 def physical_cores() -> int:
-    """Number of physical cores that this process may use, by its affinity and its container's quota of CPU time.
+    """Number of physical cores that this process may use, by its affinity and its quota of CPU time.
 
     Hyper-threads of one core count once.
     """

@@ -110,15 +110,33 @@ def test_threads_of_a_command_are_those_of_every_library(
 )
 def test_a_container_has_the_cpus_of_its_quota(tmp_path: Path, text: str, cpus: int | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
-    assert cpu_quota(tmp_path / "cpu.max") == cpus
-    assert cpu_quota(tmp_path / "none", tmp_path) is None
+    (tmp_path / "own").write_text("0::/\n")
+    assert cpu_quota(tmp_path, tmp_path / "own") == cpus
+    assert cpu_quota(tmp_path, tmp_path / "none") == cpus
+    assert cpu_quota(tmp_path / "none", tmp_path / "own") is None
+
+
+@pytest.mark.parametrize(
+    ("service", "slice_", "cpus"), [("300000", "max", 3), ("300000", "200000", 2), ("max", "max", None)]
+)
+def test_a_service_has_the_cpus_of_its_group_and_of_those_above(
+    tmp_path: Path, service: str, slice_: str, cpus: int | None
+) -> None:
+    """As systemd writes `CPUQuota=300%` of a service and of its slice."""
+    own = tmp_path / "system.slice" / "camera.service"
+    own.mkdir(parents=True)
+    for folder, quota in ((own, service), (own.parent, slice_)):
+        (folder / "cpu.max").write_text(f"{quota} 100000\n")
+    (tmp_path / "own").write_text("1:name=systemd:/other\n0::/system.slice/camera.service\n")
+    assert cpu_quota(tmp_path, tmp_path / "own") == cpus
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [(200_000, 2), (50_000, 1), (-1, None)])
 def test_older_kernels_have_the_quota_in_two_files(tmp_path: Path, quota: int, cpus: int | None) -> None:
-    (tmp_path / "cpu.cfs_quota_us").write_text(f"{quota}\n")
-    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
-    assert cpu_quota(tmp_path / "none", tmp_path) == cpus
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert cpu_quota(tmp_path, tmp_path / "none") == cpus
 
 
 def test_a_busy_machine_gives_advice() -> None:
