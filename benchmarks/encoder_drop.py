@@ -60,7 +60,7 @@ def measure(data: Path, folder: Path, samples: int, progress: Progress) -> dict[
     goal = open_goal("seg", data / "camvid", own)
     train_model(full, goal, how, own, folder / "head", progress=progress)
     recipe = replace(RECIPE, samples=samples, views=4)
-    views = open_views(data / "camvid", 4096, SIZE, how, recipe)
+    views = open_views(data / "camvid", 4096, SIZE, how, recipe, "seg")
     spec = StemSpec(stride=8, outputs=full.backbone.width, width=LATENT[0], blocks=LATENT[1])
     learner = StemLearner(full, "seg", spec, views, recipe, folder / "features", progress, torch.device("cpu"))
     state = learn(learner, recipe, "stem", folder / "stem", progress)

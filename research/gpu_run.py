@@ -31,7 +31,7 @@ from research.gpu_workers import chosen_jobs, train_rows
 from research.pretrain_recipe import CONFIG, PretrainRecipe
 from research.pretraining import pretrain
 from research.row_jobs import SETS, SETTINGS, Sources
-from research.unpack import unpack
+from research.unpack import COMPLETE, unpack
 
 log = logging.getLogger("gpu")
 LEAST_SECONDS = 60
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     chosen_jobs(names)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     data = work / "data"
-    if not (data / "teacher.safetensors").is_file():
+    if not (data / COMPLETE).is_file():
         unpack(arguments.pack, data, os.cpu_count() or 1)
     log.info("unpacked: %.1f s; torch %s on %s", time.monotonic() - began, torch.__version__, _name(device))
     backbone = work / "backbone"

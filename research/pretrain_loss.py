@@ -62,7 +62,7 @@ class Objective:
     ) -> Tensor:
         """(denoising, alignment), weighted, of this process's part of the batch; the mean over the team is the batch's.
 
-        Pixels (N, 3, H, W) BGR 0..255 of `size` (H, W); labels (N,), NO_CLASS for none; `timesteps` are those to
+        Pixels (N, 3, H, W) RGB 0..255 of `size` (H, W); labels (N,), NO_CLASS for none; `timesteps` are those to
         denoise at, None for all.
         Noise and labels are drawn for the whole batch, so that they do not depend on the number of processes.
         """

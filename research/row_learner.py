@@ -164,7 +164,8 @@ def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.devi
         if data.task == "seg":
             answer = upsample(logits, data.imgsz).argmax(1)
             rows, columns = (
-                (torch.arange(n, device=device) * m // n) for n, m in zip(labels.shape[1:], data.imgsz, strict=True)
+                (2 * torch.arange(n, device=device) + 1) * m // (2 * n)  # the pixels that hold the centres
+                for n, m in zip(labels.shape[1:], data.imgsz, strict=True)
             )
             answer = answer[:, rows][:, :, columns]
             known = labels != data.ignored

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from aselect_edge.data.spread import evenly
 from aselect_runtime.frames import Frame, stretched
 
 SIDE = 64
@@ -27,7 +28,7 @@ def read_tiny(folder: Path, limit: int | None = None) -> tuple[NDArray[np.uint8]
     images, labels = [], []
     with tarfile.open(folder / "train.tar") as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
-        for member in members[:: max(1, len(members) // (limit or len(members)))]:
+        for member in (members[index] for index in evenly(len(members), min(limit or len(members), len(members)))):
             stream = archive.extractfile(member)
             image = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR) if stream else None
             if image is not None and image.shape == (SIDE, SIDE, 3):

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aselect_runtime.errors import InputError
+from aselect_runtime.errors import InputError, WriteError
 from aselect_runtime.files import inside
 from aselect_runtime.frames import Frame
 from research.tiny import SIDE
 
 VERSION = 1
 MANIFEST = "manifest.json"
+COMPLETE = "complete"
+"""The file that is written when everything else is unpacked."""
 TILES = 32
 """Images along either side of a mosaic."""
 
@@ -40,6 +42,7 @@ def unpack(path: Path, folder: Path, workers: int = 8) -> Path:
         tiles = np.concatenate([_tiles(mosaic) for mosaic in mosaics])
         labels = np.load(folder / "tinyimagenet/labels.npy")
         np.save(folder / "tinyimagenet/images.npy", tiles[: len(labels)])
+    (folder / COMPLETE).touch()
     return folder
 
 
@@ -71,8 +74,9 @@ def _write(folder: Path, item: tuple[str, bytes]) -> None:
     path = inside(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".avif"):
-        if not name.startswith("tinyimagenet/"):
-            cv2.imwrite(str(path.with_suffix(".bmp")), _decoded(content))
+        mosaic = name.startswith("tinyimagenet/")
+        if not mosaic and not cv2.imwrite(str(path.with_suffix(".bmp")), _decoded(content)):
+            raise WriteError(f"{path}: could not write, expected space for the images of the pack; free some")
         return
     path.write_bytes(content)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -51,17 +51,28 @@ def _source(data: Path, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def _of_train(data: Path) -> list[tuple[int, str]]:
+    """Number and name of train's categories, which decide the order of the classes in every split; [] without it."""
+    source = _source(data, "train")
+    if source is None:
+        return []
+    return sorted((int(c["id"]), str(c["name"])) for c in json.loads(read_file(source).decode())["categories"])
+
+
 def _read(data: Path, split: str) -> SegmentationData:
     source = _source(data, split)
     assert source is not None
     try:
         content: dict[str, Any] = json.loads(read_file(source).decode())
-        categories = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
+        listed_here = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
+        categories = listed_here if split == "train" else _of_train(data) or listed_here
         numbers = {category: index for index, (category, _) in enumerate(categories)}
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         rows = sorted((names[a["image_id"]], str(a["file_name"])) for a in content["annotations"])
         segments = {
-            str(a["file_name"]): {int(s["id"]): numbers[s["category_id"]] for s in a["segments_info"]}
+            PurePosixPath(str(a["file_name"])).name: {
+                int(s["id"]): numbers[s["category_id"]] for s in a["segments_info"]
+            }
             for a in content["annotations"]
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

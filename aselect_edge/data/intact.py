@@ -47,6 +47,17 @@ def _readable(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001 - pa
     return True
 
 
+def size_as_read(path: Path) -> tuple[int, int]:
+    """Height and width of an image as `read_image` returns it, from its header.
+
+    OpenCV turns JPEG, PNG and WebP by their EXIF tag; Pillow gives the size of TIFF as it is turned, and OpenCV does
+    not turn AVIF.
+    """
+    with Image.open(path) as image:
+        (width, height), swaps = image.size, image.format not in ("TIFF", "AVIF")
+    return (width, height) if swaps and orientation(path) >= 5 else (height, width)
+
+
 def orientation(path: Path) -> int:
     """EXIF's orientation of an image, 1 to 8: 1 is upright, 5 to 8 swap height and width."""
     try:

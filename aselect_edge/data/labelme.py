@@ -92,11 +92,12 @@ def _pasted(mask: str | None, left: int, top: int, size: tuple[int, int]) -> NDA
     """A shape's own mask, a base64 PNG, placed at the corner of its box."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(mask or "", validate=True))) as image:
-            part = np.asarray(image.convert("L")) > 0
+            width, height = image.size
+            inside = top >= 0 and left >= 0 and top + height <= size[0] and left + width <= size[1]
+            part = np.asarray(image.convert("L")) > 0 if inside else None
     except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise ValueError("got a mask that cannot be decoded") from error
-    height, width = part.shape
-    if top < 0 or left < 0 or top + height > size[0] or left + width > size[1]:
+    if part is None:
         raise ValueError(f"got a mask of {height}x{width} at {left}, {top}, beyond the image's edge")
     where = np.zeros(size, bool)
     where[top : top + height, left : left + width] = part

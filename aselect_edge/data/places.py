@@ -158,14 +158,19 @@ def _labels(folder: Path, suffixes: Collection[str]) -> Path | None:
     return next((there[name] for name in LABELS if name in there and has_file(there[name], suffixes)), None)
 
 
-def has_file(folder: Path, suffixes: Collection[str]) -> bool:
-    """Whether there is a file with one of the suffixes below a folder; stops at the first."""
-    for _, folders, files in os.walk(folder, followlinks=False):
+def has_file(folder: Path, suffixes: Collection[str], seen: frozenset[str] = frozenset()) -> bool:
+    """Whether there is a file with one of the suffixes below a folder; stops at the first.
+
+    Links are followed, but not into the folders `seen` on the way there: they may form a circle.
+    """
+    seen |= {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not is_hidden(name)]
         if any(PurePath(name).suffix.lower() in suffixes and not is_hidden(name) for name in files):
             return True
-        linked = [name for name in folders if os.path.islink(os.path.join(_, name))]
-        if any(has_file(Path(os.path.realpath(os.path.join(_, name))), suffixes) for name in linked):
+        paths = (os.path.join(parent, name) for name in folders)
+        linked = {os.path.realpath(path) for path in paths if os.path.islink(path)} - seen
+        if any(has_file(Path(path), suffixes, seen) for path in linked):
             return True
     return False
 
@@ -227,7 +232,7 @@ def chosen_by(source: Path, folder: Path, found: Sequence[T]) -> list[T]:
     chosen = []
     for number, (line,) in enumerate(read_rows(source, 1)):
         names = [PurePath(line.strip('"')), PurePath(line.split()[0].strip('"'))]
-        forms = [form for one in names for form in (one, one.with_suffix(""))]
+        forms = [form for one in names if one.name for form in (one, one.with_suffix(""))]
         at = next((known[key] for form in forms for key in (form.as_posix(), form.name) if key in known), None)
         if at is not None:
             chosen.append(at)

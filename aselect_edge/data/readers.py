@@ -107,17 +107,17 @@ def labels_of(data: Path, task: Task) -> tuple[Task, Layout[Any]] | None:
     return None
 
 
-def images_of(data: Path, splits: Sequence[str] = ("train",)) -> list[Path]:
+def images_of(data: Path, splits: Sequence[str] = ("train",), task: Task = "seg") -> list[Path]:
     """The images of the first of these splits that `data` has, without label masks.
 
-    For data in a known layout these are the images that `open_segmentation` or `open_classification` returns, so a
-    held-out `val` image never counts as `train`. For other folders the split comes from folder names; without any, all
-    images count as each of the splits. Raises InputError if there is no image.
+    For data in a known layout, of `task` if there is one, these are the images that `open_segmentation` or
+    `open_classification` returns, so a held-out `val` image never counts as `train`. For other folders the split comes
+    from folder names; without any, all images count as each of the splits. Raises InputError if there is no image.
     """
-    layouts: Sequence[Layout[Any]] = (*SEGMENTATION, *CLASSIFICATION)
-    layout = find(data, layouts)
-    if layout is None:
+    labelled = labels_of(data, task)
+    if labelled is None:
         return _unlabelled(data, splits)
+    layout = labelled[1]
     there = offered(data, layout)
     return images_of_split(data, next((split for split in splits if split in there), splits[0]), layout)
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from aselect_edge.data.classes import told_single
-from aselect_edge.data.intact import orientation
+from aselect_edge.data.intact import size_as_read
 from aselect_edge.data.layout import Layout, broken_images, offered
 from aselect_edge.data.readers import images_of, layout_of, open_data, why_unknown
 from aselect_edge.data.repeats import told_twice
@@ -157,17 +156,10 @@ def _split(opened: LabelledData, name: str, *, held_out: bool) -> tuple[SplitSur
         classes, faults = _pixels(opened, chosen)
     else:
         classes, faults = _members(opened), []
-    sizes = Counter(_size(opened.path(index)) for index in chosen)
+    sizes = Counter(size_as_read(opened.path(index)) for index in chosen)
     ordered = tuple(size for size, _ in sizes.most_common())
     examples = tuple(opened.path(index) for index in chosen[:EXAMPLES])
     return SplitSurvey(name, len(opened), held_out, classes, ordered, count, examples), faults
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Height and width as the image is read: turned as its EXIF tag says."""
-    with Image.open(path) as image:
-        width, height = image.size
-    return (width, height) if orientation(path) >= 5 else (height, width)
 
 
 def _members(opened: ClassificationData) -> tuple[ClassCount, ...]:

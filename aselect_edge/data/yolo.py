@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from aselect_edge.data.classes import name_classes, refuse_count
-from aselect_edge.data.intact import orientation
+from aselect_edge.data.intact import size_as_read
 from aselect_edge.data.layout import Layout, split_of
 from aselect_edge.data.lists import read_rows, read_text
 from aselect_edge.data.masks import NO_LABEL
@@ -90,6 +88,8 @@ def _class_names(data: Path) -> tuple[Path, list[str]]:
     if not isinstance(names, list) or not names:
         raise InputError(f"{source}: got names that are not a list, expected a name for each number from 0; correct it")
     refuse_count(source, "nc", content.get("nc"), len(names))
+    if not all(isinstance(name, str | int | float) for name in names):
+        raise InputError(f"{source}: got a name that is no text, expected a name for each number; correct it")
     return source, [str(name) for name in names]
 
 
@@ -101,10 +101,7 @@ def _read(data: Path, split: str) -> SegmentationData:
     labels = dict(found)
 
     def draw(image: Path) -> Frame:
-        with Image.open(image) as header:
-            width, height = header.size if orientation(image) < 5 else header.size[::-1]
-        label = labels[image]
-        size = (height, width)
+        label, size = labels[image], size_as_read(image)
         return class_map(size, smallest_last(_regions(label, size, indices)) if label else ())
 
     classes = name_classes(names, source)

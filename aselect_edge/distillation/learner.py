@@ -73,11 +73,12 @@ class StemLearner:
         encoder = nn.Sequential(deployed.encoder, detached_embedding(deployed.backbone)).to(device)
         self.full_cost: EncoderCost = encoder_cost(encoder, full.imgsz)
         self.backbone, self.head = deployed.backbone.to(device), deployed.head.to(device)
+        self.discard = deployed.discard.to(device)
         self.task, self.imgsz, self.device = task, full.imgsz, device
 
         def extract(pixels: Tensor) -> tuple[Tensor, ...]:
             tokens = encoder(pixels.to(device))
-            return tokens.permute(0, 2, 3, 1), *self.backbone(tokens)
+            return tokens.permute(0, 2, 3, 1), *self.discard(self.backbone(tokens))
 
         key = f"tokens {features_digest(full)}"
         self.views, self.held_out = (
@@ -134,7 +135,7 @@ class StemLearner:
         """Tokens and features of frames (N, H, W, 3), each (N, rows, columns, D), and logits."""
         assert isinstance(module, nn.ModuleDict)
         tokens = module["stem"](frames.to(self.device).permute(0, 3, 1, 2).float())
-        features = self.backbone(tokens)
+        features = self.discard(self.backbone(tokens))
         return (tokens.permute(0, 2, 3, 1), *features), module["head"](features)
 
     def _error(self, index: int, got: Tensor, expected: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def distil(
     )
     record, full = loaded.record, loaded.reference()
     spec = _spec(full, width, blocks)
-    views = open_views(source, images, record.imgsz, record.resize, recipe)
+    views = open_views(source, images, record.imgsz, record.resize, recipe, record.task)
     workdir = working_folder(place)
     with alone_in(workdir):
         torch.manual_seed(seed)

@@ -17,7 +17,7 @@ from aselect_edge.training.recipe import Recipe
 from aselect_edge.training.views import to_pixels
 from aselect_runtime.errors import InputError
 from aselect_runtime.frames import Frame, resize
-from aselect_runtime.records import Resize
+from aselect_runtime.records import Resize, Task
 
 FEWEST = 10
 """Images: a tenth of them is held out."""
@@ -67,14 +67,14 @@ class UnlabelledViews:
 
 
 def open_views(
-    data: Path, count: int, imgsz: tuple[int, int], how: Resize, recipe: Recipe
+    data: Path, count: int, imgsz: tuple[int, int], how: Resize, recipe: Recipe, task: Task
 ) -> tuple[UnlabelledViews, UnlabelledViews]:
     """Views to learn from, and the whole images of a tenth of the data that is held out; at most `count` images.
 
     Of a folder the tenth is drawn at random, of a video it is the end, because neighbouring frames are nearly the same.
     Raises InputError for data with fewer than FEWEST images.
     """
-    images = open_images(data, count, recipe.seed)
+    images = open_images(data, count, recipe.seed, task)
     if len(images) < FEWEST:
         raise InputError(
             f"{data}: got {len(images)} images to distil on, expected at least {FEWEST}, better thousands; add more",

@@ -99,11 +99,11 @@ class Evidence:
         return self.train, self.val
 
 
-def open_images(data: Path, count: int, seed: int) -> Images:
-    """At most `count` random images of a folder (its training part if it has one), or frames of a video."""
+def open_images(data: Path, count: int, seed: int, task: Task) -> Images:
+    """At most `count` random images of a folder (the task's training part if it has one), or frames of a video."""
     if data.is_file():
         return _video(data, count)
-    paths = _some(images_of(data), count, seed)
+    paths = _some(images_of(data, task=task), count, seed)
     kept, _, fingerprint = _checked(paths, lambda n: read_image(paths[n]).shape)
     return _images(paths, kept, fingerprint)
 

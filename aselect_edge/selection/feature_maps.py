@@ -37,7 +37,7 @@ def feature_maps(
     """
     worst = min(selection.scores, key=lambda score: score.value)
     scan = prepare_scan(backbone, replace(request, settings=replace(request.settings, tap=None)), Team())
-    images = open_images(data, 1, request.seed)
+    images = open_images(data, 1, request.seed, request.task)
     frame: Frame = images.frames(range(1), scan.imgsz, scan.resize)[0].numpy()
     x0 = scan.x0(images, range(1))
 

@@ -114,7 +114,7 @@ def gather_evidence(data: Path | None, request: Request, scan: Scan) -> Evidence
             )
         return Evidence(NO_IMAGES)
     if not entry.labels:
-        return Evidence(open_images(data, count, request.seed))
+        return Evidence(open_images(data, count, request.seed, request.task))
     train, val = (
         open_labelled(data, split, request.task, count, request.seed, scan.imgsz, scan.resize)
         for split in ("train", "val")

@@ -20,7 +20,7 @@ from aselect_runtime.errors import InputError
 from aselect_runtime.files import sha256
 from aselect_runtime.frames import Frame, read_image, resize
 from aselect_runtime.media import VIDEO_SUFFIXES, is_video
-from aselect_runtime.records import DataFingerprint, Resize
+from aselect_runtime.records import DataFingerprint, Resize, Task
 from aselect_runtime.sources.video_file import VideoFile
 
 T = TypeVar("T")
@@ -63,20 +63,22 @@ class CalibrationFrames:
             yield fitted
 
 
-def calibration_frames(data: Path, count: int, size: tuple[int, int], how: Resize, batch: int = 1) -> CalibrationFrames:
+def calibration_frames(
+    data: Path, count: int, size: tuple[int, int], how: Resize, batch: int = 1, task: Task = "seg"
+) -> CalibrationFrames:
     """`count` frames of `size` (height, width), rounded up to whole batches, spread evenly over `data`.
 
-    `data` is a folder of images (a recording is one), labelled data, of which only images of `train` are used and not
-    those held out of it, or a video, whose near-duplicates and frames of a single colour are dropped first. If it holds
-    fewer frames, all whole batches of them are used and the `note` says so; raises InputError for fewer than FEWEST, or
-    than `count` if that is less.
+    `data` is a folder of images (a recording is one), labelled data of `task`, of which only images of `train` are used
+    and not those held out of it, or a video, whose near-duplicates and frames of a single colour are dropped first. If
+    it holds fewer frames, all whole batches of them are used and the `note` says so; raises InputError for fewer than
+    FEWEST, or than `count` if that is less.
     """
     if count < 1:
         raise InputError(f"got {count} calibration frames, expected at least 1; increase it", parameter="calib_images")
     if data.is_file():
         _check_video(data)
         return _of_video(data, count, size, how, batch)
-    images = images_of(data)
+    images = images_of(data, task=task)
     chosen, note = _spread(images, count, batch, f"{data}: got {len(images)} images")
     digest = hashlib.sha256(_seen(size, how))
     for path in chosen:

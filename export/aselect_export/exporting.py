@@ -99,7 +99,7 @@ def export(
 
         record = bundle.record
         size = imgsz or record.imgsz
-        frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize)
+        frames, origin = verification_frames(data, -(-FRAMES // batch) * batch, size, record.resize, record.task)
         calibration = _calibration(bundle, data, settings, batch, size) if precision in CALIBRATED else None
         quantised: Quantised | None = None
         replacement: Replacement | None = None
@@ -180,7 +180,7 @@ def _calibration(
     from aselect_export.schemes import RANGES
 
     if data is not None:
-        return calibration_frames(data, settings.images, size, bundle.record.resize, batch)
+        return calibration_frames(data, settings.images, size, bundle.record.resize, batch, bundle.record.task)
     if RANGES not in bundle.record.files:
         raise InputError(
             f"{bundle.folder / RANGES}: no such file, and no data, expected one of them; give data (images or a video "

@@ -57,7 +57,7 @@ def keep_ranges(folder: Path, data: Path, settings: Int8Settings, progress: Prog
     progress("tracing the deployed graph", 0.0)
     bundle = load_bundle(folder)
     record = bundle.record
-    frames = calibration_frames(data, settings.images, record.imgsz, record.resize)
+    frames = calibration_frames(data, settings.images, record.imgsz, record.resize, task=record.task)
     if frames.note:
         log.warning("%s", frames.note)
     with tempfile.TemporaryDirectory() as scratch:

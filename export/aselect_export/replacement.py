@@ -119,7 +119,7 @@ def _measured(
             for way in (exact, other)
         ]
         return both[0].metric, both[0].images, both[0].score, both[1].score
-    reads = _reads(data, COMPARED[trial.task])
+    reads = _reads(data, COMPARED[trial.task], trial.task)
     same = []
     for start in range(0, len(reads), trial.batch):
         # The last batch is filled up with its last image, which counts once.
@@ -131,11 +131,11 @@ def _measured(
     return "agreement", len(reads), 1.0, float(np.mean(same))
 
 
-def _reads(data: Path, most: int) -> list[Callable[[], Frame]]:
+def _reads(data: Path, most: int, task: Task) -> list[Callable[[], Frame]]:
     """At most so many images, spread over the validation images of a folder, or over a video."""
     if data.is_file():
-        return list(open_images(data, most, 0).reads)
-    paths = images_of(data, ("val", "test", "train"))
+        return list(open_images(data, most, 0, task).reads)
+    paths = images_of(data, ("val", "test", "train"), task)
     return [partial(read_image, paths[index]) for index in evenly(len(paths), min(most, len(paths)))]
 
 

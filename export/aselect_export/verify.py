@@ -89,12 +89,14 @@ class Verdict:
         return f"{self.rung}: " + "; ".join(parts)
 
 
-def verification_frames(data: Path | None, count: int, size: tuple[int, int], how: Resize) -> tuple[Frame, str]:
+def verification_frames(
+    data: Path | None, count: int, size: tuple[int, int], how: Resize, task: Task = "seg"
+) -> tuple[Frame, str]:
     """`count` frames uint8 [count, H, W, 3] of `size`, and a note that describes them.
 
     They are images spread over a folder or frames of a video that differ, repeated if there are fewer, or else
-    synthetic street scenes. Of a split root, the validation images are used. Raises InputError if there is no readable
-    image.
+    synthetic street scenes. Of a split root, the task's validation images are used. Raises InputError if there is no
+    readable image.
     """
     if data is None:
         height, width = (min(max(side, SCENE[0]), SCENE[1]) for side in size)
@@ -107,7 +109,7 @@ def verification_frames(data: Path | None, count: int, size: tuple[int, int], ho
         found = video_frames(data, count, size, how)
         repeated = np.stack([found[index] for index in evenly(len(found), count)])
         return repeated, f"verified on {len(found)} frames of {data}"
-    images = images_of(data, ("val", "test", "train"))
+    images = images_of(data, ("val", "test", "train"), task)
     chosen = [images[index] for index in evenly(len(images), count)]
     frames = np.stack([resize(read_image(path), size, how) for path in chosen])
     return frames, f"verified on {len(set(chosen))} images of {data}"

@@ -123,7 +123,11 @@ def _remove_if_dead(path: Path) -> None:
 
 
 def _claimed(handle: int, path: Path) -> bool:
-    """Lock the file; False if another process removed it first."""
-    with suppress(OSError):  # a file system without locks: no process removes files there either
+    """Lock the file; False if another process removed it first, or holds the lock because it is about to."""
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: no process removes files there either
+        pass
     return path.exists()

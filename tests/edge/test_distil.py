@@ -354,7 +354,7 @@ def test_a_stem_learns_a_real_encoder(name: str, stride: int, images: Path, tmp_
     recipe = replace(RECIPE, samples=640, batch=8, learning_rate=5e-3)
     assert token_shape(full) == (stride, 32)
     spec = StemSpec(stride=stride, outputs=32, width=32, blocks=1)
-    views = open_views(images, 24, size, Resize(), recipe)
+    views = open_views(images, 24, size, Resize(), recipe, "seg")
     learner = StemLearner(full, "seg", spec, views, recipe, tmp_path / "features", silent, torch.device("cpu"))
     before = learner.validate(learner.module)
     state = learn(learner, recipe, "one", tmp_path, silent)
@@ -369,3 +369,24 @@ def test_a_stem_learns_a_real_encoder(name: str, stride: int, images: Path, tmp_
     pixels = torch.rand(1, 3, *size) * 255
     with torch.no_grad():
         torch.testing.assert_close(distilled.deployed()(pixels), distilled(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_discarded_is_so_while_the_stem_learns(bundle: Path, images: Path, tmp_path: Path) -> None:
+    """A mask that the fold leaves in the graph, as of a residual stream, belongs to teacher and stem alike."""
+    whole = load_bundle(bundle).reference()
+    taps, discarded = [Tap.parse("0.hidden"), TAP], [(1, 5), (2,)]
+    head = build_head(HeadSpec(kind="linear", channels=1), "seg", [24, 24], 4)
+    full = TapModel(whole.backbone, head, NOISE, taps, SIZE, 0, whole.encoder, discarded=discarded).eval()
+    recipe = replace(RECIPE, samples=8, batch=4)
+    stride, outputs = token_shape(full)
+    views = open_views(images, 24, SIZE, Resize(), recipe, "seg")
+    spec = StemSpec(stride=stride, outputs=outputs, width=8, blocks=1)
+    learner = StemLearner(full, "seg", spec, views, recipe, tmp_path / "features", silent, torch.device("cpu"))
+    maps, frames = next(iter(learner.held_out.parts(2)))
+    pixels = to_pixels(frames.numpy())
+    with torch.no_grad():
+        for seen, expected in zip(maps[1:], full.features(pixels), strict=True):
+            torch.testing.assert_close(seen, expected, rtol=2e-2, atol=2e-2 * float(expected.abs().max()))
+        (_, *features), _ = learner._run(learner.module, frames)
+    for of_tap in (maps[1:], features):
+        assert not any(each[..., list(of)].any() for each, of in zip(of_tap, discarded, strict=True))

@@ -14,7 +14,7 @@ from tests.runtime import videos
 def test_the_frames_of_a_healthy_video_are_all_found(tmp_path: Path, name: str) -> None:
     make, wanted = videos.KINDS[name]
     path = make(tmp_path / name)
-    every = open_images(path, 1000, 0)
+    every = open_images(path, 1000, 0, "seg")
     assert [videos.number_of(read()) for read in every.reads] == list(wanted)
-    spread = [videos.number_of(read()) for read in open_images(path, 10, 0).reads]
+    spread = [videos.number_of(read()) for read in open_images(path, 10, 0, "seg").reads]
     assert spread == [wanted[(2 * n + 1) * len(wanted) // 20] for n in range(10)]

@@ -51,6 +51,7 @@ from tests.edge.layouts import (
     text,
     voc,
 )
+from tests.edge.layouts.cases import yolo as outlines
 from tests.log_lines import heard
 
 Harm = Callable[[Path], object]
@@ -430,3 +431,26 @@ def test_white_masks_and_two_named_classes_are_not_trained_to_a_perfect_score(tm
     train = open_segmentation(tmp_path, "train")
     with pytest.raises(InputError, match="got the class yes, which no mask of train contains"):
         Segmenting(train, train, RECIPES["seg"])
+
+
+def test_links_in_a_circle_below_labels_are_followed_once(tmp_path: Path) -> None:
+    outlines("train/images", "train/labels")(tmp_path)
+    (tmp_path / "train/labels/self").symlink_to(".")
+    (tmp_path / "data.yaml").write_text("names: [car, dog]\n")
+    assert len(open_segmentation(tmp_path, "train")) == 2
+
+
+def test_the_categories_of_train_order_those_of_val(tmp_path: Path) -> None:
+    """Of COCO's panoptic masks, where each split's file lists them itself."""
+    coco(tmp_path)
+    before = open_segmentation(tmp_path, "val").read(0)[1]
+    path = tmp_path / "annotations/panoptic_val2017.json"
+    content = json.loads(path.read_text())
+    content["categories"] = [each for each in content["categories"] if each["id"] == 92]
+    content["annotations"][0]["segments_info"] = [
+        {**each, "category_id": 92} for each in content["annotations"][0]["segments_info"]
+    ]
+    path.write_text(json.dumps(content))
+    (banner,) = np.unique(open_segmentation(tmp_path, "val").read(0)[1][0])
+    assert banner == before[0, 0]
+    assert open_segmentation(tmp_path, "val").classes == open_segmentation(tmp_path, "train").classes

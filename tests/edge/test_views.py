@@ -144,7 +144,7 @@ def test_stored_classes_come_back(colours: ClassificationData, tmp_path: Path) -
     assert np.bincount(frozen.labels).tolist() == [6, 6, 6]  # every image as often as any other
 
 
-@pytest.mark.parametrize("library", ["aselect_edge", "torch", "cv2"])
+@pytest.mark.parametrize("library", ["torch", "cv2"])
 def test_features_of_another_version_are_computed_again(
     library: str, streets: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from tests.bundles import command, write_bundle
     [
         (["--precision", "fp32", "--allow-mixed"], "leave it out"),
         (["--task", "cls"], r"use the task seg or choose another model \(--task, --model\)"),
-        (["--calib-images", "0"], r"got 0 images to calibrate on.*\(--calib-images\)"),
+        (["--calib-images", "0"], r"got calib images 0.*\(--calib-images\)"),
         (["--imgsz", "50x64"], "multiples of the patch size 8"),
         (["--engine", "none", "--target", "sm86"], r"leave one out \(--engine, --target\)"),
         pytest.param(

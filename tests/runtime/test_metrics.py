@@ -15,7 +15,7 @@ pytest.importorskip("prometheus_client", reason="the extra `metrics` is not inst
 from prometheus_client.parser import text_string_to_metric_families
 
 from aselect_runtime.errors import InputError
-from aselect_runtime.health import Health, SinkHealth, SourceHealth
+from aselect_runtime.health import Health, SinkHealth, SourceHealth, SourceState
 from aselect_runtime.records import Manifest
 from aselect_runtime.results import Captured, Result, SourceInfo
 from aselect_runtime.sinks import open_sink
@@ -111,6 +111,19 @@ def test_inputs_of_one_name_count_together(seg_model: Path) -> None:
     sources = (SourceHealth("video.mp4", frames=2), SourceHealth("video.mp4", frames=3))
     metrics.observe(_result({"class_map": np.zeros((24, 32), np.uint8)}, Health(sources=sources)))
     assert _values(metrics.exposition().decode())["aselect_frames_total{source=video.mp4}"] == 5
+
+
+@pytest.mark.parametrize("states", [("lost", "live"), ("live", "lost")])
+def test_a_fault_shows_beside_another_of_the_same_printable_name(
+    seg_model: Path, states: tuple[SourceState, SourceState]
+) -> None:
+    metrics = Metrics(Manifest.load(seg_model / "manifest.json"))
+    sources = tuple(SourceHealth(CAMERA.name, state) for state in states)
+    sinks = tuple(SinkHealth("mqtt://b/t", "working" if state == "live" else "failed") for state in states)
+    metrics.observe(_result({"class_map": np.zeros((24, 32), np.uint8)}, Health(sources=sources, sinks=sinks)))
+    values = _values(metrics.exposition().decode())
+    assert values[f"aselect_source_up{{source={CAMERA.name}}}"] == 0
+    assert values["aselect_sink_up{sink=mqtt://b/t}"] == 0
 
 
 def test_two_runs_in_one_process_do_not_mix(seg_model: Path) -> None:

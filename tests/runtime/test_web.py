@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -425,10 +426,12 @@ def test_a_stream_without_new_frames_is_not_live(seg_model: Path, free_port: int
 
 
 async def _look_at_a_stale_stream(url: str, manifest: Manifest) -> None:
-    def write_all(state: SourceState, streams: tuple[int, ...]) -> None:
+    numbers = count()
+
+    def write_all(state: SourceState, streams: tuple[int, ...], number: int | None = None) -> None:
         sources = (SourceHealth("one", state="live"), SourceHealth("two", state=state))
         for stream in streams:
-            result = _result(1, stream=stream)
+            result = _result(next(numbers) if number is None else number, stream=stream)
             write(replace(result, health=replace(result.health, sources=sources)))
 
     async def until(condition: str, state: SourceState, streams: tuple[int, ...]) -> None:
@@ -452,6 +455,10 @@ async def _look_at_a_stale_stream(url: str, manifest: Manifest) -> None:
             assert await tab.run("document.documentElement.scrollWidth <= 390")
             assert await tab.run("(([s]) => s.scrollWidth <= s.clientWidth)(document.querySelectorAll('#status span'))")
             await until(f"{text}('Live')", "ended", (0,))
+            # The last result with the current health, as a run sends it while nothing comes, is no new frame.
+            while not await tab.run(f"{text}('No new frame for')"):
+                write_all("ended", (0,), number=10_000)
+                await asyncio.sleep(0.1)
 
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"

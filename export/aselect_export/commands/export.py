@@ -154,7 +154,7 @@ def _input(result: ExportResult, data: Path | None) -> tuple[str, str]:
     if data is not None and data.is_file():
         return shell_word(data), "overlay.mp4"
     if data is not None:
-        return shell_word(images_of(data, ("test", "val", "train"))[0]), "overlay.png"
+        return shell_word(images_of(data, ("test", "val", "train"), result.manifest.task)[0]), "overlay.png"
     streets = [info.name for info in result.manifest.classes] == list(CLASSES)
     return ("synthetic://street", "demo.mp4") if streets else ("VIDEO", "overlay.mp4")
 

@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from aselect_runtime.files import WholeFile, atomic_write, check_place, naming, refuse_special
+from aselect_runtime.media import printable
 from aselect_runtime.rules import Event
 from aselect_runtime.sinks.event_sink import Deliver
 
@@ -36,7 +37,8 @@ def event_lines(path: Path) -> Iterator[Deliver]:
 
     def deliver(event: Event) -> None:
         name = snapshots.write(event)
-        line = json.dumps({**event.to_dict(), "snapshot": name}, ensure_ascii=False)
+        shown = None if name is None else printable(PurePath(name))
+        line = json.dumps({**event.to_dict(), "snapshot": shown}, ensure_ascii=False)
         with naming(path, faults=None):
             _append(path, f"{line}\n".encode())
 

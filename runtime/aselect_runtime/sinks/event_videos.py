@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -93,27 +94,30 @@ class EventVideos:
 
     def _tidy(self) -> None:
         """Remove videos that are too old, and the oldest ones if all together are too large."""
-        found = [path for path in self._recording.folder.glob("*.mkv") if OURS.fullmatch(path.name)]
+        found: dict[Path, os.stat_result] = {}
+        for path in self._recording.folder.glob("*.mkv"):
+            with suppress(FileNotFoundError):  # somebody removed it meanwhile, or it is a link to nothing
+                if OURS.fullmatch(path.name):
+                    found[path] = path.stat()
         now = time.monotonic()
         # Each age is asked once: in a run that lasts, the clock may be set.
-        self._made = {path: self._made[path] if path in self._made else now - _age(path) for path in found}
-        found.sort(key=lambda path: (self._made[path], path.stat().st_mtime), reverse=True)
+        self._made = {path: self._made.get(path, now - _age(seen.st_mtime)) for path, seen in found.items()}
         busy = {path for recorder in self._recorders.values() for path in recorder.busy()}
         total, oldest = 0, now - self._recording.most_days * DAY
-        for path in found:
-            size = path.stat().st_size
+        for path in sorted(found, key=lambda path: (self._made[path], found[path].st_mtime), reverse=True):
+            size = found[path].st_size
             total += size
             if path not in busy and (self._made[path] < oldest or total > self._recording.most_bytes):
                 total -= size
                 path.unlink(missing_ok=True)
 
 
-def _age(path: Path) -> float:
-    """Seconds since a video was recorded; 0 if that cannot be told, because the clock was not set then or is not now.
+def _age(made: float) -> float:
+    """Seconds since a video was recorded, at `made` by the clock.
 
-    Such a video counts as new: it is removed for its age only when this run is as old, or if the folder is too large.
+    0 if that cannot be told, because the clock was not set then or is not now. Such a video counts as new: it is
+    removed for its age only when this run is as old, or if the folder is too large.
     """
-    made = path.stat().st_mtime
     return max(0.0, time.time() - made) if made >= CLOCK_SET else 0.0
 
 

@@ -115,7 +115,7 @@ class Metrics(Collector):
         health = self._health
         sources, sinks = health.sources, health.sinks
         silent = monotonic() - SILENCE
-        up = {s.name: s.state == "live" and self._heard.get(s.name, -inf) > silent for s in sources}
+        up = _all((s.name, s.state == "live" and self._heard.get(s.name, -inf) > silent) for s in sources)
         rate = health.fps if max(self._heard.values(), default=-inf) > silent else 0.0
         yield _totals("aselect_frames", "Frames with a result.", "source", ((s.name, s.frames) for s in sources))
         yield _totals(
@@ -140,9 +140,8 @@ class Metrics(Collector):
             "aselect_sink_dropped", "Results that an output dropped.", "sink", ((s.name, s.dropped) for s in sinks)
         )
         yield _gauges("aselect_source_up", "1 while a source delivers frames that get results.", "source", up)
-        yield _gauges(
-            "aselect_sink_up", "1 while an output works.", "sink", {s.name: s.state == "working" for s in sinks}
-        )
+        working = _all((s.name, s.state == "working") for s in sinks)
+        yield _gauges("aselect_sink_up", "1 while an output works.", "sink", working)
         yield GaugeMetricFamily("aselect_fps", "Results per second.", rate)
         yield GaugeMetricFamily("aselect_stalled_stages", "Stages stalled in one operation.", len(health.stalled))
         yield _gauges(
@@ -164,6 +163,14 @@ def _address(uri: str) -> tuple[str, int, list[str]]:
     if not parts.hostname or not port or odd or parts.path.strip("/") not in {"", "metrics"}:
         raise InputError(f"{redact(uri)}: got no address to serve metrics at, expected for example {EXAMPLE}")
     return parts.hostname, port, [name.lower() for name in options.get("host", [])]
+
+
+def _all(states: Iterable[tuple[str, bool]]) -> dict[str, bool]:
+    """Whether all of a name are: two cameras may have one printable name, and an alarm must see either."""
+    found: dict[str, bool] = {}
+    for name, good in states:
+        found[name] = good and found.get(name, True)
+    return found
 
 
 def _totals(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> CounterMetricFamily:

@@ -91,7 +91,8 @@ class Connection:
         self._connected = Event()
         self._reported = False
         self._client = Client(CallbackAPIVersion.VERSION2)
-        self._client.max_queued_messages_set(DEPTH)
+        # Without limit: results wait in `_waiting`, and the messages of a greeting are lost without a word beyond one.
+        self._client.max_queued_messages_set(0)
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect

@@ -52,7 +52,7 @@ class StreamRecorder:
         self._jobs: dict[Path, _Job] = {}
         self._lock = Lock()
         self._over = Flag()
-        self._lost = False
+        self._lost = self._delivered = False
         self._thread = Thread(target=self._work, name=f"record {source.name}", daemon=True)
 
     def start(self) -> None:
@@ -83,9 +83,9 @@ class StreamRecorder:
     def _work(self) -> None:
         delays = _delays()
         while not self._over.is_set():
+            self._delivered = False
             try:
                 self._follow()
-                delays = _delays()
                 reason = "the stream ended"
             except (OSError, av.FFmpegError) as error:
                 # FFmpeg's messages contain the address with its password.
@@ -98,6 +98,8 @@ class StreamRecorder:
             if not self._lost and not self._over.is_set():
                 log.warning("%s: got no stream to record (%s); trying again", self._name, reason)
             self._lost = True
+            if self._delivered:  # however the stream ended: only attempts that give nothing become rarer
+                delays = _delays()
             self._over.wait(next(delays))
         self._close_files()
 
@@ -113,7 +115,7 @@ class StreamRecorder:
                     return
                 if not packet.size:
                     continue
-                self._lost = False
+                self._lost, self._delivered = False, True
                 stored = Stored.of(packet, monotonic())
                 if stored.restarts(last) and not stored.key:
                     continue

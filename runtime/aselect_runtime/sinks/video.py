@@ -128,7 +128,7 @@ class _Encoding:
         return writer
 
     def _copies(self, captured: Captured) -> int:
-        """Number of times to write a frame: one of a live source is shown for as long as it was the newest."""
+        """Number of times to write a frame: one of a live source fills the time since the frame before it."""
         if not captured.source.live:
             return 1
         now = captured.t_monotonic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
@@ -134,7 +135,9 @@ class Guard:
         if self.token is None or "token" not in request.query:
             return None
         # After the redirect the token is in no address, history or bookmark.
-        response = web.Response(status=303, headers={"Location": request.path})
+        # A path such as //another.site would be that of another site.
+        place = request.path if re.fullmatch(r"/[\w.-]*", request.path, re.ASCII) else "/"
+        response = web.Response(status=303, headers={"Location": place})
         response.set_cookie(
             self.cookie, self.token, httponly=True, samesite="Strict", secure=self.address.tls, path="/"
         )

@@ -72,7 +72,9 @@ class MjpegCapture:
         self._body.close()
 
     def _parts(self) -> Iterator[bytes]:
-        while self._until(self._mark, HEADERS + CHUNK) is not None:
+        while (before := self._until(self._mark, HEADERS + CHUNK)) is not None:
+            if before.endswith(b"--"):  # the boundary itself begins with them, which many cameras leave out
+                self._mark = b"--" + self._mark
             headers = self._until(b"\n\r\n", HEADERS)
             if headers is None:
                 return

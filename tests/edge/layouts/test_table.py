@@ -221,6 +221,10 @@ REFUSED: dict[str, Case] = {
     "YOLO without a name": Case(
         both(yolo("images", "labels", "3 0 0 1 0 1 1"), lines("data.yaml", "names: [car]")), fault="got the class 3"
     ),
+    "YOLO with names in names": Case(
+        both(yolo("images", "labels"), lines("data.yaml", "a: &a [x, x]", "names: [[*a, *a], dog]")),
+        fault="got a name that is no text",
+    ),
     "YOLO with another count": Case(
         both(yolo("images", "labels"), lines("data.yaml", "nc: 3", "names: [car, dog]")), fault="got nc 3 and 2 classes"
     ),

@@ -93,6 +93,10 @@ function toggle(names, visible) {
 async function show(data) {
   const length = new DataView(data).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+  page.fresh = head.health;
+  page.events = head.events;
+  const before = page.streams.get(head.stream)?.head;
+  if (before && before.frame === head.frame && before.t_result === head.t_result) return; // no new frame, only its health
   const start = 4 + length;
   const image = await bitmap(data.slice(start, start + head.image), "image/jpeg");
   const classes = page.model.task === "seg" ? await classMap(data.slice(start + head.image)) : null;
@@ -103,8 +107,6 @@ async function show(data) {
   const latency = head.latency_ms;
   const age = (head.t_result - head.t_capture) * 1000;
   page.samples.push({ at: stream.at, stream: head.stream, fps: head.health.fps, age, infer: latency.infer ?? 0 });
-  page.fresh = head.health;
-  page.events = head.events;
   page.hasRules ||= head.zones.length > 0 || head.events.length > 0;
 }
 
