@@ -17,6 +17,7 @@ from aselect_edge.heads import build_head
 from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.finetune import Unfreeze, unfreeze
 from aselect_edge.training.recipe import Recipe
+from aselect_runtime.frames import NEAREST, stretched
 from aselect_runtime.processor import processor
 from aselect_runtime.records import HeadSpec, Task
 from research.corpus import mixed
@@ -151,6 +152,11 @@ def _moved(model: nn.Module, device: torch.device, layout: torch.memory_format) 
     return cast(nn.Module, model.to(device=device, memory_format=layout))  # type: ignore[call-overload]
 
 
+def _nearest(count: int, of: int) -> Tensor:
+    """The indices (count,) among `of` pixels of an axis that `restore` enlarges to `count`."""
+    return torch.from_numpy(stretched(np.arange(of, dtype=np.float32)[:, None], (count, 1), NEAREST)[:, 0]).long()
+
+
 @torch.no_grad()
 def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.device) -> Figures:
     """Figures on a held-out split, computed as in `aselect_edge.evaluation`: class maps at their label's own size."""
@@ -163,10 +169,7 @@ def figures_on(module: nn.Module, data: Labelled, split: str, device: torch.devi
         logits = module(pixels).float()
         if data.task == "seg":
             answer = upsample(logits, data.imgsz).argmax(1)
-            rows, columns = (
-                (2 * torch.arange(n, device=device) + 1) * m // (2 * n)  # the pixels that hold the centres
-                for n, m in zip(labels.shape[1:], data.imgsz, strict=True)
-            )
+            rows, columns = (_nearest(n, m).to(device) for n, m in zip(labels.shape[1:], data.imgsz, strict=True))
             answer = answer[:, rows][:, :, columns]
             known = labels != data.ignored
             answer, labels = answer[known], labels[known]

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from aselect_edge.bundle import load_bundle
 from aselect_edge.training import fit
@@ -22,11 +23,12 @@ from aselect_edge.training.efficientnet import EfficientNetLite0
 from aselect_edge.training.loop import learn
 from aselect_edge.training.recipe import Recipe
 from aselect_runtime.errors import InputError
-from aselect_runtime.records import Task
+from aselect_runtime.frames import restore
+from aselect_runtime.records import Resize, Task
 from research import row_data, row_jobs, row_models, row_training
 from research.gpu_results import collect
 from research.row_data import Labelled, Split
-from research.row_learner import DeviceLearner
+from research.row_learner import DeviceLearner, figures_on
 from research.row_models import load_guide
 from research.rows import main
 from tests.research.packed import write_data
@@ -252,3 +254,31 @@ def test_the_documented_command_has_the_command_s_options() -> None:
     options = re.findall(r"--([a-z-]+)", command[1])
     assert {"task", "seconds", "batch", "backbone-lr"} <= set(options)
     assert {option.replace("-", "_") for option in options} <= set(inspect.signature(main).parameters)
+
+
+def test_figures_on_a_device_are_those_of_the_evaluation() -> None:
+    """Class maps are enlarged to their labels' size as the runtime enlarges them: by the nearest centres."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 12, 16, generator=generator)
+    labels = torch.randint(0, 5, (3, 15, 22), generator=generator).to(torch.uint8)
+    held = {"val": Split(torch.zeros(3, 3, 12, 16, dtype=torch.uint8), labels)}
+    goal: Any = SimpleNamespace(train=SimpleNamespace(classes=range(5)), val=SimpleNamespace(ignore_index=255))
+    data = Labelled("seg", goal, (12, 16), held["val"], held, None)
+    found = figures_on(Given(logits), data, "val", torch.device("cpu"))
+    maps = logits.argmax(1).numpy().astype(np.uint8)
+    counts = np.zeros((5, 5), int)
+    for answer, label in zip(maps, labels.numpy(), strict=True):
+        np.add.at(counts, (label, restore(answer, label.shape, Resize())), 1)
+    right = np.diag(counts)
+    assert found.score == pytest.approx(np.mean(right / (counts.sum(0) + counts.sum(1) - right)))
+
+
+class Given(nn.Module):
+    """Answers with these logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.logits[: len(pixels)]
