@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,6 +67,42 @@ def test_idle_connections_are_few_and_do_not_last(port: int, capfd: pytest.Captu
                 continue
         assert get(port).startswith(b"HTTP/1.1 200 OK\r\n")
     assert capfd.readouterr().err.count("\n") <= 1  # where the page is
+
+
+def test_connections_whose_handshake_never_comes_count(
+    seg_model: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, Path]
+) -> None:
+    """A stranger who needs no token for them must not take the descriptors that cameras need."""
+    monkeypatch.setenv("ASELECT_WEB_CERT", str(certificate[0]))
+    monkeypatch.setenv("ASELECT_WEB_KEY", str(certificate[1]))
+    monkeypatch.setattr(limits, "CONNECTIONS", 8)
+    monkeypatch.setattr(web_site, "IDLE", 5.0)
+    trust = ssl.create_default_context(cafile=str(certificate[0]))
+    with ExitStack() as stack:
+        stack.enter_context(open_sink(f"https://localhost:{free_port}", Manifest.load(seg_model / "manifest.json")))
+        silent = [
+            stack.enter_context(socket.create_connection(("localhost", free_port), timeout=20)) for _ in range(30)
+        ]
+        for client in silent:
+            client.settimeout(0.1)
+        assert sum(map(_is_open, silent)) == 8
+        for client in silent:
+            client.settimeout(20)
+        assert not any(map(_is_open, silent))  # after IDLE seconds
+        plain = stack.enter_context(socket.create_connection(("localhost", free_port), timeout=10))
+        secured = stack.enter_context(trust.wrap_socket(plain, server_hostname="localhost"))
+        secured.sendall(f"GET / HTTP/1.1\r\nHost: localhost:{free_port}\r\nConnection: close\r\n\r\n".encode())
+        assert secured.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def _is_open(client: socket.socket) -> bool:
+    """Whether the server has not closed a connection within the socket's time."""
+    try:
+        return client.recv(1) != b""
+    except TimeoutError:
+        return True
+    except ConnectionResetError:
+        return False
 
 
 def test_a_request_that_comes_byte_by_byte_is_not_waited_for(port: int) -> None:

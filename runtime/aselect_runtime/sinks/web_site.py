@@ -44,6 +44,36 @@ class _Refused(asyncio.Protocol):
         transport.abort()
 
 
+class _Greeting(asyncio.Protocol):
+    """A connection until its TLS handshake is complete. asyncio's own server does not tell of one before that."""
+
+    def __init__(self, tls: ssl.SSLContext, then: _Connection, open_ones: set[_Greeting]) -> None:
+        self._tls, self._then, self._open = tls, then, open_ones
+        self._open.add(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()  # what has arrived is for the handshake
+        self._task = asyncio.ensure_future(self._greet(transport))
+
+    async def _greet(self, transport: asyncio.Transport) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(
+                transport, self._then, self._tls, server_side=True, ssl_handshake_timeout=IDLE
+            )
+        except OSError:  # ssl.SSLError and a handshake that takes too long are some
+            transport.abort()
+        else:
+            if secured is not None:
+                self._then.connection_made(secured)
+        finally:
+            self._open.discard(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._open.discard(self)
+
+
 class Site(web.BaseSite):
     """Listens on an address for a runner; raises OSError if that fails."""
 
@@ -63,17 +93,17 @@ class Site(web.BaseSite):
         server, most = self._runner.server, most_connections()
         assert server is not None
 
+        greetings: set[_Greeting] = set()
+
         def connection() -> asyncio.Protocol:
-            if len(server.connections) >= most:
+            if len(server.connections) + len(greetings) >= most:
                 return _Refused()
-            return _Connection(
+            made = _Connection(
                 server, loop=loop, keepalive_timeout=IDLE, lingering_time=LINGER, access_log=SILENT, logger=SILENT
             )
+            return made if self._tls is None else _Greeting(self._tls, made, greetings)
 
-        handshake: dict[str, Any] = {"ssl_handshake_timeout": IDLE} if self._tls else {}
-        self._server = await loop.create_server(
-            connection, self._address.host, self._address.port, ssl=self._tls, backlog=most, **handshake
-        )
+        self._server = await loop.create_server(connection, self._address.host, self._address.port, backlog=most)
 
 
 def _ignore_client_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
