@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from aselect_runtime.errors import AselectError, InputError
 from aselect_runtime.redaction import redact
+from aselect_runtime.results import SourceInfo
 from aselect_runtime.rings import FrameRing
 from aselect_runtime.sinks import open_sink
 from aselect_runtime.sources import open_source
+from aselect_runtime.sources.opencv import LiveCapture
 from tests.runtime import faulty
 from tests.runtime.manifests import small_manifest
 
@@ -232,3 +235,42 @@ def test_a_ring_hands_out_again_what_nobody_holds() -> None:
     del view
     assert id(ring.take((4, 5, 3))) == identity
     assert ring.take((2, 2, 3)).shape == (2, 2, 3)
+
+
+def test_a_thread_that_comes_back_closes_its_own_connection() -> None:
+    """A source object is entered again when a read hangs; the hanging thread leaves while the new one reads."""
+
+    class Connection:
+        released = 0
+
+        def next(self) -> None:
+            return None
+
+        def get(self, _: int) -> float:
+            return 0.0
+
+        def release(self) -> None:
+            self.released += 1
+
+    opened: list[Connection] = []
+
+    def connect() -> Connection:
+        opened.append(Connection())
+        return opened[-1]
+
+    source = LiveCapture(SourceInfo("camera", 0, live=True), "camera", connect, "check it")
+    entered, leave = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with source:
+            entered.set()
+            leave.wait(20)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert entered.wait(20)
+    with source:
+        leave.set()
+        thread.join()
+        assert [each.released for each in opened] == [1, 0]
+    assert [each.released for each in opened] == [1, 1]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import local
 from types import TracebackType
 from typing import Any, Protocol, cast
 
@@ -59,19 +60,21 @@ class LiveCapture:
         self._stem = stem
         self._connect = connect
         self._advice = advice
+        self._own = local()
+        """The capture of each thread: one whose read hangs leaves its own, while another has opened the next."""
 
     def __enter__(self) -> LiveCapture:
         try:
-            self._capture = self._connect()
+            self._own.capture = self._connect()
         except cv2.error as error:
             raise InputError(f"{self.info.name}: OpenCV failed on it, expected a stream; {self._advice}") from error
-        self.info = replace(self.info, fps=rate(self._capture, FPS))
+        self.info = replace(self.info, fps=rate(self._own.capture, FPS))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._capture.release()
+        self._own.capture.release()
 
     def __iter__(self) -> Iterator[Captured]:
         for arrived in self.arrivals():
@@ -81,7 +84,7 @@ class LiveCapture:
     def arrivals(self) -> Iterator[Arrived]:
         """The frames as they come, made only when `captured` is called."""
         index = -1
-        for index, make in enumerate(made(self._capture)):
+        for index, make in enumerate(made(self._own.capture)):
             yield Arrived(make, index, f"{self._stem}-{index:06d}", self.info)
         raise InputError(f"{self.info.name}: got no frame {index + 1}, expected a stream; {self._advice}")
 
