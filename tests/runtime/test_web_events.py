@@ -41,7 +41,7 @@ async def _look_around(url: str, manifest: Manifest) -> None:
             await tab.until("document.querySelector('#fps-now').textContent === '1.0 fps'")
             assert await tab.run("document.querySelector('#events').hidden")
             before = await _colours(tab)
-            write(replace(result, zones=(LEFT, RIGHT), events=(OVER, GOING_ON)))
+            write(replace(result, t_result=result.t_result + 1, zones=(LEFT, RIGHT), events=(OVER, GOING_ON)))
             await tab.until("document.querySelectorAll('#event-list li').length === 2")
             await _events(tab)
             after = await _colours(tab)
