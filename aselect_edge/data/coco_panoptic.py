@@ -56,7 +56,11 @@ def _of_train(data: Path) -> list[tuple[int, str]]:
     source = _source(data, "train")
     if source is None:
         return []
-    return sorted((int(c["id"]), str(c["name"])) for c in json.loads(read_file(source).decode())["categories"])
+    return _categories(json.loads(read_file(source).decode()))
+
+
+def _categories(content: dict[str, Any]) -> list[tuple[int, str]]:
+    return sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
 
 
 def _read(data: Path, split: str) -> SegmentationData:
@@ -64,8 +68,7 @@ def _read(data: Path, split: str) -> SegmentationData:
     assert source is not None
     try:
         content: dict[str, Any] = json.loads(read_file(source).decode())
-        listed_here = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
-        categories = listed_here if split == "train" else _of_train(data) or listed_here
+        categories = (_of_train(data) if split != "train" else []) or _categories(content)
         numbers = {category: index for index, (category, _) in enumerate(categories)}
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         rows = sorted((names[a["image_id"]], str(a["file_name"])) for a in content["annotations"])

@@ -49,7 +49,7 @@ def deliver(layout: Format, make: Callable[[Path], ExportResult], out: Path) -> 
     with working_folder(out) as scratch:
         result = make(scratch / "export")
         notes = write(result.folder, out)
-    # A server builds its engines itself, and has its own files.
+    # Advice and sizes of the temporary folder are not those of what is written.
     notes = (*(note for note in result.report.notes if note != NO_GPU), *notes)
     size = {name: value for name, value in result.report.size.items() if name.endswith("_bytes")}
     size |= {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Collection
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 Literal = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -25,6 +25,14 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server at `host`."""
     address = literal(host)
     return address.is_loopback if address else host == "localhost"
+
+
+def further_names(query: str) -> frozenset[str] | None:
+    """The names in the query of an address, `host=NAME&host=OTHER`; None for an empty name or another option."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if any(option != "host" or not name for option, name in pairs):
+        return None
+    return frozenset(name.lower() for _, name in pairs)
 
 
 def is_known(asked: str, host: str, names: Collection[str] = ()) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import inf
 from time import monotonic
-from urllib.parse import parse_qs
 
 from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError, MissingDependencyError
@@ -15,6 +14,7 @@ from aselect_runtime.health import Health
 from aselect_runtime.records import Manifest
 from aselect_runtime.redaction import redact
 from aselect_runtime.results import Result
+from aselect_runtime.sinks.host_names import further_names
 from aselect_runtime.sinks.metrics_server import serving
 from aselect_runtime.sinks.sink import Write
 
@@ -155,14 +155,14 @@ class Metrics(Collector):
         return {item.name: best.get(item.name, 0.0) for item in self._manifest.classes}
 
 
-def _address(uri: str) -> tuple[str, int, list[str]]:
+def _address(uri: str) -> tuple[str, int, frozenset[str]]:
     split = split_address(uri, EXAMPLE)
     parts, port = split.parts, split.port
-    options = parse_qs(parts.query, keep_blank_values=True)
-    odd = options.keys() - {"host"} or "" in options.get("host", []) or parts.fragment or parts.username
-    if not parts.hostname or not port or odd or parts.path.strip("/") not in {"", "metrics"}:
+    names = further_names(parts.query)
+    odd = parts.fragment or parts.username
+    if not parts.hostname or not port or odd or names is None or parts.path.strip("/") not in {"", "metrics"}:
         raise InputError(f"{redact(uri)}: got no address to serve metrics at, expected for example {EXAMPLE}")
-    return parts.hostname, port, [name.lower() for name in options.get("host", [])]
+    return parts.hostname, port, names
 
 
 def _all(states: Iterable[tuple[str, bool]]) -> dict[str, bool]:

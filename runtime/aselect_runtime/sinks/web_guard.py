@@ -9,14 +9,14 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from aselect_runtime.addresses import split_address
 from aselect_runtime.errors import InputError
 from aselect_runtime.redaction import redact
-from aselect_runtime.sinks.host_names import is_known, is_loopback, literal
+from aselect_runtime.sinks.host_names import further_names, is_known, is_loopback, literal
 
 TOKEN = "ASELECT_WEB_TOKEN"
 """Environment variable with the token; without it a random one is generated for each run."""
@@ -54,18 +54,11 @@ class Address:
         """Parse `http[s]://host[:port][?host=NAME]`; raises InputError."""
         split = split_address(uri, EXAMPLE)
         parts, port = split.parts, split.port
-        options = parse_qs(parts.query, keep_blank_values=True)
-        odd = (
-            parts.path.strip("/")
-            or parts.fragment
-            or parts.username
-            or options.keys() - {"host"}
-            or "" in options.get("host", [])
-        )
-        if not parts.hostname or odd:
+        names = further_names(parts.query)
+        odd = parts.path.strip("/") or parts.fragment or parts.username
+        if not parts.hostname or odd or names is None:
             raise InputError(f"{redact(uri)}: got no address to serve the live page at, expected for example {EXAMPLE}")
         port = (443 if parts.scheme == "https" else 80) if port is None else port
-        names = frozenset(name.lower() for name in options.get("host", []))
         return cls(parts.hostname, port, parts.scheme == "https", names)
 
     @property
